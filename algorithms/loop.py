@@ -1,0 +1,64 @@
+"""THE training loop: every method runs through it. New behaviour goes into an axis, not in here."""
+
+from __future__ import annotations
+
+from .effects import AllReduce, Array, Checkpoint, Log, Phantom, Program
+from .plan import Plan, State
+from .worker import Worker
+
+
+def train(w: Worker, plan: Plan, state: State) -> Program[State]:
+    """Worker w's program: train from `state` to the budget's end, or until the run is asked to stop.
+
+    Every worker runs this with the same plan and an equal state. Returns the state reached.
+    """
+    strategy = plan.strategy
+    yield from strategy.placement.begin(w)
+    while not plan.finished(state):
+        reports, checkpoints = _passed(plan, state)
+        round = plan.next_round(state)
+        loss = yield from strategy.aggregation.round(w, strategy.placement, round)
+        state.after(round, loss)
+        finished = plan.finished(state)
+        now = _passed(plan, state)
+        if finished or now[0] > reports:
+            yield from report(w, plan, state)
+        if (yield from Checkpoint(state, w.snapshot, due=finished or now[1] > checkpoints)):
+            break
+    return state
+
+
+def _passed(plan: Plan, state: State) -> tuple[int, int]:
+    """Report and checkpoint intervals that lie behind `state`."""
+    return tuple(every.count(plan, state) if every else 0 for every in (plan.report, plan.checkpoint))  # type: ignore[return-value]
+
+
+def report(w: Worker, plan: Plan, state: State) -> Program[None]:
+    """Evaluate, and log one line: worker 0 speaks for all."""
+    sums = yield from evaluate(w)
+    if w.index == 0:
+        known = sums is not None and sums[2] > 0
+        yield from Log(
+            round=state.round,
+            step=state.step,
+            samples=state.samples,
+            epoch=state.samples / plan.examples,
+            train_loss=state.loss / state.weight,
+            test_loss=float(sums[0] / sums[2]) if known and sums is not None else float("nan"),
+            accuracy=float(sums[1] / sums[2]) if known and sums is not None else float("nan"),
+            lr=plan.rate(plan.progress(state)),
+            H=state.H,
+        )
+    state.loss, state.weight = 0.0, 0
+
+
+def evaluate(w: Worker) -> Program[Array | None]:
+    """[loss, correct, count] summed over the test set, of which every worker takes a part; None for phantoms.
+
+    BatchNorm's running statistics are averaged first.
+    """
+    if w.buffers.nbytes:
+        w.buffers = yield from AllReduce(w.buffers, out=w.buffers, phase="evaluate")
+    own = yield from w.evaluate()
+    sums = yield from AllReduce(own, op="sum", phase="evaluate")
+    return None if isinstance(sums, Phantom) else sums

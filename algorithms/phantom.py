@@ -1,0 +1,44 @@
+"""The phantom worker: the same program, the same messages, no numbers. Used by timing-only runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .effects import Array, Compute, Phantom, Value, nothing
+from .worker import Works
+
+if TYPE_CHECKING:
+    from .plan import Round
+
+
+def _sums() -> Phantom:
+    return Phantom(24)  # three float64: loss, correct, count
+
+
+class PhantomWorker:
+    """A worker of which only the work and the bytes are known."""
+
+    def __init__(self, index: int, works: Works, parameters: int, buffers: int) -> None:
+        self.index = index
+        self.works = works
+        self.params: Value = Phantom(4 * (parameters + 1))
+        self.grads: Value = Phantom(4 * (parameters + 1))
+        self.buffers: Value = Phantom(4 * buffers)
+
+    def step(self, round: Round, i: int) -> Compute[None]:
+        return Compute(self.works.step, nothing)
+
+    def gradient(self, round: Round, i: int) -> Compute[None]:
+        return Compute(self.works.gradient, nothing)
+
+    def update(self, round: Round, i: int) -> Compute[None]:
+        return Compute(self.works.update, nothing)
+
+    def evaluate(self) -> Compute[Value]:
+        return Compute(self.works.evaluate, _sums)
+
+    def snapshot(self) -> dict[str, Array]:
+        return {}
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        pass

@@ -1,0 +1,165 @@
+"""The plan: a strategy with its numbers filled in, and the rounds that follow from it.
+
+Rule: decisions look at the plan, never at the clock or at data, so a timing-only run, a full simulation and a real
+run take the same decisions, and every worker takes them alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+from .rates import Rate
+from .splits import Shares
+from .strategy import Strategy
+
+Unit = Literal["epochs", "steps", "rounds"]
+
+
+@dataclass(slots=True)
+class State:
+    """All that outlives a round: `train` starts from any sync, and train 2k == train k + resume k.
+
+    step: nominal steps taken (those of pace 1). samples: examples processed by all workers. loss, weight: the
+    training loss summed since the last report, and over how many nominal steps.
+    """
+
+    round: int = 0
+    step: int = 0
+    samples: int = 0
+    H: int = 0
+    loss: float = 0.0
+    weight: int = 0
+
+    def after(self, r: Round, loss: float) -> None:
+        """Move past round r, whose mean training loss was `loss`."""
+        self.round += 1
+        self.step += r.H
+        self.samples += r.samples
+        self.H = r.H
+        self.loss += loss * r.H
+        self.weight += r.H
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """One round as planned. steps, batches, offsets: per worker; offsets in samples from `position`.
+
+    progress, slope: the budget's progress at the first nominal step, and per nominal step.
+    """
+
+    H: int
+    steps: tuple[int, ...]
+    batches: tuple[int, ...]
+    offsets: tuple[int, ...]
+    samples: int
+    position: int
+    progress: float
+    slope: float
+    rate: Rate
+
+    def batch(self, worker: int, i: int) -> tuple[int, int]:
+        """(position, size) of the worker's batch i."""
+        size = self.batches[worker]
+        return self.position + self.offsets[worker] + i * size, size
+
+    def lr(self, worker: int, i: int) -> float:
+        """Learning rate of the worker's step i; a slower worker's few steps are spread over the round's H."""
+        return self.rate(self.progress + self.slope * (i * self.H // self.steps[worker]))
+
+
+@dataclass(frozen=True)
+class Every:
+    """An interval in the budget's kind of units: `amount` epochs, steps or rounds."""
+
+    amount: float
+    unit: Unit
+
+    def count(self, plan: Plan, state: State) -> int:
+        """How many whole intervals lie behind `state`."""
+        # A relative 1e-9: 3 * 0.1 epochs must count as 0.3.
+        return math.floor(plan.progress(state, self.unit) / self.amount * (1 + 1e-9))
+
+
+@dataclass(eq=False)
+class Plan:
+    """A strategy on given workers, data and budget. ValueError where these do not fit together.
+
+    examples: training examples, so one epoch. budget: amount and unit. report, checkpoint: intervals.
+    """
+
+    strategy: Strategy
+    shares: Shares
+    rate: Rate
+    examples: int
+    budget: Every
+    report: Every | None = None
+    checkpoint: Every | None = None
+    workers: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.workers = len(self.shares.batches)
+        if self.strategy.aggregation.synchronous and set(self.shares.paces) != {1.0}:
+            raise ValueError(
+                "aggregation gradients exchanges in every step, so all paces must be 1; "
+                "write aggregation: parameters for unequal paces"
+            )
+        weights = getattr(self.strategy.aggregation, "weights", "equal")
+        if not isinstance(weights, str) and len(weights) != self.workers:
+            raise ValueError(f"{len(weights)} weights for {self.workers} workers; list one per worker")
+        self._division = lru_cache(maxsize=4096)(self._divide)
+        self._round = lru_cache(maxsize=64)(self._make_round)
+
+    def progress(self, state: State, unit: Unit | None = None) -> float:
+        """How far the run is, in `unit` (the budget's by default)."""
+        unit = unit or self.budget.unit
+        if unit == "epochs":
+            return state.samples / self.examples
+        return float(state.step if unit == "steps" else state.round)
+
+    def finished(self, state: State) -> bool:
+        """Whether the budget is used up."""
+        if self.budget.unit == "epochs":
+            return state.samples >= self._total_samples()
+        return self.progress(state) >= self.budget.amount
+
+    def next_round(self, state: State) -> Round:
+        """The round that begins at `state`; made once for all workers that share this plan."""
+        return self._round(state.round, state.step, state.samples)
+
+    def _total_samples(self) -> int:
+        return math.ceil(self.budget.amount * self.examples * (1 - 1e-12))
+
+    def _make_round(self, number: int, step: int, samples: int) -> Round:
+        state = State(number, step, samples)
+        progress = self.progress(state)
+        H = self._cap(self.strategy.schedule.steps(step, self.rate(progress)), state)
+        steps, offsets, total = self._division(H)
+        slope = {"epochs": total / H / self.examples, "steps": 1.0, "rounds": 1.0 / H}[self.budget.unit]
+        return Round(H, steps, self.shares.batches, offsets, total, samples, progress, slope, self.rate)
+
+    def _cap(self, H: int, state: State) -> int:
+        """H, or what is left of the budget if that is less: the last sync falls on the last step."""
+        if self.budget.unit == "steps":
+            return min(H, int(self.budget.amount) - state.step)
+        if self.budget.unit == "rounds":
+            return H
+        left = self._total_samples() - state.samples
+        if self._division(H)[2] < left:
+            return H
+        low = 1  # the least number of steps that covers what is left
+        while low < H:
+            middle = (low + H) // 2
+            low, H = (low, middle) if self._division(middle)[2] >= left else (middle + 1, H)
+        return low
+
+    def _divide(self, H: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+        """(steps per worker, offset of each worker's samples, samples in all) of a round of H nominal steps."""
+        steps = tuple(max(1, math.floor(H * pace + 0.5)) for pace in self.shares.paces)
+        offsets, total = [], 0
+        for count, batch in zip(steps, self.shares.batches, strict=True):
+            offsets.append(total)
+            total += count * batch
+        return steps, tuple(offsets), total

@@ -1,0 +1,39 @@
+"""What a collective sends, by the algorithms that the MPI interpreter performs: the transport counts these bytes, and
+the simulator prices them.
+
+Ordered all-reduce of m bytes at n ranks: up to GATHER_LIMIT, gather all and fold, (n-1)m sent; above, exchange parts,
+fold the own part in rank order, gather the parts: 2(n-1)/n m, a ring all-reduce's traffic.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
+
+GATHER_LIMIT = 16_384  # bytes up to which an all-reduce is gathered whole and folded by everyone
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """messages: message steps, each of which costs a latency. sent: payload bytes that one member sends, on average."""
+
+    messages: int
+    sent: float
+
+
+def traffic(kind: type[Collective], nbytes: int, members: int) -> Traffic:
+    """Traffic of one member. nbytes: the whole vector (an AllGather's: of all members' values together)."""
+    n = members
+    if n == 1:
+        return Traffic(0, 0.0)
+    if kind is AllReduce:
+        if nbytes <= GATHER_LIMIT:
+            return Traffic(1, (n - 1) * float(nbytes))
+        return Traffic(2, 2 * (n - 1) / n * nbytes)
+    if kind is ReduceScatter or kind is AllGather:
+        return Traffic(1, (n - 1) / n * nbytes)
+    if kind is Broadcast:  # a binomial tree; n - 1 members receive the vector once
+        return Traffic(math.ceil(math.log2(n)), (n - 1) / n * nbytes)
+    raise TypeError(f"{kind.__name__} is no collective")

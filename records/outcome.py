@@ -1,0 +1,47 @@
+"""What an interpreter hands back for each worker, the same in virtual and in real time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..algorithms.effects import Array
+
+Span = tuple[str, float, float]  # (name, start, stop) in seconds
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One worker's run.
+
+    seconds: clock when its program ended, evaluation excluded. evaluating: seconds in effects of phase "evaluate", as
+    Work and as collective. computing: seconds in Compute, evaluation excluded. sent: payload bytes by phase.
+    syncs: collectives by phase. lanes: spans by lane ("compute", "network", "host"), empty unless traced.
+    """
+
+    index: int
+    seconds: float = 0.0
+    evaluating: float = 0.0
+    computing: float = 0.0
+    sent: dict[str, float] = field(default_factory=dict)
+    syncs: dict[str, int] = field(default_factory=dict)
+    lanes: dict[str, list[Span]] = field(default_factory=dict)
+    result: Any = None
+
+    @property
+    def idle(self) -> float:
+        """Share of the training time not spent computing: waiting for others and for the network."""
+        return 1.0 - self.computing / self.seconds if self.seconds else 0.0
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What an interpreter calls back. stop: asked once per collective; what it says holds for all its members.
+
+    log(worker, seconds, fields): a report line. checkpoint(worker, state, arrays): write one worker's snapshot.
+    """
+
+    log: Callable[[int, float, dict[str, Any]], None]
+    checkpoint: Callable[[int, Any, dict[str, Array]], None]
+    stop: Callable[[], bool] = lambda: False
