@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..algorithms.effects import Work
+
+Table = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -20,23 +24,54 @@ class Network:
     latency: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Device:
-    """A worker's device. Prices come from, in this order: a table for the phase, the table for "step", a speed.
+    """A worker's device. A price comes from the phase's own table, else from the table of "step", else from `speed`.
 
     tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. slowdown: factor on all
     computing. host_link: bytes/s between host and device, None where they are the same memory.
     """
 
     name: str
-    tables: dict[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    tables: Mapping[str, Table] = field(default_factory=dict)
     speed: float | None = None
     slowdown: float = 1.0
     host_link: float | None = None
 
     def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes on this device."""
-        raise NotImplementedError
+        """Seconds that `work` takes on this device.
+
+        Without a table of its own, a gradient costs a step and an update nothing; an evaluated sample costs a third
+        of a trained one, since backward takes twice the forward's operations.
+        """
+        table = self.tables.get(work.phase)
+        if table is not None:
+            return self.slowdown * interpolate(table, work.samples)
+        if work.phase == "update":
+            return 0.0
+        share = 1 / 3 if work.phase == "evaluate" else 1.0
+        if "step" in self.tables:
+            return self.slowdown * share * interpolate(self.tables["step"], work.samples)
+        if self.speed is None:
+            raise ValueError(f"device {self.name} has no speed and no table of {work.phase} times")
+        return self.slowdown * share * work.samples / self.speed
+
+    def step_seconds(self, batch: int) -> float:
+        """Seconds of one whole training step on `batch` samples."""
+        return self.seconds(Work("step", batch))
+
+
+def interpolate(table: Table, samples: float) -> float:
+    """Seconds for `samples`: on the lines between the table's points, which its end segments continue.
+
+    A table of one point means in proportion to samples.
+    """
+    if len(table) == 1:
+        (known, seconds), *_ = table
+        return seconds * samples / known
+    right = min(max(bisect_left(table, (samples,)), 1), len(table) - 1)
+    (x0, y0), (x1, y1) = table[right - 1], table[right]
+    return max(0.0, y0 + (y1 - y0) * (samples - x0) / (x1 - x0))
 
 
 @dataclass(frozen=True)
@@ -55,7 +90,11 @@ class Timing:
     network: Network = Network()
     noise: Noise = Noise()
 
-    @property
-    def slowness(self) -> tuple[float, ...]:
+    def speeds(self, batch: int) -> tuple[float, ...]:
+        """Each worker's training samples/s at `batch` samples a step."""
+        return tuple(batch / device.step_seconds(batch) for device in self.devices)
+
+    def slowness(self, batch: int) -> tuple[float, ...]:
         """How many times slower than the fastest each worker is: what `--emulate` reproduces."""
-        raise NotImplementedError
+        speeds = self.speeds(batch)
+        return tuple(max(speeds) / speed for speed in speeds)

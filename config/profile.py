@@ -1,0 +1,81 @@
+"""Profiles: what `paceline profile` measured on a machine, and where scenarios read it.
+
+A profile holds devices, each with tables of seconds against samples for every workload that was measured on it, and
+the network's fitted latency and bandwidth. Its file is YAML, so that a person can read and correct it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..algorithms.errors import ScenarioError
+from . import yaml
+from .scenario import Section
+from .timing import Table
+from .units import Bandwidth, Duration, Seconds
+
+
+class MeasuredNetwork(Section):
+    """Fitted so that messages * latency + bytes sent / bandwidth meets the measured all-reduce times (bytes: time)."""
+
+    latency: Seconds
+    bandwidth: Bandwidth
+    all_reduce: dict[int, Duration] = {}
+
+
+class Profile(Section):
+    """devices: name -> workload -> phase -> {samples: seconds}. machine: what it was measured on."""
+
+    machine: dict[str, Any] = {}
+    devices: dict[str, dict[str, dict[str, dict[int, Seconds]]]]
+    network: MeasuredNetwork | None = None
+
+    def tables(self, device: str, workload: str) -> dict[str, Table]:
+        """phase -> ((samples, seconds), ...); ValueError where the profile lacks the device or the workload."""
+        if device not in self.devices:
+            raise ValueError(f"device {device!r} is not in the profile, which has {', '.join(self.devices)}")
+        workloads = self.devices[device]
+        if workload not in workloads:
+            raise ValueError(
+                f"the profile has no times of {workload!r} on {device}, only of "
+                f"{', '.join(map(repr, workloads))}; measure it with `paceline profile SCENARIO`"
+            )
+        return {
+            phase: tuple(sorted((float(samples), seconds) for samples, seconds in table.items()))
+            for phase, table in workloads[workload].items()
+        }
+
+
+def workload_key(model: str, data: str, optimizer: str, threads: int) -> str:
+    """The name under which a profile files what was measured."""
+    return f"{model} on {data}, {optimizer}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def load_profile(path: Path) -> Profile:
+    """The profile in the file at `path`; ScenarioError where it is missing or wrong."""
+    document = yaml.read_mapping(path)
+    try:
+        return Profile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ScenarioError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def merge_profiles(old: Profile | None, new: Profile) -> Profile:
+    """`new` added to what the file already held; the newest measurement of a device and workload wins."""
+    if old is None:
+        return new
+    devices = {name: dict(workloads) for name, workloads in old.devices.items()}
+    for name, workloads in new.devices.items():
+        devices.setdefault(name, {}).update(workloads)
+    return Profile(machine=new.machine, devices=devices, network=new.network or old.network)
+
+
+def save_profile(path: Path, profile: Profile) -> None:
+    """Write the profile as YAML; the folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.dump(profile.model_dump(mode="json", exclude_none=True)), encoding="utf-8")

@@ -1,0 +1,287 @@
+"""The scenario file: what a user may write, and nothing else.
+
+Rule: every mistake is one line that names the key, what was found and what to write instead (ScenarioError).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ..algorithms.errors import ScenarioError
+from . import yaml
+from .units import Bandwidth, Duration, Interval, Seconds, Speed
+
+
+class Section(BaseModel):
+    """A part of the scenario: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Named(BaseModel):
+    """Something chosen by name, with its own arguments: `mlp` or `{name: mlp, hidden: [256, 128]}`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            return value
+        raise ValueError(f"{value!r:.60}: write a name, or {{name: ..., argument: ...}}")
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments beside the name."""
+        return dict(self.model_extra or {})
+
+
+class Optimizer(Section):
+    """SGD as PyTorch defines it: v <- momentum v + g; x <- x - lr v (nesterov: g + momentum v)."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov(self) -> Optimizer:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class ConstantRate(Section):
+    """The optimizer's lr throughout."""
+
+    name: Literal["constant"] = "constant"
+
+
+class MultistepRate(Section):
+    """lr * gamma at each milestone; milestones count in the budget's unit."""
+
+    name: Literal["multistep"]
+    milestones: tuple[float, ...]
+    gamma: float = Field(0.1, gt=0)
+
+
+_RATES = ("constant", "multistep")
+
+
+class Workload(Section):
+    """What is trained. batch: samples per worker and step; the split may change it. threads: per worker."""
+
+    model: Named
+    data: Named = Named(name="digits")
+    loss: str = "cross_entropy"
+    batch: int = Field(64, ge=1)
+    optimizer: Optimizer
+    lr_schedule: ConstantRate | MultistepRate = Field(ConstantRate(), discriminator="name")
+    threads: int = Field(1, ge=1)
+
+    @field_validator("lr_schedule", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class WorkerGroup(Section):
+    """`count` equal workers. Their time per step: `speed`, or `step_time` (one time, or by batch size), or the profile.
+
+    slowdown multiplies every computing time: 4 is a device four times slower.
+    """
+
+    device: str = "cpu"
+    count: int = Field(1, ge=1)
+    speed: Speed | None = None
+    step_time: Duration | dict[int, Duration] | None = None
+    slowdown: float = Field(1.0, gt=0)
+
+    @field_validator("step_time")
+    @classmethod
+    def _times(cls, value: Any) -> Any:
+        if isinstance(value, dict) and (not value or min(value) < 1):
+            raise ValueError("a step-time table needs batch sizes of 1 or more, like {32: 2 ms, 64: 3 ms}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WorkerGroup:
+        if self.speed is not None and self.step_time is not None:
+            raise ValueError("speed and step_time are both given; keep one")
+        return self
+
+
+class NetworkSpec(Section):
+    """How workers are joined; what is missing comes from the profile, else transfers cost nothing."""
+
+    shape: Literal["star", "bus"] = "star"
+    bandwidth: Bandwidth | None = None
+    latency: Seconds | None = None
+
+
+class NoiseSpec(Section):
+    """Computing times vary lognormally with this sigma around their mean."""
+
+    sigma: float = Field(0.0, ge=0, le=2)
+
+
+class Cluster(Section):
+    """The machines. profile: a file that `paceline profile` wrote, relative to the scenario or the working folder."""
+
+    workers: tuple[WorkerGroup, ...]
+    network: NetworkSpec = NetworkSpec()
+    profile: Path | None = None
+    noise: NoiseSpec = NoiseSpec()
+
+    @field_validator("workers")
+    @classmethod
+    def _some(cls, value: tuple[WorkerGroup, ...]) -> tuple[WorkerGroup, ...]:
+        if not value:
+            raise ValueError("no workers; list at least one, like [{device: cpu, count: 2}]")
+        return value
+
+    @property
+    def size(self) -> int:
+        """Number of workers."""
+        return sum(group.count for group in self.workers)
+
+
+class StrategySpec(Section):
+    """A preset with overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
+
+    preset: str | None = None
+    split: Any = None
+    schedule: Any = None
+    sampling: Any = None
+    aggregation: Any = None
+    placement: Any = None
+
+
+class Budget(Section):
+    """How long to train: exactly one of epochs, steps (of a worker of pace 1) and rounds."""
+
+    epochs: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
+    rounds: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        if sum(v is not None for v in (self.epochs, self.steps, self.rounds)) != 1:
+            raise ValueError("give exactly one of epochs, steps and rounds, like {epochs: 10}")
+        return self
+
+
+class Report(Section):
+    """every: when to evaluate and log, besides the end. trace: record every span for the timeline."""
+
+    every: Interval | None = None
+    trace: bool = False
+
+
+class CheckpointSpec(Section):
+    """every: when `train` writes a checkpoint, besides the end."""
+
+    every: Interval | None = None
+
+
+class Scenario(Section):
+    """One scenario; `simulate` and `train` read the same. `recorded` is what a run noted beside it, and is not read."""
+
+    seed: int = Field(0, ge=0)
+    workload: Workload
+    cluster: Cluster
+    strategy: StrategySpec
+    budget: Budget
+    report: Report = Report()
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    reduction: Literal["ordered", "fast"] = "ordered"
+    recorded: dict[str, Any] | None = None
+
+
+def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:
+    """The scenario in the file at `path` with `a.b=c` settings applied. ScenarioError where anything is wrong."""
+    document = yaml.read_mapping(Path(path))
+    for setting in settings:
+        _set(document, setting)
+    return validate(document, str(path))
+
+
+def validate(document: Any, where: str) -> Scenario:
+    """The scenario that a mapping describes; `where` names it in errors (ScenarioError)."""
+    try:
+        return Scenario.model_validate(document)
+    except ValidationError as error:
+        raise ScenarioError(f"{where}: {_explain(error, document)}") from None
+
+
+def _set(document: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ScenarioError(f"--set {setting}: write it like --set budget.epochs=5")
+    value = yaml.parse(text, f"--set {setting}")
+    *parents, last = key.split(".")
+    node: Any = document
+    for part in parents:
+        node = node[_index(node, part, setting)] if isinstance(node, list) else node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            raise ScenarioError(f"--set {setting}: {part} is {node!r}, which has no keys")
+    node[_index(node, last, setting) if isinstance(node, list) else last] = value
+
+
+def _index(node: list[Any], part: str, setting: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ScenarioError(f"--set {setting}: {part!r} is no place in a list of {len(node)}, which count from 0")
+    return int(part)
+
+
+def _explain(error: ValidationError, document: Any) -> str:
+    """The first mistake in one line, and how many more there are."""
+    errors = error.errors(include_url=False, include_context=False)
+    # An unknown key explains a missing one better than the other way round; of a union's, the deepest fits best.
+    first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
+    steps = [step for step in first["loc"] if _real(step)]
+    path = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".") or "scenario"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(steps[-1]), _keys(steps[:-1]), 1, 0.5)
+        known = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(_keys(steps[:-1]))}"
+        message = f"unknown key; {known}"
+    elif first["type"] == "missing":
+        message = "is missing"
+    elif first["type"] == "union_tag_invalid":
+        message = f"unknown name {first['input'].get('name')!r}; write one of {', '.join(_RATES)}"
+    elif not first["type"].startswith("value_error"):
+        message = f"{message[0].lower()}{message[1:]}, found {first['input']!r:.60}"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{path}: {message}{more}"
+
+
+def _real(step: int | str) -> bool:
+    """Whether a step of pydantic's path is a key of the file, and no name of a union's member."""
+    return isinstance(step, int) or not (step in (*_RATES, "float") or "[" in step)
+
+
+def _keys(path: list[int | str]) -> list[str]:
+    """The known keys of the section at `path`."""
+    sections: list[type[Section]] = [Scenario]
+    for step in path:
+        if isinstance(step, str):
+            fields = [section.model_fields[step] for section in sections if step in section.model_fields]
+            sections = [found for field in fields for found in _sections(field.annotation)]
+    return sorted({key for section in sections for key in section.model_fields} - {"recorded"})
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """The sections that an annotation such as `A | B` or `tuple[A, ...]` names."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for arg in get_args(annotation) for found in _sections(arg)]
