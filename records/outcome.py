@@ -39,9 +39,10 @@ class Outcome:
 class Hooks:
     """What an interpreter calls back. stop: asked once per collective; what it says holds for all its members.
 
-    log(worker, seconds, fields): a report line. checkpoint(worker, state, arrays): write one worker's snapshot.
+    log(worker, seconds, fields): a report line. checkpoint(worker, seconds, state, arrays): write one worker's snapshot.
+    seconds: the worker's clock, evaluation excluded.
     """
 
     log: Callable[[int, float, dict[str, Any]], None]
-    checkpoint: Callable[[int, Any, dict[str, Array]], None]
+    checkpoint: Callable[[int, float, Any, dict[str, Array]], None]
     stop: Callable[[], bool] = lambda: False

@@ -1,0 +1,60 @@
+"""The run directory: the same files whichever engine wrote them, and never one run's over another's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..algorithms.errors import ScenarioError
+
+SCENARIO, SUMMARY, METRICS, TRACE = "scenario.yaml", "summary.json", "metrics.jsonl", "trace.json.gz"
+CHECKPOINTS = "checkpoints"
+_OURS = (SCENARIO, SUMMARY, METRICS, TRACE, "loss.txt", "acc.txt", CHECKPOINTS)
+
+
+def prepare(directory: Path, force: bool) -> Path:
+    """Make `directory` ready for a new run. ScenarioError where it holds something and `force` is not given.
+
+    force removes an earlier run's files and nothing else.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise ScenarioError(f"{directory}: is a file; name a folder with --out")
+    if directory.is_dir() and any(directory.iterdir()):
+        if not force:
+            raise ScenarioError(f"{directory}: is not empty; write --force to replace the run in it, or --out elsewhere")
+        for name in _OURS:
+            path = directory / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScenarioError(f"{directory}: cannot be made: {error.strerror}") from None
+    return directory
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is either whole or absent: temporary name, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def to_json(document: Any, indent: int | None = None) -> str:
+    """JSON with not-a-number as null, so that any reader takes it; floats keep all their bits."""
+    return json.dumps(_plain(document), indent=indent, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return None
+    return value

