@@ -68,7 +68,7 @@ def interpolate(table: Table, samples: float) -> float:
     """
     if len(table) == 1:
         (known, seconds), *_ = table
-        return seconds * samples / known
+        return seconds * samples / known if known else seconds  # an update's time has no samples
     right = min(max(bisect_left(table, (samples,)), 1), len(table) - 1)
     (x0, y0), (x1, y1) = table[right - 1], table[right]
     return max(0.0, y0 + (y1 - y0) * (samples - x0) / (x1 - x0))

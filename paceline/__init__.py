@@ -1,0 +1,38 @@
+"""Paceline: train on devices of unequal speed, and predict such training before it happens.
+
+`run = paceline.simulate("scenario.yaml")` and `paceline.train("scenario.yaml")` return a Run; `run.metrics` is a pandas
+table. Importing this loads neither torch nor MPI.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["BorrowError", "ProtocolError", "ScenarioError", "WorkerLost", "compare", "load", "simulate", "train"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "simulate": "paceline.simulating",
+    "train": "paceline.training",
+    "load": "paceline.analysis.run",
+    "compare": "paceline.analysis.compare",
+    "ScenarioError": "paceline.algorithms.errors",
+    "ProtocolError": "paceline.algorithms.errors",
+    "BorrowError": "paceline.algorithms.errors",
+    "WorkerLost": "paceline.algorithms.errors",
+}
+
+if TYPE_CHECKING:
+    from .algorithms.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
+    from .analysis.compare import compare
+    from .analysis.run import load
+    from .simulating import simulate
+    from .training import train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'paceline' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -27,7 +27,7 @@ class Recorder:
         self.lines: list[dict[str, Any]] = []
         self.earlier = 0.0  # seconds of the run that this one resumes
         self.saved: Path | None = None
-        self._on_line = on_line
+        self.on_line = on_line
         self._written = 0
 
     def scenario(self, document: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Recorder:
         if self.directory:
             with (self.directory / METRICS).open("a", encoding="utf-8") as file:
                 file.write(f"{to_json(line)}\n")
-        self._on_line(line)
+        self.on_line(line)
 
     def checkpoint(self, worker: int, workers: int, seconds: float, state: Any, arrays: dict[str, Array]) -> None:
         """Write one worker's part of a checkpoint; with the last worker's part it is finished.

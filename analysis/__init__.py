@@ -1,0 +1,1 @@
+"""Reads what runs left: comparisons, figures. Never runs anything itself."""

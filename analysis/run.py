@@ -1,0 +1,63 @@
+"""A finished run as Python users see it: summary, metrics as a pandas table, spans."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..algorithms.errors import ScenarioError
+from ..config import yaml
+from ..records.directory import METRICS, SCENARIO, SUMMARY, TRACE
+from ..records.outcome import Span
+from ..records.trace import read_trace
+
+
+@dataclass(eq=False)
+class Run:
+    """summary: as summary.json. lines: the report lines. lanes: per worker, spans by lane (empty unless traced)."""
+
+    summary: dict[str, Any]
+    lines: list[dict[str, Any]]
+    scenario: dict[str, Any]
+    directory: Path | None = None
+    lanes: list[dict[str, list[Span]]] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Run:
+        """The run in a directory. ScenarioError where it is none, or did not finish."""
+        directory = Path(directory)
+        if not (directory / SUMMARY).exists():
+            reason = "the run in it did not finish" if (directory / SCENARIO).exists() else "it holds no run"
+            raise ScenarioError(f"{directory}: has no {SUMMARY}; {reason}")
+        try:
+            lines = [json.loads(text) for text in (directory / METRICS).read_text().splitlines()]
+            summary = json.loads((directory / SUMMARY).read_text())
+            lanes = read_trace(directory / TRACE) if (directory / TRACE).exists() else []
+        except (OSError, ValueError, KeyError) as error:
+            raise ScenarioError(f"{directory}: cannot be read: {error}") from None
+        return cls(summary, lines, yaml.read_mapping(directory / SCENARIO), directory, lanes)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per report: round, step, samples, seconds, epoch, train_loss, test_loss, accuracy, lr, H."""
+        return pd.DataFrame(self.lines)
+
+    @property
+    def name(self) -> str:
+        """A name for figures: the directory's, or the engine's."""
+        return self.directory.name if self.directory else str(self.summary["engine"])
+
+    def __repr__(self) -> str:
+        s = self.summary
+        accuracy = "" if s.get("accuracy") is None else f", accuracy {s['accuracy']:.4f}"
+        return f"Run({self.name}: {s['engine']}, {s['workers']} workers, {s['rounds']} rounds, {s['seconds']:.3f} s{accuracy})"
+
+
+def load(directory: Path | str) -> Run:
+    """The run in a directory; ScenarioError where it is none."""
+    return Run.load(directory)

@@ -1,0 +1,114 @@
+"""The command line: what each command takes, and nothing of what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .algorithms.errors import ScenarioError
+
+app = typer.Typer(
+    help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Settings = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario.")]
+Out = Annotated[Optional[Path], typer.Option(help="Run directory. Default: runs/NAME-simulated or NAME-trained.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a run that is already in the directory.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Check that no program writes to a value it has lent out.")]
+
+
+@app.command()
+def simulate(
+    scenario: Path,
+    timing_only: Annotated[bool, typer.Option("--timing-only", help="The clock alone; loads no torch.")] = False,
+    engine: Annotated[str, typer.Option(help="auto or simpy.")] = "auto",
+    setting: Settings = [],  # noqa: B006
+    out: Out = None,
+    force: Force = False,
+    debug: Debug = False,
+) -> None:
+    """Simulate a scenario in virtual time."""
+    from .show import show_run
+    from .simulating import simulate as run
+
+    directory = out or Path("runs") / f"{scenario.stem}-simulated"
+    options = {"timing_only": timing_only, "engine": engine, "force": force, "debug": debug}
+    show_run(run(scenario, settings=setting, out=directory, quiet=False, **options))  # type: ignore[arg-type]
+
+
+@app.command()
+def train(
+    scenarios: Annotated[Optional[list[Path]], typer.Argument(metavar="SCENARIO...")] = None,
+    ranks: Annotated[Optional[int], typer.Option("-n", min=1, help="Ranks to start. Default: one per worker.")] = None,
+    emulate: Annotated[bool, typer.Option("--emulate", help="A worker k times slower sleeps k-1 times its step.")] = False,
+    phantom: Annotated[bool, typer.Option("--phantom", help="Real messages; computing replaced by sleeping.")] = False,
+    resume: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Go on from a run's newest checkpoint.")] = None,
+    setting: Settings = [],  # noqa: B006
+    out: Out = None,
+    force: Force = False,
+    debug: Debug = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    bar: Annotated[bool, typer.Option("--bar", hidden=True)] = False,
+) -> None:
+    """Train scenarios for real: starts mpirun itself, or runs under one."""
+    from .runtime.launcher import under_mpirun
+    from .training import TrainOptions, launch
+
+    found = scenarios or []
+    if emulate and phantom:
+        raise ScenarioError("--emulate and --phantom exclude one another: one computes, the other only sleeps")
+    if under_mpirun():
+        from .ranks import train_ranks
+
+        train_ranks(found, TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar), quiet)
+        return
+    import sys
+
+    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, sys.stdout.isatty())
+    raise typer.Exit(launch(found, options, ranks, quiet))
+
+
+@app.command()
+def compare(
+    left: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the simulated run.")],
+    right: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the real one.")],
+    figures: Annotated[Optional[Path], typer.Option(help="A folder for the figures.")] = None,
+) -> None:
+    """Same losses? Where do two runs part? How far are their clocks apart?"""
+    from .analysis.run import load
+    from .show import save_figures, show_comparison
+
+    runs = [load(left), load(right)]
+    show_comparison(*runs)
+    if figures is not None:
+        save_figures(runs, figures)
+
+
+@app.command()
+def profile(
+    scenario: Annotated[Path, typer.Argument(help="The scenario whose model, data and worker count are measured.")],
+    out: Annotated[Path, typer.Option(help="The profile; an existing one keeps its other workloads.")],
+    device: Annotated[str, typer.Option(help="The name under which scenarios find this machine's device.")] = "cpu",
+    ranks: Annotated[Optional[int], typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
+    setting: Settings = [],  # noqa: B006
+) -> None:
+    """Measure this machine: seconds per step against batch size, latency and bandwidth of the all-reduce."""
+    from .profiling import profile as run
+
+    run(scenario, out, device, ranks, setting)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
+) -> None:
+    """Profile this machine, simulate, train for real, compare, draw."""
+    from .demo import demo as run
+
+    run(out)

@@ -1,0 +1,40 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+Show = Callable[[dict[str, Any]], None]
+
+
+def describe(line: dict[str, Any]) -> str:
+    """A report line for people."""
+    text = f"epoch {line['epoch']:7.2f}  round {line['round']:6d}  {line['seconds']:9.3f} s"
+    if line["train_loss"] == line["train_loss"]:
+        text += f"  loss {line['train_loss']:.4f}"
+    if line["accuracy"] == line["accuracy"]:
+        text += f"  accuracy {line['accuracy']:.4f}"
+    return text
+
+
+@contextmanager
+def progress(title: str, total: float, done: Callable[[dict[str, Any]], float], bar: bool | None = None) -> Iterator[Show]:
+    """A function that takes report lines. done(line): how much of `total` lies behind it.
+
+    bar: whether to draw one; by default where standard output is a terminal.
+    """
+    if bar is None:
+        bar = sys.stdout.isatty()
+    if not bar:
+        yield lambda line: print(f"{title}: {describe(line)}", flush=True)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(force_terminal=True)) as shown:
+        task = shown.add_task(title, total=total, text="")
+        yield lambda line: shown.update(task, completed=done(line), text=describe(line))

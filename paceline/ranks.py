@@ -1,0 +1,170 @@
+"""What one rank does under mpirun: every rank runs this with the same arguments; rank 0 speaks and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .algorithms.errors import PacelineError, ScenarioError
+from .algorithms.plan import State
+from .analysis.run import Run
+from .progress import progress
+from .records import checkpoints
+from .records.directory import prepare
+from .records.outcome import Hooks
+from .records.recorder import Recorder
+from .training import Task, TrainOptions, tasks
+from .wiring import Job, resolve
+
+
+def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool) -> None:
+    """Train the scenarios one after the other on the ranks of this mpirun."""
+    from .runtime.launcher import abort_on_error, world
+
+    with abort_on_error():
+        comm = world()
+        for task in tasks(scenarios, options):
+            job = resolve(task.scenario, task.folder)
+            if comm.Get_size() < job.workers:
+                raise ScenarioError(
+                    f"{task.title}: {job.workers} workers but {comm.Get_size()} ranks; "
+                    f"start mpirun with -np {job.workers}"
+                )
+            taking_part = comm.Get_rank() < job.workers
+            group = comm.Split(0 if taking_part else 1, comm.Get_rank())
+            if taking_part:
+                _Rank(group, task, job, options).train(quiet)
+            group.Free()
+            comm.Barrier()
+
+
+class _Rank:
+    """One rank's part in one scenario."""
+
+    def __init__(self, comm: Any, task: Task, job: Job, options: TrainOptions) -> None:
+        self.comm, self.task, self.job, self.options = comm, task, job, options
+        self.rank = comm.Get_rank()
+        self.recorder = Recorder(task.directory)
+        self.stopped = False
+
+    def train(self, quiet: bool) -> None:
+        """Train, record, and on rank 0 show the run."""
+        from .runtime.engine import run
+
+        state, worker = self._start()
+        options, scenario = self.options, self.job.scenario
+        device = self.job.timing.devices[self.rank]
+        slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
+        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stopped)
+        with self._signals(), self._shown(quiet):
+            outcome = run(
+                self.job.programs([worker], state)[0],
+                hooks,
+                comm=self.comm,
+                reduction=scenario.reduction,
+                trace=scenario.report.trace,
+                debug=options.debug,
+                slowness=slowness,
+                price=device.seconds if options.phantom else None,
+            )
+        self._finish(outcome, worker, quiet)
+
+    def _start(self) -> tuple[State, Any]:
+        """The state to begin with, and this rank's worker."""
+        problem, plan = self.job.problem, self.job.plan
+        self._on_first(self._prepare)
+        if self.options.phantom:
+            return State(), problem.phantoms(plan)[self.rank]
+        (worker,) = problem.workers(plan, [self.rank], shared_process=False)
+        if self.options.resume is None:
+            return State(), worker
+        saved = checkpoints.newest(self.options.resume)
+        assert saved
+        meta = checkpoints.read_meta(saved)
+        if meta["workers"] != self.job.workers:
+            raise ScenarioError(f"{saved}: was written by {meta['workers']} workers, not {self.job.workers}")
+        worker.restore(checkpoints.read_worker(saved, self.rank))
+        state = State(**meta["state"])
+        self.recorder.earlier = meta["seconds"]
+        self._on_first(lambda: self.recorder.resume(state.round, meta["seconds"]))
+        return state, worker
+
+    def _prepare(self) -> None:
+        if self.options.resume is None:
+            prepare(self.task.directory, self.options.force)
+        self.recorder.scenario(self.job.record())
+
+    def _on_first(self, action: Any) -> None:
+        """Do `action` on rank 0; what it raises is raised on every rank, so that all end in the same way."""
+        from .runtime.messages import broadcast_text
+
+        problem = ""
+        if self.rank == 0:
+            try:
+                action()
+            except (PacelineError, OSError) as error:
+                problem = str(error) or repr(error)
+        problem = broadcast_text(self.comm, problem)
+        if problem:
+            raise ScenarioError(problem)
+
+    def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
+        """Every rank writes its part; when all have, rank 0 finishes the checkpoint."""
+        if self.options.phantom:
+            return
+        checkpoints.write_worker(self.task.directory, worker, state.round, arrays)
+        self.comm.Barrier()
+        if self.rank == 0:
+            self.recorder.commit(self.job.workers, seconds, state)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Any:
+        """A request to stop sets a flag, which travels with the next exchange; the round is finished first."""
+
+        def stop(number: int, frame: Any) -> None:
+            self.stopped = True
+
+        from .runtime.launcher import STOP_SIGNALS
+
+        before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def _shown(self, quiet: bool) -> Any:
+        if quiet or self.rank > 0:
+            yield
+            return
+        budget = self.job.plan.budget
+        key = budget.unit.removesuffix("s")
+        bar = self.options.bar
+        with progress(f"train {self.task.title}", budget.amount, lambda line: float(line[key]), bar) as show:
+            self.recorder.on_line = show
+            yield
+
+    def _finish(self, outcome: Any, worker: Any, quiet: bool) -> None:
+        from .runtime.messages import gather_outcomes, gather_texts
+
+        prints = {} if self.options.phantom else self.job.problem.fingerprints([worker])
+        hashes = gather_texts(self.comm, prints.get("params_sha256", ""))
+        outcomes = gather_outcomes(self.comm, outcome)
+        if self.rank > 0:
+            return
+        finished = self.job.plan.finished(outcome.result)
+        extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
+        if not self.options.phantom:
+            extra |= {"params_sha256": hashes[0], "replicas_agree": len(set(hashes)) == 1}
+        summary = self.recorder.finish("mpi", outcomes, extra)
+        if not quiet:
+            from .show import show_run
+
+            show_run(Run(summary, self.recorder.lines, {}, self.task.directory))
+        if not finished and self.recorder.saved:
+            how = "".join(f" --{name}" for name in ("emulate",) if getattr(self.options, name))
+            print(f"stopped after round {summary['rounds']}; go on with: paceline train --resume {self.task.directory}{how}")

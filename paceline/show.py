@@ -1,0 +1,75 @@
+"""What the command line prints of runs and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from .analysis.compare import compare
+from .analysis.run import Run
+
+
+def show_run(run: Run) -> None:
+    """A finished run in a few lines."""
+    s = run.summary
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = {
+        "engine": f"{s['engine']}{', timing only' if s.get('timing_only') else ''}, {s['workers']} workers",
+        "training": f"{s['seconds']:.3f} {'s' if s['engine'] == 'mpi' else 'virtual s'}, {s['rounds']} rounds, "
+        f"{s['steps']} steps, {s['samples']} samples",
+        "idle": "  ".join(f"{share:.1%}" for share in s["idle_share"][:8]) + ("  ..." if s["workers"] > 8 else ""),
+        "sent": f"{max(s['bytes_per_worker']) / 1e6:.3f} MB per worker",
+    }
+    if s.get("accuracy") is not None:
+        rows["result"] = f"training loss {s['train_loss']:.4f}, test accuracy {s['accuracy']:.2%}"
+    if s.get("params_sha256"):
+        rows["parameters"] = f"sha256 {s['params_sha256'][:16]}..."
+    if run.directory:
+        rows["written to"] = str(run.directory)
+    for key, text in rows.items():
+        table.add_row(key, text)
+    Console(soft_wrap=True).print(table)
+
+
+def show_comparison(left: Run, right: Run) -> None:
+    """Two runs held against each other."""
+    result = compare(left, right)
+    console = Console(soft_wrap=True)
+    if result.same:
+        reports = f"{len(left.lines)} reports"
+        both = left.summary.get("params_sha256") is not None
+        console.print(f"[green]same numbers[/]: {reports}{' and the final parameters' if both else ''} agree to the last bit")
+    else:
+        console.print(f"[red]the runs differ[/]: {result.difference}")
+        console.print(f"largest relative difference of a loss: {result.worst:.3g}")
+        for line in result.explained:
+            console.print(f"  this can change bits: {line}")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("", left.name, right.name, "error"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("seconds", *(f"{s:.4f}" for s in result.seconds), f"{result.error:+.1%}")
+    table.add_row("ms per round", *(f"{s * 1e3:.4f}" for s in result.per_round), "")
+    table.add_row("between reports, median", "", "", f"{result.per_report_error:.1%}")
+    for worker, idle in enumerate(zip(left.summary["idle_share"], right.summary["idle_share"], strict=False)):
+        if worker < 8:
+            table.add_row(f"idle, worker {worker}", *(f"{share:.1%}" for share in idle), "")
+    console.print(table)
+
+
+def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Learning curves and, of traced runs, the timeline; returns the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from .analysis.figures import learning_curves, timeline
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {"curves.png": learning_curves(runs)} if all(run.lines for run in runs) else {}
+    if all(run.lanes for run in runs):
+        figures["timeline.png"] = timeline(runs)
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=130)
+    return [folder / name for name in figures]

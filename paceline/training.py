@@ -1,0 +1,132 @@
+"""`paceline train`: a scenario for real, under mpirun.
+
+Outside of mpirun `train` starts one; inside, every rank runs `train_ranks`. Only rank 0 speaks and writes, but each rank
+writes its own part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .algorithms.errors import PacelineError, ScenarioError
+from .algorithms.plan import State
+from .analysis.run import Run
+from .config.scenario import Scenario, load
+from .records import checkpoints
+from .records.directory import SCENARIO, prepare
+from .wiring import Job, rehearse, resolve
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train. emulate: slow workers sleep. phantom: real messages, computing replaced by sleeping.
+
+    out: run directory (of one scenario) or folder of run directories (of several). resume: a run directory to go on in.
+    """
+
+    settings: tuple[str, ...] = ()
+    out: Path | None = None
+    force: bool = False
+    emulate: bool = False
+    phantom: bool = False
+    debug: bool = False
+    resume: Path | None = None
+    bar: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One scenario to train: where it came from, and where its run goes."""
+
+    title: str
+    scenario: Scenario
+    folder: Path
+    directory: Path
+
+
+def tasks(scenarios: Sequence[Path], options: TrainOptions) -> list[Task]:
+    """What to train. ScenarioError where a file is wrong, or `resume` holds no run."""
+    if options.resume is not None:
+        if scenarios:
+            raise ScenarioError("--resume goes on with the scenario in its directory; name no other")
+        path = options.resume / SCENARIO
+        if not path.exists() or checkpoints.newest(options.resume) is None:
+            raise ScenarioError(f"--resume {options.resume}: holds no checkpoint of a run")
+        return [Task(options.resume.name, load(path, options.settings), options.resume, options.resume)]
+    if not scenarios:
+        raise ScenarioError("name a scenario file, or --resume DIR")
+    names = [path.stem for path in scenarios]
+    found = []
+    for number, path in enumerate(scenarios):
+        name = path.stem if names.count(path.stem) == 1 else f"{path.stem}-{number + 1}"
+        if options.out is None:
+            directory = Path("runs") / f"{name}-trained"
+        else:
+            directory = options.out if len(scenarios) == 1 else options.out / name
+        found.append(Task(name, load(path, options.settings), path.parent, directory))
+    return found
+
+
+def check(found: Sequence[Task], options: TrainOptions) -> None:
+    """Raise now, in one process, what would otherwise end a started mpirun: wrong files, directories in use."""
+    for task in found:
+        job = resolve(task.scenario, task.folder)
+        job.problem.check()
+        rehearse(job)
+        if options.resume is None and not options.force and task.directory.is_dir() and any(task.directory.iterdir()):
+            prepare(task.directory, force=False)
+
+
+def train(
+    scenario: str | Path,
+    *,
+    settings: Iterable[str] = (),
+    out: str | Path | None = None,
+    emulate: bool = False,
+    phantom: bool = False,
+    force: bool = False,
+    ranks: int | None = None,
+) -> Run:
+    """Train a scenario for real on this machine, under an mpirun that this starts; returns the finished Run.
+
+    out: the run directory, a temporary one by default. ranks: processes to start, by default one per worker. Raises
+    ScenarioError, and RuntimeError where a rank failed (its traceback is on standard error).
+    """
+    directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / Path(scenario).stem
+    options = TrainOptions(tuple(settings), directory, force, emulate, phantom)
+    status = launch([Path(scenario)], options, ranks, quiet=True)
+    if status != 0:
+        raise RuntimeError(f"training {scenario} ended with status {status}")
+    return Run.load(directory)
+
+
+def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, quiet: bool = False) -> int:
+    """Start one mpirun for all the scenarios and wait for it; returns its exit status."""
+    from .runtime.launcher import launch as start
+
+    found = tasks(scenarios, options)
+    check(found, options)
+    sizes = [task.scenario.cluster.size for task in found]
+    if ranks is not None and ranks < max(sizes):
+        task = found[sizes.index(max(sizes))]
+        raise ScenarioError(f"{task.title}: {max(sizes)} workers but -n {ranks}; write -n {max(sizes)} or leave it out")
+    arguments = ["train", *map(str, scenarios), *_flags(options)]
+    if quiet:
+        arguments.append("--quiet")
+    threads = max(task.scenario.workload.threads for task in found)
+    return start(arguments, ranks or max(sizes), threads)
+
+
+def _flags(options: TrainOptions) -> list[str]:
+    """The options as the command line spells them, for the ranks."""
+    flags = [f"--set={setting}" for setting in options.settings]
+    flags += [f"--out={options.out}"] if options.out is not None else []
+    flags += [f"--resume={options.resume}"] if options.resume is not None else []
+    names = ("force", "emulate", "phantom", "debug", "bar")
+    return flags + [f"--{name}" for name in names if getattr(options, name)]

@@ -1,0 +1,197 @@
+"""From a scenario to what an interpreter needs: plan, timing, workers, programs. The only place that knows all folders.
+
+Nothing here loads torch until real workers are asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .algorithms.effects import Program
+from .algorithms.errors import ScenarioError
+from .algorithms.loop import train
+from .algorithms.plan import Every, Plan, State
+from .algorithms.rates import Constant, Multistep, Rate
+from .algorithms.worker import Worker
+from .config.cluster import build_timing
+from .config.profile import Profile, load_profile, workload_key
+from .config.scenario import Budget, MultistepRate, Scenario, Workload
+from .config.strategy import build_strategy
+from .config.timing import Timing
+
+if TYPE_CHECKING:
+    from .learning.build import Problem
+
+
+@dataclass(eq=False)
+class Job:
+    """A scenario with everything resolved. problem: model, data and optimizer, not loaded yet."""
+
+    scenario: Scenario
+    plan: Plan
+    timing: Timing
+    problem: Problem
+    profile: Profile | None
+
+    @property
+    def workers(self) -> int:
+        """Number of workers."""
+        return self.plan.workers
+
+    def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
+        """One program per worker, each with a state of its own that starts like `state`."""
+        return [train(w, self.plan, _copy(state)) for w in workers]
+
+    def record(self) -> dict[str, Any]:
+        """The resolved scenario as it lies beside the results."""
+        from .records.environment import environment
+
+        document = self.scenario.model_dump(mode="json", exclude_none=True, exclude={"recorded"})
+        batch = self.scenario.workload.batch
+        recorded: dict[str, Any] = {
+            "environment": environment(self.scenario.workload.threads),
+            "batches": list(self.plan.shares.batches),
+            "paces": list(self.plan.shares.paces),
+            "speeds": [f"{speed!r} samples/s" for speed in self.timing.speeds(batch)],
+            "strategy": repr(self.plan.strategy),
+        }
+        if self.profile is not None:
+            recorded["profile"] = self.profile.model_dump(mode="json", exclude_none=True)
+        return document | {"recorded": recorded}
+
+
+def _copy(state: State) -> State:
+    import copy
+
+    return copy.copy(state)
+
+
+def resolve(scenario: Scenario, folder: Path) -> Job:
+    """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense."""
+    problem = _problem(scenario, folder)
+    profile = _profile(scenario, folder)
+    timing = build_timing(scenario.cluster, profile, workload_of(scenario.workload), scenario.seed)
+    strategy = build_strategy(scenario.strategy)
+    speeds = timing.speeds(scenario.workload.batch)
+    try:
+        shares = strategy.split.shares(scenario.workload.batch, speeds)
+        plan = Plan(
+            strategy=_with_schedule(strategy, speeds),
+            shares=shares,
+            rate=_rate(scenario.workload),
+            examples=problem.shape.train,
+            budget=_budget(scenario.budget),
+            report=scenario.report.every,
+            checkpoint=scenario.checkpoint.every,
+        )
+    except ValueError as error:
+        raise ScenarioError(f"strategy: {error}") from None
+    return Job(scenario, plan, timing, problem, profile)
+
+
+def workload_of(workload: Workload) -> str:
+    """The key under which profiles file this workload's times."""
+    optimizer = workload.optimizer
+    kind = optimizer.name + (" with momentum" if optimizer.momentum else "")
+    return workload_key(_text(workload.model.name, workload.model.args), workload.data.name, kind, workload.threads)
+
+
+def _text(name: str, args: dict[str, Any]) -> str:
+    inside = ", ".join(f"{key}={value}" for key, value in sorted(args.items()))
+    return f"{name}({inside})" if inside else name
+
+
+def _with_schedule(strategy: Any, speeds: Sequence[float]) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(strategy, schedule=strategy.schedule.resolve(speeds))
+
+
+def _problem(scenario: Scenario, folder: Path) -> Problem:
+    from .learning.build import Problem
+
+    w = scenario.workload
+    data = dict(w.data.args)
+    if "path" in data:
+        data["path"] = str(find(Path(str(data["path"])), folder))
+    name = w.data.name
+    if name.endswith(".npz"):
+        name = str(find(Path(name), folder))
+    return Problem.described(
+        model=w.model.name,
+        model_args=w.model.args,
+        data=name,
+        data_args=data,
+        loss=w.loss,
+        optimizer=w.optimizer.model_dump(),
+        seed=scenario.seed,
+        threads=w.threads,
+    )
+
+
+def _profile(scenario: Scenario, folder: Path) -> Profile | None:
+    if scenario.recorded and "profile" in scenario.recorded:  # a run's own scenario carries what it was run with
+        return Profile.model_validate(scenario.recorded["profile"])
+    path = scenario.cluster.profile
+    if path is None:
+        return None
+    found = find(path, folder)
+    if not found.exists():
+        raise ScenarioError(f"cluster.profile: {path}: no such file; `paceline profile SCENARIO --out {path}` makes it")
+    return load_profile(found)
+
+
+def find(path: Path, folder: Path) -> Path:
+    """A path in a scenario: relative to the scenario's folder if it is there, else to the working folder."""
+    beside = folder / path
+    return beside if beside.exists() else path
+
+
+def _rate(workload: Workload) -> Rate:
+    lr, schedule = workload.optimizer.lr, workload.lr_schedule
+    if not isinstance(schedule, MultistepRate):
+        return Constant(lr)
+    try:
+        return Multistep(lr, schedule.milestones, schedule.gamma)
+    except ValueError as error:
+        raise ScenarioError(f"workload.lr_schedule: {error}") from None
+
+
+def _budget(budget: Budget) -> Every:
+    if budget.epochs is not None:
+        return Every(budget.epochs, "epochs")
+    return Every(budget.steps, "steps") if budget.steps is not None else Every(budget.rounds or 0, "rounds")
+
+
+def rehearse(job: Job, seconds: float = 2.0) -> None:
+    """Run the plan's telling rounds timing-only: the first ones, each new H, the last. ProtocolError where the workers'
+    programs do not fit together. Takes `seconds` of real time at most.
+    """
+    from .records.outcome import Hooks
+    from .sim.engine import simulate
+
+    # A run that is asked to stop at once performs exactly one round.
+    hooks = Hooks(log=lambda *_: None, checkpoint=lambda *_: None, stop=lambda: True)
+    deadline = time.monotonic() + seconds
+    for state in _telling_states(job.plan, deadline):
+        simulate(job.programs(job.problem.phantoms(job.plan), state), job.timing, hooks)
+        if time.monotonic() > deadline:
+            break
+
+
+def _telling_states(plan: Plan, deadline: float) -> list[State]:
+    """States before the first two rounds, before each H not seen before, and before the last round."""
+    state, seen, states = State(), set[int](), list[State]()
+    before = _copy(state)
+    while not plan.finished(state) and time.monotonic() < deadline - 1.0:
+        before = _copy(state)
+        round = plan.next_round(state)
+        if state.round < 2 or round.H not in seen:
+            states.append(before)
+        seen.add(round.H)
+        state.after(round, 0.0)
+    return states if before in states else [*states, before]

@@ -1,0 +1,46 @@
+"""Small messages between ranks outside of training: texts and outcomes as JSON. Nothing is pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from ..records.outcome import Outcome
+
+
+def broadcast_text(comm: Any, text: str) -> str:
+    """Rank 0's text, on every rank."""
+    data = np.frombuffer(text.encode(), np.uint8).copy()
+    size = np.array([data.size], np.int64)
+    comm.Bcast(size, 0)
+    buffer = data if comm.Get_rank() == 0 else np.empty(int(size[0]), np.uint8)
+    comm.Bcast(buffer, 0)
+    return buffer.tobytes().decode()
+
+
+def gather_texts(comm: Any, text: str) -> list[str]:
+    """Every rank's text, on rank 0 (an empty list elsewhere)."""
+    data = np.frombuffer(text.encode(), np.uint8).copy()
+    sizes = np.empty(comm.Get_size(), np.int64)
+    comm.Allgather(np.array([data.size], np.int64), sizes)
+    first = comm.Get_rank() == 0
+    everything = np.empty(int(sizes.sum()) if first else 0, np.uint8)
+    comm.Gatherv(data, [everything, sizes.tolist()] if first else None, 0)
+    if not first:
+        return []
+    ends = np.cumsum(sizes)
+    return [everything[end - size : end].tobytes().decode() for end, size in zip(ends, sizes, strict=True)]
+
+
+def gather_outcomes(comm: Any, outcome: Outcome) -> list[Outcome]:
+    """Every rank's outcome, on rank 0 (an empty list elsewhere). Only the own one keeps its `result`."""
+    plain = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)} | {"result": None}
+    gathered = [Outcome(**json.loads(text)) for text in gather_texts(comm, json.dumps(plain))]
+    for found in gathered:
+        found.lanes = {lane: [(name, a, b) for name, a, b in spans] for lane, spans in found.lanes.items()}
+    if gathered:
+        gathered[0].result = outcome.result
+    return gathered
