@@ -1,8 +1,8 @@
 """What a collective sends, by the algorithms that the MPI interpreter performs: the transport counts these bytes, and
 the simulator prices them.
 
-Ordered all-reduce of m bytes at n ranks: up to GATHER_LIMIT, gather all and fold, (n-1)m sent; above, exchange parts,
-fold the own part in rank order, gather the parts: 2(n-1)/n m, a ring all-reduce's traffic.
+Ordered all-reduce of m bytes at n ranks: while (n-1)m is at most GATHER_LIMIT, gather all and fold, (n-1)m sent; above,
+exchange parts, fold the own part in rank order, gather the parts: 2(n-1)/n m, a ring all-reduce's traffic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from .effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 
-GATHER_LIMIT = 16_384  # bytes up to which an all-reduce is gathered whole and folded by everyone
+# Bytes that a member may receive in a gathered all-reduce. A second message step costs more than the larger traffic
+# below it, and the whole fold more above it (measured at 2 ranks, benchmarks/runtime_allreduce.py).
+GATHER_LIMIT = 65_536
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,18 @@ class Traffic:
     sent: float
 
 
+def gathers(nbytes: int, members: int) -> bool:
+    """Whether an all-reduce of `nbytes` is gathered whole and folded by everyone."""
+    return (members - 1) * nbytes <= GATHER_LIMIT
+
+
 def traffic(kind: type[Collective], nbytes: int, members: int) -> Traffic:
     """Traffic of one member. nbytes: the whole vector (an AllGather's: of all members' values together)."""
     n = members
     if n == 1:
         return Traffic(0, 0.0)
     if kind is AllReduce:
-        if nbytes <= GATHER_LIMIT:
+        if gathers(nbytes, n):
             return Traffic(1, (n - 1) * float(nbytes))
         return Traffic(2, 2 * (n - 1) / n * nbytes)
     if kind is ReduceScatter or kind is AllGather:

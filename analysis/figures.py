@@ -48,9 +48,7 @@ def timeline(runs: Sequence[Run], rounds: int = 3, skip: int = 1) -> Figure:
         if not run.lanes:
             raise ValueError(f"{run.name} has no trace; run it with --set report.trace=true")
     height = 0.7 + sum(0.45 * len(run.lanes) + 0.5 for run in runs)
-    figure, axes = plt.subplots(
-        len(runs), 1, figsize=(9, height), sharex=True, squeeze=False, layout="constrained"
-    )
+    figure, axes = plt.subplots(len(runs), 1, figsize=(9, height), sharex=True, squeeze=False, layout="constrained")
     seen: dict[str, str] = {}
     for ax, run in zip(axes[:, 0], runs, strict=True):
         _draw(ax, run, *_window(run, rounds, skip), seen)

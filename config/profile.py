@@ -72,7 +72,7 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
     devices = {name: dict(workloads) for name, workloads in old.devices.items()}
     for name, workloads in new.devices.items():
         devices.setdefault(name, {}).update(workloads)
-    return Profile(machine=new.machine, devices=devices, network=new.network or old.network)
+    return new.model_copy(update={"devices": devices, "network": new.network or old.network})
 
 
 def save_profile(path: Path, profile: Profile) -> None:

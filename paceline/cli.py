@@ -46,7 +46,9 @@ def simulate(
 def train(
     scenarios: Annotated[Optional[list[Path]], typer.Argument(metavar="SCENARIO...")] = None,
     ranks: Annotated[Optional[int], typer.Option("-n", min=1, help="Ranks to start. Default: one per worker.")] = None,
-    emulate: Annotated[bool, typer.Option("--emulate", help="A worker k times slower sleeps k-1 times its step.")] = False,
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="A worker k times slower sleeps k-1 times its step.")
+    ] = False,
     phantom: Annotated[bool, typer.Option("--phantom", help="Real messages; computing replaced by sleeping.")] = False,
     resume: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Go on from a run's newest checkpoint.")] = None,
     setting: Settings = [],  # noqa: B006

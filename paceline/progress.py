@@ -21,7 +21,9 @@ def describe(line: dict[str, Any]) -> str:
 
 
 @contextmanager
-def progress(title: str, total: float, done: Callable[[dict[str, Any]], float], bar: bool | None = None) -> Iterator[Show]:
+def progress(
+    title: str, total: float, done: Callable[[dict[str, Any]], float], bar: bool | None = None
+) -> Iterator[Show]:
     """A function that takes report lines. done(line): how much of `total` lies behind it.
 
     bar: whether to draw one; by default where standard output is a terminal.

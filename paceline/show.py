@@ -41,7 +41,9 @@ def show_comparison(left: Run, right: Run) -> None:
     if result.same:
         reports = f"{len(left.lines)} reports"
         both = left.summary.get("params_sha256") is not None
-        console.print(f"[green]same numbers[/]: {reports}{' and the final parameters' if both else ''} agree to the last bit")
+        console.print(
+            f"[green]same numbers[/]: {reports}{' and the final parameters' if both else ''} agree to the last bit"
+        )
     else:
         console.print(f"[red]the runs differ[/]: {result.difference}")
         console.print(f"largest relative difference of a loss: {result.worst:.3g}")

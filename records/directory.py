@@ -24,7 +24,9 @@ def prepare(directory: Path, force: bool) -> Path:
         raise ScenarioError(f"{directory}: is a file; name a folder with --out")
     if directory.is_dir() and any(directory.iterdir()):
         if not force:
-            raise ScenarioError(f"{directory}: is not empty; write --force to replace the run in it, or --out elsewhere")
+            raise ScenarioError(
+                f"{directory}: is not empty; write --force to replace the run in it, or --out elsewhere"
+            )
         for name in _OURS:
             path = directory / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

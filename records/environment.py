@@ -35,8 +35,6 @@ def _processor() -> tuple[str, set[str]]:
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine(), set()
-    lines = dict(
-        (part.strip() for part in line.split(":", 1)) for line in info.read_text().splitlines() if ":" in line
-    )
+    lines = dict((part.strip() for part in line.split(":", 1)) for line in info.read_text().splitlines() if ":" in line)
     name = lines.get("model name", platform.machine())
     return name, set((lines.get("flags") or lines.get("Features") or "").split())

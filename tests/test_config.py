@@ -1,0 +1,185 @@
+"""The scenario file: what it accepts, and the one line it answers to what it does not."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.strategy import AXES
+from paceline.config import yaml
+from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
+from paceline.config.scenario import Scenario, load, validate
+from paceline.config.strategy import build_strategy
+from paceline.config.timing import Device, interpolate
+from paceline.config.units import _BANDWIDTH, _SECONDS, _parse
+
+QUICKSTART = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
+
+
+def quickstart() -> dict:
+    return yaml.read_mapping(QUICKSTART)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("cluster.wrokers=1", "cluster.wrokers: unknown key; did you mean 'workers'?"),
+        ("cluster.workers=[]", "cluster.workers: no workers; list at least one"),
+        ("cluster.workers.0.speed=-4 samples/s", "cluster.workers[0].speed: '-4 samples/s' must be above 0"),
+        ("cluster.workers.0.speed=4 s", "'4 s' has the unit 's'; write one of samples/s"),
+        ("cluster.workers.0.sped=4", "cluster.workers[0].sped: unknown key; did you mean 'speed'?"),
+        ("cluster.workers.7.speed=4", "'7' is no place in a list of 2"),
+        ("cluster.workers.0.count=0", "cluster.workers[0].count: "),
+        ("cluster.workers.0.step_time={0: 1 ms}", "batch sizes of 1 or more"),
+        ("cluster.workers.0.slowdown=-1", "cluster.workers[0].slowdown: "),
+        ("cluster.network.bandwidth=25", "25 is no quantity with a unit; write it like '25 Gbit/s'"),
+        ("cluster.network.latency=5 Gbit/s", "unit 'Gbit/s'; write one of s, ms"),
+        ("cluster.network.shape=ring", "cluster.network.shape: "),
+        ("cluster.noise.sigma=-1", "cluster.noise.sigma: "),
+        ("budget.epochs=-1", "budget.epochs: "),
+        ("budget.epochs=.nan", "budget.epochs: "),
+        ("budget.steps=4", "budget: give exactly one of epochs, steps and rounds"),
+        ("report.every=3", "report.every: 3 is no interval; write it like '1 epoch'"),
+        ("report.every=1.5 rounds", "a whole number of rounds above 0"),
+        ("workload.model=3", "workload.model: 3: write a name"),
+        ("workload.batch=0", "workload.batch: "),
+        ("workload.lr_schedule.name=foo", "unknown name 'foo'; write one of constant, multistep"),
+        (
+            "workload.lr_schedule={name: multistep, milestones: [3], gama: 1}",
+            "gama: unknown key; did you mean 'gamma'?",
+        ),
+        ("workload.optimizer={name: sgd, lr: 0.1, nesterov: true}", "nesterov needs a momentum above 0"),
+        ("workload.optimizer.lr=high", "workload.optimizer.lr: "),
+        ("reduction=tree", "reduction: "),
+        ("seed=-1", "seed: "),
+    ],
+)
+def test_mistakes_are_one_line(setting, message):
+    with pytest.raises(ScenarioError) as error:
+        load(QUICKSTART, [setting])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"preset": "local_sdg"}, "strategy.preset: 'local_sdg' is unknown; did you mean 'local_sgd'?"),
+        ({}, "strategy: give a preset"),
+        ({"schedule": {"fixd": 3}}, "strategy.schedule: 'fixd' is unknown; did you mean 'fixed'?"),
+        ({"schedule": {"fixed": 0}}, "strategy.schedule.fixed: H is 0; write a whole number"),
+        ({"schedule": {"fixed": "sometimes"}}, "H is 'sometimes'"),
+        ({"schedule": {"fixed": {"h": 3}}}, "strategy.schedule.fixed.h: unknown argument; it takes H"),
+        ({"schedule": {"every": 3}}, "strategy.schedule.every: takes no arguments"),
+        ({"schedule": [3]}, "strategy.schedule: [3] is no member"),
+        ({"split": {"given": {"paces": [0.5, 0.5]}}}, "the fastest worker's must be 1"),
+        ({"split": {"given": {"batches": [0, 1]}}}, "each must be 1 or more"),
+        ({"split": {"given": {"batches": 3}}}, "strategy.split.given: "),
+        ({"aggregation": {"parameters": {"weights": [0, 0]}}}, "sum to more than 0"),
+        ({"aggregation": {"parameters": {"weights": "fair"}}}, "weights is 'fair'"),
+        ({"aggregation": "gradients", "split": "by_steps"}, "write aggregation: parameters, or split: even"),
+    ],
+)
+def test_strategy_mistakes_are_one_line(strategy, message):
+    scenario = validate(quickstart() | {"strategy": strategy}, "here")
+    with pytest.raises(ScenarioError) as error:
+        build_strategy(scenario.strategy)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_resolved_scenario_reads_back_equal():
+    scenario = load(QUICKSTART, ["cluster.network={bandwidth: 25 Gbit/s, latency: 50 us}", "report.every=0.5 epochs"])
+    again = validate(yaml.parse(yaml.dump(scenario.model_dump(mode="json", exclude_none=True)), "text"), "text")
+    assert again == scenario
+    assert again.cluster.network.bandwidth == 25e9 / 8
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("1E3", 1e3), ("-2e+5", -2e5), ("3", 3), ("1e", "1e")])
+def test_yaml_numbers(text, value):
+    assert yaml.parse(f"x: {text}", "text")["x"] == value
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "a: [", "[1]: 2", "\t- x", "a: b: c", "!!python/name:os.system {}"])
+def test_yaml_mistakes_name_the_line(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ScenarioError) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=6,
+    ),
+    st.sampled_from(["seed", "workload", "cluster", "strategy", "budget", "report", "checkpoint", "reduction"]),
+)
+def test_any_value_in_any_section_is_read_or_refused_in_one_line(value, key):
+    document = quickstart()
+    section = document.get(key)
+    document[key] = {**section, **value} if isinstance(value, dict) and isinstance(section, dict) else value
+    try:
+        scenario = validate(document, "here")
+        build_strategy(scenario.strategy)
+    except ScenarioError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert isinstance(scenario, Scenario)
+
+
+@given(st.floats(1e-9, 1e9), st.sampled_from([*_SECONDS, *_BANDWIDTH]))
+def test_units(number, unit):
+    table = _SECONDS if unit in _SECONDS else _BANDWIDTH
+    assert math.isclose(_parse(f"{number!r} {unit}", table, "1 s"), number * table[unit])
+
+
+def test_every_axis_member_has_a_spelling():
+    for axis, members in AXES.items():
+        for name in members:
+            if name == "by_steps":
+                continue
+            spec = {axis: name, "aggregation": "parameters"} if axis != "aggregation" else {axis: name}
+            strategy = build_strategy(validate(quickstart() | {"strategy": spec}, "here").strategy)
+            assert type(getattr(strategy, axis)) is members[name]
+
+
+def test_device_prices():
+    from paceline.algorithms.effects import Work
+
+    table = Device("d", {"step": ((16, 1.0), (32, 2.0))}, slowdown=2)
+    assert table.seconds(Work("step", 24)) == 3.0
+    assert table.seconds(Work("gradient", 32)) == 4.0
+    assert table.seconds(Work("update")) == 0.0
+    assert table.seconds(Work("evaluate", 32)) == pytest.approx(4 / 3)
+    assert Device("d", speed=10).seconds(Work("step", 5)) == 0.5
+    assert interpolate(((4, 2.0),), 8) == 4.0
+    assert interpolate(((0, 2.0),), 0) == 2.0
+    assert interpolate(((1, 2.0), (2, 2.0)), 64) == 2.0
+    with pytest.raises(ValueError, match="no table of step"):
+        Device("d", {"gradient": ((1, 1.0),)}).seconds(Work("step", 1))
+
+
+def test_profile_round_trip_and_merge(tmp_path):
+    one = Profile.model_validate({"devices": {"cpu": {"mlp": {"step": {32: "2 ms"}}}}})
+    two = Profile.model_validate(
+        {"devices": {"cpu": {"cnn": {"step": {8: "1 ms"}}}}, "network": {"latency": "5 us", "bandwidth": "1 GB/s"}}
+    )
+    path = tmp_path / "sub" / "p.yaml"
+    save_profile(path, merge_profiles(one, two))
+    read = load_profile(path)
+    assert read.tables("cpu", "mlp") == {"step": ((32.0, 2e-3),)}
+    assert read.tables("cpu", "cnn") == {"step": ((8.0, 1e-3),)}
+    assert read.network is not None
+    with pytest.raises(ValueError, match="paceline profile"):
+        read.tables("cpu", "vit")
+    with pytest.raises(ValueError, match="not in the profile"):
+        read.tables("gpu", "mlp")
+    path.write_text("devices: {cpu: {mlp: {step: {32: 2}}}}")
+    with pytest.raises(ScenarioError, match="no quantity with a unit"):
+        load_profile(path)

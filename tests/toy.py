@@ -1,0 +1,72 @@
+"""A worker with a model small enough to work by hand: linear regression in NumPy, with momentum."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from paceline.algorithms.effects import Array, Compute
+from paceline.algorithms.plan import Plan, Round
+from paceline.algorithms.streams import stream
+from paceline.algorithms.worker import ModelCost, Works, share
+
+
+class ToyWorker:
+    """min mean (x . p - y)^2 over `examples` points; follows the Worker protocol in float64."""
+
+    def __init__(self, index: int, plan: Plan, momentum: float = 0.0, size: int = 5) -> None:
+        random = stream(1, "toy")
+        self.x = random.normal(size=(plan.examples, size))
+        self.y = self.x @ random.normal(size=size) + 0.1 * random.normal(size=plan.examples)
+        self.index, self.plan, self.momentum = index, plan, momentum
+        self.params = np.zeros(size + 1)
+        self.grads = np.zeros(size + 1)
+        self.velocity = np.zeros(size)
+        self.buffers = np.zeros(1, np.float32)
+        self.seen: list[Array] = []
+        self.works = Works(ModelCost(size, 1, 2 * size, 8), plan.shares.batches[index], 10)
+
+    def _gradient(self, round: Round, i: int) -> float:
+        position, size = round.batch(self.index, i)
+        at = self.plan.strategy.sampling.indices(3, self.plan.examples, self.index, position, size)
+        self.seen.append(at)
+        error = self.x[at] @ self.params[:-1] - self.y[at]
+        self.grads[:-1] = 2 * self.x[at].T @ error / size
+        return float(np.mean(error**2))
+
+    def _apply(self, round: Round, i: int) -> None:
+        self.velocity[:] = self.momentum * self.velocity + self.grads[:-1]
+        self.params[:-1] -= round.lr(self.index, i) * self.velocity
+
+    def _step(self, round: Round, i: int) -> None:
+        loss = self._gradient(round, i)
+        self.params[-1] += (loss - self.params[-1]) / (i + 1)
+        self._apply(round, i)
+
+    def _gradient_only(self, round: Round, i: int) -> None:
+        self.grads[-1] = self._gradient(round, i)
+
+    def step(self, round: Round, i: int) -> Compute[None]:
+        return Compute(self.works.step, partial(self._step, round, i))
+
+    def gradient(self, round: Round, i: int) -> Compute[None]:
+        return Compute(self.works.gradient, partial(self._gradient_only, round, i))
+
+    def update(self, round: Round, i: int) -> Compute[None]:
+        return Compute(self.works.update, partial(self._apply, round, i))
+
+    def evaluate(self) -> Compute[Array]:
+        start, stop = share(len(self.y), self.index, self.plan.workers)
+
+        def run() -> Array:
+            error = self.x[start:stop] @ self.params[:-1] - self.y[start:stop]
+            return np.array([np.sum(error**2), 0.0, stop - start])
+
+        return Compute(self.works.evaluate, run)
+
+    def snapshot(self) -> dict[str, Array]:
+        return {"params": self.params.copy(), "velocity": self.velocity.copy()}
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        self.params[:], self.velocity[:] = arrays["params"], arrays["velocity"]
