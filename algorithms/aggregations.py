@@ -41,7 +41,7 @@ def weight_of(weights: Weights, w: Worker, r: Round) -> float:
         return float(r.steps[w.index])
     if weights == "samples":
         return float(r.steps[w.index] * r.batches[w.index])
-    return float(weights[w.index])  # type: ignore[arg-type]
+    return float(weights[w.index])
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,8 @@ class Effect(Generic[T]):
     __slots__ = ()
 
     def __iter__(self) -> Generator[Effect[Any], Any, T]:
-        return (yield self)
+        answer: T = yield self
+        return answer
 
 
 Program = Generator[Effect[Any], Any, T]

@@ -8,6 +8,7 @@ Floating-point addition is not associative; a native all-reduce adds in whatever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -76,4 +77,4 @@ def parts(size: int, members: int) -> list[tuple[int, int]]:
     """(start, stop) of each member's part of `size` elements: the first `size % members` are one longer."""
     base, extra = divmod(size, members)
     edges = [r * base + min(r, extra) for r in range(members + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from .run import Run
@@ -92,9 +93,9 @@ def _worst(left: Run, right: Run) -> float:
 
 
 def _median_interval_error(left: Run, right: Run) -> float:
-    """Median of |error| over the intervals between reports: typical where one hiccup of the machine spoils the total."""
+    """Median of |error| over the intervals between reports: typical where a hiccup spoils the total."""
     times = [[0.0, *(line["seconds"] for line in run.lines)] for run in (left, right)]
-    spans = [[b - a for a, b in zip(t[:-1], t[1:], strict=True)] for t in times]
+    spans = [[b - a for a, b in pairwise(t)] for t in times]
     errors = sorted(abs(_relative(a, b)) for a, b in zip(*spans, strict=False) if b > 0)
     return errors[len(errors) // 2] if errors else math.nan
 

@@ -55,7 +55,8 @@ class Run:
     def __repr__(self) -> str:
         s = self.summary
         accuracy = "" if s.get("accuracy") is None else f", accuracy {s['accuracy']:.4f}"
-        return f"Run({self.name}: {s['engine']}, {s['workers']} workers, {s['rounds']} rounds, {s['seconds']:.3f} s{accuracy})"
+        size = f"{s['workers']} workers, {s['rounds']} rounds"
+        return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{accuracy})"
 
 
 def load(directory: Path | str) -> Run:

@@ -49,9 +49,9 @@ class Optimizer(Section):
 
     name: Literal["sgd"] = "sgd"
     lr: float = Field(gt=0)
-    momentum: float = Field(0.0, ge=0, lt=1)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _nesterov(self) -> Optimizer:
@@ -71,7 +71,7 @@ class MultistepRate(Section):
 
     name: Literal["multistep"]
     milestones: tuple[float, ...]
-    gamma: float = Field(0.1, gt=0)
+    gamma: float = Field(default=0.1, gt=0)
 
 
 _RATES = ("constant", "multistep")
@@ -83,10 +83,10 @@ class Workload(Section):
     model: Named
     data: Named = Named(name="digits")
     loss: str = "cross_entropy"
-    batch: int = Field(64, ge=1)
+    batch: int = Field(default=64, ge=1)
     optimizer: Optimizer
-    lr_schedule: ConstantRate | MultistepRate = Field(ConstantRate(), discriminator="name")
-    threads: int = Field(1, ge=1)
+    lr_schedule: ConstantRate | MultistepRate = Field(default=ConstantRate(), discriminator="name")
+    threads: int = Field(default=1, ge=1)
 
     @field_validator("lr_schedule", mode="before")
     @classmethod
@@ -101,10 +101,10 @@ class WorkerGroup(Section):
     """
 
     device: str = "cpu"
-    count: int = Field(1, ge=1)
+    count: int = Field(default=1, ge=1)
     speed: Speed | None = None
     step_time: Duration | dict[int, Duration] | None = None
-    slowdown: float = Field(1.0, gt=0)
+    slowdown: float = Field(default=1.0, gt=0)
 
     @field_validator("step_time")
     @classmethod
@@ -131,7 +131,7 @@ class NetworkSpec(Section):
 class NoiseSpec(Section):
     """Computing times vary lognormally with this sigma around their mean."""
 
-    sigma: float = Field(0.0, ge=0, le=2)
+    sigma: float = Field(default=0.0, ge=0, le=2)
 
 
 class Cluster(Section):
@@ -169,9 +169,9 @@ class StrategySpec(Section):
 class Budget(Section):
     """How long to train: exactly one of epochs, steps (of a worker of pace 1) and rounds."""
 
-    epochs: float | None = Field(None, gt=0)
-    steps: int | None = Field(None, ge=1)
-    rounds: int | None = Field(None, ge=1)
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    rounds: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -196,7 +196,7 @@ class CheckpointSpec(Section):
 class Scenario(Section):
     """One scenario; `simulate` and `train` read the same. `recorded` is what a run noted beside it, and is not read."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     workload: Workload
     cluster: Cluster
     strategy: StrategySpec

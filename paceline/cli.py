@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 Settings = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario.")]
-Out = Annotated[Optional[Path], typer.Option(help="Run directory. Default: runs/NAME-simulated or NAME-trained.")]
+Out = Annotated[Path | None, typer.Option(help="Run directory. Default: runs/NAME-simulated or NAME-trained.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a run that is already in the directory.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Check that no program writes to a value it has lent out.")]
 
@@ -44,13 +44,13 @@ def simulate(
 
 @app.command()
 def train(
-    scenarios: Annotated[Optional[list[Path]], typer.Argument(metavar="SCENARIO...")] = None,
-    ranks: Annotated[Optional[int], typer.Option("-n", min=1, help="Ranks to start. Default: one per worker.")] = None,
+    scenarios: Annotated[list[Path] | None, typer.Argument(metavar="SCENARIO...")] = None,
+    ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks to start. Default: one per worker.")] = None,
     emulate: Annotated[
         bool, typer.Option("--emulate", help="A worker k times slower sleeps k-1 times its step.")
     ] = False,
     phantom: Annotated[bool, typer.Option("--phantom", help="Real messages; computing replaced by sleeping.")] = False,
-    resume: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Go on from a run's newest checkpoint.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on from a run's newest checkpoint.")] = None,
     setting: Settings = [],  # noqa: B006
     out: Out = None,
     force: Force = False,
@@ -80,7 +80,7 @@ def train(
 def compare(
     left: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the simulated run.")],
     right: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the real one.")],
-    figures: Annotated[Optional[Path], typer.Option(help="A folder for the figures.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="A folder for the figures.")] = None,
 ) -> None:
     """Same losses? Where do two runs part? How far are their clocks apart?"""
     from .analysis.run import load
@@ -97,7 +97,7 @@ def profile(
     scenario: Annotated[Path, typer.Argument(help="The scenario whose model, data and worker count are measured.")],
     out: Annotated[Path, typer.Option(help="The profile; an existing one keeps its other workloads.")],
     device: Annotated[str, typer.Option(help="The name under which scenarios find this machine's device.")] = "cpu",
-    ranks: Annotated[Optional[int], typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
+    ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
     """Measure this machine: seconds per step against batch size, latency and bandwidth of the all-reduce."""

@@ -1,7 +1,7 @@
 """`paceline demo`: the main job from end to end on this machine, in under two minutes.
 
-Profiles the machine, simulates the quickstart and its synchronous twin, trains both for real with an emulated slow worker,
-compares, draws.
+Profiles the machine, simulates the quickstart and its synchronous twin, trains both for real with an emulated slow
+worker, compares, draws.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from pathlib import Path
 from .algorithms.plan import Round
 from .algorithms.rates import Constant
 from .algorithms.worker import Worker
-from .config.profile import MeasuredNetwork, Profile, load_profile, merge_profiles, save_profile
-from .config.scenario import Scenario, WorkerGroup, load
+from .config.profile import Profile, load_profile, merge_profiles, save_profile
+from .config.scenario import Cluster, Scenario, load
 from .wiring import Job, resolve, workload_of
 
 
@@ -36,8 +36,8 @@ def profile(scenario: Path, out: Path, device: str, ranks: int | None, settings:
 
 def _job(scenario: Scenario, folder: Path) -> Job:
     """The scenario on devices of known speed: what is to be measured need not be known before."""
-    groups = tuple(WorkerGroup(device=g.device, count=g.count, speed="1 samples/s") for g in scenario.cluster.workers)
-    cluster = scenario.cluster.model_copy(update={"workers": groups, "profile": None})
+    groups = [{"count": group.count, "speed": "1 samples/s"} for group in scenario.cluster.workers]
+    cluster = Cluster.model_validate({"workers": groups})
     return resolve(scenario.model_copy(update={"cluster": cluster, "recorded": None}), folder)
 
 
@@ -77,10 +77,12 @@ def _measure(scenario: Scenario, folder: Path, out: Path, device: str) -> None:
         phase: {int(k): f"{float(np.mean([t[phase][k] for t in ranks if k in t[phase]]))!r} s" for k in table}
         for phase, table in ranks[0].items()
     }
-    new = Profile(
-        machine=environment(scenario.workload.threads) | {"ranks": comm.Get_size()},
-        devices={device: {workload_of(scenario.workload): mean}},
-        network=None if network is None else MeasuredNetwork.model_validate(network),
+    new = Profile.model_validate(
+        {
+            "machine": environment(scenario.workload.threads) | {"ranks": comm.Get_size()},
+            "devices": {device: {workload_of(scenario.workload): mean}},
+            "network": network,
+        }
     )
     save_profile(out, merge_profiles(load_profile(out) if out.exists() else None, new))
     print(f"profile of {workload_of(scenario.workload)!r} on {device} written to {out}")
@@ -109,7 +111,7 @@ def _phases(worker: Worker, batch: int, rank: int, workers: int) -> Sequence[tup
     for name in ("step", "gradient", "update"):
         make = getattr(worker, name)
         effect = make(round, 0)
-        seconds = typical_seconds(lambda i, make=make: make(round, i).run())  # type: ignore[misc]
+        seconds = typical_seconds(lambda i, make=make: make(round, i).run())
         found.append((name, effect.work.samples, seconds))
     effect = worker.evaluate()
     found.append(("evaluate", effect.work.samples, typical_seconds(lambda i: effect.run())))

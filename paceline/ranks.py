@@ -167,6 +167,5 @@ class _Rank:
             show_run(Run(summary, self.recorder.lines, {}, self.task.directory))
         if not finished and self.recorder.saved:
             how = "".join(f" --{name}" for name in ("emulate",) if getattr(self.options, name))
-            print(
-                f"stopped after round {summary['rounds']}; go on with: paceline train --resume {self.task.directory}{how}"
-            )
+            command = f"paceline train --resume {self.task.directory}{how}"
+            print(f"stopped after round {summary['rounds']}; go on with: {command}")

@@ -1,26 +1,22 @@
 """`paceline train`: a scenario for real, under mpirun.
 
-Outside of mpirun `train` starts one; inside, every rank runs `train_ranks`. Only rank 0 speaks and writes, but each rank
-writes its own part of a checkpoint.
+Outside of mpirun `train` starts one; inside, every rank runs `train_ranks`. Only rank 0 speaks and writes, but each
+rank writes its own part of a checkpoint.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .algorithms.errors import PacelineError, ScenarioError
-from .algorithms.plan import State
+from .algorithms.errors import ScenarioError
 from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .records import checkpoints
 from .records.directory import SCENARIO, prepare
-from .wiring import Job, rehearse, resolve
+from .wiring import rehearse, resolve
 
 
 @dataclass(frozen=True)

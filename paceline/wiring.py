@@ -5,11 +5,13 @@ Nothing here loads torch until real workers are asked for.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .algorithms.effects import Program
 from .algorithms.errors import ScenarioError
@@ -22,9 +24,7 @@ from .config.profile import Profile, load_profile, workload_key
 from .config.scenario import Budget, MultistepRate, Scenario, Workload
 from .config.strategy import build_strategy
 from .config.timing import Timing
-
-if TYPE_CHECKING:
-    from .learning.build import Problem
+from .problem import Problem, find
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class Job:
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""
-        return [train(w, self.plan, _copy(state)) for w in workers]
+        return [train(w, self.plan, copy.copy(state)) for w in workers]
 
     def record(self) -> dict[str, Any]:
         """The resolved scenario as it lies beside the results."""
@@ -64,15 +64,9 @@ class Job:
         return document | {"recorded": recorded}
 
 
-def _copy(state: State) -> State:
-    import copy
-
-    return copy.copy(state)
-
-
 def resolve(scenario: Scenario, folder: Path) -> Job:
     """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense."""
-    problem = _problem(scenario, folder)
+    problem = Problem(scenario, folder)
     profile = _profile(scenario, folder)
     timing = build_timing(scenario.cluster, profile, workload_of(scenario.workload), scenario.seed)
     strategy = build_strategy(scenario.strategy)
@@ -106,31 +100,7 @@ def _text(name: str, args: dict[str, Any]) -> str:
 
 
 def _with_schedule(strategy: Any, speeds: Sequence[float]) -> Any:
-    import dataclasses
-
     return dataclasses.replace(strategy, schedule=strategy.schedule.resolve(speeds))
-
-
-def _problem(scenario: Scenario, folder: Path) -> Problem:
-    from .learning.build import Problem
-
-    w = scenario.workload
-    data = dict(w.data.args)
-    if "path" in data:
-        data["path"] = str(find(Path(str(data["path"])), folder))
-    name = w.data.name
-    if name.endswith(".npz"):
-        name = str(find(Path(name), folder))
-    return Problem.described(
-        model=w.model.name,
-        model_args=w.model.args,
-        data=name,
-        data_args=data,
-        loss=w.loss,
-        optimizer=w.optimizer.model_dump(),
-        seed=scenario.seed,
-        threads=w.threads,
-    )
 
 
 def _profile(scenario: Scenario, folder: Path) -> Profile | None:
@@ -143,12 +113,6 @@ def _profile(scenario: Scenario, folder: Path) -> Profile | None:
     if not found.exists():
         raise ScenarioError(f"cluster.profile: {path}: no such file; `paceline profile SCENARIO --out {path}` makes it")
     return load_profile(found)
-
-
-def find(path: Path, folder: Path) -> Path:
-    """A path in a scenario: relative to the scenario's folder if it is there, else to the working folder."""
-    beside = folder / path
-    return beside if beside.exists() else path
 
 
 def _rate(workload: Workload) -> Rate:
@@ -186,9 +150,9 @@ def rehearse(job: Job, seconds: float = 2.0) -> None:
 def _telling_states(plan: Plan, deadline: float) -> list[State]:
     """States before the first two rounds, before each H not seen before, and before the last round."""
     state, seen, states = State(), set[int](), list[State]()
-    before = _copy(state)
+    before = copy.copy(state)
     while not plan.finished(state) and time.monotonic() < deadline - 1.0:
-        before = _copy(state)
+        before = copy.copy(state)
         round = plan.next_round(state)
         if state.round < 2 or round.H not in seen:
             states.append(before)

@@ -39,7 +39,7 @@ class Outcome:
 class Hooks:
     """What an interpreter calls back. stop: asked once per collective; what it says holds for all its members.
 
-    log(worker, seconds, fields): a report line. checkpoint(worker, seconds, state, arrays): write one worker's snapshot.
+    log(worker, seconds, fields): a report line. checkpoint(worker, seconds, state, arrays): one worker's snapshot.
     seconds: the worker's clock, evaluation excluded.
     """
 

@@ -1,0 +1,113 @@
+"""What is learned: model, data, loss and optimizer of a scenario, and the workers made of them.
+
+Described without torch where the model is built in; torch is loaded with the first real worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .algorithms.errors import ScenarioError
+from .algorithms.phantom import PhantomWorker
+from .algorithms.plan import Plan
+from .algorithms.worker import ModelCost, Works, share
+from .config.scenario import Scenario
+
+if TYPE_CHECKING:
+    from .learning.data import Dataset, DataShape
+    from .learning.worker import TorchWorker
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Problem:
+    """The learning problem of a scenario. folder: where the scenario lies, for paths in it."""
+
+    scenario: Scenario
+    folder: Path
+
+    @cached_property
+    def shape(self) -> DataShape:
+        """The data's shape, without its images."""
+        from .learning.data import shape_of
+
+        return _named("workload.data", lambda: shape_of(self._data_name, self.scenario.workload.data.args))
+
+    @cached_property
+    def cost(self) -> ModelCost:
+        """The model's cost, from its table; a model without one is built with torch and measured."""
+        from .learning import imports, tables
+
+        model, shape = self.scenario.workload.model, self.shape
+        if imports.named(model.name):
+            from .learning.cost import measured_cost
+
+            return _named("workload.model", lambda: measured_cost(self._build(), shape.input_shape))
+        units = _named("workload.model", lambda: tables.cost(model.name, model.args, shape.input_shape, shape.classes))
+        return tables.total(units)
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data, loaded once for all workers of this process."""
+        from .learning.data import load
+
+        return _named("workload.data", lambda: load(self._data_name, self.scenario.workload.data.args))
+
+    def check(self) -> None:
+        """ScenarioError where the model, the data or the loss cannot be had."""
+        from .learning import imports
+
+        _ = self.cost
+        loss = self.scenario.workload.loss
+        if imports.named(loss):
+            _named("workload.loss", lambda: imports.load(loss, "loss"))
+
+    def phantoms(self, plan: Plan) -> list[PhantomWorker]:
+        """All workers, as work and bytes only."""
+        shared: dict[tuple[int, int], Works] = {}  # equal workers share their works, and so their prices
+        workers = []
+        for index, batch in enumerate(plan.shares.batches):
+            start, stop = share(self.shape.test, index, plan.workers)
+            works = shared.setdefault((batch, stop - start), Works(self.cost, batch, stop - start))
+            workers.append(PhantomWorker(index, works, self.cost.parameters, self.cost.buffers))
+        return workers
+
+    def workers(self, plan: Plan, indexes: Iterable[int], shared_process: bool) -> list[TorchWorker]:
+        """Workers that compute. shared_process: whether they share torch's random stream (in a simulation)."""
+        raise NotImplementedError
+
+    def fingerprints(self, workers: Sequence[Any]) -> dict[str, Any]:
+        """The hash of worker 0's parameters, and whether all have the same."""
+        hashes = [hashlib.sha256(w.params[:-1].tobytes()).hexdigest() for w in workers]
+        return {"params_sha256": hashes[0], "replicas_agree": len(set(hashes)) == 1}
+
+    @property
+    def _data_name(self) -> str:
+        name = self.scenario.workload.data.name
+        return str(find(Path(name), self.folder)) if name.endswith(".npz") else name
+
+    def _build(self) -> Any:
+        from .learning.units import build
+
+        model, shape = self.scenario.workload.model, self.shape
+        return build(model.name, model.args, shape.input_shape, shape.classes, self.scenario.seed)
+
+
+def find(path: Path, folder: Path) -> Path:
+    """A path in a scenario: relative to the scenario's folder if it is there, else to the working folder."""
+    beside = folder / path
+    return beside if beside.exists() else path
+
+
+def _named(key: str, action: Callable[[], T]) -> T:
+    """What `action` returns; its ValueErrors become ScenarioErrors that begin with the key."""
+    try:
+        return action()
+    except ValueError as error:
+        raise ScenarioError(f"{key}: {error}") from error

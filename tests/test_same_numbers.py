@@ -1,0 +1,85 @@
+"""The promise: `simulate` and `train` give the same losses and parameters to the last bit, through the real command line.
+
+One mpirun per rank count trains all of its scenarios (a start costs 4 to 6 s).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paceline.config import yaml
+
+MLP = {"name": "mlp", "hidden": [32, 16], "dropout": 0.2}
+MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+LOCAL = {"preset": "local_sgd", "schedule": {"fixed": 8}}
+
+
+def scenario(workers: int, model: dict, strategy: dict, rounds: int, **more: object) -> dict:
+    """A scenario on digits; devices get slower by halves."""
+    return {
+        "seed": 5,
+        "workload": {"model": model, "data": "digits", "batch": 8, "optimizer": MOMENTUM},
+        "cluster": {"workers": [{"speed": f"{1000 / 2**w} samples/s"} for w in range(workers)]},
+        "strategy": strategy,
+        "budget": {"rounds": rounds},
+        "report": {"every": "2 rounds", "trace": True},
+        **more,
+    }
+
+
+def scenarios(n: int) -> dict[str, dict]:
+    """By name, all that must agree at n workers."""
+    paces = [1, 0.5, 0.25, 0.125][:n]
+    weights = {"parameters": {"weights": [4, 3, 2, 1][:n]}}
+    found = {
+        "sync": scenario(n, MLP, {"preset": "sync_sgd"}, 7),
+        "unequal-batches": scenario(
+            n, MLP, {"preset": "sync_sgd", "split": {"given": {"batches": [9, 5, 3, 2][:n]}}}, 5
+        ),
+        "local-paces": scenario(n, MLP, LOCAL | {"split": {"given": {"paces": paces}}, "aggregation": weights}, 5),
+        "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
+    }
+    if n != 3:
+        found["resnet"] = scenario(n, {"name": "resnet20"}, LOCAL | {"schedule": {"fixed": 2}}, 3)
+        found["resnet-sync"] = scenario(n, {"name": "resnet20"}, {"preset": "sync_sgd"}, 3)
+    return found
+
+
+def paceline(*arguments: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """The command line, as a user starts it."""
+    command = [sys.executable, "-m", "paceline", *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def read(directory: Path) -> tuple[dict, list[dict]]:
+    lines = [json.loads(text) for text in (directory / "metrics.jsonl").read_text().splitlines()]
+    return json.loads((directory / "summary.json").read_text()), lines
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_simulation_and_training_agree_to_the_last_bit(n, tmp_path):
+    found = scenarios(n)
+    for name, document in found.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
+    paceline("train", *(f"{name}.yaml" for name in found), "--out", "real", cwd=tmp_path)
+    for name in found:
+        paceline("simulate", f"{name}.yaml", "--out", f"simulated/{name}", cwd=tmp_path)
+        (virtual, predicted), (real, measured) = read(tmp_path / "simulated" / name), read(tmp_path / "real" / name)
+        assert virtual["params_sha256"] == real["params_sha256"] is not None, name
+        assert real["replicas_agree"]
+        assert len(predicted) == len(measured) > 1
+        for a, b in zip(predicted, measured, strict=True):
+            assert {**a, "seconds": 0} == {**b, "seconds": 0}, name
+        for key in ("rounds", "steps", "samples", "syncs", "bytes_per_worker"):
+            assert virtual[key] == real[key], (name, key)
+    done = paceline("compare", f"simulated/{name}", f"real/{name}", "--figures", "figures", cwd=tmp_path)
+    assert "agree to the last bit" in done.stdout
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"curves.png", "timeline.png"}
