@@ -61,7 +61,7 @@ class Record:
         def log(worker: int, seconds: float, fields: dict[str, Any]) -> None:
             self.logs.append((worker, fields))
 
-        def checkpoint(worker: int, state: Any, arrays: dict[str, Array]) -> None:
+        def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Array]) -> None:
             self.checkpoints.append((worker, state, arrays))
 
         return Hooks(log, checkpoint, self._stop)

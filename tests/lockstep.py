@@ -129,7 +129,7 @@ class _Lockstep:
             self.hooks.log(i, 0.0, effect.fields)
         elif isinstance(effect, fx.Checkpoint):
             if effect.due or self.stop[i]:
-                self.hooks.checkpoint(i, effect.state, effect.snapshot())
+                self.hooks.checkpoint(i, 0.0, effect.state, effect.snapshot())
             self.send[i] = self.stop[i]
         else:
             self.waits[i] = self.begin(i, effect)

@@ -8,12 +8,39 @@ import pytest
 from conformance import CASES, Case, Record
 from lockstep import lockstep
 
+from paceline.algorithms.effects import Work
+from paceline.config.timing import Device, Network, Noise, Timing
+from paceline.sim.engine import simulate
+
+
+class Flat(Device):
+    """A device that takes the same time for any work."""
+
+    def seconds(self, work: Work) -> float:
+        return self.slowdown * 0.25
+
 
 def run_lockstep(programs: Any, hooks: Any, debug: bool) -> list[Any]:
     return lockstep(programs, hooks, debug)
 
 
-@pytest.mark.parametrize("interpreter", [run_lockstep])
+def run_simpy(programs: Any, hooks: Any, debug: bool) -> list[Any]:
+    devices = tuple(Flat(f"device {i}", slowdown=1.0 + i, host_link=1e3) for i in range(len(programs)))
+    timing = Timing(devices, Network("star", 1e6, 1e-3))
+    return [outcome.result for outcome in simulate(programs, timing, hooks, debug=debug)]
+
+
+def run_simpy_noisy(programs: Any, hooks: Any, debug: bool) -> list[Any]:
+    timing = Timing((Flat("device"),) * len(programs), Network("bus", 1e3), Noise(0.5, 3))
+    return [outcome.result for outcome in simulate(programs, timing, hooks, debug=debug, trace=True)]
+
+
+def run_simpy_timeless(programs: Any, hooks: Any, debug: bool) -> list[Any]:
+    timing = Timing(tuple(Flat("device", slowdown=0.0) for _ in programs))
+    return [outcome.result for outcome in simulate(programs, timing, hooks, debug=debug)]
+
+
+@pytest.mark.parametrize("interpreter", [run_lockstep, run_simpy, run_simpy_noisy, run_simpy_timeless])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_conformance(case: Case, interpreter: Any) -> None:
     record = Record(case.stop_after)

@@ -1,0 +1,267 @@
+"""One worker in the simulation: its program, its clocks, and what each effect does to them.
+
+Rules: a program is resumed from event callbacks, by a timer that is set again and again, so an effect costs about as
+much as a bare SimPy timeout. Time passes first, then `run` is called. What a worker does in one lane (its device's
+computing, its host's, each direction of its host link) goes one after another; lanes run beside one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import simpy
+
+from ..algorithms.effects import (
+    AllGather,
+    AllReduce,
+    Broadcast,
+    Checkpoint,
+    Collective,
+    Compute,
+    Handle,
+    Log,
+    Move,
+    Phantom,
+    Program,
+    ReduceScatter,
+    Start,
+    Wait,
+    Work,
+)
+from ..algorithms.errors import ProtocolError, ScenarioError
+from ..config.timing import Device
+from ..records.outcome import Hooks, Outcome, Span
+from .answers import deliver
+from .rendezvous import Meetings, Ticket, Timer
+from .texts import describe, doing
+
+BLOCKED: Any = object()  # what a handler returns when the program must wait; an answer may be None
+LANES = {"device": "compute", "host": "host"}  # where a Compute runs
+KNOWN = 4096  # Works whose price a worker remembers; programs reuse a few, this bounds those that do not
+
+
+class Driver:
+    """Drives one program. `go_on(None)` begins it; SimPy's events do the rest."""
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        outcome: Outcome,
+        program: Program[Any],
+        device: Device,
+        noise: Iterator[float] | None,
+        meetings: Meetings,
+        hooks: Hooks,
+        trace: bool,
+        debug: bool,
+    ) -> None:
+        self.outcome, self.index = outcome, outcome.index
+        self.spans: dict[str, list[Span]] | None = outcome.lanes if trace else None
+        self.ended = False
+        self.port = 0.0  # until when the network port carries what it began
+        self._env, self._device, self._meetings, self._hooks, self._debug = env, device, meetings, hooks, debug
+        self._send, self._noise = program.send, noise
+        self._prices: dict[Work, tuple[float, bool, str]] = {}  # seconds, whether it evaluates, name in traces
+        self._busy: dict[str, float] = {}  # until when started effects keep each lane
+        self._effect: Any = None  # where the program is
+        self._waiting: Ticket | None = None
+        self._since = 0.0  # when it began to wait
+        self._started: dict[Ticket, None] = {}  # those that no Wait has taken yet, in order
+        self._stop = False  # whether a world collective brought the wish to stop
+        self._computed = Timer(env, self._after_compute)
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            Move: self._direct,
+            Start: self._start,
+            Wait: self._wait,
+            Log: self._log,
+            Checkpoint: self._checkpoint,
+            **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._direct),
+        }
+
+    def state(self) -> str:
+        """Where the program is, for errors."""
+        return "has ended" if self.ended else doing(self._effect)
+
+    def go_on(self, answer: Any) -> None:
+        """Send the answer, and handle effects until one must wait. Compute is most of them, so it stands in line here."""
+        while True:
+            try:
+                effect = self._send(answer)
+            except StopIteration as end:
+                self._end(end.value)
+                return
+            except Exception as error:
+                error.add_note(f"in worker {self.index}'s program, at {self._env.now:g} s of virtual time")
+                raise
+            self._effect = effect
+            if type(effect) is Compute:
+                seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
+                if self._noise is not None:
+                    seconds *= next(self._noise)
+                delay = seconds if not self._busy else self._queue(LANES[effect.on], seconds)
+                if evaluates:
+                    self.outcome.evaluating += delay
+                else:
+                    self.outcome.computing += seconds
+                if self.spans is not None:
+                    begin = self._env.now + (delay - seconds)
+                    self._span(LANES[effect.on], name, begin, begin + seconds)
+                self._computed.set(delay)
+                return
+            handler = self._handlers.get(type(effect))
+            if handler is None:
+                raise ProtocolError(f"worker {self.index} yielded {effect!r}, which is no effect")
+            answer = handler(effect)
+            if answer is BLOCKED:
+                return
+
+    def _after_compute(self, event: simpy.Event) -> None:
+        self.go_on(self._run(self._effect.run))
+
+    def _run(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except Exception as error:
+            error.add_note(f"in worker {self.index}'s {describe(self._effect)}, at {self._env.now:g} s of virtual time")
+            raise
+
+    def _end(self, result: Any) -> None:
+        if self._started:
+            left = ", ".join(describe(ticket.effect) for ticket in self._started)
+            raise ProtocolError(f"worker {self.index}'s program has ended without a Wait for what it started: {left}")
+        self.ended = True
+        self.outcome.result = result
+        self.outcome.seconds = self._clock()
+
+    def _clock(self) -> float:
+        """Virtual seconds, evaluation excluded: what reports and outcomes are stamped with."""
+        return float(self._env.now - self.outcome.evaluating)
+
+    # --- prices -------------------------------------------------------------------------------------------------------
+
+    def _price(self, work: Work) -> tuple[float, bool, str]:
+        """(seconds, whether it is evaluation, name in traces) of a kind of work, remembered by its identity."""
+        seconds = float(self._device.seconds(work))
+        if not 0 <= seconds < float("inf"):
+            raise ScenarioError(f"device {self._device.name} takes {seconds} s for {work}; seconds must be 0 or more")
+        if len(self._prices) >= KNOWN:
+            self._prices.clear()
+        name = work.phase if work.unit is None else f"{work.phase} {work.unit}"
+        known = self._prices[work] = (seconds, work.phase == "evaluate", name)
+        return known
+
+    def _queue(self, lane: str, seconds: float) -> float:
+        """Seconds until something of `seconds` is over that begins when the lane's started effects are."""
+        return max(0.0, self._busy.get(lane, 0.0) - self._env.now) + seconds
+
+    def _move_seconds(self, effect: Move) -> float:
+        link = self._device.host_link
+        return 0.0 if link is None else effect.value.nbytes / link
+
+    # --- effects that may run beside the program ----------------------------------------------------------------------
+
+    def _direct(self, effect: Any) -> Any:
+        return self._block(self._ticket(effect, direct=True))
+
+    def _block(self, ticket: Ticket) -> Any:
+        self._waiting, self._since = ticket, self._env.now
+        return BLOCKED
+
+    def _start(self, effect: Start[Any]) -> Handle[Any]:
+        inner = effect.effect
+        if not isinstance(inner, Compute | Move | Collective):
+            raise ProtocolError(
+                f"worker {self.index} starts {describe(inner)}; only Compute, Move and collectives can be started"
+            )
+        ticket = self._ticket(inner, direct=False)
+        self._started[ticket] = None
+        return Handle(inner, ticket)
+
+    def _ticket(self, effect: Any, direct: bool) -> Ticket:
+        """Begin a started effect, or one that the program waits in."""
+        ticket = Ticket(self, effect, self._env.now, direct, self._debug)
+        if isinstance(effect, Collective):
+            self._meetings.join(ticket)
+            return ticket
+        if isinstance(effect, Compute):
+            lane = LANES[effect.on]
+            seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
+            seconds *= 1.0 if self._noise is None else next(self._noise)
+            # The host's started work is not counted: it would make a device that idles meanwhile look busy.
+            self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
+        else:
+            lane, name, seconds = f"to {effect.to}", "move", self._move_seconds(effect)
+        delay = self._queue(lane, seconds)
+        end = self._env.now + delay
+        if not direct:
+            self._busy[lane] = end
+        if self.spans is not None:
+            self._span(lane, name, end - seconds if delay > seconds else self._env.now, end)
+        Timer(self._env, lambda event: self._after(ticket)).set(delay)
+        return ticket
+
+    def _after(self, ticket: Ticket) -> None:
+        """The time of a started Compute, or of a Move, is over."""
+        effect = ticket.effect
+        if ticket.loan is not None:
+            ticket.loan.check()
+        if isinstance(effect, Compute):
+            ticket.result = self._run(effect.run)
+        elif effect.copy is not None:
+            ticket.result = self._run(effect.copy)
+        else:
+            ticket.result = effect.value if isinstance(effect.value, Phantom) else effect.value.copy()
+        ticket.done = True
+        self.finished(ticket)
+
+    def _wait(self, effect: Wait[Any]) -> Any:
+        ticket = effect.handle.inner
+        if not isinstance(ticket, Ticket) or ticket.member is not self:
+            raise ProtocolError(
+                f"worker {self.index} waits for {describe(effect.handle.effect)}, which it did not start"
+            )
+        if ticket.taken:
+            raise ProtocolError(f"worker {self.index} waits twice for the same {describe(ticket.effect)}")
+        return self._take(ticket) if ticket.done else self._block(ticket)
+
+    def finished(self, ticket: Ticket) -> None:
+        """The ticket's answer is there: go on if the program waits for it."""
+        if self._waiting is not ticket:
+            return
+        self._waiting = None
+        if phase_of(ticket.effect) == "evaluate":
+            self.outcome.evaluating += self._env.now - self._since
+        self.go_on(self._take(ticket))
+
+    def _take(self, ticket: Ticket) -> Any:
+        """The ticket's answer, which from now on is the program's."""
+        ticket.taken = True
+        self._started.pop(ticket, None)
+        if ticket.loan is not None and not ticket.direct:
+            ticket.loan.check()
+        self._stop = self._stop or ticket.stop
+        if isinstance(ticket.effect, Collective):
+            return deliver(ticket.effect, self.index, ticket.result)
+        return ticket.result
+
+    # --- observing ----------------------------------------------------------------------------------------------------
+
+    def _log(self, effect: Log) -> None:
+        self._hooks.log(self.index, self._clock(), effect.fields)
+
+    def _checkpoint(self, effect: Checkpoint) -> bool:
+        if effect.due or self._stop:
+            self._hooks.checkpoint(self.index, self._clock(), effect.state, effect.snapshot())
+        return self._stop
+
+    def _span(self, lane: str, name: str, start: float, stop: float) -> None:
+        if self.spans is not None:
+            self.spans.setdefault(lane, []).append((name, start, stop))
+
+
+def phase_of(effect: Any) -> str:
+    """What an effect's time is counted as."""
+    if isinstance(effect, Compute):
+        return effect.work.phase
+    return str(getattr(effect, "phase", "move"))

@@ -1,0 +1,175 @@
+"""Where a collective's members meet: matching, the moment it starts, and who is answered when.
+
+Rule: the k-th collective of a group that one member enters, direct or started, meets the k-th of every other member.
+It starts when the last has come and carries what sim/network.py says. Flows that share links begin in `_begin`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import simpy
+from simpy.events import NORMAL
+
+from ..algorithms.effects import Group
+from ..algorithms.errors import ProtocolError
+from ..algorithms.traffic import Traffic
+from ..records.outcome import Outcome, Span
+from .answers import Loan, carried, check, results, terms
+from .network import Fabric
+from .texts import describe, doing
+
+
+class Timer(simpy.Event):
+    """Calls one function each time it is due. Set again and again, where SimPy's Timeout would be made anew."""
+
+    def __init__(self, env: simpy.Environment, call: Callable[[simpy.Event], None]) -> None:
+        super().__init__(env)
+        self._ok, self._value = True, None
+        self._calls = [call]
+
+    def set(self, delay: float) -> None:
+        """Due in `delay` seconds; it must not be pending."""
+        self.callbacks = self._calls  # SimPy takes them away from an event that it processes
+        self.env.schedule(self, NORMAL, delay)
+
+
+class Member(Protocol):
+    """What a meeting needs of a worker: sim.driver.Driver."""
+
+    index: int
+    outcome: Outcome
+    port: float  # until when the worker's network port carries what it began
+    spans: dict[str, list[Span]] | None
+
+    def finished(self, ticket: Ticket) -> None:
+        """The ticket's answer is there."""
+
+
+class Ticket:
+    """A worker's part in one effect that may run beside its program: from the yield until the answer is taken."""
+
+    __slots__ = ("direct", "done", "effect", "loan", "member", "result", "since", "stop", "taken")
+
+    def __init__(self, member: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
+        self.member, self.effect, self.since, self.direct = member, effect, since, direct
+        self.loan = Loan(effect, member.index) if debug else None
+        self.done = self.taken = self.stop = False
+        self.result: Any = None
+
+
+class Meeting:
+    """One collective: the tickets that have come so far, by place in the group."""
+
+    __slots__ = ("begin", "missing", "terms", "tickets")
+
+    def __init__(self, members: int, terms: tuple[Any, ...]) -> None:
+        self.tickets: list[Ticket | None] = [None] * members
+        self.missing = members
+        self.terms = terms
+        self.begin = 0.0
+
+
+class Circle:
+    """The members of one group and their open meetings, oldest first."""
+
+    __slots__ = ("came", "first", "members", "open", "places")
+
+    def __init__(self, members: tuple[int, ...]) -> None:
+        self.members = members
+        self.places = {worker: place for place, worker in enumerate(members)}
+        self.came = [0] * len(members)  # meetings that each member has entered
+        self.first = 0  # number of the oldest open meeting
+        self.open: deque[Meeting] = deque()
+
+    def enter(self, ticket: Ticket) -> Meeting:
+        """Put the ticket into its meeting: the member's next one."""
+        place = self.places[ticket.member.index]
+        number = self.came[place] - self.first
+        self.came[place] += 1
+        wanted = terms(ticket.effect)
+        if number == len(self.open):
+            self.open.append(Meeting(len(self.members), wanted))
+        meeting = self.open[number]
+        if meeting.terms != wanted:
+            other = next(t for t in meeting.tickets if t is not None)
+            raise ProtocolError(
+                f"worker {ticket.member.index} {doing(ticket.effect)}, where worker {other.member.index} "
+                f"{doing(other.effect)}: collective {self.came[place]} of group {self.members} must be the same for all"
+            )
+        meeting.tickets[place] = ticket
+        meeting.missing -= 1
+        if not meeting.missing:
+            # Members come in order, so the oldest is always the first to be complete.
+            self.open.popleft()
+            self.first += 1
+        return meeting
+
+
+class Meetings:
+    """All groups of a run."""
+
+    def __init__(self, env: simpy.Environment, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
+        self._env, self._workers, self._fabric, self._stop = env, workers, fabric, stop
+        self._world = Circle(tuple(range(workers)))
+        self._circles: dict[Group, Circle] = {None: self._world, self._world.members: self._world}
+
+    def join(self, ticket: Ticket) -> None:
+        """A worker comes to its next meeting of the effect's group; the last one starts it."""
+        effect, worker = ticket.effect, ticket.member.index
+        circle = self._circles.get(effect.group) or self._circle(effect, worker)
+        if worker not in circle.places:
+            raise ProtocolError(f"worker {worker} is not in the group {effect.group} of its {describe(effect)}")
+        check(effect, worker, circle.members)
+        meeting = circle.enter(ticket)
+        if not meeting.missing:
+            self._begin(circle, meeting)
+
+    def _circle(self, effect: Any, worker: int) -> Circle:
+        members = tuple(sorted(effect.group))
+        if len(set(members)) < len(members) or not set(members) <= set(self._world.members):
+            raise ProtocolError(
+                f"worker {worker}: group {effect.group} of {describe(effect)} must name each member once, "
+                f"out of workers 0 to {self._workers - 1}"
+            )
+        return self._circles.setdefault(effect.group, self._circles.setdefault(members, Circle(members)))
+
+    def _begin(self, circle: Circle, meeting: Meeting) -> None:
+        tickets: list[Ticket] = [ticket for ticket in meeting.tickets if ticket is not None]
+        first, members = tickets[0].effect, len(tickets)
+        seconds, traffic = self._fabric.price(type(first), carried(first, members), members)
+        # A port carries one collective at a time: overlapping ones queue, until links are shared between flows.
+        meeting.begin = (
+            max(self._env.now, *[ticket.member.port for ticket in tickets]) if members > 1 else self._env.now
+        )
+        end = meeting.begin + seconds
+        for ticket in tickets:
+            ticket.member.port = end
+        Timer(self._env, lambda event: self._complete(circle, tickets, meeting.begin, traffic)).set(end - self._env.now)
+
+    def _complete(self, circle: Circle, tickets: Sequence[Ticket], begin: float, traffic: Traffic) -> None:
+        for ticket in tickets:
+            if ticket.loan is not None:
+                ticket.loan.check()
+        answers = results([ticket.effect for ticket in tickets], circle.members)
+        # One question for all: workers that pass the same collective must agree on whether to stop.
+        stop = circle is self._world and self._stop()
+        for ticket, result in zip(tickets, answers, strict=True):
+            phase, outcome = ticket.effect.phase, ticket.member.outcome
+            outcome.sent[phase] = outcome.sent.get(phase, 0.0) + traffic.sent
+            outcome.syncs[phase] = outcome.syncs.get(phase, 0) + 1
+            ticket.result, ticket.stop, ticket.done = result, stop, True
+            if ticket.member.spans is not None:
+                self._trace(ticket, ticket.member.spans.setdefault("network", []), begin)
+        for ticket in tickets:
+            ticket.member.finished(ticket)
+
+    def _trace(self, ticket: Ticket, spans: list[Span], begin: float) -> None:
+        """The waiting of a direct collective is a span of its own; a lane's spans never overlap."""
+        free = spans[-1][2] if spans else 0.0
+        since = max(ticket.since, free)
+        if ticket.direct and since < begin:
+            spans.append(("wait", since, begin))
+        spans.append((ticket.effect.phase, begin, self._env.now))
