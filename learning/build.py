@@ -1,0 +1,68 @@
+"""Builds the workers that train, from the names and numbers of a scenario.
+
+Rule: torch's global stream is only moved by the worker of a rank, which owns it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..algorithms.plan import Plan
+from ..algorithms.worker import ModelCost
+from . import imports, units
+from .cost import measured_cost
+from .data import Dataset
+from .phantoms import cost_of, make_works
+from .worker import TorchWorker, resolve_loss
+
+
+def build_workers(
+    plan: Plan,
+    data: Dataset,
+    *,
+    model: str,
+    optimizer: Mapping[str, Any],
+    seed: int,
+    shared_process: bool,
+    model_args: Mapping[str, Any] | None = None,
+    loss: str = "cross_entropy",
+    indexes: Sequence[int] | None = None,
+    warm: bool = True,
+    cost: ModelCost | None = None,
+) -> list[TorchWorker]:
+    """The plan's workers numbered `indexes` (all by default); they share `data`.
+
+    optimizer: {name: sgd, momentum: ..., nesterov: ..., weight_decay: ...}. shared_process: True in a simulation,
+    False for the one worker of a rank. warm: the first worker takes a throw-away step (first-use costs are the
+    process's). cost: the model's, where it is known already. ValueError of one line for whatever is wrong with model,
+    loss or optimizer.
+    """
+    numbers = range(plan.workers) if indexes is None else indexes
+    if not shared_process and len(numbers) != 1:
+        raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
+    shape = data.shape
+    args = model_args or {}
+    first = units.build(model, args, shape.input_shape, shape.classes, seed)
+    if cost is None:
+        cost = measured_cost(first, shape.input_shape) if imports.named(model) else cost_of(model, args, shape)
+    works = make_works(cost, plan.shares.batches, shape.test)
+    loss_of = resolve_loss(loss)
+    replicas = [first, *(copy.deepcopy(first) for _ in numbers[1:])]
+    return [
+        TorchWorker(
+            index,
+            plan.workers,
+            replica,
+            data,
+            loss=loss_of,
+            optimizer=optimizer,
+            sampling=plan.strategy.sampling,
+            seed=seed,
+            works=works[index],
+            shared_process=shared_process,
+            warm=warm and place == 0,
+        )
+        for place, (index, replica) in enumerate(zip(numbers, replicas, strict=True))
+    ]

@@ -1,0 +1,268 @@
+"""Data sets as NumPy arrays, and their shapes without loading them.
+
+Rule: a data set depends on its own description alone, not on the run's seed, so that runs with different seeds learn
+the same task. In a simulation all workers share one Dataset object.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..algorithms.effects import Array
+from ..algorithms.streams import stream
+from . import imports
+
+T = TypeVar("T")
+
+KEYS = ("train_x", "train_y", "test_x", "test_y")
+FILE_KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
+DIGITS = (1437, 360)  # training and test examples
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What a timing-only run needs of a data set. input_shape: of one example; train, test: numbers of examples."""
+
+    input_shape: tuple[int, ...]
+    classes: int
+    train: int
+    test: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """x: float32 (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,)."""
+
+    train_x: NDArray[np.float32]
+    train_y: NDArray[np.int64]
+    test_x: NDArray[np.float32]
+    test_y: NDArray[np.int64]
+
+    @property
+    def shape(self) -> DataShape:
+        """Its numbers; classes are 0 to the highest label."""
+        classes = int(max(self.train_y.max(), self.test_y.max(initial=0))) + 1
+        return DataShape(self.train_x.shape[1:], classes, len(self.train_x), len(self.test_x))
+
+
+def load(name: str, args: Mapping[str, Any]) -> Dataset:
+    """The data set: digits, synthetic, a path ending in .npz, or an import path to a function returning four arrays.
+
+    ValueError of one line where it cannot be had.
+    """
+    if imports.named(name) and not name.endswith(".npz"):
+        return _from_factory(name, args)
+    if name.endswith(".npz"):
+        imports.options(_no_arguments, args, f"data {name}")
+        return _from_npz(Path(name))
+    return _builtin(LOADERS, name)(**_options(name, args))
+
+
+def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
+    """The data set's shape without its images: constants, or a file's headers and labels.
+
+    Data by import path has to be made to be known. ValueError as for `load`.
+    """
+    if imports.named(name) and not name.endswith(".npz"):
+        return _from_factory(name, args).shape
+    if name.endswith(".npz"):
+        imports.options(_no_arguments, args, f"data {name}")
+        return _npz_shape(Path(name))
+    return _builtin(SHAPES, name)(**_options(name, args))
+
+
+def _no_arguments() -> None:
+    """What a .npz file takes."""
+
+
+def _builtin(table: Mapping[str, Callable[..., T]], name: str) -> Callable[..., T]:
+    if name not in table:
+        raise ValueError(
+            f"no data {name!r}{imports.nearest(name, table)}; write {', '.join(table)}, a file that ends in .npz "
+            "or an import path package.module:factory"
+        )
+    return table[name]
+
+
+def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    found = imports.options(LOADERS[name], args, f"data {name}")
+    for key, value in found.items():
+        number = float if key == "noise" else int
+        least = {"train": 10, "test": 1}.get(key, 0)  # all ten classes must be there
+        if isinstance(value, bool) or not isinstance(value, int | number) or not least <= value < float("inf"):
+            raise ValueError(f"data {name}: {key} is {value!r}; write a number of {least} or more")
+    return found
+
+
+def digits() -> Dataset:
+    """The 8x8 digits bundled with scikit-learn: (1, 8, 8), 10 classes, normalised; a fixed fifth is for testing.
+
+    Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    images, labels = bunch.images.astype(np.int64), bunch.target.astype(np.int64)
+    # Each class shuffled and spread over [0, 1): the first fifth of the line then holds a fifth of every class.
+    place = np.empty(len(labels))
+    for label in range(10):
+        own = np.flatnonzero(labels == label)
+        place[stream(0, "digits", label).permutation(own)] = (np.arange(len(own)) + 0.5) / len(own)
+    test = np.zeros(len(labels), bool)
+    test[np.argsort(place, kind="stable")[: DIGITS[1]]] = True
+    known = images[~test]  # whole numbers, so mean and deviation are the same on every machine
+    mean = known.sum() / known.size
+    deviation = ((known**2).sum() / known.size - mean**2) ** 0.5
+    x = ((images - mean) / deviation).astype(np.float32)[:, None]
+    return Dataset(x[~test], labels[~test], x[test], labels[test])
+
+
+def synthetic(*, train: int = 5000, test: int = 1000, noise: float = 1.0, seed: int = 0) -> Dataset:
+    """CIFAR-shaped images (3, 32, 32) of 10 classes: a class is a smooth pattern, seen shifted by up to 4 pixels either
+    way, at a contrast between 0.5 and 1.5, under white noise of deviation `noise` (the pattern's is 1).
+
+    The shifts keep it from being linear; more noise makes it harder.
+    """
+    patterns = stream(seed, "synthetic patterns").standard_normal((10, 3, 8, 8)).repeat(4, 2).repeat(4, 3)
+    patterns = ((patterns - patterns.mean((1, 2, 3), keepdims=True)) / patterns.std((1, 2, 3), keepdims=True)).astype(
+        np.float32
+    )
+    shifted = np.stack([np.roll(patterns, (i // 9 - 4, i % 9 - 4), (2, 3)) for i in range(81)])
+    made: list[Array] = []
+    for part, count in (("train", train), ("test", test)):
+        random = stream(seed, f"synthetic {part}")
+        y = random.permutation(np.arange(count) % 10)
+        shift = random.integers(0, 81, count)
+        contrast = random.uniform(0.5, 1.5, (count, 1, 1, 1)).astype(np.float32)
+        x = random.standard_normal((count, 3, 32, 32), np.float32)
+        x *= np.float32(noise)
+        for start in range(0, count, 1024):  # in pieces: no second array of the data's size
+            cut = slice(start, start + 1024)
+            x[cut] += shifted[shift[cut], y[cut]] * contrast[cut]
+        x /= np.float32((1.0 + noise**2) ** 0.5)
+        made += [x, y.astype(np.int64)]
+    return Dataset(*made)
+
+
+def _digits_shape() -> DataShape:
+    return DataShape((1, 8, 8), 10, *DIGITS)
+
+
+def _synthetic_shape(*, train: int, test: int, noise: float, seed: int) -> DataShape:
+    return DataShape((3, 32, 32), 10, train, test)
+
+
+LOADERS: dict[str, Callable[..., Dataset]] = {"digits": digits, "synthetic": synthetic}
+SHAPES: dict[str, Callable[..., DataShape]] = {"digits": _digits_shape, "synthetic": _synthetic_shape}
+
+
+def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
+    what = f"data {path!r}"
+    made = imports.call(imports.load(path, "data"), what, **args)
+    if isinstance(made, Dataset):
+        made = tuple(getattr(made, key) for key in KEYS)
+    if not isinstance(made, tuple | list) or len(made) != 4:
+        raise ValueError(f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}")
+    return checked(dict(zip(KEYS, map(np.asarray, made), strict=True)), what)
+
+
+def _from_npz(path: Path) -> Dataset:
+    with _open(path) as archive:
+        arrays = {key: imports.call(archive.__getitem__, f"{path}: reading {key}", key) for key in FILE_KEYS}
+    return checked(arrays, str(path))
+
+
+def _npz_shape(path: Path) -> DataShape:
+    with _open(path) as archive:
+        heads = {key: _head(archive, path, key) for key in FILE_KEYS}
+        labels = [imports.call(archive.__getitem__, f"{path}: reading {key}", key) for key in ("y_train", "y_test")]
+    _check(heads, str(path))
+    highest = max(
+        int(_labels(y, key, str(path)).max(initial=0)) for y, key in zip(labels, ("y_train", "y_test"), strict=True)
+    )
+    return DataShape(heads["x_train"][0][1:], highest + 1, heads["x_train"][0][0], heads["x_test"][0][0])
+
+
+def _open(path: Path) -> np.lib.npyio.NpzFile:
+    """The archive, known to hold the four arrays."""
+    if not path.is_file():
+        raise ValueError(f"no file {path}; it should be a .npz file with {', '.join(FILE_KEYS)}")
+    try:
+        archive: Any = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no .npz file: {imports.one_line(error)}") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
+    missing = [key for key in FILE_KEYS if key not in archive.files]
+    if missing:
+        archive.close()
+        raise ValueError(f"{path} has no {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}")
+    return archive
+
+
+def _head(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(shape, dtype) of one array, from its header."""
+
+    def read() -> tuple[tuple[int, ...], np.dtype[Any]]:
+        with archive.zip.open(f"{key}.npy") as file:  # type: ignore[union-attr]
+            version = np.lib.format.read_magic(file)
+            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = reader(file)
+            return shape, dtype
+
+    head: tuple[tuple[int, ...], np.dtype[Any]] = imports.call(read, f"{path}: reading {key}'s header")
+    return head
+
+
+def checked(arrays: Mapping[str, Array], what: str) -> Dataset:
+    """A Dataset from four arrays in the order of KEYS; bytes are scaled to [0, 1]. ValueError begins with `what`."""
+    _check({key: (array.shape, array.dtype) for key, array in arrays.items()}, what)
+    made = []
+    for key, array in arrays.items():
+        if "x" in key:
+            x = np.require(array, np.float32, ["C", "W"])  # as it is where possible: data may be large
+            if array.dtype == np.uint8:
+                x /= np.float32(255)
+            if not np.isfinite(x).all():
+                raise ValueError(f"{what}: {key} holds values that are no finite numbers")
+            made.append(x)
+        else:
+            made.append(_labels(array, key, what))
+    return Dataset(*made)
+
+
+def _check(heads: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], what: str) -> None:
+    """ValueError unless the four shapes and dtypes fit together."""
+    names = list(heads)
+    for x, y in (names[:2], names[2:]):
+        (shape, kind), (label_shape, label_kind) = heads[x], heads[y]
+        if len(shape) < 2 or kind.kind not in "fiu" or 0 in shape[1:]:
+            raise ValueError(f"{what}: {x} is {kind} {shape}; expected numbers, examples x channels x height x width")
+        if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
+            raise ValueError(
+                f"{what}: {x} is {shape}, channels last; transpose it to examples x channels x height x width"
+            )
+        if label_kind.kind not in "iu" or len(label_shape) != 1:
+            raise ValueError(f"{what}: {y} is {label_kind} {label_shape}; expected one whole number per example")
+        if label_shape[0] != shape[0]:
+            raise ValueError(f"{what}: {x} has {shape[0]} examples and {y} {label_shape[0]}; they must match")
+    if heads[names[0]][0][0] == 0:
+        raise ValueError(f"{what}: {names[0]} has no examples")
+    if heads[names[0]][0][1:] != heads[names[2]][0][1:]:
+        raise ValueError(
+            f"{what}: examples are {heads[names[0]][0][1:]} in {names[0]} and {heads[names[2]][0][1:]} in {names[2]}"
+        )
+
+
+def _labels(array: Array, key: str, what: str) -> NDArray[np.int64]:
+    labels = array.astype(np.int64)
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"{what}: {key} holds the label {labels.min()}; labels count from 0")
+    return labels

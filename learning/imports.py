@@ -1,0 +1,76 @@
+"""What users name: import paths, arguments, names of a list. Every mistake is a ValueError of one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def named(path: str) -> bool:
+    """Whether `path` is an import path, `package.module:factory`, rather than a built-in name."""
+    return ":" in path
+
+
+def load(path: str, what: str) -> Callable[..., Any]:
+    """The callable at `package.module:factory`; `what` ("model", "data", "loss") begins the ValueErrors."""
+    module_name, _, attribute = path.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise ValueError(f"{what} {path!r} is no import path; write package.module:factory")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        whose = (
+            "" if module_name == missing or module_name.startswith(missing + ".") else f", which {module_name} needs"
+        )
+        raise ValueError(
+            f"{what} {path!r}: no module named {missing!r}{whose}; is its folder on PYTHONPATH?"
+        ) from error
+    except Exception as error:  # whatever a user's module does at import
+        raise ValueError(f"{what} {path!r}: importing {module_name} failed: {one_line(error)}") from error
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            public = [n for n in vars(found) if not n.startswith("_")]
+            raise ValueError(f"{what} {path!r}: {module_name} has no {name!r}{nearest(name, public)}")
+        found = getattr(found, name)
+    if not callable(found):
+        raise ValueError(f"{what} {path!r} is a {type(found).__name__}; name a function or class that makes the {what}")
+    made: Callable[..., Any] = found
+    return made
+
+
+def call(function: Callable[..., Any], what: str, *args: Any, **options: Any) -> Any:
+    """`function(*args, **options)`, with whatever it raises as a ValueError of one line."""
+    try:
+        return function(*args, **options)
+    except Exception as error:  # whatever a user's factory does
+        raise ValueError(f"{what} failed: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its text."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean ...?", or nothing when no known name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def options(function: Callable[..., Any], args: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The function's keyword-only defaults, overridden by `args`; ValueError for a name that it does not take."""
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    for name in args:
+        if name not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes no arguments"
+            raise ValueError(f"{what} has no argument {name!r}; it {takes}")
+    return {**known, **args}

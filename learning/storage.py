@@ -1,0 +1,39 @@
+"""Flat storage: many tensors as views of one contiguous vector, so that an exchange needs no packing.
+
+Rule: everything is fp32, and NumPy sees the same memory: an all-reduce into the vector updates the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+def check(tensors: Mapping[str, Tensor], what: str) -> None:
+    """ValueError unless all are fp32 on the CPU. what: "parameter" or "buffer"."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise ValueError(
+                f"the model's {what} {name} is {tensor.dtype} on {tensor.device}; make it torch.float32 on the CPU"
+            )
+
+
+def views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of the vector, one behind the other, in the shapes of `like`."""
+    made, start = [], 0
+    for tensor in like:
+        made.append(vector[start : start + tensor.numel()].view(tensor.shape))
+        start += tensor.numel()
+    return made
+
+
+def flatten(tensors: Sequence[Tensor], extra: int = 0) -> tuple[Tensor, list[Tensor]]:
+    """(a vector that holds the tensors and `extra` zeros, its views); the tensors become such views themselves."""
+    vector = torch.zeros(sum(t.numel() for t in tensors) + extra)
+    made = views(vector, tensors)
+    for tensor, view in zip(tensors, made, strict=True):
+        view.copy_(tensor.detach())
+        tensor.data = view
+    return vector, made
