@@ -84,7 +84,7 @@ class Driver:
         return "has ended" if self.ended else doing(self._effect)
 
     def go_on(self, answer: Any) -> None:
-        """Send the answer, and handle effects until one must wait. Compute is most of them, so it stands in line here."""
+        """Send the answer, and handle effects until one must wait. Compute is most of them, so it is in line."""
         while True:
             try:
                 effect = self._send(answer)

@@ -52,7 +52,7 @@ def simulate(
     env.run(until=limit)
     if all(driver.ended for driver in drivers):
         return [driver.outcome for driver in drivers]
-    where = everyone([driver.state() for driver in drivers])
+    where = everyone({driver.index: driver.state() for driver in drivers})
     if env.peek() < float("inf"):
         raise ProtocolError(f"not finished after the limit of {limit:g} s: {where}")
     raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")

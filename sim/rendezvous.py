@@ -19,7 +19,7 @@ from ..algorithms.traffic import Traffic
 from ..records.outcome import Outcome, Span
 from .answers import Loan, carried, check, results, terms
 from .network import Fabric
-from .texts import describe, doing
+from .texts import describe, doing, everyone
 
 
 class Timer(simpy.Event):
@@ -63,13 +63,12 @@ class Ticket:
 class Meeting:
     """One collective: the tickets that have come so far, by place in the group."""
 
-    __slots__ = ("begin", "missing", "terms", "tickets")
+    __slots__ = ("missing", "terms", "tickets")
 
     def __init__(self, members: int, terms: tuple[Any, ...]) -> None:
         self.tickets: list[Ticket | None] = [None] * members
         self.missing = members
         self.terms = terms
-        self.begin = 0.0
 
 
 class Circle:
@@ -94,10 +93,10 @@ class Circle:
             self.open.append(Meeting(len(self.members), wanted))
         meeting = self.open[number]
         if meeting.terms != wanted:
-            other = next(t for t in meeting.tickets if t is not None)
+            came = [t for t in meeting.tickets if t is not None]
+            where = everyone({t.member.index: doing(t.effect) for t in [*came, ticket]})
             raise ProtocolError(
-                f"worker {ticket.member.index} {doing(ticket.effect)}, where worker {other.member.index} "
-                f"{doing(other.effect)}: collective {self.came[place]} of group {self.members} must be the same for all"
+                f"collective {self.came[place]} of group {self.members} must be the same for all its members: {where}"
             )
         meeting.tickets[place] = ticket
         meeting.missing -= 1
@@ -141,13 +140,12 @@ class Meetings:
         first, members = tickets[0].effect, len(tickets)
         seconds, traffic = self._fabric.price(type(first), carried(first, members), members)
         # A port carries one collective at a time: overlapping ones queue, until links are shared between flows.
-        meeting.begin = (
-            max(self._env.now, *[ticket.member.port for ticket in tickets]) if members > 1 else self._env.now
-        )
-        end = meeting.begin + seconds
+        now = self._env.now
+        begin = max(now, *(ticket.member.port for ticket in tickets)) if members > 1 else now
+        delay = begin - now + seconds
         for ticket in tickets:
-            ticket.member.port = end
-        Timer(self._env, lambda event: self._complete(circle, tickets, meeting.begin, traffic)).set(end - self._env.now)
+            ticket.member.port = now + delay
+        Timer(self._env, lambda event: self._complete(circle, tickets, begin, traffic)).set(delay)
 
     def _complete(self, circle: Circle, tickets: Sequence[Ticket], begin: float, traffic: Traffic) -> None:
         for ticket in tickets:

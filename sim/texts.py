@@ -72,10 +72,10 @@ def doing(effect: Any) -> str:
     return f"is in {signature(effect)}"
 
 
-def everyone(states: list[str]) -> str:
-    """Where all workers are, those in the same place named together; states: one text per worker, in order."""
+def everyone(states: dict[int, str]) -> str:
+    """Where workers are, those in the same place named together; states: worker -> what it does."""
     together: dict[str, list[str]] = {}
-    for worker, state in enumerate(states):
+    for worker, state in sorted(states.items()):
         together.setdefault(state, []).append(str(worker))
     named = [
         (f"worker {who[0]}" if len(who) == 1 else f"each of workers {', '.join(who)}") + f" {what}"

@@ -30,17 +30,15 @@ class _Slot:
 
     def __str__(self) -> str:
         e = self.effect
-        if isinstance(e, fx.Collective | fx.Move):
-            size = e.value.nbytes
-            kind = "phantom" if isinstance(e.value, fx.Phantom) else str(e.value.dtype)
-            text = f"{size} B" if size < 1000 else f"{size / 1000:g} KB"
-            more = [str(getattr(e, a)) for a in ("op",) if hasattr(e, a)]
-            more += [f"root {e.root}"] if hasattr(e, "root") else []
-            return f"{type(e).__name__} of {text} ({getattr(e, 'phase', 'move')}) {kind} {' '.join(more)}"
-        return type(e).__name__
+        if not isinstance(e, fx.Collective | fx.Move):
+            return type(e).__name__
+        size = f"{e.value.nbytes} B" if e.value.nbytes < 1000 else f"{e.value.nbytes / 1000:g} KB"
+        kind = "phantom" if isinstance(e.value, fx.Phantom) else e.value.dtype
+        root = f"root {e.root}" if hasattr(e, "root") else ""
+        return f"{type(e).__name__} of {size} ({getattr(e, 'phase', 'move')}) {kind} {getattr(e, 'op', '')}{root}"
 
     def check(self) -> None:
-        if any(v.tobytes() != b for v, b in zip(self.lent, self.before)):
+        if any(v.tobytes() != b for v, b in zip(self.lent, self.before, strict=True)):
             raise BorrowError(f"worker {self.worker} wrote to a value borrowed by {self}")
 
 
@@ -49,15 +47,15 @@ def _sum(values: Sequence[Any], weights: Sequence[float], op: str) -> Any:
         raise ProtocolError(f"weights {list(weights)} need a positive sum")
     if isinstance(values[0], fx.Phantom):
         return values[0]
-    kind, equal = values[0].dtype.type, len(set(weights)) == 1
-    scale = 1.0 if op == "sum" else 1.0 / sum(weights)
-    total = None
-    for value, weight in zip(values, weights):
-        # Dividing by the sum, as the fold does: w / total, which is not w * (1 / total).
-        factor = weight / sum(weights) if op == "mean" else weight
-        term = value.copy() if equal else value * kind(factor)
+    kind, total = values[0].dtype.type, None
+    if len(set(weights)) == 1:
+        factors, last = [None] * len(values), 1.0 / len(values) if op == "mean" else weights[0]
+    else:
+        factors, last = [w / sum(weights) if op == "mean" else w for w in weights], 1.0
+    for value, factor in zip(values, factors, strict=True):
+        term = value if factor is None else value * kind(factor)
         total = term if total is None else total + term
-    return total * kind((1.0 / len(values) if op == "mean" else weights[0]) if equal else 1.0) if scale else total
+    return total * kind(last)
 
 
 def _results(slots: list[_Slot], members: tuple[int, ...]) -> list[Any]:
@@ -169,7 +167,7 @@ class _Lockstep:
             slot.check()
         if len(members) == len(self.programs):
             stop = self.hooks.stop()
-        for slot, result in zip(slots, _results(slots, members)):
+        for slot, result in zip(slots, _results(slots, members), strict=True):
             # A copy now: values may change as soon as the first member has its answer.
             slot.result = fx.Phantom(result.nbytes) if isinstance(result, fx.Phantom) else result.copy()
             slot.done = True
