@@ -6,7 +6,7 @@ Described without torch where the model is built in; torch is loaded with the fi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .algorithms.errors import ScenarioError
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
-from .algorithms.worker import ModelCost, Works, share
+from .algorithms.worker import ModelCost
 from .config.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -42,15 +42,10 @@ class Problem:
     @cached_property
     def cost(self) -> ModelCost:
         """The model's cost, from its table; a model without one is built with torch and measured."""
-        from .learning import imports, tables
+        from .learning.phantoms import cost_of
 
-        model, shape = self.scenario.workload.model, self.shape
-        if imports.named(model.name):
-            from .learning.cost import measured_cost
-
-            return _named("workload.model", lambda: measured_cost(self._build(), shape.input_shape))
-        units = _named("workload.model", lambda: tables.cost(model.name, model.args, shape.input_shape, shape.classes))
-        return tables.total(units)
+        model = self.scenario.workload.model
+        return _named("workload.model", lambda: cost_of(model.name, model.args, self.shape))
 
     @cached_property
     def data(self) -> Dataset:
@@ -60,27 +55,43 @@ class Problem:
         return _named("workload.data", lambda: load(self._data_name, self.scenario.workload.data.args))
 
     def check(self) -> None:
-        """ScenarioError where the model, the data or the loss cannot be had."""
-        from .learning import imports
+        """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
+        from .learning.tables import check_loss
 
         _ = self.cost
-        loss = self.scenario.workload.loss
-        if imports.named(loss):
-            _named("workload.loss", lambda: imports.load(loss, "loss"))
+        _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
 
     def phantoms(self, plan: Plan) -> list[PhantomWorker]:
         """All workers, as work and bytes only."""
-        shared: dict[tuple[int, int], Works] = {}  # equal workers share their works, and so their prices
-        workers = []
-        for index, batch in enumerate(plan.shares.batches):
-            start, stop = share(self.shape.test, index, plan.workers)
-            works = shared.setdefault((batch, stop - start), Works(self.cost, batch, stop - start))
-            workers.append(PhantomWorker(index, works, self.cost.parameters, self.cost.buffers))
-        return workers
+        from .learning.phantoms import build_phantoms
 
-    def workers(self, plan: Plan, indexes: Iterable[int], shared_process: bool) -> list[TorchWorker]:
-        """Workers that compute. shared_process: whether they share torch's random stream (in a simulation)."""
-        raise NotImplementedError
+        return build_phantoms(plan, self.shape, model=self.scenario.workload.model.name, cost=self.cost)
+
+    def workers(self, plan: Plan, indexes: Sequence[int], shared_process: bool) -> list[TorchWorker]:
+        """Workers that compute. shared_process: whether they share torch's random stream (in a simulation).
+
+        Sets torch's number of threads to the scenario's.
+        """
+        from .learning.build import build_workers
+        from .learning.worker import set_threads
+
+        w = self.scenario.workload
+        set_threads(w.threads)
+        return _named(
+            "workload",
+            lambda: build_workers(
+                plan,
+                self.data,
+                model=w.model.name,
+                model_args=w.model.args,
+                optimizer=w.optimizer.model_dump(),
+                seed=self.scenario.seed,
+                shared_process=shared_process,
+                loss=w.loss,
+                indexes=indexes,
+                cost=self.cost,
+            ),
+        )
 
     def fingerprints(self, workers: Sequence[Any]) -> dict[str, Any]:
         """The hash of worker 0's parameters, and whether all have the same."""
@@ -91,12 +102,6 @@ class Problem:
     def _data_name(self) -> str:
         name = self.scenario.workload.data.name
         return str(find(Path(name), self.folder)) if name.endswith(".npz") else name
-
-    def _build(self) -> Any:
-        from .learning.units import build
-
-        model, shape = self.scenario.workload.model, self.shape
-        return build(model.name, model.args, shape.input_shape, shape.classes, self.scenario.seed)
 
 
 def find(path: Path, folder: Path) -> Path:

@@ -35,6 +35,7 @@ def _processor() -> tuple[str, set[str]]:
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine(), set()
-    lines = dict((part.strip() for part in line.split(":", 1)) for line in info.read_text().splitlines() if ":" in line)
+    pairs = (line.partition(":") for line in info.read_text().splitlines())
+    lines = {key.strip(): value.strip() for key, _, value in pairs}
     name = lines.get("model name", platform.machine())
     return name, set((lines.get("flags") or lines.get("Features") or "").split())
