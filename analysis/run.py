@@ -19,12 +19,16 @@ from ..records.trace import read_trace
 
 @dataclass(eq=False)
 class Run:
-    """summary: as summary.json. lines: the report lines. lanes: per worker, spans by lane (empty unless traced)."""
+    """summary: as summary.json. lines: the report lines. lanes: per worker, spans by lane (empty unless traced).
+
+    label: set it to name the run in figures.
+    """
 
     summary: dict[str, Any]
     lines: list[dict[str, Any]]
     scenario: dict[str, Any]
     directory: Path | None = None
+    label: str = ""
     lanes: list[dict[str, list[Span]]] = field(default_factory=list)
 
     @classmethod
@@ -40,7 +44,7 @@ class Run:
             lanes = read_trace(directory / TRACE) if (directory / TRACE).exists() else []
         except (OSError, ValueError, KeyError) as error:
             raise ScenarioError(f"{directory}: cannot be read: {error}") from None
-        return cls(summary, lines, yaml.read_mapping(directory / SCENARIO), directory, lanes)
+        return cls(summary, lines, yaml.read_mapping(directory / SCENARIO), directory, lanes=lanes)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -49,7 +53,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """A name for figures: the directory's, or the engine's."""
+        """A name for figures: the label if one is set, else the directory's or the engine's."""
+        if self.label:
+            return self.label
         return self.directory.name if self.directory else str(self.summary["engine"])
 
     def __repr__(self) -> str:

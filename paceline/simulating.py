@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from .algorithms.errors import ScenarioError
 from .algorithms.plan import State
 from .analysis.run import Run
 from .config.scenario import Scenario, load
-from .progress import progress
+from .progress import Show, progress
 from .records.directory import prepare
 from .records.outcome import Hooks
 from .records.recorder import Recorder
@@ -40,12 +41,17 @@ def simulate(
     if engine not in ("auto", "simpy"):
         raise ScenarioError(f"--engine {engine}: write auto or simpy")
     directory = prepare(Path(out), force) if out is not None else None
+    with _shown(f"simulate {title}", job, quiet) as show:
+        run = run_simulation(job, Recorder(directory, show), timing_only, debug)
+    run.label = title if directory is None else ""
+    return run
+
+
+def _shown(title: str, job: Job, quiet: bool) -> AbstractContextManager[Show]:
     if quiet:
-        return run_simulation(job, Recorder(directory), timing_only, debug)
+        return nullcontext(lambda line: None)
     budget = job.plan.budget
-    key = budget.unit.removesuffix("s")
-    with progress(f"simulate {title}", budget.amount, lambda line: float(line[key])) as show:
-        return run_simulation(job, Recorder(directory, show), timing_only, debug)
+    return progress(title, budget.amount, lambda line: float(line[budget.unit.removesuffix("s")]))
 
 
 def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debug: bool = False) -> Run:
@@ -57,7 +63,7 @@ def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debu
     if timing_only:
         workers = list(job.problem.phantoms(job.plan))
     else:
-        workers = list(job.problem.workers(job.plan, range(job.workers), shared_process=True))
+        workers = list(job.problem.workers(job.plan, list(range(job.workers)), shared_process=True))
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         if not timing_only:
@@ -67,4 +73,5 @@ def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debu
     outcomes = run(job.programs(workers, State()), job.timing, hooks, trace=job.scenario.report.trace, debug=debug)
     extra = {} if timing_only else job.problem.fingerprints(workers)
     summary = recorder.finish("simpy", outcomes, {"timing_only": timing_only} | extra)
-    return Run(summary, recorder.lines, document, recorder.directory, [outcome.lanes for outcome in outcomes])
+    lanes = [outcome.lanes for outcome in outcomes] if job.scenario.report.trace else []
+    return Run(summary, recorder.lines, document, recorder.directory, lanes=lanes)

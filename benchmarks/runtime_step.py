@@ -1,0 +1,148 @@
+"""What the runtime adds to a training step: sync_sgd over MPI against a hand-written torch + mpi4py loop, 2 ranks.
+
+Both train the same model on the same batches in one mpirun, alternating block by block; the hand-written loop keeps its
+gradients in one flat vector and reduces them in place, as a careful user would. Reported: median over blocks of
+(Paceline's seconds / the loop's seconds), per model.
+
+    python benchmarks/runtime_step.py [--small]
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from paceline.algorithms.plan import Every, State
+from paceline.config.scenario import validate
+from paceline.records.environment import environment
+from paceline.records.outcome import Hooks
+from paceline.wiring import Job, resolve
+
+RESULTS = Path(__file__).parent / "results" / "runtime_step.json"
+MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "mlp, 4 M parameters": ({"name": "mlp", "hidden": [1024, 896]}, {"name": "synthetic", "train": 2048, "test": 64}),
+    "resnet20": ({"name": "resnet20"}, {"name": "synthetic", "train": 2048, "test": 64}),
+}
+OPTIMIZER = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
+
+
+def job(model: dict[str, Any], data: dict[str, Any], steps: int, blocks: int) -> Job:
+    """Synchronous SGD at 2 workers; a checkpoint falls due at the end of each block."""
+    document = {
+        "workload": {"model": model, "data": data, "batch": 64, "optimizer": OPTIMIZER},
+        "cluster": {"workers": [{"speed": "1 samples/s", "count": 2}]},
+        "strategy": {"preset": "sync_sgd"},
+        "budget": {"steps": steps * blocks},
+        "checkpoint": {"every": f"{steps} steps"},
+    }
+    return resolve(validate(document, "benchmark"), Path())
+
+
+class HandWritten:
+    """The loop that a careful user writes."""
+
+    def __init__(self, job: Job, comm: Any) -> None:
+        import torch
+        from paceline.learning import data, units
+
+        w = job.scenario.workload
+        shape = job.problem.shape
+        self.comm, self.data = comm, data.load(w.data.name, w.data.args)
+        self.model = units.build(w.model.name, w.model.args, shape.input_shape, shape.classes, 0).train()
+        parameters = list(self.model.parameters())
+        self.flat = torch.zeros(sum(p.numel() for p in parameters))
+        start = 0
+        for p in parameters:
+            p.grad = self.flat[start : start + p.numel()].view(p.shape)
+            start += p.numel()
+        options = {key: value for key, value in OPTIMIZER.items() if key != "name"}
+        self.optimizer = torch.optim.SGD(parameters, **options, fused=True)
+        self.x, self.y = torch.from_numpy(self.data.train_x), torch.from_numpy(self.data.train_y)
+        self.order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(comm.Get_rank()))
+        self.at = 0
+
+    def steps(self, count: int) -> None:
+        """Train `count` steps."""
+        import torch
+        from mpi4py import MPI
+
+        vector, size = self.flat.numpy(), self.comm.Get_size()
+        for _ in range(count):
+            index = self.order[self.at : self.at + 64]
+            self.at = (self.at + 64) % len(self.y)
+            self.flat.zero_()
+            loss = torch.nn.functional.cross_entropy(self.model(self.x[index]), self.y[index])
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.comm.Allreduce(MPI.IN_PLACE, vector)
+            self.flat /= size
+            self.optimizer.step()
+            loss.item()
+
+
+def measure(model: dict[str, Any], data: dict[str, Any], steps: int, blocks: int) -> tuple[list[float], list[float]]:
+    """Seconds of each block: (Paceline's, the hand-written loop's). The loop's turn comes inside the checkpoint hook."""
+    from mpi4py import MPI
+    from paceline.runtime.engine import run
+
+    comm = MPI.COMM_WORLD
+    described = job(model, data, steps, blocks)
+    (worker,) = described.problem.workers(described.plan, [comm.Get_rank()], shared_process=False)
+    worker.snapshot = dict  # type: ignore[method-assign,assignment]
+    worker.evaluate = lambda: described.problem.phantoms(described.plan)[0].evaluate()  # type: ignore[method-assign]
+    loop = HandWritten(described, comm)
+    loop.steps(5)
+    ours: list[float] = []
+    theirs: list[float] = []
+    begun = [0.0]
+
+    def block(*_: object) -> None:
+        comm.Barrier()
+        now = time.perf_counter()
+        ours.append(now - begun[0])
+        loop.steps(steps)
+        comm.Barrier()
+        begun[0] = time.perf_counter()
+        theirs.append(begun[0] - now)
+
+    described.plan.report = None
+    begun[0] = time.perf_counter()
+    run(described.programs([worker], State())[0], Hooks(lambda *_: None, block), comm=comm)
+    return ours[1:], theirs[1:]  # the first block holds the broadcast
+
+
+def main() -> None:
+    """Measure on every rank; rank 0 prints and writes."""
+    from mpi4py import MPI
+
+    small = "--small" in sys.argv
+    results: dict[str, Any] = {}
+    for name, (model, data) in MODELS.items():
+        ours, theirs = measure(model, data, 4 if small else 12, 4 if small else 31)
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        quartiles = statistics.quantiles(ratios, n=4)
+        results[name] = {
+            "ratio": statistics.median(ratios),
+            "quartiles": [quartiles[0], quartiles[2]],
+            "paceline_ms_per_step": statistics.median(ours) / (4 if small else 12) * 1e3,
+            "hand_written_ms_per_step": statistics.median(theirs) / (4 if small else 12) * 1e3,
+            "blocks": len(ratios),
+        }
+    if MPI.COMM_WORLD.Get_rank() == 0:
+        print(json.dumps(results, indent=1))
+        if not small:
+            RESULTS.write_text(json.dumps({"environment": environment(1), "bar": 1.03, **results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    from paceline.runtime.launcher import under_mpirun
+
+    if under_mpirun():
+        main()
+    else:
+        from paceline.runtime.launcher import launch
+
+        raise SystemExit(launch([str(Path(__file__)), *sys.argv[1:]], 2, 1))
