@@ -7,6 +7,7 @@ class's numbers come in blocks of ROWS draws whose columns are its workers, each
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -22,14 +23,12 @@ KEPT = 4  # blocks of a class held at a time; its workers keep about the same pa
 def classes(devices: Sequence[Device]) -> list[tuple[int, int]]:
     """(class, column) of each worker: classes numbered by first appearance, columns by the workers' order."""
     numbers: dict[int, int] = {}
-    sizes: list[int] = []
+    taken: Counter[int] = Counter()
     places = []
     for device in devices:
         number = numbers.setdefault(id(device), len(numbers))
-        if number == len(sizes):
-            sizes.append(0)
-        places.append((number, sizes[number]))
-        sizes[number] += 1
+        places.append((number, taken[number]))
+        taken[number] += 1
     return places
 
 
@@ -64,8 +63,6 @@ def factors(noise: Noise, devices: Sequence[Device]) -> list[Iterator[float]] | 
     if noise.sigma == 0:
         return None
     places = classes(devices)
-    sizes = [0] * (1 + max(number for number, _ in places))
-    for number, _ in places:
-        sizes[number] += 1
-    blocks = [Blocks(noise, number, size) for number, size in enumerate(sizes)]
+    sizes = Counter(number for number, _ in places)
+    blocks = [Blocks(noise, number, sizes[number]) for number in range(len(sizes))]
     return [blocks[number].column(column) for number, column in places]

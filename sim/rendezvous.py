@@ -141,7 +141,7 @@ class Meetings:
         seconds, traffic = self._fabric.price(type(first), carried(first, members), members)
         # A port carries one collective at a time: overlapping ones queue, until links are shared between flows.
         now = self._env.now
-        begin = max(now, *(ticket.member.port for ticket in tickets)) if members > 1 else now
+        begin = max(now, *(ticket.member.port for ticket in tickets))
         delay = begin - now + seconds
         for ticket in tickets:
             ticket.member.port = now + delay

@@ -14,7 +14,9 @@ can be told only by an interpreter that sees all programs at once; the others ma
 
 from __future__ import annotations
 
-import conformance_worlds  # noqa: F401  (each adds its cases to CASES)
+import conformance_answers  # noqa: F401  (each adds its cases to CASES)
+import conformance_errors  # noqa: F401
+import conformance_worlds  # noqa: F401
 from conformance_kit import CASES, Case, Record
 
 __all__ = ["CASES", "Case", "Record"]
