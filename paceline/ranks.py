@@ -16,6 +16,7 @@ from .records import checkpoints
 from .records.directory import prepare
 from .records.outcome import Hooks
 from .records.recorder import Recorder
+from .records.trace import split_waits
 from .training import Task, TrainOptions, tasks
 from .wiring import Job, resolve
 
@@ -156,6 +157,8 @@ class _Rank:
         outcomes = gather_outcomes(self.comm, outcome)
         if self.rank > 0:
             return
+        for found, lanes in zip(outcomes, split_waits([o.lanes for o in outcomes]), strict=True):
+            found.lanes = lanes
         finished = self.job.plan.finished(outcome.result)
         extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
         if not self.options.phantom:

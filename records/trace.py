@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .outcome import Span
@@ -43,3 +44,35 @@ def read_trace(path: Path) -> list[dict[str, list[Span]]]:
             span = (event["name"], start, start + event["dur"] / 1e6)
             workers[event["pid"]].setdefault(lanes[event["pid"], event["tid"]], []).append(span)
     return workers
+
+
+def split_waits(workers: Sequence[Lanes]) -> list[dict[str, list[Span]]]:
+    """Cut each collective's span, which a rank sees as one, into the wait for the last worker and the exchange.
+
+    The k-th spans of a phase belong together; a phase of which workers have unequal numbers (groups) stays whole. Clocks
+    are compared across workers: they start behind a barrier, so they are apart by about a latency.
+    """
+    latest: dict[tuple[str, int], float] = {}
+    counts: list[Counter[str]] = [Counter(name for name, _, _ in lanes.get("network", ())) for lanes in workers]
+    whole = {name for count in counts for name in count if any(c[name] != count[name] for c in counts)}
+    for lanes in workers:
+        for key, (_, start, _) in _numbered(lanes):
+            latest[key] = max(start, latest.get(key, start))
+    split = []
+    for lanes in workers:
+        spans: list[Span] = []
+        for key, (name, start, stop) in _numbered(lanes):
+            met = start if name in whole else min(latest[key], stop)
+            if met > start:
+                spans.append(("wait", start, met))
+            spans.append((name, met, stop))
+        split.append({lane: spans if lane == "network" else list(s) for lane, s in lanes.items()})
+    return split
+
+
+def _numbered(lanes: Lanes) -> Iterator[tuple[tuple[str, int], Span]]:
+    """The network lane's spans with (phase, how many of the phase came before)."""
+    seen: Counter[str] = Counter()
+    for span in lanes.get("network", ()):
+        yield (span[0], seen[span[0]]), span
+        seen[span[0]] += 1

@@ -1,0 +1,99 @@
+"""Run directories, checkpoints, traces: whole or absent, and read back as written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.plan import State
+from paceline.analysis.run import Run
+from paceline.records import checkpoints
+from paceline.records.directory import prepare, to_json
+from paceline.records.recorder import Recorder, per_epoch
+from paceline.records.trace import read_trace, split_waits, write_trace
+
+
+def line(round: int, epoch: float = 0.0) -> dict:
+    return {"round": round, "step": round, "samples": 4 * round, "epoch": epoch, "train_loss": 1.0, "accuracy": 0.5}
+
+
+def test_prepare_never_overwrites(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ScenarioError, match="--force"):
+        prepare(tmp_path, force=False)
+    assert (tmp_path / "summary.json").exists()
+    prepare(tmp_path, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"], "force removes a run's files and nothing else"
+    with pytest.raises(ScenarioError, match="is a file"):
+        prepare(tmp_path / "notes.txt", force=True)
+
+
+def test_checkpoints_are_whole_or_absent(tmp_path):
+    arrays = {"params": np.arange(5, dtype=np.float32), "rng": np.arange(3, dtype=np.uint8)}
+    checkpoints.write_worker(tmp_path, 0, 7, arrays)
+    assert checkpoints.newest(tmp_path) is None, "one of two workers has written"
+    checkpoints.write_worker(tmp_path, 1, 7, {"rng": arrays["rng"]})
+    saved = checkpoints.commit(tmp_path, 2, State(round=7, step=14), 1.5)
+    assert checkpoints.newest(tmp_path) == saved
+    meta = checkpoints.read_meta(saved)
+    assert State(**meta["state"]) == State(round=7, step=14)
+    for name, array in checkpoints.read_worker(saved, 0).items():
+        assert np.array_equal(array, arrays[name])
+    checkpoints.write_worker(tmp_path, 0, 7, arrays)  # the same round again, after a resume
+    assert checkpoints.commit(tmp_path, 1, State(round=7), 2.0) == saved
+    (saved / "worker_0.safetensors").write_bytes(b"broken")
+    with pytest.raises(ScenarioError, match=r"worker_0.safetensors: cannot be read"):
+        checkpoints.read_worker(saved, 0)
+
+
+def test_a_resumed_run_keeps_the_lines_before_its_checkpoint(tmp_path):
+    first = Recorder(tmp_path)
+    for number in (1, 2, 3):
+        first.log(0, float(number), line(number))
+    again = Recorder(tmp_path)
+    again.resume(2, 2.5)
+    again.log(0, 0.5, line(3))
+    rows = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["round"], row["seconds"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_one_line_per_epoch():
+    lines = [line(1, 0.4), line(2, 1.0), line(3, 1.5), line(4, 3.1), line(5, 3.5)]
+    assert [row["round"] for row in per_epoch(lines)] == [2, 4, 4, 5]
+    assert per_epoch([]) == []
+
+
+def test_trace_reads_back(tmp_path):
+    lanes = [{"compute": [("step", 0.1, 0.25)], "network": [("parameters", 0.25, 0.5)]}, {"compute": []}]
+    write_trace(tmp_path / "t.json.gz", lanes)
+    read = read_trace(tmp_path / "t.json.gz")
+    assert len(read) == 2
+    assert read[0]["compute"] == [("step", pytest.approx(0.1), pytest.approx(0.25))]
+
+
+def test_waits_are_cut_from_exchanges():
+    ranks = [
+        {"network": [("begin", 0.0, 1.0), ("sync", 2.0, 6.0)]},
+        {"network": [("begin", 0.5, 1.0), ("sync", 5.0, 6.0)]},
+    ]
+    first, second = split_waits(ranks)
+    assert first["network"] == [("wait", 0.0, 0.5), ("begin", 0.5, 1.0), ("wait", 2.0, 5.0), ("sync", 5.0, 6.0)]
+    assert second["network"] == ranks[1]["network"]
+    alone = split_waits([{"network": [("sync", 0.0, 1.0)]}, {"network": []}])
+    assert alone[0]["network"] == [("sync", 0.0, 1.0)], "a group's exchange stays whole"
+
+
+def test_nan_is_null_and_floats_keep_their_bits():
+    assert to_json({"a": float("nan"), "b": [0.1 + 0.2]}) == '{"a": null, "b": [0.30000000000000004]}'
+
+
+def test_run_load_says_what_is_missing(tmp_path):
+    with pytest.raises(ScenarioError, match="it holds no run"):
+        Run.load(tmp_path)
+    (tmp_path / "scenario.yaml").write_text("seed: 1")
+    with pytest.raises(ScenarioError, match="did not finish"):
+        Run.load(tmp_path)
