@@ -5,14 +5,12 @@ Rule: torch's global stream is only moved by the worker of a rank, which owns it
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..algorithms.plan import Plan
 from ..algorithms.worker import ModelCost
-from . import imports, units
-from .cost import measured_cost
+from . import units
 from .data import Dataset
 from .phantoms import cost_of, make_works
 from .worker import TorchWorker, resolve_loss
@@ -44,17 +42,14 @@ def build_workers(
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
     shape = data.shape
     args = model_args or {}
-    first = units.build(model, args, shape.input_shape, shape.classes, seed)
-    if cost is None:
-        cost = measured_cost(first, shape.input_shape) if imports.named(model) else cost_of(model, args, shape)
-    works = make_works(cost, plan.shares.batches, shape.test)
+    works = make_works(cost or cost_of(model, args, shape), plan.shares.batches, shape.test)
     loss_of = resolve_loss(loss)
-    replicas = [first, *(copy.deepcopy(first) for _ in numbers[1:])]
     return [
         TorchWorker(
             index,
             plan.workers,
-            replica,
+            # Built anew for each: a copy of a user's model may share closures with the original.
+            units.build(model, args, shape.input_shape, shape.classes, seed),
             data,
             loss=loss_of,
             optimizer=optimizer,
@@ -64,5 +59,5 @@ def build_workers(
             shared_process=shared_process,
             warm=warm and place == 0,
         )
-        for place, (index, replica) in enumerate(zip(numbers, replicas, strict=True))
+        for place, index in enumerate(numbers)
     ]

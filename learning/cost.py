@@ -1,8 +1,7 @@
-"""What a model without a table costs: one forward pass of two examples, counted. Needs torch; leaves no trace."""
+"""What a model without a table costs: one forward pass of two examples, counted. Needs torch."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -39,17 +38,19 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
     """The cost of any model, in the terms of tables.UnitCost.
 
-    FLOPs are those that torch.utils.flop_counter knows. ValueError where the model cannot take such an input.
+    FLOPs are those that torch.utils.flop_counter knows. The model is used up: BatchNorm's statistics move, and a copy
+    would not do, since a user's model may hold closures over its own layers. ValueError where it cannot take such an
+    input.
     """
     parameters = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() for b in float_buffers(model).values())
     counter, allocations = FlopCounterMode(display=False), _Allocations()
-    trial = copy.deepcopy(model).train()  # BatchNorm's statistics move; the caller's model must not
+    model.train()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         batch = torch.rand(EXAMPLES, *input_shape)
         try:
             with counter, allocations:
-                trial(batch)
+                model(batch)
         except Exception as error:  # whatever a user's model does
             raise ValueError(f"the model fails on an input of {tuple(batch.shape)}: {one_line(error)}") from error
     flops = counter.get_total_flops() / EXAMPLES

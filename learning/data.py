@@ -7,7 +7,8 @@ the same task. In a simulation all workers share one Dataset object.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -190,21 +191,22 @@ def _npz_shape(path: Path) -> DataShape:
     return DataShape(heads["x_train"][0][1:], highest + 1, heads["x_train"][0][0], heads["x_test"][0][0])
 
 
-def _open(path: Path) -> np.lib.npyio.NpzFile:
+@contextmanager
+def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     """The archive, known to hold the four arrays."""
     if not path.is_file():
         raise ValueError(f"no file {path}; it should be a .npz file with {', '.join(FILE_KEYS)}")
-    try:
-        archive: Any = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz file: {imports.one_line(error)}") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
-    missing = [key for key in FILE_KEYS if key not in archive.files]
-    if missing:
-        archive.close()
-        raise ValueError(f"{path} has no {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}")
-    return archive
+    with path.open("rb") as file:
+        try:
+            archive: Any = np.load(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is no .npz file: {imports.one_line(error)}") from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
+        missing = [key for key in FILE_KEYS if key not in archive.files]
+        if missing:
+            raise ValueError(f"{path} has no {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}")
+        yield archive
 
 
 def _head(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
