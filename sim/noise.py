@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..algorithms.streams import stream
 from ..config.timing import Device, Noise
 
-ROWS = 256
+ROWS = 64
 KEPT = 4  # blocks of a class held at a time; its workers keep about the same pace, so they read the same few
 
 
