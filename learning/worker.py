@@ -145,7 +145,7 @@ class TorchWorker:
 
     def evaluate(self) -> Compute[Value]:
         """[sum of losses, correct, count] over the worker's part of the test set, float64 (3,)."""
-        return Compute(self.works.evaluate, partial(self._run, self._evaluate))
+        return Compute(self.works.evaluate, partial(self._run, self._evaluate, len(self._test_y)))
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
@@ -227,11 +227,12 @@ class TorchWorker:
     def _update(self, round: Round, i: int) -> None:
         self._optimizer.apply(self._grad_views, round.lr(self.index, i))
 
-    def _evaluate(self) -> Array:
+    def _evaluate(self, examples: int) -> Array:
+        """The sums over the first `examples` of the worker's part."""
         sums = np.zeros(3)
         self.model.eval()
         with torch.no_grad():
-            for start in range(0, len(self._test_y), EVALUATION_BATCH):
+            for start in range(0, examples, EVALUATION_BATCH):
                 cut = slice(start, start + EVALUATION_BATCH)
                 # Copies: torch aligns them, and a matrix product's bits may depend on where NumPy's memory begins.
                 x, y = self._test_x[cut].clone(), self._test_y[cut].clone()
@@ -263,12 +264,12 @@ class TorchWorker:
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._trained]
 
     def _warm_up(self) -> None:
-        """One step and one evaluation whose effects are taken back."""
+        """One step and one batch of evaluation, whose effects are taken back."""
         saved, batch = self._state(), self.works.step.samples
         try:
             self._backward(np.arange(batch) % self._examples)
             self._optimizer.apply(self._fresh(), 0.0)
-            self._evaluate()
+            self._evaluate(min(1, len(self._test_y)))
         except Exception as error:  # whatever a user's model or loss does
             raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error
         self.restore({k: v for k, v in saved.items() if k != "params" or self.index == 0})
