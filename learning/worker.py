@@ -269,7 +269,7 @@ class TorchWorker:
         try:
             self._backward(np.arange(batch) % self._examples)
             self._optimizer.apply(self._fresh(), 0.0)
-            self._evaluate(min(1, len(self._test_y)))
+            self._evaluate(min(EVALUATION_BATCH, len(self._test_y)))
         except Exception as error:  # whatever a user's model or loss does
             raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error
         self.restore({k: v for k, v in saved.items() if k != "params" or self.index == 0})
