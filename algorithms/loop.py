@@ -21,8 +21,11 @@ def train(w: Worker, plan: Plan, state: State) -> Program[State]:
         state.after(round, loss)
         finished = plan.finished(state)
         now = _passed(plan, state)
-        if finished or now[0] > reports:
+        scheduled = now[0] > reports
+        if finished or scheduled:
             yield from report(w, plan, state)
+        if scheduled:  # a last report between two scheduled ones leaves no trace, should the run be resumed
+            state.loss, state.weight = 0.0, 0
         if (yield from Checkpoint(state, w.snapshot, due=finished or now[1] > checkpoints)):
             break
     return state
@@ -49,16 +52,16 @@ def report(w: Worker, plan: Plan, state: State) -> Program[None]:
             lr=plan.rate(plan.progress(state)),
             H=state.H,
         )
-    state.loss, state.weight = 0.0, 0
 
 
 def evaluate(w: Worker) -> Program[Array | None]:
     """[loss, correct, count] summed over the test set, of which every worker takes a part; None for phantoms.
 
-    BatchNorm's running statistics are averaged first.
+    BatchNorm's running statistics are averaged for it; the workers' own stay as they are.
     """
-    if w.buffers.nbytes:
-        w.buffers = yield from AllReduce(w.buffers, out=w.buffers, phase="evaluate")
-    own = yield from w.evaluate()
+    buffers = w.buffers
+    if buffers.nbytes:
+        buffers = yield from AllReduce(buffers, phase="evaluate")
+    own = yield from w.evaluate(buffers)
     sums = yield from AllReduce(own, op="sum", phase="evaluate")
     return None if isinstance(sums, Phantom) else sums

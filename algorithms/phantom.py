@@ -34,7 +34,7 @@ class PhantomWorker:
     def update(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.update, nothing)
 
-    def evaluate(self) -> Compute[Value]:
+    def evaluate(self, buffers: Value) -> Compute[Value]:
         return Compute(self.works.evaluate, _sums)
 
     def snapshot(self) -> dict[str, Array]:

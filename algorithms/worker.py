@@ -36,8 +36,8 @@ class Worker(Protocol):
     def update(self, round: Round, i: int) -> Compute[None]:
         """Apply `grads` with the learning rate of step i of the round."""
 
-    def evaluate(self) -> Compute[Value]:
-        """Sums over the worker's part of the test set: [loss, correct, count] as float64."""
+    def evaluate(self, buffers: Value) -> Compute[Value]:
+        """Sums over the worker's part of the test set, with these buffers: [loss, correct, count] as float64."""
 
     def snapshot(self) -> dict[str, Array]:
         """All that the worker must get back to go on with the same bits."""

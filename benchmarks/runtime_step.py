@@ -92,7 +92,7 @@ def measure(model: dict[str, Any], data: dict[str, Any], steps: int, blocks: int
     described = job(model, data, steps, blocks)
     (worker,) = described.problem.workers(described.plan, [comm.Get_rank()], shared_process=False)
     worker.snapshot = dict  # type: ignore[method-assign,assignment]
-    worker.evaluate = lambda: described.problem.phantoms(described.plan)[0].evaluate()  # type: ignore[method-assign]
+    worker.evaluate = described.problem.phantoms(described.plan)[0].evaluate  # type: ignore[method-assign,assignment]
     loop = HandWritten(described, comm)
     loop.steps(5)
     ours: list[float] = []
@@ -145,4 +145,4 @@ if __name__ == "__main__":
     else:
         from paceline.runtime.launcher import launch
 
-        raise SystemExit(launch([str(Path(__file__)), *sys.argv[1:]], 2, 1))
+        raise SystemExit(launch(sys.argv[1:], 2, program=[str(Path(__file__))]))

@@ -143,9 +143,9 @@ class TorchWorker:
         """Apply `grads` with the learning rate of step i."""
         return Compute(self.works.update, partial(self._update, round, i))
 
-    def evaluate(self) -> Compute[Value]:
-        """[sum of losses, correct, count] over the worker's part of the test set, float64 (3,)."""
-        return Compute(self.works.evaluate, partial(self._run, self._evaluate, len(self._test_y)))
+    def evaluate(self, buffers: Value) -> Compute[Value]:
+        """[sum of losses, correct, count] over the worker's part of the test set with these buffers, float64 (3,)."""
+        return Compute(self.works.evaluate, partial(self._run, self._evaluate, buffers, len(self._test_y)))
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
@@ -227,9 +227,10 @@ class TorchWorker:
     def _update(self, round: Round, i: int) -> None:
         self._optimizer.apply(self._grad_views, round.lr(self.index, i))
 
-    def _evaluate(self, examples: int) -> Array:
-        """The sums over the first `examples` of the worker's part."""
-        sums = np.zeros(3)
+    def _evaluate(self, buffers: Value, examples: int) -> Array:
+        """The sums over the first `examples` of the worker's part; the worker's own buffers are put back."""
+        sums, own = np.zeros(3), self._buffers.copy()
+        self._buffers[...] = buffers
         self.model.eval()
         with torch.no_grad():
             for start in range(0, examples, EVALUATION_BATCH):
@@ -240,6 +241,7 @@ class TorchWorker:
                 correct = int((outputs.argmax(1) == y).sum())
                 sums += (self._loss(outputs, y).item() * len(y), correct, len(y))
         self.model.train()
+        self._buffers[...] = own
         return sums
 
     def _indices(self, round: Round, i: int) -> Array:
@@ -269,7 +271,7 @@ class TorchWorker:
         try:
             self._backward(np.arange(batch) % self._examples)
             self._optimizer.apply(self._fresh(), 0.0)
-            self._evaluate(min(EVALUATION_BATCH, len(self._test_y)))
+            self._evaluate(self._buffers, min(EVALUATION_BATCH, len(self._test_y)))
         except Exception as error:  # whatever a user's model or loss does
             raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error
         self.restore({k: v for k, v in saved.items() if k != "params" or self.index == 0})

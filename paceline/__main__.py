@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -10,6 +11,7 @@ def main() -> None:
     from .algorithms.errors import PacelineError
     from .cli import app
 
+    sys.path.append(os.getcwd())  # where a scenario's own package.module:factory is looked for
     try:
         app(standalone_mode=True)
     except PacelineError as error:

@@ -6,8 +6,9 @@ All ranks measure at the same time, so that what they share (memory bandwidth, p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from time import perf_counter
 
 from .algorithms.plan import Round
 from .algorithms.rates import Constant
@@ -26,7 +27,7 @@ def profile(scenario: Path, out: Path, device: str, ranks: int | None, settings:
         with abort_on_error():
             _measure(described, scenario.parent, out, device)
         return
-    _job(described, scenario.parent).problem.check()
+    _job(described, scenario.parent)
     arguments = ["profile", str(scenario), f"--out={out}", f"--device={device}"]
     arguments += [f"--set={setting}" for setting in settings]
     status = launch(arguments, ranks or described.cluster.size, described.workload.threads)
@@ -45,13 +46,13 @@ def _measure(scenario: Scenario, folder: Path, out: Path, device: str) -> None:
     import json
 
     import numpy as np
+    from mpi4py import MPI
 
     from .records.environment import environment
-    from .runtime.launcher import world
     from .runtime.measure import fit, measure_allreduce
     from .runtime.messages import gather_texts
 
-    comm = world()
+    comm = MPI.COMM_WORLD
     job = _job(scenario, folder)
     rank = min(comm.Get_rank(), job.workers - 1)
     batch = scenario.workload.batch
@@ -94,8 +95,6 @@ def _measure(scenario: Scenario, folder: Path, out: Path, device: str) -> None:
 
 def _phases(worker: Worker, batch: int, rank: int, workers: int) -> Sequence[tuple[str, int, float]]:
     """(phase, samples, seconds) of each kind of work that the worker knows."""
-    from .runtime.measure import typical_seconds
-
     round = Round(
         H=1 << 20,
         steps=(1 << 20,) * workers,
@@ -113,6 +112,20 @@ def _phases(worker: Worker, batch: int, rank: int, workers: int) -> Sequence[tup
         effect = make(round, 0)
         seconds = typical_seconds(lambda i, make=make: make(round, i).run())
         found.append((name, effect.work.samples, seconds))
-    effect = worker.evaluate()
+    effect = worker.evaluate(worker.buffers)
     found.append(("evaluate", effect.work.samples, typical_seconds(lambda i: effect.run())))
     return found
+
+
+def typical_seconds(action: Callable[[int], object], least: float = 0.5) -> float:
+    """Mean seconds of a call, over `least` seconds of calls, the slowest tenth left out: those met other programs."""
+    for i in range(3):
+        action(i)
+    times: list[float] = []
+    begun = perf_counter()
+    while perf_counter() - begun < least or len(times) < 5:
+        start = perf_counter()
+        action(len(times))
+        times.append(perf_counter() - start)
+    kept = sorted(times)[: max(1, len(times) * 9 // 10)]
+    return sum(kept) / len(kept)

@@ -23,10 +23,12 @@ from .wiring import Job, resolve
 
 def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool) -> None:
     """Train the scenarios one after the other on the ranks of this mpirun."""
-    from .runtime.launcher import abort_on_error, world
+    from .runtime.launcher import abort_on_error
 
     with abort_on_error():
-        comm = world()
+        from mpi4py import MPI
+
+        comm = MPI.COMM_WORLD
         for task in tasks(scenarios, options):
             job = resolve(task.scenario, task.folder)
             if comm.Get_size() < job.workers:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from .algorithms.errors import ScenarioError
 from .algorithms.plan import State
+from .algorithms.worker import Worker
 from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .progress import Show, progress
@@ -60,10 +61,11 @@ def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debu
 
     document = job.record()
     recorder.scenario(document)
+    workers: Sequence[Worker]
     if timing_only:
-        workers = list(job.problem.phantoms(job.plan))
+        workers = job.problem.phantoms(job.plan)
     else:
-        workers = list(job.problem.workers(job.plan, list(range(job.workers)), shared_process=True))
+        workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         if not timing_only:

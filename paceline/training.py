@@ -73,7 +73,6 @@ def check(found: Sequence[Task], options: TrainOptions) -> None:
     """Raise now, in one process, what would otherwise end a started mpirun: wrong files, directories in use."""
     for task in found:
         job = resolve(task.scenario, task.folder)
-        job.problem.check()
         rehearse(job)
         if options.resume is None and not options.force and task.directory.is_dir() and any(task.directory.iterdir()):
             prepare(task.directory, force=False)

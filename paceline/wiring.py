@@ -67,6 +67,7 @@ class Job:
 def resolve(scenario: Scenario, folder: Path) -> Job:
     """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense."""
     problem = Problem(scenario, folder)
+    problem.check()
     profile = _profile(scenario, folder)
     timing = build_timing(scenario.cluster, profile, workload_of(scenario.workload), scenario.seed)
     strategy = build_strategy(scenario.strategy)

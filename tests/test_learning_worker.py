@@ -217,8 +217,8 @@ def test_a_snapshot_of_something_else_is_refused():
 
 
 def test_evaluation_covers_the_test_set_once():
-    parts = [w.evaluate().run() for w in make(make_plan([16] * 7))]
-    (whole,) = [w.evaluate().run() for w in make(make_plan([16]))]
+    parts = [w.evaluate(w.buffers).run() for w in make(make_plan([16] * 7))]
+    (whole,) = [w.evaluate(w.buffers).run() for w in make(make_plan([16]))]
     assert all(p.dtype == np.float64 and p.shape == (3,) for p in parts)
     total = np.sum(parts, axis=0)
     assert total[2] == whole[2] == 360
@@ -229,7 +229,7 @@ def test_evaluation_covers_the_test_set_once():
 def test_evaluation_changes_nothing():
     (w,) = make(make_plan([16]), "resnet20", {"width": 0.25})
     before = w.snapshot()
-    w.evaluate().run()
+    w.evaluate(w.buffers).run()
     assert w.model.training
     assert all(np.array_equal(a, before[k]) for k, a in w.snapshot().items())
 
@@ -301,7 +301,7 @@ def test_parameters_may_be_frozen_or_unused():
 def test_a_users_loss_is_trained_and_evaluated_with():
     plan = make_plan([16])
     (usual,), (own,) = make(plan), make(plan, loss="test_learning_worker:own_loss")
-    assert usual.evaluate().run()[0] != own.evaluate().run()[0]
+    assert usual.evaluate(usual.buffers).run()[0] != own.evaluate(own.buffers).run()[0]
 
 
 @pytest.mark.parametrize(

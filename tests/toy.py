@@ -56,7 +56,7 @@ class ToyWorker:
     def update(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.update, partial(self._apply, round, i))
 
-    def evaluate(self) -> Compute[Array]:
+    def evaluate(self, buffers: Array) -> Compute[Array]:
         start, stop = share(len(self.y), self.index, self.plan.workers)
 
         def run() -> Array:
