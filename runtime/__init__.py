@@ -1,0 +1,1 @@
+"""The real thing: programs driven over MPI, launched, emulated and measured."""

@@ -1,0 +1,148 @@
+"""Started effects: what runs beside the program until it waits for it.
+
+One thread serves each group's collectives, another computations and moves, each in the order of starting: the
+exchanges of one group match in that order, and those of different groups do not wait for each other. The threads are
+daemons, so a rank that fails can end. Where MPI does not allow several threads, effects run at their start: the same
+answers, no overlap.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import perf_counter
+from typing import Any
+
+from ..algorithms.effects import Compute, Move
+from ..algorithms.errors import ProtocolError
+from .borrow import Loan
+from .collectives import KINDS, Collectives, describe, group_of
+from .pace import Pace
+
+Lane = tuple[int, ...] | None  # a group's workers; None for computations and moves
+
+
+class Job:
+    """One started effect. start, stop: when it ran. error: what it raised, for Wait to raise. halt, told: see Collectives."""
+
+    __slots__ = ("answer", "effect", "error", "halt", "loan", "ready", "sent", "start", "stop", "taken", "told")
+
+    def __init__(self, effect: Any, loan: Loan | None) -> None:
+        self.effect, self.loan, self.ready = effect, loan, threading.Event()
+        self.answer: Any = None
+        self.error: BaseException | None = None
+        self.start = self.stop = self.sent = 0.0
+        self.halt = self.told = self.taken = False
+
+
+class Background:
+    """One rank's started effects.
+
+    open_lane: makes a Collectives, to be used by one thread only. make_pace: makes a Pace, in the thread that uses it.
+    threads: whether MPI may be called from several threads at a time.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        open_lane: Callable[[], Collectives],
+        make_pace: Callable[[], Pace | None],
+        threads: bool,
+    ) -> None:
+        self._rank, self._size, self._threads = rank, size, threads
+        self._open_lane, self._make_pace = open_lane, make_pace
+        self._queues: dict[Lane, SimpleQueue[Job | None]] = {}
+        self._collectives: dict[Lane, Collectives] = {}
+        self._running: list[threading.Thread] = []
+        self._pace: Pace | None = None
+        self.jobs: list[Job] = []  # those not waited for
+
+    def begin(self, effect: Any, debug: bool) -> Job:
+        """Start the effect. ProtocolError where it is none that can be started."""
+        kind = type(effect)
+        if kind in KINDS:
+            lane: Lane = group_of(effect.group, self._rank, self._size, effect)
+        elif kind is Compute or kind is Move:
+            lane = None
+        else:
+            raise ProtocolError(f"worker {self._rank} cannot start {kind.__name__}; yield it instead")
+        job = Job(effect, Loan(self._rank, effect) if debug and kind is not Compute else None)
+        self.jobs.append(job)
+        if lane not in self._queues:
+            self._open(lane)
+        if self._threads:
+            self._queues[lane].put(job)
+        else:
+            self._perform(lane, job)
+        return job
+
+    def wait(self, job: Job) -> Any:
+        """The job's answer, once it is there. Raises what it raised; ProtocolError if it was waited for before."""
+        if job.taken:
+            raise ProtocolError(f"worker {self._rank} waits twice for {describe(job.effect)}")
+        job.ready.wait()
+        job.taken = True
+        self.jobs.remove(job)
+        if job.error is not None:
+            raise job.error
+        return job.answer if job.loan is None else job.loan.settle(job.answer)
+
+    def close(self) -> None:
+        """Let everything started end, then free what the lanes made. ProtocolError where a Wait is missing."""
+        left = [describe(job.effect) for job in self.jobs]
+        for job in self.jobs:
+            job.ready.wait()
+        for queue in self._queues.values():
+            queue.put(None)
+        for thread in self._running:
+            thread.join()
+        for _, collectives in sorted(self._collectives.items(), key=lambda item: item[0] or ()):
+            collectives.close()
+        if left:
+            raise ProtocolError(f"worker {self._rank} has ended without Wait for {', '.join(left)}")
+
+    def _open(self, lane: Lane) -> None:
+        self._queues[lane] = SimpleQueue()
+        if lane is not None:
+            self._collectives[lane] = self._open_lane()
+        if self._threads:
+            thread = threading.Thread(target=self._serve, args=(lane,), daemon=True, name=f"paceline {lane}")
+            self._running.append(thread)
+            thread.start()
+        else:
+            self._pace = self._pace or self._make_pace()
+
+    def _serve(self, lane: Lane) -> None:
+        if lane is None:
+            self._pace = self._make_pace()
+        while (job := self._queues[lane].get()) is not None:
+            self._perform(lane, job)
+
+    def _perform(self, lane: Lane, job: Job) -> None:
+        effect = job.effect if job.loan is None else job.loan.effect
+        job.start = perf_counter()
+        try:
+            if lane is not None:
+                collectives = self._collectives[lane]
+                job.answer = collectives.perform(effect)
+                job.sent, job.halt, job.told = collectives.sent, collectives.halt, collectives.told
+            elif type(effect) is Compute:
+                job.answer = effect.run()
+                if self._pace is not None:
+                    self._pace(effect.work, job.start, perf_counter())
+            else:
+                job.answer = moved(effect)
+        except BaseException as error:
+            job.error = error
+        job.stop = perf_counter()
+        job.ready.set()
+
+
+def moved(effect: Move) -> Any:
+    """The answer of a Move: what the worker's `copy` makes, else a copy of the array."""
+    if effect.copy is not None:
+        return effect.copy()
+    value: Any = effect.value
+    return value.copy() if hasattr(value, "copy") else value

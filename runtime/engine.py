@@ -1,0 +1,242 @@
+"""The MPI interpreter: drives this rank's program, for real, by the clock on the wall.
+
+Rules of this file: the path of a Compute effect is inline and short (it is the one that a program yields most); what
+is not training (evaluation, writing reports and checkpoints) does not count into the training's clock; anything that
+all ranks must decide alike travels with a collective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..algorithms.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
+from ..algorithms.errors import ProtocolError
+from ..records.outcome import Hooks, Outcome, Span
+from .background import Background, Job, moved
+from .borrow import Loan
+from .collectives import KINDS, Collectives, describe
+from .pace import Pace
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_Timed = tuple[str | Work, float, float]  # a span by the bare clock, not yet named
+
+
+def run(
+    program: Program[Any],
+    hooks: Hooks,
+    *,
+    comm: MPI.Intracomm | None = None,
+    reduction: Literal["ordered", "fast"] = "ordered",
+    trace: bool = False,
+    debug: bool = False,
+    slowness: float = 1.0,
+    price: Callable[[Work], float] | None = None,
+) -> Outcome:
+    """Run this rank's program among those of all ranks of `comm` (None: of the world), and report.
+
+    Every rank calls it, with its own program and the same options. reduction: "ordered" has the bits of the
+    rank-ordered fold, "fast" is MPI's own all-reduce. trace: keep spans. debug: check that the ranks' programs fit
+    together before each collective, and that borrowed values are not written to. slowness k: after a computation,
+    sleep k - 1 times as long as it took. price: a computation lasts price(work) seconds, whatever it took.
+
+    The clock starts behind a barrier. Its seconds leave out effects of phase "evaluate" and the hooks; spans are in
+    seconds since that start, with nothing left out.
+
+    Raises what the program raises; ProtocolError, BorrowError and WorkerLost as `algorithms.errors` defines them. A
+    rank that raises leaves the others waiting: see `launcher.abort_on_error`.
+    """
+    from mpi4py import MPI
+
+    if reduction not in ("ordered", "fast"):
+        raise ValueError(f"reduction {reduction!r} is neither 'ordered' nor 'fast'")
+    base = MPI.COMM_WORLD if comm is None else comm
+    # Messages of this run meet no others, and those of started collectives none of the program's own.
+    own, beside = base.Dup(), base.Dup()
+
+    def make_pace() -> Pace | None:
+        return Pace(slowness, price) if price is not None or slowness != 1.0 else None
+
+    def collectives(which: MPI.Intracomm) -> Collectives:
+        return Collectives(which, hooks.stop, reduction == "fast", debug)
+
+    threads = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
+    background = Background(own.rank, own.size, lambda: collectives(beside), make_pace, threads)
+    rank = _Rank(hooks, collectives(own), background, make_pace(), trace, debug)
+    own.Barrier()
+    outcome = rank.drive(program)
+    rank.close()
+    beside.Free()
+    own.Free()
+    return outcome
+
+
+class _Rank:
+    """One rank's run: what `drive` needs beside the effect at hand."""
+
+    def __init__(
+        self, hooks: Hooks, collectives: Collectives, background: Background, pace: Pace | None, trace: bool, debug: bool
+    ) -> None:
+        self.hooks, self.collectives, self.background, self.pace = hooks, collectives, background, pace
+        self.debug, self.halt = debug, False
+        self.outcome = Outcome(collectives.rank)
+        self.origin = perf_counter()
+        self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
+        self.aside = 0.0  # seconds that the clock leaves out, evaluation included
+        self.lanes: dict[str, list[_Timed]] | None = {"compute": [], "network": [], "host": []} if trace else None
+
+    def drive(self, program: Program[Any]) -> Outcome:
+        """Run the program to its end."""
+        send, other, collective, clock, pace = program.send, self.other, self.collective, perf_counter, self.pace
+        lanes, outcome = self.lanes, self.outcome
+        device = lanes["compute"].append if lanes else None
+        host = lanes["host"].append if lanes else None
+        answer: Any = None
+        computing = 0.0
+        self.origin = clock()
+        while True:
+            try:
+                effect: Any = send(answer)
+            except StopIteration as end:
+                outcome.result = end.value
+                break
+            kind = type(effect)
+            if kind is Compute:
+                start = clock()
+                answer = effect.run()
+                stop = clock()
+                work = effect.work
+                if pace is not None:
+                    stop = pace(work, start, stop)
+                if work.phase == "evaluate":
+                    self.leave_out(stop - start)
+                else:
+                    computing += stop - start
+                if device is not None and host is not None:
+                    (device if effect.on == "device" else host)((work, start, stop))  # named at the end
+            elif kind in KINDS:
+                answer = collective(effect)
+            else:
+                answer = other(effect)
+        outcome.seconds = self.clock(clock())
+        outcome.computing += computing
+        outcome.sent = {phase: book[0] for phase, book in self.books.items()}
+        outcome.syncs = {phase: book[1] for phase, book in self.books.items()}
+        if lanes:
+            outcome.lanes = {lane: self._from_origin(spans) for lane, spans in lanes.items() if spans}
+        return outcome
+
+    def clock(self, now: float) -> float:
+        """Seconds of training until `now`."""
+        return now - self.origin - self.aside
+
+    def leave_out(self, seconds: float) -> None:
+        """Count seconds as evaluation, not as training."""
+        self.outcome.evaluating += seconds
+        self.aside += seconds
+
+    def other(self, effect: Any) -> Any:
+        """The answer of any effect but a Compute or a collective."""
+        kind = type(effect)
+        if kind is Start:
+            return Handle(effect.effect, self.background.begin(effect.effect, self.debug))
+        if kind is Wait:
+            return self.wait(effect.handle)
+        if kind is Checkpoint:
+            return self.checkpoint(effect)
+        if kind is Log:
+            start = perf_counter()
+            self.hooks.log(self.outcome.index, self.clock(start), effect.fields)
+            self.aside += perf_counter() - start
+            return None
+        if kind is Move:
+            start = perf_counter()
+            answer = moved(effect)
+            self.span(f"to {effect.to}", "move", start, perf_counter())
+            return answer
+        raise ProtocolError(f"worker {self.outcome.index} yielded {effect!r}, which is no effect")
+
+    def collective(self, effect: Any) -> Any:
+        """Take part in a collective, counted by its phase."""
+        collectives = self.collectives
+        start = perf_counter()
+        if self.debug:
+            loan = Loan(self.outcome.index, effect)
+            answer = loan.settle(collectives.perform(loan.effect))
+        else:
+            answer = collectives.perform(effect)
+        stop = perf_counter()
+        if collectives.halt:
+            self.halt = True
+        self.count(effect.phase, collectives.sent, start, stop)
+        if effect.phase == "evaluate":
+            self.leave_out(stop - start)
+        return answer
+
+    def count(self, phase: str, sent: float, start: float, stop: float) -> None:
+        """Book one collective."""
+        book = self.books.get(phase)
+        if book is None:
+            book = self.books[phase] = [0.0, 0]
+        book[0] += sent
+        book[1] += 1
+        if self.lanes is not None:
+            self.lanes["network"].append((phase, start, stop))
+
+    def wait(self, handle: Handle[Any]) -> Any:
+        """Wait for a started effect, and book it: only now, so that all ranks know of a stop at the same place."""
+        start = perf_counter()
+        job = handle.inner
+        if not isinstance(job, Job):
+            raise ProtocolError(f"worker {self.outcome.index} waits for {describe(handle.effect)}, which it did not start")
+        answer = self.background.wait(job)
+        effect = job.effect
+        if type(effect) in KINDS:
+            self.halt = self.halt or job.halt
+            self.collectives.told = self.collectives.told or job.told
+            self.count(effect.phase, job.sent, job.start, job.stop)
+            if effect.phase == "evaluate":
+                self.leave_out(perf_counter() - start)
+        elif type(effect) is Compute:
+            # As in the simulator, the host's started work is not counted: the device may idle meanwhile.
+            if effect.on == "device" and effect.work.phase != "evaluate":
+                self.outcome.computing += job.stop - job.start
+            self.span("compute" if effect.on == "device" else "host", effect.work, job.start, job.stop)
+        else:
+            self.span(f"to {effect.to}", "move", job.start, job.stop)
+        return answer
+
+    def checkpoint(self, effect: Checkpoint) -> bool:
+        """Write a checkpoint if it is due or the run ends here."""
+        start = perf_counter()
+        if not self.collectives.told and self.collectives.agree():
+            self.halt = True  # no reduction since the last checkpoint told whether a stop was asked for
+        self.collectives.told = False
+        if effect.due or self.halt:
+            self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
+        self.aside += perf_counter() - start
+        return self.halt
+
+    def span(self, lane: str, what: str | Work, start: float, stop: float) -> None:
+        """Keep a span, if traced."""
+        if self.lanes is not None:
+            self.lanes.setdefault(lane, []).append((what, start, stop))
+
+    def close(self) -> None:
+        """The program is at its end: so is all that it started."""
+        self.background.close()
+        self.collectives.end()
+        self.collectives.close()
+
+    def _from_origin(self, spans: list[_Timed]) -> list[Span]:
+        origin = self.origin
+        return [(_name(w), start - origin, stop - origin) for w, start, stop in sorted(spans, key=lambda span: span[1])]
+
+
+def _name(what: str | Work) -> str:
+    if isinstance(what, str):
+        return what
+    return what.phase if what.unit is None else f"{what.phase} {what.unit}"

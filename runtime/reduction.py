@@ -1,0 +1,203 @@
+"""Reductions in rank order over MPI: the bits of `algorithms.fold.fold` of whole vectors, at any number of ranks.
+
+Small ones gather everything and fold it everywhere; large ones exchange parts, fold the own part, and gather the
+parts. A `Reduction` is prepared once for a kind of call (size, type, op, group) and keeps its buffers, since fresh
+memory costs page faults that outweigh the fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..algorithms.effects import AllReduce, Array, Op, ReduceScatter
+from ..algorithms.errors import ProtocolError
+from ..algorithms.fold import coefficients, fold, parts
+from ..algorithms.traffic import gathers, traffic
+from .headers import TAG, Headers, Members, make_headers, misfit, mpi_error
+
+Kind = type[AllReduce] | type[ReduceScatter]
+
+
+class Pool:
+    """Receive buffers, shared by all reductions that need one of the same size: only one runs at a time."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[int, np.dtype[Any]], Array] = {}
+
+    def take(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """The buffer of `size` elements; its content is anybody's."""
+        key = (size, dtype)
+        if key not in self._buffers:
+            self._buffers[key] = np.empty(size, dtype)
+        return self._buffers[key]
+
+
+def wire(array: Array) -> Any:
+    """The MPI element type by which an array travels: bits of the right width, so that any dtype does."""
+    from mpi4py import MPI
+
+    types = {1: MPI.UINT8_T, 2: MPI.UINT16_T, 4: MPI.UINT32_T, 8: MPI.UINT64_T}
+    if array.dtype.itemsize not in types:
+        raise ProtocolError(f"values of type {array.dtype} cannot travel; convert them to one of 1, 2, 4 or 8 bytes")
+    return types[array.dtype.itemsize]
+
+
+class Reduction:
+    """AllReduce or ReduceScatter of one size, type and op among given members.
+
+    perform(value, weight, stop, out) -> the reduced value (its own part of it, for a ReduceScatter): in `out` if given,
+    else fresh. `out` may be `value`. sent: payload bytes that a member sends each time. headers.stop: whether any
+    member was asked to stop. Errors: ProtocolError where members or weights do not fit.
+    """
+
+    def __init__(
+        self, members: Members, kind: Kind, size: int, dtype: np.dtype[Any], op: Op, what: str, pool: Pool, fast: bool
+    ) -> None:
+        self.members, self.size, self.dtype, self.op, self.what = members, size, dtype, op, what
+        self.scatter = kind is ReduceScatter
+        self.result_size = size
+        nbytes, count = size * dtype.itemsize, members.count
+        self.sent = traffic(kind, nbytes, count).sent
+        self._parts = parts(size, count)
+        self._ratios: list[float] | None = None
+        self._factors: list[Array] | None = None
+        self._scale: Array | None = None
+        self.perform: Callable[[Array, float, bool, Array | None], Array]
+        if fast and not self.scatter and dtype.char in "fd":
+            self.headers: Headers = make_headers(members, 0, what)
+            self.perform = self._native
+        elif not self.scatter and gathers(nbytes, count):
+            self.headers = make_headers(members, nbytes, what)
+            self.perform = self._gathering()
+        else:
+            self.headers = make_headers(members, 0, what)
+            self._prepare_exchange(pool)
+            self.perform = self._exchanged
+
+    def _gathering(self) -> Callable[[Array, float, bool, Array | None], Array]:
+        """The gathered reduction, as a closure: attribute look-ups would be a tenth of its time."""
+        headers, size, dtype = self.headers, self.size, self.dtype
+        terms = [value.view(dtype) for value in headers.values]
+        own, first, later = terms[self.members.rank], terms[0], terms[1:]
+        exchange, add, multiply, empty = headers.exchange, np.add, np.multiply, np.empty
+        # Each member scales its own value before it is sent, by the factors of the last exchange. Should the weights
+        # have changed, all see it in the headers, and exchange once more.
+        factor = scale = None
+
+        def perform(value: Array, weight: float, stop: bool, out: Array | None) -> Array:
+            nonlocal factor, scale
+            if factor is None:
+                own[...] = value
+            else:
+                multiply(value, factor, own)
+            if exchange(weight, stop):
+                before = self._ratios
+                self._weigh()
+                factor = None if self._factors is None else self._factors[self.members.rank]
+                scale = self._scale
+                if self._ratios != before:
+                    own[...] = value if factor is None else multiply(value, factor)
+                    exchange(weight, stop)
+            result = empty(size, dtype) if out is None else out
+            if later:
+                add(first, later[0], result)
+                for term in later[1:]:
+                    add(result, term, result)
+            else:
+                result[...] = first
+            if scale is not None:
+                multiply(result, scale, result)
+            return result
+
+        return perform
+
+    def _exchanged(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
+        headers, rank = self.headers, self.members.rank
+        start, end = self._parts[rank]
+        result = np.empty(self.result_size, self.dtype) if out is None else out
+        headers.begin(weight, stop)  # travels beside the parts: no latency of its own
+        try:
+            self._send_parts(value)
+        except mpi_error() as error:
+            raise misfit(self.what, error) from error
+        if headers.finish():
+            self._weigh()
+        self._incoming[rank] = value[start:end]
+        own = result if self.scatter else result[start:end]
+        fold(self._incoming, headers.weights, self.op, own)
+        if not self.scatter:
+            self._gather_parts(result)
+        return result
+
+    def _native(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
+        """MPI's own all-reduce: its order of adding, hence not the bits of the fold."""
+        from mpi4py import MPI
+
+        if self.headers.exchange(weight, stop):
+            self._weigh()
+        result = np.empty(self.size, self.dtype) if out is None else out
+        if self._factors is not None:
+            np.multiply(value, self._factors[self.members.rank], result)
+        source: Any = MPI.IN_PLACE if result is value or self._factors is not None else value
+        self.members.comm.Allreduce(source, result)
+        if self._scale is not None:
+            np.multiply(result, self._scale, result)
+        return result
+
+    def _weigh(self) -> None:
+        """The fold's factors for the weights at hand, as arrays without dimension, which numpy multiplies fastest."""
+        try:
+            self._ratios, last = coefficients(self.headers.weights, self.op)
+        except ValueError as error:
+            raise ProtocolError(f"{self.what}: {error}") from None
+        self._factors = None if self._ratios is None else [np.asarray(f, self.dtype) for f in self._ratios]
+        self._scale = None if last == 1.0 else np.asarray(last, self.dtype)
+
+    def _prepare_exchange(self, pool: Pool) -> None:
+        """Where the others' pieces of the own part arrive: one behind the other, the own one left out."""
+        members, (start, end) = self.members, self._parts[self.members.rank]
+        length, rank = end - start, members.rank
+        buffer = pool.take((members.count - 1) * length, self.dtype)
+        places = [r - (r > rank) for r in range(members.count)]
+        self._incoming = [buffer[p * length : (p + 1) * length] for p in places]
+        counts = [stop - begin for begin, stop in self._parts]
+        offsets = [begin for begin, _ in self._parts]
+        self._element = wire(buffer)
+        self._outgoing = [0 if r == rank else c for r, c in enumerate(counts)], offsets
+        self._arriving: Any = [
+            buffer,
+            ([0 if r == rank else length for r in range(members.count)], [p * length for p in places]),
+            self._element,
+        ]
+        self._whole = counts, offsets
+        if self.scatter:
+            self.result_size = length
+
+    def _send_parts(self, value: Array) -> None:
+        comm, rank = self.members.comm, self.members.rank
+        if self.members.count == 2:
+            other = 1 - rank
+            start, end = self._parts[other]
+            into = self._arriving[0]
+            comm.Sendrecv(
+                [value[start:end], end - start, self._element], other, TAG + 1,
+                [into, into.size, self._element], other, TAG + 1,
+            )  # fmt: skip
+        elif self.members.count > 2:
+            comm.Alltoallv([value, self._outgoing, self._element], self._arriving)
+
+    def _gather_parts(self, result: Array) -> None:
+        from mpi4py import MPI
+
+        comm, rank = self.members.comm, self.members.rank
+        if self.members.count == 2:
+            (start, end), (first, stop) = self._parts[rank], self._parts[1 - rank]
+            comm.Sendrecv(
+                [result[start:end], end - start, self._element], 1 - rank, TAG + 1,
+                [result[first:stop], stop - first, self._element], 1 - rank, TAG + 1,
+            )  # fmt: skip
+        elif self.members.count > 2:
+            comm.Allgatherv(MPI.IN_PLACE, [result, self._whole, self._element])
