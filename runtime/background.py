@@ -24,7 +24,7 @@ Lane = tuple[int, ...] | None  # a group's workers; None for computations and mo
 
 
 class Job:
-    """One started effect. start, stop: when it ran. error: what it raised, for Wait to raise. halt, told: see Collectives."""
+    """One started effect. start, stop: when it ran. error: what Wait is to raise. sent, halt, told: see Collectives."""
 
     __slots__ = ("answer", "effect", "error", "halt", "loan", "ready", "sent", "start", "stop", "taken", "told")
 

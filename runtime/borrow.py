@@ -22,7 +22,8 @@ class Loan:
 
     def __init__(self, worker: int, effect: Any) -> None:
         self._worker, self._original = worker, effect
-        self._lent = [a for a in (getattr(effect, "value", None), getattr(effect, "out", None)) if _is_array(a)]
+        named: list[Any] = [getattr(effect, name, None) for name in ("value", "out")]
+        self._lent: list[Array] = [array for array in named if _is_array(array)]
         self._digests = [_digest(a) for a in self._lent]
         self.effect = replace(effect, out=None) if getattr(effect, "out", None) is not None else effect
 
@@ -46,4 +47,4 @@ def _is_array(value: Any) -> bool:
 
 
 def _digest(array: Array) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8), digest_size=16).digest()
+    return hashlib.blake2b(array.tobytes(), digest_size=16).digest()

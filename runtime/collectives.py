@@ -65,7 +65,7 @@ class Collectives:
         value, kind = effect.value, type(effect)
         # A training's reductions are mostly of the same array, time and again: no key to build for them.
         last = self._last
-        if value is last[0] and kind is last[1] and effect.op == last[2] and effect.group is last[3] and not self._debug:
+        if value is last[0] and kind is last[1] and effect.op == last[2] and effect.group is last[3]:
             reduction = last[4]
         else:
             if self._debug:
@@ -129,7 +129,8 @@ class Collectives:
             reduction = self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group]
         except (KeyError, AttributeError):
             reduction = self._prepare(effect)
-        self._last = value, kind, effect.op, effect.group, reduction
+        if not self._debug:  # which compares each time
+            self._last = value, kind, effect.op, effect.group, reduction
         return reduction
 
     def _prepare(self, effect: Any) -> Reduction:
@@ -154,7 +155,7 @@ class Collectives:
                 f"{sizes[members.rank] if len(sizes) == members.count else sizes}"
             )
         out = checked_out(effect, sum(sizes))
-        result = np.empty(sum(sizes), value.dtype) if out is None else out
+        result: Array = np.empty(sum(sizes), value.dtype) if out is None else out
         self.sent = traffic(AllGather, result.nbytes, members.count).sent
         offsets = [sum(sizes[:r]) for r in range(members.count)]
         element = wire(value)
@@ -171,7 +172,7 @@ class Collectives:
         if effect.root not in members.workers:
             raise ProtocolError(f"worker {self.rank}: {describe(effect)}, but its members are {members.workers}")
         out = checked_out(effect, value.size)
-        result = np.empty_like(value) if out is None else out
+        result: Array = np.empty_like(value) if out is None else out
         if effect.root == self.rank and result is not value:
             result[...] = value
         self.sent = traffic(Broadcast, value.nbytes, members.count).sent
@@ -241,7 +242,7 @@ def group_of(group: Group, rank: int, size: int, effect: Any) -> tuple[int, ...]
     workers = tuple(range(size)) if group is None else tuple(sorted(set(group)))
     strangers = [w for w in workers if not 0 <= w < size]
     if strangers:
-        raise ProtocolError(f"worker {rank}: {describe(effect)} in group {group}, but there is no worker {strangers[0]}")
+        raise ProtocolError(f"worker {rank}: {describe(effect)} in group {group}: there is no worker {strangers[0]}")
     if rank not in workers:
         raise ProtocolError(f"worker {rank} yielded {describe(effect)} in group {group}, to which it does not belong")
     return workers

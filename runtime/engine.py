@@ -78,7 +78,13 @@ class _Rank:
     """One rank's run: what `drive` needs beside the effect at hand."""
 
     def __init__(
-        self, hooks: Hooks, collectives: Collectives, background: Background, pace: Pace | None, trace: bool, debug: bool
+        self,
+        hooks: Hooks,
+        collectives: Collectives,
+        background: Background,
+        pace: Pace | None,
+        trace: bool,
+        debug: bool,
     ) -> None:
         self.hooks, self.collectives, self.background, self.pace = hooks, collectives, background, pace
         self.debug, self.halt = debug, False
@@ -191,7 +197,9 @@ class _Rank:
         start = perf_counter()
         job = handle.inner
         if not isinstance(job, Job):
-            raise ProtocolError(f"worker {self.outcome.index} waits for {describe(handle.effect)}, which it did not start")
+            raise ProtocolError(
+                f"worker {self.outcome.index} waits for a {describe(handle.effect)} that it did not start"
+            )
         answer = self.background.wait(job)
         effect = job.effect
         if type(effect) in KINDS:

