@@ -45,31 +45,28 @@ def fold(values: Sequence[Array], weights: Sequence[float], op: Op = "mean", out
     result = np.empty_like(values[0]) if out is None else out
     if size == 0:
         return result
-    dtype = values[0].dtype.type
-    scale = None if last == 1.0 else dtype(last)
-    cast = None if factors is None else [dtype(f) for f in factors]
+    dtype, last_value = values[0].dtype, len(values) - 1
+    # Arrays without dimension: numpy multiplies by them faster than by its own scalars.
+    scale = None if last == 1.0 else np.asarray(last, dtype)
+    cast = None if factors is None else [np.asarray(f, dtype) for f in factors]
     width = min(PIECE, size)
-    total = np.empty(width, dtype)
-    scaled = np.empty(width if cast is not None else 0, dtype)
+    total, scaled = np.empty(width, dtype), np.empty(width if cast is not None else 0, dtype)
     for start in range(0, size, PIECE):
         stop = min(start + PIECE, size)
-        acc = total[: stop - start]
-        if cast is None:
-            if len(values) == 1:
-                np.copyto(acc, values[0][start:stop])
-            else:
-                np.add(values[0][start:stop], values[1][start:stop], out=acc)
-                for value in values[2:]:
-                    acc += value[start:stop]
-        else:
-            np.multiply(values[0][start:stop], cast[0], out=acc)
-            term = scaled[: stop - start]
-            for value, factor in zip(values[1:], cast[1:], strict=True):
-                acc += np.multiply(value[start:stop], factor, out=term)
-        if scale is None:
-            result[start:stop] = acc
-        else:
-            np.multiply(acc, scale, out=result[start:stop])
+        acc, term, target = total[: stop - start], scaled[: stop - start], result[start:stop]
+        running = values[0][start:stop]
+        if cast is not None:
+            running = np.multiply(running, cast[0], out=acc)
+        for i, value in enumerate(values[1:], 1):
+            piece = value[start:stop]
+            if cast is not None:
+                piece = np.multiply(piece, cast[i], out=term)
+            # `out` may be one of the values: it is written to once every value's piece has been read.
+            running = np.add(running, piece, out=target if i == last_value else acc)
+        if scale is not None:
+            np.multiply(running, scale, out=target)
+        elif last_value == 0:
+            np.copyto(target, running)
     return result
 
 
