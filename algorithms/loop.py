@@ -15,25 +15,20 @@ def train(w: Worker, plan: Plan, state: State) -> Program[State]:
     strategy = plan.strategy
     yield from strategy.placement.begin(w)
     while not plan.finished(state):
-        reports, checkpoints = _passed(plan, state)
+        reports, checkpoints = plan.passed(plan.report, state), plan.passed(plan.checkpoint, state)
         round = plan.next_round(state)
         loss = yield from strategy.aggregation.round(w, strategy.placement, round)
         state.after(round, loss)
         finished = plan.finished(state)
-        now = _passed(plan, state)
-        scheduled = now[0] > reports
+        scheduled = plan.passed(plan.report, state) > reports
         if finished or scheduled:
             yield from report(w, plan, state)
         if scheduled:  # a last report between two scheduled ones leaves no trace, should the run be resumed
             state.loss, state.weight = 0.0, 0
-        if (yield from Checkpoint(state, w.snapshot, due=finished or now[1] > checkpoints)):
+        due = finished or plan.passed(plan.checkpoint, state) > checkpoints
+        if (yield from Checkpoint(state, w.snapshot, due)):
             break
     return state
-
-
-def _passed(plan: Plan, state: State) -> tuple[int, int]:
-    """Report and checkpoint intervals that lie behind `state`."""
-    return tuple(every.count(plan, state) if every else 0 for every in (plan.report, plan.checkpoint))  # type: ignore[return-value]
 
 
 def report(w: Worker, plan: Plan, state: State) -> Program[None]:

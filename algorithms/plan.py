@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
 
+from .progress import Interval, Moment, Unit
 from .rates import Rate
 from .splits import Shares
 from .strategy import Strategy
-
-Unit = Literal["epochs", "steps", "rounds"]
 
 
 @dataclass(slots=True)
@@ -50,6 +48,7 @@ class Round:
     progress, slope: the budget's progress at the first nominal step, and per nominal step.
     """
 
+    start: Moment
     H: int
     steps: tuple[int, ...]
     batches: tuple[int, ...]
@@ -70,19 +69,6 @@ class Round:
         return self.rate(self.progress + self.slope * (i * self.H // self.steps[worker]))
 
 
-@dataclass(frozen=True)
-class Every:
-    """An interval in the budget's kind of units: `amount` epochs, steps or rounds."""
-
-    amount: float
-    unit: Unit
-
-    def count(self, plan: Plan, state: State) -> int:
-        """How many whole intervals lie behind `state`."""
-        # A relative 1e-9: 3 * 0.1 epochs must count as 0.3.
-        return math.floor(plan.progress(state, self.unit) / self.amount * (1 + 1e-9))
-
-
 @dataclass(eq=False)
 class Plan:
     """A strategy on given workers, data and budget. ValueError where these do not fit together.
@@ -94,9 +80,9 @@ class Plan:
     shares: Shares
     rate: Rate
     examples: int
-    budget: Every
-    report: Every | None = None
-    checkpoint: Every | None = None
+    budget: Interval
+    report: Interval | None = None
+    checkpoint: Interval | None = None
     workers: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -119,6 +105,11 @@ class Plan:
             return state.samples / self.examples
         return float(state.step if unit == "steps" else state.round)
 
+    def passed(self, every: Interval | None, state: State) -> int:
+        """How many whole intervals lie behind `state`."""
+        # A relative 1e-9: 3 * 0.1 epochs must count as 0.3.
+        return math.floor(self.progress(state, every.unit) / every.amount * (1 + 1e-9)) if every else 0
+
     def finished(self, state: State) -> bool:
         """Whether the budget is used up."""
         if self.budget.unit == "epochs":
@@ -135,10 +126,11 @@ class Plan:
     def _make_round(self, number: int, step: int, samples: int) -> Round:
         state = State(number, step, samples)
         progress = self.progress(state)
-        H = self._cap(self.strategy.schedule.steps(step, self.rate(progress)), state)
+        now = Moment(number, step, self.progress(state, "epochs"), self.rate(progress))
+        H = self._cap(self.strategy.schedule.steps(now), state)
         steps, offsets, total = self._division(H)
         slope = {"epochs": total / H / self.examples, "steps": 1.0, "rounds": 1.0 / H}[self.budget.unit]
-        return Round(H, steps, self.shares.batches, offsets, total, samples, progress, slope, self.rate)
+        return Round(now, H, steps, self.shares.batches, offsets, total, samples, progress, slope, self.rate)
 
     def _cap(self, H: int, state: State) -> int:
         """H, or what is left of the budget if that is less: the last sync falls on the last step."""

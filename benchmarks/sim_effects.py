@@ -25,7 +25,8 @@ from paceline.algorithms.aggregations import Parameters
 from paceline.algorithms.effects import Compute, Program, Work, nothing
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.plan import Every, Plan, State
+from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.progress import Interval
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
@@ -110,7 +111,7 @@ def training(count: int, sigma: float, trace: bool) -> float:
     """Seconds for local SGD of 64 phantoms through the real loop: four rounds of count / 4 steps each."""
     strategy = Strategy(schedule=Fixed(count // 4), aggregation=Parameters())
     shares = Shares((8,) * WORKERS, (1.0,) * WORKERS)
-    plan = Plan(strategy, shares, lambda progress: 0.1, 10**9, Every(4, "rounds"))
+    plan = Plan(strategy, shares, lambda progress: 0.1, 10**9, Interval(4, "rounds"))
     works = [Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1) for _ in range(WORKERS)]
     workers = [CountingWorker(i, works[i], 1000, 0) for i in range(WORKERS)]
     programs = [train(worker, plan, State()) for worker in workers]

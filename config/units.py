@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
-from ..algorithms.plan import Every
+from ..algorithms import progress
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -54,8 +54,8 @@ Bandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
 
 
-def _read_interval(value: Any) -> Every:
-    if isinstance(value, Every):
+def _read_interval(value: Any) -> progress.Interval:
+    if isinstance(value, progress.Interval):
         return value
     match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]+?)s?\s*", value) if isinstance(value, str) else None
     if match is None or match[2] not in _INTERVAL:
@@ -63,9 +63,9 @@ def _read_interval(value: Any) -> Every:
     amount, unit = float(match[1]), _INTERVAL[match[2]]
     if amount <= 0 or (unit != "epochs" and amount != int(amount)):
         raise ValueError(f"{value!r}: a whole number of {unit} above 0, or a part of an epoch like '0.5 epochs'")
-    return Every(amount, unit)  # type: ignore[arg-type]
+    return progress.Interval(amount, unit)  # type: ignore[arg-type]
 
 
 Interval = Annotated[
-    Every, BeforeValidator(_read_interval), PlainSerializer(lambda every: f"{every.amount:g} {every.unit}")
+    progress.Interval, BeforeValidator(_read_interval), PlainSerializer(lambda every: f"{every.amount:g} {every.unit}")
 ]

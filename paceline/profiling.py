@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
+from .algorithms.effects import Compute
 from .algorithms.plan import Round
+from .algorithms.progress import Moment
 from .algorithms.rates import Constant
 from .algorithms.worker import Worker
 from .config.profile import Profile, load_profile, merge_profiles, save_profile
@@ -96,6 +99,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, device: str) -> None:
 def _phases(worker: Worker, batch: int, rank: int, workers: int) -> Sequence[tuple[str, int, float]]:
     """(phase, samples, seconds) of each kind of work that the worker knows."""
     round = Round(
+        start=Moment(0, 0, 0.0, 1e-6),
         H=1 << 20,
         steps=(1 << 20,) * workers,
         batches=(batch,) * workers,
@@ -110,11 +114,15 @@ def _phases(worker: Worker, batch: int, rank: int, workers: int) -> Sequence[tup
     for name in ("step", "gradient", "update"):
         make = getattr(worker, name)
         effect = make(round, 0)
-        seconds = typical_seconds(lambda i, make=make: make(round, i).run())
+        seconds = typical_seconds(partial(_run_step, make, round))
         found.append((name, effect.work.samples, seconds))
     effect = worker.evaluate(worker.buffers)
     found.append(("evaluate", effect.work.samples, typical_seconds(lambda i: effect.run())))
     return found
+
+
+def _run_step(make: Callable[[Round, int], Compute[None]], round: Round, i: int) -> None:
+    make(round, i).run()
 
 
 def typical_seconds(action: Callable[[int], object], least: float = 0.5) -> float:

@@ -16,7 +16,8 @@ from typing import Any
 from .algorithms.effects import Program
 from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
-from .algorithms.plan import Every, Plan, State
+from .algorithms.plan import Plan, State
+from .algorithms.progress import Interval
 from .algorithms.rates import Constant, Multistep, Rate
 from .algorithms.worker import Worker
 from .config.cluster import build_timing
@@ -126,10 +127,10 @@ def _rate(workload: Workload) -> Rate:
         raise ScenarioError(f"workload.lr_schedule: {error}") from None
 
 
-def _budget(budget: Budget) -> Every:
+def _budget(budget: Budget) -> Interval:
     if budget.epochs is not None:
-        return Every(budget.epochs, "epochs")
-    return Every(budget.steps, "steps") if budget.steps is not None else Every(budget.rounds or 0, "rounds")
+        return Interval(budget.epochs, "epochs")
+    return Interval(budget.steps, "steps") if budget.steps is not None else Interval(budget.rounds or 0, "rounds")
 
 
 def rehearse(job: Job, seconds: float = 2.0) -> None:

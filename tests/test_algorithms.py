@@ -16,8 +16,9 @@ from paceline.algorithms.effects import AllReduce, Broadcast, Checkpoint, Comput
 from paceline.algorithms.fold import fold, parts
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.plan import Every, Plan, State
+from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.presets import PRESETS, local_sgd, sync_sgd
+from paceline.algorithms.progress import Interval
 from paceline.algorithms.rates import Constant, Multistep
 from paceline.algorithms.sampling import Shuffled, Uniform
 from paceline.algorithms.schedules import Fixed
@@ -30,7 +31,7 @@ from paceline.records.outcome import Hooks
 
 def plan(strategy: Strategy, n: int = 2, **given: object) -> Plan:
     shares = given.pop("shares", Shares((4,) * n, (1.0,) * n))
-    defaults = {"rate": Constant(0.05), "examples": 40, "budget": Every(20, "steps")}
+    defaults = {"rate": Constant(0.05), "examples": 40, "budget": Interval(20, "steps")}
     return Plan(strategy, shares, **(defaults | given))  # type: ignore[arg-type]
 
 
@@ -48,7 +49,7 @@ def run(p: Plan, momentum: float = 0.0, state: State | None = None, workers: lis
 
 def test_the_loop_by_hand():
     """One round of local SGD at H = 2, effect by effect."""
-    p = plan(Strategy(schedule=Fixed(2), aggregation=Parameters()), n=1, budget=Every(1, "rounds"))
+    p = plan(Strategy(schedule=Fixed(2), aggregation=Parameters()), n=1, budget=Interval(1, "rounds"))
     w = PhantomWorker(0, Works(ModelCost(3, 0, 6, 8), 4, 10), 3, 0)
     program = train(w, p, State())
     kinds, effect = [], next(program)
@@ -122,7 +123,7 @@ def test_auto_h_is_the_ratio_of_speeds():
 def test_the_last_round_is_cut_to_the_budget(amount, H, others, unit):
     shares = Shares((4, *(b for b, _ in others)), (1.0, *(p for _, p in others)))
     strategy = Strategy(schedule=Fixed(H), aggregation=Parameters())
-    p = Plan(strategy, shares, Constant(0.1), 50, Every(amount / 10 if unit == "epochs" else amount, unit))
+    p = Plan(strategy, shares, Constant(0.1), 50, Interval(amount / 10 if unit == "epochs" else amount, unit))
     state = State()
     while not p.finished(state):
         round = p.next_round(state)
@@ -142,7 +143,7 @@ def test_the_last_round_is_cut_to_the_budget(amount, H, others, unit):
 
 def test_learning_rate_follows_the_budgets_unit():
     rate = Multistep(1.0, (1.0, 2.0), 0.1)
-    p = plan(Strategy(schedule=Fixed(10), aggregation=Parameters()), rate=rate, budget=Every(3, "epochs"))
+    p = plan(Strategy(schedule=Fixed(10), aggregation=Parameters()), rate=rate, budget=Interval(3, "epochs"))
     round = p.next_round(State())
     assert (round.slope, round.progress) == (80 / 10 / 40, 0.0)
     assert [round.lr(0, i) for i in (0, 4, 5, 9)] == pytest.approx([1, 1, 0.1, 0.1])
@@ -173,7 +174,7 @@ def test_every_example_exactly_once_per_epoch(paces):
     p = plan(
         Strategy(schedule=Fixed(3), aggregation=Parameters()),
         shares=Shares((3, 5, 2), paces),
-        budget=Every(6, "epochs"),
+        budget=Interval(6, "epochs"),
         examples=41,
     )
     workers, states, _ = run(p)
@@ -198,8 +199,8 @@ def test_samplers_are_functions_of_the_position():
 def test_train_2k_is_train_k_and_resume_k():
     strategy = Strategy(schedule=Fixed(3), aggregation=Parameters())
     shares = Shares((4, 4), (1.0, 0.5))
-    whole = plan(strategy, shares=shares, budget=Every(10, "rounds"), report=Every(1, "rounds"))
-    half = plan(strategy, shares=shares, budget=Every(5, "rounds"), report=Every(1, "rounds"))
+    whole = plan(strategy, shares=shares, budget=Interval(10, "rounds"), report=Interval(1, "rounds"))
+    half = plan(strategy, shares=shares, budget=Interval(5, "rounds"), report=Interval(1, "rounds"))
     straight, _, lines = run(whole, momentum=0.9)
     first, states, begun = run(half, momentum=0.9)
     again = [ToyWorker(w, whole, 0.9) for w in range(2)]

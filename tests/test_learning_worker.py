@@ -12,8 +12,9 @@ from torch import nn
 
 from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.loop import train
-from paceline.algorithms.plan import Every, Plan, State
+from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.presets import sync_sgd
+from paceline.algorithms.progress import Interval
 from paceline.algorithms.rates import Constant
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Given
@@ -41,7 +42,7 @@ def _torch_as_it_was():
 def make_plan(batches=(16, 16), H=1, aggregation=None, budget=None, lr=0.05, **options) -> Plan:
     strategy = replace(sync_sgd(), schedule=Fixed(H), aggregation=aggregation or Parameters())
     shares = Given(batches=tuple(batches)).shares(16, [1.0] * len(batches))
-    return Plan(strategy, shares, Constant(lr), 1437, budget or Every(1, "epochs"), **options)
+    return Plan(strategy, shares, Constant(lr), 1437, budget or Interval(1, "epochs"), **options)
 
 
 def make(plan: Plan, model="mlp", args=None, shared=True, optimizer=SGD, **more) -> list[TorchWorker]:
@@ -149,7 +150,7 @@ def test_sgd_agrees_with_torchs_plain_loops(options):
 @pytest.mark.parametrize("optimizer", [SGD, SGD | {"nesterov": True}])
 @pytest.mark.parametrize("batches", [(16, 16, 16), (24, 8, 16)])
 def test_parameter_averaging_in_every_step_is_gradient_averaging(optimizer, batches):
-    budget = Every(20, "steps")
+    budget = Interval(20, "steps")
     plans = [make_plan(batches, 1, kind("samples"), budget) for kind in (Parameters, Gradients)]
     # Of seeds 1 to 8 one (7) parts by 2e-4 in step 17: rounding moves a ReLU's input across 0, and a gradient with it.
     workers = [make(plan, optimizer=optimizer, seed=1) for plan in plans]
@@ -186,7 +187,7 @@ def test_workers_in_one_process_compute_as_workers_alone(model, args):
 @pytest.mark.parametrize(("model", "args"), [("mlp", {"dropout": 0.2}), ("resnet20", {"width": 0.25})])
 def test_going_on_from_a_snapshot_gives_the_same_bits(model, args):
     # Reports at the same rounds: an evaluation averages BatchNorm's statistics.
-    full, half = (make_plan([16, 16], 3, budget=Every(n, "rounds"), report=Every(3, "rounds")) for n in (6, 3))
+    full, half = (make_plan([16, 16], 3, budget=Interval(n, "rounds"), report=Interval(3, "rounds")) for n in (6, 3))
     whole = make(full, model, args)
     _, lines = run(full, whole)
     saved: dict[int, dict[str, np.ndarray]] = {}
@@ -249,7 +250,7 @@ def test_phantoms_do_the_same_work():
 
 
 def test_it_learns_the_digits():
-    plan = make_plan([32], 8, budget=Every(6, "epochs"))
+    plan = make_plan([32], 8, budget=Interval(6, "epochs"))
     _, lines = run(plan, make(plan, args={"dropout": 0.1}))
     assert lines[-1]["accuracy"] > 0.95
     assert lines[-1]["train_loss"] < 0.3

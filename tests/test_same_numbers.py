@@ -1,4 +1,4 @@
-"""The promise: `simulate` and `train` give the same losses and parameters to the last bit, through the real command line.
+"""The promise: `simulate` and `train` give the same losses and parameters to the last bit, through the real CLI.
 
 One mpirun per rank count trains all of its scenarios (a start costs 4 to 6 s).
 """

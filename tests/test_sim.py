@@ -29,7 +29,8 @@ from paceline.algorithms.effects import (
 )
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.plan import Every, Plan, State
+from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.progress import Interval
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
@@ -77,7 +78,7 @@ def ring(nbytes: float, members: int) -> float:
 PARAMETERS = 10_000
 
 
-def trained(strategy: Strategy, paces: tuple[float, ...], steps: tuple[float, ...], budget: Every) -> list[Outcome]:
+def trained(strategy: Strategy, paces: tuple[float, ...], steps: tuple[float, ...], budget: Interval) -> list[Outcome]:
     """Phantoms through the real loop on devices of the given seconds per step; an evaluation takes 0.5 s."""
     n = len(steps)
     devices = []
@@ -100,7 +101,7 @@ def begin(members: int) -> float:
 
 def test_synchronous_sgd_takes_the_slowest_step_and_the_exchange() -> None:
     steps = (0.1, 0.025, 0.07)
-    outcomes = trained(Strategy(aggregation=Gradients()), (1.0,) * 3, steps, Every(50, "steps"))
+    outcomes = trained(Strategy(aggregation=Gradients()), (1.0,) * 3, steps, Interval(50, "steps"))
     for outcome, step in zip(outcomes, steps, strict=True):
         assert outcome.seconds == near(begin(3) + 50 * (max(steps) + ring(BYTES, 3)))
         assert outcome.computing == near(50 * step)
@@ -113,7 +114,7 @@ def test_synchronous_sgd_takes_the_slowest_step_and_the_exchange() -> None:
 def test_local_sgd_takes_the_slowest_round_of_each_workers_own_steps() -> None:
     steps, paces = (0.01, 0.03, 0.1), (1.0, 0.4, 0.1)
     strategy = Strategy(schedule=Fixed(16), aggregation=Parameters())
-    outcomes = trained(strategy, paces, steps, Every(5, "rounds"))
+    outcomes = trained(strategy, paces, steps, Interval(5, "rounds"))
     taken = [max(1, int(16 * pace + 0.5)) for pace in paces]
     assert taken == [16, 6, 2]
     round_seconds = max(H * step for H, step in zip(taken, steps, strict=True)) + ring(BYTES, 3)
