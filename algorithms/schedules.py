@@ -81,7 +81,8 @@ class Qsr:
             return self.h_base
         if now.lr <= 0 or math.log(self.alpha / now.lr) * self.power > math.log(UNLIMITED):
             return UNLIMITED
-        return max(self.h_base, math.floor((self.alpha / now.lr) ** self.power * (1 + 1e-9)))
+        ratio = float((self.alpha / now.lr) ** self.power)
+        return max(self.h_base, math.floor(ratio * (1 + 1e-9)))
 
     def resolve(self, speeds: Sequence[float]) -> Schedule:
         return self

@@ -49,8 +49,8 @@ def read_trace(path: Path) -> list[dict[str, list[Span]]]:
 def split_waits(workers: Sequence[Lanes]) -> list[dict[str, list[Span]]]:
     """Cut each collective's span, which a rank sees as one, into the wait for the last worker and the exchange.
 
-    The k-th spans of a phase belong together; a phase of which workers have unequal numbers (groups) stays whole. Clocks
-    are compared across workers: they start behind a barrier, so they are apart by about a latency.
+    The k-th spans of a phase belong together; a phase of which workers have unequal numbers (groups) stays whole.
+    Clocks are compared across workers: they start behind a barrier, so they are apart by about a latency.
     """
     latest: dict[tuple[str, int], float] = {}
     counts: list[Counter[str]] = [Counter(name for name, _, _ in lanes.get("network", ())) for lanes in workers]
