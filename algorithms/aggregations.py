@@ -1,12 +1,18 @@
-"""The aggregation axis: when is what exchanged, and with which weight?"""
+"""The aggregation axis: when is what exchanged, and with which weight?
+
+Outer optimizers and FedNova are in outer.py; they wrap a round of Parameters.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .effects import Program
+from .effects import AllReduce, Program
 from .placements import Placement
+from .progress import NEVER, Interval
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -18,10 +24,15 @@ Weights = Literal["equal", "samples", "steps"] | tuple[float, ...]
 class Aggregation(Protocol):
     """One round of training, up to and including its exchange."""
 
-    synchronous: bool  # exchanges in every step, so all workers must take equally many
+    @property
+    def synchronous(self) -> bool:
+        """Whether it exchanges in every step (at times), so that all workers must take equally many."""
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
         """Worker w's part of round r; returns the round's mean training loss."""
+
+    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
+        """The aggregation with what depends on the inner optimizer filled in; ValueError where they do not fit."""
 
 
 def check_weights(weights: Weights) -> None:
@@ -33,15 +44,15 @@ def check_weights(weights: Weights) -> None:
         raise ValueError(f"weights {list(weights)} must be 0 or more and sum to more than 0")
 
 
-def weight_of(weights: Weights, w: Worker, r: Round) -> float:
+def weight_of(weights: Weights, worker: int, r: Round) -> float:
     """A worker's weight in the exchange that ends a round."""
     if weights == "equal":
         return 1.0
     if weights == "steps":
-        return float(r.steps[w.index])
+        return float(r.steps[worker])
     if weights == "samples":
-        return float(r.steps[w.index] * r.batches[w.index])
-    return float(weights[w.index])
+        return float(r.steps[worker] * r.batches[worker])
+    return float(weights[worker])
 
 
 @dataclass(frozen=True)
@@ -55,24 +66,63 @@ class Gradients:
         check_weights(self.weights)
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        weight = weight_of(self.weights, w, r)
+        weight = weight_of(self.weights, w.index, r)
         total = 0.0
         for i in range(r.H):
             total += yield from place.synchronous_step(w, r, i, weight)
         return total / r.H
 
+    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
+        return self
+
 
 @dataclass(frozen=True)
 class Parameters:
-    """Local steps, then the mean of the parameters (local SGD). The optimizer's state stays local."""
+    """Local steps, then the mean of the parameters (local SGD).
+
+    optimizer_state: what becomes of momentum and Adam's moments at a sync: it stays local, is averaged with the same
+    weights, or is reset to zero.
+    """
 
     weights: Weights = "equal"
+    optimizer_state: Literal["local", "averaged", "reset"] = "local"
     synchronous = False
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
+        if self.optimizer_state not in ("local", "averaged", "reset"):
+            raise ValueError(f"optimizer_state is {self.optimizer_state!r}; write local, averaged or reset")
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
         for i in range(r.steps[w.index]):
             yield from w.step(r, i)
-        return (yield from place.average(w, weight_of(self.weights, w, r)))
+        weight = weight_of(self.weights, w.index, r)
+        loss = yield from place.average(w, weight)
+        if self.optimizer_state == "averaged":
+            for moment in w.moments:
+                yield from AllReduce(moment, weight, out=moment, phase="moments")
+        elif self.optimizer_state == "reset":
+            yield from w.reset()
+        return loss
+
+    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
+        return self
+
+
+@dataclass(frozen=True)
+class Until:
+    """Aggregation `a` until t, then `b`: post-local SGD exchanges gradients first, parameters later."""
+
+    t: Interval = NEVER
+    a: Aggregation = Gradients()
+    b: Aggregation = Parameters()
+
+    @property
+    def synchronous(self) -> bool:
+        return self.a.synchronous or self.b.synchronous
+
+    def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
+        return (yield from (self.b if self.t.reached(r.start) else self.a).round(w, place, r))
+
+    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
+        return dataclasses.replace(self, a=self.a.resolve(optimizer), b=self.b.resolve(optimizer))

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from .progress import Interval, Moment, Unit
 from .rates import Rate
+from .schedules import Qsr
 from .splits import Shares
 from .strategy import Strategy
 
@@ -92,6 +93,8 @@ class Plan:
                 "aggregation gradients exchanges in every step, so all paces must be 1; "
                 "write aggregation: parameters for unequal paces"
             )
+        if self.budget.unit == "rounds" and self._grows(self.strategy.schedule):
+            raise ValueError("qsr's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}")
         weights = getattr(self.strategy.aggregation, "weights", "equal")
         if not isinstance(weights, str) and len(weights) != self.workers:
             raise ValueError(f"{len(weights)} weights for {self.workers} workers; list one per worker")
@@ -119,6 +122,10 @@ class Plan:
     def next_round(self, state: State) -> Round:
         """The round that begins at `state`; made once for all workers that share this plan."""
         return self._round(state.round, state.step, state.samples)
+
+    def _grows(self, schedule: object) -> bool:
+        parts = (schedule, getattr(schedule, "a", None), getattr(schedule, "b", None))
+        return any(isinstance(part, Qsr) for part in parts)
 
     def _total_samples(self) -> int:
         return math.ceil(self.budget.amount * self.examples * (1 - 1e-12))

@@ -1,15 +1,24 @@
-"""The named systems, each one expression over the five axes, with its formula and its source."""
+"""The named systems, each one expression over the five axes, with its formula and its source.
+
+Scenarios give a preset's arguments beside its name, as in `strategy: {preset: qsr, alpha: 0.0175, h_base: 4}`, and may
+override whole axes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-from .aggregations import Gradients, Parameters
+from .aggregations import Gradients, Parameters, Until
+from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Replicated
+from .progress import Interval
 from .sampling import Shuffled
-from .schedules import Every, Fixed
+from .schedules import Every, Fixed, Qsr, Then, warm_up
 from .splits import BySteps, Even
 from .strategy import Strategy
+
+Steps = int | Literal["auto"]
 
 
 def sync_sgd() -> Strategy:
@@ -20,13 +29,66 @@ def sync_sgd() -> Strategy:
     return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Replicated())
 
 
-def local_sgd() -> Strategy:
+def local_sgd(H: Steps = "auto") -> Strategy:
     """Local SGD: worker r takes H_r = max(1, floor(H * pace_r + 1/2)) steps, then x <- mean_r x_r.
 
     Stich, "Local SGD converges fast and communicates little", ICLR 2019, arXiv 1805.09767. Paces follow the
     workers' speeds, and H = auto gives the slowest one step.
     """
-    return Strategy(BySteps(), Fixed("auto"), Shuffled(), Parameters("equal"), Replicated())
+    return Strategy(BySteps(), Fixed(H), Shuffled(), Parameters("equal"), Replicated())
 
 
-PRESETS: dict[str, Callable[[], Strategy]] = {"sync_sgd": sync_sgd, "ddp": sync_sgd, "local_sgd": local_sgd}
+def post_local_sgd(t: Interval, H: int = 16) -> Strategy:
+    """Post-local SGD: synchronous until t (by custom the first decay of the learning rate), then H local steps.
+
+    Lin et al., "Don't use large mini-batches, use local SGD", ICLR 2020, arXiv 1808.07217.
+    """
+    return Strategy(Even(), Then(t, Every(), Fixed(H)), Shuffled(), Until(t, Gradients(), Parameters("samples")))
+
+
+def qsr(
+    alpha: float, h_base: int = 4, power: float = 2.0, init_t: Interval | None = None, init_h: int | None = None
+) -> Strategy:
+    """Local SGD or AdamW with H = max(h_base, floor((alpha / lr)^power)); before init_t, init_h (h_base) steps.
+
+    Gu et al., ICLR 2024, arXiv 2310.14423. init_t is the end of the learning rate's warm-up there.
+    """
+    rule = Qsr(alpha, h_base, power)
+    schedule = rule if init_t is None else warm_up(init_t, init_h or h_base, rule)
+    return Strategy(Even(), schedule, Shuffled(), Parameters("equal"), Replicated())
+
+
+def slowmo(H: int = 48, beta: float = 0.5, alpha: float = 1.0) -> Strategy:
+    """Local SGD with slow momentum: u <- beta u + (x_prev - x_avg) / lr; x <- x_prev - alpha lr u.
+
+    Wang et al., ICLR 2020, arXiv 1910.00643; defaults from there.
+    """
+    return Strategy(Even(), Fixed(H), Shuffled(), SlowMo(beta, alpha), Replicated())
+
+
+def diloco(H: int = 500, lr: float = 0.7, momentum: float = 0.9) -> Strategy:
+    """H local steps (AdamW there), then SGD with Nesterov momentum on the mean of x_prev - x_local.
+
+    Douillard et al., arXiv 2311.08105. The inner optimizer's state is neither reset nor averaged.
+    """
+    return Strategy(Even(), Fixed(H), Shuffled(), OuterSGD(lr, momentum, nesterov=True), Replicated())
+
+
+def fednova(H: Steps = "auto") -> Strategy:
+    """Unequal steps without their bias: x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i, tau = sum_i p_i a_i.
+
+    Wang et al., NeurIPS 2020, arXiv 2007.07481.
+    """
+    return Strategy(BySteps(), Fixed(H), Shuffled(), FedNova(), Replicated())
+
+
+PRESETS: dict[str, Callable[..., Strategy]] = {
+    "sync_sgd": sync_sgd,
+    "ddp": sync_sgd,
+    "local_sgd": local_sgd,
+    "post_local_sgd": post_local_sgd,
+    "qsr": qsr,
+    "slowmo": slowmo,
+    "diloco": diloco,
+    "fednova": fednova,
+}

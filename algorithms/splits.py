@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,15 +21,18 @@ class Shares:
 class Split(Protocol):
     """How the work is divided."""
 
-    def shares(self, batch: int, speeds: Sequence[float]) -> Shares:
-        """The division, from the scenario's batch and the workers' speeds in samples/s. ValueError where it cannot."""
+    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
+        """The division, from the scenario's batch and each worker's speed (samples/s) and device.
+
+        ValueError where it cannot be made.
+        """
 
 
 @dataclass(frozen=True)
 class Even:
     """The same batch and the same number of steps for everyone."""
 
-    def shares(self, batch: int, speeds: Sequence[float]) -> Shares:
+    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
         n = len(speeds)
         return Shares((batch,) * n, (1.0,) * n)
 
@@ -38,9 +41,30 @@ class Even:
 class BySteps:
     """Equal round time: steps in proportion to speed, the same batch for everyone (Biased Local SGD's division)."""
 
-    def shares(self, batch: int, speeds: Sequence[float]) -> Shares:
+    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
         fastest = max(speeds)
         return Shares((batch,) * len(speeds), tuple(s / fastest for s in speeds))
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Steps in a round given for each class of devices, as in `steps: {gpu: 32, cpu: 1}` beside H = 32."""
+
+    steps: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, Mapping) or not self.steps:
+            raise ValueError(f"steps is {self.steps!r}; write one number for each device, like {{gpu: 32, cpu: 1}}")
+        for device, count in self.steps.items():
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"steps of {device} is {count!r}; write a whole number, 1 or more")
+
+    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
+        for device in devices:
+            if device not in self.steps:
+                raise ValueError(f"steps names {', '.join(self.steps)} but not {device}, which is in the cluster")
+        most = max(self.steps[device] for device in devices)
+        return Shares((batch,) * len(devices), tuple(self.steps[device] / most for device in devices))
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,7 @@ class Given:
         if self.paces and not (max(self.paces) == 1 and min(self.paces) > 0):
             raise ValueError(f"paces {list(self.paces)}: the fastest worker's must be 1, the others' above 0")
 
-    def shares(self, batch: int, speeds: Sequence[float]) -> Shares:
+    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
         n = len(speeds)
         for name, given in (("batches", self.batches), ("paces", self.paces)):
             if given is not None and len(given) != n:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from .aggregations import Aggregation, Gradients, Parameters
+from .aggregations import Aggregation, Gradients, Parameters, Until
+from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Placement, Replicated
 from .sampling import Sampling, Shuffled, Uniform
-from .schedules import Every, Fixed, Schedule
-from .splits import BySteps, Even, Given, Split
+from .schedules import Every, Fixed, Qsr, Schedule, Then, warm_up
+from .splits import ByClass, BySteps, Even, Given, Split
 
 # The axes' members by the names that scenarios use.
-AXES: dict[str, dict[str, type]] = {
-    "split": {"even": Even, "by_steps": BySteps, "given": Given},
-    "schedule": {"every": Every, "fixed": Fixed},
+AXES: dict[str, dict[str, Callable[..., Any]]] = {
+    "split": {"even": Even, "by_steps": BySteps, "by_class": ByClass, "given": Given},
+    "schedule": {"every": Every, "fixed": Fixed, "qsr": Qsr, "then": Then, "warm_up": warm_up},
     "sampling": {"shuffled": Shuffled, "uniform": Uniform},
-    "aggregation": {"gradients": Gradients, "parameters": Parameters},
+    "aggregation": {
+        "gradients": Gradients,
+        "parameters": Parameters,
+        "until": Until,
+        "slowmo": SlowMo,
+        "outer_sgd": OuterSGD,
+        "fednova": FedNova,
+    },
     "placement": {"replicated": Replicated},
 }
 
@@ -31,8 +41,8 @@ class Strategy:
     placement: Placement = Replicated()
 
     def __post_init__(self) -> None:
-        if self.aggregation.synchronous and isinstance(self.split, BySteps):
+        if self.aggregation.synchronous and isinstance(self.split, BySteps | ByClass):
             raise ValueError(
-                "split by_steps gives workers unequal steps, but aggregation gradients exchanges in every "
-                "step; write aggregation: parameters, or split: even"
+                "the split gives workers unequal steps, but the aggregation exchanges gradients in every step; "
+                "write aggregation: parameters, or split: even"
             )

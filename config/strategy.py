@@ -1,6 +1,7 @@
-"""From the scenario's `strategy:` to a Strategy: a preset with overrides, or the axes one by one.
+"""From the scenario's `strategy:` to a Strategy: a preset with its arguments and overrides, or the axes one by one.
 
-An axis member is written `name`, `{name: value}`, `{name: [values]}` or `{name: {argument: value}}`.
+An axis member is written `name`, `{name: value}` (its first argument) or `{name: {argument: value}}`. Arguments
+that are axis members themselves are written in the same way, intervals as `150 epochs`.
 """
 
 from __future__ import annotations
@@ -8,24 +9,36 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from typing import Any
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..algorithms.aggregations import Aggregation
 from ..algorithms.errors import ScenarioError
 from ..algorithms.presets import PRESETS
+from ..algorithms.progress import Interval
+from ..algorithms.schedules import Schedule
 from ..algorithms.strategy import AXES, Strategy
 from .scenario import StrategySpec
+from .units import read_interval
+
+_AXIS_OF: dict[Any, str] = {Schedule: "schedule", Aggregation: "aggregation"}
 
 
 def build_strategy(spec: StrategySpec) -> Strategy:
     """The strategy that `spec` describes; ScenarioError names the key where it describes none."""
-    if spec.preset is None:
-        strategy = Strategy()
+    arguments = dict(spec.model_extra or {})
+    if spec.preset is not None:
+        preset = PRESETS[_known(spec.preset, list(PRESETS), "strategy.preset")]
+        strategy: Strategy = _call(preset, arguments, "strategy")
+    elif arguments:
+        _known(next(iter(arguments)), [*AXES, "preset"], "strategy")
     else:
-        strategy = PRESETS[_known(spec.preset, list(PRESETS), "strategy.preset")]()
+        strategy = Strategy()
     chosen = {axis: getattr(spec, axis) for axis in AXES if getattr(spec, axis) is not None}
     if not chosen and spec.preset is None:
         raise ScenarioError(f"strategy: give a preset ({', '.join(PRESETS)}) or the axes ({', '.join(AXES)})")
-    members = {axis: _member(axis, value) for axis, value in chosen.items()}
+    members = {axis: _member(axis, value, f"strategy.{axis}") for axis, value in chosen.items()}
     try:
         return dataclasses.replace(strategy, **members)
     except ValueError as error:
@@ -40,9 +53,8 @@ def _known(name: Any, known: list[str], path: str) -> str:
     raise ScenarioError(f"{path}: {name!r} is unknown; {hint}")
 
 
-def _member(axis: str, value: Any) -> Any:
+def _member(axis: str, value: Any, path: str) -> Any:
     """An axis member from its spelling in the file."""
-    path = f"strategy.{axis}"
     if isinstance(value, dict) and len(value) == 1:
         ((name, args),) = value.items()
     elif isinstance(value, str):
@@ -50,17 +62,44 @@ def _member(axis: str, value: Any) -> Any:
     else:
         raise ScenarioError(f"{path}: {value!r} is no member; write its name, or {{name: {{argument: value}}}}")
     kind = AXES[axis][_known(name, list(AXES[axis]), path)]
-    parameters = list(inspect.signature(kind).parameters)
     if not isinstance(args, dict):  # {fixed: 32} gives the first argument
+        parameters = list(inspect.signature(kind).parameters)
         if not parameters:
             raise ScenarioError(f"{path}.{name}: takes no arguments, found {args!r}")
         args = {parameters[0]: args}
+    return _call(kind, args, f"{path}.{name}")
+
+
+def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
+    """`kind` called with the arguments of the file."""
+    parameters = inspect.signature(kind).parameters
     for key in args:
         if key not in parameters:
-            near = difflib.get_close_matches(str(key), parameters, 1, 0.4)
+            near = difflib.get_close_matches(str(key), list(parameters), 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(parameters) or 'none'}"
-            raise ScenarioError(f"{path}.{name}.{key}: unknown argument; {hint}")
+            shown = key if str(key).isidentifier() else repr(key)
+            raise ScenarioError(f"{path}.{shown}: unknown argument; {hint}")
+    for name, parameter in parameters.items():
+        if name not in args and parameter.default is parameter.empty:
+            raise ScenarioError(f"{path}.{name}: is missing")
+    hints = get_type_hints(kind.__init__ if inspect.isclass(kind) else kind)
     try:
-        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in args.items()})
+        return kind(**{key: _argument(hints[key], value, f"{path}.{key}") for key, value in args.items()})
     except (ValueError, TypeError) as error:
-        raise ScenarioError(f"{path}.{name}: {error}") from None
+        raise ScenarioError(f"{path}: {error}") from None
+
+
+def _argument(hint: Any, value: Any, path: str) -> Any:
+    """A value of the file as its parameter's type wants it."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    if Interval in kinds and value is not None:
+        try:
+            return read_interval(value)
+        except ValueError as error:
+            raise ScenarioError(f"{path}: {error}") from None
+    for kind in kinds:
+        if kind in _AXIS_OF:
+            return _member(_AXIS_OF[kind], value, path)
+    if float in kinds and isinstance(value, bool | str):
+        raise ScenarioError(f"{path}: {value!r} is no number")
+    return tuple(value) if isinstance(value, list) else value

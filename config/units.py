@@ -54,7 +54,8 @@ Bandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
 
 
-def _read_interval(value: Any) -> progress.Interval:
+def read_interval(value: Any) -> progress.Interval:
+    """An interval from its spelling, like '1 epoch'; ValueError where it is none."""
     if isinstance(value, progress.Interval):
         return value
     match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]+?)s?\s*", value) if isinstance(value, str) else None
@@ -67,5 +68,5 @@ def _read_interval(value: Any) -> progress.Interval:
 
 
 Interval = Annotated[
-    progress.Interval, BeforeValidator(_read_interval), PlainSerializer(lambda every: f"{every.amount:g} {every.unit}")
+    progress.Interval, BeforeValidator(read_interval), PlainSerializer(lambda every: f"{every.amount:g} {every.unit}")
 ]

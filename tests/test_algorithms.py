@@ -89,7 +89,7 @@ def test_fixed_one_is_every():
 
 
 def test_by_steps_at_equal_speeds_is_even():
-    assert BySteps().shares(8, (3.0, 3.0)) == Even().shares(8, (3.0, 3.0))
+    assert BySteps().shares(8, (3.0, 3.0), "ab") == Even().shares(8, (3.0, 3.0), "ab")
 
 
 def test_sync_sgd_is_one_worker_on_the_whole_batch():
@@ -163,7 +163,7 @@ def test_plans_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match="3 weights for 2 workers"):
         plan(Strategy(aggregation=Parameters((1.0, 2.0, 3.0))))
     with pytest.raises(ValueError, match="one per worker"):
-        Given(paces=(1.0, 0.5)).shares(4, (1.0,))
+        Given(paces=(1.0, 0.5)).shares(4, (1.0,), "a")
 
 
 # -- sampling ---------------------------------------------------------------------------------------------------------
@@ -242,9 +242,12 @@ def test_fold_needs_weight():
 # -- presets ----------------------------------------------------------------------------------------------------------
 
 
+ARGUMENTS = {"post_local_sgd": {"t": Interval(5, "steps")}, "qsr": {"alpha": 0.02}}  # what has no default
+
+
 def test_every_preset_names_its_source_and_members():
     for name, preset in PRESETS.items():
         assert "arXiv" in (preset.__doc__ or ""), name
-        strategy = preset()
+        strategy = preset(**ARGUMENTS.get(name, {}))
         for axis, members in AXES.items():
             assert type(getattr(strategy, axis)) in members.values()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.schedules import Then
 from paceline.algorithms.strategy import AXES
 from paceline.config import yaml
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
@@ -53,6 +54,15 @@ def quickstart() -> dict:
         ),
         ("workload.optimizer={name: sgd, lr: 0.1, nesterov: true}", "nesterov needs a momentum above 0"),
         ("workload.optimizer.lr=high", "workload.optimizer.lr: "),
+        ("workload.optimizer.name=adam", "workload.optimizer: unknown name 'adam'; write one of sgd, adamw"),
+        ("workload.optimizer={lr: 0.1, betas: [0.9, 0.9]}", "workload.optimizer.betas: unknown key; known keys: clip"),
+        ("workload.optimizer={name: adamw, lr: 0.1, beta: 1}", "optimizer.beta: unknown key; did you mean 'betas'?"),
+        ("workload.optimizer={name: adamw, lr: 0.1, betas: [0.9, 1]}", "optimizer.betas: [0.9, 1.0]: each must be 0"),
+        ("workload.optimizer={name: adamw}", "workload.optimizer.lr: is missing"),
+        ("workload.optimizer=adamw", "workload.optimizer.lr: is missing"),
+        ("workload.optimizer=3", "workload.optimizer: "),
+        ("workload.optimizer.decay=some", "workload.optimizer.decay: "),
+        ("workload.optimizer.clip=0", "workload.optimizer.clip: "),
         ("reduction=tree", "reduction: "),
         ("seed=-1", "seed: "),
     ],
@@ -80,6 +90,19 @@ def test_mistakes_are_one_line(setting, message):
         ({"split": {"given": {"batches": 3}}}, "strategy.split.given: "),
         ({"aggregation": {"parameters": {"weights": [0, 0]}}}, "sum to more than 0"),
         ({"aggregation": {"parameters": {"weights": "fair"}}}, "weights is 'fair'"),
+        ({"schedule": "qsr"}, "strategy.schedule.qsr.alpha: is missing"),
+        ({"schedule": {"qsr": {"alpha": -1}}}, "strategy.schedule.qsr: alpha is -1; write a number of 0 or more"),
+        ({"schedule": {"qsr": {"alpha": "much"}}}, "strategy.schedule.qsr.alpha: 'much' is no number"),
+        ({"schedule": {"then": {"t": 3, "a": "every", "b": "every"}}}, "strategy.schedule.then.t: 3 is no interval"),
+        (
+            {"schedule": {"then": {"t": "3 steps", "a": "evry", "b": "every"}}},
+            "then.a: 'evry' is unknown; did you mean",
+        ),
+        ({"split": {"by_class": {"steps": {"cpu": 0}}}}, "steps of cpu is 0"),
+        ({"aggregation": {"slowmo": {"beta": 1}}}, "beta 1 must be in [0, 1)"),
+        ({"preset": "qsr"}, "strategy.alpha: is missing"),
+        ({"preset": "qsr", "alfa": 1}, "strategy.alfa: unknown argument; did you mean 'alpha'?"),
+        ({"shedule": "every"}, "strategy: 'shedule' is unknown; did you mean 'schedule'?"),
         ({"aggregation": "gradients", "split": "by_steps"}, "write aggregation: parameters, or split: even"),
     ],
 )
@@ -139,14 +162,20 @@ def test_units(number, unit):
     assert math.isclose(_parse(f"{number!r} {unit}", table, "1 s"), number * table[unit])
 
 
+ARGUMENTS = {
+    "by_class": {"steps": {"cpu": 1}},
+    "qsr": {"alpha": 0.02},
+    "then": {"t": "3 epochs", "a": "every", "b": {"fixed": 4}},
+    "warm_up": {"t": "10 steps", "H": 2, "then": {"qsr": 0.02}},
+}
+
+
 def test_every_axis_member_has_a_spelling():
     for axis, members in AXES.items():
         for name in members:
-            if name == "by_steps":
-                continue
-            spec = {axis: name, "aggregation": "parameters"} if axis != "aggregation" else {axis: name}
+            spec = {"aggregation": "parameters", axis: {name: ARGUMENTS[name]} if name in ARGUMENTS else name}
             strategy = build_strategy(validate(quickstart() | {"strategy": spec}, "here").strategy)
-            assert type(getattr(strategy, axis)) is members[name]
+            assert type(getattr(strategy, axis)) is (Then if name == "warm_up" else members[name])
 
 
 def test_device_prices():

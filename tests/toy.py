@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -25,6 +26,7 @@ class ToyWorker:
         self.velocity = np.zeros(size)
         self.buffers = np.zeros(1, np.float32)
         self.seen: list[Array] = []
+        self.vectors: dict[str, Array] = {}
         self.works = Works(ModelCost(size, 1, 2 * size, 8), plan.shares.batches[index], 10)
 
     def _gradient(self, round: Round, i: int) -> float:
@@ -64,6 +66,17 @@ class ToyWorker:
             return np.array([np.sum(error**2), 0.0, stop - start])
 
         return Compute(self.works.evaluate, run)
+
+    @property
+    def moments(self) -> tuple[Array, ...]:
+        return (self.velocity,)
+
+    def reset(self) -> Compute[None]:
+        return Compute(self.works.update, partial(self.velocity.fill, 0.0))
+
+    def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
+        vectors = [self.vectors.setdefault(name, np.zeros(len(self.params) - 1)) for name in names]
+        return Compute(self.works.update, partial(function, self.params[:-1], *vectors))
 
     def snapshot(self) -> dict[str, Array]:
         return {"params": self.params.copy(), "velocity": self.velocity.copy()}

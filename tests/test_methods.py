@@ -1,0 +1,219 @@
+"""The methods' numeric checks, from their papers and released code, and the identities between them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from test_algorithms import plan, run
+
+from paceline.algorithms.aggregations import Gradients, Parameters, Until
+from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.outer import FedNova, OuterSGD, SlowMo, normaliser
+from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.presets import qsr
+from paceline.algorithms.progress import NEVER, Interval, Moment
+from paceline.algorithms.rates import Constant, Cosine, CosineStep, Linear, WarmUp
+from paceline.algorithms.schedules import Every, Fixed, Qsr, Then
+from paceline.algorithms.splits import ByClass, Shares
+from paceline.algorithms.strategy import Strategy
+
+
+def at(lr: float, step: int = 0) -> Moment:
+    return Moment(0, step, 0.0, lr)
+
+
+def params(strategy: Strategy, momentum: float = 0.0, **given: object) -> np.ndarray:
+    return run(plan(strategy, **given), momentum)[0][0].params[:-1]
+
+
+# -- QSR --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("h_base", "syncs"), [(4, 9711), (8, 6461)])
+def test_qsr_counts_the_papers_syncs(h_base, syncs):
+    """ViT-B at B = 4096: 300 epochs of 312 steps, cosine to 1e-6, peak 0.008, 10,000 steps of warm-up, alpha 0.0175."""
+    rate = WarmUp(10_000, 1e-6, 0.008, Cosine(0.008, 93_600, 1e-6, 10_000))
+    strategy = qsr(0.0175, h_base, init_t=Interval(10_000, "steps"))
+    p = Plan(strategy, Shares((256,) * 16, (1.0,) * 16), rate, 1_281_167, Interval(93_600, "steps"))
+    state = State()
+    while not p.finished(state):
+        state.after(p.next_round(state), 0.0)
+    assert (state.round, state.step) == (syncs, 93_600)
+
+
+def test_qsr_in_two_stages_counts_the_same():
+    """The released ViT run: alpha 0 to step 12,480, then QSR."""
+    rate = WarmUp(10_000, 1e-6, 0.008, Cosine(0.008, 93_600, 1e-6, 10_000))
+    schedule = Then(Interval(12_480, "steps"), Qsr(0.0, 4), Qsr(0.0175, 4))
+    p = Plan(
+        Strategy(schedule=schedule, aggregation=Parameters()),
+        Shares((1,), (1.0,)),
+        rate,
+        10**6,
+        Interval(93_600, "steps"),
+    )
+    state = State()
+    while not p.finished(state):
+        state.after(p.next_round(state), 0.0)
+    assert state.round == 9711
+
+
+def test_qsr_rule():
+    assert Qsr(0.2).steps(at(0.8 * 0.1**2)) == 625, "floating point alone gives 624"
+    assert Qsr(0.2, power=3).steps(at(0.02)) == 1000
+    assert Qsr(0.2, h_base=4).steps(at(10.0)) == 4
+    assert Qsr(0.0, h_base=4).steps(at(1e-9)) == 4
+    assert Qsr(0.2).steps(at(0.0)) == Qsr(0.2).steps(at(1e-300)) > 1e18, "the plan caps it"
+
+
+def test_the_last_sync_falls_on_the_last_step_also_at_rate_zero():
+    p = plan(
+        Strategy(schedule=Qsr(0.01, 4), aggregation=Parameters()), rate=Linear(0.05, 40), budget=Interval(45, "steps")
+    )
+    assert run(p)[1][0].step == 45
+    with pytest.raises(ValueError, match="rounds"):
+        plan(Strategy(schedule=Qsr(0.01, 4), aggregation=Parameters()), budget=Interval(45, "rounds"))
+
+
+def test_qsr_with_alpha_zero_is_fixed():
+    a = params(Strategy(schedule=Qsr(0.0, 4), aggregation=Parameters()))
+    assert np.array_equal(a, params(Strategy(schedule=Fixed(4), aggregation=Parameters())))
+
+
+# -- learning rates ---------------------------------------------------------------------------------------------------
+
+
+def test_rates():
+    rate = WarmUp(10, 0.1, 1.0, Cosine(1.0, 110, 0.1, 10))
+    assert [rate(t) for t in (0, 5, 10, 60, 110, 200)] == pytest.approx([0.1, 0.55, 1.0, 0.55, 0.1, 0.1])
+    assert [Linear(1.0, 10, 0.2)(t) for t in (0, 5, 10, 20)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    assert [CosineStep(1.0, 100)(t) for t in (0, 50, 60)] == [1.0, 0.5, 0.25], "0.345 is nearer to 2**-2 in logarithms"
+    assert CosineStep(1.0, 100)(100) == 0.0
+    with pytest.raises(ValueError, match="not shorter"):
+        Cosine(1.0, 10, 0.0, 10)
+
+
+# -- post-local SGD ---------------------------------------------------------------------------------------------------
+
+
+def test_post_local_never_is_synchronous():
+    assert np.array_equal(params(Strategy(aggregation=Until(NEVER))), params(Strategy(aggregation=Gradients())))
+
+
+def test_post_local_switches_at_t():
+    t = Interval(10, "steps")
+    strategy = Strategy(schedule=Then(t, Every(), Fixed(4)), aggregation=Until(t, Gradients(), Parameters()))
+    _, states, lines = run(plan(strategy, report=Interval(1, "rounds")))
+    assert [line["H"] for line in lines] == [1] * 10 + [4, 4, 2]
+    assert states[0].step == 20
+
+
+# -- outer optimizers, by hand ----------------------------------------------------------------------------------------
+
+LOCAL = Strategy(schedule=Fixed(2), aggregation=Parameters())
+
+
+def with_(aggregation: object) -> Strategy:
+    return Strategy(schedule=Fixed(2), aggregation=aggregation)  # type: ignore[arg-type]
+
+
+def test_outer_optimizers_that_do_nothing_are_parameter_averaging():
+    expected = params(LOCAL, 0.9)
+    for neutral in (OuterSGD(lr=1.0, momentum=0.0), SlowMo(beta=0.0, alpha=1.0)):
+        np.testing.assert_allclose(params(with_(neutral), 0.9), expected, rtol=1e-5)
+
+
+def test_slowmo_two_rounds_by_hand():
+    lr, beta, alpha = 0.05, 0.5, 0.8
+    x0 = np.zeros(5)
+    x1_avg = params(LOCAL, budget=Interval(1, "rounds"))
+    u1 = (x0 - x1_avg) / lr
+    x1 = x0 - alpha * lr * u1
+    one = params(with_(SlowMo(beta, alpha)), budget=Interval(1, "rounds"))
+    np.testing.assert_allclose(one, x1, rtol=1e-5)
+    x2_avg = local_from(x1)
+    u2 = beta * u1 + (x1 - x2_avg) / lr
+    two = params(with_(SlowMo(beta, alpha)), budget=Interval(2, "rounds"))
+    np.testing.assert_allclose(two, x1 - alpha * lr * u2, rtol=1e-4)
+
+
+def local_from(x: np.ndarray) -> np.ndarray:
+    """The mean after the second round's local steps from x."""
+    from toy import ToyWorker
+
+    p = plan(LOCAL, budget=Interval(2, "rounds"))
+    workers = [ToyWorker(w, p) for w in range(2)]
+    for w in workers:
+        w.params[:-1] = x
+    first = p.next_round(State())
+    state = State()
+    state.after(first, 0.0)
+    return run(p, 0.0, state, workers)[0][0].params[:-1].copy()
+
+
+def test_diloco_two_rounds_by_hand():
+    lr, beta = 0.7, 0.9
+    x0 = np.zeros(5)
+    g1 = x0 - params(LOCAL, budget=Interval(1, "rounds"))
+    v1 = g1
+    x1 = x0 - lr * (g1 + beta * v1)
+    np.testing.assert_allclose(params(with_(OuterSGD(lr, beta)), budget=Interval(1, "rounds")), x1, rtol=1e-5)
+    g2 = x1 - local_from(x1)
+    v2 = beta * v1 + g2
+    two = params(with_(OuterSGD(lr, beta)), budget=Interval(2, "rounds"))
+    np.testing.assert_allclose(two, x1 - lr * (g2 + beta * v2), rtol=1e-4)
+
+
+def test_slowmo_refuses_a_rate_of_zero():
+    with pytest.raises(ScenarioError, match="divides by the learning rate"):
+        run(plan(with_(SlowMo()), rate=Constant(0.0)))
+
+
+# -- FedNova ----------------------------------------------------------------------------------------------------------
+
+
+def test_fednova_normalisers():
+    assert normaliser(1, 0.9, nesterov=True) == pytest.approx(1.9)
+    assert normaliser(32, 0.9, nesterov=True) == pytest.approx(241.78, abs=5e-3)
+    assert normaliser(32, 0.9) == pytest.approx(233.09, abs=5e-3)
+    assert normaliser(7, 0.0) == 7.0
+
+
+def test_fednova_with_equal_steps_is_parameter_averaging_with_reset():
+    expected = params(with_(Parameters("samples", "reset")), 0.9)
+    fednova = FedNova().resolve({"name": "sgd", "momentum": 0.9})
+    np.testing.assert_allclose(params(with_(fednova), 0.9), expected, rtol=1e-5)
+
+
+def test_fednova_is_the_formula():
+    shares = Shares((4, 4), (1.0, 0.5))
+    one_round = {"shares": shares, "budget": Interval(1, "rounds")}
+    workers, *_ = run(plan(with_(FedNova((3.0, 1.0)).resolve({"name": "sgd", "momentum": 0.9})), **one_round), 0.9)
+    locals_ = [run(plan(with_(Parameters(w)), **one_round), 0.9)[0][0].params[:-1] for w in ((1.0, 0.0), (0.0, 1.0))]
+    a = [normaliser(2, 0.9), normaliser(1, 0.9)]
+    tau = 0.75 * a[0] + 0.25 * a[1]
+    expected = tau * (0.75 * locals_[0] / a[0] + 0.25 * locals_[1] / a[1])
+    np.testing.assert_allclose(workers[0].params[:-1], expected, rtol=1e-5)
+    assert not workers[0].velocity.any(), "momentum is zeroed in each round"
+
+
+def test_fednova_refuses_adam():
+    with pytest.raises(ValueError, match="no normaliser for adamw"):
+        FedNova().resolve({"name": "adamw"})
+
+
+# -- splits, optimizer state ------------------------------------------------------------------------------------------
+
+
+def test_steps_by_class_of_device():
+    shares = ByClass({"gpu": 32, "cpu": 1}).shares(64, (1.0,) * 3, ("cpu", "gpu", "gpu"))
+    assert shares.paces == (1 / 32, 1.0, 1.0)
+    with pytest.raises(ValueError, match="not tpu, which is in the cluster"):
+        ByClass({"gpu": 32}).shares(64, (1.0,), ("tpu",))
+
+
+def test_averaged_optimizer_state_is_equal_on_all_workers():
+    workers, *_ = run(plan(with_(Parameters("equal", "averaged"))), 0.9)
+    assert np.array_equal(workers[0].velocity, workers[1].velocity)
+    workers, *_ = run(plan(with_(Parameters("equal", "local"))), 0.9)
+    assert not np.array_equal(workers[0].velocity, workers[1].velocity)
