@@ -16,6 +16,7 @@ def train(w: Worker, plan: Plan, state: State) -> Program[State]:
     yield from strategy.placement.begin(w)
     while not plan.finished(state):
         reports, checkpoints = plan.passed(plan.report, state), plan.passed(plan.checkpoint, state)
+        yield from strategy.sampling.prepare(w, plan, state)
         round = plan.next_round(state)
         loss = yield from strategy.aggregation.round(w, strategy.placement, round)
         state.after(round, loss)
@@ -40,7 +41,7 @@ def report(w: Worker, plan: Plan, state: State) -> Program[None]:
             round=state.round,
             step=state.step,
             samples=state.samples,
-            epoch=state.samples / plan.examples,
+            epoch=plan.epochs(state),
             train_loss=state.loss / state.weight,
             test_loss=float(sums[0] / sums[2]) if known and sums is not None else float("nan"),
             accuracy=float(sums[1] / sums[2]) if known and sums is not None else float("nan"),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Literal
 
 from .progress import Interval, Moment, Unit
 from .rates import Rate
@@ -22,7 +23,8 @@ class State:
     """All that outlives a round: `train` starts from any sync, and train 2k == train k + resume k.
 
     step: nominal steps taken (those of pace 1). samples: examples processed by all workers. loss, weight: the
-    training loss summed since the last report, and over how many nominal steps.
+    training loss summed since the last report, and over how many nominal steps. refreshed: the mark of the last refresh
+    of biased sampling.
     """
 
     round: int = 0
@@ -31,6 +33,11 @@ class State:
     H: int = 0
     loss: float = 0.0
     weight: int = 0
+    refreshed: tuple[int, int, int] = (0, 0, 0)
+
+    def mark(self) -> tuple[int, int, int]:
+        """(round, step, samples), from which a plan goes on."""
+        return self.round, self.step, self.samples
 
     def after(self, r: Round, loss: float) -> None:
         """Move past round r, whose mean training loss was `loss`."""
@@ -74,7 +81,9 @@ class Round:
 class Plan:
     """A strategy on given workers, data and budget. ValueError where these do not fit together.
 
-    examples: training examples, so one epoch. budget: amount and unit. report, checkpoint: intervals.
+    examples: training examples. budget: amount and unit. report, checkpoint: intervals. accounting: what an epoch is:
+    "samples", as many samples processed as there are examples, or "reference", the N // (B n H) rounds after which the
+    released code of Biased Local SGD ends one, although unequal workers have processed less by then.
     """
 
     strategy: Strategy
@@ -84,6 +93,7 @@ class Plan:
     budget: Interval
     report: Interval | None = None
     checkpoint: Interval | None = None
+    accounting: Literal["samples", "reference"] = "samples"
     workers: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +103,7 @@ class Plan:
                 "aggregation gradients exchanges in every step, so all paces must be 1; "
                 "write aggregation: parameters for unequal paces"
             )
-        if self.budget.unit == "rounds" and self._grows(self.strategy.schedule):
+        if self.budget.unit != "steps" and not self._by_samples and self._grows(self.strategy.schedule):
             raise ValueError("qsr's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}")
         weights = getattr(self.strategy.aggregation, "weights", "equal")
         if not isinstance(weights, str) and len(weights) != self.workers:
@@ -105,8 +115,24 @@ class Plan:
         """How far the run is, in `unit` (the budget's by default)."""
         unit = unit or self.budget.unit
         if unit == "epochs":
-            return state.samples / self.examples
+            return self.epochs(state)
         return float(state.step if unit == "steps" else state.round)
+
+    @cached_property
+    def rounds_per_epoch(self) -> int:
+        """Rounds in a reference epoch: N // (B n H), H of the first round."""
+        rounds = self.examples // (
+            sum(self.shares.batches) * self.strategy.schedule.steps(Moment(0, 0, 0.0, self.rate(0)))
+        )
+        if rounds < 1:
+            raise ValueError("a reference epoch has no round: B n H is more than the training examples; lower H")
+        return rounds
+
+    def epochs(self, state: State) -> float:
+        """Epochs that lie behind `state`, by the plan's accounting."""
+        if self.accounting == "reference":
+            return state.round / self.rounds_per_epoch
+        return state.samples / self.examples
 
     def passed(self, every: Interval | None, state: State) -> int:
         """How many whole intervals lie behind `state`."""
@@ -115,7 +141,7 @@ class Plan:
 
     def finished(self, state: State) -> bool:
         """Whether the budget is used up."""
-        if self.budget.unit == "epochs":
+        if self._by_samples:
             return state.samples >= self._total_samples()
         return self.progress(state) >= self.budget.amount
 
@@ -123,9 +149,35 @@ class Plan:
         """The round that begins at `state`; made once for all workers that share this plan."""
         return self._round(state.round, state.step, state.samples)
 
+    def first_round(self) -> Round:
+        """The round that a run begins with."""
+        return self.next_round(State())
+
+    def ahead(self, state: State, rounds: int) -> State:
+        """The state after so many more rounds, or at the end."""
+        later = State(*state.mark())
+        for _ in range(rounds):
+            if self.finished(later):
+                break
+            later.after(self.next_round(later), 0.0)
+        return later
+
+    def used(self, mark: tuple[int, int, int], until: State) -> list[int]:
+        """Samples that each worker uses from a mark to a later state."""
+        now, counts = State(*mark), [0] * self.workers
+        while now.round < until.round:
+            r = self.next_round(now)
+            counts = [n + s * b for n, s, b in zip(counts, r.steps, r.batches, strict=True)]
+            now.after(r, 0.0)
+        return counts
+
     def _grows(self, schedule: object) -> bool:
         parts = (schedule, getattr(schedule, "a", None), getattr(schedule, "b", None))
         return any(isinstance(part, Qsr) for part in parts)
+
+    @property
+    def _by_samples(self) -> bool:
+        return self.budget.unit == "epochs" and self.accounting == "samples"
 
     def _total_samples(self) -> int:
         return math.ceil(self.budget.amount * self.examples * (1 - 1e-12))
@@ -136,14 +188,15 @@ class Plan:
         now = Moment(number, step, self.progress(state, "epochs"), self.rate(progress))
         H = self._cap(self.strategy.schedule.steps(now), state)
         steps, offsets, total = self._division(H)
-        slope = {"epochs": total / H / self.examples, "steps": 1.0, "rounds": 1.0 / H}[self.budget.unit]
+        after = State(number + 1, step + H, samples + total)
+        slope = (self.progress(after) - progress) / H
         return Round(now, H, steps, self.shares.batches, offsets, total, samples, progress, slope, self.rate)
 
     def _cap(self, H: int, state: State) -> int:
         """H, or what is left of the budget if that is less: the last sync falls on the last step."""
         if self.budget.unit == "steps":
             return min(H, int(self.budget.amount) - state.step)
-        if self.budget.unit == "rounds":
+        if not self._by_samples:
             return H
         left = self._total_samples() - state.samples
         if self._division(H)[2] < left:

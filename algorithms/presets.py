@@ -13,8 +13,9 @@ from .aggregations import Gradients, Parameters, Until
 from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Replicated
 from .progress import Interval
-from .sampling import Shuffled
+from .sampling import Shuffled, TopLoss
 from .schedules import Every, Fixed, Qsr, Then, warm_up
+from .scores import Merge
 from .splits import BySteps, Even
 from .strategy import Strategy
 
@@ -36,6 +37,14 @@ def local_sgd(H: Steps = "auto") -> Strategy:
     workers' speeds, and H = auto gives the slowest one step.
     """
     return Strategy(BySteps(), Fixed(H), Shuffled(), Parameters("equal"), Replicated())
+
+
+def biased_local_sgd(H: Steps = "auto", ratio: float = 4.0, merge: Merge = "latest") -> Strategy:
+    """Biased Local SGD: local SGD with steps in proportion to speed, whose slow workers train on examples of high loss.
+
+    Lim et al., arXiv 2508.08540. H is the fastest class's interval (32 there), the slowest class takes one step.
+    """
+    return Strategy(BySteps(), Fixed(H), TopLoss(ratio, merge=merge), Parameters("equal"), Replicated())
 
 
 def post_local_sgd(t: Interval, H: int = 16) -> Strategy:
@@ -86,6 +95,7 @@ PRESETS: dict[str, Callable[..., Strategy]] = {
     "sync_sgd": sync_sgd,
     "ddp": sync_sgd,
     "local_sgd": local_sgd,
+    "biased_local_sgd": biased_local_sgd,
     "post_local_sgd": post_local_sgd,
     "qsr": qsr,
     "slowmo": slowmo,

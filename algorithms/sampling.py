@@ -6,18 +6,36 @@ it. Samplers are pure functions of (seed, worker, position), so a run resumes fr
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from .effects import Array
+from .effects import AllGather, Array, Program
+from .errors import ScenarioError
+from .scores import FIELDS, Merge
 from .streams import stream
+
+if TYPE_CHECKING:
+    from .plan import Plan, State
+    from .worker import Worker
 
 
 class Sampling(Protocol):
     """Which examples a batch holds."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether workers must note the loss of each example."""
+
+    def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
+        """What a worker does for its sampling before the round that begins at `state`."""
+
+    def resolve(self, paces: Sequence[float]) -> Sampling:
+        """The sampling with what depends on the workers' paces filled in."""
 
     def indices(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
         """`count` indices into `examples` training examples, for the batch at `position`."""
@@ -29,8 +47,20 @@ def permutation(seed: int, epoch: int, examples: int) -> Array:
     return stream(seed, "shuffle", epoch).permutation(examples)
 
 
+class _Plain:
+    """A sampling that looks at nothing but positions."""
+
+    scored = False
+
+    def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
+        yield from ()
+
+    def resolve(self, paces: Sequence[float]) -> Sampling:
+        return self  # type: ignore[return-value]
+
+
 @dataclass(frozen=True)
-class Shuffled:
+class Shuffled(_Plain):
     """Without replacement: the run walks one permutation per epoch, each batch takes the next slice.
 
     Every example is used exactly once per epoch, whatever the batches, paces and H, and nothing is padded:
@@ -47,8 +77,65 @@ class Shuffled:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(_Plain):
     """With replacement, each worker from a stream of its own."""
 
     def indices(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
         return stream(seed, "uniform", worker, position).integers(0, examples, count)
+
+
+@dataclass(frozen=True)
+class TopLoss(Shuffled):
+    """Biased sampling: the slow workers train on examples of high loss, the fast ones on shuffled ones.
+
+    Every `refresh` rounds, ratio * k candidates are drawn without replacement, and the k of the highest last seen loss
+    go to `workers`, shuffled and sliced among them; k is what these use until the next refresh. Lim et al., arXiv
+    2508.08540. workers: numbers; "slow" are those of pace below 1. refresh: "auto" is about one pass over the data.
+    """
+
+    ratio: float = 4.0
+    refresh: int | Literal["auto"] = "auto"
+    merge: Merge = "latest"
+    workers: tuple[int, ...] | Literal["slow"] = "slow"
+    scored = True
+
+    def __post_init__(self) -> None:
+        if not self.ratio >= 1:
+            raise ValueError(f"ratio is {self.ratio!r}; write a number of 1 or more, like 4")
+        if self.refresh != "auto" and (not isinstance(self.refresh, int) or self.refresh < 1):
+            raise ValueError(f"refresh is {self.refresh!r}; write a whole number of rounds, 1 or more, or auto")
+        if self.merge not in ("latest", "min"):
+            raise ValueError(f"merge is {self.merge!r}; write latest or min")
+
+    def resolve(self, paces: Sequence[float]) -> Sampling:
+        if self.workers != "slow":
+            if any(not 0 <= w < len(paces) for w in self.workers):
+                raise ValueError(f"workers {list(self.workers)}: there are workers 0 to {len(paces) - 1}")
+            return self
+        return dataclasses.replace(self, workers=tuple(w for w, pace in enumerate(paces) if pace < 1))
+
+    def interval(self, plan: Plan) -> int:
+        """Rounds between two refreshes: "auto" is N // (samples in the first round), as the released code has it."""
+        return self.refresh if self.refresh != "auto" else max(1, plan.examples // plan.first_round().samples)
+
+    def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
+        if state.round % self.interval(plan) or not self.workers:
+            return
+        if state.round:
+            sizes = tuple(FIELDS * n for n in plan.used(state.refreshed, state))
+            seen = yield from w.seen(sizes[w.index])
+            gathered = yield from AllGather(seen, sizes=sizes, phase="scores")
+            yield from w.merge_scores(gathered, self.merge)
+        state.refreshed = state.mark()
+        need = plan.used(state.refreshed, plan.ahead(state, self.interval(plan)))
+        ends = np.cumsum([0, *(need[worker] for worker in self.workers)])
+        wanted = int(ends[-1])
+        candidates = round(self.ratio * wanted)
+        if candidates > plan.examples:
+            raise ScenarioError(
+                f"strategy.sampling.top_loss: ratio {self.ratio:g} times the {wanted} samples that the slow workers "
+                f"use between refreshes is more than the {plan.examples} training examples; lower ratio or refresh"
+            )
+        mine = self.workers.index(w.index) if w.index in self.workers else None
+        part = slice(0, 0) if mine is None else slice(int(ends[mine]), int(ends[mine + 1]))
+        yield from w.choose_examples(state.round, candidates, wanted, part)

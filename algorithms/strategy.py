@@ -9,7 +9,7 @@ from typing import Any
 from .aggregations import Aggregation, Gradients, Parameters, Until
 from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Placement, Replicated
-from .sampling import Sampling, Shuffled, Uniform
+from .sampling import Sampling, Shuffled, TopLoss, Uniform
 from .schedules import Every, Fixed, Qsr, Schedule, Then, warm_up
 from .splits import ByClass, BySteps, Even, Given, Split
 
@@ -17,7 +17,7 @@ from .splits import ByClass, BySteps, Even, Given, Split
 AXES: dict[str, dict[str, Callable[..., Any]]] = {
     "split": {"even": Even, "by_steps": BySteps, "by_class": ByClass, "given": Given},
     "schedule": {"every": Every, "fixed": Fixed, "qsr": Qsr, "then": Then, "warm_up": warm_up},
-    "sampling": {"shuffled": Shuffled, "uniform": Uniform},
+    "sampling": {"shuffled": Shuffled, "uniform": Uniform, "top_loss": TopLoss},
     "aggregation": {
         "gradients": Gradients,
         "parameters": Parameters,

@@ -41,13 +41,13 @@ class Device:
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device.
 
-        Without a table of its own, a gradient costs a step and an update nothing; an evaluated sample costs a third
+        Without a table of its own, a gradient costs a step and what else there is nothing; an evaluated sample costs a third
         of a trained one, since backward takes twice the forward's operations.
         """
         table = self.tables.get(work.phase)
         if table is not None:
             return self.slowdown * interpolate(table, work.samples)
-        if work.phase == "update":
+        if work.phase not in ("step", "gradient", "evaluate"):
             return 0.0
         share = 1 / 3 if work.phase == "evaluate" else 1.0
         if "step" in self.tables:

@@ -178,7 +178,7 @@ def test_every_example_exactly_once_per_epoch(paces):
         examples=41,
     )
     workers, states, _ = run(p)
-    drawn = np.concatenate([at for w in workers for at in w.seen])
+    drawn = np.concatenate([at for w in workers for at in w.drawn])
     counts = np.bincount(drawn, minlength=41)
     assert counts.sum() == states[0].samples
     assert counts.min() >= 6

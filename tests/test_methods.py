@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from lockstep import lockstep
 from test_algorithms import plan, run
+from toy import ToyWorker
 
 from paceline.algorithms.aggregations import Gradients, Parameters, Until
 from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.loop import train
 from paceline.algorithms.outer import FedNova, OuterSGD, SlowMo, normaliser
 from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.presets import qsr
 from paceline.algorithms.progress import NEVER, Interval, Moment
 from paceline.algorithms.rates import Constant, Cosine, CosineStep, Linear, WarmUp
+from paceline.algorithms.sampling import TopLoss
 from paceline.algorithms.schedules import Every, Fixed, Qsr, Then
+from paceline.algorithms.scores import Scores
 from paceline.algorithms.splits import ByClass, Shares
 from paceline.algorithms.strategy import Strategy
+from paceline.records.outcome import Hooks
 
 
 def at(lr: float, step: int = 0) -> Moment:
@@ -139,8 +147,6 @@ def test_slowmo_two_rounds_by_hand():
 
 def local_from(x: np.ndarray) -> np.ndarray:
     """The mean after the second round's local steps from x."""
-    from toy import ToyWorker
-
     p = plan(LOCAL, budget=Interval(2, "rounds"))
     workers = [ToyWorker(w, p) for w in range(2)]
     for w in workers:
@@ -217,3 +223,104 @@ def test_averaged_optimizer_state_is_equal_on_all_workers():
     assert np.array_equal(workers[0].velocity, workers[1].velocity)
     workers, *_ = run(plan(with_(Parameters("equal", "local"))), 0.9)
     assert not np.array_equal(workers[0].velocity, workers[1].velocity)
+
+
+# -- Biased Local SGD -------------------------------------------------------------------------------------------------
+
+SLOW = {"shares": Shares((4, 4), (1.0, 0.25)), "examples": 100, "budget": Interval(6, "rounds")}
+
+
+def biased(**sampling: object) -> Plan:
+    strategy = Strategy(schedule=Fixed(8), sampling=TopLoss(**sampling), aggregation=Parameters())
+    return plan(dataclasses.replace(strategy, sampling=strategy.sampling.resolve((1.0, 0.25))), **SLOW)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "rounds", "refresh", "each", "candidates"),
+    [(1, 1, 12, 23, 1472, 5888), (2, 8, 2, 3, 192, 1536)],
+)
+def test_the_released_codes_counters(cpus, gpus, rounds, refresh, each, candidates):
+    """N = 50,000, B = 64, H = 32 on GPUs and 1 on CPUs."""
+    paces = (1 / 32,) * cpus + (1.0,) * gpus
+    sampling = TopLoss().resolve(paces)
+    strategy = Strategy(schedule=Fixed(32), sampling=sampling, aggregation=Parameters())
+    shares = Shares((64,) * len(paces), paces)
+    p = Plan(strategy, shares, Constant(0.1), 50_000, Interval(3, "epochs"), accounting="reference")
+    assert p.rounds_per_epoch == rounds
+    assert sampling.interval(p) == refresh
+    used = p.used((0, 0, 0), p.ahead(State(), refresh))
+    assert used[:cpus] == [each] * cpus
+    assert round(sampling.ratio * sum(used[:cpus])) == candidates
+    state = State()
+    while not p.finished(state):
+        state.after(p.next_round(state), 0.0)
+    assert state.round == 3 * rounds
+    assert p.progress(state) == 3.0
+
+
+def test_slow_workers_get_the_examples_of_highest_loss():
+    p = biased(refresh=2, ratio=2)
+    workers, states, _ = run(p)
+    assert states[0].refreshed[0] == 4
+    table = workers[0].scores
+    assert np.array_equal(table.losses, workers[1].scores.losses), "all workers know the same"
+    drawn = np.concatenate(workers[1].drawn)
+    assert len(set(drawn[:16])) == 16, "without replacement between refreshes"
+    unseen = set(range(100)) - set(np.concatenate(workers[0].drawn[:16] + workers[1].drawn[:4]).tolist())
+    second = drawn[16:32]
+    assert sum(int(at) in unseen for at in second) >= min(len(unseen), 8) // 2, "unseen examples come first"
+
+
+def test_scores_merge():
+    rows = np.array([[1, 0.5, 3], [1, 0.7, 5], [1, 0.6, 5], [2, 0.1, 1]]).ravel()
+    latest, least = Scores(4), Scores(4)
+    latest.merge(rows, "latest")
+    least.merge(rows, "min")
+    assert latest.losses.tolist() == pytest.approx([np.inf, 0.7, 0.1, np.inf])
+    assert least.losses.tolist() == pytest.approx([np.inf, 0.5, 0.1, np.inf])
+    latest.merge(np.array([1, 9.0, 4.0]), "latest")
+    assert latest.losses[1] == pytest.approx(0.7), "older than what is known"
+    latest.merge(np.array([1, 9.0, 6.0]), "latest")
+    least.merge(np.array([1, 9.0, 6.0]), "min")
+    assert (latest.losses[1], least.losses[1]) == (9.0, 0.5)
+
+
+def test_top_loss_resumes_between_refreshes():
+    p = biased(refresh=2, ratio=2)
+    p.checkpoint = Interval(3, "rounds")
+    saved: dict[int, tuple[State, dict]] = {}
+
+    def checkpoint(w: int, seconds: float, state: State, arrays: dict) -> None:
+        if state.round == 3:
+            saved[w] = dataclasses.replace(state), arrays
+
+    hooks = Hooks(lambda *_: None, checkpoint)
+    straight = [ToyWorker(w, p, 0.9) for w in range(2)]
+    lockstep([train(w, p, State()) for w in straight], hooks)
+    again = [ToyWorker(w, p, 0.9) for w in range(2)]
+    for worker in again:
+        worker.restore(saved[worker.index][1])
+    run(p, 0.9, saved[0][0], again)
+    assert np.array_equal(again[0].params, straight[0].params)
+
+
+def test_top_loss_of_everyone_with_ratio_one_draws_each_example_once():
+    p = plan(
+        Strategy(schedule=Fixed(5), sampling=TopLoss(1.0, 1, workers=(0, 1)), aggregation=Parameters()),
+        budget=Interval(1, "rounds"),
+    )
+    workers, *_ = run(p)
+    assert sorted(np.concatenate([at for w in workers for at in w.drawn])) == list(range(40))
+
+
+def test_top_loss_at_equal_speeds_is_shuffled():
+    sampling = TopLoss().resolve((1.0, 1.0))
+    a = params(Strategy(schedule=Fixed(4), sampling=sampling, aggregation=Parameters()))
+    assert np.array_equal(a, params(Strategy(schedule=Fixed(4), aggregation=Parameters())))
+
+
+def test_top_loss_refuses_more_candidates_than_examples():
+    with pytest.raises(ScenarioError, match="is more than the 100 training examples"):
+        run(biased(refresh=2, ratio=8))
+    with pytest.raises(ValueError, match=r"ratio is 0\.5"):
+        TopLoss(0.5)

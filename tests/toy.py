@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from paceline.algorithms.effects import Array, Compute
 from paceline.algorithms.plan import Plan, Round
+from paceline.algorithms.scores import Merge, Scores
 from paceline.algorithms.streams import stream
 from paceline.algorithms.worker import ModelCost, Works, share
 
@@ -25,15 +27,20 @@ class ToyWorker:
         self.grads = np.zeros(size + 1)
         self.velocity = np.zeros(size)
         self.buffers = np.zeros(1, np.float32)
-        self.seen: list[Array] = []
+        self.drawn: list[Array] = []
+        self.scores = Scores(plan.examples)
         self.vectors: dict[str, Array] = {}
         self.works = Works(ModelCost(size, 1, 2 * size, 8), plan.shares.batches[index], 10)
 
     def _gradient(self, round: Round, i: int) -> float:
         position, size = round.batch(self.index, i)
-        at = self.plan.strategy.sampling.indices(3, self.plan.examples, self.index, position, size)
-        self.seen.append(at)
+        if len(self.scores.chosen):
+            at = self.scores.take(size)
+        else:
+            at = self.plan.strategy.sampling.indices(3, self.plan.examples, self.index, position, size)
+        self.drawn.append(at)
         error = self.x[at] @ self.params[:-1] - self.y[at]
+        self.scores.record(at, error**2, round.start.steps + i * round.H // round.steps[self.index])
         self.grads[:-1] = 2 * self.x[at].T @ error / size
         return float(np.mean(error**2))
 
@@ -78,8 +85,19 @@ class ToyWorker:
         vectors = [self.vectors.setdefault(name, np.zeros(len(self.params) - 1)) for name in names]
         return Compute(self.works.update, partial(function, self.params[:-1], *vectors))
 
+    def seen(self, count: int) -> Compute[Array]:
+        return Compute(self.works.update, self.scores.seen)
+
+    def merge_scores(self, gathered: Array, rule: Merge) -> Compute[None]:
+        return Compute(self.works.update, partial(self.scores.merge, gathered, rule))
+
+    def choose_examples(self, *what: Any) -> Compute[None]:
+        return Compute(self.works.update, partial(self.scores.choose, 3, *what))
+
     def snapshot(self) -> dict[str, Array]:
-        return {"params": self.params.copy(), "velocity": self.velocity.copy()}
+        scores = {f"scores.{name}": array for name, array in self.scores.snapshot().items()}
+        return {"params": self.params.copy(), "velocity": self.velocity.copy(), **scores}
 
     def restore(self, arrays: dict[str, Array]) -> None:
         self.params[:], self.velocity[:] = arrays["params"], arrays["velocity"]
+        self.scores.restore({k.removeprefix("scores."): v for k, v in arrays.items() if k.startswith("scores.")})
