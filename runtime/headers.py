@@ -51,7 +51,7 @@ class Headers:
         self.weights: tuple[float, ...] = ()
         self.stop = False
         self._print = zlib.crc32(what.encode())
-        self._weight, self._asked, self._seen, self._last = 0.0, False, b"", b""
+        self._weight, self._asked, self._seen, self._last = float("nan"), False, b"", b""
         self.values = self._prepare(payload)
 
     def begin(self, weight: float, stop: bool) -> None:

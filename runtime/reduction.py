@@ -118,16 +118,19 @@ class Reduction:
         headers, rank = self.headers, self.members.rank
         start, end = self._parts[rank]
         result = np.empty(self.result_size, self.dtype) if out is None else out
+        own = result if self.scatter else result[start:end]
+        incoming = list(self._incoming)
+        if self.members.count == 2 and not np.may_share_memory(own, value):
+            incoming[1 - rank] = own  # folded where it arrives: a third less memory to pass over
         headers.begin(weight, stop)  # travels beside the parts: no latency of its own
         try:
-            self._send_parts(value)
+            self._send_parts(value, incoming)
         except mpi_error() as error:
             raise misfit(self.what, error) from error
         if headers.finish():
             self._weigh()
-        self._incoming[rank] = value[start:end]
-        own = result if self.scatter else result[start:end]
-        fold(self._incoming, headers.weights, self.op, own)
+        incoming[rank] = value[start:end]
+        fold(incoming, headers.weights, self.op, own)
         if not self.scatter:
             self._gather_parts(result)
         return result
@@ -176,12 +179,12 @@ class Reduction:
         if self.scatter:
             self.result_size = length
 
-    def _send_parts(self, value: Array) -> None:
+    def _send_parts(self, value: Array, incoming: list[Array]) -> None:
         comm, rank = self.members.comm, self.members.rank
         if self.members.count == 2:
             other = 1 - rank
             start, end = self._parts[other]
-            into = self._arriving[0]
+            into = incoming[other]
             comm.Sendrecv(
                 [value[start:end], end - start, self._element], other, TAG + 1,
                 [into, into.size, self._element], other, TAG + 1,

@@ -1,0 +1,349 @@
+"""What test_runtime.py runs under mpirun, many checks to one start: python mpi_checks.py [NAME OF A CONFORMANCE CASE].
+
+With a name, only that case runs, and must end as it says on the ranks that say it; the job then ends by an abort.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from conformance import CASES, Case, Record
+from conformance_kit import STEP, by_hand, same, vector
+
+from paceline.algorithms.effects import (
+    AllGather,
+    AllReduce,
+    Array,
+    Broadcast,
+    Checkpoint,
+    Compute,
+    Effect,
+    Move,
+    Phantom,
+    Program,
+    ReduceScatter,
+    Start,
+    Wait,
+    Work,
+)
+from paceline.algorithms.errors import ProtocolError
+from paceline.algorithms.fold import fold, parts
+from paceline.algorithms.traffic import GATHER_LIMIT, traffic
+from paceline.records.outcome import Hooks, Outcome
+from paceline.runtime.engine import run
+from paceline.runtime.launcher import abort_on_error
+from paceline.runtime.measure import measure_allreduce
+
+# Cases that fail on some ranks only, and leave the others waiting: each needs a job of its own.
+ALONE = (
+    "a program raises",
+    "a run raises",
+    "not in its group",
+    "all-gather: a size that is not as planned",
+    "borrowed",
+)
+# What a rank cannot find out by itself, the debug mode can, unless everybody waits for somebody else.
+BEYOND = ("deadlock",)
+EVALUATE = Work("evaluate")
+
+
+def hooks(stop: Callable[[], bool] = lambda: False) -> Hooks:
+    return Hooks(lambda *_: None, lambda *_: None, stop)
+
+
+@dataclass
+class Ranks:
+    """The job: its communicator, and exchange of Python values for the checks themselves."""
+
+    comm: Any
+
+    @property
+    def rank(self) -> int:
+        return int(self.comm.rank)
+
+    @property
+    def size(self) -> int:
+        return int(self.comm.size)
+
+    def all(self, value: Any) -> list[Any]:
+        return list(self.comm.allgather(value))
+
+    def run(self, program: Program[Any], **options: Any) -> Outcome:
+        return run(program, options.pop("hooks", hooks()), comm=self.comm, **options)
+
+    def answer(self, effect: Effect[Any], **options: Any) -> Any:
+        def program() -> Program[Any]:
+            return (yield from effect)
+
+        return self.run(program(), **options).result
+
+
+def check_conformance(ranks: Ranks) -> int:
+    done = 0
+    for case in CASES:
+        if case.workers != ranks.size or case.name.startswith((*ALONE, *BEYOND)):
+            continue
+        record = Record(case.stop_after)
+        if case.raises is not None:
+            expect_error(case, ranks, debug=case.debug or case.overview)
+        else:
+            outcome = ranks.run(case.make(ranks.rank), hooks=record.hooks(), debug=case.debug)
+            results = ranks.all(outcome.result)
+            record.logs = sum(ranks.all(record.logs), [])
+            record.checkpoints = sum(ranks.all(record.checkpoints), [])
+            case.verify(results, record)
+        done += 1
+    return done
+
+
+def expect_error(case: Case, ranks: Ranks, debug: bool) -> None:
+    assert case.raises is not None
+    try:
+        ranks.run(case.make(ranks.rank), debug=debug)
+    except case.raises as error:
+        for words in case.says:
+            assert words in str(error), f"{case.name}: {words!r} not in {str(error)!r}"
+    else:
+        raise AssertionError(f"{case.name}: no error on rank {ranks.rank}")
+
+
+def check_started_without_threads(ranks: Ranks) -> None:
+    from mpi4py import MPI
+
+    with patch.object(MPI, "Query_thread", lambda: MPI.THREAD_SERIALIZED):
+        for case in CASES:
+            if case.workers == ranks.size and case.name in (
+                "overlap",
+                "waits in reverse order",
+                "everything can be started",
+            ):
+                case.check(ranks.all(ranks.run(case.make(ranks.rank)).result))
+
+
+def check_reductions(ranks: Ranks) -> None:
+    edge = GATHER_LIMIT // 4 // max(1, ranks.size - 1)
+    members = range(ranks.size)
+    for size in (0, 1, 2, 5, 1000, edge, edge + 1, 150_003):
+        for dtype in (np.float16, np.float32, np.float64):
+            for weights in ([1.0] * ranks.size, [0.3] * ranks.size, [1.5 + r for r in members]):
+                with np.errstate(over="ignore", invalid="ignore"):  # a float16 has room for little
+                    values = [vector(r, size, dtype) for r in members]
+                    for op in ("mean", "sum"):
+                        expected = fold(values, weights, op)
+                        reductions(ranks, values[ranks.rank].copy(), weights[ranks.rank], op, expected)
+
+
+def reductions(ranks: Ranks, value: Array, weight: float, op: Any, expected: Array) -> None:
+    start, stop = parts(value.size, ranks.size)[ranks.rank]
+
+    def program() -> Program[None]:
+        kept, out = value.copy(), np.empty_like(value)
+        same((yield from AllReduce(value, weight, op)), expected)
+        assert (yield from AllReduce(value, weight, op, out=out)) is out
+        same(out, expected)
+        same((yield from ReduceScatter(value, weight, op)), expected[start:stop])
+        view = kept[:]
+        same((yield from AllReduce(kept, weight, op, out=view)), expected)  # the same memory by another name
+        same((yield from AllReduce(value, weight, op, out=value)), expected)
+
+    ranks.run(program())
+
+
+def check_weights_that_change(ranks: Ranks) -> None:
+    members = range(ranks.size)
+    values = [vector(r, 300) for r in members]
+    turns = [[1.0] * ranks.size, [1.0 + r for r in members], [2.0] * ranks.size, [3.0 - r / 2 for r in members]] * 2
+
+    def program() -> Program[None]:
+        for weights in turns:
+            same((yield from AllReduce(values[ranks.rank], weights[ranks.rank])), by_hand(values, weights, "mean"))
+
+    ranks.run(program())
+
+
+def check_group_reductions(ranks: Ranks) -> None:
+    if ranks.size < 3:
+        return
+    group = (0, ranks.size - 1)
+    values = {r: vector(r, 40_000) for r in group}
+    expected = by_hand(list(values.values()), [1.0, 2.0], "mean")
+
+    def program() -> Program[None]:
+        if ranks.rank in group:
+            value = values[ranks.rank]
+            same((yield from AllReduce(value, 1.0 + group.index(ranks.rank), group=group)), expected)
+            same((yield from AllReduce(value[:9], 1.0 + group.index(ranks.rank), group=group)), expected[:9])
+
+    ranks.run(program())
+
+
+def check_fast(ranks: Ranks) -> None:
+    members = range(ranks.size)
+    for size in (3, 100_000):
+        for weights in ([2.0] * ranks.size, [1.0 + r for r in members]):
+            values = [np.random.Generator(np.random.PCG64(r)).random(size, np.float32) for r in members]
+            for op in ("mean", "sum"):
+                own = values[ranks.rank].copy()
+                effect = AllReduce(own, weights[ranks.rank], op, out=own if size == 3 else None)  # type: ignore[arg-type]
+                expected = fold(values, weights, op)  # type: ignore[arg-type]
+                answer = ranks.answer(effect, reduction="fast")
+                np.testing.assert_allclose(answer, expected, rtol=1e-5)
+                assert len(set(ranks.all(answer.tobytes()))) == 1
+
+
+def check_phantoms_and_bytes(ranks: Ranks) -> None:
+    n = ranks.size
+
+    def program() -> Program[None]:
+        for nbytes in (0, 7, 4000, 600_000):
+            for effect, kind, whole in (
+                (AllReduce(Phantom(nbytes), phase="a"), AllReduce, nbytes),
+                (Broadcast(Phantom(nbytes), phase="b"), Broadcast, nbytes),
+                (AllGather(Phantom(nbytes), phase="c"), AllGather, n * nbytes),
+            ):
+                answer = yield from effect
+                assert answer.nbytes == whole, (kind, answer)
+        yield from AllReduce(np.zeros(1000, np.float32), phase="d")
+        yield from AllGather(np.zeros(ranks.rank + 1, np.float64), tuple(range(1, n + 1)), phase="d")
+
+    outcome = ranks.run(program())
+    for phase, kind, times in (("a", AllReduce, 1), ("b", Broadcast, 1), ("c", AllGather, n)):
+        sent = sum(traffic(kind, times * nbytes, n).sent for nbytes in (0, 7, 4000, 600_000))
+        assert outcome.sent[phase] == sent, (phase, outcome.sent, sent)
+        assert outcome.syncs[phase] == 4
+    assert outcome.sent["d"] == traffic(AllReduce, 4000, n).sent + traffic(AllGather, 4 * n * (n + 1), n).sent
+
+
+def check_stop(ranks: Ranks) -> None:
+    """A stop that one rank alone is asked for reaches all at the same checkpoint, whatever carries it."""
+
+    def exchange(carrier: str) -> Program[None]:
+        value = np.ones(4, np.float32)
+        if carrier == "direct":
+            yield from AllReduce(value)
+        elif carrier == "started":
+            handle = yield from Start(AllReduce(value))
+            yield from Wait(handle)
+        elif carrier == "scattered":
+            yield from ReduceScatter(value)
+        else:
+            yield from Broadcast(value)
+
+    def program(carrier: str) -> Program[int]:
+        for i in range(100):
+            steps.append(i)
+            yield from exchange(carrier)
+            if (yield from Checkpoint(i, dict)):
+                return i
+        return -1
+
+    for carrier in ("direct", "started", "scattered", "nothing"):
+        steps: list[int] = []
+        last = ranks.size - 1
+        asked = hooks(lambda steps=steps: ranks.rank == last and len(steps) > 3)  # type: ignore[misc]
+        ends = ranks.all(ranks.run(program(carrier), hooks=asked).result)
+        assert ends == [3] * ranks.size, (carrier, ends)
+
+
+def check_accounts(ranks: Ranks) -> None:
+    """Clocks and spans: what is left out, and in which lane things stand."""
+    stamps: list[float] = []
+
+    def program() -> Program[str]:
+        for unit in (None, 3):
+            yield from Compute(Work("step", unit=unit), lambda: sum(range(20_000)))
+        yield from AllReduce(np.ones(3, np.float32), phase="sync")
+        yield from Compute(EVALUATE, lambda: sum(range(200_000)))
+        yield from AllReduce(np.ones(3), phase="evaluate")
+        yield from Compute(STEP, lambda: None, on="host")
+        yield from Move(np.ones(2), "host")
+        handle = yield from Start(Compute(STEP, lambda: 5))
+        yield from Wait(handle)
+        yield from Checkpoint(0, dict, due=True)
+        return "done"
+
+    def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Array]) -> None:
+        assert worker == ranks.rank
+        stamps.append(seconds)
+
+    outcome = run(program(), Hooks(lambda *_: None, checkpoint), comm=ranks.comm, trace=True)
+    lanes = outcome.lanes
+    assert [s[0] for s in lanes["compute"]] == ["step", "step 3", "evaluate", "step"]
+    assert [s[0] for s in lanes["network"]] == ["sync", "evaluate"]
+    assert [s[0] for s in lanes["host"]] == ["step"]
+    assert [s[0] for s in lanes["to host"]] == ["move"]
+    assert all(0 <= start <= stop for spans in lanes.values() for _, start, stop in spans)
+    evaluated = [stop - start for spans in lanes.values() for name, start, stop in spans if name == "evaluate"]
+    assert abs(sum(evaluated) - outcome.evaluating) < 1e-9
+    assert 0 < outcome.computing < outcome.seconds
+    assert 0 < stamps[0] <= outcome.seconds
+    assert outcome.syncs == {"sync": 1, "evaluate": 1}
+    assert (outcome.index, outcome.result) == (ranks.rank, "done")
+    assert ranks.run((_ for _ in ())).lanes == {}
+
+
+def check_misfits_without_debug(ranks: Ranks) -> None:
+    """Headers alone tell that ranks take part in different things."""
+    if ranks.size == 1:
+        return
+    other = ranks.rank == ranks.size - 1
+    makes = [lambda: AllReduce(np.ones(3, np.float32), op="sum" if other else "mean")]
+    if ranks.size == 2:  # among more, sizes that differ are told by the debug mode alone
+        makes.append(lambda: AllReduce(np.ones(4 if other else 3, np.float32)))
+    for make in makes:
+        try:
+            ranks.answer(make())
+        except ProtocolError as error:
+            assert "debug" in str(error), error
+        else:
+            raise AssertionError("no error")
+
+
+def check_pace(ranks: Ranks) -> None:
+    """Described and emulated times are computing time, and the program's answers stay what they are."""
+
+    def program() -> Program[int]:
+        total = 0
+        for i in range(5):
+            total += yield from Compute(STEP, lambda i=i: i)  # type: ignore[misc]
+        return total
+
+    outcome = ranks.run(program(), price=lambda work: 1e-3)
+    assert outcome.result == 10
+    assert 4e-3 < outcome.computing <= outcome.seconds  # it never sleeps less than described, on average
+    slow = ranks.run(program(), slowness=2.0)
+    assert slow.result == 10
+
+
+def check_measure(ranks: Ranks) -> None:
+    points = measure_allreduce(ranks.comm, (0, 1000, 100_000), budget=1e-3)
+    assert [nbytes for nbytes, _ in points] == [0, 1000, 100_000]
+    assert all(seconds > 0 for _, seconds in points)
+    assert len({tuple(map(tuple, p)) for p in ranks.all(points)}) == 1
+
+
+def main() -> None:
+    with abort_on_error():
+        from mpi4py import MPI
+
+        ranks = Ranks(MPI.COMM_WORLD)
+        if len(sys.argv) > 1:
+            case = next(c for c in CASES if c.name == sys.argv[1])
+            run(case.make(ranks.rank), hooks(), debug=case.debug)
+            return
+        done = [check_conformance(ranks)]
+        for name, check in list(globals().items()):
+            if name.startswith("check_") and name != "check_conformance":
+                check(ranks)
+                done.append(1)
+        if ranks.rank == 0:
+            print(f"{sum(done)} checks passed on {ranks.size} ranks", flush=True)
+
+
+if __name__ == "__main__":
+    main()
