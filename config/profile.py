@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ..algorithms.errors import ScenarioError
 from . import yaml
-from .scenario import Section
+from .sections import Section
 from .timing import Table
 from .units import Bandwidth, Duration, Seconds
 

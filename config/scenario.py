@@ -10,88 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..algorithms.errors import ScenarioError
 from . import yaml
+from .sections import Section
 from .units import Bandwidth, Duration, Interval, Seconds, Speed
-
-
-class Section(BaseModel):
-    """A part of the scenario: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Named(BaseModel):
-    """Something chosen by name, with its own arguments: `mlp` or `{name: mlp, hidden: [256, 128]}`."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if isinstance(value, dict) and isinstance(value.get("name"), str):
-            return value
-        raise ValueError(f"{value!r:.60}: write a name, or {{name: ..., argument: ...}}")
-
-    @property
-    def args(self) -> dict[str, Any]:
-        """The arguments beside the name."""
-        return dict(self.model_extra or {})
-
-
-class Optimizer(Section):
-    """SGD as PyTorch defines it: v <- momentum v + g; x <- x - lr v (nesterov: g + momentum v)."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: float = Field(gt=0)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(default=0.0, ge=0)
-
-    @model_validator(mode="after")
-    def _nesterov(self) -> Optimizer:
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-
-class ConstantRate(Section):
-    """The optimizer's lr throughout."""
-
-    name: Literal["constant"] = "constant"
-
-
-class MultistepRate(Section):
-    """lr * gamma at each milestone; milestones count in the budget's unit."""
-
-    name: Literal["multistep"]
-    milestones: tuple[float, ...]
-    gamma: float = Field(default=0.1, gt=0)
-
-
-_RATES = ("constant", "multistep")
-
-
-class Workload(Section):
-    """What is trained. batch: samples per worker and step; the split may change it. threads: per worker."""
-
-    model: Named
-    data: Named = Named(name="digits")
-    loss: str = "cross_entropy"
-    batch: int = Field(default=64, ge=1)
-    optimizer: Optimizer
-    lr_schedule: ConstantRate | MultistepRate = Field(default=ConstantRate(), discriminator="name")
-    threads: int = Field(default=1, ge=1)
-
-    @field_validator("lr_schedule", mode="before")
-    @classmethod
-    def _rate(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+from .workload import Workload
 
 
 class WorkerGroup(Section):
@@ -156,7 +81,9 @@ class Cluster(Section):
 
 
 class StrategySpec(Section):
-    """A preset with overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
+    """A preset with its arguments and overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
+
+    model_config = ConfigDict(extra="allow")
 
     preset: str | None = None
     split: Any = None
@@ -248,36 +175,48 @@ def _explain(error: ValidationError, document: Any) -> str:
     errors = error.errors(include_url=False, include_context=False)
     # An unknown key explains a missing one better than the other way round; of a union's, the deepest fits best.
     first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
-    steps = [step for step in first["loc"] if _real(step)]
-    path = "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in steps).lstrip(".") or "scenario"
+    steps, sections, choice = _follow(first["loc"])
+    path = "".join(f"[{s}]" if isinstance(s, int) else f".{repr(s)[1:-1]}" for s in steps).lstrip(".") or "scenario"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(steps[-1]), _keys(steps[:-1]), 1, 0.5)
-        known = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(_keys(steps[:-1]))}"
-        message = f"unknown key; {known}"
+        keys = sorted({key for section in sections for key in section.model_fields} - {"recorded"})
+        near = difflib.get_close_matches(str(steps[-1]), keys, 1, 0.5)
+        message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(keys)}"
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] == "union_tag_invalid":
-        message = f"unknown name {first['input'].get('name')!r}; write one of {', '.join(_RATES)}"
+        names = [name for section in choice for name in _tags(section)]
+        message = f"unknown name {first['input'].get('name')!r}; write one of {', '.join(names)}"
     elif not first["type"].startswith("value_error"):
         message = f"{message[0].lower()}{message[1:]}, found {first['input']!r:.60}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{path}: {message}{more}"
 
 
-def _real(step: int | str) -> bool:
-    """Whether a step of pydantic's path is a key of the file, and no name of a union's member."""
-    return isinstance(step, int) or not (step in (*_RATES, "float") or "[" in step)
+def _follow(loc: Iterable[int | str]) -> tuple[list[int | str], list[type[Section]], list[type[Section]]]:
+    """(the steps of pydantic's path that are keys of the file, the sections in which the last one was looked for, the
+    sections that the value there may be).
 
-
-def _keys(path: list[int | str]) -> list[str]:
-    """The known keys of the section at `path`."""
-    sections: list[type[Section]] = [Scenario]
-    for step in path:
-        if isinstance(step, str):
+    The path's other steps name a union's member: by its tag, or by its type.
+    """
+    before, sections, steps = list[type[Section]](), list[type[Section]]([Scenario]), list[int | str]()
+    for step in loc:
+        chosen = [section for section in sections if step in _tags(section)]
+        if len(sections) > 1 and chosen:
+            sections = chosen
+        elif isinstance(step, int):
+            steps.append(step)
+        elif step != "float" and "[" not in step:
+            steps.append(step)
             fields = [section.model_fields[step] for section in sections if step in section.model_fields]
-            sections = [found for field in fields for found in _sections(field.annotation)]
-    return sorted({key for section in sections for key in section.model_fields} - {"recorded"})
+            before, sections = sections, [found for field in fields for found in _sections(field.annotation)]
+    return steps, before, sections
+
+
+def _tags(section: type[Section]) -> tuple[str, ...]:
+    """The names by which a union's member is chosen."""
+    field = section.model_fields.get("name")
+    return get_args(field.annotation) if field else ()
 
 
 def _sections(annotation: Any) -> list[type[Section]]:

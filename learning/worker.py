@@ -102,7 +102,7 @@ class TorchWorker:
         # What stays as it is has gradient 0, set here once: autograd never touches it.
         self._grad_views = [g for (p, _), g in zip(pairs, grad_views, strict=True) if p.requires_grad]
         self._whole = self._flat_grads[:-1] if len(self._trained) == len(pairs) else None
-        self._optimizer = optimizers.make(optimizer, [view for p, view in pairs if p.requires_grad])
+        self._optimizer = optimizers.make(optimizer, optimizers.Layout(views, [p.requires_grad for p, _ in pairs]))
 
     @property
     def params(self) -> Value:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from .algorithms.loop import train
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.rates import Constant, Multistep, Rate
+from .algorithms.splits import Shares
+from .algorithms.strategy import Strategy
 from .algorithms.worker import Worker
 from .config.cluster import build_timing
 from .config.profile import Profile, load_profile, workload_key
-from .config.scenario import Budget, MultistepRate, Scenario, Workload
+from .config.scenario import Budget, Scenario
 from .config.strategy import build_strategy
 from .config.timing import Timing
+from .config.workload import SGD, MultistepRate, Workload
 from .problem import Problem, find
 
 
@@ -74,9 +77,9 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
     strategy = build_strategy(scenario.strategy)
     speeds = timing.speeds(scenario.workload.batch)
     try:
-        shares = strategy.split.shares(scenario.workload.batch, speeds)
+        shares = strategy.split.shares(scenario.workload.batch, speeds, [d.name for d in timing.devices])
         plan = Plan(
-            strategy=_with_schedule(strategy, speeds),
+            strategy=_resolved(strategy, shares, speeds, scenario.workload.optimizer.model_dump()),
             shares=shares,
             rate=_rate(scenario.workload),
             examples=problem.shape.train,
@@ -92,7 +95,8 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
 def workload_of(workload: Workload) -> str:
     """The key under which profiles file this workload's times."""
     optimizer = workload.optimizer
-    kind = optimizer.name + (" with momentum" if optimizer.momentum else "")
+    kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGD) and optimizer.momentum else "")
+    kind += ", clipped" if optimizer.clip else ""
     return workload_key(_text(workload.model.name, workload.model.args), workload.data.name, kind, workload.threads)
 
 
@@ -101,8 +105,16 @@ def _text(name: str, args: dict[str, Any]) -> str:
     return f"{name}({inside})" if inside else name
 
 
-def _with_schedule(strategy: Any, speeds: Sequence[float]) -> Any:
-    return dataclasses.replace(strategy, schedule=strategy.schedule.resolve(speeds))
+def _resolved(
+    strategy: Strategy, shares: Shares, speeds: Sequence[float], optimizer: Mapping[str, Any]
+) -> Strategy:
+    """The strategy with what follows from the workers' shares and speeds and the inner optimizer filled in."""
+    return dataclasses.replace(
+        strategy,
+        sampling=strategy.sampling.resolve(shares.paces),
+        schedule=strategy.schedule.resolve(speeds),
+        aggregation=strategy.aggregation.resolve(optimizer),
+    )
 
 
 def _profile(scenario: Scenario, folder: Path) -> Profile | None:

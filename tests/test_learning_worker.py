@@ -7,47 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from learning_kit import DIGITS, SGD, make, make_plan, torch_as_it_was  # noqa: F401 - a fixture
 from lockstep import lockstep
 from torch import nn
 
 from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.loop import train
 from paceline.algorithms.plan import Plan, State
-from paceline.algorithms.presets import sync_sgd
 from paceline.algorithms.progress import Interval
-from paceline.algorithms.rates import Constant
-from paceline.algorithms.schedules import Fixed
-from paceline.algorithms.splits import Given
 from paceline.algorithms.streams import torch_seed
-from paceline.learning import data, optimizers, units
-from paceline.learning.build import build_workers
+from paceline.learning import optimizers, units
 from paceline.learning.phantoms import build_phantoms
-from paceline.learning.worker import TorchWorker
 from paceline.records.outcome import Hooks
-
-DIGITS = data.load("digits", {})
-SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_it_was():
-    """One thread, and torch's stream given back: a rank's worker owns it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.set_num_threads(threads)
-
-
-def make_plan(batches=(16, 16), H=1, aggregation=None, budget=None, lr=0.05, **options) -> Plan:
-    strategy = replace(sync_sgd(), schedule=Fixed(H), aggregation=aggregation or Parameters())
-    shares = Given(batches=tuple(batches)).shares(16, [1.0] * len(batches))
-    return Plan(strategy, shares, Constant(lr), 1437, budget or Interval(1, "epochs"), **options)
-
-
-def make(plan: Plan, model="mlp", args=None, shared=True, optimizer=SGD, **more) -> list[TorchWorker]:
-    options = {"model": model, "model_args": args or {}, "optimizer": optimizer, "seed": 7} | more
-    return build_workers(plan, DIGITS, shared_process=shared, **options)
 
 
 def run(plan: Plan, workers, state: State | None = None, saved=None) -> tuple[State, list[dict]]:
@@ -137,7 +108,7 @@ def test_sgd_agrees_with_torchs_plain_loops(options):
     torch.manual_seed(0)
     here, there = torch.randn(50), nn.Parameter(torch.empty(50))
     there.data.copy_(here)
-    own = optimizers.make({"name": "sgd", **options}, [here])
+    own = optimizers.make({"name": "sgd", **options}, optimizers.Layout([here], [True]))
     reference = torch.optim.SGD([there], lr=0.1, foreach=False, **options)
     for lr in (0.1, 0.1, 0.01):
         there.grad = torch.randn(50)
@@ -313,7 +284,7 @@ def test_a_users_loss_is_trained_and_evaluated_with():
             "no loss 'entropy'; did you mean 'cross_entropy'?; write cross_entropy or an import path",
         ),
         ({"loss": "math:cos"}, "a training step of 16 examples fails: TypeError"),
-        ({"optimizer": {"name": "adam"}}, "no optimizer 'adam'; write sgd"),
+        ({"optimizer": {"name": "adam"}}, "no optimizer 'adam'; did you mean 'adamw'?; write sgd, adamw"),
         ({"optimizer": {"name": "sgd", "momentun": 1}}, "optimizer sgd has no argument 'momentun'; it takes momentum"),
         ({"optimizer": {"name": "sgd", "nesterov": True}}, "nesterov needs a momentum above 0"),
         ({"model": "test_learning_worker:own_double"}, "fails on an input of (2, 1, 8, 8): RuntimeError"),

@@ -1,0 +1,93 @@
+"""The scenario's `workload:` section: what is trained, and how a step computes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from .sections import Named, Section
+
+
+class OptimizerSection(Section):
+    """What all optimizers take.
+
+    decay: weight decay on all parameters, or on matrices only (none on biases and norms, which are 1-D). clip: the
+    largest norm of a gradient; a local step clips its own gradient, a synchronous one the averaged gradient.
+    """
+
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay: Literal["all", "matrices"] = "all"
+    clip: float | None = Field(default=None, gt=0)
+
+
+class SGD(OptimizerSection):
+    """SGD as PyTorch defines it: v <- momentum v + g; x <- x - lr v (nesterov: g + momentum v)."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov(self) -> SGD:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class AdamW(OptimizerSection):
+    """AdamW as PyTorch defines it (Loshchilov and Hutter, arXiv 1711.05101)."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+
+    @field_validator("betas")
+    @classmethod
+    def _shares(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError(f"{list(value)}: each must be 0 or more and below 1, like [0.9, 0.999]")
+        return value
+
+
+class ConstantRate(Section):
+    """The optimizer's lr throughout."""
+
+    name: Literal["constant"] = "constant"
+
+
+class MultistepRate(Section):
+    """lr * gamma at each milestone; milestones count in the budget's unit."""
+
+    name: Literal["multistep"]
+    milestones: tuple[float, ...]
+    gamma: float = Field(default=0.1, gt=0)
+
+
+class Workload(Section):
+    """What is trained. batch: samples per worker and step; the split may change it. threads: per worker."""
+
+    model: Named
+    data: Named = Named(name="digits")
+    loss: str = "cross_entropy"
+    batch: int = Field(default=64, ge=1)
+    optimizer: SGD | AdamW = Field(discriminator="name")
+    lr_schedule: ConstantRate | MultistepRate = Field(default=ConstantRate(), discriminator="name")
+    threads: int = Field(default=1, ge=1)
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _optimizer(cls, value: Any) -> Any:
+        """{lr: 0.1} alone is SGD."""
+        return {"name": "sgd"} | value if isinstance(value, dict) else _by_name(value)
+
+    @field_validator("lr_schedule", mode="before")
+    @classmethod
+    def _rate(cls, value: Any) -> Any:
+        return _by_name(value)
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value

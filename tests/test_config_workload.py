@@ -1,0 +1,33 @@
+"""The scenario's workload section: mistakes are one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paceline.algorithms.errors import ScenarioError
+from paceline.config.scenario import load
+
+QUICKSTART = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("workload.optimizer.name=adam", "workload.optimizer: unknown name 'adam'; write one of sgd, adamw"),
+        ("workload.optimizer={lr: 0.1, betas: [0.9, 0.9]}", "workload.optimizer.betas: unknown key; known keys: clip"),
+        ("workload.optimizer={name: adamw, lr: 0.1, beta: 1}", "optimizer.beta: unknown key; did you mean 'betas'?"),
+        ("workload.optimizer={name: adamw, lr: 0.1, betas: [0.9, 1]}", "optimizer.betas: [0.9, 1.0]: each must be 0"),
+        ("workload.optimizer={name: adamw}", "workload.optimizer.lr: is missing"),
+        ("workload.optimizer=adamw", "workload.optimizer.lr: is missing"),
+        ("workload.optimizer=3", "workload.optimizer: "),
+        ("workload.optimizer.decay=some", "workload.optimizer.decay: "),
+        ("workload.optimizer.clip=0", "workload.optimizer.clip: "),
+    ],
+)
+def test_mistakes_are_one_line(setting, message):
+    with pytest.raises(ScenarioError) as error:
+        load(QUICKSTART, [setting])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
