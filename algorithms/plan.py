@@ -35,6 +35,10 @@ class State:
     weight: int = 0
     refreshed: tuple[int, int, int] = (0, 0, 0)
 
+    def __post_init__(self) -> None:
+        first, second, third = self.refreshed
+        self.refreshed = (first, second, third)  # JSON gives a list
+
     def mark(self) -> tuple[int, int, int]:
         """(round, step, samples), from which a plan goes on."""
         return self.round, self.step, self.samples

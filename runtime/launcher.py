@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,7 +155,9 @@ def launch(
         else:
             process.send_signal(KILLERS[mpirun.kind])
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Only the main thread may set handlers; from another one (a notebook's, a test's) the job just runs.
+    passed = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, pass_on) for number in passed}
     try:
         status = process.wait()
     finally:
@@ -191,9 +194,19 @@ def under_mpirun() -> bool:
 
 def world() -> tuple[int, int]:
     """(rank, size) of this process in MPI's world, which it joins if it has not yet."""
+    _match_library()
     from mpi4py import MPI
 
     return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+
+
+def _match_library() -> None:
+    """Where both wheels are installed, load the MPI whose mpirun started this rank, not the wheel installed last."""
+    library = "libmpi.so.40" if "OMPI_COMM_WORLD_RANK" in os.environ else "libmpi.so.12"
+    lib = Path(sys.prefix) / "lib"
+    both = (lib / "libmpi.so.40").is_file() and (lib / "libmpi.so.12").is_file()
+    if both and under_mpirun() and "mpi4py.MPI" not in sys.modules:
+        os.environ.setdefault("MPI4PY_LIBMPI", str(lib / library))
 
 
 @contextmanager
