@@ -94,11 +94,16 @@ class StrategySpec(Section):
 
 
 class Budget(Section):
-    """How long to train: exactly one of epochs, steps (of a worker of pace 1) and rounds."""
+    """How long to train: exactly one of epochs, steps (of a worker of pace 1) and rounds.
+
+    epoch: what counts as one. "samples": as many samples processed as there are training examples. "reference": the
+    N // (B n H) rounds of Biased Local SGD's released code.
+    """
 
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     rounds: int | None = Field(default=None, ge=1)
+    epoch: Literal["samples", "reference"] = "samples"
 
     @model_validator(mode="after")
     def _one(self) -> Budget:

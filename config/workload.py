@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from .rates import AnySchedule, Constant
 from .sections import Named, Section
 
 
@@ -52,20 +53,6 @@ class AdamW(OptimizerSection):
         return value
 
 
-class ConstantRate(Section):
-    """The optimizer's lr throughout."""
-
-    name: Literal["constant"] = "constant"
-
-
-class MultistepRate(Section):
-    """lr * gamma at each milestone; milestones count in the budget's unit."""
-
-    name: Literal["multistep"]
-    milestones: tuple[float, ...]
-    gamma: float = Field(default=0.1, gt=0)
-
-
 class Workload(Section):
     """What is trained. batch: samples per worker and step; the split may change it. threads: per worker."""
 
@@ -74,7 +61,7 @@ class Workload(Section):
     loss: str = "cross_entropy"
     batch: int = Field(default=64, ge=1)
     optimizer: SGD | AdamW = Field(discriminator="name")
-    lr_schedule: ConstantRate | MultistepRate = Field(default=ConstantRate(), discriminator="name")
+    lr_schedule: AnySchedule = Field(default=Constant(), discriminator="name")
     threads: int = Field(default=1, ge=1)
 
     @field_validator("optimizer", mode="before")

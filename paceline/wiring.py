@@ -18,16 +18,16 @@ from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
-from .algorithms.rates import Constant, Multistep, Rate
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.worker import Worker
 from .config.cluster import build_timing
 from .config.profile import Profile, load_profile, workload_key
+from .config.rates import build_rate
 from .config.scenario import Budget, Scenario
 from .config.strategy import build_strategy
 from .config.timing import Timing
-from .config.workload import SGD, MultistepRate, Workload
+from .config.workload import SGD, Workload
 from .problem import Problem, find
 
 
@@ -75,17 +75,19 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
     profile = _profile(scenario, folder)
     timing = build_timing(scenario.cluster, profile, workload_of(scenario.workload), scenario.seed)
     strategy = build_strategy(scenario.strategy)
-    speeds = timing.speeds(scenario.workload.batch)
+    speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
+    rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
     try:
         shares = strategy.split.shares(scenario.workload.batch, speeds, [d.name for d in timing.devices])
         plan = Plan(
             strategy=_resolved(strategy, shares, speeds, scenario.workload.optimizer.model_dump()),
             shares=shares,
-            rate=_rate(scenario.workload),
+            rate=rate,
             examples=problem.shape.train,
-            budget=_budget(scenario.budget),
+            budget=budget,
             report=scenario.report.every,
             checkpoint=scenario.checkpoint.every,
+            accounting=scenario.budget.epoch,
         )
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
@@ -105,9 +107,7 @@ def _text(name: str, args: dict[str, Any]) -> str:
     return f"{name}({inside})" if inside else name
 
 
-def _resolved(
-    strategy: Strategy, shares: Shares, speeds: Sequence[float], optimizer: Mapping[str, Any]
-) -> Strategy:
+def _resolved(strategy: Strategy, shares: Shares, speeds: Sequence[float], optimizer: Mapping[str, Any]) -> Strategy:
     """The strategy with what follows from the workers' shares and speeds and the inner optimizer filled in."""
     return dataclasses.replace(
         strategy,
@@ -127,16 +127,6 @@ def _profile(scenario: Scenario, folder: Path) -> Profile | None:
     if not found.exists():
         raise ScenarioError(f"cluster.profile: {path}: no such file; `paceline profile SCENARIO --out {path}` makes it")
     return load_profile(found)
-
-
-def _rate(workload: Workload) -> Rate:
-    lr, schedule = workload.optimizer.lr, workload.lr_schedule
-    if not isinstance(schedule, MultistepRate):
-        return Constant(lr)
-    try:
-        return Multistep(lr, schedule.milestones, schedule.gamma)
-    except ValueError as error:
-        raise ScenarioError(f"workload.lr_schedule: {error}") from None
 
 
 def _budget(budget: Budget) -> Interval:

@@ -12,6 +12,7 @@ from paceline.algorithms.schedules import Then
 from paceline.algorithms.strategy import AXES
 from paceline.config import yaml
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
+from paceline.config.rates import build_rate
 from paceline.config.scenario import Scenario, load, validate
 from paceline.config.strategy import build_strategy
 from paceline.config.timing import Device, interpolate
@@ -47,7 +48,7 @@ def quickstart() -> dict:
         ("report.every=1.5 rounds", "a whole number of rounds above 0"),
         ("workload.model=3", "workload.model: 3: write a name"),
         ("workload.batch=0", "workload.batch: "),
-        ("workload.lr_schedule.name=foo", "unknown name 'foo'; write one of constant, multistep"),
+        ("workload.lr_schedule.name=foo", "unknown name 'foo'; write one of constant, multistep, cosine"),
         (
             "workload.lr_schedule={name: multistep, milestones: [3], gama: 1}",
             "gama: unknown key; did you mean 'gamma'?",
@@ -203,3 +204,28 @@ def test_profile_round_trip_and_merge(tmp_path):
     path.write_text("devices: {cpu: {mlp: {step: {32: 2}}}}")
     with pytest.raises(ScenarioError, match="no quantity with a unit"):
         load_profile(path)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("{name: multistep, milestones: [4, 2]}", "milestones [4.0, 2.0] must not fall"),
+        ("{name: multistep, milestones: [40]}", "milestone 40 lies after the end of the budget, 30"),
+        ("{name: cosine, warm_up: 30}", "workload.lr_schedule: the warm-up of 30 is not shorter"),
+        ("{name: constant, warm_up: 31}", "warm_up: 31 is not less than the budget of 30"),
+        ("{name: cosine_step, base: 1}", "workload.lr_schedule.base: "),
+    ],
+)
+def test_learning_rate_mistakes_are_one_line(schedule, message):
+    with pytest.raises(ScenarioError) as error:
+        scenario = load(QUICKSTART, [f"workload.lr_schedule={schedule}"])
+        build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, scenario.budget.epochs or 0)
+    assert message in str(error.value)
+
+
+def test_learning_rate_schedules_end_with_the_budget():
+    for name in ("cosine", "linear"):
+        schedule = f"{{name: {name}, warm_up: 5, final_lr: 0.01}}"
+        workload = load(QUICKSTART, [f"workload.lr_schedule={schedule}", "workload.optimizer.lr=0.11"]).workload
+        rate = build_rate(workload.optimizer.lr, workload.lr_schedule, 25.0)
+        assert [rate(t) for t in (0.0, 5.0, 15.0, 25.0)] == pytest.approx([0.01, 0.11, 0.06, 0.01])
