@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .effects import Array, Compute, Phantom, Value, nothing
@@ -16,14 +18,16 @@ def _sums() -> Phantom:
 
 
 class PhantomWorker:
-    """A worker of which only the work and the bytes are known."""
+    """A worker of which only the work and the bytes are known. moments: vectors of the optimizer's state."""
 
-    def __init__(self, index: int, works: Works, parameters: int, buffers: int) -> None:
+    def __init__(self, index: int, works: Works, parameters: int, buffers: int, moments: int = 0) -> None:
         self.index = index
         self.works = works
         self.params: Value = Phantom(4 * (parameters + 1))
         self.grads: Value = Phantom(4 * (parameters + 1))
         self.buffers: Value = Phantom(4 * buffers)
+        self.moments: tuple[Value, ...] = tuple(Phantom(4 * parameters) for _ in range(moments))
+        self._estimate = partial(Phantom, 4 * buffers)
 
     def step(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.step, nothing)
@@ -36,6 +40,15 @@ class PhantomWorker:
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         return Compute(self.works.evaluate, _sums)
+
+    def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
+        return Compute(self.works.transform, nothing)
+
+    def reset(self) -> Compute[None]:
+        return Compute(self.works.transform, nothing)
+
+    def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
+        return Compute(self.works.estimate(batches), self._estimate)
 
     def snapshot(self) -> dict[str, Array]:
         return {}

@@ -6,6 +6,7 @@ is. Rule: all mutation of a worker happens inside `Compute.run` (or by an interp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +39,26 @@ class Worker(Protocol):
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         """Sums over the worker's part of the test set, with these buffers: [loss, correct, count] as float64."""
+
+    def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
+        """Call `function(params[:-1], *vectors)`, which writes into them: elementwise arithmetic of a round.
+
+        Each name is a vector of the worker's own, as long as the model's parameters, zeros at first use. It is saved
+        in snapshots unless its name begins with "_".
+        """
+
+    @property
+    def moments(self) -> tuple[Value, ...]:
+        """The optimizer's vectors (momentum; Adam's two), as long as the parameters, to be exchanged in place."""
+
+    def reset(self) -> Compute[None]:
+        """Put the optimizer's state back to its beginning: zeros."""
+
+    def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
+        """BatchNorm's statistics as the mean over `batches` batches of the worker's size, in an array of its own.
+
+        The worker stays as it is. seed_round: the round, from which the batches are drawn.
+        """
 
     def snapshot(self) -> dict[str, Array]:
         """All that the worker must get back to go on with the same bits."""
@@ -74,6 +95,18 @@ class Works:
         self.evaluate = Work(
             "evaluate", test_samples, cost.flops * test_samples, touched + cost.activations * test_samples
         )
+        # Elementwise over the parameters and two vectors: read, combined, one written.
+        self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
+        self._cost, self._batch = cost, batch
+        self._estimates: dict[int, Work] = {}
+
+    def estimate(self, batches: int) -> Work:
+        """Forward passes over `batches` batches of the worker's size."""
+        if batches not in self._estimates:
+            samples = batches * self._batch
+            touched = 4.0 * self._cost.parameters * batches + self._cost.activations * samples
+            self._estimates[batches] = Work("evaluate", samples, self._cost.flops * samples, touched)
+        return self._estimates[batches]
 
 
 def share(total: int, index: int, workers: int) -> tuple[int, int]:

@@ -29,6 +29,11 @@ def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
     return measured_cost(build(model, args, shape.input_shape, shape.classes, seed=0), shape.input_shape)
 
 
+def moments_of(optimizer: Mapping[str, Any]) -> int:
+    """How many vectors as long as the parameters the optimizer's state has."""
+    return 2 if optimizer.get("name") == "adamw" else int(bool(optimizer.get("momentum")))
+
+
 def make_works(cost: ModelCost, batches: Sequence[int], test: int) -> list[Works]:
     """Each worker's Works; workers with equal numbers share one, since prices are cached by identity.
 
@@ -53,14 +58,15 @@ def build_phantoms(
     model_args: Mapping[str, Any] | None = None,
     indexes: Sequence[int] | None = None,
     cost: ModelCost | None = None,
+    optimizer: Mapping[str, Any] | None = None,
 ) -> list[PhantomWorker]:
     """Workers of which only work and bytes are known: those numbered `indexes` (all by default) of the plan's.
 
-    cost: the model's, where it is known already.
+    cost: the model's, where it is known already. optimizer: as build_workers takes it; plain SGD by default.
     """
     cost = cost or cost_of(model, model_args or {}, shape)
     works = make_works(cost, plan.shares.batches, shape.test)
     return [
-        PhantomWorker(i, works[i], cost.parameters, cost.buffers)
+        PhantomWorker(i, works[i], cost.parameters, cost.buffers, moments_of(optimizer or {}))
         for i in (range(plan.workers) if indexes is None else indexes)
     ]

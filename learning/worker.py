@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from ..algorithms.effects import Array, Compute, Value
 from ..algorithms.plan import Round
 from ..algorithms.sampling import Sampling
-from ..algorithms.streams import torch_seed
+from ..algorithms.streams import stream, torch_seed
 from ..algorithms.worker import Works, share
 from . import imports, optimizers, storage, tables
 from .data import Dataset
+from .estimate import estimate
 from .units import float_buffers
 
 T = TypeVar("T")
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+VECTOR = "vector."  # begins the names of transform's vectors in snapshots
 EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
 
 
@@ -102,6 +104,7 @@ class TorchWorker:
         # What stays as it is has gradient 0, set here once: autograd never touches it.
         self._grad_views = [g for (p, _), g in zip(pairs, grad_views, strict=True) if p.requires_grad]
         self._whole = self._flat_grads[:-1] if len(self._trained) == len(pairs) else None
+        self._vectors: dict[str, Array] = {}
         self._optimizer = optimizers.make(optimizer, optimizers.Layout(views, [p.requires_grad for p, _ in pairs]))
 
     @property
@@ -147,9 +150,27 @@ class TorchWorker:
         """[sum of losses, correct, count] over the worker's part of the test set with these buffers, float64 (3,)."""
         return Compute(self.works.evaluate, partial(self._run, self._evaluate, buffers, len(self._test_y)))
 
+    def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
+        """Call `function(params[:-1], *vectors)` on float32 (P,) arrays, which it may write to; see Worker."""
+        return Compute(self.works.transform, partial(self._transform, function, names))
+
+    @property
+    def moments(self) -> tuple[Value, ...]:
+        """The optimizer's vectors of P elements: views of its state, to be exchanged in place."""
+        return tuple(self._optimizer.state[name].numpy() for name in self._optimizer.moments)
+
+    def reset(self) -> Compute[None]:
+        """Zero the optimizer's state, Adam's count of steps too."""
+        return Compute(self.works.transform, self._reset)
+
+    def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
+        """The buffers with BatchNorm's statistics re-estimated, float32; the worker itself stays as it is."""
+        return Compute(self.works.estimate(batches), partial(self._estimate, seed_round, batches))
+
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
-        (BatchNorm's), rng (torch's stream, bytes) and the optimizer's vectors as optimizer.<name>."""
+        (BatchNorm's), rng (torch's stream, bytes), the optimizer's vectors as optimizer.<name> and, where `transform`
+        has made them, its own as vector.<name>."""
         saved = self._state()
         if self.index != 0:
             del saved["params"]
@@ -157,9 +178,9 @@ class TorchWorker:
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. ValueError where it is another model's, or another optimizer's."""
-        here = self._state()
-        missing = here.keys() - arrays.keys() - ({"params"} if self.index else set())
-        if missing or arrays.keys() - here.keys():
+        here = self._state() | {name: self._params[:-1] for name in arrays if name.startswith(VECTOR)}
+        missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
+        if missing - ({"params"} if self.index else set()) or arrays.keys() - here.keys():
             raise ValueError(
                 f"worker {self.index}: the checkpoint holds {', '.join(sorted(arrays))}; "
                 f"expected {', '.join(sorted(here))}"
@@ -179,21 +200,24 @@ class TorchWorker:
             taken = counts[start : start + count.numel()]
             count.copy_(torch.from_numpy(np.array(taken)).view(count.shape))
             start += count.numel()
-        stream = torch.from_numpy(np.array(arrays["rng"]))
+        self._vectors = {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
+        state = torch.from_numpy(np.array(arrays["rng"]))
         if self._shared:
-            self._stream = stream
+            self._stream = state
         else:
-            torch.set_rng_state(stream)
+            torch.set_rng_state(state)
 
     def _state(self) -> dict[str, Array]:
         counts = [c.numpy().astype(np.int64).ravel() for c in self._counts]
-        stream = self._stream if self._shared else torch.get_rng_state()
+        state = self._stream if self._shared else torch.get_rng_state()
         return {
             "params": self._params.copy(),
             "buffers": self._buffers.copy(),
             "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
-            "rng": stream.numpy().copy(),
+            "rng": state.numpy().copy(),
             **{f"optimizer.{name}": vector.numpy().copy() for name, vector in self._optimizer.state.items()},
+            # What begins with "_" does not outlive a round.
+            **{VECTOR + name: vector.copy() for name, vector in self._vectors.items() if name[0] != "_"},
         }
 
     def _run(self, body: Callable[..., T], *args: Any) -> T:
@@ -243,6 +267,33 @@ class TorchWorker:
         self.model.train()
         self._buffers[...] = own
         return sums
+
+    def _transform(self, function: Callable[..., None], names: tuple[str, ...]) -> None:
+        own = self._params[:-1]
+        for name in names:
+            if name not in self._vectors:
+                self._vectors[name] = np.zeros_like(own)
+        function(own, *(self._vectors[name] for name in names))
+
+    def _reset(self) -> None:
+        for vector in self._optimizer.state.values():
+            vector.zero_()
+
+    def _estimate(self, seed_round: int, batches: int) -> Array:
+        chosen = stream(self._seed, "bn", seed_round, self.index).integers(
+            0, self._examples, (batches, self.works.step.samples)
+        )
+        buffers, counts = self._buffers.copy(), [count.clone() for count in self._counts]
+        # Dropout draws from a stream of this estimate, and torch's own is put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed(self._seed, "bn", seed_round, self.index))
+            inputs = (self._train_x.index_select(0, torch.from_numpy(row)) for row in chosen)
+            estimate(self.model, inputs, self.model)
+        found = self._buffers.copy()
+        self._buffers[...] = buffers
+        for count, before in zip(self._counts, counts, strict=True):
+            count.copy_(before)
+        return found
 
     def _indices(self, round: Round, i: int) -> Array:
         position, size = round.batch(self.index, i)

@@ -65,7 +65,8 @@ class Problem:
         """All workers, as work and bytes only."""
         from .learning.phantoms import build_phantoms
 
-        return build_phantoms(plan, self.shape, model=self.scenario.workload.model.name, cost=self.cost)
+        w = self.scenario.workload
+        return build_phantoms(plan, self.shape, model=w.model.name, cost=self.cost, optimizer=w.optimizer.model_dump())
 
     def workers(self, plan: Plan, indexes: Sequence[int], shared_process: bool) -> list[TorchWorker]:
         """Workers that compute. shared_process: whether they share torch's random stream (in a simulation).
