@@ -119,7 +119,8 @@ class TopLoss(Shuffled):
         return self.refresh if self.refresh != "auto" else max(1, plan.examples // plan.first_round().samples)
 
     def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
-        if state.round % self.interval(plan) or not self.workers:
+        slow = self.workers if self.workers != "slow" else ()
+        if state.round % self.interval(plan) or not slow:
             return
         if state.round:
             sizes = tuple(FIELDS * n for n in plan.used(state.refreshed, state))
@@ -128,7 +129,7 @@ class TopLoss(Shuffled):
             yield from w.merge_scores(gathered, self.merge)
         state.refreshed = state.mark()
         need = plan.used(state.refreshed, plan.ahead(state, self.interval(plan)))
-        ends = np.cumsum([0, *(need[worker] for worker in self.workers)])
+        ends = np.cumsum([0, *(need[worker] for worker in slow)])
         wanted = int(ends[-1])
         candidates = round(self.ratio * wanted)
         if candidates > plan.examples:
@@ -136,6 +137,6 @@ class TopLoss(Shuffled):
                 f"strategy.sampling.top_loss: ratio {self.ratio:g} times the {wanted} samples that the slow workers "
                 f"use between refreshes is more than the {plan.examples} training examples; lower ratio or refresh"
             )
-        mine = self.workers.index(w.index) if w.index in self.workers else None
+        mine = slow.index(w.index) if w.index in slow else None
         part = slice(0, 0) if mine is None else slice(int(ends[mine]), int(ends[mine + 1]))
         yield from w.choose_examples(state.round, candidates, wanted, part)

@@ -23,7 +23,8 @@ from paceline.algorithms.aggregations import Parameters
 from paceline.algorithms.effects import Compute, Program, Work, nothing
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.plan import Every, Plan, State
+from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.progress import Interval
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
@@ -71,7 +72,7 @@ def training(count: int, trace: bool) -> float:
         Shares((8,), (1.0,)),
         lambda progress: 0.1,
         10**9,
-        Every(1, "rounds"),
+        Interval(1, "rounds"),
     )
     worker = PhantomWorker(0, Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1), 1000, 0)
     begin = perf_counter()

@@ -41,8 +41,8 @@ class Device:
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device.
 
-        Without a table of its own, a gradient costs a step and what else there is nothing; an evaluated sample costs a third
-        of a trained one, since backward takes twice the forward's operations.
+        Without a table of its own, a gradient costs a step and what else there is nothing; an evaluated sample costs a
+        third of a trained one, since backward takes twice the forward's operations.
         """
         table = self.tables.get(work.phase)
         if table is not None:

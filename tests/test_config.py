@@ -1,6 +1,7 @@
 """The scenario file: what it accepts, and the one line it answers to what it does not."""
 
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -217,10 +218,8 @@ def test_profile_round_trip_and_merge(tmp_path):
     ],
 )
 def test_learning_rate_mistakes_are_one_line(schedule, message):
-    with pytest.raises(ScenarioError) as error:
-        scenario = load(QUICKSTART, [f"workload.lr_schedule={schedule}"])
-        build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, scenario.budget.epochs or 0)
-    assert message in str(error.value)
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        build_rate(0.1, load(QUICKSTART, [f"workload.lr_schedule={schedule}"]).workload.lr_schedule, 30.0)
 
 
 def test_learning_rate_schedules_end_with_the_budget():
