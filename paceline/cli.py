@@ -94,16 +94,21 @@ def compare(
 
 @app.command()
 def profile(
-    scenario: Annotated[Path, typer.Argument(help="The scenario whose model, data and worker count are measured.")],
-    out: Annotated[Path, typer.Option(help="The profile; an existing one keeps its other workloads.")],
+    scenario: Annotated[
+        Path | None, typer.Argument(help="Whose model, data and worker count to measure. Default: the quickstart.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The profile; an existing one keeps its other workloads.")] = Path(
+        "profiles/machine.yaml"
+    ),
     device: Annotated[str, typer.Option(help="The name under which scenarios find this machine's device.")] = "cpu",
     ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
     """Measure this machine: seconds per step against batch size, latency and bandwidth of the all-reduce."""
+    from .demo import packaged
     from .profiling import profile as run
 
-    run(scenario, out, device, ranks, setting)
+    run(scenario or packaged("quickstart"), out, device, ranks, setting)
 
 
 @app.command()

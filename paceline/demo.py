@@ -21,7 +21,7 @@ from .training import TrainOptions, launch
 def demo(out: Path) -> None:
     """Run the demo; everything goes below `out`, which is replaced."""
     console = Console(soft_wrap=True)
-    scenarios = [Path(str(resources.files("paceline") / "scenarios" / f"{name}.yaml")) for name in _NAMES]
+    scenarios = [packaged(name) for name in _NAMES]
     measured = out / "profile.yaml"
     settings = (f"cluster.profile={measured.absolute()}",)
 
@@ -48,6 +48,11 @@ def demo(out: Path) -> None:
     for name, runs in (("predicted", predicted), ("real", real)):
         local, sync = (run.summary["seconds"] for run in runs)
         console.print(f"{name:9s} {sync:.3f} s / {local:.3f} s = {sync / local:.2f} times faster")
+
+
+def packaged(name: str) -> Path:
+    """A scenario that comes with the package."""
+    return Path(str(resources.files("paceline") / "scenarios" / f"{name}.yaml"))
 
 
 _NAMES = ("quickstart", "quickstart_sync")
