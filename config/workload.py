@@ -53,8 +53,19 @@ class AdamW(OptimizerSection):
         return value
 
 
+class Augmentation(Section):
+    """Training images changed at random: a crop after `crop` pixels of padding on every side, a flip sideways."""
+
+    crop: int = Field(default=0, ge=0)
+    flip: bool = False
+
+
 class Workload(Section):
-    """What is trained. batch: samples per worker and step; the split may change it. threads: per worker."""
+    """What is trained. batch: samples per worker and step; the split may change it. threads: per worker.
+
+    micro_batch: most samples in memory at a time; the gradient is that of the whole batch. precision: bf16 computes
+    products and convolutions in bfloat16, parameters stay fp32. label_smoothing: of cross_entropy, in training only.
+    """
 
     model: Named
     data: Named = Named(name="digits")
@@ -62,6 +73,10 @@ class Workload(Section):
     batch: int = Field(default=64, ge=1)
     optimizer: SGD | AdamW = Field(discriminator="name")
     lr_schedule: AnySchedule = Field(default=Constant(), discriminator="name")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    augment: Augmentation | None = None
     threads: int = Field(default=1, ge=1)
 
     @field_validator("optimizer", mode="before")

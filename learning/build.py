@@ -13,7 +13,8 @@ from ..algorithms.worker import ModelCost
 from . import units
 from .data import Dataset
 from .phantoms import cost_of, make_works
-from .worker import TorchWorker, resolve_loss
+from .recipe import Recipe
+from .worker import TorchWorker
 
 
 def build_workers(
@@ -25,17 +26,17 @@ def build_workers(
     seed: int,
     shared_process: bool,
     model_args: Mapping[str, Any] | None = None,
-    loss: str = "cross_entropy",
+    recipe: Recipe | None = None,
     indexes: Sequence[int] | None = None,
     warm: bool = True,
     cost: ModelCost | None = None,
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
-    optimizer: {name: sgd, momentum: ..., nesterov: ..., weight_decay: ...}. shared_process: True in a simulation,
-    False for the one worker of a rank. warm: the first worker takes a throw-away step (first-use costs are the
-    process's). cost: the model's, where it is known already. ValueError of one line for whatever is wrong with model,
-    loss or optimizer.
+    optimizer: {name: sgd or adamw, momentum: ..., ...}. recipe: how a step computes. shared_process: True in a
+    simulation, False for the one worker of a rank. warm: the first worker takes a throw-away step (first-use costs are
+    the process's). cost: the model's, where it is known already. ValueError of one line for whatever is wrong with
+    model, recipe or optimizer.
     """
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
@@ -43,7 +44,6 @@ def build_workers(
     shape = data.shape
     args = model_args or {}
     works = make_works(cost or cost_of(model, args, shape), plan.shares.batches, shape.test)
-    loss_of = resolve_loss(loss)
     return [
         TorchWorker(
             index,
@@ -51,7 +51,7 @@ def build_workers(
             # Built anew for each: a copy of a user's model may share closures with the original.
             units.build(model, args, shape.input_shape, shape.classes, seed),
             data,
-            loss=loss_of,
+            recipe=recipe or Recipe(),
             optimizer=optimizer,
             sampling=plan.strategy.sampling,
             seed=seed,

@@ -12,29 +12,24 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..algorithms.effects import Array, Compute, Value
 from ..algorithms.plan import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.streams import stream, torch_seed
 from ..algorithms.worker import Works, share
-from . import imports, optimizers, storage, tables
+from . import imports, optimizers, storage
 from .data import Dataset
 from .estimate import estimate
+from .passes import Passes
+from .recipe import Recipe
 from .units import float_buffers
 
 T = TypeVar("T")
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 VECTOR = "vector."  # begins the names of transform's vectors in snapshots
 EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
-
-
-def resolve_loss(name: str) -> Loss:
-    """cross_entropy, or the function at an import path: (outputs, targets) -> their mean loss, a scalar tensor."""
-    tables.check_loss(name)
-    return imports.load(name, "loss") if imports.named(name) else nn.functional.cross_entropy
 
 
 def set_threads(count: int) -> None:
@@ -61,7 +56,7 @@ class TorchWorker:
         model: nn.Module,
         data: Dataset,
         *,
-        loss: Loss,
+        recipe: Recipe,
         optimizer: Mapping[str, Any],
         sampling: Sampling,
         seed: int,
@@ -72,9 +67,8 @@ class TorchWorker:
         self.index = index
         self.model = model.train()
         self.works = works
-        self._loss, self._sampling, self._seed = loss, sampling, seed
-        self._examples = len(data.train_y)
-        self._train_x, self._train_y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+        self._sampling, self._seed = sampling, seed
+        self._passes = Passes(self.model, data, recipe, seed=seed, worker=index, each=sampling.scored)
         part = slice(*share(len(data.test_y), index, workers))
         self._test_x, self._test_y = torch.from_numpy(data.test_x[part]), torch.from_numpy(data.test_y[part])
         self._hold(optimizer)
@@ -100,10 +94,9 @@ class TorchWorker:
         self._counts = [b for b in self.model.buffers() if not b.is_floating_point()]
         pairs = list(zip(parameters.values(), views, strict=True))
         grad_views = storage.views(self._flat_grads, views)
-        self._trained = [p for p, _ in pairs if p.requires_grad]
         # What stays as it is has gradient 0, set here once: autograd never touches it.
         self._grad_views = [g for (p, _), g in zip(pairs, grad_views, strict=True) if p.requires_grad]
-        self._whole = self._flat_grads[:-1] if len(self._trained) == len(pairs) else None
+        self._whole = self._flat_grads[:-1] if all(p.requires_grad for p, _ in pairs) else None
         self._vectors: dict[str, Array] = {}
         self._optimizer = optimizers.make(optimizer, optimizers.Layout(views, [p.requires_grad for p, _ in pairs]))
 
@@ -233,14 +226,14 @@ class TorchWorker:
             torch.set_rng_state(outer)
 
     def _step(self, round: Round, i: int) -> None:
-        loss = self._backward(self._indices(round, i))
-        self._optimizer.apply(self._fresh(), round.lr(self.index, i))
+        loss = self._backward(round, i)
+        self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i))
         mean = self._params.item(-1) if i else loss
         self._params[-1] = mean + (loss - mean) / (i + 1)
 
     def _gradient(self, round: Round, i: int) -> None:
-        loss = self._backward(self._indices(round, i))
-        fresh = self._fresh()
+        loss = self._backward(round, i)
+        fresh = self._passes.gradients()
         if self._whole is not None:
             torch.cat([g.view(-1) for g in fresh], out=self._whole)
         else:
@@ -261,9 +254,9 @@ class TorchWorker:
                 cut = slice(start, start + EVALUATION_BATCH)
                 # Copies: torch aligns them, and a matrix product's bits may depend on where NumPy's memory begins.
                 x, y = self._test_x[cut].clone(), self._test_y[cut].clone()
-                outputs = self.model(x)
+                outputs = self._passes.forward(x)
                 correct = int((outputs.argmax(1) == y).sum())
-                sums += (self._loss(outputs, y).item() * len(y), correct, len(y))
+                sums += (self._passes.evaluation_loss(outputs, y).item() * len(y), correct, len(y))
         self.model.train()
         self._buffers[...] = own
         return sums
@@ -281,47 +274,34 @@ class TorchWorker:
 
     def _estimate(self, seed_round: int, batches: int) -> Array:
         chosen = stream(self._seed, "bn", seed_round, self.index).integers(
-            0, self._examples, (batches, self.works.step.samples)
+            0, self._passes.examples, (batches, self.works.step.samples)
         )
         buffers, counts = self._buffers.copy(), [count.clone() for count in self._counts]
         # Dropout draws from a stream of this estimate, and torch's own is put back.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self._seed, "bn", seed_round, self.index))
-            inputs = (self._train_x.index_select(0, torch.from_numpy(row)) for row in chosen)
-            estimate(self.model, inputs, self.model)
+            # In micro-batches, since these are what the statistics in training are of.
+            cuts = self._passes.chunks(self.works.step.samples)
+            inputs = (self._passes.inputs(row[cut]) for row in chosen for cut in cuts)
+            estimate(self.model, inputs, self._passes.forward)
         found = self._buffers.copy()
         self._buffers[...] = buffers
         for count, before in zip(self._counts, counts, strict=True):
             count.copy_(before)
         return found
 
-    def _indices(self, round: Round, i: int) -> Array:
+    def _backward(self, round: Round, i: int) -> float:
+        """Leave the gradient of step i's batch in the parameters' .grad; its mean loss."""
         position, size = round.batch(self.index, i)
-        return self._sampling.indices(self._seed, self._examples, self.index, position, size)
-
-    def _backward(self, indices: Array) -> float:
-        """Leave the batch's gradient in the parameters' .grad, and return its mean loss.
-
-        Autograd makes new gradients: zeroing and adding into flat ones took 10 % longer.
-        """
-        chosen = torch.from_numpy(indices)
-        x, y = self._train_x.index_select(0, chosen), self._train_y.index_select(0, chosen)
-        for p in self._trained:
-            p.grad = None
-        loss = self._loss(self.model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
-
-    def _fresh(self) -> list[Tensor]:
-        """The new gradients; zeros for parameters that the loss did not reach."""
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self._trained]
+        indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
+        return self._passes.backward(indices, position)
 
     def _warm_up(self) -> None:
         """One step and one batch of evaluation, whose effects are taken back."""
         saved, batch = self._state(), self.works.step.samples
         try:
-            self._backward(np.arange(batch) % self._examples)
-            self._optimizer.apply(self._fresh(), 0.0)
+            self._passes.backward(np.arange(batch) % self._passes.examples, 0)
+            self._optimizer.apply(self._passes.gradients(), 0.0)
             self._evaluate(self._buffers, min(EVALUATION_BATCH, len(self._test_y)))
         except Exception as error:  # whatever a user's model or loss does
             raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error

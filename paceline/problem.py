@@ -20,6 +20,7 @@ from .config.scenario import Scenario
 
 if TYPE_CHECKING:
     from .learning.data import Dataset, DataShape
+    from .learning.recipe import Recipe
     from .learning.worker import TorchWorker
 
 T = TypeVar("T")
@@ -56,10 +57,21 @@ class Problem:
 
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
+        from .learning.recipe import check
         from .learning.tables import check_loss
 
         _ = self.cost
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
+        _named("workload", lambda: check(self.recipe, self.shape.input_shape))
+
+    @property
+    def recipe(self) -> Recipe:
+        """How a step computes."""
+        from .learning.recipe import Augment, Recipe
+
+        w = self.scenario.workload
+        augment = Augment(w.augment.crop, w.augment.flip) if w.augment else None
+        return Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
 
     def phantoms(self, plan: Plan) -> list[PhantomWorker]:
         """All workers, as work and bytes only."""
@@ -88,7 +100,7 @@ class Problem:
                 optimizer=w.optimizer.model_dump(),
                 seed=self.scenario.seed,
                 shared_process=shared_process,
-                loss=w.loss,
+                recipe=self.recipe,
                 indexes=indexes,
                 cost=self.cost,
             ),

@@ -99,6 +99,9 @@ def workload_of(workload: Workload) -> str:
     optimizer = workload.optimizer
     kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGD) and optimizer.momentum else "")
     kind += ", clipped" if optimizer.clip else ""
+    kind += f", micro-batches of {workload.micro_batch}" if workload.micro_batch else ""
+    kind += f", {workload.precision}" if workload.precision != "fp32" else ""
+    kind += ", augmented" if workload.augment else ""
     return workload_key(_text(workload.model.name, workload.model.args), workload.data.name, kind, workload.threads)
 
 

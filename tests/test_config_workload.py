@@ -24,6 +24,11 @@ QUICKSTART = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
         ("workload.optimizer=3", "workload.optimizer: "),
         ("workload.optimizer.decay=some", "workload.optimizer.decay: "),
         ("workload.optimizer.clip=0", "workload.optimizer.clip: "),
+        ("workload.label_smoothing=1", "workload.label_smoothing: "),
+        ("workload.micro_batch=0", "workload.micro_batch: "),
+        ("workload.precision=fp16", "workload.precision: "),
+        ("workload.augment={crop: -1}", "workload.augment.crop: "),
+        ("workload.augment={flipp: true}", "workload.augment.flipp: unknown key; did you mean 'flip'?"),
     ],
 )
 def test_mistakes_are_one_line(setting, message):

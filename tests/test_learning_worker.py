@@ -18,6 +18,7 @@ from paceline.algorithms.progress import Interval
 from paceline.algorithms.streams import torch_seed
 from paceline.learning import optimizers, units
 from paceline.learning.phantoms import build_phantoms
+from paceline.learning.recipe import Recipe
 from paceline.records.outcome import Hooks
 
 
@@ -272,7 +273,7 @@ def test_parameters_may_be_frozen_or_unused():
 
 def test_a_users_loss_is_trained_and_evaluated_with():
     plan = make_plan([16])
-    (usual,), (own,) = make(plan), make(plan, loss="test_learning_worker:own_loss")
+    (usual,), (own,) = make(plan), make(plan, recipe=Recipe("test_learning_worker:own_loss"))
     assert usual.evaluate(usual.buffers).run()[0] != own.evaluate(own.buffers).run()[0]
 
 
@@ -280,10 +281,10 @@ def test_a_users_loss_is_trained_and_evaluated_with():
     ("options", "message"),
     [
         (
-            {"loss": "entropy"},
+            {"recipe": Recipe("entropy")},
             "no loss 'entropy'; did you mean 'cross_entropy'?; write cross_entropy or an import path",
         ),
-        ({"loss": "math:cos"}, "a training step of 16 examples fails: TypeError"),
+        ({"recipe": Recipe("math:cos")}, "a training step of 16 examples fails: TypeError"),
         ({"optimizer": {"name": "adam"}}, "no optimizer 'adam'; did you mean 'adamw'?; write sgd, adamw"),
         ({"optimizer": {"name": "sgd", "momentun": 1}}, "optimizer sgd has no argument 'momentun'; it takes momentum"),
         ({"optimizer": {"name": "sgd", "nesterov": True}}, "nesterov needs a momentum above 0"),

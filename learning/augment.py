@@ -1,0 +1,26 @@
+"""Random crops and flips of a batch of images, without torchvision."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .recipe import Augment
+
+
+def augment(x: Tensor, how: Augment, random: np.random.Generator) -> Tensor:
+    """x: (batch, channels, height, breadth), normalised; the result is a new tensor of the same shape.
+
+    The padding is 0, so the mean colour of normalised images, where recipes that pad before normalising have black.
+    """
+    count, _, height, breadth = x.shape
+    if how.crop:
+        down, right = torch.from_numpy(random.integers(0, 2 * how.crop + 1, (2, count)))
+        padded = torch.nn.functional.pad(x, (how.crop,) * 4)
+        windows = padded.unfold(2, height, 1).unfold(3, breadth, 1)  # a view: every crop that there is
+        x = windows[torch.arange(count), :, down, right]
+    if how.flip:
+        chosen = torch.from_numpy(random.integers(0, 2, count).astype(bool))
+        x = torch.where(chosen[:, None, None, None], x.flip(3), x)
+    return x

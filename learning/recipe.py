@@ -1,0 +1,52 @@
+"""How a training step computes, apart from model, data and optimizer. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from . import imports
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of training images. crop: pixels of padding, of which a crop of the image's size is taken at
+    random. flip: left and right exchanged for half of the images."""
+
+    crop: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise ValueError(f"augment: crop is {self.crop}; write a number of pixels, 0 or more")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """label_smoothing: see losses.training_loss. micro_batch: most examples that are processed at a time (None: the
+    batch). precision: of products and convolutions; parameters, gradients and the optimizer stay fp32."""
+
+    loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    micro_batch: int | None = None
+    precision: Precision = "fp32"
+    augment: Augment | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; write a share from 0 up to, not including, 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch is {self.micro_batch}; write 1 or more examples, or null for the batch")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision is {self.precision!r}; write fp32 or bf16")
+
+
+def check(recipe: Recipe, input_shape: tuple[int, ...]) -> None:
+    """ValueError where the recipe does not fit the data or the loss, alike for timing-only and real runs."""
+    if recipe.augment is not None and len(input_shape) != 3:
+        shown = "x".join(map(str, input_shape))
+        raise ValueError(f"augment changes images, channels x height x width; the data's examples are {shown}")
+    if recipe.label_smoothing and imports.named(recipe.loss):
+        raise ValueError(f"label_smoothing is cross_entropy's; {recipe.loss} must smooth by itself")
