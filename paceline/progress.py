@@ -20,6 +20,12 @@ def describe(line: dict[str, Any]) -> str:
     return text
 
 
+def brief(line: dict[str, Any]) -> str:
+    """The part of a report line that fits beside a bar."""
+    accuracy = "" if line["accuracy"] != line["accuracy"] else f" accuracy {line['accuracy']:.3f}"
+    return f"{line['seconds']:.2f} s{accuracy}"
+
+
 @contextmanager
 def progress(
     title: str, total: float, done: Callable[[dict[str, Any]], float], bar: bool | None = None
@@ -39,4 +45,4 @@ def progress(
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(force_terminal=True)) as shown:
         task = shown.add_task(title, total=total, text="")
-        yield lambda line: shown.update(task, completed=done(line), text=describe(line))
+        yield lambda line: shown.update(task, completed=done(line), text=brief(line))
