@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .effects import Array, Compute, Phantom, Value, nothing
 from .worker import Works
 
 if TYPE_CHECKING:
     from .plan import Round
+    from .scores import Scores
 
 
 def _sums() -> Phantom:
@@ -49,6 +50,9 @@ class PhantomWorker:
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
         return Compute(self.works.estimate(batches), self._estimate)
+
+    def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
+        return Compute(self.works.scores, partial(Phantom, nbytes), on="host")
 
     def snapshot(self) -> dict[str, Array]:
         return {}

@@ -76,9 +76,13 @@ class Round:
         size = self.batches[worker]
         return self.position + self.offsets[worker] + i * size, size
 
+    def nominal(self, worker: int, i: int) -> int:
+        """The nominal step of the worker's step i; a slower worker's few steps are spread over the round's H."""
+        return self.start.steps + i * self.H // self.steps[worker]
+
     def lr(self, worker: int, i: int) -> float:
-        """Learning rate of the worker's step i; a slower worker's few steps are spread over the round's H."""
-        return self.rate(self.progress + self.slope * (i * self.H // self.steps[worker]))
+        """Learning rate of the worker's step i."""
+        return self.rate(self.progress + self.slope * (self.nominal(worker, i) - self.start.steps))
 
 
 @dataclass(eq=False)

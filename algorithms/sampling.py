@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from .effects import AllGather, Array, Program
+from .effects import AllGather, Array, Phantom, Program
 from .errors import ScenarioError
-from .scores import FIELDS, Merge
+from .scores import FIELDS, Merge, Scores
 from .streams import stream
 
 if TYPE_CHECKING:
@@ -124,9 +124,11 @@ class TopLoss(Shuffled):
             return
         if state.round:
             sizes = tuple(FIELDS * n for n in plan.used(state.refreshed, state))
-            seen = yield from w.seen(sizes[w.index])
+            seen = yield from w.on_scores(Scores.seen, 8 * sizes[w.index])
+            if isinstance(seen, Phantom):  # which counts in bytes
+                sizes = tuple(8 * size for size in sizes)
             gathered = yield from AllGather(seen, sizes=sizes, phase="scores")
-            yield from w.merge_scores(gathered, self.merge)
+            yield from w.on_scores(lambda scores: scores.merge(gathered, self.merge))
         state.refreshed = state.mark()
         need = plan.used(state.refreshed, plan.ahead(state, self.interval(plan)))
         ends = np.cumsum([0, *(need[worker] for worker in slow)])
@@ -139,4 +141,4 @@ class TopLoss(Shuffled):
             )
         mine = slow.index(w.index) if w.index in slow else None
         part = slice(0, 0) if mine is None else slice(int(ends[mine]), int(ends[mine + 1]))
-        yield from w.choose_examples(state.round, candidates, wanted, part)
+        yield from w.on_scores(lambda scores: scores.choose(state.round, candidates, wanted, part))

@@ -24,7 +24,8 @@ class Scores:
     the indices that this worker trains on until the next refresh (empty for a worker that samples uniformly).
     """
 
-    def __init__(self, examples: int) -> None:
+    def __init__(self, examples: int, seed: int) -> None:
+        self._seed = seed
         self.losses = np.full(examples, np.inf, np.float32)
         self.steps = np.full(examples, -1, np.int64)
         self.chosen = np.empty(0, np.int64)
@@ -64,9 +65,9 @@ class Scores:
         self.losses[index[newer]] = rows[newer, 1]
         self.steps[index[newer]] = step[newer]
 
-    def choose(self, seed: int, round: int, candidates: int, wanted: int, part: slice) -> None:
+    def choose(self, round: int, candidates: int, wanted: int, part: slice) -> None:
         """Draw `candidates` examples, keep the `wanted` with the highest loss, shuffle them, take `part`."""
-        random = stream(seed, "top_loss", round)
+        random = stream(self._seed, "top_loss", round)
         drawn = random.permutation(len(self.losses))[:candidates]
         # A stable sort of a random order: equal losses (unseen ones) stay random.
         best = drawn[np.argsort(-self.losses[drawn], kind="stable")[:wanted]]

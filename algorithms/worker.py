@@ -14,6 +14,7 @@ from .effects import Array, Compute, Value, Work
 
 if TYPE_CHECKING:
     from .plan import Round
+    from .scores import Scores
 
 
 class Worker(Protocol):
@@ -60,6 +61,9 @@ class Worker(Protocol):
         The worker stays as it is. seed_round: the round, from which the batches are drawn.
         """
 
+    def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
+        """Answer function(the worker's scores), for biased sampling; nbytes: the size of that answer."""
+
     def snapshot(self) -> dict[str, Array]:
         """All that the worker must get back to go on with the same bits."""
 
@@ -97,6 +101,7 @@ class Works:
         )
         # Elementwise over the parameters and two vectors: read, combined, one written.
         self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
+        self.scores = Work("scores")
         self._cost, self._batch = cost, batch
         self._estimates: dict[int, Work] = {}
 

@@ -17,17 +17,19 @@ from torch import nn
 from ..algorithms.effects import Array, Compute, Value
 from ..algorithms.plan import Round
 from ..algorithms.sampling import Sampling
+from ..algorithms.scores import Scores
 from ..algorithms.streams import stream, torch_seed
 from ..algorithms.worker import Works, share
 from . import imports, optimizers, storage
 from .data import Dataset
 from .estimate import estimate
-from .passes import Passes
+from .passes import Passes, Source
 from .recipe import Recipe
 from .units import float_buffers
 
 T = TypeVar("T")
 
+SCORES = "scores."  # begins the names of biased sampling's arrays in snapshots
 VECTOR = "vector."  # begins the names of transform's vectors in snapshots
 EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
 
@@ -69,9 +71,10 @@ class TorchWorker:
         self.works = works
         self._sampling, self._seed = sampling, seed
         self._passes = Passes(self.model, data, recipe, seed=seed, worker=index, each=sampling.scored)
-        part = slice(*share(len(data.test_y), index, workers))
-        self._test_x, self._test_y = torch.from_numpy(data.test_x[part]), torch.from_numpy(data.test_y[part])
+        self._tests = np.arange(*share(len(data.test_y), index, workers))
+        self._test_x, self._test_y = Source(data.test_x), torch.from_numpy(data.test_y)
         self._hold(optimizer)
+        self._scores = Scores(self._passes.examples, seed) if sampling.scored else None
         self._shared = shared_process
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "torch", index))
@@ -141,7 +144,7 @@ class TorchWorker:
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         """[sum of losses, correct, count] over the worker's part of the test set with these buffers, float64 (3,)."""
-        return Compute(self.works.evaluate, partial(self._run, self._evaluate, buffers, len(self._test_y)))
+        return Compute(self.works.evaluate, partial(self._run, self._evaluate, buffers, len(self._tests)))
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
         """Call `function(params[:-1], *vectors)` on float32 (P,) arrays, which it may write to; see Worker."""
@@ -159,6 +162,11 @@ class TorchWorker:
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
         """The buffers with BatchNorm's statistics re-estimated, float32; the worker itself stays as it is."""
         return Compute(self.works.estimate(batches), partial(self._estimate, seed_round, batches))
+
+    def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
+        """function(the worker's scores), on the host."""
+        assert self._scores is not None, "only asked of a worker whose sampling is scored"
+        return Compute(self.works.scores, partial(function, self._scores), on="host")
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
@@ -179,7 +187,7 @@ class TorchWorker:
                 f"expected {', '.join(sorted(here))}"
             )
         for name, array in arrays.items():
-            if array.shape != here[name].shape:
+            if array.shape != here[name].shape and not name.startswith(SCORES):
                 raise ValueError(
                     f"worker {self.index}: {name} has {array.size} elements in the checkpoint, {here[name].size} here"
                 )
@@ -194,6 +202,8 @@ class TorchWorker:
             count.copy_(torch.from_numpy(np.array(taken)).view(count.shape))
             start += count.numel()
         self._vectors = {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
+        if self._scores is not None:
+            self._scores.restore({k.removeprefix(SCORES): v for k, v in arrays.items() if k.startswith(SCORES)})
         state = torch.from_numpy(np.array(arrays["rng"]))
         if self._shared:
             self._stream = state
@@ -210,6 +220,7 @@ class TorchWorker:
             "rng": state.numpy().copy(),
             **{f"optimizer.{name}": vector.numpy().copy() for name, vector in self._optimizer.state.items()},
             # What begins with "_" does not outlive a round.
+            **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
             **{VECTOR + name: vector.copy() for name, vector in self._vectors.items() if name[0] != "_"},
         }
 
@@ -251,9 +262,8 @@ class TorchWorker:
         self.model.eval()
         with torch.no_grad():
             for start in range(0, examples, EVALUATION_BATCH):
-                cut = slice(start, start + EVALUATION_BATCH)
-                # Copies: torch aligns them, and a matrix product's bits may depend on where NumPy's memory begins.
-                x, y = self._test_x[cut].clone(), self._test_y[cut].clone()
+                chosen = self._tests[start : min(start + EVALUATION_BATCH, examples)]
+                x, y = self._test_x.take(chosen), self._test_y.index_select(0, torch.from_numpy(chosen))
                 outputs = self._passes.forward(x)
                 correct = int((outputs.argmax(1) == y).sum())
                 sums += (self._passes.evaluation_loss(outputs, y).item() * len(y), correct, len(y))
@@ -293,8 +303,14 @@ class TorchWorker:
     def _backward(self, round: Round, i: int) -> float:
         """Leave the gradient of step i's batch in the parameters' .grad; its mean loss."""
         position, size = round.batch(self.index, i)
-        indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
-        return self._passes.backward(indices, position)
+        if self._scores is not None and len(self._scores.chosen):
+            indices = self._scores.take(size)
+        else:
+            indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
+        loss = self._passes.backward(indices, position)
+        if self._scores is not None:
+            self._scores.record(indices, self._passes.losses, round.nominal(self.index, i))
+        return loss
 
     def _warm_up(self) -> None:
         """One step and one batch of evaluation, whose effects are taken back."""
@@ -302,7 +318,7 @@ class TorchWorker:
         try:
             self._passes.backward(np.arange(batch) % self._passes.examples, 0)
             self._optimizer.apply(self._passes.gradients(), 0.0)
-            self._evaluate(self._buffers, min(EVALUATION_BATCH, len(self._test_y)))
+            self._evaluate(self._buffers, min(EVALUATION_BATCH, len(self._tests)))
         except Exception as error:  # whatever a user's model or loss does
             raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error
         self.restore({k: v for k, v in saved.items() if k != "params" or self.index == 0})

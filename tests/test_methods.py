@@ -273,7 +273,7 @@ def test_slow_workers_get_the_examples_of_highest_loss():
 
 def test_scores_merge():
     rows = np.array([[1, 0.5, 3], [1, 0.7, 5], [1, 0.6, 5], [2, 0.1, 1]]).ravel()
-    latest, least = Scores(4), Scores(4)
+    latest, least = Scores(4, 0), Scores(4, 0)
     latest.merge(rows, "latest")
     least.merge(rows, "min")
     assert latest.losses.tolist() == pytest.approx([np.inf, 0.7, 0.1, np.inf])

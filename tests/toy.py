@@ -10,7 +10,7 @@ import numpy as np
 
 from paceline.algorithms.effects import Array, Compute
 from paceline.algorithms.plan import Plan, Round
-from paceline.algorithms.scores import Merge, Scores
+from paceline.algorithms.scores import Scores
 from paceline.algorithms.streams import stream
 from paceline.algorithms.worker import ModelCost, Works, share
 
@@ -28,7 +28,7 @@ class ToyWorker:
         self.velocity = np.zeros(size)
         self.buffers = np.zeros(1, np.float32)
         self.drawn: list[Array] = []
-        self.scores = Scores(plan.examples)
+        self.scores = Scores(plan.examples, 3)
         self.vectors: dict[str, Array] = {}
         self.works = Works(ModelCost(size, 1, 2 * size, 8), plan.shares.batches[index], 10)
 
@@ -40,7 +40,7 @@ class ToyWorker:
             at = self.plan.strategy.sampling.indices(3, self.plan.examples, self.index, position, size)
         self.drawn.append(at)
         error = self.x[at] @ self.params[:-1] - self.y[at]
-        self.scores.record(at, error**2, round.start.steps + i * round.H // round.steps[self.index])
+        self.scores.record(at, error**2, round.nominal(self.index, i))
         self.grads[:-1] = 2 * self.x[at].T @ error / size
         return float(np.mean(error**2))
 
@@ -85,14 +85,8 @@ class ToyWorker:
         vectors = [self.vectors.setdefault(name, np.zeros(len(self.params) - 1)) for name in names]
         return Compute(self.works.update, partial(function, self.params[:-1], *vectors))
 
-    def seen(self, count: int) -> Compute[Array]:
-        return Compute(self.works.update, self.scores.seen)
-
-    def merge_scores(self, gathered: Array, rule: Merge) -> Compute[None]:
-        return Compute(self.works.update, partial(self.scores.merge, gathered, rule))
-
-    def choose_examples(self, *what: Any) -> Compute[None]:
-        return Compute(self.works.update, partial(self.scores.choose, 3, *what))
+    def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
+        return Compute(self.works.scores, partial(function, self.scores))
 
     def snapshot(self) -> dict[str, Array]:
         scores = {f"scores.{name}": array for name, array in self.scores.snapshot().items()}
