@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +37,24 @@ class DataShape:
     test: int
 
 
+class Stored(Protocol):
+    """Examples that are not in memory: they look like float32 (examples, *input_shape), and `take` reads some."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Array, /) -> NDArray[np.float32]:
+        """The examples at these places."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """x: float32 (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,)."""
 
-    train_x: NDArray[np.float32]
+    train_x: NDArray[np.float32] | Stored
     train_y: NDArray[np.int64]
-    test_x: NDArray[np.float32]
+    test_x: NDArray[np.float32] | Stored
     test_y: NDArray[np.int64]
 
     @property
@@ -54,7 +65,7 @@ class Dataset:
 
 
 def load(name: str, args: Mapping[str, Any]) -> Dataset:
-    """The data set: digits, synthetic, a path ending in .npz, or an import path to a function returning four arrays.
+    """The data set: a name in LOADERS, a path ending in .npz, or an import path to a function returning four arrays.
 
     ValueError of one line where it cannot be had.
     """
@@ -95,8 +106,14 @@ def _builtin(table: Mapping[str, Callable[..., T]], name: str) -> Callable[..., 
 def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
     found = imports.options(LOADERS[name], args, f"data {name}")
     for key, value in found.items():
+        if key in TYPES:
+            if not isinstance(value, TYPES[key]):
+                raise ValueError(
+                    f"data {name}: {key} is {value!r}; write {'a folder' if key == 'path' else 'true or false'}"
+                )
+            continue
         number = float if key == "noise" else int
-        least = {"train": 10, "test": 1}.get(key, 0)  # all ten classes must be there
+        least = {"train": 10, "test": 1, "size": 1}.get(key, 0)  # all ten classes must be there
         if isinstance(value, bool) or not isinstance(value, int | number) or not least <= value < float("inf"):
             raise ValueError(f"data {name}: {key} is {value!r}; write a number of {least} or more")
     return found
@@ -160,8 +177,73 @@ def _synthetic_shape(*, train: int, test: int, noise: float, seed: int) -> DataS
     return DataShape((3, 32, 32), 10, train, test)
 
 
-LOADERS: dict[str, Callable[..., Dataset]] = {"digits": digits, "synthetic": synthetic}
-SHAPES: dict[str, Callable[..., DataShape]] = {"digits": _digits_shape, "synthetic": _synthetic_shape}
+def cifar10(*, path: str | None = None, verify: bool = True) -> Dataset:
+    """CIFAR-10 from its binary files in the folder `path`; see learning.cifar."""
+    from . import cifar
+
+    return cifar.load("cifar10", path, verify)
+
+
+def cifar100(*, path: str | None = None, verify: bool = True) -> Dataset:
+    """CIFAR-100, its 100 fine classes, likewise."""
+    from . import cifar
+
+    return cifar.load("cifar100", path, verify)
+
+
+def images(*, path: str | None = None, size: int = 224) -> Dataset:
+    """A folder of images, train/CLASS/* and val/CLASS/*, through torchvision; see learning.images."""
+    from .images import load
+
+    return load(path, size)
+
+
+def imagenet(*, path: str | None = None, size: int = 224) -> Dataset:
+    """ImageNet's 1000 classes as a folder of images; a timing-only run knows its numbers without one."""
+    from .images import load
+
+    return load(path, size, "imagenet")
+
+
+def _cifar10_shape(*, path: str | None, verify: bool) -> DataShape:
+    from . import cifar
+
+    return cifar.shape("cifar10", path, verify)
+
+
+def _cifar100_shape(*, path: str | None, verify: bool) -> DataShape:
+    from . import cifar
+
+    return cifar.shape("cifar100", path, verify)
+
+
+def _images_shape(*, path: str | None, size: int) -> DataShape:
+    from .images import shape
+
+    return shape(path, size)
+
+
+def _imagenet_shape(*, path: str | None, size: int) -> DataShape:
+    return DataShape((3, size, size), 1000, 1_281_167, 50_000)
+
+
+TYPES: dict[str, Any] = {"path": (str, type(None)), "verify": bool}
+LOADERS: dict[str, Callable[..., Dataset]] = {
+    "digits": digits,
+    "synthetic": synthetic,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "images": images,
+    "imagenet": imagenet,
+}
+SHAPES: dict[str, Callable[..., DataShape]] = {
+    "digits": _digits_shape,
+    "synthetic": _synthetic_shape,
+    "cifar10": _cifar10_shape,
+    "cifar100": _cifar100_shape,
+    "images": _images_shape,
+    "imagenet": _imagenet_shape,
+}
 
 
 def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:

@@ -9,15 +9,33 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..algorithms.effects import Array
 from ..algorithms.fold import parts
 from ..algorithms.streams import stream
 from .augment import augment
-from .data import Dataset
+from .data import Dataset, Stored
 from .losses import resolve_loss, training_loss
 from .recipe import Recipe, check
+
+
+class Source:
+    """Examples by their places, from memory or from where they are stored."""
+
+    def __init__(self, x: NDArray[np.float32] | Stored) -> None:
+        self._tensor = torch.from_numpy(x) if isinstance(x, np.ndarray) else None
+        self._x = x
+
+    def take(self, indices: Array) -> Tensor:
+        """A fresh tensor (len(indices), *input_shape).
+
+        Torch aligns it, and a matrix product's bits may depend on where memory begins.
+        """
+        if self._tensor is not None:
+            return self._tensor.index_select(0, torch.from_numpy(indices))
+        return torch.from_numpy(self._x.take(indices)).clone()
 
 
 class Passes:
@@ -34,7 +52,7 @@ class Passes:
         self.examples = len(data.train_y)
         self.evaluation_loss = resolve_loss(recipe.loss)
         self._loss = training_loss(recipe.loss, recipe.label_smoothing, each)
-        self._x, self._y = torch.from_numpy(data.train_x), torch.from_numpy(data.train_y)
+        self._x, self._y = Source(data.train_x), torch.from_numpy(data.train_y)
         self._recipe, self._seed, self._worker, self._each = recipe, seed, worker, each
 
     def forward(self, x: Tensor) -> Any:
@@ -47,7 +65,7 @@ class Passes:
 
     def inputs(self, indices: Array) -> Tensor:
         """Training examples as they are in the data."""
-        return self._x.index_select(0, torch.from_numpy(indices))
+        return self._x.take(indices)
 
     def chunks(self, count: int) -> list[slice]:
         """A batch of `count` in micro-batches, as few as can be and of sizes that differ by one at most."""

@@ -38,7 +38,7 @@ class Problem:
         """The data's shape, without its images."""
         from .learning.data import shape_of
 
-        return _named("workload.data", lambda: shape_of(self._data_name, self.scenario.workload.data.args))
+        return _named("workload.data", lambda: shape_of(*self._data))
 
     @cached_property
     def cost(self) -> ModelCost:
@@ -53,7 +53,7 @@ class Problem:
         """The data, loaded once for all workers of this process."""
         from .learning.data import load
 
-        return _named("workload.data", lambda: load(self._data_name, self.scenario.workload.data.args))
+        return _named("workload.data", lambda: load(*self._data))
 
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
@@ -112,9 +112,12 @@ class Problem:
         return {"params_sha256": hashes[0], "replicas_agree": len(set(hashes)) == 1}
 
     @property
-    def _data_name(self) -> str:
-        name = self.scenario.workload.data.name
-        return str(find(Path(name), self.folder)) if name.endswith(".npz") else name
+    def _data(self) -> tuple[str, dict[str, Any]]:
+        """Name and arguments, with paths as they are from here."""
+        name, args = self.scenario.workload.data.name, self.scenario.workload.data.args
+        if isinstance(args.get("path"), str) and ":" not in name:
+            args["path"] = str(find(Path(args["path"]), self.folder))
+        return (str(find(Path(name), self.folder)) if name.endswith(".npz") else name), args
 
 
 def find(path: Path, folder: Path) -> Path:

@@ -80,7 +80,12 @@ def test_a_users_data():
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("digit", {}, "no data 'digit'; did you mean 'digits'?; write digits, synthetic, a file that ends in .npz"),
+        (
+            "digit",
+            {},
+            "no data 'digit'; did you mean 'digits'?; write digits, synthetic, cifar10, cifar100, images, "
+            "imagenet, a file that ends in .npz",
+        ),
         ("digits", {"train": 3}, "data digits has no argument 'train'; it takes no arguments"),
         ("synthetic", {"sise": 3}, "data synthetic has no argument 'sise'; it takes train, test, noise, seed"),
         ("synthetic", {"train": 0}, "data synthetic: train is 0; write a number of 10 or more"),

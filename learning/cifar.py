@@ -1,0 +1,140 @@
+"""CIFAR-10 and CIFAR-100 from their official binary files. Nothing is downloaded, and nothing is unpickled.
+
+A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data import Dataset, DataShape
+
+PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the two: its files, and the bytes of labels before each image, of which the last is the class.
+
+    mean, deviation: per channel of [0, 1]. md5: of the files, where known; without it sizes, labels and the number of
+    examples of each class are verified.
+    """
+
+    archive: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    labels: int
+    classes: int
+    mean: tuple[float, float, float]
+    deviation: tuple[float, float, float]
+    md5: dict[str, str]
+
+    @property
+    def record(self) -> int:
+        """Bytes of one example."""
+        return self.labels + PIXELS
+
+
+# CIFAR-10's normalisation is the one in common use, of the released code of the papers that Paceline follows; its
+# checksums are those that several independent projects ship.
+KINDS = {
+    "cifar10": Kind(
+        "cifar-10-binary.tar.gz",
+        tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        ("test_batch.bin",),
+        1,
+        10,
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+        {
+            "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+            "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+            "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+        },
+    ),
+    "cifar100": Kind(
+        "cifar-100-binary.tar.gz",
+        ("train.bin",),
+        ("test.bin",),
+        2,
+        100,
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+        {},
+    ),
+}
+TRAIN, TEST = 50_000, 10_000
+
+
+def shape(name: str, path: str | None, verify: bool) -> DataShape:
+    """The official numbers, for which no file is needed; without `verify`, those of the files' sizes."""
+    kind, counts = KINDS[name], [TRAIN, TEST]
+    if not verify:
+        found = _files(name, path)
+        counts = [sum(f.stat().st_size // kind.record for f in found if f.name in part) for part in _parts(kind)]
+    return DataShape((3, 32, 32), kind.classes, *counts)
+
+
+def load(name: str, path: str | None, verify: bool) -> Dataset:
+    """The data in the folder `path`, normalised per channel. verify: hold them against the official files.
+
+    ValueError of one line: a file is missing, or holds something else.
+    """
+    kind, arrays = KINDS[name], list[NDArray[np.float32] | NDArray[np.int64]]()
+    found = {f.name: f for f in _files(name, path)}
+    for part, total in zip(_parts(kind), (TRAIN, TEST), strict=True):
+        rows = [_read(found[file], kind, total // len(part) if verify else None) for file in part]
+        raw = np.concatenate(rows)
+        y = raw[:, kind.labels - 1].astype(np.int64)
+        if verify and set(np.bincount(y, minlength=kind.classes)) != {total // kind.classes}:
+            raise ValueError(f"{', '.join(part)}: the classes are not equally frequent, as they are in {kind.archive}")
+        x = raw[:, kind.labels :].astype(np.float32).reshape(-1, 3, 32, 32)
+        for channel, (mean, deviation) in enumerate(zip(kind.mean, kind.deviation, strict=True)):
+            x[:, channel] /= np.float32(255 * deviation)
+            x[:, channel] -= np.float32(mean / deviation)
+        arrays += [x, y]
+    return Dataset(*arrays)  # type: ignore[arg-type]
+
+
+def _parts(kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return kind.train, kind.test
+
+
+def _files(name: str, path: str | None) -> list[Path]:
+    """The files, known to exist."""
+    kind = KINDS[name]
+    wanted = f"{', '.join(kind.train + kind.test)} of {kind.archive} from {PAGE}"
+    if path is None:
+        raise ValueError(f"data {name} needs a path: a folder with {wanted}")
+    for file in kind.train + kind.test:
+        if not (Path(path) / file).is_file():
+            raise ValueError(f"data {name}: no file {Path(path) / file}; the folder must hold {wanted}")
+    return [Path(path) / file for file in kind.train + kind.test]
+
+
+def _read(file: Path, kind: Kind, count: int | None) -> NDArray[np.uint8]:
+    """uint8 (examples, record). count: how many there must be, None for any whole number."""
+    content = file.read_bytes()
+    expected = f"{kind.labels + PIXELS} bytes for each of {'its' if count is None else count} examples"
+    if not content or len(content) % kind.record or (count is not None and len(content) != count * kind.record):
+        raise ValueError(f"{file} has {len(content)} bytes; expected {expected}")
+    if count is not None and file.name in kind.md5:
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != kind.md5[file.name]:
+            raise ValueError(
+                f"{file} has the MD5 checksum {found}, not {kind.md5[file.name]}; unpack {kind.archive} anew"
+            )
+    raw = np.frombuffer(content, np.uint8).reshape(-1, kind.record)
+    highest = int(raw[:, kind.labels - 1].max())
+    if highest >= kind.classes:
+        raise ValueError(f"{file} holds the label {highest}; {kind.classes} classes count from 0")
+    return raw

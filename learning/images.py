@@ -1,0 +1,122 @@
+"""Folders of images: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, read through torchvision when they are asked for.
+
+Images are decoded at every use, since a large set does not fit into memory: resized so that the shorter side is 256/224
+of the wanted size, the centre cut out, normalised as is usual for ImageNet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..algorithms.effects import Array
+from . import imports
+from .data import Dataset, DataShape
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def shape(path: str | None, size: int, name: str = "images") -> DataShape:
+    """Classes and numbers of files; no image is opened."""
+    classes, train, test = _listed(path, name)
+    return DataShape((3, size, size), len(classes), len(train[0]), len(test[0]))
+
+
+def load(path: str | None, size: int, name: str = "images") -> Dataset:
+    """The data set, its images read when they are used. ValueError of one line: no such folder, or no torchvision."""
+    (_, train, test), read = _listed(path, name), reader(size)
+    return Dataset(
+        Images(train[0], size, read),
+        np.array(train[1], np.int64),
+        Images(test[0], size, read),
+        np.array(test[1], np.int64),
+    )
+
+
+class Images:
+    """Files that look like a float32 array (examples, 3, size, size), of which `take` reads some."""
+
+    def __init__(self, files: list[Path], size: int, read: Callable[[Path], Array]) -> None:
+        self.files = files
+        self.shape: tuple[int, ...] = (len(files), 3, size, size)
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, indices: Array) -> NDArray[np.float32]:
+        """The images at these places: float32 (len(indices), 3, size, size)."""
+        made = np.empty((len(indices), *self.shape[1:]), np.float32)
+        for row, index in enumerate(indices):
+            file = self.files[int(index)]
+            made[row] = imports.call(self._read, f"image {file}", file)
+        return made
+
+
+def torchvision(what: str) -> Any:
+    """The module; ValueError that says what needs it where it is not installed, or does not fit torch."""
+    try:
+        import torchvision as found
+    except ModuleNotFoundError:
+        raise ValueError(f"{what} needs torchvision, which is not installed: pip install 'paceline[vision]'") from None
+    except Exception as error:  # a build for another torch fails in its own ways
+        raise ValueError(f"{what} needs torchvision, which does not load: {imports.one_line(error)}") from error
+    return found
+
+
+def reader(size: int) -> Callable[[Path], Array]:
+    """The function that reads one file: float32 (3, size, size)."""
+    torchvision("data images")
+    from torchvision import transforms
+    from torchvision.datasets.folder import default_loader
+
+    steps = transforms.Compose(
+        [
+            transforms.Resize(round(size * 256 / 224)),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, DEVIATION),
+        ]
+    )
+
+    def read(file: Path) -> Array:
+        made: Array = steps(default_loader(str(file))).numpy()
+        return made
+
+    return read
+
+
+def _listed(
+    path: str | None, name: str
+) -> tuple[list[str], tuple[list[Path], list[int]], tuple[list[Path], list[int]]]:
+    """(class names, (files, labels) for training, for testing), in the order of names."""
+    layout = "a folder with train/CLASS/*.jpg and val/CLASS/*.jpg"
+    if path is None:
+        raise ValueError(f"data {name} needs a path: {layout}")
+    folders = [Path(path) / part for part in ("train", "val")]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"data {name}: no folder {folder}; the path must be {layout}")
+    classes = sorted(entry.name for entry in os.scandir(folders[0]) if entry.is_dir())
+    other = sorted(entry.name for entry in os.scandir(folders[1]) if entry.is_dir())
+    if classes != other or not classes:
+        raise ValueError(
+            f"data {name}: {len(classes)} classes in {folders[0]} and {len(other)} in {folders[1]}, or others"
+        )
+    parts = []
+    for folder in folders:
+        files, labels = list[Path](), list[int]()
+        for label, kind in enumerate(classes):
+            found = sorted(f for f in (folder / kind).rglob("*") if f.suffix.lower() in ENDINGS)
+            files += found
+            labels += [label] * len(found)
+        if not files:
+            raise ValueError(f"data {name}: no images in {folder}; it should hold CLASS/*.jpg")
+        parts.append((files, labels))
+    return classes, parts[0], parts[1]
