@@ -34,7 +34,7 @@ def train(w: Worker, plan: Plan, state: State) -> Program[State]:
 
 def report(w: Worker, plan: Plan, state: State) -> Program[None]:
     """Evaluate, and log one line: worker 0 speaks for all."""
-    sums = yield from evaluate(w)
+    sums = yield from evaluate(w, plan, state)
     if w.index == 0:
         known = sums is not None and sums[2] > 0
         yield from Log(
@@ -50,13 +50,15 @@ def report(w: Worker, plan: Plan, state: State) -> Program[None]:
         )
 
 
-def evaluate(w: Worker) -> Program[Array | None]:
+def evaluate(w: Worker, plan: Plan, state: State) -> Program[Array | None]:
     """[loss, correct, count] summed over the test set, of which every worker takes a part; None for phantoms.
 
-    BatchNorm's running statistics are averaged for it; the workers' own stay as they are.
+    BatchNorm's statistics are averaged for it, running or re-estimated ones; the workers' own stay as they are.
     """
     buffers = w.buffers
     if buffers.nbytes:
+        if plan.estimate:
+            buffers = yield from w.estimate_buffers(state.round, max(1, plan.estimate // plan.workers))
         buffers = yield from AllReduce(buffers, phase="evaluate")
     own = yield from w.evaluate(buffers)
     sums = yield from AllReduce(own, op="sum", phase="evaluate")

@@ -91,7 +91,8 @@ class Plan:
 
     examples: training examples. budget: amount and unit. report, checkpoint: intervals. accounting: what an epoch is:
     "samples", as many samples processed as there are examples, or "reference", the N // (B n H) rounds after which the
-    released code of Biased Local SGD ends one, although unequal workers have processed less by then.
+    released code of Biased Local SGD ends one, although unequal workers have processed less by then. estimate: batches,
+    of all workers together, over which BatchNorm's statistics are re-estimated before an evaluation (0: not at all).
     """
 
     strategy: Strategy
@@ -102,6 +103,7 @@ class Plan:
     report: Interval | None = None
     checkpoint: Interval | None = None
     accounting: Literal["samples", "reference"] = "samples"
+    estimate: int = 0
     workers: int = field(init=False)
 
     def __post_init__(self) -> None:

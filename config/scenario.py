@@ -112,11 +112,21 @@ class Budget(Section):
         return self
 
 
+class ReEstimated(Section):
+    """BatchNorm's statistics re-estimated over so many batches, of all workers together (QSR's recipes: 128)."""
+
+    re_estimated: int = Field(ge=1)
+
+
 class Report(Section):
-    """every: when to evaluate and log, besides the end. trace: record every span for the timeline."""
+    """every: when to evaluate and log, besides the end. trace: record every span for the timeline.
+
+    batch_norm: the statistics to evaluate with, the running ones averaged over the workers, or so many batches' afresh.
+    """
 
     every: Interval | None = None
     trace: bool = False
+    batch_norm: Literal["averaged"] | ReEstimated = "averaged"
 
 
 class CheckpointSpec(Section):
@@ -206,8 +216,8 @@ def _follow(loc: Iterable[int | str]) -> tuple[list[int | str], list[type[Sectio
     """
     before, sections, steps = list[type[Section]](), list[type[Section]]([Scenario]), list[int | str]()
     for step in loc:
-        chosen = [section for section in sections if step in _tags(section)]
-        if len(sections) > 1 and chosen:
+        chosen = [section for section in sections if step in (*_tags(section), section.__name__)]
+        if chosen and (len(sections) > 1 or step == chosen[0].__name__):
             sections = chosen
         elif isinstance(step, int):
             steps.append(step)

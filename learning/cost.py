@@ -1,14 +1,15 @@
-"""What a model without a table costs: one forward pass of two examples, counted. Needs torch."""
+"""What a model without a table costs: forward passes of a few examples, counted. Needs torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..algorithms.worker import ModelCost
 from .imports import one_line
@@ -19,7 +20,7 @@ EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
 
 
 class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the outputs that have storage of their own and one row per example (so no BatchNorm statistics)."""
+    """Bytes of the outputs that have storage of their own."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -29,29 +30,51 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         seen = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         for t in tree_leaves(out):
-            if isinstance(t, Tensor) and t.ndim and t.shape[0] == EXAMPLES:
-                own = t.untyped_storage().data_ptr() not in seen
-                self.nbytes += t.numel() * t.element_size() if own else 0
+            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in seen:
+                self.nbytes += t.numel() * t.element_size()
         return out
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, which also knows attention on the CPU (two matrix products, as on other devices)."""
+
+    def attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return int(sdpa_flop_count(q, k, v))
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
+
+
+def measure(forward: Callable[[Tensor], object], input_shape: Shape) -> tuple[float, float]:
+    """(FLOPs, bytes allocated) of one example's forward pass.
+
+    The bytes are what more examples allocate more, so that statistics of a batch do not count.
+    """
+    nbytes, flops = [], 0.0
+    for count in (EXAMPLES, 2 * EXAMPLES):
+        counter, allocations = flop_counter(), _Allocations()
+        batch = torch.rand(count, *input_shape)
+        with torch.no_grad(), counter, allocations:
+            forward(batch)
+        flops = counter.get_total_flops() / count
+        nbytes.append(allocations.nbytes)
+    return flops, (nbytes[1] - nbytes[0]) / EXAMPLES
 
 
 def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
     """The cost of any model, in the terms of tables.UnitCost.
 
-    FLOPs are those that torch.utils.flop_counter knows. The model is used up: BatchNorm's statistics move, and a copy
+    FLOPs are those that flop_counter knows. The model is used up: BatchNorm's statistics move, and a copy
     would not do, since a user's model may hold closures over its own layers. ValueError where it cannot take such an
     input.
     """
     parameters = sum(p.numel() for p in model.parameters())
     buffers = sum(b.numel() for b in float_buffers(model).values())
-    counter, allocations = FlopCounterMode(display=False), _Allocations()
     model.train()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        batch = torch.rand(EXAMPLES, *input_shape)
+    with torch.random.fork_rng(devices=[]):
         try:
-            with counter, allocations:
-                model(batch)
+            flops, activations = measure(model, input_shape)
         except Exception as error:  # whatever a user's model does
-            raise ValueError(f"the model fails on an input of {tuple(batch.shape)}: {one_line(error)}") from error
-    flops = counter.get_total_flops() / EXAMPLES
-    return ModelCost(parameters, buffers, float(flops), allocations.nbytes / EXAMPLES)
+            shown = (EXAMPLES, *input_shape)
+            raise ValueError(f"the model fails on an input of {shown}: {one_line(error)}") from error
+    return ModelCost(parameters, buffers, flops, activations)

@@ -50,6 +50,15 @@ class Job:
         """One program per worker, each with a state of its own that starts like `state`."""
         return [train(w, self.plan, copy.copy(state)) for w in workers]
 
+    def rounding_idle(self) -> list[float]:
+        """Share of a round that each worker waits because steps are whole: predicted, network and noise left out."""
+        r = self.plan.first_round()
+        busy = [
+            steps * device.step_seconds(batch)
+            for steps, batch, device in zip(r.steps, r.batches, self.timing.devices, strict=True)
+        ]
+        return [1 - seconds / max(busy) for seconds in busy]
+
     def record(self) -> dict[str, Any]:
         """The resolved scenario as it lies beside the results."""
         from .records.environment import environment
@@ -61,6 +70,7 @@ class Job:
             "batches": list(self.plan.shares.batches),
             "paces": list(self.plan.shares.paces),
             "speeds": [f"{speed!r} samples/s" for speed in self.timing.speeds(batch)],
+            "rounding_idle": self.rounding_idle(),
             "strategy": repr(self.plan.strategy),
         }
         if self.profile is not None:
@@ -88,6 +98,7 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
             report=scenario.report.every,
             checkpoint=scenario.checkpoint.every,
             accounting=scenario.budget.epoch,
+            estimate=0 if scenario.report.batch_norm == "averaged" else scenario.report.batch_norm.re_estimated,
         )
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
