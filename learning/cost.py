@@ -39,7 +39,7 @@ def flop_counter() -> FlopCounterMode:
     """torch's counter, which also knows attention on the CPU (two matrix products, as on other devices)."""
 
     def attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        return int(sdpa_flop_count(q, k, v))
+        return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
 
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return FlopCounterMode(display=False, custom_mapping={kernel: attention})

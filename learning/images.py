@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,20 +58,9 @@ class Images:
         return made
 
 
-def torchvision(what: str) -> Any:
-    """The module; ValueError that says what needs it where it is not installed, or does not fit torch."""
-    try:
-        import torchvision as found
-    except ModuleNotFoundError:
-        raise ValueError(f"{what} needs torchvision, which is not installed: pip install 'paceline[vision]'") from None
-    except Exception as error:  # a build for another torch fails in its own ways
-        raise ValueError(f"{what} needs torchvision, which does not load: {imports.one_line(error)}") from error
-    return found
-
-
 def reader(size: int) -> Callable[[Path], Array]:
     """The function that reads one file: float32 (3, size, size)."""
-    torchvision("data images")
+    imports.torchvision("data images")
     from torchvision import transforms
     from torchvision.datasets.folder import default_loader
 

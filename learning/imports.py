@@ -42,6 +42,17 @@ def load(path: str, what: str) -> Callable[..., Any]:
     return made
 
 
+def torchvision(what: str) -> Any:
+    """The module; ValueError that says what needs it where it is not installed, or does not fit torch."""
+    try:
+        import torchvision as found
+    except ModuleNotFoundError:
+        raise ValueError(f"{what} needs torchvision, which is not installed: pip install 'paceline[vision]'") from None
+    except Exception as error:  # a build for another torch fails in its own ways
+        raise ValueError(f"{what} needs torchvision, which does not load: {one_line(error)}") from error
+    return found
+
+
 def call(function: Callable[..., Any], what: str, *args: Any, **options: Any) -> Any:
     """`function(*args, **options)`, with whatever it raises as a ValueError of one line."""
     try:

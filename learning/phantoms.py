@@ -12,15 +12,19 @@ from typing import Any
 from ..algorithms.phantom import PhantomWorker
 from ..algorithms.plan import Plan
 from ..algorithms.worker import ModelCost, Works, share
-from . import imports, tables
+from . import imports, tables, torchvision_tables
 from .data import DataShape
 
 
 def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
-    """The model's cost: from its table, or measured on one forward pass, for which torch is loaded.
+    """The model's cost: from its table, or measured on forward passes, for which torch is loaded.
 
     ValueError as tables.cost and units.build.
     """
+    if torchvision_tables.named(model) and not args:
+        known = torchvision_tables.cost(model.removeprefix(torchvision_tables.PREFIX), shape.input_shape, shape.classes)
+        if known is not None:
+            return tables.total(known)
     if not imports.named(model):
         return tables.total(tables.cost(model, args, shape.input_shape, shape.classes))
     from .cost import measured_cost

@@ -162,7 +162,42 @@ def resnet20(input_shape: Shape, classes: int, *, width: float = 1.0) -> list[Un
     return [*units, UnitCost("head", (size + 1) * classes, 0, 2.0 * size * classes, 4.0 * (size + classes))]
 
 
-TABLES: dict[str, Callable[..., list[UnitCost]]] = {"mlp": mlp, "cnn": cnn, "resnet20": resnet20}
+def vit(
+    input_shape: Shape,
+    classes: int,
+    *,
+    patch: int = 4,
+    dim: int = 64,
+    depth: int = 4,
+    heads: int = 4,
+    mlp_ratio: float = 2.0,
+    dropout: float = 0.0,
+) -> list[UnitCost]:
+    """A small vision transformer (Dosovitskiy et al., ICLR 2021, arXiv 2010.11929): patches, pre-norm encoder blocks,
+    and a linear classifier of the tokens' mean (there is no class token)."""
+    channels, height, breadth = image(input_shape, "vit")
+    if height % patch or breadth % patch:
+        raise ValueError(f"model vit: patch {patch} does not divide images of {height}x{breadth}")
+    if dim % heads:
+        raise ValueError(f"model vit: dim {dim} must be a multiple of heads {heads}")
+    tokens, hidden = (height // patch) * (breadth // patch), round(dim * mlp_ratio)
+    held, kernels = tokens * dim, channels * patch * patch * dim
+    first = UnitCost("patches", kernels + dim + held, 0, 2.0 * kernels * tokens, 8.0 * held + _drop(held, dropout))
+    # Activations: two norms with their statistics, queries + keys + values, attention with a sum per row and head, its
+    # output, the hidden layer before and after GELU, the MLP's output, two sums.
+    block = UnitCost(
+        "encoder",
+        4 * dim * dim + 9 * dim + 2 * dim * hidden + hidden,
+        0,
+        2.0 * tokens * (4 * dim * dim + 2 * dim * hidden) + 4.0 * tokens * held,
+        4.0 * (10 * held + 2 * tokens * hidden + tokens * (4 + heads)) + 2 * _drop(held, dropout),
+    )
+    norm = 4.0 * (held + 2 * tokens)
+    head = UnitCost("head", 2 * dim + (dim + 1) * classes, 0, 2.0 * dim * classes, norm + 4.0 * (dim + classes))
+    return [first, *(replace(block, name=f"encoder{i + 1}") for i in range(depth)), head]
+
+
+TABLES: dict[str, Callable[..., list[UnitCost]]] = {"mlp": mlp, "cnn": cnn, "resnet20": resnet20, "vit": vit}
 
 
 def resnet_widths(width: float) -> tuple[int, int, int]:
@@ -203,9 +238,17 @@ def _ratio(what: str, value: Any) -> float:
     return float(value)
 
 
+def _count(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{what} is {value!r}; write a whole number, 1 or more")
+    return value
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "hidden": _sizes,
     "channels": _sizes,
     "dropout": _rate,
     "width": _ratio,
+    "mlp_ratio": _ratio,
+    **dict.fromkeys(("patch", "dim", "depth", "heads"), _count),
 }

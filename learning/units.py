@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithms.streams import torch_seed
-from . import imports, tables
+from . import imports, tables, torchvision_tables
 from .tables import Shape
+from .vit import vit
 
 
 def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int, seed: int) -> nn.Module:
@@ -22,7 +23,10 @@ def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int,
 
     input_shape: of one example, without the batch. ValueError: unknown name or argument, failing import or factory.
     """
-    if imports.named(model):
+    if torchvision_tables.named(model):
+        factory = _torchvision(model.removeprefix(torchvision_tables.PREFIX))
+        what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
+    elif imports.named(model):
         factory = imports.load(model, "model")
         what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     else:
@@ -39,6 +43,21 @@ def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int,
     if not any(p.requires_grad for p in made.parameters()):
         raise ValueError(f"model {model!r} has no parameters to train")
     return made
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    """A factory of torchvision's model, untrained; ValueError where torchvision or the model is missing."""
+    models: Any = imports.torchvision(f"model {torchvision_tables.PREFIX}{name}").models
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(f"torchvision has no model {name!r}{imports.nearest(name, known)}")
+
+    def make(input_shape: Shape, classes: int, **options: Any) -> nn.Module:
+        size = {"image_size": input_shape[-1]} if name.startswith("vit_") else {}
+        made: nn.Module = models.get_model(name, weights=None, num_classes=classes, **size | options)
+        return made
+
+    return make
 
 
 def units(model: nn.Module) -> list[nn.Module]:
@@ -145,4 +164,4 @@ def resnet20(input_shape: Shape, classes: int, *, width: float) -> nn.Sequential
     return model
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet20": resnet20}
+MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet20": resnet20, "vit": vit}

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from paceline.learning import cost, imports, tables, units
 from paceline.learning.data import DataShape
@@ -27,6 +26,8 @@ CASES = [
     ("resnet20", {}, CIFAR),
     ("resnet20", {}, DIGITS),
     ("resnet20", {"width": 0.5}, (3, 9, 7)),
+    ("vit", {}, CIFAR),
+    ("vit", {"patch": 2, "dim": 24, "depth": 2, "heads": 3, "mlp_ratio": 1.5, "dropout": 0.1}, (1, 8, 6)),
 ]
 
 
@@ -58,7 +59,7 @@ def test_the_table_says_what_torch_does(model, args, shape):
     for unit, row in zip(own, table, strict=True):
         assert row.parameters == sum(p.numel() for p in unit.parameters()), row.name
         assert row.buffers == sum(b.numel() for b in units.float_buffers(unit).values()), row.name
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with cost.flop_counter() as counter, torch.no_grad():
             x = unit(x)
         assert 2 * row.flops == counter.get_total_flops(), row.name
     assert x.shape == (2, 10)
@@ -131,7 +132,7 @@ def test_a_users_model_is_built_and_measured():
             "resnet2",
             {},
             DIGITS,
-            "no model 'resnet2'; did you mean 'resnet20'?; write mlp, cnn, resnet20 or an import path",
+            "no model 'resnet2'; did you mean 'resnet20'?; write mlp, cnn, resnet20, vit or an import path",
         ),
         ("mlp", {"hiden": 3}, DIGITS, "model mlp has no argument 'hiden'; it takes hidden, dropout"),
         ("mlp", {"hidden": [0]}, DIGITS, "model mlp: hidden is [0]; write a list of layer sizes"),
@@ -139,6 +140,9 @@ def test_a_users_model_is_built_and_measured():
         ("resnet20", {"width": "wide"}, DIGITS, "model resnet20: width is 'wide'; write a number above 0"),
         ("cnn", {}, (64,), "model cnn takes images, channels x height x width; the data's examples are 64"),
         ("cnn", {"channels": [4] * 4}, DIGITS, "8x8 is too small"),
+        ("vit", {"patch": 3}, DIGITS, "model vit: patch 3 does not divide images of 8x8"),
+        ("vit", {"heads": 5}, DIGITS, "model vit: dim 64 must be a multiple of heads 5"),
+        ("vit", {"depth": 0}, DIGITS, "model vit: depth is 0; write a whole number, 1 or more"),
         ("no_such:model", {}, DIGITS, "model 'no_such:model': no module named 'no_such'; is its folder on PYTHONPATH?"),
         ("json:dump_", {}, DIGITS, "model 'json:dump_': json has no 'dump_'; did you mean 'dump"),
         ("json:__doc__", {}, DIGITS, "model 'json:__doc__' is a str; name a function or class that makes the model"),
