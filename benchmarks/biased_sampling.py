@@ -79,7 +79,7 @@ def main() -> None:
                     "gain": {
                         "mean": statistics.mean(gains),
                         "sd": spread(gains),
-                        "pairs_won": sum(g > 0 for g in gains),
+                        "pairs_won": won,
                     }
                 }
             )
