@@ -95,6 +95,12 @@ class Timing:
         return tuple(batch / device.step_seconds(batch) for device in self.devices)
 
     def slowness(self, batch: int) -> tuple[float, ...]:
-        """How many times slower than the fastest each worker is: what `--emulate` reproduces."""
+        """How many times slower than the fastest each worker is described: what `--emulate` reproduces.
+
+        Where the scenario gives slowdowns, those; else the ratios of the speeds.
+        """
+        slowdowns = [device.slowdown for device in self.devices]
+        if max(slowdowns) > min(slowdowns):
+            return tuple(slowdown / min(slowdowns) for slowdown in slowdowns)
         speeds = self.speeds(batch)
         return tuple(max(speeds) / speed for speed in speeds)

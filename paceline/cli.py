@@ -100,7 +100,9 @@ def profile(
     out: Annotated[Path, typer.Option(help="The profile; an existing one keeps its other workloads.")] = Path(
         "profiles/machine.yaml"
     ),
-    device: Annotated[str, typer.Option(help="The name under which scenarios find this machine's device.")] = "cpu",
+    emulate: Annotated[
+        bool, typer.Option("--emulate", help="Slow workers sleep between steps, as in training.")
+    ] = False,
     ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
@@ -108,7 +110,7 @@ def profile(
     from .demo import packaged
     from .profiling import profile as run
 
-    run(scenario or packaged("quickstart"), out, device, ranks, setting)
+    run(scenario or packaged("quickstart"), out, emulate, ranks, setting)
 
 
 @app.command()

@@ -26,7 +26,7 @@ def demo(out: Path) -> None:
     settings = (f"cluster.profile={measured.absolute()}",)
 
     console.rule("1. profile: how fast is this machine?")
-    profile(scenarios[0], measured, "cpu", None, ())
+    profile(scenarios[0], measured, True, None, ())
     console.rule("2. simulate: the clock and the numbers, predicted")
     predicted = [
         simulate(path, settings=settings, out=out / f"{path.stem}-simulated", force=True, quiet=False)

@@ -1,54 +1,66 @@
-"""`paceline profile`: what scenarios need to know of this machine, measured the way that training will use it.
+"""`paceline profile`: what scenarios need to know of this machine, measured in short trainings.
 
-All ranks measure at the same time, so that what they share (memory bandwidth, power) is shared as in training.
+Rule: times are taken as training will meet them, all ranks at once and each phase between its neighbours: a gradient
+that follows an exchange finds its caches cold, and takes up to half as long again as one that follows a gradient.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
-from .algorithms.effects import Compute
-from .algorithms.plan import Round
-from .algorithms.progress import Moment
+from .algorithms.aggregations import Parameters
+from .algorithms.effects import Work
+from .algorithms.errors import ScenarioError
+from .algorithms.loop import train
+from .algorithms.plan import State
+from .algorithms.progress import Interval
 from .algorithms.rates import Constant
-from .algorithms.worker import Worker
+from .algorithms.schedules import Fixed
+from .algorithms.splits import Shares
+from .algorithms.strategy import Strategy
 from .config.profile import Profile, load_profile, merge_profiles, save_profile
-from .config.scenario import Cluster, Scenario, load
+from .config.scenario import Cluster, Scenario, StrategySpec, load
+from .records.outcome import Hooks
 from .wiring import Job, resolve, workload_of
 
 
-def profile(scenario: Path, out: Path, device: str, ranks: int | None, settings: Iterable[str]) -> None:
-    """Measure and write a profile; starts mpirun itself, or runs under one."""
+def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, settings: Iterable[str]) -> None:
+    """Measure and write a profile; starts mpirun itself, or runs under one.
+
+    Each rank files its times under the device that the scenario gives its worker. emulate: workers with a slowdown
+    sleep between steps, as in `train --emulate`: a step after a sleep finds its caches cold, and takes longer.
+    """
     from .runtime.launcher import abort_on_error, launch, under_mpirun
 
     described = load(scenario, settings)
     if under_mpirun():
         with abort_on_error():
-            _measure(described, scenario.parent, out, device)
+            _measure(described, scenario.parent, out, emulate)
         return
-    _job(described, scenario.parent)
-    arguments = ["profile", str(scenario), f"--out={out}", f"--device={device}"]
+    _job(described, scenario.parent, described.cluster.size)
+    if out.is_dir():
+        raise ScenarioError(f"--out {out}: is a folder; name a file, like {out / 'machine.yaml'}")
+    if out.exists():
+        load_profile(out)
+    arguments = ["profile", str(scenario), f"--out={out}", *(["--emulate"] if emulate else [])]
     arguments += [f"--set={setting}" for setting in settings]
     status = launch(arguments, ranks or described.cluster.size, described.workload.threads)
     if status:
         raise SystemExit(status)
 
 
-def _job(scenario: Scenario, folder: Path) -> Job:
-    """The scenario on devices of known speed: what is to be measured need not be known before."""
-    groups = [{"count": group.count, "speed": "1 samples/s"} for group in scenario.cluster.workers]
-    cluster = Cluster.model_validate({"workers": groups})
-    return resolve(scenario.model_copy(update={"cluster": cluster, "recorded": None}), folder)
+def _job(scenario: Scenario, folder: Path, ranks: int) -> Job:
+    """The scenario on so many devices of known speed: what is to be measured need not be known before."""
+    cluster = Cluster.model_validate({"workers": [{"count": ranks, "speed": "1 samples/s"}]})
+    strategy = StrategySpec(preset="sync_sgd")
+    return resolve(scenario.model_copy(update={"cluster": cluster, "strategy": strategy, "recorded": None}), folder)
 
 
-def _measure(scenario: Scenario, folder: Path, out: Path, device: str) -> None:
-    import json
-
-    import numpy as np
+def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None:
     from mpi4py import MPI
 
     from .records.environment import environment
@@ -56,84 +68,86 @@ def _measure(scenario: Scenario, folder: Path, out: Path, device: str) -> None:
     from .runtime.messages import gather_texts
 
     comm = MPI.COMM_WORLD
-    job = _job(scenario, folder)
-    rank = min(comm.Get_rank(), job.workers - 1)
+    job = _job(scenario, folder, comm.Get_size())
+    groups = [group for group in scenario.cluster.workers for _ in range(group.count)]
+    group = groups[min(comm.Get_rank(), len(groups) - 1)]
+    slowness = group.slowdown if emulate else 1.0
     batch = scenario.workload.batch
-    batches = sorted({max(1, batch // 4), max(1, batch // 2), batch, 2 * batch})
     tables: dict[str, dict[int, float]] = {}
-    for size in batches:
-        job.plan.shares = dataclasses.replace(job.plan.shares, batches=(size,) * job.workers)
-        (worker,) = job.problem.workers(job.plan, [rank], shared_process=False)
-        comm.Barrier()
-        for phase, samples, seconds in _phases(worker, size, rank, job.workers):
+    for size in sorted({max(1, batch // 4), max(1, batch // 2), batch, 2 * batch}):
+        for phase, samples, seconds in _phases(job, comm, size, slowness):
             tables.setdefault(phase, {})[samples] = seconds
-    gathered = gather_texts(comm, json.dumps(tables))
-    network = None
+    gathered = gather_texts(comm, json.dumps({"device": group.device, "tables": tables}))
+    network: dict[str, Any] | None = None
     if comm.Get_size() > 1:
         times = measure_allreduce(comm, [4 * 10**k for k in range(2, 8)])
         latency, bandwidth = fit(times, comm.Get_size())
-        reduced = {nbytes: f"{seconds!r} s" for nbytes, seconds in times}
-        network = {"latency": f"{latency!r} s", "bandwidth": f"{bandwidth!r} B/s", "all_reduce": reduced}
+        reduced = {nbytes: _text(seconds) for nbytes, seconds in times}
+        network = {"latency": _text(latency), "bandwidth": f"{bandwidth:.4g} B/s", "all_reduce": reduced}
     if comm.Get_rank() > 0:
         return
-    ranks = [json.loads(text) for text in gathered]
-    mean = {
-        phase: {int(k): f"{float(np.mean([t[phase][k] for t in ranks if k in t[phase]]))!r} s" for k in table}
-        for phase, table in ranks[0].items()
+    key = workload_of(scenario.workload)
+    document = {
+        "machine": environment(scenario.workload.threads) | {"ranks": comm.Get_size(), "emulated": emulate},
+        "devices": {name: {key: table} for name, table in _mean([json.loads(text) for text in gathered]).items()},
+        "network": network,
     }
-    new = Profile.model_validate(
-        {
-            "machine": environment(scenario.workload.threads) | {"ranks": comm.Get_size()},
-            "devices": {device: {workload_of(scenario.workload): mean}},
-            "network": network,
-        }
-    )
+    new = Profile.model_validate(document)
     save_profile(out, merge_profiles(load_profile(out) if out.exists() else None, new))
-    print(f"profile of {workload_of(scenario.workload)!r} on {device} written to {out}")
-    for phase, table in new.devices[device][workload_of(scenario.workload)].items():
-        print(f"  {phase:9s}" + "".join(f"  {samples}: {float(s) * 1e6:.1f} us" for samples, s in table.items()))
+    _show(new, key, out)
+
+
+def _mean(ranks: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
+    """device -> phase -> {samples: mean seconds over the device's ranks}."""
+    values: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for found in ranks:
+        for phase, table in found["tables"].items():
+            for samples, seconds in table.items():
+                phases = values.setdefault(found["device"], {}).setdefault(phase, {})
+                phases.setdefault(int(samples), []).append(seconds)
+    return {
+        device: {phase: {k: _text(sum(v) / len(v)) for k, v in table.items()} for phase, table in phases.items()}
+        for device, phases in values.items()
+    }
+
+
+def _text(seconds: float) -> str:
+    return f"{seconds * 1e6:.4g} us"
+
+
+def _show(new: Profile, key: str, out: Path) -> None:
+    print(f"profile of {key!r} written to {out}")
+    for device, workloads in new.devices.items():
+        for phase, table in workloads[key].items():
+            print(f"  {device:10s}{phase:9s}" + "".join(f"  {k}: {s * 1e6:.1f} us" for k, s in table.items()))
     if new.network:
-        print(f"  network    latency {new.network.latency * 1e6:.1f} us, {new.network.bandwidth / 1e9:.3f} GB/s")
+        print(f"  network   latency {new.network.latency * 1e6:.1f} us, {new.network.bandwidth / 1e9:.3f} GB/s")
 
 
-def _phases(worker: Worker, batch: int, rank: int, workers: int) -> Sequence[tuple[str, int, float]]:
-    """(phase, samples, seconds) of each kind of work that the worker knows."""
-    round = Round(
-        start=Moment(0, 0, 0.0, 1e-6),
-        H=1 << 20,
-        steps=(1 << 20,) * workers,
-        batches=(batch,) * workers,
-        offsets=tuple(batch * w for w in range(workers)),
-        samples=batch * workers,
-        position=0,
-        progress=0.0,
-        slope=0.0,
-        rate=Constant(1e-6),
-    )
-    found = []
-    for name in ("step", "gradient", "update"):
-        make = getattr(worker, name)
-        effect = make(round, 0)
-        seconds = typical_seconds(partial(_run_step, make, round))
-        found.append((name, effect.work.samples, seconds))
-    effect = worker.evaluate(worker.buffers)
-    found.append(("evaluate", effect.work.samples, typical_seconds(lambda i: effect.run())))
-    return found
+def _phases(job: Job, comm: Any, batch: int, slowness: float) -> Iterator[tuple[str, int, float]]:
+    """(phase, samples, seconds) of each kind of work on this rank, from short trainings with either aggregation."""
+    from .runtime.engine import run
+
+    shares = Shares((batch,) * job.workers, (1.0,) * job.workers)
+    for strategy in (Strategy(), Strategy(schedule=Fixed(8), aggregation=Parameters())):
+        plan = dataclasses.replace(job.plan, strategy=strategy, shares=shares, rate=Constant(1e-6), checkpoint=None)
+        plan.budget, plan.report = Interval(_STEPS, "steps"), Interval(_STEPS // 10, "steps")
+        (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
+        worker.snapshot = dict  # type: ignore[method-assign]  # nothing is to be saved
+        hooks = Hooks(lambda *_: None, lambda *_: None)
+        outcome = run(train(worker, plan, State()), hooks, comm=comm, trace=True, slowness=slowness)
+        works = {work.phase: work for work in vars(worker.works).values() if isinstance(work, Work)}
+        spans: dict[str, list[float]] = {}
+        for name, start, stop in outcome.lanes["compute"]:
+            spans.setdefault(name, []).append((stop - start) / slowness)
+        for phase, seconds in spans.items():
+            yield phase, works[phase].samples, typical(seconds)
 
 
-def _run_step(make: Callable[[Round, int], Compute[None]], round: Round, i: int) -> None:
-    make(round, i).run()
-
-
-def typical_seconds(action: Callable[[int], object], least: float = 0.5) -> float:
-    """Mean seconds of a call, over `least` seconds of calls, the slowest tenth left out: those met other programs."""
-    for i in range(3):
-        action(i)
-    times: list[float] = []
-    begun = perf_counter()
-    while perf_counter() - begun < least or len(times) < 5:
-        start = perf_counter()
-        action(len(times))
-        times.append(perf_counter() - start)
-    kept = sorted(times)[: max(1, len(times) * 9 // 10)]
+def typical(seconds: list[float]) -> float:
+    """The mean without the slowest tenth, which met other programs."""
+    kept = sorted(seconds)[: max(1, len(seconds) * 9 // 10)]
     return sum(kept) / len(kept)
+
+
+_STEPS = 160  # of each short training
