@@ -72,13 +72,19 @@ def _relative(left: float, right: float) -> float:
 def _first_difference(left: Run, right: Run) -> Difference | None:
     for number, (a, b) in enumerate(zip(left.lines, right.lines, strict=False)):
         for name in (*_PLAN, *_NUMBERS):
-            if a.get(name) != b.get(name):
+            if not _equal(a.get(name), b.get(name)):
                 return Difference(number, name, a.get(name), b.get(name))
     if len(left.lines) != len(right.lines):
         return Difference(
             min(len(left.lines), len(right.lines)), "number of reports", len(left.lines), len(right.lines)
         )
     return None
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Equal to the last bit; not a number, which files hold as null, is equal to itself."""
+    missing = [value is None or value != value for value in (a, b)]
+    return missing[0] == missing[1] if any(missing) else bool(a == b)
 
 
 def _worst(left: Run, right: Run) -> float:

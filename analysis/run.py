@@ -60,7 +60,7 @@ class Run:
 
     def __repr__(self) -> str:
         s = self.summary
-        accuracy = "" if s.get("accuracy") is None else f", accuracy {s['accuracy']:.4f}"
+        accuracy = "" if s.get("timing_only") else f", accuracy {s['accuracy']:.4f}"
         size = f"{s['workers']} workers, {s['rounds']} rounds"
         return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{accuracy})"
 

@@ -56,13 +56,14 @@ def workload_key(model: str, data: str, optimizer: str, threads: int) -> str:
 
 def load_profile(path: Path) -> Profile:
     """The profile in the file at `path`; ScenarioError where it is missing or wrong."""
-    document = yaml.read_mapping(path)
+    document = yaml.read_mapping(path, "devices: and network:")
     try:
         return Profile.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise ScenarioError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ScenarioError(f"{path}: is no profile: {place}: {message}") from None
 
 
 def merge_profiles(old: Profile | None, new: Profile) -> Profile:

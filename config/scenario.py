@@ -108,7 +108,9 @@ class Budget(Section):
     @model_validator(mode="after")
     def _one(self) -> Budget:
         if sum(v is not None for v in (self.epochs, self.steps, self.rounds)) != 1:
-            raise ValueError("give exactly one of epochs, steps and rounds, like {epochs: 10}")
+            raise ValueError(
+                "give exactly one of epochs, steps and rounds, like {epochs: 10}; --set 'budget={steps: 9}' does"
+            )
         return self
 
 

@@ -58,7 +58,8 @@ def read_interval(value: Any) -> progress.Interval:
     """An interval from its spelling, like '1 epoch'; ValueError where it is none."""
     if isinstance(value, progress.Interval):
         return value
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([a-z]+?)s?\s*", value) if isinstance(value, str) else None
+    number = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)"
+    match = re.fullmatch(rf"\s*{number}\s*([a-z]+?)s?\s*", value) if isinstance(value, str) else None
     if match is None or match[2] not in _INTERVAL:
         raise ValueError(f"{value!r} is no interval; write it like '1 epoch', '200 steps' or '5 rounds'")
     amount, unit = float(match[1]), _INTERVAL[match[2]]
@@ -67,6 +68,14 @@ def read_interval(value: Any) -> progress.Interval:
     return progress.Interval(amount, unit)  # type: ignore[arg-type]
 
 
+def _written(every: progress.Interval) -> str:
+    """With all digits of the amount; a whole one without a point."""
+    amount = int(every.amount) if every.amount == int(every.amount) else every.amount
+    return f"{amount!r} {every.unit}"
+
+
 Interval = Annotated[
-    progress.Interval, BeforeValidator(read_interval), PlainSerializer(lambda every: f"{every.amount:g} {every.unit}")
+    progress.Interval,
+    BeforeValidator(read_interval),
+    PlainSerializer(_written),
 ]

@@ -41,7 +41,7 @@ def parse(text: str, where: str) -> Any:
         raise ScenarioError(f"{place}: not valid YAML: {problem or 'unreadable'}") from None
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path, keys: str = "workload: and cluster:") -> dict[str, Any]:
     """The mapping in the file at `path`. ScenarioError where it cannot be read or is no mapping."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -51,7 +51,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ScenarioError(f"{path}: cannot be read: {error}") from None
     document = parse(text, str(path))
     if not isinstance(document, dict):
-        raise ScenarioError(f"{path}: holds {type(document).__name__}, expected keys such as workload: and cluster:")
+        raise ScenarioError(f"{path}: holds {type(document).__name__}, expected keys such as {keys}")
     return document
 
 

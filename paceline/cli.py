@@ -60,17 +60,24 @@ def train(
 ) -> None:
     """Train scenarios for real: starts mpirun itself, or runs under one."""
     from .runtime.launcher import under_mpirun
-    from .training import TrainOptions, launch
 
     found = scenarios or []
     if emulate and phantom:
         raise ScenarioError("--emulate and --phantom exclude one another: one computes, the other only sleeps")
+    if resume is not None and phantom:
+        raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
     if under_mpirun():
-        from .ranks import train_ranks
+        from .runtime.launcher import Stop
 
-        train_ranks(found, TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar), quiet)
+        stop = Stop()  # before the imports below, which take seconds
+        from .ranks import train_ranks
+        from .training import TrainOptions
+
+        train_ranks(found, TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar), quiet, stop)
         return
     import sys
+
+    from .training import TrainOptions, launch
 
     options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, sys.stdout.isatty())
     raise typer.Exit(launch(found, options, ranks, quiet))
@@ -117,7 +124,7 @@ def profile(
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
 ) -> None:
-    """Profile this machine, simulate, train for real, compare, draw."""
+    """Profile this machine, simulate, train for real, compare, draw. An earlier demo in the folder is replaced."""
     from .demo import demo as run
 
     run(out)

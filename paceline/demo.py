@@ -13,6 +13,7 @@ from rich.console import Console
 
 from .analysis.run import Run
 from .profiling import profile
+from .records.directory import refuse
 from .show import save_figures, show_comparison, show_run
 from .simulating import simulate
 from .training import TrainOptions, launch
@@ -20,6 +21,7 @@ from .training import TrainOptions, launch
 
 def demo(out: Path) -> None:
     """Run the demo; everything goes below `out`, which is replaced."""
+    refuse(out, force=True)
     console = Console(soft_wrap=True)
     scenarios = [packaged(name) for name in _NAMES]
     measured = out / "profile.yaml"

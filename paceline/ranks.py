@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ from .records.directory import prepare
 from .records.outcome import Hooks
 from .records.recorder import Recorder
 from .records.trace import split_waits
+from .runtime.launcher import Stop, abort_on_error
 from .training import Task, TrainOptions, tasks
 from .wiring import Job, resolve
 
 
-def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool) -> None:
+def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, stop: Stop) -> None:
     """Train the scenarios one after the other on the ranks of this mpirun."""
-    from .runtime.launcher import abort_on_error
-
     with abort_on_error():
         from mpi4py import MPI
 
@@ -39,7 +37,7 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool) -
             taking_part = comm.Get_rank() < job.workers
             group = comm.Split(0 if taking_part else 1, comm.Get_rank())
             if taking_part:
-                _Rank(group, task, job, options).train(quiet)
+                _Rank(group, task, job, options, stop).train(quiet)
             group.Free()
             comm.Barrier()
 
@@ -47,11 +45,10 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool) -
 class _Rank:
     """One rank's part in one scenario."""
 
-    def __init__(self, comm: Any, task: Task, job: Job, options: TrainOptions) -> None:
-        self.comm, self.task, self.job, self.options = comm, task, job, options
+    def __init__(self, comm: Any, task: Task, job: Job, options: TrainOptions, stop: Stop) -> None:
+        self.comm, self.task, self.job, self.options, self.stop = comm, task, job, options, stop
         self.rank = comm.Get_rank()
         self.recorder = Recorder(task.directory)
-        self.stopped = False
 
     def train(self, quiet: bool) -> None:
         """Train, record, and on rank 0 show the run."""
@@ -61,8 +58,8 @@ class _Rank:
         options, scenario = self.options, self.job.scenario
         device = self.job.timing.devices[self.rank]
         slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
-        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stopped)
-        with self._signals(), self._shown(quiet):
+        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked)
+        with self._shown(quiet):
             outcome = run(
                 self.job.programs([worker], state)[0],
                 hooks,
@@ -76,28 +73,30 @@ class _Rank:
         self._finish(outcome, worker, quiet)
 
     def _start(self) -> tuple[State, Any]:
-        """The state to begin with, and this rank's worker."""
+        """The state to begin with, and this rank's worker. The scenario is written when nothing can be refused now."""
         problem, plan = self.job.problem, self.job.plan
-        self._on_first(self._prepare)
         if self.options.phantom:
+            self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
         (worker,) = problem.workers(plan, [self.rank], shared_process=False)
         if self.options.resume is None:
+            self._on_first(self._new_run)
             return State(), worker
         saved = checkpoints.newest(self.options.resume)
         assert saved
-        meta = checkpoints.read_meta(saved)
-        if meta["workers"] != self.job.workers:
-            raise ScenarioError(f"{saved}: was written by {meta['workers']} workers, not {self.job.workers}")
-        worker.restore(checkpoints.read_worker(saved, self.rank))
-        state = State(**meta["state"])
+        meta = checkpoints.read_meta(saved, self.job.workers)
+        try:
+            worker.restore(checkpoints.read_worker(saved, self.rank))
+            state = State(**meta["state"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
         self.recorder.earlier = meta["seconds"]
         self._on_first(lambda: self.recorder.resume(state.round, meta["seconds"]))
+        self._on_first(lambda: self.recorder.scenario(self.job.record()))
         return state, worker
 
-    def _prepare(self) -> None:
-        if self.options.resume is None:
-            prepare(self.task.directory, self.options.force)
+    def _new_run(self) -> None:
+        prepare(self.task.directory, self.options.force)
         self.recorder.scenario(self.job.record())
 
     def _on_first(self, action: Any) -> None:
@@ -122,22 +121,6 @@ class _Rank:
         self.comm.Barrier()
         if self.rank == 0:
             self.recorder.commit(self.job.workers, seconds, state)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Any:
-        """A request to stop sets a flag, which travels with the next exchange; the round is finished first."""
-
-        def stop(number: int, frame: Any) -> None:
-            self.stopped = True
-
-        from .runtime.launcher import STOP_SIGNALS
-
-        before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     @contextlib.contextmanager
     def _shown(self, quiet: bool) -> Any:

@@ -36,6 +36,8 @@ def simulate(
     clock without the numbers (no torch). debug: check that nobody writes to a borrowed value. Raises ScenarioError and
     ProtocolError.
     """
+    if isinstance(settings, str):
+        raise ScenarioError(f"settings is {settings!r}; write a list, like settings=[{settings!r}]")
     folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
     title = "scenario" if isinstance(scenario, Scenario) else Path(scenario).stem
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
@@ -60,12 +62,13 @@ def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debu
     from .sim.engine import simulate as run
 
     document = job.record()
-    recorder.scenario(document)
     workers: Sequence[Worker]
     if timing_only:
         workers = job.problem.phantoms(job.plan)
     else:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
+
+    recorder.scenario(document)  # only now: building the workers may be refused
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         if not timing_only:
@@ -74,6 +77,6 @@ def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debu
     hooks = Hooks(recorder.log, checkpoint)
     outcomes = run(job.programs(workers, State()), job.timing, hooks, trace=job.scenario.report.trace, debug=debug)
     extra = {} if timing_only else job.problem.fingerprints(workers)
-    summary = recorder.finish("simpy", outcomes, {"timing_only": timing_only} | extra)
+    summary = recorder.finish("simpy", outcomes, {"timing_only": timing_only, "finished": True} | extra)
     lanes = [outcome.lanes for outcome in outcomes] if job.scenario.report.trace else []
     return Run(summary, recorder.lines, document, recorder.directory, lanes=lanes)

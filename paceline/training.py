@@ -15,7 +15,7 @@ from .algorithms.errors import ScenarioError
 from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .records import checkpoints
-from .records.directory import SCENARIO, prepare
+from .records.directory import SCENARIO, refuse
 from .wiring import rehearse, resolve
 
 
@@ -74,8 +74,14 @@ def check(found: Sequence[Task], options: TrainOptions) -> None:
     for task in found:
         job = resolve(task.scenario, task.folder)
         rehearse(job)
-        if options.resume is None and not options.force and task.directory.is_dir() and any(task.directory.iterdir()):
-            prepare(task.directory, force=False)
+        if options.resume is None:
+            refuse(task.directory, options.force)
+        else:
+            saved = checkpoints.newest(options.resume)
+            assert saved
+            checkpoints.read_meta(saved, job.workers)
+            for worker in range(job.workers):
+                checkpoints.read_worker(saved, worker)
 
 
 def train(

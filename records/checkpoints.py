@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +38,30 @@ def commit(directory: Path, workers: int, state: Any, seconds: float) -> Path:
     final, partial = _folder(directory, state.round)
     meta = {"workers": workers, "seconds": seconds, "state": dataclasses.asdict(state)}
     write_atomically(partial / "meta.json", to_json(meta, indent=1).encode())
-    if final.exists():  # an earlier try at the same round, before a resume: equal by construction
-        for file in partial.iterdir():
-            file.replace(final / file.name)
-        partial.rmdir()
-    else:
-        partial.replace(final)
+    if final.exists():  # the same round again, after a resume: equal by construction
+        shutil.rmtree(final)
+    partial.replace(final)
     _fsync_folder(final.parent)
     return final
 
 
 def newest(directory: Path) -> Path | None:
     """The newest finished checkpoint of a run."""
-    found = sorted((directory / CHECKPOINTS).glob("round_*/meta.json"))
-    return found[-1].parent if found else None
+    found = [meta.parent for meta in (directory / CHECKPOINTS).glob("round_*/meta.json")]
+    return max(found, key=lambda folder: int(folder.name.removeprefix("round_")), default=None)
 
 
-def read_meta(checkpoint: Path) -> dict[str, Any]:
-    """workers, seconds and state of a finished checkpoint."""
+def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
+    """workers, seconds and state of a finished checkpoint. ScenarioError where it is broken or of other workers."""
+    path = checkpoint / "meta.json"
     try:
-        return dict(json.loads((checkpoint / "meta.json").read_text()))
-    except (OSError, ValueError) as error:
-        raise ScenarioError(f"{checkpoint / 'meta.json'}: cannot be read: {error}") from None
+        meta = json.loads(path.read_text())
+        found, seconds, state = int(meta["workers"]), float(meta["seconds"]), dict(meta["state"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScenarioError(f"{path}: is no checkpoint's: {error!r}") from None
+    if found != workers:
+        raise ScenarioError(f"{checkpoint}: was written by {found} workers; the scenario has {workers}")
+    return {"workers": found, "seconds": seconds, "state": state}
 
 
 def read_worker(checkpoint: Path, worker: int) -> dict[str, Array]:

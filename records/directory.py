@@ -15,21 +15,23 @@ CHECKPOINTS = "checkpoints"
 _OURS = (SCENARIO, SUMMARY, METRICS, TRACE, "loss.txt", "acc.txt", CHECKPOINTS)
 
 
-def prepare(directory: Path, force: bool) -> Path:
-    """Make `directory` ready for a new run. ScenarioError where it holds something and `force` is not given.
-
-    force removes an earlier run's files and nothing else.
-    """
+def refuse(directory: Path, force: bool) -> None:
+    """ScenarioError where a run must not or cannot be written to `directory`; nothing is touched."""
     if directory.exists() and not directory.is_dir():
         raise ScenarioError(f"{directory}: is a file; name a folder with --out")
-    if directory.is_dir() and any(directory.iterdir()):
-        if not force:
-            raise ScenarioError(
-                f"{directory}: is not empty; write --force to replace the run in it, or --out elsewhere"
-            )
-        for name in _OURS:
-            path = directory / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if directory.is_dir() and any(directory.iterdir()) and not force:
+        raise ScenarioError(f"{directory}: is not empty; write --force to replace the run in it, or --out elsewhere")
+    there = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ScenarioError(f"{directory}: cannot be made in {there}; name another folder with --out")
+
+
+def prepare(directory: Path, force: bool) -> Path:
+    """Make `directory` ready for a new run, as far as `refuse` lets it. force removes an earlier run's files only."""
+    refuse(directory, force)
+    for name in _OURS:
+        path = directory / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -32,7 +32,7 @@ class Outcome:
     @property
     def idle(self) -> float:
         """Share of the training time not spent computing: waiting for others and for the network."""
-        return 1.0 - self.computing / self.seconds if self.seconds else 0.0
+        return max(0.0, 1.0 - self.computing / self.seconds) if self.seconds else 0.0
 
 
 @dataclass(slots=True)

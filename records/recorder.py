@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..algorithms.effects import Array
+from ..algorithms.errors import ScenarioError
 from ..config import yaml
 from . import checkpoints
 from .directory import METRICS, SCENARIO, SUMMARY, TRACE, to_json, write_atomically
@@ -39,8 +40,11 @@ class Recorder:
         """Go on after `round`: report lines up to it stay, later ones (of a run that died) go."""
         assert self.directory
         path = self.directory / METRICS
-        kept = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
-        self.lines = [line for line in kept if line["round"] <= round]
+        try:
+            kept = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+            self.lines = [line for line in kept if line["round"] <= round]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ScenarioError(f"{path}: cannot be read: {error}; correct or remove that line") from None
         write_atomically(path, "".join(f"{to_json(line)}\n" for line in self.lines).encode())
         self.earlier = seconds
 
@@ -111,11 +115,16 @@ def summarize(
 
 
 def per_epoch(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first report at or after each epoch's end; the last report stands for an unfinished epoch."""
+    """The first report at or after each epoch's end; the last report stands for an unfinished epoch.
+
+    Where a report covers several epochs it stands once.
+    """
     rows: list[dict[str, Any]] = []
+    ended = 0
     for line in lines:
-        while line["epoch"] >= len(rows) + 1 - 1e-9:
+        if line["epoch"] >= ended + 1 - 1e-9:
             rows.append(line)
-    if lines and lines[-1]["epoch"] > len(rows) + 1e-9:
+            ended = int(line["epoch"] + 1e-9)
+    if lines and lines[-1]["epoch"] > ended + 1e-9:
         rows.append(lines[-1])
     return rows

@@ -188,6 +188,21 @@ def _parent_death_signal(number: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
+class Stop:
+    """Takes this rank's STOP_SIGNALS from now on; asked: whether one came.
+
+    The flag travels with the next exchange, so that all ranks finish the same round.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
 def under_mpirun() -> bool:
     """Whether this process is a rank that an mpirun (or srun) started."""
     return any(name in os.environ for name in RANK_VARIABLES)

@@ -39,12 +39,17 @@ def test_checkpoints_are_whole_or_absent(tmp_path):
     checkpoints.write_worker(tmp_path, 1, 7, {"rng": arrays["rng"]})
     saved = checkpoints.commit(tmp_path, 2, State(round=7, step=14), 1.5)
     assert checkpoints.newest(tmp_path) == saved
-    meta = checkpoints.read_meta(saved)
+    meta = checkpoints.read_meta(saved, 2)
     assert State(**meta["state"]) == State(round=7, step=14)
     for name, array in checkpoints.read_worker(saved, 0).items():
         assert np.array_equal(array, arrays[name])
     checkpoints.write_worker(tmp_path, 0, 7, arrays)  # the same round again, after a resume
     assert checkpoints.commit(tmp_path, 1, State(round=7), 2.0) == saved
+    with pytest.raises(ScenarioError, match="was written by 1 workers; the scenario has 2"):
+        checkpoints.read_meta(saved, 2)
+    (saved / "meta.json").write_text("{}")
+    with pytest.raises(ScenarioError, match=r"meta\.json: is no checkpoint's"):
+        checkpoints.read_meta(saved, 1)
     (saved / "worker_0.safetensors").write_bytes(b"broken")
     with pytest.raises(ScenarioError, match=r"worker_0.safetensors: cannot be read"):
         checkpoints.read_worker(saved, 0)
@@ -63,7 +68,7 @@ def test_a_resumed_run_keeps_the_lines_before_its_checkpoint(tmp_path):
 
 def test_one_line_per_epoch():
     lines = [line(1, 0.4), line(2, 1.0), line(3, 1.5), line(4, 3.1), line(5, 3.5)]
-    assert [row["round"] for row in per_epoch(lines)] == [2, 4, 4, 5]
+    assert [row["round"] for row in per_epoch(lines)] == [2, 4, 5]
     assert per_epoch([]) == []
 
 
