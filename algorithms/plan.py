@@ -13,7 +13,7 @@ from typing import Literal
 
 from .progress import Interval, Moment, Unit
 from .rates import Rate
-from .schedules import Qsr
+from .schedules import Qsr, Then
 from .splits import Shares
 from .strategy import Strategy
 
@@ -182,8 +182,9 @@ class Plan:
         return counts
 
     def _grows(self, schedule: object) -> bool:
-        parts = (schedule, getattr(schedule, "a", None), getattr(schedule, "b", None))
-        return any(isinstance(part, Qsr) for part in parts)
+        if isinstance(schedule, Then):
+            return self._grows(schedule.a) or self._grows(schedule.b)
+        return isinstance(schedule, Qsr)
 
     @property
     def _by_samples(self) -> bool:

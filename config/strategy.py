@@ -40,9 +40,25 @@ def build_strategy(spec: StrategySpec) -> Strategy:
         raise ScenarioError(f"strategy: give a preset ({', '.join(PRESETS)}) or the axes ({', '.join(AXES)})")
     members = {axis: _member(axis, value, f"strategy.{axis}") for axis, value in chosen.items()}
     try:
-        return dataclasses.replace(strategy, **members)
+        built = dataclasses.replace(strategy, **members)
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
+    if spec.preset is not None:
+        _refuse_unheard(spec.preset, arguments, strategy, members, built)
+    return built
+
+
+def _refuse_unheard(
+    name: str, arguments: dict[str, Any], strategy: Strategy, members: dict[str, Any], built: Strategy
+) -> None:
+    """ScenarioError for an argument of the preset that says something which an overridden axis silences."""
+    for key in arguments:
+        fewer = {other: value for other, value in arguments.items() if other != key}
+        if inspect.signature(PRESETS[name]).parameters[key].default is inspect.Parameter.empty:
+            continue
+        without = _call(PRESETS[name], fewer, "strategy")
+        if without != strategy and dataclasses.replace(without, **members) == built:
+            raise ScenarioError(f"strategy.{key}: has no effect beside {', '.join(members)}; keep one of them")
 
 
 def _known(name: Any, known: list[str], path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class _Rank:
         self.comm, self.task, self.job, self.options, self.stop = comm, task, job, options, stop
         self.rank = comm.Get_rank()
         self.recorder = Recorder(task.directory)
+        self.resumed = 0  # the round at which this run goes on
 
     def train(self, quiet: bool) -> None:
         """Train, record, and on rank 0 show the run."""
@@ -90,7 +92,7 @@ class _Rank:
             state = State(**meta["state"])
         except (ValueError, TypeError, KeyError) as error:
             raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
-        self.recorder.earlier = meta["seconds"]
+        self.recorder.earlier, self.resumed = meta["seconds"], state.round
         self._on_first(lambda: self.recorder.resume(state.round, meta["seconds"]))
         self._on_first(lambda: self.recorder.scenario(self.job.record()))
         return state, worker
@@ -146,6 +148,8 @@ class _Rank:
             found.lanes = lanes
         finished = self.job.plan.finished(outcome.result)
         extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
+        if self.resumed:
+            extra["resumed_at_round"] = self.resumed
         if not self.options.phantom:
             extra |= {"params_sha256": hashes[0], "replicas_agree": len(set(hashes)) == 1}
         summary = self.recorder.finish("mpi", outcomes, extra)
@@ -155,5 +159,5 @@ class _Rank:
             show_run(Run(summary, self.recorder.lines, {}, self.task.directory))
         if not finished and self.recorder.saved:
             how = "".join(f" --{name}" for name in ("emulate",) if getattr(self.options, name))
-            command = f"paceline train --resume {self.task.directory}{how}"
+            command = f"paceline train --resume {shlex.quote(str(self.task.directory))}{how}"
             print(f"stopped after round {summary['rounds']}; go on with: {command}")

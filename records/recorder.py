@@ -94,7 +94,11 @@ class Recorder:
 def summarize(
     engine: str, outcomes: Sequence[Outcome], lines: Sequence[dict[str, Any]], earlier: float
 ) -> dict[str, Any]:
-    """What summary.json holds. seconds: virtual (simpy, cohort) or wall (mpi), evaluation excluded."""
+    """What summary.json holds. seconds: virtual (simpy, cohort) or wall (mpi), evaluation excluded.
+
+    Of a resumed run, rounds, steps, samples and seconds are the whole run's; what is counted (syncs, bytes, computing,
+    evaluation, idle) and the trace begin at resumed_at_round.
+    """
     state, last = outcomes[0].result, lines[-1] if lines else {}
     return {
         "engine": engine,

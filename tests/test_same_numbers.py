@@ -90,7 +90,10 @@ def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
         (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
     paceline("train", *(f"{name}.yaml" for name in found), "--out", "real", cwd=tmp_path)
     for name in found:
-        simulate(f"{tmp_path}/{name}.yaml", out=tmp_path / "simulated" / name)
+        full = simulate(tmp_path / f"{name}.yaml", out=tmp_path / "simulated" / name)
+        clock = simulate(tmp_path / f"{name}.yaml", timing_only=True)
+        assert clock.summary["seconds"] == full.summary["seconds"], name
+        assert list(clock.metrics["seconds"]) == list(full.metrics["seconds"]), name
         (virtual, predicted), (real, measured) = read(tmp_path / "simulated" / name), read(tmp_path / "real" / name)
         assert virtual["params_sha256"] == real["params_sha256"] is not None, name
         assert real["replicas_agree"]
