@@ -14,6 +14,8 @@ def train(w: Worker, plan: Plan, state: State) -> Program[State]:
     """
     strategy = plan.strategy
     yield from strategy.placement.begin(w)
+    if plan.report_start and state.round == 0:
+        yield from report(w, plan, state)
     while not plan.finished(state):
         reports, checkpoints = plan.passed(plan.report, state), plan.passed(plan.checkpoint, state)
         yield from strategy.sampling.prepare(w, plan, state)
@@ -42,7 +44,7 @@ def report(w: Worker, plan: Plan, state: State) -> Program[None]:
             step=state.step,
             samples=state.samples,
             epoch=plan.epochs(state),
-            train_loss=state.loss / state.weight,
+            train_loss=state.loss / state.weight if state.weight else float("nan"),
             test_loss=float(sums[0] / sums[2]) if known and sums is not None else float("nan"),
             accuracy=float(sums[1] / sums[2]) if known and sums is not None else float("nan"),
             lr=plan.rate(plan.progress(state)),

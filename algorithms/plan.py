@@ -89,7 +89,8 @@ class Round:
 class Plan:
     """A strategy on given workers, data and budget. ValueError where these do not fit together.
 
-    examples: training examples. budget: amount and unit. report, checkpoint: intervals. accounting: what an epoch is:
+    examples: training examples. budget: amount and unit. report, checkpoint: intervals. report_start:
+    evaluate before the first round, too. accounting: what an epoch is:
     "samples", as many samples processed as there are examples, or "reference", the N // (B n H) rounds after which the
     released code of Biased Local SGD ends one, although unequal workers have processed less by then. estimate: batches,
     of all workers together, over which BatchNorm's statistics are re-estimated before an evaluation (0: not at all).
@@ -101,6 +102,7 @@ class Plan:
     examples: int
     budget: Interval
     report: Interval | None = None
+    report_start: bool = False
     checkpoint: Interval | None = None
     accounting: Literal["samples", "reference"] = "samples"
     estimate: int = 0

@@ -121,12 +121,13 @@ class ReEstimated(Section):
 
 
 class Report(Section):
-    """every: when to evaluate and log, besides the end. trace: record every span for the timeline.
+    """every: when to evaluate and log, besides the end; start: before the first round, too. trace: record every span.
 
     batch_norm: the statistics to evaluate with, the running ones averaged over the workers, or so many batches' afresh.
     """
 
     every: Interval | None = None
+    start: bool = False
     trace: bool = False
     batch_norm: Literal["averaged"] | ReEstimated = "averaged"
 

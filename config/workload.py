@@ -62,6 +62,7 @@ class Augmentation(Section):
 
 class Workload(Section):
     """What is trained. batch: samples per worker and step; the split may change it. threads: per worker.
+    model_seed: of the initial parameters, the scenario's seed by default.
 
     micro_batch: most samples in memory at a time; the gradient is that of the whole batch. precision: bf16 computes
     products and convolutions in bfloat16, parameters stay fp32. label_smoothing: of cross_entropy, in training only.
@@ -78,6 +79,7 @@ class Workload(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     augment: Augmentation | None = None
     threads: int = Field(default=1, ge=1)
+    model_seed: int | None = Field(default=None, ge=0)
 
     @field_validator("optimizer", mode="before")
     @classmethod

@@ -30,13 +30,14 @@ def build_workers(
     indexes: Sequence[int] | None = None,
     warm: bool = True,
     cost: ModelCost | None = None,
+    model_seed: int | None = None,
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
     optimizer: {name: sgd or adamw, momentum: ..., ...}. recipe: how a step computes. shared_process: True in a
     simulation, False for the one worker of a rank. warm: the first worker takes a throw-away step (first-use costs are
-    the process's). cost: the model's, where it is known already. ValueError of one line for whatever is wrong with
-    model, recipe or optimizer.
+    the process's). cost: the model's, where it is known already. model_seed: of the initial parameters, `seed` by
+    default. ValueError of one line for whatever is wrong with model, recipe or optimizer.
     """
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
@@ -49,7 +50,7 @@ def build_workers(
             index,
             plan.workers,
             # Built anew for each: a copy of a user's model may share closures with the original.
-            units.build(model, args, shape.input_shape, shape.classes, seed),
+            units.build(model, args, shape.input_shape, shape.classes, seed if model_seed is None else model_seed),
             data,
             recipe=recipe or Recipe(),
             optimizer=optimizer,

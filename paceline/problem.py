@@ -99,6 +99,7 @@ class Problem:
                 model_args=w.model.args,
                 optimizer=w.optimizer.model_dump(),
                 seed=self.scenario.seed,
+                model_seed=w.model_seed,
                 shared_process=shared_process,
                 recipe=self.recipe,
                 indexes=indexes,

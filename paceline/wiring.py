@@ -96,6 +96,7 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
             examples=problem.shape.train,
             budget=budget,
             report=scenario.report.every,
+            report_start=scenario.report.start,
             checkpoint=scenario.checkpoint.every,
             accounting=scenario.budget.epoch,
             estimate=0 if scenario.report.batch_norm == "averaged" else scenario.report.batch_norm.re_estimated,

@@ -49,6 +49,8 @@ def scenarios(n: int) -> dict[str, dict]:
     }
     if n != 3:
         found["resnet"] = scenario(n, {"name": "resnet20"}, LOCAL | {"schedule": {"fixed": 2}}, 3)
+        found["resnet"]["report"]["start"] = True
+        found["resnet"]["workload"]["model_seed"] = 11
         found["resnet"]["report"]["batch_norm"] = {"re_estimated": 4}
         found["resnet-sync"] = scenario(n, {"name": "resnet20"}, {"preset": "sync_sgd"}, 3)
     return found
