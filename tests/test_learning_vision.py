@@ -64,7 +64,7 @@ def test_without_torchvision_the_error_says_so(monkeypatch):
 
 def test_timing_only_needs_neither_torch_nor_torchvision():
     code = (
-        "import sys, paceline; run = paceline.simulate('scenarios/quickstart.yaml', timing_only=True, settings="
+        "import sys, paceline; run = paceline.simulate('scenarios/local_sgd.yaml', timing_only=True, settings="
         "['workload.data=imagenet', 'workload.model=torchvision:vit_l_16', 'budget={rounds: 2}']);"
         "assert run.summary['seconds']; assert not {'torch', 'torchvision', 'PIL'} & set(sys.modules)"
     )
