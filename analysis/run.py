@@ -58,9 +58,15 @@ class Run:
             return self.label
         return self.directory.name if self.directory else str(self.summary["engine"])
 
+    @property
+    def accuracy(self) -> float | None:
+        """Test accuracy at the last report; None for timing-only runs, and where a run was stopped before any."""
+        found = self.summary.get("accuracy")
+        return None if found is None or found != found else float(found)
+
     def __repr__(self) -> str:
         s = self.summary
-        accuracy = "" if s.get("timing_only") else f", accuracy {s['accuracy']:.4f}"
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f}"
         size = f"{s['workers']} workers, {s['rounds']} rounds"
         return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{accuracy})"
 

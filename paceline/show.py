@@ -23,7 +23,7 @@ def show_run(run: Run) -> None:
         "idle": "  ".join(f"{share:.1%}" for share in s["idle_share"][:8]) + ("  ..." if s["workers"] > 8 else ""),
         "sent": f"{max(s['bytes_per_worker']) / 1e6:.3f} MB per worker",
     }
-    if not s.get("timing_only"):
+    if run.accuracy is not None:
         rows["result"] = f"training loss {s['train_loss']:.4f}, test accuracy {s['accuracy']:.2%}"
     if s.get("params_sha256"):
         rows["parameters"] = f"sha256 {s['params_sha256'][:16]}..."

@@ -102,3 +102,14 @@ def test_run_load_says_what_is_missing(tmp_path):
     (tmp_path / "scenario.yaml").write_text("seed: 1")
     with pytest.raises(ScenarioError, match="did not finish"):
         Run.load(tmp_path)
+
+
+@pytest.mark.parametrize("accuracy", [None, float("nan"), 0.5])
+def test_a_run_stopped_before_its_first_report_can_be_shown(accuracy, capsys):
+    from paceline.show import show_run
+
+    summary = {"engine": "mpi", "workers": 2, "rounds": 1, "steps": 8, "samples": 64, "seconds": 0.5}
+    summary |= {"idle_share": [0.1, 0.0], "bytes_per_worker": [8.0, 8.0], "accuracy": accuracy, "train_loss": 0.1}
+    run = Run(summary, [], {})
+    show_run(run)
+    assert ("accuracy" in capsys.readouterr().out) == ("accuracy" in repr(run)) == (accuracy == 0.5)
