@@ -45,8 +45,8 @@ class Multistep:
 
 
 @dataclass(frozen=True)
-class Cosine:
-    """final + (lr - final) (1 + cos(pi p)) / 2, p the share that lies behind of what is between start and total."""
+class Decay:
+    """From lr at `start` to final_lr at `total`; its kinds differ in the way down."""
 
     lr: float
     total: float
@@ -54,45 +54,44 @@ class Cosine:
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_end(self.start, self.total)
+        if not self.start < self.total:
+            raise ValueError(f"the warm-up of {self.start:g} is not shorter than the whole schedule of {self.total:g}")
 
-    def __call__(self, progress: float) -> float:
-        return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * _share(self, progress))) / 2
-
-
-@dataclass(frozen=True)
-class Linear:
-    """From lr at `start` to final_lr at `total` on a straight line."""
-
-    lr: float
-    total: float
-    final_lr: float = 0.0
-    start: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_end(self.start, self.total)
-
-    def __call__(self, progress: float) -> float:
-        return self.final_lr + (self.lr - self.final_lr) * (1 - _share(self, progress))
+    def behind(self, progress: float) -> float:
+        """The share of the way from start to total that lies behind."""
+        return min(max((progress - self.start) / (self.total - self.start), 0.0), 1.0)
 
 
 @dataclass(frozen=True)
-class CosineStep:
+class Linear(Decay):
+    """On a straight line."""
+
+    def __call__(self, progress: float) -> float:
+        return self.final_lr + (self.lr - self.final_lr) * (1 - self.behind(progress))
+
+
+@dataclass(frozen=True)
+class Cosine(Decay):
+    """final_lr + (lr - final_lr) (1 + cos(pi p)) / 2, p the share that lies behind."""
+
+    def __call__(self, progress: float) -> float:
+        height = (1 + math.cos(math.pi * self.behind(progress))) / 2
+        return self.final_lr + (self.lr - self.final_lr) * height
+
+
+@dataclass(frozen=True)
+class CosineStep(Cosine):
     """The cosine rounded to the nearest power of `base` (QSR's released cosine_step); 0 stays 0."""
 
-    lr: float
-    total: float
-    final_lr: float = 0.0
-    start: float = 0.0
     base: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_end(self.start, self.total)
+        super().__post_init__()
         if not self.base > 1:
             raise ValueError(f"base is {self.base!r}; write a number above 1, like 2")
 
     def __call__(self, progress: float) -> float:
-        smooth = Cosine(self.lr, self.total, self.final_lr, self.start)(progress)
+        smooth = super().__call__(progress)
         return float(self.base ** round(math.log(smooth) / math.log(self.base))) if smooth > 0 else 0.0
 
 
@@ -109,12 +108,3 @@ class WarmUp:
         if progress < self.until:
             return self.low + (self.peak - self.low) * progress / self.until
         return self.after(progress)
-
-
-def _share(rate: Cosine | Linear, progress: float) -> float:
-    return min(max((progress - rate.start) / (rate.total - rate.start), 0.0), 1.0)
-
-
-def _check_end(start: float, total: float) -> None:
-    if not start < total:
-        raise ValueError(f"the warm-up of {start:g} is not shorter than the whole schedule of {total:g}")
