@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .algorithms.progress import Interval
+
 Show = Callable[[dict[str, Any]], None]
 
 
@@ -27,13 +29,14 @@ def brief(line: dict[str, Any]) -> str:
 
 
 @contextmanager
-def progress(
-    title: str, total: float, done: Callable[[dict[str, Any]], float], bar: bool | None = None
-) -> Iterator[Show]:
-    """A function that takes report lines. done(line): how much of `total` lies behind it.
+def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None) -> Iterator[Show]:
+    """A function that takes report lines and shows how much of the budget lies behind them; quiet: shows nothing.
 
     bar: whether to draw one; by default where standard output is a terminal.
     """
+    if quiet:
+        yield lambda line: None
+        return
     if bar is None:
         bar = sys.stdout.isatty()
     if not bar:
@@ -42,7 +45,8 @@ def progress(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    key = budget.unit.removesuffix("s")  # report lines count in epoch, step and round
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(force_terminal=True)) as shown:
-        task = shown.add_task(title, total=total, text="")
-        yield lambda line: shown.update(task, completed=done(line), text=brief(line))
+        task = shown.add_task(title, total=budget.amount, text="")
+        yield lambda line: shown.update(task, completed=float(line[key]), text=brief(line))

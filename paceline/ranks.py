@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +60,8 @@ class _Rank:
         device = self.job.timing.devices[self.rank]
         slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
         hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked)
-        with self._shown(quiet):
+        silent = quiet or self.rank > 0
+        with progress(f"train {self.task.title}", self.job.plan.budget, silent, options.bar) as self.recorder.on_line:
             outcome = run(
                 self.job.programs([worker], state)[0],
                 hooks,
@@ -123,18 +123,6 @@ class _Rank:
         self.comm.Barrier()
         if self.rank == 0:
             self.recorder.commit(self.job.workers, seconds, state)
-
-    @contextlib.contextmanager
-    def _shown(self, quiet: bool) -> Any:
-        if quiet or self.rank > 0:
-            yield
-            return
-        budget = self.job.plan.budget
-        key = budget.unit.removesuffix("s")
-        bar = self.options.bar
-        with progress(f"train {self.task.title}", budget.amount, lambda line: float(line[key]), bar) as show:
-            self.recorder.on_line = show
-            yield
 
     def _finish(self, outcome: Any, worker: Any, quiet: bool) -> None:
         from .runtime.messages import gather_outcomes, gather_texts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
 from .config.scenario import Scenario, load
-from .progress import Show, progress
+from .progress import progress
 from .records.directory import prepare
 from .records.outcome import Hooks
 from .records.recorder import Recorder
@@ -44,17 +43,10 @@ def simulate(
     if engine not in ("auto", "simpy"):
         raise ScenarioError(f"--engine {engine}: write auto or simpy")
     directory = prepare(Path(out), force) if out is not None else None
-    with _shown(f"simulate {title}", job, quiet) as show:
+    with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         run = run_simulation(job, Recorder(directory, show), timing_only, debug)
     run.label = title if directory is None else ""
     return run
-
-
-def _shown(title: str, job: Job, quiet: bool) -> AbstractContextManager[Show]:
-    if quiet:
-        return nullcontext(lambda line: None)
-    budget = job.plan.budget
-    return progress(title, budget.amount, lambda line: float(line[budget.unit.removesuffix("s")]))
 
 
 def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debug: bool = False) -> Run:
