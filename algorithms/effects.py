@@ -53,9 +53,10 @@ Program = Generator[Effect[Any], Any, T]
 class Work:
     """What a computation is, so that a table, a FLOP rate or a profile can price it.
 
-    phase: "step" (forward, backward and update in one), "gradient", "update", "evaluate", ...
-    unit: the model's unit, or None for the whole model. samples: examples processed. flops: floating
-    point operations in total. bytes: memory that it touches at least once.
+    phase: "step" (forward, backward and update in one), "gradient" (forward and backward), "forward", "backward",
+    "update", "host update", "evaluate", ... unit: the model's unit, or None for the whole model. samples: examples
+    processed. flops: floating point operations in total. bytes: memory that it touches at least once. fraction: the
+    part of the phase on the whole model that this is, by which times measured on the whole are cut.
     Make one per kind of work and reuse it: prices are cached by identity.
     """
 
@@ -64,6 +65,7 @@ class Work:
     flops: float = 0.0
     bytes: float = 0.0
     unit: int | None = None
+    fraction: float = 1.0
 
 
 @dataclass(slots=True, eq=False)

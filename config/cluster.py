@@ -7,8 +7,8 @@ the network goes before what the profile measured.
 from __future__ import annotations
 
 from ..algorithms.errors import ScenarioError
+from .machines import Cluster, WorkerGroup
 from .profile import Profile
-from .scenario import Cluster, WorkerGroup
 from .timing import Device, Network, Noise, Timing
 
 

@@ -39,22 +39,28 @@ class Device:
     host_link: float | None = None
 
     def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes on this device.
+        """Seconds that `work` takes on this device: of a unit's work, its fraction of the whole phase."""
+        return self.slowdown * work.fraction * self._whole(work.phase, work.samples)
 
-        Without a table of its own, a gradient costs a step and what else there is nothing; an evaluated sample costs a
-        third of a trained one, since backward takes twice the forward's operations.
+    def _whole(self, phase: str, samples: int) -> float:
+        """Seconds of a phase on the whole model, slowdown left out.
+
+        Without a table of its own, a gradient costs a step and what else there is nothing; a forward pass costs a third
+        of a gradient, since backward takes twice the forward's operations.
         """
-        table = self.tables.get(work.phase)
+        table = self.tables.get(phase)
         if table is not None:
-            return self.slowdown * interpolate(table, work.samples)
-        if work.phase not in ("step", "gradient", "evaluate"):
+            return interpolate(table, samples)
+        if phase in ("forward", "backward", "evaluate"):
+            whole = "gradient" if phase != "evaluate" else "step"
+            return (2 / 3 if phase == "backward" else 1 / 3) * self._whole(whole, samples)
+        if phase not in ("step", "gradient"):
             return 0.0
-        share = 1 / 3 if work.phase == "evaluate" else 1.0
         if "step" in self.tables:
-            return self.slowdown * share * interpolate(self.tables["step"], work.samples)
+            return interpolate(self.tables["step"], samples)
         if self.speed is None:
-            raise ValueError(f"device {self.name} has no speed and no table of {work.phase} times")
-        return self.slowdown * share * work.samples / self.speed
+            raise ValueError(f"device {self.name} has no speed and no table of {phase} times")
+        return samples / self.speed
 
     def step_seconds(self, batch: int) -> float:
         """Seconds of one whole training step on `batch` samples."""

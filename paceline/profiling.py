@@ -22,8 +22,9 @@ from .algorithms.rates import Constant
 from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
+from .config.machines import Cluster
 from .config.profile import Profile, load_profile, merge_profiles, save_profile
-from .config.scenario import Cluster, Scenario, StrategySpec, load
+from .config.scenario import Scenario, StrategySpec, load
 from .records.outcome import Hooks
 from .wiring import Job, resolve, workload_of
 
