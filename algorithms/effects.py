@@ -33,6 +33,7 @@ class Phantom:
 
 Value = Array | Phantom
 Op = Literal["mean", "sum"]
+Wire = Literal["fp32", "bf16", "fp16"]
 Group = tuple[int, ...] | None
 
 
@@ -94,6 +95,7 @@ class Collective(Effect[Any]):
     """Base of the four collectives: all members of `group` (None: all workers) must yield the same kind.
 
     `phase` names the exchange in traces and byte counts; time spent in "evaluate" is kept apart from training.
+    `wire` is the type in which an fp32 value travels; "fp32" leaves values of any type as they are.
     """
 
     value: Value
@@ -112,6 +114,7 @@ class AllReduce(Collective):
     group: Group = None
     out: Value | None = None
     phase: str = "sync"
+    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
@@ -123,6 +126,7 @@ class ReduceScatter(Collective):
     group: Group = None
     out: Value | None = None
     phase: str = "sync"
+    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
@@ -136,6 +140,7 @@ class AllGather(Collective):
     group: Group = None
     out: Value | None = None
     phase: str = "sync"
+    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
@@ -146,6 +151,7 @@ class Broadcast(Collective):
     group: Group = None
     out: Value | None = None
     phase: str = "sync"
+    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
