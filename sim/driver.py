@@ -29,15 +29,15 @@ from ..algorithms.effects import (
     Wait,
     Work,
 )
-from ..algorithms.errors import ProtocolError, ScenarioError
+from ..algorithms.errors import ProtocolError
 from ..config.timing import Device
 from ..records.outcome import Hooks, Outcome, Span
 from .answers import deliver
+from .prices import LANES, move_seconds, work_seconds
 from .rendezvous import Meetings, Ticket, Timer
 from .texts import describe, doing
 
 BLOCKED: Any = object()  # what a handler returns when the program must wait; an answer may be None
-LANES = {"device": "compute", "host": "host"}  # where a Compute runs
 KNOWN = 4096  # Works whose price a worker remembers; programs reuse a few, this bounds those that do not
 
 
@@ -142,9 +142,7 @@ class Driver:
 
     def _price(self, work: Work) -> tuple[float, bool, str]:
         """(seconds, whether it is evaluation, name in traces) of a kind of work, remembered by its identity."""
-        seconds = float(self._device.seconds(work))
-        if not 0 <= seconds < float("inf"):
-            raise ScenarioError(f"device {self._device.name} takes {seconds} s for {work}; seconds must be 0 or more")
+        seconds = work_seconds(self._device, work)
         if len(self._prices) >= KNOWN:
             self._prices.clear()
         name = work.phase if work.unit is None else f"{work.phase} {work.unit}"
@@ -154,10 +152,6 @@ class Driver:
     def _queue(self, lane: str, seconds: float) -> float:
         """Seconds until something of `seconds` is over that begins when the lane's started effects are."""
         return max(0.0, self._busy.get(lane, 0.0) - self._env.now) + seconds
-
-    def _move_seconds(self, effect: Move) -> float:
-        link = self._device.host_link
-        return 0.0 if link is None else effect.value.nbytes / link
 
     # --- effects that may run beside the program ----------------------------------------------------------------------
 
@@ -191,7 +185,7 @@ class Driver:
             # The host's started work is not counted: it would make a device that idles meanwhile look busy.
             self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
         else:
-            lane, name, seconds = f"to {effect.to}", "move", self._move_seconds(effect)
+            lane, name, seconds = f"to {effect.to}", "move", move_seconds(self._device, effect)
         delay = self._queue(lane, seconds)
         end = self._env.now + delay
         if not direct:
