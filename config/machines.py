@@ -1,4 +1,4 @@
-"""The scenario's `cluster:` section as it is written: devices, network, noise."""
+"""The scenario's `cluster:` section as it is written: devices, nodes, network, noise."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .sections import Section
-from .units import Bandwidth, Duration, Seconds, Speed
+from .units import Bandwidth, Bytes, Duration, Seconds, Speed
 
 
 class WorkerGroup(Section):
     """`count` equal workers. Their time per step: `speed`, or `step_time` (one time, or by batch size), or the profile.
 
-    slowdown multiplies every computing time: 4 is a device four times slower.
+    slowdown multiplies every computing time: 4 is a device four times slower. memory, host_memory: what one worker may
+    use. host_link: between host and device, in either direction; without one they are the same memory. node: workers
+    with the same name share a node; by default each is a node of its own. torch_device: what really trains.
     """
 
     device: str = "cpu"
@@ -22,6 +24,11 @@ class WorkerGroup(Section):
     speed: Speed | None = None
     step_time: Duration | dict[int, Duration] | None = None
     slowdown: float = Field(default=1.0, gt=0)
+    memory: Bytes | None = None
+    host_memory: Bytes | None = None
+    host_link: Bandwidth | None = None
+    node: str | int | None = None
+    torch_device: Literal["cpu", "cuda"] = "cpu"
 
     @field_validator("step_time")
     @classmethod

@@ -29,7 +29,8 @@ class Device:
     """A worker's device. A price comes from the phase's own table, else from the table of "step", else from `speed`.
 
     tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. slowdown: factor on all
-    computing. host_link: bytes/s between host and device, None where they are the same memory.
+    computing. host_link: bytes/s between host and device, None where they are the same memory. memory, host_memory:
+    bytes that one worker may use, None where nobody said. torch_device: the real device that trains, "cpu" or "cuda".
     """
 
     name: str
@@ -37,6 +38,9 @@ class Device:
     speed: float | None = None
     slowdown: float = 1.0
     host_link: float | None = None
+    memory: float | None = None
+    host_memory: float | None = None
+    torch_device: str = "cpu"
 
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device: of a unit's work, its fraction of the whole phase."""
@@ -90,11 +94,21 @@ class Noise:
 
 @dataclass(frozen=True)
 class Timing:
-    """The whole described cluster. devices: one per worker; equal workers share one Device object."""
+    """The whole described cluster. devices: one per worker; equal workers share one Device object.
+
+    nodes: the number of the node that each worker is in, counted from 0; by default each is a node of its own.
+    """
 
     devices: tuple[Device, ...]
     network: Network = Network()
     noise: Noise = Noise()
+    nodes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            object.__setattr__(self, "nodes", tuple(range(len(self.devices))))
+        if len(self.nodes) != len(self.devices):
+            raise ValueError(f"{len(self.nodes)} nodes for {len(self.devices)} devices; give each worker's node")
 
     def speeds(self, batch: int) -> tuple[float, ...]:
         """Each worker's training samples/s at `batch` samples a step."""

@@ -1,4 +1,4 @@
-"""Quantities with units: "25 Gbit/s", "50 us", "4 MB", "900 samples/s", "1 epoch".
+"""Quantities with units: "25 Gbit/s", "50 us", "24 GB", "125 Tflop/s", "900 samples/s", "1 epoch".
 
 Rule: a quantity without a unit is an error (only 0 needs none), and it is written back as it can be read again.
 Prefixes are powers of ten; b is never a byte: bit/s and B/s are spelled out.
@@ -18,6 +18,8 @@ _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60
 _PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _BYTES = {f"{p}B": f for p, f in _PREFIX.items()}
 _BANDWIDTH = {f"{p}bit/s": f / 8 for p, f in _PREFIX.items()} | {f"{p}B/s": f for p, f in _PREFIX.items()}
+_FLOPS = {f"{p}flop/s": f for p, f in _PREFIX.items()}
+_CLOCK = {f"{p}Hz": f for p, f in _PREFIX.items()}
 _SPEED = {"samples/s": 1.0, "ksamples/s": 1e3}
 _INTERVAL = {"epoch": "epochs", "step": "steps", "round": "rounds"}
 
@@ -51,6 +53,9 @@ def _quantity(units: dict[str, float], base: str, example: str, positive: bool) 
 Seconds = Annotated[float, *_quantity(_SECONDS, "s", "50 us", positive=False)]
 Duration = Annotated[float, *_quantity(_SECONDS, "s", "2 ms", positive=True)]
 Bandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive=True)]
+Bytes = Annotated[float, *_quantity(_BYTES, "B", "24 GB", positive=True)]
+Flops = Annotated[float, *_quantity(_FLOPS, "flop/s", "125 Tflop/s", positive=True)]
+Clock = Annotated[float, *_quantity(_CLOCK, "Hz", "2.25 GHz", positive=True)]
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
 
 
