@@ -29,6 +29,7 @@ class PhantomWorker:
         self.buffers: Value = Phantom(4 * buffers)
         self.moments: tuple[Value, ...] = tuple(Phantom(4 * parameters) for _ in range(moments))
         self._estimate = partial(Phantom, 4 * buffers)
+        self._squares = partial(Phantom, 8 * (2 + moments))
 
     def step(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.step, nothing)
@@ -53,6 +54,9 @@ class PhantomWorker:
 
     def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
         return Compute(self.works.scores, partial(Phantom, nbytes), on="host")
+
+    def squares(self) -> Compute[Value]:
+        return Compute(self.works.squares, self._squares)
 
     def snapshot(self) -> dict[str, Array]:
         return {}

@@ -53,6 +53,19 @@ class State:
         self.weight += r.H
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What follows a round. evaluate: an evaluation and its line. log: a line without one. save: a checkpoint.
+
+    scheduled: the evaluation is not there only because the run ends; the mean training loss begins anew after it.
+    """
+
+    evaluate: bool = False
+    scheduled: bool = False
+    log: bool = False
+    save: bool = False
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
     """One round as planned. steps, batches, offsets: per worker; offsets in samples from `position`.
@@ -70,6 +83,7 @@ class Round:
     progress: float
     slope: float
     rate: Rate
+    due: Due
 
     def batch(self, worker: int, i: int) -> tuple[int, int]:
         """(position, size) of the worker's batch i."""
@@ -89,11 +103,13 @@ class Round:
 class Plan:
     """A strategy on given workers, data and budget. ValueError where these do not fit together.
 
-    examples: training examples. budget: amount and unit. report, checkpoint: intervals. report_start:
-    evaluate before the first round, too. accounting: what an epoch is:
-    "samples", as many samples processed as there are examples, or "reference", the N // (B n H) rounds after which the
-    released code of Biased Local SGD ends one, although unequal workers have processed less by then. estimate: batches,
-    of all workers together, over which BatchNorm's statistics are re-estimated before an evaluation (0: not at all).
+    examples: training examples. budget: amount and unit. report, log, checkpoint: intervals between evaluations, lines
+    without one, and checkpoints. checkpoint_at: places of further checkpoints. report_start: evaluate before the first
+    round, too. norms: log norms. accounting: what an epoch is: "samples", as many samples processed as there are
+    examples; "reference", the N // (B n H) rounds after which the released code of Biased Local SGD ends one, although
+    unequal workers have processed less by then; or a number of nominal steps, as the QSR paper counts its 312 of
+    ImageNet's 312.8. estimate: batches, of all workers together, over which BatchNorm's statistics are re-estimated
+    before an evaluation (0: not at all).
     """
 
     strategy: Strategy
@@ -103,8 +119,11 @@ class Plan:
     budget: Interval
     report: Interval | None = None
     report_start: bool = False
+    log: Interval | None = None
+    norms: bool = False
     checkpoint: Interval | None = None
-    accounting: Literal["samples", "reference"] = "samples"
+    checkpoint_at: tuple[Interval, ...] = ()
+    accounting: Literal["samples", "reference"] | int = "samples"
     estimate: int = 0
     workers: int = field(init=False)
 
@@ -115,7 +134,7 @@ class Plan:
                 "aggregation gradients exchanges in every step, so all paces must be 1; "
                 "write aggregation: parameters for unequal paces"
             )
-        if self.budget.unit != "steps" and not self._by_samples and self._grows(self.strategy.schedule):
+        if self._total_steps is None and not self._by_samples and self._grows(self.strategy.schedule):
             raise ValueError("qsr's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}")
         weights = getattr(self.strategy.aggregation, "weights", "equal")
         if not isinstance(weights, str) and len(weights) != self.workers:
@@ -142,9 +161,11 @@ class Plan:
 
     def epochs(self, state: State) -> float:
         """Epochs that lie behind `state`, by the plan's accounting."""
+        if self.accounting == "samples":
+            return state.samples / self.examples
         if self.accounting == "reference":
             return state.round / self.rounds_per_epoch
-        return state.samples / self.examples
+        return state.step / self.accounting
 
     def passed(self, every: Interval | None, state: State) -> int:
         """How many whole intervals lie behind `state`."""
@@ -155,6 +176,8 @@ class Plan:
         """Whether the budget is used up."""
         if self._by_samples:
             return state.samples >= self._total_samples()
+        if self._total_steps is not None:
+            return state.step >= self._total_steps
         return self.progress(state) >= self.budget.amount
 
     def next_round(self, state: State) -> Round:
@@ -192,6 +215,15 @@ class Plan:
     def _by_samples(self) -> bool:
         return self.budget.unit == "epochs" and self.accounting == "samples"
 
+    @cached_property
+    def _total_steps(self) -> int | None:
+        """Nominal steps in all; None where the budget counts something else."""
+        if self.budget.unit == "steps":
+            return int(self.budget.amount)
+        if self.budget.unit == "epochs" and isinstance(self.accounting, int):
+            return math.ceil(self.budget.amount * self.accounting * (1 - 1e-12))
+        return None
+
     def _total_samples(self) -> int:
         return math.ceil(self.budget.amount * self.examples * (1 - 1e-12))
 
@@ -203,12 +235,23 @@ class Plan:
         steps, offsets, total = self._division(H)
         after = State(number + 1, step + H, samples + total)
         slope = (self.progress(after) - progress) / H
-        return Round(now, H, steps, self.shares.batches, offsets, total, samples, progress, slope, self.rate)
+        due = self._due(state, after)
+        return Round(now, H, steps, self.shares.batches, offsets, total, samples, progress, slope, self.rate, due)
+
+    def _due(self, before: State, after: State) -> Due:
+        """What follows the round between two states."""
+
+        def crossed(every: Interval | None) -> bool:
+            return self.passed(every, after) > self.passed(every, before)
+
+        ends, scheduled = self.finished(after), crossed(self.report)
+        reached = any(self.passed(place, before) == 0 < self.passed(place, after) for place in self.checkpoint_at)
+        return Due(ends or scheduled, scheduled, crossed(self.log), ends or reached or crossed(self.checkpoint))
 
     def _cap(self, H: int, state: State) -> int:
         """H, or what is left of the budget if that is less: the last sync falls on the last step."""
-        if self.budget.unit == "steps":
-            return min(H, int(self.budget.amount) - state.step)
+        if self._total_steps is not None:
+            return min(H, self._total_steps - state.step)
         if not self._by_samples:
             return H
         left = self._total_samples() - state.samples

@@ -64,6 +64,9 @@ class Worker(Protocol):
     def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
         """Answer function(the worker's scores), for biased sampling; nbytes: the size of that answer."""
 
+    def squares(self) -> Compute[Value]:
+        """Sums of squares, float64: of the last update's gradient (clipped), the parameters, each of `moments`."""
+
     def snapshot(self) -> dict[str, Array]:
         """All that the worker must get back to go on with the same bits."""
 
@@ -104,6 +107,11 @@ class Works:
         self.scores = Work("scores")
         self._cost, self._batch = cost, batch
         self._estimates: dict[int, Work] = {}
+
+    @property
+    def squares(self) -> Work:
+        """Norms for a report: an evaluation of no examples."""
+        return self.estimate(0)
 
     def estimate(self, batches: int) -> Work:
         """Forward passes over `batches` batches of the worker's size."""

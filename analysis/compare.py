@@ -9,7 +9,8 @@ from typing import Any
 
 from .run import Run
 
-_NUMBERS = ("train_loss", "test_loss", "accuracy")  # what two worlds must agree on to the last bit
+# What two worlds must agree on to the last bit.
+_NUMBERS = ("train_loss", "test_loss", "accuracy", "grad_norm", "param_norm", "m_norm", "v_norm")
 _PLAN = ("round", "step", "samples", "H", "lr")
 
 

@@ -31,7 +31,8 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     for run in runs:
         style = "--" if run.summary["engine"] == "mpi" else "-"
         for ax, key in zip(axes, ("train_loss", "accuracy"), strict=True):
-            ax.plot(run.metrics["seconds"], run.metrics[key], style, label=run.name)
+            known = run.metrics[["seconds", key]].dropna()  # a line that was only logged has no accuracy
+            ax.plot(known["seconds"], known[key], style, label=run.name)
     for ax, label in zip(axes, ("training loss", "test accuracy"), strict=True):
         ax.set(xlabel="seconds (evaluation excluded)", ylabel=label)
         ax.grid(alpha=0.3)

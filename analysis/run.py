@@ -48,7 +48,8 @@ class Run:
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row per report: round, step, samples, seconds, epoch, train_loss, test_loss, accuracy, lr, H."""
+        """One row per line: round, step, samples, seconds, epoch, train_loss, lr, H; with an evaluation also test_loss
+        and accuracy, with report.norms grad_norm, param_norm and, of the optimizer's vectors, m_norm and v_norm."""
         return pd.DataFrame(self.lines)
 
     @property

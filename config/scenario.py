@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..algorithms.errors import ScenarioError
 from . import yaml
 from .machines import Cluster
 from .sections import Section
-from .units import Interval
+from .units import Interval, read_interval
 from .workload import Workload
 
 
@@ -37,13 +37,26 @@ class Budget(Section):
     """How long to train: exactly one of epochs, steps (of a worker of pace 1) and rounds.
 
     epoch: what counts as one. "samples": as many samples processed as there are training examples. "reference": the
-    N // (B n H) rounds of Biased Local SGD's released code.
+    N // (B n H) rounds of Biased Local SGD's released code. Or so many nominal steps, like "312 steps".
     """
 
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     rounds: int | None = Field(default=None, ge=1)
-    epoch: Literal["samples", "reference"] = "samples"
+    epoch: Literal["samples", "reference"] | Interval = "samples"
+
+    @field_validator("epoch", mode="before")
+    @classmethod
+    def _epoch(cls, value: Any) -> Any:
+        if value in ("samples", "reference"):
+            return value
+        try:
+            found = read_interval(value)
+        except ValueError:
+            found = None
+        if found is None or found.unit != "steps":
+            raise ValueError(f"{value!r}: write samples, reference or a number of steps, like '312 steps'")
+        return found
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -61,21 +74,31 @@ class ReEstimated(Section):
 
 
 class Report(Section):
-    """every: when to evaluate and log, besides the end; start: before the first round, too. trace: record every span.
+    """every: when to evaluate and log, besides the end; start: before the first round, too. log: when to log without
+    evaluating. norms: log those of gradient, parameters and the optimizer's vectors. trace: record every span.
 
     batch_norm: the statistics to evaluate with, the running ones averaged over the workers, or so many batches' afresh.
     """
 
     every: Interval | None = None
     start: bool = False
+    log: Interval | None = None
+    norms: bool = False
     trace: bool = False
     batch_norm: Literal["averaged"] | ReEstimated = "averaged"
 
 
 class CheckpointSpec(Section):
-    """every: when `train` writes a checkpoint, besides the end."""
+    """every: when `train` writes a checkpoint, besides the end. at: places of further ones, at the sync that reaches
+    them.
+
+    optimizer: whose momentum and Adam moments are kept, and resumed with: "local", each worker's own; "shared", worker
+    0's for all; "none", and all resume with zeros.
+    """
 
     every: Interval | None = None
+    at: tuple[Interval, ...] = ()
+    optimizer: Literal["local", "shared", "none"] = "local"
 
 
 class Scenario(Section):

@@ -62,7 +62,8 @@ class Augmentation(Section):
 
 class Workload(Section):
     """What is trained. batch: samples per worker and step; the split may change it. threads: per worker.
-    model_seed: of the initial parameters, the scenario's seed by default.
+    model_seed: of the initial parameters; data_seed: of the order and choice of examples and their augmentation. Both
+    are the scenario's seed by default; dropout and the cluster's noise always are.
 
     micro_batch: most samples in memory at a time; the gradient is that of the whole batch. precision: bf16 computes
     products and convolutions in bfloat16, parameters stay fp32. label_smoothing: of cross_entropy, in training only.
@@ -80,6 +81,7 @@ class Workload(Section):
     augment: Augmentation | None = None
     threads: int = Field(default=1, ge=1)
     model_seed: int | None = Field(default=None, ge=0)
+    data_seed: int | None = Field(default=None, ge=0)
 
     @field_validator("optimizer", mode="before")
     @classmethod

@@ -31,13 +31,14 @@ def build_workers(
     warm: bool = True,
     cost: ModelCost | None = None,
     model_seed: int | None = None,
+    data_seed: int | None = None,
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
     optimizer: {name: sgd or adamw, momentum: ..., ...}. recipe: how a step computes. shared_process: True in a
     simulation, False for the one worker of a rank. warm: the first worker takes a throw-away step (first-use costs are
-    the process's). cost: the model's, where it is known already. model_seed: of the initial parameters, `seed` by
-    default. ValueError of one line for whatever is wrong with model, recipe or optimizer.
+    the process's). cost: the model's, where it is known already. model_seed: of the initial parameters, data_seed: of
+    order and augmentation, `seed` by default. ValueError of one line where model, recipe or optimizer are wrong.
     """
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
@@ -59,6 +60,7 @@ def build_workers(
             works=works[index],
             shared_process=shared_process,
             warm=warm and place == 0,
+            data_seed=data_seed,
         )
         for place, index in enumerate(numbers)
     ]

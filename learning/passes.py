@@ -5,6 +5,7 @@ Rule: a batch's bits depend on its indices, its position and torch's stream alon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Passes:
         """The model's outputs, in fp32 whatever the precision within."""
         if self._recipe.precision == "fp32":
             return self.model(x)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16):
             outputs = self.model(x)
         return outputs.float() if isinstance(outputs, Tensor) else outputs
 
@@ -80,8 +81,7 @@ class Passes:
         x, y = self.inputs(indices), self._y.index_select(0, torch.from_numpy(indices))
         if self._recipe.augment is not None:
             x = augment(x, self._recipe.augment, stream(self._seed, "augment", self._worker, position))
-        for p in self.trained:
-            p.grad = None
+        self.forget()
         chunks = self.chunks(len(y))
         seen = [self._chunk(x[cut], y[cut], len(y)) for cut in chunks] if len(chunks) > 1 else [self._chunk(x, y, None)]
         if self._each:
@@ -97,6 +97,16 @@ class Passes:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), losses.detach().numpy().reshape(-1)
 
+    def forget(self) -> None:
+        """Drop the gradients."""
+        for p in self.trained:
+            p.grad = None
+
     def gradients(self) -> list[Tensor]:
         """The new gradients; zeros for parameters that the loss did not reach."""
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
+
+
+def squares(tensors: Sequence[Tensor]) -> float:
+    """The sum of squares over all tensors, added up in float64."""
+    return sum(float(torch.linalg.vector_norm(t.detach(), dtype=torch.float64)) ** 2 for t in tensors)

@@ -23,7 +23,7 @@ from ..algorithms.worker import Works, share
 from . import imports, optimizers, storage
 from .data import Dataset
 from .estimate import estimate
-from .passes import Passes, Source
+from .passes import Passes, Source, squares
 from .recipe import Recipe
 from .units import float_buffers
 
@@ -47,8 +47,9 @@ class TorchWorker:
     buffers: float32, BatchNorm's running statistics likewise. Assigning to them copies into that memory.
 
     model: taken over. shared_process: other workers compute in this process too, so torch's stream is swapped.
-    warm: take a throw-away step now, so that torch's first-use costs do not fall into the run. ValueError where the
-    model is not fp32, or where that step fails.
+    warm: take a throw-away step now, so that torch's first-use costs do not fall into the run. data_seed: of order,
+    augmentation and BatchNorm's estimates, `seed` by default. ValueError where the model is not fp32, or where that
+    step fails.
     """
 
     def __init__(
@@ -65,16 +66,18 @@ class TorchWorker:
         works: Works,
         shared_process: bool,
         warm: bool = True,
+        data_seed: int | None = None,
     ) -> None:
         self.index = index
         self.model = model.train()
         self.works = works
-        self._sampling, self._seed = sampling, seed
-        self._passes = Passes(self.model, data, recipe, seed=seed, worker=index, each=sampling.scored)
+        self._sampling, self._seed = sampling, seed if data_seed is None else data_seed
+        self._passes = Passes(self.model, data, recipe, seed=self._seed, worker=index, each=sampling.scored)
         self._tests = np.arange(*share(len(data.test_y), index, workers))
         self._test_x, self._test_y = Source(data.test_x), torch.from_numpy(data.test_y)
         self._hold(optimizer)
-        self._scores = Scores(self._passes.examples, seed) if sampling.scored else None
+        self._scores = Scores(self._passes.examples, self._seed) if sampling.scored else None
+        self._exchanged = False  # whether the last update was by `grads`
         self._shared = shared_process
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "torch", index))
@@ -168,6 +171,10 @@ class TorchWorker:
         assert self._scores is not None, "only asked of a worker whose sampling is scored"
         return Compute(self.works.scores, partial(function, self._scores), on="host")
 
+    def squares(self) -> Compute[Value]:
+        """Sums of squares of the last update's gradient, the parameters and each of `moments`: float64."""
+        return Compute(self.works.squares, self._squares)
+
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
         (BatchNorm's), rng (torch's stream, bytes), the optimizer's vectors as optimizer.<name> and, where `transform`
@@ -241,6 +248,7 @@ class TorchWorker:
         self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i))
         mean = self._params.item(-1) if i else loss
         self._params[-1] = mean + (loss - mean) / (i + 1)
+        self._exchanged = False
 
     def _gradient(self, round: Round, i: int) -> None:
         loss = self._backward(round, i)
@@ -254,6 +262,7 @@ class TorchWorker:
 
     def _update(self, round: Round, i: int) -> None:
         self._optimizer.apply(self._grad_views, round.lr(self.index, i))
+        self._exchanged = True
 
     def _evaluate(self, buffers: Value, examples: int) -> Array:
         """The sums over the first `examples` of the worker's part; the worker's own buffers are put back."""
@@ -281,6 +290,11 @@ class TorchWorker:
     def _reset(self) -> None:
         for vector in self._optimizer.state.values():
             vector.zero_()
+
+    def _squares(self) -> Array:
+        gradient = self._grad_views if self._exchanged else self._passes.gradients()
+        moments = [[self._optimizer.state[name]] for name in self._optimizer.moments]
+        return np.array([squares(part) for part in (gradient, [torch.from_numpy(self._params[:-1])], *moments)])
 
     def _estimate(self, seed_round: int, batches: int) -> Array:
         chosen = stream(self._seed, "bn", seed_round, self.index).integers(
@@ -323,6 +337,7 @@ class TorchWorker:
             raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error
         self.restore({k: v for k, v in saved.items() if k != "params" or self.index == 0})
         self._params[:] = saved["params"]
+        self._passes.forget()
 
 
 def _take(own: Array, value: Value) -> None:

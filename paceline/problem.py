@@ -100,6 +100,7 @@ class Problem:
                 optimizer=w.optimizer.model_dump(),
                 seed=self.scenario.seed,
                 model_seed=w.model_seed,
+                data_seed=w.data_seed,
                 shared_process=shared_process,
                 recipe=self.recipe,
                 indexes=indexes,

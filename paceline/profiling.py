@@ -6,7 +6,6 @@ that follows an exchange finds its caches cold, and takes up to half as long aga
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from .algorithms.aggregations import Parameters
 from .algorithms.effects import Work
 from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
-from .algorithms.plan import State
+from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.rates import Constant
 from .algorithms.schedules import Fixed
@@ -131,8 +130,14 @@ def _phases(job: Job, comm: Any, batch: int, slowness: float) -> Iterator[tuple[
 
     shares = Shares((batch,) * job.workers, (1.0,) * job.workers)
     for strategy in (Strategy(), Strategy(schedule=Fixed(8), aggregation=Parameters())):
-        plan = dataclasses.replace(job.plan, strategy=strategy, shares=shares, rate=Constant(1e-6), checkpoint=None)
-        plan.budget, plan.report = Interval(_STEPS, "steps"), Interval(_STEPS // 10, "steps")
+        plan = Plan(
+            strategy,
+            shares,
+            Constant(1e-6),
+            job.plan.examples,
+            Interval(_STEPS, "steps"),
+            Interval(_STEPS // 10, "steps"),
+        )
         (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
         worker.snapshot = dict  # type: ignore[method-assign]  # nothing is to be saved
         hooks = Hooks(lambda *_: None, lambda *_: None)

@@ -15,17 +15,21 @@ Show = Callable[[dict[str, Any]], None]
 def describe(line: dict[str, Any]) -> str:
     """A report line for people."""
     text = f"epoch {line['epoch']:7.2f}  round {line['round']:6d}  {line['seconds']:9.3f} s"
-    if line["train_loss"] == line["train_loss"]:
-        text += f"  loss {line['train_loss']:.4f}"
-    if line["accuracy"] == line["accuracy"]:
-        text += f"  accuracy {line['accuracy']:.4f}"
+    for name, key in (("loss", "train_loss"), ("accuracy", "accuracy"), ("gradient", "grad_norm")):
+        if _known(line, key):
+            text += f"  {name} {line[key]:.4f}"
     return text
 
 
 def brief(line: dict[str, Any]) -> str:
     """The part of a report line that fits beside a bar."""
-    accuracy = "" if line["accuracy"] != line["accuracy"] else f" accuracy {line['accuracy']:.3f}"
+    accuracy = f" accuracy {line['accuracy']:.3f}" if _known(line, "accuracy") else ""
     return f"{line['seconds']:.2f} s{accuracy}"
+
+
+def _known(line: dict[str, Any], key: str) -> bool:
+    """Whether the line holds that number: not every line comes from an evaluation, nor with losses."""
+    return key in line and line[key] == line[key]
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class _Rank:
     def __init__(self, comm: Any, task: Task, job: Job, options: TrainOptions, stop: Stop) -> None:
         self.comm, self.task, self.job, self.options, self.stop = comm, task, job, options, stop
         self.rank = comm.Get_rank()
+        self.kept = job.scenario.checkpoint.optimizer
         self.recorder = Recorder(task.directory)
         self.resumed = 0  # the round at which this run goes on
 
@@ -88,7 +89,7 @@ class _Rank:
         assert saved
         meta = checkpoints.read_meta(saved, self.job.workers)
         try:
-            worker.restore(checkpoints.read_worker(saved, self.rank))
+            worker.restore(checkpoints.resumed(saved, self.rank, self.kept, worker.snapshot()))
             state = State(**meta["state"])
         except (ValueError, TypeError, KeyError) as error:
             raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
@@ -119,7 +120,7 @@ class _Rank:
         """Every rank writes its part; when all have, rank 0 finishes the checkpoint."""
         if self.options.phantom:
             return
-        checkpoints.write_worker(self.task.directory, worker, state.round, arrays)
+        checkpoints.write_worker(self.task.directory, worker, state.round, arrays, self.kept)
         self.comm.Barrier()
         if self.rank == 0:
             self.recorder.commit(self.job.workers, seconds, state)

@@ -44,7 +44,8 @@ def simulate(
         raise ScenarioError(f"--engine {engine}: write auto or simpy")
     directory = prepare(Path(out), force) if out is not None else None
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
-        run = run_simulation(job, Recorder(directory, show), timing_only, debug)
+        recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
+        run = run_simulation(job, recorder, timing_only, debug)
     run.label = title if directory is None else ""
     return run
 

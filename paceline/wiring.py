@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .algorithms.effects import Program
 from .algorithms.errors import ScenarioError
@@ -97,8 +97,11 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
             budget=budget,
             report=scenario.report.every,
             report_start=scenario.report.start,
+            log=scenario.report.log,
+            norms=scenario.report.norms,
             checkpoint=scenario.checkpoint.every,
-            accounting=scenario.budget.epoch,
+            checkpoint_at=_places(scenario.checkpoint.at, budget),
+            accounting=_accounting(scenario.budget),
             estimate=0 if scenario.report.batch_norm == "averaged" else scenario.report.batch_norm.re_estimated,
         )
     except ValueError as error:
@@ -148,6 +151,21 @@ def _budget(budget: Budget) -> Interval:
     if budget.epochs is not None:
         return Interval(budget.epochs, "epochs")
     return Interval(budget.steps, "steps") if budget.steps is not None else Interval(budget.rounds or 0, "rounds")
+
+
+def _accounting(budget: Budget) -> Literal["samples", "reference"] | int:
+    return int(budget.epoch.amount) if isinstance(budget.epoch, Interval) else budget.epoch
+
+
+def _places(at: tuple[Interval, ...], budget: Interval) -> tuple[Interval, ...]:
+    """Where to write checkpoints; ScenarioError for a place that the run does not reach."""
+    late = [place for place in at if place.unit == budget.unit and place.amount > budget.amount]
+    if late:
+        raise ScenarioError(
+            f"checkpoint.at: {late[0].amount:g} {late[0].unit} lie after the end of the budget, {budget.amount:g}; "
+            "leave them out"
+        )
+    return at
 
 
 def rehearse(job: Job, seconds: float = 2.0) -> None:

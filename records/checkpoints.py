@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
@@ -19,6 +19,9 @@ from ..algorithms.effects import Array
 from ..algorithms.errors import ScenarioError
 from .directory import CHECKPOINTS, to_json, write_atomically
 
+Kept = Literal["local", "shared", "none"]  # see config.scenario.CheckpointSpec
+OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in workers' snapshots
+
 
 def _folder(directory: Path, round: int) -> tuple[Path, Path]:
     """(final name, temporary name) of the checkpoint after `round` rounds."""
@@ -26,8 +29,10 @@ def _folder(directory: Path, round: int) -> tuple[Path, Path]:
     return directory / CHECKPOINTS / name, directory / CHECKPOINTS / f".{name}.partial"
 
 
-def write_worker(directory: Path, worker: int, round: int, arrays: dict[str, Array]) -> None:
-    """Write one worker's arrays into the unfinished checkpoint of `round`."""
+def write_worker(directory: Path, worker: int, round: int, arrays: dict[str, Array], optimizer: Kept = "local") -> None:
+    """Write one worker's arrays into the unfinished checkpoint of `round`. optimizer: see CheckpointSpec."""
+    if optimizer == "none" or (optimizer == "shared" and worker > 0):
+        arrays = _without(arrays)
     _, partial = _folder(directory, round)
     partial.mkdir(parents=True, exist_ok=True)
     write_atomically(partial / f"worker_{worker}.safetensors", save(arrays))
@@ -71,6 +76,30 @@ def read_worker(checkpoint: Path, worker: int) -> dict[str, Array]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ScenarioError(f"{path}: cannot be read: {error}") from None
+
+
+def resumed(checkpoint: Path, worker: int, optimizer: Kept, fresh: dict[str, Array]) -> dict[str, Array]:
+    """What a worker resumes with. fresh: the snapshot of a new one, whose optimizer's vectors are zeros.
+
+    ScenarioError where a worker's optimizer is wanted that the checkpoint was written without.
+    """
+    arrays = read_worker(checkpoint, worker)
+    if optimizer == "local":
+        source = arrays
+    else:
+        source = fresh if optimizer == "none" else read_worker(checkpoint, 0)
+    found = {name: array for name, array in source.items() if name.startswith(OPTIMIZER)}
+    if not found and any(name.startswith(OPTIMIZER) for name in fresh):
+        raise ScenarioError(
+            f"{checkpoint}: holds no optimizer's state for worker {worker}; write checkpoint.optimizer: shared for "
+            "worker 0's, or none for zeros"
+        )
+    return _without(arrays) | found
+
+
+def _without(arrays: dict[str, Array]) -> dict[str, Array]:
+    """The arrays but for the optimizer's."""
+    return {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -21,10 +21,15 @@ from .trace import write_trace
 
 
 class Recorder:
-    """One run's records. on_line: called with each report line, for progress."""
+    """One run's records. on_line: called with each report line, for progress. kept: the optimizers in checkpoints."""
 
-    def __init__(self, directory: Path | None, on_line: Callable[[dict[str, Any]], None] = lambda line: None) -> None:
-        self.directory = directory
+    def __init__(
+        self,
+        directory: Path | None,
+        on_line: Callable[[dict[str, Any]], None] = lambda line: None,
+        kept: checkpoints.Kept = "local",
+    ) -> None:
+        self.directory, self.kept = directory, kept
         self.lines: list[dict[str, Any]] = []
         self.earlier = 0.0  # seconds of the run that this one resumes
         self.saved: Path | None = None
@@ -65,7 +70,7 @@ class Recorder:
         """
         if self.directory is None:
             return
-        checkpoints.write_worker(self.directory, worker, state.round, arrays)
+        checkpoints.write_worker(self.directory, worker, state.round, arrays, self.kept)
         self._written += 1
         if self._written == workers:
             self._written = 0
@@ -84,7 +89,7 @@ class Recorder:
             (self.directory / METRICS).touch()
             if any(outcome.lanes for outcome in outcomes):
                 write_trace(self.directory / TRACE, [outcome.lanes for outcome in outcomes])
-            epochs = per_epoch(self.lines)
+            epochs = per_epoch(evaluated(self.lines))
             for name, key in (("loss.txt", "train_loss"), ("acc.txt", "accuracy")):
                 rows = "".join(f"{to_json(line[key])}\n" for line in epochs)
                 write_atomically(self.directory / name, rows.encode())
@@ -99,7 +104,8 @@ def summarize(
     Of a resumed run, rounds, steps, samples and seconds are the whole run's; what is counted (syncs, bytes, computing,
     evaluation, idle) and the trace begin at resumed_at_round.
     """
-    state, last = outcomes[0].result, lines[-1] if lines else {}
+    state, reports = outcomes[0].result, evaluated(lines)
+    last = reports[-1] if reports else {}
     return {
         "engine": engine,
         "workers": len(outcomes),
@@ -116,6 +122,11 @@ def summarize(
         "test_loss": last.get("test_loss"),
         "accuracy": last.get("accuracy"),
     }
+
+
+def evaluated(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines that came with an evaluation."""
+    return [line for line in lines if "accuracy" in line]
 
 
 def per_epoch(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

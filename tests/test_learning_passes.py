@@ -73,6 +73,24 @@ def test_bf16_computes_near_fp32_with_parameters_in_fp32():
     assert half.evaluate(half.buffers).run()[1] == pytest.approx(full.evaluate(full.buffers).run()[1], abs=10)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_bf16_computes_on_a_gpu_as_on_the_cpu():
+    half, full = passes(Recipe(precision="bf16")), passes(Recipe())
+    x = half.inputs(np.arange(64))
+    expected, near = full.forward(x), half.forward(x)
+    half.model.cuda()
+    inside = []
+    half.model[-1].register_forward_hook(lambda module, inputs, output: inside.append(output.dtype))
+    found = half.forward(x.cuda())
+    assert found.is_cuda
+    assert found.dtype == torch.float32
+    assert inside == [torch.bfloat16]
+    assert torch.allclose(found.cpu(), near, atol=0.05)
+    assert torch.allclose(found.cpu(), expected, atol=0.05)
+    assert not torch.equal(found.cpu(), expected)
+
+
 def by_hand(x: np.ndarray, crop: int, flip: bool, random: np.random.Generator) -> np.ndarray:
     """Example by example."""
     count, _, height, breadth = x.shape

@@ -62,6 +62,7 @@ def test_warming_leaves_no_trace():
         for name, array in cold.snapshot().items():
             assert np.array_equal(array, warm.snapshot()[name]), name
         assert not warm.grads.any()
+        assert warm.squares().run()[0] == 0.0
         assert warm.model.training
 
 

@@ -124,7 +124,7 @@ def test_the_papers_run_without_torch_and_torchvision():
 import sys
 import paceline
 for path in {[str(path) for path in PAPERS]}:
-    more = ["cluster.workers.0.count=2", "budget.steps=11000"] if "qsr" in path else ["budget.epochs=80"]
+    more = ["cluster.workers.0.count=2", "budget.steps=11000"] if "qsr" in path.split("/")[-1] else ["budget.epochs=80"]
     run = paceline.simulate(path, timing_only=True, settings=more)
     assert run.summary["seconds"] > 0
 found = {{"torch", "torchvision", "mpi4py"}} & set(sys.modules)

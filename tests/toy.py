@@ -88,6 +88,12 @@ class ToyWorker:
     def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
         return Compute(self.works.scores, partial(function, self.scores))
 
+    def squares(self) -> Compute[Array]:
+        def run() -> Array:
+            return np.array([v @ v for v in (self.grads[:-1], self.params[:-1], self.velocity)])
+
+        return Compute(self.works.squares, run)
+
     def snapshot(self) -> dict[str, Array]:
         scores = {f"scores.{name}": array for name, array in self.scores.snapshot().items()}
         return {"params": self.params.copy(), "velocity": self.velocity.copy(), **scores}

@@ -1,0 +1,60 @@
+"""What follows a round: evaluations, and the lines that a run logs.
+
+Rule: all of it is of phase "evaluate", which every clock leaves out; what is due is the plan's decision.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .effects import AllReduce, Log, Phantom, Program
+from .plan import Due, Plan, State
+from .worker import Worker
+
+NORMS = ("grad_norm", "param_norm", "m_norm", "v_norm")  # in the order of Worker.squares
+
+
+def report(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
+    """Evaluate if that is due, and log one line, of which the rest needs no evaluation: worker 0 speaks for all."""
+    if not (due.evaluate or due.log):
+        return
+    tested = (yield from evaluate(w, plan, state)) if due.evaluate else {}
+    measured = (yield from norms(w)) if plan.norms else {}
+    if w.index == 0:
+        yield from Log(
+            round=state.round,
+            step=state.step,
+            samples=state.samples,
+            epoch=plan.epochs(state),
+            train_loss=state.loss / state.weight if state.weight else math.nan,
+            **tested,
+            lr=plan.rate(plan.progress(state)),
+            H=state.H,
+            **measured,
+        )
+    if due.scheduled:  # a last report between two scheduled ones leaves no trace, should the run be resumed
+        state.loss, state.weight = 0.0, 0
+
+
+def evaluate(w: Worker, plan: Plan, state: State) -> Program[dict[str, float]]:
+    """Mean loss and accuracy on the test set, of which every worker takes a part; not numbers for phantoms.
+
+    BatchNorm's statistics are averaged for it, running or re-estimated ones; the workers' own stay as they are.
+    """
+    buffers = w.buffers
+    if buffers.nbytes:
+        if plan.estimate:
+            buffers = yield from w.estimate_buffers(state.round, max(1, plan.estimate // plan.workers))
+        buffers = yield from AllReduce(buffers, phase="evaluate")
+    own = yield from w.evaluate(buffers)
+    sums = yield from AllReduce(own, op="sum", phase="evaluate")
+    loss, correct, count = (math.nan,) * 3 if isinstance(sums, Phantom) else map(float, sums)
+    return {"test_loss": loss / count if count else math.nan, "accuracy": correct / count if count else math.nan}
+
+
+def norms(w: Worker) -> Program[dict[str, float]]:
+    """The norms of gradient, parameters and the optimizer's vectors: root mean squares over the workers."""
+    own = yield from w.squares()
+    mean = yield from AllReduce(own, phase="evaluate")
+    values = [math.nan] * (mean.nbytes // 8) if isinstance(mean, Phantom) else [math.sqrt(x) for x in mean]
+    return dict(zip(NORMS, values, strict=False))
