@@ -1,62 +1,109 @@
 """From the scenario's `cluster:` to a Timing: one device per worker and its node, the network, the noise.
 
-A worker's time per step comes from its own `speed` or `step_time`, else from the profile. What the scenario says of
-the network goes before what the profile measured.
+A worker's times come from its own `speed`, `step_time` or `flops`, else from the profile, else from the catalogue's
+datasheet. What the scenario says of the network goes before what the profile measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ..algorithms.effects import Work
 from ..algorithms.errors import ScenarioError
+from .catalogue import CatalogueDevice, catalogue, nearest
 from .machines import Cluster, WorkerGroup
 from .profile import Profile
-from .timing import Device, Network, Noise, Timing
+from .timing import Device, Network, Noise, Timing, whole_step
+
+# The part of its peak that training reaches where nobody said: about the middle of what is published of large models,
+# 21 to 46 % for GPT-3, Gopher, Megatron-Turing NLG and PaLM (Chowdhery et al., arXiv 2204.02311, table 3). Small
+# models and convolutions reach less.
+EFFICIENCY = 0.4
 
 
-def build_timing(cluster: Cluster, profile: Profile | None, workload: str, seed: int) -> Timing:
-    """The described cluster. workload: the key under which profiles file this model, data and optimizer."""
-    devices: list[Device] = []
-    nodes: list[int] = []
-    names: dict[str | int, int] = {}  # of the nodes that have one
-    found = 0
-    for number, group in enumerate(cluster.workers):
+def build_timing(
+    cluster: Cluster,
+    profile: Profile | None,
+    workload: str,
+    seed: int,
+    precision: str = "fp32",
+    step: Callable[[int], Work] = whole_step,
+) -> Timing:
+    """The described cluster. workload: the key under which profiles file this model, data and optimizer.
+
+    precision: of products, which chooses a datasheet's peak. step: the Work of one step by its batch.
+    """
+    made: dict[str, Device] = {}
+    places = cluster.places
+    for key, group, _ in places:
+        if key in made:
+            continue
         try:
-            device = Device(group.device, **_times(group, profile, workload), **_hardware(group))
+            times = _times(group, profile, workload, precision)
+            made[key] = Device(group.device, **times, **_hardware(group), step=step)
         except ValueError as error:
-            raise ScenarioError(f"cluster.workers[{number}]: {error}") from None
-        devices += [device] * group.count
-        for _ in range(group.count):
-            node = found if group.node is None else names.setdefault(group.node, found)
-            nodes.append(node)
-            found = max(found, node + 1)
+            raise ScenarioError(f"cluster.{key}: {error}") from None
     given, measured = cluster.network, profile.network if profile else None
+    named = catalogue().links[given.link].bandwidth if given.link else None
     network = Network(
         given.shape,
-        given.bandwidth or (measured.bandwidth if measured else float("inf")),
+        given.bandwidth or named or (measured.bandwidth if measured else float("inf")),
         given.latency if given.latency is not None else (measured.latency if measured else 0.0),
     )
-    return Timing(tuple(devices), network, Noise(cluster.noise.sigma, seed), tuple(nodes))
+    nodes = tuple(place.node for place in places)
+    return Timing(tuple(made[place.key] for place in places), network, Noise(cluster.noise.sigma, seed), nodes)
 
 
 def _hardware(group: WorkerGroup) -> dict[str, Any]:
-    """What a device is, but for its times."""
-    names = ("slowdown", "memory", "host_memory", "host_link", "torch_device")
-    return {name: getattr(group, name) for name in names}
+    """What a device is, but for its times: as the scenario says, else as the catalogue does."""
+    known = catalogue().devices.get(group.device)
+    found = {name: getattr(group, name) for name in ("slowdown", "memory", "host_memory", "host_link", "torch_device")}
+    bandwidth = group.memory_bandwidth
+    if known is not None:
+        bandwidth = bandwidth or known.memory_bandwidth
+        found["memory"] = found["memory"] or known.memory
+        if found["host_link"] is None and known.host_link is not None:
+            found["host_link"] = catalogue().links[known.host_link].bandwidth
+    # Without a link between them, the device's memory is the host's.
+    found["host_memory_bandwidth"] = group.host_memory_bandwidth or (None if found["host_link"] else bandwidth)
+    return found
 
 
-def _times(group: WorkerGroup, profile: Profile | None, workload: str) -> dict[str, Any]:
-    """Where a device's times come from."""
+def _times(group: WorkerGroup, profile: Profile | None, workload: str, precision: str) -> dict[str, Any]:
+    """Where a device's times come from. ValueError where nothing says, or something has no effect."""
     if group.speed is not None:
-        return {"speed": group.speed}
+        return {"speed": group.speed, "source": "speed"}
     if isinstance(group.step_time, dict):
-        return {"tables": {"step": tuple(sorted((float(size), seconds) for size, seconds in group.step_time.items()))}}
+        table = tuple(sorted((float(batch), seconds) for batch, seconds in group.step_time.items()))
+        return {"tables": {"step": table}, "source": "step_time"}
     if group.step_time is not None:
-        # One time for a step, whatever its batch: two equal points make a level line.
-        return {"tables": {"step": ((1, group.step_time), (2, group.step_time))}}
-    if profile is None:
+        # One time for a step, whatever its batch: a level line without an end.
+        return {"tables": {"step": ((1, group.step_time), (float("inf"), group.step_time))}, "source": "step_time"}
+    known = catalogue().devices.get(group.device)
+    if group.flops is not None:
+        return _roofline(group, group.flops, known)
+    if profile is not None and (known is None or group.device in profile.devices):
+        tables = profile.tables(group.device, workload)
+        group.refuse_rates(beside="the profile's times")
+        return {"tables": tables, "source": "profile"}
+    if known is None:
         raise ValueError(
-            "how fast is it? give speed (like 900 samples/s), step_time (like 2 ms) or a cluster.profile "
-            "(`paceline profile SCENARIO` measures this machine)"
+            "how fast is it? give speed (like 900 samples/s), step_time (like 2 ms), flops (like 20 Tflop/s), a "
+            "cluster.profile (`paceline profile SCENARIO` measures this machine) or a device of `paceline catalogue`"
+            f"{nearest(group.device, catalogue().devices)}"
         )
-    return {"tables": profile.tables(group.device, workload)}
+    if precision not in known.peaks:
+        raise ValueError(
+            f"the catalogue has no {precision} peak of {group.device}, only {', '.join(known.peaks)}; "
+            "give flops, speed or step_time, or another workload.precision"
+        )
+    return _roofline(group, known.peaks[precision], known)
+
+
+def _roofline(group: WorkerGroup, peak: float, known: CatalogueDevice | None) -> dict[str, Any]:
+    efficiency = EFFICIENCY if group.efficiency is None else group.efficiency
+    bandwidth = group.memory_bandwidth or (known.memory_bandwidth if known else float("inf"))
+    source = "flops" if group.flops is not None else known.source if known else ""
+    text = f"{peak / 1e12:g} Tflop/s x efficiency {efficiency:g}, {bandwidth / 1e9:g} GB/s ({source})"
+    return {"flops": peak * efficiency, "memory_bandwidth": bandwidth, "source": text}

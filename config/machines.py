@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from .catalogue import LinkBandwidth, LinkName
 from .sections import Section
-from .units import Bandwidth, Bytes, Duration, Seconds, Speed
+from .units import Bandwidth, Bytes, Duration, Flops, Seconds, Speed
 
 
 class WorkerGroup(Section):
-    """`count` equal workers. Their time per step: `speed`, or `step_time` (one time, or by batch size), or the profile.
+    """`count` equal workers. Their times: `speed`, `step_time` (one time, or by batch size) or `flops`; else the
+    profile's, else the catalogue's of the device.
 
-    slowdown multiplies every computing time: 4 is a device four times slower. memory, host_memory: what one worker may
-    use. host_link: between host and device, in either direction; without one they are the same memory. node: workers
-    with the same name share a node; by default each is a node of its own. torch_device: what really trains.
+    slowdown multiplies every computing time: 4 is a device four times slower. flops: the peak at the workload's
+    precision. efficiency: the part of a peak that training reaches. memory, host_memory: what one worker may use.
+    host_link: between host and device, in either direction; without one they are the same memory. node: workers with
+    the same name share a node; by default each is a node of its own. torch_device: what really trains.
     """
 
     device: str = "cpu"
     count: int = Field(default=1, ge=1)
     speed: Speed | None = None
     step_time: Duration | dict[int, Duration] | None = None
+    flops: Flops | None = None
+    efficiency: float | None = Field(default=None, gt=0, le=1)
     slowdown: float = Field(default=1.0, gt=0)
     memory: Bytes | None = None
+    memory_bandwidth: Bandwidth | None = None
     host_memory: Bytes | None = None
-    host_link: Bandwidth | None = None
+    host_memory_bandwidth: Bandwidth | None = None
+    host_link: LinkBandwidth | None = None
     node: str | int | None = None
     torch_device: Literal["cpu", "cuda"] = "cpu"
 
@@ -39,17 +46,80 @@ class WorkerGroup(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> WorkerGroup:
-        if self.speed is not None and self.step_time is not None:
-            raise ValueError("speed and step_time are both given; keep one")
+        given = [name for name in ("speed", "step_time", "flops") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{given[0]} and {given[1]} are both given; keep one")
+        if given and given != ["flops"]:
+            self.refuse_rates(beside=given[0])
         return self
+
+    def refuse_rates(self, beside: str) -> None:
+        """ValueError where a rate is given that changes no time, since `beside` says how long work takes."""
+        for name in ("efficiency", "memory_bandwidth"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect beside {beside}; keep one")
+
+
+class NodeGroup(Section):
+    """`count` equal nodes with these devices, one worker each. Workers are numbered node by node.
+
+    host_link: each device's own. host_memory, host_memory_bandwidth: the node's; each worker has an equal part.
+    What a device gives itself goes before.
+    """
+
+    count: int = Field(default=1, ge=1)
+    devices: tuple[WorkerGroup, ...]
+    host_link: LinkBandwidth | None = None
+    host_memory: Bytes | None = None
+    host_memory_bandwidth: Bandwidth | None = None
+
+    @field_validator("devices")
+    @classmethod
+    def _some(cls, value: tuple[WorkerGroup, ...]) -> tuple[WorkerGroup, ...]:
+        if not value:
+            raise ValueError("no devices; list at least one, like [{device: a100-40g, count: 8}]")
+        if any(group.node is not None for group in value):
+            raise ValueError("node has no effect here: these devices share their node; leave it out")
+        return value
+
+    def groups(self) -> list[WorkerGroup]:
+        """The node's devices, each with its part of what the node gives."""
+        workers = sum(group.count for group in self.devices)
+        shared = {
+            "host_link": self.host_link,
+            "host_memory": self.host_memory and self.host_memory / workers,
+            "host_memory_bandwidth": self.host_memory_bandwidth and self.host_memory_bandwidth / workers,
+        }
+        return [
+            group.model_copy(update={name: value for name, value in shared.items() if getattr(group, name) is None})
+            for group in self.devices
+        ]
+
+
+class Place(NamedTuple):
+    """Where one worker is. key: its group's in the scenario. node: the node's number."""
+
+    key: str
+    group: WorkerGroup
+    node: int
 
 
 class NetworkSpec(Section):
-    """How workers are joined; what is missing comes from the profile, else transfers cost nothing."""
+    """How workers are joined; what is missing comes from the profile, else transfers cost nothing.
+
+    link: the catalogue's, instead of a bandwidth.
+    """
 
     shape: Literal["star", "bus"] = "star"
+    link: LinkName | None = None
     bandwidth: Bandwidth | None = None
     latency: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _one_bandwidth(self) -> NetworkSpec:
+        if self.link is not None and self.bandwidth is not None:
+            raise ValueError("link and bandwidth are both given; keep one")
+        return self
 
 
 class NoiseSpec(Section):
@@ -59,21 +129,52 @@ class NoiseSpec(Section):
 
 
 class Cluster(Section):
-    """The machines. profile: a file that `paceline profile` wrote, relative to the scenario or the working folder."""
+    """The machines: `workers`, or `nodes` of several each.
 
-    workers: tuple[WorkerGroup, ...]
+    profile: a file that `paceline profile` wrote, relative to the scenario or the working folder.
+    """
+
+    workers: tuple[WorkerGroup, ...] | None = None
+    nodes: tuple[NodeGroup, ...] | None = None
     network: NetworkSpec = NetworkSpec()
     profile: Path | None = None
     noise: NoiseSpec = NoiseSpec()
 
-    @field_validator("workers")
+    @field_validator("workers", "nodes")
     @classmethod
-    def _some(cls, value: tuple[WorkerGroup, ...]) -> tuple[WorkerGroup, ...]:
-        if not value:
-            raise ValueError("no workers; list at least one, like [{device: cpu, count: 2}]")
+    def _some(cls, value: tuple[Any, ...] | None, info: ValidationInfo) -> tuple[Any, ...] | None:
+        if value is not None and not value:
+            devices = "{device: rtx3090, count: 2}"
+            like = devices if info.field_name == "workers" else f"{{count: 2, devices: [{devices}]}}"
+            raise ValueError(f"no {info.field_name}; list at least one, like [{like}]")
         return value
+
+    @model_validator(mode="after")
+    def _one_list(self) -> Cluster:
+        if bool(self.workers) == bool(self.nodes):
+            found = "workers and nodes are both given; keep one" if self.nodes else "give workers, or nodes"
+            raise ValueError(f"{found}, like workers: [{{device: cpu, count: 2}}]")
+        return self
 
     @property
     def size(self) -> int:
         """Number of workers."""
-        return sum(group.count for group in self.workers)
+        return len(self.places)
+
+    @property
+    def places(self) -> list[Place]:
+        """Each worker's group and node, in worker order. Nodes are counted as they first appear."""
+        places: list[Place] = []
+        named: dict[str | int, int] = {}
+        nodes = 0
+        for number, group in enumerate(self.workers or ()):
+            for _ in range(group.count):
+                node = nodes if group.node is None else named.setdefault(group.node, nodes)
+                nodes = max(nodes, node + 1)
+                places.append(Place(f"workers[{number}]", group, node))
+        for number, described in enumerate(self.nodes or ()):
+            groups = [(f"nodes[{number}].devices[{i}]", group) for i, group in enumerate(described.groups())]
+            for node in range(nodes, nodes + described.count):
+                places += [Place(key, group, node) for key, group in groups for _ in range(group.count)]
+            nodes += described.count
+        return places

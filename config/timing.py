@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..algorithms.effects import Work
@@ -24,13 +24,21 @@ class Network:
     latency: float = 0.0
 
 
+def whole_step(batch: int) -> Work:
+    """One training step of which only the batch is known."""
+    return Work("step", batch)
+
+
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A worker's device. A price comes from the phase's own table, else from the table of "step", else from `speed`.
+    """A worker's device. A price comes from the phase's own table, else from the table of "step", else from `speed`,
+    else from `flops` and `memory_bandwidth`.
 
-    tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. slowdown: factor on all
-    computing. host_link: bytes/s between host and device, None where they are the same memory. memory, host_memory:
-    bytes that one worker may use, None where nobody said. torch_device: the real device that trains, "cpu" or "cuda".
+    tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. flops: flop/s that it
+    reaches, efficiency included. memory_bandwidth, host_memory_bandwidth: bytes/s. slowdown: factor on all computing.
+    host_link: bytes/s between host and device, None where they are the same memory. memory, host_memory: bytes that one
+    worker may use, None where nobody said. torch_device: the real device that trains, "cpu" or "cuda". step: the Work
+    of a step by its batch. source: where its times come from, for people.
     """
 
     name: str
@@ -41,9 +49,23 @@ class Device:
     memory: float | None = None
     host_memory: float | None = None
     torch_device: str = "cpu"
+    flops: float | None = None
+    memory_bandwidth: float = float("inf")
+    host_memory_bandwidth: float | None = None
+    step: Callable[[int], Work] = whole_step
+    source: str = ""
 
     def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes on this device: of a unit's work, its fraction of the whole phase."""
+        """Seconds that `work` takes on this device.
+
+        Of a unit's work, its fraction of what was measured on the whole. On a datasheet's device, the roofline of
+        Williams, Waterman and Patterson (CACM 52, 2009): the longer of computing its flops and touching its bytes.
+        """
+        if work.phase == "host update" and work.phase not in self.tables:
+            known = self.host_memory_bandwidth
+            return self.slowdown * work.bytes / known if known else 0.0
+        if self.flops is not None:
+            return self.slowdown * max(work.flops / self.flops, work.bytes / self.memory_bandwidth)
         return self.slowdown * work.fraction * self._whole(work.phase, work.samples)
 
     def _whole(self, phase: str, samples: int) -> float:
@@ -68,7 +90,19 @@ class Device:
 
     def step_seconds(self, batch: int) -> float:
         """Seconds of one whole training step on `batch` samples."""
-        return self.seconds(Work("step", batch))
+        return self.seconds(self.step(batch))
+
+    def beyond(self, batch: int) -> str:
+        """What its tables of training times were not measured for, in words; nothing where they cover `batch`."""
+        ranges: dict[tuple[float, float], list[str]] = {}
+        for phase in ("step", "gradient", "forward", "backward"):
+            table = self.tables.get(phase, ())
+            if table and not table[0][0] <= batch <= table[-1][0]:
+                ranges.setdefault((table[0][0], table[-1][0]), []).append(phase)
+        return "; ".join(
+            f"its {', '.join(phases)} times are known for " + (f"{low:g} to {high:g}" if high > low else f"{low:g}")
+            for (low, high), phases in ranges.items()
+        )
 
 
 def interpolate(table: Table, samples: float) -> float:
@@ -113,6 +147,14 @@ class Timing:
     def speeds(self, batch: int) -> tuple[float, ...]:
         """Each worker's training samples/s at `batch` samples a step."""
         return tuple(batch / device.step_seconds(batch) for device in self.devices)
+
+    def extrapolated(self, batches: Sequence[int]) -> list[str]:
+        """A line for each device and batch outside the range of its tables. batches: per worker."""
+        lines: dict[str, None] = {}
+        for device, batch in zip(self.devices, batches, strict=True):
+            if beyond := device.beyond(batch):
+                lines[f"{device.name}: batch {batch} is extrapolated: {beyond} samples"] = None
+        return list(lines)
 
     def slowness(self, batch: int) -> tuple[float, ...]:
         """How many times slower than the fastest each worker is described: what `--emulate` reproduces.

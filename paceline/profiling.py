@@ -69,7 +69,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
 
     comm = MPI.COMM_WORLD
     job = _job(scenario, folder, comm.Get_size())
-    groups = [group for group in scenario.cluster.workers for _ in range(group.count)]
+    groups = [place.group for place in scenario.cluster.places]
     group = groups[min(comm.Get_rank(), len(groups) - 1)]
     slowness = group.slowdown if emulate else 1.0
     batch = scenario.workload.batch

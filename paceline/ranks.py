@@ -36,6 +36,8 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
                 )
             taking_part = comm.Get_rank() < job.workers
             group = comm.Split(0 if taking_part else 1, comm.Get_rank())
+            if comm.Get_rank() == 0:
+                job.warn()
             if taking_part:
                 _Rank(group, task, job, options, stop).train(quiet)
             group.Free()

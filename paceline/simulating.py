@@ -42,6 +42,7 @@ def simulate(
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
     if engine not in ("auto", "simpy"):
         raise ScenarioError(f"--engine {engine}: write auto or simpy")
+    job.warn()
     directory = prepare(Path(out), force) if out is not None else None
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from .algorithms.effects import Program
+from .algorithms.effects import Program, Work
 from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
-from .algorithms.worker import Worker
+from .algorithms.worker import ModelCost, Worker, Works
 from .config.cluster import build_timing
 from .config.profile import Profile, load_profile, workload_key
 from .config.rates import build_rate
@@ -45,6 +47,16 @@ class Job:
     def workers(self) -> int:
         """Number of workers."""
         return self.plan.workers
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of the results must know: a line each."""
+        return self.timing.extrapolated(self.plan.shares.batches)
+
+    def warn(self) -> None:
+        """Say so on standard error."""
+        for line in self.warnings:
+            print(f"paceline: warning: {line}", file=sys.stderr)
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""
@@ -72,7 +84,10 @@ class Job:
             "speeds": [f"{speed!r} samples/s" for speed in self.timing.speeds(batch)],
             "rounding_idle": self.rounding_idle(),
             "strategy": repr(self.plan.strategy),
+            "prices": {device.name: device.source for device in self.timing.devices},
         }
+        if self.warnings:
+            recorded["warnings"] = self.warnings
         if self.profile is not None:
             recorded["profile"] = self.profile.model_dump(mode="json", exclude_none=True)
         return document | {"recorded": recorded}
@@ -83,7 +98,14 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
     problem = Problem(scenario, folder)
     problem.check()
     profile = _profile(scenario, folder)
-    timing = build_timing(scenario.cluster, profile, workload_of(scenario.workload), scenario.seed)
+    timing = build_timing(
+        scenario.cluster,
+        profile,
+        workload_of(scenario.workload),
+        scenario.seed,
+        scenario.workload.precision,
+        partial(_step, problem.cost),
+    )
     strategy = build_strategy(scenario.strategy)
     speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
     rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
@@ -107,6 +129,11 @@ def resolve(scenario: Scenario, folder: Path) -> Job:
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
     return Job(scenario, plan, timing, problem, profile)
+
+
+def _step(cost: ModelCost, batch: int) -> Work:
+    """One training step, for the devices that are priced by its flops and bytes."""
+    return Works(cost, batch, 0).step
 
 
 def workload_of(workload: Workload) -> str:
