@@ -90,6 +90,15 @@ class Round:
         size = self.batches[worker]
         return self.position + self.offsets[worker] + i * size, size
 
+    def coming(self, worker: int, i: int, count: int) -> list[tuple[int, int]]:
+        """(position, size) of the worker's `count` batches after batch i, should the rounds to come be like this."""
+        found = []
+        for n in range(i + 1, i + 1 + count):
+            rounds, j = divmod(n, self.steps[worker])
+            position, size = self.batch(worker, j)
+            found.append((position + rounds * self.samples, size))
+        return found
+
     def nominal(self, worker: int, i: int) -> int:
         """The nominal step of the worker's step i; a slower worker's few steps are spread over the round's H."""
         return self.start.steps + i * self.H // self.steps[worker]

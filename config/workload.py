@@ -63,7 +63,8 @@ class Augmentation(Section):
 class Workload(Section):
     """What is trained. batch: samples per worker and step; the split may change it. threads: per worker.
     model_seed: of the initial parameters; data_seed: of the order and choice of examples and their augmentation. Both
-    are the scenario's seed by default; dropout and the cluster's noise always are.
+    are the scenario's seed by default; dropout and the cluster's noise always are. loaders: threads per worker that
+    load and augment batches ahead, in `train`; they change no number.
 
     micro_batch: most samples in memory at a time; the gradient is that of the whole batch. precision: bf16 computes
     products and convolutions in bfloat16, parameters stay fp32. label_smoothing: of cross_entropy, in training only.
@@ -80,6 +81,7 @@ class Workload(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     augment: Augmentation | None = None
     threads: int = Field(default=1, ge=1)
+    loaders: int = Field(default=0, ge=0, le=64)
     model_seed: int | None = Field(default=None, ge=0)
     data_seed: int | None = Field(default=None, ge=0)
 

@@ -32,13 +32,15 @@ def build_workers(
     cost: ModelCost | None = None,
     model_seed: int | None = None,
     data_seed: int | None = None,
+    loaders: int = 0,
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
     optimizer: {name: sgd or adamw, momentum: ..., ...}. recipe: how a step computes. shared_process: True in a
     simulation, False for the one worker of a rank. warm: the first worker takes a throw-away step (first-use costs are
     the process's). cost: the model's, where it is known already. model_seed: of the initial parameters, data_seed: of
-    order and augmentation, `seed` by default. ValueError of one line where model, recipe or optimizer are wrong.
+    order and augmentation, `seed` by default. loaders: threads of a rank that load batches ahead. ValueError of one
+    line for whatever is wrong with model, recipe or optimizer.
     """
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
@@ -61,6 +63,7 @@ def build_workers(
             shared_process=shared_process,
             warm=warm and place == 0,
             data_seed=data_seed,
+            loaders=0 if shared_process else loaders,
         )
         for place, index in enumerate(numbers)
     ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..algorithms.effects import Array
 from ..algorithms.fold import parts
 from ..algorithms.streams import stream
+from .ahead import Ahead
 from .augment import augment
 from .data import Dataset, Stored
 from .losses import resolve_loss, training_loss
@@ -40,12 +41,21 @@ class Source:
 
 
 class Passes:
-    """A model and its training data. each: note the losses of single examples, in `losses`, float32 (batch,)."""
+    """A model and its training data. each: note the losses of single examples, in `losses`, float32 (batch,).
+    loaders: threads that load batches ahead."""
 
     losses: Array
 
     def __init__(
-        self, model: nn.Module, data: Dataset, recipe: Recipe, *, seed: int, worker: int, each: bool = False
+        self,
+        model: nn.Module,
+        data: Dataset,
+        recipe: Recipe,
+        *,
+        seed: int,
+        worker: int,
+        each: bool = False,
+        loaders: int = 0,
     ) -> None:
         check(recipe, data.train_x.shape[1:])
         self.model = model
@@ -55,6 +65,7 @@ class Passes:
         self._loss = training_loss(recipe.loss, recipe.label_smoothing, each)
         self._x, self._y = Source(data.train_x), torch.from_numpy(data.train_y)
         self._recipe, self._seed, self._worker, self._each = recipe, seed, worker, each
+        self.ahead = Ahead(self.load, loaders)
 
     def forward(self, x: Tensor) -> Any:
         """The model's outputs, in fp32 whatever the precision within."""
@@ -68,6 +79,13 @@ class Passes:
         """Training examples as they are in the data."""
         return self._x.take(indices)
 
+    def load(self, position: int, indices: Array) -> tuple[Tensor, Tensor]:
+        """The batch (inputs, targets), augmented; a pure function of its arguments."""
+        x, y = self._x.take(indices), self._y.index_select(0, torch.from_numpy(indices))
+        if self._recipe.augment is not None:
+            x = augment(x, self._recipe.augment, stream(self._seed, "augment", self._worker, position))
+        return x, y
+
     def chunks(self, count: int) -> list[slice]:
         """A batch of `count` in micro-batches, as few as can be and of sizes that differ by one at most."""
         most = self._recipe.micro_batch or count
@@ -78,9 +96,7 @@ class Passes:
 
         Autograd makes new gradients: zeroing and adding into flat ones took 10 % longer.
         """
-        x, y = self.inputs(indices), self._y.index_select(0, torch.from_numpy(indices))
-        if self._recipe.augment is not None:
-            x = augment(x, self._recipe.augment, stream(self._seed, "augment", self._worker, position))
+        x, y = self.ahead.get(position, indices)
         self.forget()
         chunks = self.chunks(len(y))
         seen = [self._chunk(x[cut], y[cut], len(y)) for cut in chunks] if len(chunks) > 1 else [self._chunk(x, y, None)]

@@ -48,8 +48,8 @@ class TorchWorker:
 
     model: taken over. shared_process: other workers compute in this process too, so torch's stream is swapped.
     warm: take a throw-away step now, so that torch's first-use costs do not fall into the run. data_seed: of order,
-    augmentation and BatchNorm's estimates, `seed` by default. ValueError where the model is not fp32, or where that
-    step fails.
+    augmentation and BatchNorm's estimates, `seed` by default. loaders: threads that load training batches ahead.
+    ValueError where the model is not fp32, or where that step fails.
     """
 
     def __init__(
@@ -67,12 +67,15 @@ class TorchWorker:
         shared_process: bool,
         warm: bool = True,
         data_seed: int | None = None,
+        loaders: int = 0,
     ) -> None:
         self.index = index
         self.model = model.train()
         self.works = works
         self._sampling, self._seed = sampling, seed if data_seed is None else data_seed
-        self._passes = Passes(self.model, data, recipe, seed=self._seed, worker=index, each=sampling.scored)
+        self._passes = Passes(
+            self.model, data, recipe, seed=self._seed, worker=index, each=sampling.scored, loaders=loaders
+        )
         self._tests = np.arange(*share(len(data.test_y), index, workers))
         self._test_x, self._test_y = Source(data.test_x), torch.from_numpy(data.test_y)
         self._hold(optimizer)
@@ -173,7 +176,7 @@ class TorchWorker:
 
     def squares(self) -> Compute[Value]:
         """Sums of squares of the last update's gradient, the parameters and each of `moments`: float64."""
-        return Compute(self.works.squares, self._squares)
+        return Compute(self.works.squares, self._all_squares)
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
@@ -291,7 +294,7 @@ class TorchWorker:
         for vector in self._optimizer.state.values():
             vector.zero_()
 
-    def _squares(self) -> Array:
+    def _all_squares(self) -> Array:
         gradient = self._grad_views if self._exchanged else self._passes.gradients()
         moments = [[self._optimizer.state[name]] for name in self._optimizer.moments]
         return np.array([squares(part) for part in (gradient, [torch.from_numpy(self._params[:-1])], *moments)])
@@ -321,10 +324,19 @@ class TorchWorker:
             indices = self._scores.take(size)
         else:
             indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
+            self._look_ahead(round, i)
         loss = self._passes.backward(indices, position)
         if self._scores is not None:
             self._scores.record(indices, self._passes.losses, round.nominal(self.index, i))
         return loss
+
+    def _look_ahead(self, round: Round, i: int) -> None:
+        """Let the loaders begin with the batches that are likely to come next."""
+        ahead = self._passes.ahead
+        for position, size in round.coming(self.index, i, ahead.threads):
+            if not ahead.knows(position):
+                indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
+                ahead.begin(position, indices)
 
     def _warm_up(self) -> None:
         """One step and one batch of evaluation, whose effects are taken back."""

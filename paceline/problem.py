@@ -101,6 +101,7 @@ class Problem:
                 seed=self.scenario.seed,
                 model_seed=w.model_seed,
                 data_seed=w.data_seed,
+                loaders=w.loaders,
                 shared_process=shared_process,
                 recipe=self.recipe,
                 indexes=indexes,

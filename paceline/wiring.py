@@ -144,6 +144,7 @@ def workload_of(workload: Workload) -> str:
     kind += f", micro-batches of {workload.micro_batch}" if workload.micro_batch else ""
     kind += f", {workload.precision}" if workload.precision != "fp32" else ""
     kind += ", augmented" if workload.augment else ""
+    kind += f", {workload.loaders} loaders" if workload.loaders else ""
     return workload_key(_text(workload.model.name, workload.model.args), workload.data.name, kind, workload.threads)
 
 
