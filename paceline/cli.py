@@ -27,7 +27,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Check that no program writ
 def simulate(
     scenario: Path,
     timing_only: Annotated[bool, typer.Option("--timing-only", help="The clock alone; loads no torch.")] = False,
-    engine: Annotated[str, typer.Option(help="auto or simpy.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, cohort or simpy.")] = "auto",
     setting: Settings = [],  # noqa: B006
     out: Out = None,
     force: Force = False,

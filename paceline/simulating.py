@@ -13,9 +13,11 @@ from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .progress import progress
 from .records.directory import prepare
-from .records.outcome import Hooks
+from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
 from .wiring import Job, resolve
+
+ENGINES = ("auto", "cohort", "simpy")
 
 
 def simulate(
@@ -29,32 +31,35 @@ def simulate(
     debug: bool = False,
     quiet: bool = True,
 ) -> Run:
-    """Simulate a scenario in SimPy's virtual time.
+    """Simulate a scenario in virtual time.
 
     settings: overrides such as "budget.epochs=5". out: the run directory, by default none is written. timing_only: the
-    clock without the numbers (no torch). debug: check that nobody writes to a borrowed value. Raises ScenarioError and
-    ProtocolError.
+    clock without the numbers (no torch). engine: "simpy" follows every worker's every event; "cohort" runs one program
+    for all workers that do the same, timing-only, or refuses; "auto" takes cohort where that can be, simpy elsewhere.
+    The clocks are equal. debug: check that nobody writes to a borrowed value. Raises ScenarioError and ProtocolError.
     """
     if isinstance(settings, str):
         raise ScenarioError(f"settings is {settings!r}; write a list, like settings=[{settings!r}]")
     folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
     title = "scenario" if isinstance(scenario, Scenario) else Path(scenario).stem
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
-    if engine not in ("auto", "simpy"):
-        raise ScenarioError(f"--engine {engine}: write auto or simpy")
+    if engine not in ENGINES:
+        raise ScenarioError(f"--engine {engine}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    if engine == "cohort" and (reason := _needs_simpy(job, timing_only, debug)):
+        raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
     job.warn()
     directory = prepare(Path(out), force) if out is not None else None
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
-        run = run_simulation(job, recorder, timing_only, debug)
+        run = run_simulation(job, recorder, timing_only, debug, engine)
     run.label = title if directory is None else ""
     return run
 
 
-def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debug: bool = False) -> Run:
+def run_simulation(
+    job: Job, recorder: Recorder, timing_only: bool = False, debug: bool = False, engine: str = "auto"
+) -> Run:
     """Simulate a resolved scenario and record it."""
-    from .sim.engine import simulate as run
-
     document = job.record()
     workers: Sequence[Worker]
     if timing_only:
@@ -69,8 +74,38 @@ def run_simulation(job: Job, recorder: Recorder, timing_only: bool = False, debu
             recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
     hooks = Hooks(recorder.log, checkpoint)
-    outcomes = run(job.programs(workers, State()), job.timing, hooks, trace=job.scenario.report.trace, debug=debug)
+    if engine == "auto":
+        engine = "simpy" if _needs_simpy(job, timing_only, debug) else "cohort or simpy"
+    ran, outcomes = _run(engine, job, workers, hooks, debug)
     extra = {} if timing_only else job.problem.fingerprints(workers)
-    summary = recorder.finish("simpy", outcomes, {"timing_only": timing_only, "finished": True} | extra)
+    summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
     lanes = [outcome.lanes for outcome in outcomes] if job.scenario.report.trace else []
     return Run(summary, recorder.lines, document, recorder.directory, lanes=lanes)
+
+
+def _needs_simpy(job: Job, timing_only: bool, debug: bool) -> str:
+    """Why the cohort engine cannot be asked at all, as "does X; do Y instead"; empty where it can."""
+    if not timing_only:
+        return "computes no numbers; add --timing-only"
+    if debug:
+        return "follows no single worker's values; leave out --debug"
+    if job.scenario.report.trace:
+        return "writes no trace; add --set report.trace=false"
+    return ""
+
+
+def _run(engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, debug: bool) -> tuple[str, list[Outcome]]:
+    """(the engine that ran, outcomes). "cohort or simpy" falls back where cohort finds on its way that it cannot."""
+    if engine != "simpy":
+        from .sim.cohort import simulate as run_cohorts
+        from .sim.world import NeedsEvents
+
+        try:
+            return "cohort", run_cohorts(job.cohorts(workers), job.timing, hooks)
+        except NeedsEvents:
+            if engine == "cohort":
+                raise
+    from .sim.engine import simulate as run
+
+    programs = job.programs(workers, State())
+    return "simpy", run(programs, job.timing, hooks, trace=job.scenario.report.trace, debug=debug)

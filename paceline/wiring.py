@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .algorithms.effects import Program, Work
 from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
+from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.splits import Shares
@@ -31,6 +32,9 @@ from .config.strategy import build_strategy
 from .config.timing import Timing
 from .config.workload import SGD, Workload
 from .problem import Problem, find
+
+if TYPE_CHECKING:
+    from .sim.cohort import Cohort
 
 
 @dataclass(eq=False)
@@ -61,6 +65,15 @@ class Job:
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""
         return [train(w, self.plan, copy.copy(state)) for w in workers]
+
+    def cohorts(self, workers: Sequence[PhantomWorker]) -> list[Cohort]:
+        """One program for all workers that do the same work at the same pace, from the beginning."""
+        from .sim.cohort import Cohort
+
+        alike: dict[Any, list[int]] = {}
+        for w, pace in zip(workers, self.plan.shares.paces, strict=True):
+            alike.setdefault((id(w.works), pace), []).append(w.index)
+        return [Cohort(train(workers[group[0]], self.plan, State()), tuple(group)) for group in alike.values()]
 
     def rounding_idle(self) -> list[float]:
         """Share of a round that each worker waits because steps are whole: predicted, network and noise left out."""

@@ -31,7 +31,7 @@ def terms(effect: Any) -> tuple[Any, ...]:
     return kind, value.nbytes if effect.sizes is None else effect.sizes, dtype
 
 
-def check(effect: Any, worker: int, members: tuple[int, ...]) -> None:
+def check(effect: Any, worker: int, members: Sequence[int]) -> None:
     """ProtocolError where a worker's own part of a collective cannot be right, whatever the others do."""
     value = effect.value
     if type(value) is not Phantom:

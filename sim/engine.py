@@ -17,7 +17,7 @@ from ..config.timing import Timing
 from ..records.outcome import Hooks, Outcome
 from .driver import Driver
 from .network import Fabric
-from .noise import factors
+from .noise import draws
 from .rendezvous import Meetings
 from .texts import everyone
 
@@ -42,9 +42,9 @@ def simulate(
         raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
     env = simpy.Environment()
     meetings = Meetings(env, len(programs), Fabric(timing.network), hooks.stop)
-    noise = factors(timing.noise, timing.devices)
+    noise = draws(timing.noise, timing.devices)
     drivers = [
-        Driver(env, Outcome(index), program, device, noise[index] if noise else None, meetings, hooks, trace, debug)
+        Driver(env, Outcome(index), program, device, noise.of(index) if noise else None, meetings, hooks, trace, debug)
         for index, (program, device) in enumerate(zip(programs, timing.devices, strict=True))
     ]
     for driver in drivers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Blocks:
     """The noise of one class of `columns` workers."""
 
     def __init__(self, noise: Noise, number: int, columns: int) -> None:
-        self._noise, self._number, self._columns = noise, number, columns
+        self._noise, self._number, self.columns = noise, number, columns
         self._kept: dict[int, NDArray[np.float64]] = {}
 
     def block(self, index: int) -> NDArray[np.float64]:
@@ -44,7 +45,7 @@ class Blocks:
         block = self._kept.get(index)
         if block is None:
             sigma = self._noise.sigma
-            normal = stream(self._noise.seed, "noise", self._number, index).standard_normal((ROWS, self._columns))
+            normal = stream(self._noise.seed, "noise", self._number, index).standard_normal((ROWS, self.columns))
             block = self._kept[index] = np.exp(sigma * normal - sigma * sigma / 2)
             if len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]  # made again should a straggler ask: same stream, same numbers
@@ -58,11 +59,35 @@ class Blocks:
             index += 1
 
 
-def factors(noise: Noise, devices: Sequence[Device]) -> list[Iterator[float]] | None:
-    """Each worker's factors in the order of its Computes; None without noise."""
-    if noise.sigma == 0:
-        return None
-    places = classes(devices)
-    sizes = Counter(number for number, _ in places)
-    blocks = [Blocks(noise, number, sizes[number]) for number in range(len(sizes))]
-    return [blocks[number].column(column) for number, column in places]
+class Draws:
+    """The noise of a run: one Blocks per class. None of it exists where sigma is 0: see `draws`."""
+
+    def __init__(self, noise: Noise, devices: Sequence[Device]) -> None:
+        self._places = classes(devices)
+        sizes = Counter(number for number, _ in self._places)
+        self._blocks = [Blocks(noise, number, sizes[number]) for number in range(len(sizes))]
+
+    def of(self, worker: int) -> Iterator[float]:
+        """One worker's factors, in the order of its Computes."""
+        number, column = self._places[worker]
+        return self._blocks[number].column(column)
+
+    def together(self, workers: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """The workers' factors as vectors, (workers,) in their order: the k-th holds each one's k-th. Not to be
+        written to.
+        """
+        parts = []
+        for number, group in groupby((self._places[worker] for worker in workers), key=lambda place: place[0]):
+            columns = [column for _, column in group]
+            blocks = self._blocks[number]
+            parts.append((blocks, None if columns == list(range(blocks.columns)) else columns))
+        index = 0
+        while True:
+            cut = [b.block(index) if columns is None else b.block(index)[:, columns] for b, columns in parts]
+            yield from cut[0] if len(cut) == 1 else np.concatenate(cut, axis=1)
+            index += 1
+
+
+def draws(noise: Noise, devices: Sequence[Device]) -> Draws | None:
+    """The noise of workers on these devices; None without noise."""
+    return Draws(noise, devices) if noise.sigma else None

@@ -71,7 +71,7 @@ def test_bad_scenarios(command, setting, message, tiny, monkeypatch, capsys):
     [
         (["simulate", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["simulate", "tiny.yaml", "--set", "budget"], "write it like --set budget.epochs=5"),
-        (["simulate", "tiny.yaml", "--engine", "magic"], "--engine magic: write auto or simpy"),
+        (["simulate", "tiny.yaml", "--engine", "magic"], "--engine magic: write auto, cohort or simpy"),
         (["train"], "name a scenario file"),
         (["train", "tiny.yaml", "-n", "1"], "2 workers but -n 1"),
         (["train", "tiny.yaml", "--emulate", "--phantom"], "exclude one another"),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from conformance_kit import Record
 
-from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.effects import (
     AllGather,
     AllReduce,
@@ -27,14 +26,6 @@ from paceline.algorithms.effects import (
     barrier,
     nothing,
 )
-from paceline.algorithms.loop import train
-from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.plan import Plan, State
-from paceline.algorithms.progress import Interval
-from paceline.algorithms.schedules import Fixed
-from paceline.algorithms.splits import Shares
-from paceline.algorithms.strategy import Strategy
-from paceline.algorithms.worker import ModelCost, Works
 from paceline.config.timing import Device, Network, Noise, Timing
 from paceline.records.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
@@ -71,57 +62,6 @@ def near(seconds: float) -> Any:
 def ring(nbytes: float, members: int) -> float:
     """Seconds of a large all-reduce on NETWORK: two message steps, 2 (n - 1) / n of the bytes through each port."""
     return 2e-3 + 2 * (members - 1) / members * nbytes / 1e6
-
-
-# --- whole trainings --------------------------------------------------------------------------------------------------
-
-PARAMETERS = 10_000
-
-
-def trained(strategy: Strategy, paces: tuple[float, ...], steps: tuple[float, ...], budget: Interval) -> list[Outcome]:
-    """Phantoms through the real loop on devices of the given seconds per step; an evaluation takes 0.5 s."""
-    n = len(steps)
-    devices = []
-    for seconds in steps:
-        tables = {"step": ((8.0, seconds),), "gradient": ((8.0, seconds),), "update": ((1.0, 0.0),)}
-        devices.append(Device(f"{seconds} s", tables | {"evaluate": ((8.0, 0.5),)}))
-    plan = Plan(strategy, Shares((8,) * n, paces), lambda progress: 0.1, 1000, budget)
-    works = Works(ModelCost(PARAMETERS, 0, 1e6, 1e4), 8, 8)
-    programs = [train(PhantomWorker(i, works, PARAMETERS, 0), plan, State()) for i in range(n)]
-    return simulate(programs, Timing(tuple(devices), NETWORK), QUIET)
-
-
-BYTES = 4 * (PARAMETERS + 1)
-
-
-def begin(members: int) -> float:
-    """Seconds of the broadcast that begins a training."""
-    return np.ceil(np.log2(members)) * 1e-3 + (members - 1) / members * BYTES / 1e6
-
-
-def test_synchronous_sgd_takes_the_slowest_step_and_the_exchange() -> None:
-    steps = (0.1, 0.025, 0.07)
-    outcomes = trained(Strategy(aggregation=Gradients()), (1.0,) * 3, steps, Interval(50, "steps"))
-    for outcome, step in zip(outcomes, steps, strict=True):
-        assert outcome.seconds == near(begin(3) + 50 * (max(steps) + ring(BYTES, 3)))
-        assert outcome.computing == near(50 * step)
-        assert outcome.idle == near(1 - 50 * step / outcome.seconds)
-        assert outcome.syncs == {"begin": 1, "gradients": 50, "evaluate": 1}
-        assert outcome.sent["gradients"] == near(50 * 2 * 2 / 3 * BYTES)
-        assert outcome.evaluating == near(0.5 + 1e-3 + 2 * 24 / 1e6)
-
-
-def test_local_sgd_takes_the_slowest_round_of_each_workers_own_steps() -> None:
-    steps, paces = (0.01, 0.03, 0.1), (1.0, 0.4, 0.1)
-    strategy = Strategy(schedule=Fixed(16), aggregation=Parameters())
-    outcomes = trained(strategy, paces, steps, Interval(5, "rounds"))
-    taken = [max(1, int(16 * pace + 0.5)) for pace in paces]
-    assert taken == [16, 6, 2]
-    round_seconds = max(H * step for H, step in zip(taken, steps, strict=True)) + ring(BYTES, 3)
-    for outcome, H, step in zip(outcomes, taken, steps, strict=True):
-        assert outcome.seconds == near(begin(3) + 5 * round_seconds)
-        assert outcome.computing == near(5 * H * step)
-        assert outcome.result.round == 5
 
 
 # --- collectives ------------------------------------------------------------------------------------------------------

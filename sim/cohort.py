@@ -1,0 +1,62 @@
+"""The cohort interpreter: one program for all workers whose programs say the same, their clocks as NumPy vectors.
+
+Rule: it gives what the SimPy interpreter gives, to the last bit, or refuses with NeedsEvents. It can because in a
+bulk-synchronous program nothing but the collectives of all workers joins their clocks, so a cohort may run ahead of
+another until it needs a collective's answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..algorithms.effects import Program
+from ..algorithms.errors import ProtocolError
+from ..config.timing import Timing
+from ..records.outcome import Hooks, Outcome
+from .crew import Crew
+from .network import Fabric
+from .noise import draws
+from .texts import everyone
+from .world import World
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cohort:
+    """Workers whose programs yield the same effects but for their numbers' values, weights and `run`.
+
+    program: that of members[0], who also logs for all. Devices and noise may differ: they are the clocks' affair.
+    """
+
+    program: Program[Any]
+    members: tuple[int, ...]
+
+
+def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Outcome]:
+    """Run the cohorts' programs, timing-only, in virtual time; returns the workers' Outcomes in their order.
+
+    timing: the cluster, one device per worker. Report lines and checkpoints reach the hooks when all programs have
+    ended. Raises NeedsEvents where a program asks for what this engine cannot do exactly, ProtocolError where programs
+    do not fit together. ValueError unless the cohorts' members are all the workers, each once.
+    """
+    workers = len(timing.devices)
+    if sorted(worker for cohort in cohorts for worker in cohort.members) != list(range(workers)):
+        raise ValueError(f"cohorts must hold each of workers 0 to {workers - 1} once")
+    said: list[tuple[Any, ...]] = []  # kept back, as a refusal must leave nothing behind
+    held = Hooks(
+        lambda *line: said.append((hooks.log, *line)),
+        lambda *snapshot: said.append((hooks.checkpoint, *snapshot)),
+        hooks.stop,
+    )
+    world, noise = World(len(cohorts), workers, Fabric(timing.network), hooks.stop), draws(timing.noise, timing.devices)
+    crews = [Crew(cohort.program, cohort.members, timing.devices, noise, world, held) for cohort in cohorts]
+    while ready := [crew for crew in crews if crew.ready()]:
+        for crew in ready:
+            crew.go_on()
+    if not all(crew.ended for crew in crews):
+        where = everyone({worker: crew.state() for crew in crews for worker in crew.members})
+        raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
+    for call, *arguments in said:
+        call(*arguments)
+    return sorted((crew.outcome(w) for crew in crews for w in crew.members), key=lambda outcome: outcome.index)

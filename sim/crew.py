@@ -1,0 +1,271 @@
+"""One cohort in the simulation: the program that stands for its workers, and their clocks.
+
+Rules: a clock is a number while all the cohort's workers have the same, else a vector of one per column; neither is
+written to in place. Each sum is the one that sim/driver.py makes for a single worker, in the same order, so both
+engines come to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..algorithms.effects import (
+    AllGather,
+    AllReduce,
+    Array,
+    Broadcast,
+    Checkpoint,
+    Collective,
+    Compute,
+    Handle,
+    Log,
+    Move,
+    Program,
+    ReduceScatter,
+    Start,
+    Wait,
+    Work,
+)
+from ..algorithms.errors import ProtocolError
+from ..config.timing import Device
+from ..records.outcome import Hooks, Outcome
+from .answers import deliver
+from .driver import BLOCKED, KNOWN, phase_of
+from .noise import Draws
+from .prices import LANES, move_seconds, work_seconds
+from .texts import describe, doing
+from .world import Ticket, World
+
+Seconds = float | Array  # of all workers alike, or (columns,)
+
+
+def later(a: Seconds, b: Seconds) -> Seconds:
+    """The later of two clocks, worker by worker."""
+    return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
+
+
+def last_of(clock: Seconds) -> float:
+    """The latest of the workers' clocks."""
+    return float(np.maximum.reduce(clock)) if isinstance(clock, np.ndarray) else clock
+
+
+class Crew:
+    """Drives one cohort's program. members: its workers, first the one whose program it is.
+
+    A column is a worker where noise tells them apart, else a device, as workers on the same one then have one clock.
+    """
+
+    def __init__(
+        self,
+        program: Program[Any],
+        members: Sequence[int],
+        devices: Sequence[Device],
+        draws: Draws | None,
+        world: World,
+        hooks: Hooks,
+    ) -> None:
+        self.members, self.index = members, members[0]
+        self.ended = False
+        self.tally: dict[str, list[float]] = {}  # phase -> [bytes sent, collectives], of each worker
+        self._send, self._world, self._hooks = program.send, world, hooks
+        kinds = list(dict.fromkeys(devices[worker] for worker in members))
+        if draws is None:
+            self._columns = {worker: kinds.index(devices[worker]) for worker in members}
+            self._devices, self._noise = kinds, None
+        else:
+            ordered = sorted(members, key=lambda worker: (kinds.index(devices[worker]), worker))
+            self._columns = {worker: column for column, worker in enumerate(ordered)}
+            self._devices, self._noise = [devices[worker] for worker in ordered], draws.together(ordered)
+        self._now: Seconds = 0.0
+        self._computing: Seconds = 0.0
+        self._evaluating: Seconds = 0.0
+        self._prices: dict[Work, tuple[Seconds, bool]] = {}
+        self._busy: dict[str, Seconds] = {}
+        self._effect: Any = None
+        self._waiting: Ticket | None = None
+        self._started: dict[Ticket, None] = {}
+        self._stop = False
+        self._result: Any = None
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            Compute: self._compute,
+            Move: self._direct,
+            Start: self._start,
+            Wait: self._wait,
+            Log: self._log,
+            Checkpoint: self._checkpoint,
+            **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._direct),
+        }
+
+    def outcome(self, worker: int) -> Outcome:
+        """What one worker's run came to."""
+        seconds, evaluating, computing = (
+            self._at(clock, worker) for clock in (self._now - self._evaluating, self._evaluating, self._computing)
+        )
+        sent = {phase: sent for phase, (sent, _) in self.tally.items()}
+        syncs = {phase: int(count) for phase, (_, count) in self.tally.items()}
+        return Outcome(worker, seconds, evaluating, computing, sent, syncs, result=self._result)
+
+    def state(self) -> str:
+        """Where the program is, for errors."""
+        return "has ended" if self.ended else doing(self._effect)
+
+    def ready(self) -> bool:
+        """Whether the program can go on."""
+        return not self.ended and (self._waiting is None or self._waiting.end is not None)
+
+    def go_on(self) -> None:
+        """Handle effects until one must wait for another cohort, or the program ends."""
+        answer = None
+        if self._waiting is not None:
+            ticket, self._waiting = self._waiting, None
+            answer = self._take(ticket)
+        while answer is not BLOCKED:
+            try:
+                effect = self._send(answer)
+            except StopIteration as end:
+                self._end(end.value)
+                return
+            except Exception as error:
+                self._note(error, "program")
+                raise
+            self._effect = effect
+            handler = self._handlers.get(type(effect))
+            if handler is None:
+                raise ProtocolError(f"worker {self.index} yielded {effect!r}, which is no effect")
+            answer = handler(effect)
+
+    def _note(self, error: Exception, where: str) -> None:
+        error.add_note(f"in worker {self.index}'s {where}, at {self._at(self._now, self.index):g} s of virtual time")
+
+    def _run(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except Exception as error:
+            self._note(error, describe(self._effect))
+            raise
+
+    def _end(self, result: Any) -> None:
+        if self._started:
+            left = ", ".join(describe(ticket.effect) for ticket in self._started)
+            raise ProtocolError(f"worker {self.index}'s program has ended without a Wait for what it started: {left}")
+        self.ended, self._result = True, result
+
+    def _at(self, clock: Seconds, worker: int) -> float:
+        return float(clock[self._columns[worker]]) if isinstance(clock, np.ndarray) else clock
+
+    # --- prices -------------------------------------------------------------------------------------------------------
+
+    def _price(self, work: Work) -> tuple[Seconds, bool]:
+        """(seconds, whether it is evaluation) of a kind of work, remembered by its identity."""
+        if len(self._prices) >= KNOWN:
+            self._prices.clear()
+        known = self._prices[work] = (self._of_each(work_seconds, work), work.phase == "evaluate")
+        return known
+
+    def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Seconds:
+        """A price on every column's device: a number where it is the same on all."""
+        known = {device: price(device, what) for device in dict.fromkeys(self._devices)}
+        values = list(known.values())
+        if all(value == values[0] for value in values):
+            return values[0]
+        return np.array([known[device] for device in self._devices])
+
+    def _queue(self, lane: str, seconds: Seconds) -> Seconds:
+        """Seconds until something of `seconds` is over that begins when the lane's started effects are."""
+        if lane not in self._busy:
+            return 0.0 + seconds
+        return later(0.0, self._busy[lane] - self._now) + seconds
+
+    # --- time passes --------------------------------------------------------------------------------------------------
+
+    def _compute(self, effect: Compute[Any]) -> Any:
+        seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
+        if self._noise is not None:
+            seconds = seconds * next(self._noise)
+        delay = seconds if not self._busy else self._queue(LANES[effect.on], seconds)
+        if evaluates:
+            self._evaluating = self._evaluating + delay
+        else:
+            self._computing = self._computing + seconds
+        self._now = self._now + delay
+        return self._run(effect.run)
+
+    def _direct(self, effect: Any) -> Any:
+        return self._block(self._ticket(effect, direct=True))
+
+    def _block(self, ticket: Ticket) -> Any:
+        if ticket.end is None:
+            self._waiting = ticket
+            return BLOCKED
+        return self._take(ticket)
+
+    def _start(self, effect: Start[Any]) -> Handle[Any]:
+        inner = effect.effect
+        if not isinstance(inner, Compute | Move | Collective):
+            raise ProtocolError(
+                f"worker {self.index} starts {describe(inner)}; only Compute, Move and collectives can be started"
+            )
+        ticket = self._ticket(inner, direct=False)
+        self._started[ticket] = None
+        return Handle(inner, ticket)
+
+    def _ticket(self, effect: Any, direct: bool) -> Ticket:
+        """Begin a started effect, or one that the program waits in."""
+        ticket = Ticket(self, effect, direct)
+        if isinstance(effect, Collective):
+            self._world.join(ticket, last_of(self._now))
+            return ticket
+        if isinstance(effect, Compute):
+            lane = LANES[effect.on]
+            seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
+            if self._noise is not None:
+                seconds = seconds * next(self._noise)
+            if effect.on == "device" and not evaluates:
+                self._computing = self._computing + seconds
+        else:
+            lane, seconds = f"to {effect.to}", self._of_each(move_seconds, effect)
+        ticket.end = self._now + self._queue(lane, seconds)
+        if not direct:
+            self._busy[lane] = ticket.end
+        return ticket
+
+    def _wait(self, effect: Wait[Any]) -> Any:
+        ticket = effect.handle.inner
+        if not isinstance(ticket, Ticket) or ticket.crew is not self:
+            raise ProtocolError(
+                f"worker {self.index} waits for {describe(effect.handle.effect)}, which it did not start"
+            )
+        if ticket.taken:
+            raise ProtocolError(f"worker {self.index} waits twice for the same {describe(ticket.effect)}")
+        return self._block(ticket)
+
+    def _take(self, ticket: Ticket) -> Any:
+        """Wait until the ticket's end; its answer, which from now on is the program's."""
+        effect, since = ticket.effect, self._now
+        self._now = ticket.end if ticket.direct else later(since, ticket.end)
+        if phase_of(effect) == "evaluate":
+            self._evaluating = self._evaluating + (self._now - since)
+        ticket.taken = True
+        self._started.pop(ticket, None)
+        if isinstance(effect, Collective):
+            self._stop = self._stop or ticket.stop
+            return deliver(effect, self.index, ticket.result)
+        if isinstance(effect, Compute):
+            return self._run(effect.run)
+        return effect.value if effect.copy is None else self._run(effect.copy)
+
+    # --- observing ----------------------------------------------------------------------------------------------------
+
+    def _log(self, effect: Log) -> None:
+        """A cohort's report is its first worker's."""
+        self._hooks.log(self.index, self._at(self._now - self._evaluating, self.index), effect.fields)
+
+    def _checkpoint(self, effect: Checkpoint) -> bool:
+        if effect.due or self._stop:
+            clock, arrays = self._now - self._evaluating, effect.snapshot()
+            for worker in self.members:
+                self._hooks.checkpoint(worker, self._at(clock, worker), effect.state, arrays)
+        return self._stop
