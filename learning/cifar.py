@@ -1,4 +1,5 @@
-"""CIFAR-10 and CIFAR-100 from their official binary files. Nothing is downloaded, and nothing is unpickled.
+"""CIFAR-10 and CIFAR-100 from their official binary files, unpacked or in their archive. Nothing is downloaded, nothing
+is unpickled, and nothing of an archive is written to disk.
 
 A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -6,6 +7,9 @@ A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009, ht
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +26,12 @@ PIXELS = 3 * 32 * 32
 class Kind:
     """One of the two: its files, and the bytes of labels before each image, of which the last is the class.
 
-    mean, deviation: per channel of [0, 1]. md5: of the files, where known; without it sizes, labels and the number of
-    examples of each class are verified.
+    mean, deviation: per channel of [0, 1]. archive_md5: as PAGE publishes it. md5: of the files, where known; of other
+    unpacked files sizes, labels and the number of examples of each class are verified.
     """
 
     archive: str
+    archive_md5: str
     train: tuple[str, ...]
     test: tuple[str, ...]
     labels: int
@@ -46,6 +51,7 @@ class Kind:
 KINDS = {
     "cifar10": Kind(
         "cifar-10-binary.tar.gz",
+        "c32a1d4ab5d03f1284b67883e8d87530",
         tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
         ("test_batch.bin",),
         1,
@@ -63,6 +69,7 @@ KINDS = {
     ),
     "cifar100": Kind(
         "cifar-100-binary.tar.gz",
+        "03b5dce01913d631647c71ecec9e9cb8",
         ("train.bin",),
         ("test.bin",),
         2,
@@ -79,8 +86,8 @@ def shape(name: str, path: str | None, verify: bool) -> DataShape:
     """The official numbers, for which no file is needed; without `verify`, those of the files' sizes."""
     kind, counts = KINDS[name], [TRAIN, TEST]
     if not verify:
-        found = _files(name, path)
-        counts = [sum(f.stat().st_size // kind.record for f in found if f.name in part) for part in _parts(kind)]
+        found = _contents(name, path, verify)
+        counts = [sum(len(found[file]) // kind.record for file in part) for part in _parts(kind)]
     return DataShape((3, 32, 32), kind.classes, *counts)
 
 
@@ -90,9 +97,9 @@ def load(name: str, path: str | None, verify: bool) -> Dataset:
     ValueError of one line: a file is missing, or holds something else.
     """
     kind, arrays = KINDS[name], list[NDArray[np.float32] | NDArray[np.int64]]()
-    found = {f.name: f for f in _files(name, path)}
+    found = _contents(name, path, verify)
     for part, total in zip(_parts(kind), (TRAIN, TEST), strict=True):
-        rows = [_read(found[file], kind, total // len(part) if verify else None) for file in part]
+        rows = [_rows(file, found[file], kind, total // len(part) if verify else None) for file in part]
         raw = np.concatenate(rows)
         y = raw[:, kind.labels - 1].astype(np.int64)
         if verify and set(np.bincount(y, minlength=kind.classes)) != {total // kind.classes}:
@@ -109,30 +116,45 @@ def _parts(kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return kind.train, kind.test
 
 
-def _files(name: str, path: str | None) -> list[Path]:
-    """The files, known to exist."""
+def _contents(name: str, path: str | None, verify: bool) -> dict[str, bytes]:
+    """The files by name: those in the folder, else those in the archive there, which `verify` holds against its MD5."""
     kind = KINDS[name]
-    wanted = f"{', '.join(kind.train + kind.test)} of {kind.archive} from {PAGE}"
+    files = kind.train + kind.test
+    wanted = f"{', '.join(files)} of {kind.archive} from {PAGE}"
     if path is None:
         raise ValueError(f"data {name} needs a path: a folder with {wanted}")
-    for file in kind.train + kind.test:
-        if not (Path(path) / file).is_file():
-            raise ValueError(f"data {name}: no file {Path(path) / file}; the folder must hold {wanted}")
-    return [Path(path) / file for file in kind.train + kind.test]
+    missing = [file for file in files if not (Path(path) / file).is_file()]
+    if not missing:
+        return {file: (Path(path) / file).read_bytes() for file in files}
+    archive = Path(path) / kind.archive
+    if not archive.is_file():
+        raise ValueError(
+            f"data {name}: no file {Path(path) / missing[0]}; the folder must hold {wanted}, or that archive itself"
+        )
+    packed = archive.read_bytes()
+    if verify:
+        _check(str(archive), packed, kind.archive_md5, f"get it anew from {PAGE}")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as opened:
+            members = {Path(member.name).name: member for member in opened if member.isfile()}
+            return {file: opened.extractfile(members[file]).read() for file in files}  # type: ignore[union-attr]
+    except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
+        raise ValueError(f"{archive} is no archive with {', '.join(files)}: {error}") from error
 
 
-def _read(file: Path, kind: Kind, count: int | None) -> NDArray[np.uint8]:
+def _check(what: str, content: bytes, md5: str, remedy: str) -> None:
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise ValueError(f"{what} has the MD5 checksum {found}, not {md5}; {remedy}")
+
+
+def _rows(file: str, content: bytes, kind: Kind, count: int | None) -> NDArray[np.uint8]:
     """uint8 (examples, record). count: how many there must be, None for any whole number."""
-    content = file.read_bytes()
     expected = f"{kind.labels + PIXELS} bytes for each of {'its' if count is None else count} examples"
     if not content or len(content) % kind.record or (count is not None and len(content) != count * kind.record):
         raise ValueError(f"{file} has {len(content)} bytes; expected {expected}")
-    if count is not None and file.name in kind.md5:
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != kind.md5[file.name]:
-            raise ValueError(
-                f"{file} has the MD5 checksum {found}, not {kind.md5[file.name]}; unpack {kind.archive} anew"
-            )
+    if count is not None and file in kind.md5:
+        _check(file, content, kind.md5[file], f"unpack {kind.archive} anew")
     raw = np.frombuffer(content, np.uint8).reshape(-1, kind.record)
     highest = int(raw[:, kind.labels - 1].max())
     if highest >= kind.classes:

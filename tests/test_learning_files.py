@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +88,30 @@ def test_files_of_the_right_size_are_held_against_checksums(tmp_path, monkeypatc
     write(tmp_path, "cifar100")
     with pytest.raises(ValueError, match=r"train.bin: the classes are not equally frequent"):
         load("cifar100", {"path": str(tmp_path)})
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, monkeypatch):
+    (tmp_path / "unpacked").mkdir()
+    write(tmp_path / "unpacked", name)
+    kind, args = cifar.KINDS[name], {"path": str(tmp_path)}
+    archive = tmp_path / kind.archive
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "unpacked", arcname="cifar-binary")
+    with pytest.raises(ValueError, match=rf"{kind.archive} has the MD5 .*, not {kind.archive_md5}; get it anew"):
+        load(name, args)
+    found, expected = (load(name, {"path": str(p), "verify": False}) for p in (tmp_path, tmp_path / "unpacked"))
+    for key in ("train_x", "train_y", "test_x", "test_y"):
+        assert np.array_equal(getattr(found, key), getattr(expected, key))
+    assert shape_of(name, args | {"verify": False}) == DataShape((3, 32, 32), kind.classes, 20, 3)
+    md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(cifar.KINDS, name, replace(kind, archive_md5=md5))
+    with pytest.raises(ValueError, match="bytes for each of"):
+        load(name, args)  # the archive is the right one by now, its files are not of the official size
+    archive.write_bytes(archive.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="is no archive with"):
+        load(name, args | {"verify": False})
+    assert not list(tmp_path.glob("*.bin")), "nothing is unpacked to disk"
 
 
 def folder_of_images(folder: Path, train: int = 3, test: int = 2) -> None:
