@@ -16,9 +16,9 @@ from .machines import Cluster, WorkerGroup
 from .profile import Profile
 from .timing import Device, Network, Noise, Timing, whole_step
 
-# The part of its peak that training reaches where nobody said: about the middle of what is published of large models,
-# 21 to 46 % for GPT-3, Gopher, Megatron-Turing NLG and PaLM (Chowdhery et al., arXiv 2204.02311, table 3). Small
-# models and convolutions reach less.
+# The part of its peak that training reaches where nobody said. Published of large models: 0.21 to 0.46 (GPT-3 to PaLM;
+# Chowdhery et al., arXiv 2204.02311, table 3), 0.44 to 0.52 (Megatron-LM; Narayanan et al., arXiv 2104.04473, table 1).
+# Small models and convolutions reach less.
 EFFICIENCY = 0.4
 
 

@@ -121,6 +121,14 @@ def profile(
 
 
 @app.command()
+def catalogue() -> None:
+    """List the devices and links that a scenario may name, with their sources."""
+    from .show import show_catalogue
+
+    show_catalogue()
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
 ) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from .analysis.compare import compare
 from .analysis.run import Run
+from .config.catalogue import catalogue
 
 
 def show_run(run: Run) -> None:
@@ -59,6 +60,31 @@ def show_comparison(left: Run, right: Run) -> None:
         if worker < 8:
             table.add_row(f"idle, worker {worker}", *(f"{share:.1%}" for share in idle), "")
     console.print(table)
+
+
+def show_catalogue() -> None:
+    """The catalogue's devices and links; long lines are the terminal's to wrap."""
+    console = Console(soft_wrap=True, width=200)
+    known = catalogue()
+    devices = Table(box=None, padding=(0, 2, 0, 0))
+    devices.add_column("device")
+    for heading in ("fp32", "bf16", "fp16 Tflop/s", "memory", "GB/s"):
+        devices.add_column(heading, justify="right")
+    for heading in ("host link", "source"):
+        devices.add_column(heading)
+    for name, device in known.devices.items():
+        peaks = [f"{device.peaks[p] / 1e12:.5g}" if p in device.peaks else "" for p in ("fp32", "bf16", "fp16")]
+        memory = f"{device.memory / 1e9:g} GB" if device.memory else ""
+        devices.add_row(
+            name, *peaks, memory, f"{device.memory_bandwidth / 1e9:g}", device.host_link or "", device.source
+        )
+    links = Table(box=None, padding=(0, 2, 0, 0))
+    links.add_column("link")
+    links.add_column("GB/s each way", justify="right")
+    links.add_column("source")
+    for name, link in known.links.items():
+        links.add_row(name, f"{link.bandwidth / 1e9:g}", link.source)
+    console.print(devices, "", links, sep="\n")
 
 
 def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:

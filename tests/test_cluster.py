@@ -17,6 +17,7 @@ from paceline.config.machines import Cluster
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Timing
+from paceline.show import show_catalogue
 
 SPEED = {"speed": "10 samples/s"}
 COST = ModelCost(parameters=1000, buffers=0, flops=1e9, activations=1e4)
@@ -68,6 +69,15 @@ def test_pcie_is_lanes_times_rate_times_line_code():
     for generation, rate in ((3, 8e9), (4, 16e9), (5, 32e9)):
         link = catalogue().links[f"pcie{generation}x16"]
         assert link.bandwidth == pytest.approx(16 * rate * 128 / 130 / 8, rel=1e-4)
+
+
+def test_the_catalogue_is_listed(capsys):
+    show_catalogue()
+    lines = capsys.readouterr().out.splitlines()
+    for name in (*catalogue().devices, *catalogue().links):
+        (line,) = (line for line in lines if line.startswith(f"{name} "))
+        entry = catalogue().devices.get(name) or catalogue().links[name]
+        assert line.rstrip().endswith(entry.source)
 
 
 # --- prices -----------------------------------------------------------------------------------------------------------
