@@ -97,7 +97,7 @@ class Job:
             "speeds": [f"{speed!r} samples/s" for speed in self.timing.speeds(batch)],
             "rounding_idle": self.rounding_idle(),
             "strategy": repr(self.plan.strategy),
-            "prices": {device.name: device.source for device in self.timing.devices},
+            "prices": list(dict.fromkeys(f"{device.name}: {device.source}" for device in self.timing.devices)),
         }
         if self.warnings:
             recorded["warnings"] = self.warnings
