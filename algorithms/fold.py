@@ -38,27 +38,35 @@ def coefficients(weights: Sequence[float], op: Op) -> tuple[list[float] | None, 
 def fold(values: Sequence[Array], weights: Sequence[float], op: Op = "mean", out: Array | None = None) -> Array:
     """Reduce `values` (same shape and float dtype, 1-D, one per worker in rank order) into `out`.
 
-    out: may be one of the values; a fresh array by default. Arithmetic is in the values' own dtype. Returns out.
+    out: may be one of the values; a fresh array of their dtype by default. Arithmetic is in out's dtype, to which
+    narrower values are widened. Returns out.
     """
     factors, last = coefficients(weights, op)
     size = values[0].size
     result = np.empty_like(values[0]) if out is None else out
     if size == 0:
         return result
-    dtype, last_value = values[0].dtype, len(values) - 1
+    dtype, last_value = result.dtype, len(values) - 1
+    narrow = values[0].dtype != dtype
     # Arrays without dimension: numpy multiplies by them faster than by its own scalars.
     scale = None if last == 1.0 else np.asarray(last, dtype)
     cast = None if factors is None else [np.asarray(f, dtype) for f in factors]
     width = min(PIECE, size)
-    total, scaled = np.empty(width, dtype), np.empty(width if cast is not None else 0, dtype)
+    total, scaled = np.empty(width, dtype), np.empty(width if narrow or cast is not None else 0, dtype)
     for start in range(0, size, PIECE):
         stop = min(start + PIECE, size)
         acc, term, target = total[: stop - start], scaled[: stop - start], result[start:stop]
         running = values[0][start:stop]
+        if narrow:
+            np.copyto(acc, running)
+            running = acc
         if cast is not None:
             running = np.multiply(running, cast[0], out=acc)
         for i, value in enumerate(values[1:], 1):
             piece = value[start:stop]
+            if narrow:
+                np.copyto(term, piece)
+                piece = term
             if cast is not None:
                 piece = np.multiply(piece, cast[i], out=term)
             # `out` may be one of the values: it is written to once every value's piece has been read.

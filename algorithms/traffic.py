@@ -3,6 +3,8 @@ the simulator prices them.
 
 Ordered all-reduce of m bytes at n ranks: while (n-1)m is at most GATHER_LIMIT, gather all and fold, (n-1)m sent; above,
 exchange parts, fold the own part in rank order, gather the parts: 2(n-1)/n m, a ring all-reduce's traffic.
+
+Bytes are those that travel: half of an fp32 value's where it travels as bf16 or fp16 (wire.py).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def gathers(nbytes: int, members: int) -> bool:
 
 
 def traffic(kind: type[Collective], nbytes: int, members: int) -> Traffic:
-    """Traffic of one member. nbytes: the whole vector (an AllGather's: of all members' values together)."""
+    """Traffic of one member. nbytes: the whole vector's as it travels (an AllGather's: all members' together)."""
     n = members
     if n == 1:
         return Traffic(0, 0.0)

@@ -18,18 +18,19 @@ from ..algorithms.effects import (
     AllReduce,
     Array,
     Broadcast,
-    Collective,
     Group,
     Phantom,
     ReduceScatter,
     Value,
+    Wire,
     gather_sizes,
 )
 from ..algorithms.errors import ProtocolError
 from ..algorithms.fold import parts
 from ..algorithms.traffic import traffic
+from ..algorithms.wire import DTYPES, narrow, objection, wire_bytes
 from .headers import Members, misfit, mpi_error
-from .reduction import Pool, Reduction, wire
+from .reduction import Pool, Reduction, element_type
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -56,7 +57,14 @@ class Collectives:
         self._groups: dict[tuple[int, ...], Members] = {self._world.workers: self._world}
         self._named: dict[Group, Members] = {None: self._world}
         self._reductions: dict[Any, Reduction] = {}
-        self._last: tuple[Any, ...] = (self, None, None, None, None)  # of the last reduction; nothing is this value
+        self._last: tuple[Any, ...] = (
+            self,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )  # of the last reduction
         self._pool = Pool()
         self._zeros: dict[int, Array] = {}
 
@@ -65,8 +73,14 @@ class Collectives:
         value, kind = effect.value, type(effect)
         # A training's reductions are mostly of the same array, time and again: no key to build for them.
         last = self._last
-        if value is last[0] and kind is last[1] and effect.op == last[2] and effect.group is last[3]:
-            reduction = last[4]
+        if (
+            value is last[0]
+            and kind is last[1]
+            and effect.op == last[2]
+            and effect.group is last[3]
+            and effect.wire == last[4]
+        ):
+            reduction = last[5]
         else:
             if self._debug:
                 self._compare(self.members(effect.group, effect), describe(effect))
@@ -126,11 +140,11 @@ class Collectives:
         """The reduction prepared for such effects."""
         value, kind = effect.value, type(effect)
         try:
-            reduction = self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group]
+            reduction = self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group, effect.wire]
         except (KeyError, AttributeError):
             reduction = self._prepare(effect)
         if not self._debug:  # which compares each time
-            self._last = value, kind, effect.op, effect.group, reduction
+            self._last = value, kind, effect.op, effect.group, effect.wire, reduction
         return reduction
 
     def _prepare(self, effect: Any) -> Reduction:
@@ -140,8 +154,10 @@ class Collectives:
             raise ProtocolError(f"{describe(effect)}: a {kind.__name__} takes floats, not {value.dtype}")
         members = self.members(effect.group, effect)
         what = f"{describe(effect, phase=False)}"
-        reduction = Reduction(members, kind, value.size, value.dtype, effect.op, what, self._pool, self._fast)
-        self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group] = reduction
+        reduction = Reduction(
+            members, kind, value.size, value.dtype, effect.op, effect.wire, what, self._pool, self._fast
+        )
+        self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group, effect.wire] = reduction
         return reduction
 
     def _gather(self, effect: AllGather) -> Array:
@@ -156,14 +172,17 @@ class Collectives:
             )
         out = checked_out(effect, sum(sizes))
         result: Array = np.empty(sum(sizes), value.dtype) if out is None else out
-        self.sent = traffic(AllGather, result.nbytes, members.count).sent
+        source, target = self._bits("outgoing", value, effect.wire), self._bits("gathered", result, effect.wire)
+        if source is not value:
+            narrow(value, source.view(DTYPES[effect.wire]))
+        self.sent = traffic(AllGather, target.nbytes, members.count).sent
         offsets = [sum(sizes[:r]) for r in range(members.count)]
-        element = wire(value)
+        element = element_type(source)
         try:
-            members.comm.Allgatherv([value, value.size, element], [result, (sizes, offsets), element])
+            members.comm.Allgatherv([source, value.size, element], [target, (sizes, offsets), element])
         except mpi_error() as error:
             raise misfit(describe(effect), error) from error
-        return result
+        return result if target is result else _widened(target, effect.wire, result)
 
     def _broadcast(self, effect: Broadcast) -> Array:
         value: Any = effect.value
@@ -173,14 +192,21 @@ class Collectives:
             raise ProtocolError(f"worker {self.rank}: {describe(effect)}, but its members are {members.workers}")
         out = checked_out(effect, value.size)
         result: Array = np.empty_like(value) if out is None else out
-        if effect.root == self.rank and result is not value:
+        target = self._bits("outgoing", result, effect.wire)
+        if effect.root == self.rank and target is not result:
+            narrow(value, target.view(DTYPES[effect.wire]))
+        elif effect.root == self.rank and result is not value:
             result[...] = value
-        self.sent = traffic(Broadcast, value.nbytes, members.count).sent
+        self.sent = traffic(Broadcast, target.nbytes, members.count).sent
         try:
-            members.comm.Bcast([result, result.size, wire(value)], members.workers.index(effect.root))
+            members.comm.Bcast([target, target.size, element_type(target)], members.workers.index(effect.root))
         except mpi_error() as error:
             raise misfit(describe(effect), error) from error
-        return result
+        return result if target is result else _widened(target, effect.wire, result)
+
+    def _bits(self, purpose: str, value: Array, wire: Wire) -> Array:
+        """From or into where `value` travels: itself, or a buffer of 16-bit words for what is rounded."""
+        return value if wire == "fp32" else self._pool.take(purpose, value.size, np.dtype(np.uint16))
 
     def _phantom(self, effect: Any, nbytes: int) -> Phantom:
         """Send zeros: as fp32 where they are folded (up to 3 bytes more), else as bytes."""
@@ -193,14 +219,16 @@ class Collectives:
                 start, stop = parts(nbytes // 4, members.count)[members.rank]
                 answer = 4 * (stop - start)
             self.perform_silently(replace(effect, value=value, out=value if kind is AllReduce else None))
-            self.sent = traffic(kind, nbytes, members.count).sent
+            self.sent = traffic(kind, wire_bytes(nbytes, effect.wire), members.count).sent
             return Phantom(answer)
-        value = self._zero(nbytes)
+        travels = {"value": self._zero(wire_bytes(nbytes, effect.wire)), "wire": "fp32"}
         if kind is Broadcast:
-            self.perform_silently(replace(effect, value=value, out=value))
+            self.perform_silently(replace(effect, **travels, out=travels["value"]))
             return Phantom(nbytes)
         sizes = gather_sizes(effect, members.count)
-        self.perform_silently(replace(effect, value=value, out=None, sizes=sizes))
+        travelling = tuple(wire_bytes(size, effect.wire) for size in sizes)
+        self.perform_silently(replace(effect, **travels, out=None, sizes=travelling))
+        self.sent = traffic(kind, wire_bytes(sum(sizes), effect.wire), members.count).sent
         return Phantom(sum(sizes))
 
     def perform_silently(self, effect: Any) -> Any:
@@ -273,6 +301,8 @@ def describe(effect: Any, phase: bool = True) -> str:
     if phase:
         text += f" ({getattr(effect, 'phase', 'move')})"
     text += ", phantom" if isinstance(value, Phantom) else f", {value.dtype}"
+    wire = getattr(effect, "wire", "fp32")
+    text += "" if wire == "fp32" else f" as {wire}"
     if isinstance(effect, AllReduce | ReduceScatter):
         text += f", {effect.op}"
     return text + (f", root {effect.root}" if isinstance(effect, Broadcast) else "")
@@ -285,7 +315,15 @@ def _size(nbytes: int) -> str:
     return f"{nbytes} B"
 
 
-def _check_vector(effect: Collective, value: Any) -> None:
+def _check_vector(effect: Any, value: Any) -> None:
     if not isinstance(value, np.ndarray) or value.ndim != 1:
         shape = getattr(value, "shape", type(value).__name__)
         raise ProtocolError(f"{describe(effect)}: takes vectors, not {shape}")
+    if why := objection(value, effect.wire):
+        raise ProtocolError(f"{describe(effect)}: {why}")
+
+
+def _widened(bits: Array, wire: Wire, out: Array) -> Array:
+    """What arrived as `wire`, as fp32 in `out`; returns out."""
+    np.copyto(out, bits.view(DTYPES[wire]))
+    return out

@@ -2,7 +2,8 @@
 
 Small ones gather everything and fold it everywhere; large ones exchange parts, fold the own part, and gather the
 parts. A `Reduction` is prepared once for a kind of call (size, type, op, group) and keeps its buffers, since fresh
-memory costs page faults that outweigh the fold.
+memory costs page faults that outweigh the fold. What travels as bf16 or fp16 (algorithms.wire) is rounded into a
+buffer as long as the vector and travels from there; the fold widens what arrives, piece by piece.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.effects import AllReduce, Array, Op, ReduceScatter
+from ..algorithms.effects import AllReduce, Array, Op, ReduceScatter, Wire
 from ..algorithms.errors import ProtocolError
 from ..algorithms.fold import coefficients, fold, parts
 from ..algorithms.traffic import gathers, traffic
+from ..algorithms.wire import DTYPES, narrow, round_trip, wire_bytes
 from .headers import TAG, Headers, Members, make_headers, misfit, mpi_error
 
 Kind = type[AllReduce] | type[ReduceScatter]
@@ -25,17 +27,17 @@ class Pool:
     """Receive buffers, shared by all reductions that need one of the same size: only one runs at a time."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[int, np.dtype[Any]], Array] = {}
+        self._buffers: dict[tuple[str, int, np.dtype[Any]], Array] = {}
 
-    def take(self, size: int, dtype: np.dtype[Any]) -> Array:
-        """The buffer of `size` elements; its content is anybody's."""
-        key = (size, dtype)
+    def take(self, purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
+        """The buffer of `size` elements for a purpose; its content is anybody's."""
+        key = (purpose, size, dtype)
         if key not in self._buffers:
             self._buffers[key] = np.empty(size, dtype)
         return self._buffers[key]
 
 
-def wire(array: Array) -> Any:
+def element_type(array: Array) -> Any:
     """The MPI element type by which an array travels: bits of the right width, so that any dtype does."""
     from mpi4py import MPI
 
@@ -46,7 +48,7 @@ def wire(array: Array) -> Any:
 
 
 class Reduction:
-    """AllReduce or ReduceScatter of one size, type and op among given members.
+    """AllReduce or ReduceScatter of one size, type, wire and op among given members.
 
     perform(value, weight, stop, out) -> the reduced value (its own part of it, for a ReduceScatter): in `out` if given,
     else fresh. `out` may be `value`. sent: payload bytes that a member sends each time. headers.stop: whether any
@@ -54,28 +56,38 @@ class Reduction:
     """
 
     def __init__(
-        self, members: Members, kind: Kind, size: int, dtype: np.dtype[Any], op: Op, what: str, pool: Pool, fast: bool
+        self,
+        members: Members,
+        kind: Kind,
+        size: int,
+        dtype: np.dtype[Any],
+        op: Op,
+        wire: Wire,
+        what: str,
+        pool: Pool,
+        fast: bool,
     ) -> None:
-        self.members, self.size, self.dtype, self.op, self.what = members, size, dtype, op, what
+        self.members, self.size, self.dtype, self.op, self.wire, self.what = members, size, dtype, op, wire, what
         self.scatter = kind is ReduceScatter
         self.result_size = size
-        nbytes, count = size * dtype.itemsize, members.count
+        nbytes, count = wire_bytes(size * dtype.itemsize, wire), members.count
         self.sent = traffic(kind, nbytes, count).sent
         self._parts = parts(size, count)
         self._ratios: list[float] | None = None
         self._factors: list[Array] | None = None
         self._scale: Array | None = None
         self.perform: Callable[[Array, float, bool, Array | None], Array]
-        if fast and not self.scatter and dtype.char in "fd":
+        rounds = wire != "fp32"
+        if fast and not rounds and not self.scatter and dtype.char in "fd":
             self.headers: Headers = make_headers(members, 0, what)
             self.perform = self._native
         elif not self.scatter and gathers(nbytes, count):
             self.headers = make_headers(members, nbytes, what)
-            self.perform = self._gathering()
+            self.perform = self._gathered_narrow if rounds else self._gathering()
         else:
             self.headers = make_headers(members, 0, what)
             self._prepare_exchange(pool)
-            self.perform = self._exchanged
+            self.perform = self._exchanged_narrow if rounds else self._exchanged
 
     def _gathering(self) -> Callable[[Array, float, bool, Array | None], Array]:
         """The gathered reduction, as a closure: attribute look-ups would be a tenth of its time."""
@@ -135,6 +147,41 @@ class Reduction:
             self._gather_parts(result)
         return result
 
+    def _gathered_narrow(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
+        headers = self.headers
+        terms = [sent.view(DTYPES[self.wire]) for sent in headers.values]
+        narrow(value, terms[self.members.rank])
+        headers.exchange(weight, stop)
+        result = np.empty(self.size, self.dtype) if out is None else out
+        return round_trip(self._fold(terms, result), self.wire)
+
+    def _exchanged_narrow(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
+        headers, rank, dtype = self.headers, self.members.rank, DTYPES[self.wire]
+        start, end = self._parts[rank]
+        bits = self._bits
+        narrow(value, bits.view(dtype))
+        headers.begin(weight, stop)
+        try:
+            self._send_parts(bits, self._incoming)
+        except mpi_error() as error:
+            raise misfit(self.what, error) from error
+        headers.finish()
+        result = np.empty(self.result_size, self.dtype) if out is None else out
+        terms = [part.view(dtype) for part in self._incoming]
+        terms[rank] = bits[start:end].view(dtype)
+        own = self._fold(terms, result if self.scatter else result[start:end])
+        if not self.scatter:
+            narrow(own, terms[rank])
+            self._gather_parts(bits)
+            np.copyto(result, bits.view(dtype))
+        return result
+
+    def _fold(self, terms: list[Array], out: Array) -> Array:
+        try:
+            return fold(terms, self.headers.weights, self.op, out)
+        except ValueError as error:
+            raise ProtocolError(f"{self.what}: {error}") from None
+
     def _native(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
         """MPI's own all-reduce: its order of adding, hence not the bits of the fold."""
         from mpi4py import MPI
@@ -163,12 +210,16 @@ class Reduction:
         """Where the others' pieces of the own part arrive: one behind the other, the own one left out."""
         members, (start, end) = self.members, self._parts[self.members.rank]
         length, rank = end - start, members.rank
-        buffer = pool.take((members.count - 1) * length, self.dtype)
+        narrow = self.wire != "fp32"
+        travels = np.dtype(np.uint16) if narrow else self.dtype  # bits: MPI takes no bf16 array
+        buffer = pool.take("incoming", (members.count - 1) * length, travels)
+        if narrow:
+            self._bits = pool.take("outgoing", self.size, travels)
         places = [r - (r > rank) for r in range(members.count)]
         self._incoming = [buffer[p * length : (p + 1) * length] for p in places]
         counts = [stop - begin for begin, stop in self._parts]
         offsets = [begin for begin, _ in self._parts]
-        self._element = wire(buffer)
+        self._element = element_type(buffer)
         self._outgoing = [0 if r == rank else c for r, c in enumerate(counts)], offsets
         self._arriving: Any = [
             buffer,

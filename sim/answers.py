@@ -15,6 +15,7 @@ import numpy as np
 from ..algorithms.effects import AllGather, AllReduce, Broadcast, Effect, Phantom, ReduceScatter, Value, gather_sizes
 from ..algorithms.errors import BorrowError, ProtocolError
 from ..algorithms.fold import coefficients, fold, parts
+from ..algorithms.wire import narrowed, objection, round_trip, wire_bytes
 from .texts import describe
 
 PHANTOM_ITEM = 4  # bytes of an element that a phantom stands for: parameters and gradients are fp32
@@ -25,10 +26,10 @@ def terms(effect: Any) -> tuple[Any, ...]:
     kind, value = type(effect), effect.value
     dtype = None if type(value) is Phantom else value.dtype
     if kind is AllReduce or kind is ReduceScatter:
-        return kind, value.nbytes, dtype, effect.op
+        return kind, value.nbytes, dtype, effect.wire, effect.op
     if kind is Broadcast:
-        return kind, value.nbytes, dtype, effect.root
-    return kind, value.nbytes if effect.sizes is None else effect.sizes, dtype
+        return kind, value.nbytes, dtype, effect.wire, effect.root
+    return kind, value.nbytes if effect.sizes is None else effect.sizes, dtype, effect.wire
 
 
 def check(effect: Any, worker: int, members: Sequence[int]) -> None:
@@ -39,6 +40,8 @@ def check(effect: Any, worker: int, members: Sequence[int]) -> None:
             raise ProtocolError(f"worker {worker}: {describe(effect)} takes vectors, not shape {value.shape}; ravel it")
         if type(effect) in (AllReduce, ReduceScatter) and value.dtype.kind != "f":
             raise ProtocolError(f"worker {worker}: {describe(effect)} reduces floats, not {value.dtype}")
+    if effect.wire != "fp32" and (why := objection(value, effect.wire)):
+        raise ProtocolError(f"worker {worker}: {describe(effect)}: {why}")
     if type(effect) is Broadcast and effect.root not in members:
         raise ProtocolError(f"worker {worker}: root {effect.root} of {describe(effect)} is none of workers {members}")
     if type(effect) is AllGather and effect.sizes is not None:
@@ -52,7 +55,12 @@ def check(effect: Any, worker: int, members: Sequence[int]) -> None:
 
 
 def carried(effect: Any, members: int) -> int:
-    """Bytes by which a collective is priced: the whole vector, an AllGather's of all members together."""
+    """Bytes by which a collective is priced: those of the whole vector (see `_whole`) as it travels."""
+    return wire_bytes(_whole(effect, members), effect.wire)
+
+
+def _whole(effect: Any, members: int) -> int:
+    """Bytes of the whole vector, an AllGather's of all members together."""
     value: Value = effect.value
     if type(effect) is not AllGather:
         return value.nbytes
@@ -69,19 +77,22 @@ def results(effects: Sequence[Any], members: tuple[int, ...]) -> Sequence[Value]
     kind, value = type(first), first.value
     if kind is Broadcast:
         value = effects[members.index(first.root)].value
-        return [value if isinstance(value, Phantom) else value.copy()] * n
+        return [value if isinstance(value, Phantom) else round_trip(value.copy(), first.wire)] * n
     if kind is AllGather:
         if isinstance(value, Phantom):
-            return [Phantom(carried(first, n))] * n
-        return [np.concatenate([effect.value for effect in effects])] * n
+            return [Phantom(_whole(first, n))] * n
+        return [round_trip(np.concatenate([effect.value for effect in effects]), first.wire)] * n
     try:
         if isinstance(value, Phantom):
             coefficients([effect.weight for effect in effects], first.op)  # the same complaint as with numbers
             return [value] * n if kind is AllReduce else _phantom_parts(value, n)
-        whole = fold([effect.value for effect in effects], [effect.weight for effect in effects], first.op)
+        values = [narrowed(effect.value, first.wire) for effect in effects]
+        whole = fold(values, [effect.weight for effect in effects], first.op, np.empty_like(value))
     except ValueError as error:
         raise ProtocolError(f"{describe(first)} of workers {members}: {error}") from error
-    return [whole] * n if kind is AllReduce else [whole[start:stop] for start, stop in parts(whole.size, n)]
+    if kind is AllReduce:
+        return [round_trip(whole, first.wire)] * n
+    return [whole[start:stop] for start, stop in parts(whole.size, n)]
 
 
 def _phantom_parts(value: Phantom, members: int) -> list[Phantom]:

@@ -51,7 +51,9 @@ def signature(effect: Any) -> str:
     parts = [describe(effect)]
     if isinstance(effect, Collective):
         # Exact bytes too: 4,000 and 4,004 are both "4 KB".
-        parts += [f"{effect.value.nbytes} bytes", type_of(effect.value)]
+        given: Any = effect
+        parts += [f"{given.value.nbytes} bytes", type_of(given.value)]
+        parts += [f"as {given.wire}"] if given.wire != "fp32" else []
     if isinstance(effect, AllReduce | ReduceScatter):
         parts.append(effect.op)
     if isinstance(effect, Broadcast):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import conformance_answers  # noqa: F401  (each adds its cases to CASES)
 import conformance_errors  # noqa: F401
+import conformance_wire  # noqa: F401
 import conformance_worlds  # noqa: F401
 from conformance_kit import CASES, Case, Record
 

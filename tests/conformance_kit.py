@@ -73,6 +73,18 @@ def vector(worker: int, size: int, dtype: Any = np.float32, salt: int = 0) -> Ar
     return (draws * 10.0 ** (draws * 3 % 5)).astype(dtype)
 
 
+def on_wire(value: Array, wire: str) -> Array:
+    """An fp32 value as it arrives; bf16 keeps 8 bits of the significand (subnormal numbers aside)."""
+    if wire == "fp16":
+        with np.errstate(over="ignore"):
+            return value.astype(np.float16).astype(np.float32)
+    if wire == "bf16":
+        significand, exponent = np.frexp(value)
+        with np.errstate(over="ignore"):
+            return np.ldexp(np.rint(significand * 256) / 256, exponent).astype(np.float32)
+    return value
+
+
 def by_hand(values: Sequence[Array], weights: Sequence[float], op: str) -> Array:
     """The reduction as algorithms.fold defines it, whole vectors at a time."""
     kind = values[0].dtype.type

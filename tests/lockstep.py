@@ -35,11 +35,24 @@ class _Slot:
         size = f"{e.value.nbytes} B" if e.value.nbytes < 1000 else f"{e.value.nbytes / 1000:g} KB"
         kind = "phantom" if isinstance(e.value, fx.Phantom) else e.value.dtype
         root = f"root {e.root}" if hasattr(e, "root") else ""
+        root += f" as {e.wire}" if isinstance(e, fx.Collective) and e.wire != "fp32" else ""
         return f"{type(e).__name__} of {size} ({getattr(e, 'phase', 'move')}) {kind} {getattr(e, 'op', '')}{root}"
 
     def check(self) -> None:
         if any(v.tobytes() != b for v, b in zip(self.lent, self.before, strict=True)):
             raise BorrowError(f"worker {self.worker} wrote to a value borrowed by {self}")
+
+
+def _sent(value: Any, wire: str) -> Any:
+    """A value as the others see it; bf16 is the upper half of an fp32, rounded to the nearest, in a tie to the even."""
+    if wire == "fp32" or isinstance(value, fx.Phantom):
+        return value
+    if wire == "fp16":
+        with np.errstate(over="ignore"):
+            return value.astype(np.float16).astype(np.float32)
+    bits = value.view(np.uint32).astype(np.uint64)
+    upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16
+    return np.where(np.isnan(value), value, upper.astype(np.uint32).view(np.float32))
 
 
 def _sum(values: Sequence[Any], weights: Sequence[float], op: str) -> Any:
@@ -61,7 +74,7 @@ def _sum(values: Sequence[Any], weights: Sequence[float], op: str) -> Any:
 def _results(slots: list[_Slot], members: tuple[int, ...]) -> list[Any]:
     """Each member's answer, before it is copied."""
     effects = [s.effect for s in slots]
-    first, values = effects[0], [e.value for e in effects]
+    first, values = effects[0], [_sent(e.value, e.wire) for e in effects]
     if isinstance(first, fx.Broadcast):
         return [values[members.index(first.root)]] * len(members)
     if isinstance(first, fx.AllGather):
@@ -70,7 +83,7 @@ def _results(slots: list[_Slot], members: tuple[int, ...]) -> list[Any]:
         return [np.concatenate(values)] * len(members)
     whole = _sum(values, [e.weight for e in effects], first.op)
     if isinstance(first, fx.AllReduce):
-        return [whole] * len(members)
+        return [_sent(whole, first.wire)] * len(members)
     if isinstance(whole, fx.Phantom):
         return [fx.Phantom(4 * len(p)) for p in np.array_split(np.empty(whole.nbytes // 4), len(members))]
     return list(np.array_split(whole, len(members)))
@@ -150,6 +163,10 @@ class _Lockstep:
             raise ProtocolError(f"worker {slot.worker} waits in {slot} of group {e.group}")
         if isinstance(e.value, np.ndarray) and (e.value.ndim != 1 or (hasattr(e, "op") and e.value.dtype.kind != "f")):
             raise ProtocolError(f"worker {slot.worker}: {slot} takes vectors of floats, not {e.value.shape}")
+        if e.wire not in ("fp32", "bf16", "fp16") or (
+            e.wire != "fp32" and isinstance(e.value, np.ndarray) and e.value.dtype != np.float32
+        ):
+            raise ProtocolError(f"worker {slot.worker}: {slot}: wire {e.wire} takes float32, not {e.value.dtype}")
         sizes = getattr(e, "sizes", None)
         own = e.value.nbytes if isinstance(e.value, fx.Phantom) else e.value.size
         if sizes and sizes[members.index(slot.worker)] != own:
@@ -160,7 +177,7 @@ class _Lockstep:
             self.complete([q.pop(0) for q in queues], members)
 
     def complete(self, slots: list[_Slot], members: tuple[int, ...]) -> None:
-        kinds = {str(s) if not isinstance(s.effect, fx.AllGather) else fx.AllGather for s in slots}
+        kinds = {str(s) if not isinstance(s.effect, fx.AllGather) else (fx.AllGather, s.effect.wire) for s in slots}
         if len(kinds) > 1:
             raise ProtocolError("; ".join(f"worker {s.worker} waits in {s}" for s in slots))
         for slot in slots:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from conformance import CASES, Case, Record
-from conformance_kit import STEP, by_hand, same, vector
+from conformance_kit import STEP, by_hand, on_wire, same, vector
 
 from paceline.algorithms.effects import (
     AllGather,
@@ -111,10 +111,11 @@ class Ranks:
         return run(program, options.pop("hooks", hooks()), comm=self.comm, **options)
 
     def answer(self, effect: Effect[Any], **options: Any) -> Any:
-        def program() -> Program[Any]:
-            return (yield from effect)
+        return self.run(answering(effect), **options).result
 
-        return self.run(program(), **options).result
+
+def answering(effect: Effect[Any]) -> Program[Any]:
+    return (yield from effect)
 
 
 def check_conformance(ranks: Ranks) -> int:
@@ -185,6 +186,23 @@ def reductions(ranks: Ranks, value: Array, weight: float, op: Any, expected: Arr
     ranks.run(program())
 
 
+def check_narrow_reductions(ranks: Ranks) -> None:
+    """Around the edge between gathering whole and exchanging parts: the bytes that travel decide."""
+    edge = GATHER_LIMIT // 2 // max(1, ranks.size - 1)
+    for size in (0, 1, edge, edge + 1):
+        weights = [1.0 + r for r in range(ranks.size)]
+        for wire in ("bf16", "fp16"):
+            values = [vector(r, size) * np.float32(2**-5) for r in range(ranks.size)]
+            whole = by_hand([on_wire(value, wire) for value in values], weights, "mean")
+            for fast in ("ordered", "fast"):
+                effect = AllReduce(values[ranks.rank], weights[ranks.rank], wire=wire)
+                outcome = ranks.run(answering(effect), reduction=fast)
+                same(outcome.result, on_wire(whole, wire))
+                assert outcome.sent["sync"] == traffic(AllReduce, 2 * size, ranks.size).sent
+            start, stop = parts(size, ranks.size)[ranks.rank]
+            same(ranks.answer(ReduceScatter(values[ranks.rank], weights[ranks.rank], wire=wire)), whole[start:stop])
+
+
 def check_weights_that_change(ranks: Ranks) -> None:
     members = range(ranks.size)
     values = [vector(r, 300) for r in members]
@@ -241,12 +259,19 @@ def check_phantoms_and_bytes(ranks: Ranks) -> None:
                 assert answer.nbytes == whole, (kind, answer)
         yield from AllReduce(np.zeros(1000, np.float32), phase="d")
         yield from AllGather(np.zeros(ranks.rank + 1, np.float64), tuple(range(1, n + 1)), phase="d")
+        for value in (Phantom(400_000), np.zeros(100_000, np.float32)):
+            yield from AllReduce(value, wire="bf16", phase="e")
+            yield from ReduceScatter(value, wire="bf16", phase="f")
+            yield from Broadcast(value, wire="bf16", phase="g")
+            yield from AllGather(value, wire="bf16", phase="h")
 
     outcome = ranks.run(program())
     for phase, kind, times in (("a", AllReduce, 1), ("b", Broadcast, 1), ("c", AllGather, n)):
         sent = sum(traffic(kind, times * nbytes, n).sent for nbytes in (0, 7, 4000, 600_000))
         assert outcome.sent[phase] == sent, (phase, outcome.sent, sent)
         assert outcome.syncs[phase] == 4
+    for phase, kind, times in (("e", AllReduce, 1), ("f", ReduceScatter, 1), ("g", Broadcast, 1), ("h", AllGather, n)):
+        assert outcome.sent[phase] == 2 * traffic(kind, times * 200_000, n).sent
     assert outcome.sent["d"] == traffic(AllReduce, 4000, n).sent + traffic(AllGather, 4 * n * (n + 1), n).sent
 
 
