@@ -41,7 +41,8 @@ def build_timing(
             continue
         try:
             times = _times(group, profile, workload, precision)
-            made[key] = Device(group.device, **times, **_hardware(group), step=step)
+            residuals = _residuals(group, profile, workload, times) if cluster.noise.source == "profile" else ()
+            made[key] = Device(group.device, **times, **_hardware(group), step=step, residuals=residuals)
         except ValueError as error:
             raise ScenarioError(f"cluster.{key}: {error}") from None
     given, measured = cluster.network, profile.network if profile else None
@@ -51,8 +52,8 @@ def build_timing(
         given.bandwidth or named or (measured.bandwidth if measured else float("inf")),
         given.latency if given.latency is not None else (measured.latency if measured else 0.0),
     )
-    nodes = tuple(place.node for place in places)
-    return Timing(tuple(made[place.key] for place in places), network, Noise(cluster.noise.sigma, seed), nodes)
+    noise = Noise(cluster.noise.sigma, seed, cluster.noise.worker_sigma)
+    return Timing(tuple(made[place.key] for place in places), network, noise, tuple(place.node for place in places))
 
 
 def _hardware(group: WorkerGroup) -> dict[str, Any]:
@@ -68,6 +69,16 @@ def _hardware(group: WorkerGroup) -> dict[str, Any]:
     # Without a link between them, the device's memory is the host's.
     found["host_memory_bandwidth"] = group.host_memory_bandwidth or (None if found["host_link"] else bandwidth)
     return found
+
+
+def _residuals(group: WorkerGroup, profile: Profile | None, workload: str, times: dict[str, Any]) -> tuple[float, ...]:
+    """What a device's times vary by; ValueError where nothing was measured."""
+    if profile is None or times["source"] != "profile":
+        raise ValueError(
+            "cluster.noise.source is profile, but this device's time does not come from one; "
+            "leave out what else says how fast it is, or write cluster.noise.sigma"
+        )
+    return profile.factors(group.device, workload)
 
 
 def _times(group: WorkerGroup, profile: Profile | None, workload: str, precision: str) -> dict[str, Any]:

@@ -123,9 +123,21 @@ class NetworkSpec(Section):
 
 
 class NoiseSpec(Section):
-    """Computing times vary lognormally with this sigma around their mean."""
+    """Computing times vary around their mean.
 
+    source: "lognormal" with `sigma`, or "profile": as they varied when the profile was measured. worker_sigma: the
+    lognormal of a factor that each worker draws once and keeps, so that no two are equally fast.
+    """
+
+    source: Literal["lognormal", "profile"] = "lognormal"
     sigma: float = Field(default=0.0, ge=0, le=2)
+    worker_sigma: float = Field(default=0.0, ge=0, le=2)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> NoiseSpec:
+        if self.source == "profile" and self.sigma > 0:
+            raise ValueError("source: profile draws from what was measured, and takes no sigma; keep one of the two")
+        return self
 
 
 class Cluster(Section):

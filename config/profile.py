@@ -1,21 +1,24 @@
 """Profiles: what `paceline profile` measured on a machine, and where scenarios read it.
 
 A profile holds devices, each with tables of seconds against samples for every workload that was measured on it, and
-the network's fitted latency and bandwidth. Its file is YAML, so that a person can read and correct it.
+how single times varied around them; and the network's fitted latency and bandwidth. Its file is YAML, so that a person
+can read and correct it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ..algorithms.errors import ScenarioError
 from . import yaml
 from .sections import Section
 from .timing import Table
 from .units import Bandwidth, Duration, Seconds
+
+T = TypeVar("T")
 
 
 class MeasuredNetwork(Section):
@@ -27,10 +30,15 @@ class MeasuredNetwork(Section):
 
 
 class Profile(Section):
-    """devices: name -> workload -> phase -> {samples: seconds}. machine: what it was measured on."""
+    """devices: name -> workload -> phase -> {samples: seconds}. machine: what it was measured on.
+
+    residuals: name -> workload -> quantiles, evenly spaced, of a training step's measured time over its table's. Their
+    mean is above 1 where tables leave out the slowest times.
+    """
 
     machine: dict[str, Any] = {}
     devices: dict[str, dict[str, dict[str, dict[int, Seconds]]]]
+    residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0)], ...]]] = {}
     network: MeasuredNetwork | None = None
 
     def tables(self, device: str, workload: str) -> dict[str, Table]:
@@ -47,6 +55,16 @@ class Profile(Section):
             phase: tuple(sorted((float(samples), seconds) for samples, seconds in table.items()))
             for phase, table in workloads[workload].items()
         }
+
+    def factors(self, device: str, workload: str) -> tuple[float, ...]:
+        """The residuals of a workload on a device; ValueError where the profile has none."""
+        found = self.residuals.get(device, {}).get(workload, ())
+        if not found:
+            raise ValueError(
+                f"the profile has not recorded how times of {workload!r} vary on {device}; "
+                "measure them with `paceline profile SCENARIO`, or write cluster.noise.sigma"
+            )
+        return found
 
 
 def workload_key(model: str, data: str, optimizer: str, threads: int) -> str:
@@ -70,10 +88,13 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
     """`new` added to what the file already held; the newest measurement of a device and workload wins."""
     if old is None:
         return new
-    devices = {name: dict(workloads) for name, workloads in old.devices.items()}
-    for name, workloads in new.devices.items():
-        devices.setdefault(name, {}).update(workloads)
-    return new.model_copy(update={"devices": devices, "network": new.network or old.network})
+    devices, residuals = _merged(old.devices, new.devices), _merged(old.residuals, new.residuals)
+    return new.model_copy(update={"devices": devices, "residuals": residuals, "network": new.network or old.network})
+
+
+def _merged(old: dict[str, dict[str, T]], new: dict[str, dict[str, T]]) -> dict[str, dict[str, T]]:
+    """device -> workload -> what was measured, the newest first."""
+    return {name: old.get(name, {}) | new.get(name, {}) for name in (*old, *new)}
 
 
 def save_profile(path: Path, profile: Profile) -> None:

@@ -38,7 +38,8 @@ class Device:
     reaches, efficiency included. memory_bandwidth, host_memory_bandwidth: bytes/s. slowdown: factor on all computing.
     host_link: bytes/s between host and device, None where they are the same memory. memory, host_memory: bytes that one
     worker may use, None where nobody said. torch_device: the real device that trains, "cpu" or "cuda". step: the Work
-    of a step by its batch. source: where its times come from, for people.
+    of a step by its batch. source: where its times come from, for people. residuals: measured computing times
+    over their price, from which noise is drawn; empty where it is not.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Device:
     host_memory_bandwidth: float | None = None
     step: Callable[[int], Work] = whole_step
     source: str = ""
+    residuals: tuple[float, ...] = ()
 
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device.
@@ -120,10 +122,14 @@ def interpolate(table: Table, samples: float) -> float:
 
 @dataclass(frozen=True)
 class Noise:
-    """Multiplies each computing time by exp(N(-sigma^2/2, sigma)), of mean 1. sigma 0 is no noise."""
+    """Factors exp(N(-s^2/2, s)), of mean 1, on each computing time (s = sigma) and on each worker (s = worker_sigma).
+
+    Devices that have residuals draw from them in place of sigma's. Zeros are no noise.
+    """
 
     sigma: float = 0.0
     seed: int = 0
+    worker_sigma: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .algorithms.aggregations import Parameters
 from .algorithms.effects import Work
 from .algorithms.errors import ScenarioError
@@ -74,10 +76,14 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     slowness = group.slowdown if emulate else 1.0
     batch = scenario.workload.batch
     tables: dict[str, dict[int, float]] = {}
+    residuals: list[float] = []
     for size in sorted({max(1, batch // 4), max(1, batch // 2), batch, 2 * batch}):
-        for phase, samples, seconds in _phases(job, comm, size, slowness):
-            tables.setdefault(phase, {})[samples] = seconds
-    gathered = gather_texts(comm, json.dumps({"device": group.device, "tables": tables}))
+        for phase, samples, taken in _phases(job, comm, size, slowness):
+            usual = tables.setdefault(phase, {})[samples] = typical(taken)
+            if size == batch and phase in ("step", "gradient"):
+                residuals += [seconds / usual for seconds in taken]
+    found = {"device": group.device, "tables": tables, "residuals": residuals}
+    gathered = [json.loads(text) for text in gather_texts(comm, json.dumps(found))]
     network: dict[str, Any] | None = None
     if comm.Get_size() > 1:
         times = measure_allreduce(comm, [4 * 10**k for k in range(2, 8)])
@@ -89,7 +95,8 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     key = workload_of(scenario.workload)
     document = {
         "machine": environment(scenario.workload.threads) | {"ranks": comm.Get_size(), "emulated": emulate},
-        "devices": {name: {key: table} for name, table in _mean([json.loads(text) for text in gathered]).items()},
+        "devices": {name: {key: table} for name, table in _mean(gathered).items()},
+        "residuals": {name: {key: factors} for name, factors in _quantiles(gathered).items()},
         "network": network,
     }
     new = Profile.model_validate(document)
@@ -111,6 +118,15 @@ def _mean(ranks: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
     }
 
 
+def _quantiles(ranks: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """device -> evenly spaced quantiles of its ranks' residuals."""
+    values: dict[str, list[float]] = {}
+    for found in ranks:
+        values.setdefault(found["device"], []).extend(found["residuals"])
+    middles = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
+    return {device: [float(f"{q:.4g}") for q in np.quantile(factors, middles)] for device, factors in values.items()}
+
+
 def _text(seconds: float) -> str:
     return f"{seconds * 1e6:.4g} us"
 
@@ -124,8 +140,8 @@ def _show(new: Profile, key: str, out: Path) -> None:
         print(f"  network   latency {new.network.latency * 1e6:.1f} us, {new.network.bandwidth / 1e9:.3f} GB/s")
 
 
-def _phases(job: Job, comm: Any, batch: int, slowness: float) -> Iterator[tuple[str, int, float]]:
-    """(phase, samples, seconds) of each kind of work on this rank, from short trainings with either aggregation."""
+def _phases(job: Job, comm: Any, batch: int, slowness: float) -> Iterator[tuple[str, int, list[float]]]:
+    """(phase, samples, seconds of each time) of all kinds of work on this rank, from short trainings of either kind."""
     from .runtime.engine import run
 
     shares = Shares((batch,) * job.workers, (1.0,) * job.workers)
@@ -147,7 +163,7 @@ def _phases(job: Job, comm: Any, batch: int, slowness: float) -> Iterator[tuple[
         for name, start, stop in outcome.lanes["compute"]:
             spans.setdefault(name, []).append((stop - start) / slowness)
         for phase, seconds in spans.items():
-            yield phase, works[phase].samples, typical(seconds)
+            yield phase, works[phase].samples, seconds
 
 
 def typical(seconds: list[float]) -> float:
@@ -157,3 +173,4 @@ def typical(seconds: list[float]) -> float:
 
 
 _STEPS = 160  # of each short training
+_QUANTILES = 100  # of the residuals, in the profile

@@ -1,8 +1,9 @@
-"""Lognormal noise on computing times, drawn per class of workers, so that every engine reads the same numbers.
+"""Noise on computing times, drawn per class of workers, so that every engine reads the same numbers.
 
 Rule: a worker's k-th Compute takes the k-th number of its column. Workers that share a Device object are a class; the
 class's numbers come in blocks of ROWS draws whose columns are its workers, each block from a stream of its own
 (seed, "noise", class, block). An engine that handles a class as one NumPy vector takes the rows, SimPy the columns.
+A worker's own factor, drawn once, is in its whole column.
 """
 
 from __future__ import annotations
@@ -34,19 +35,27 @@ def classes(devices: Sequence[Device]) -> list[tuple[int, int]]:
 
 
 class Blocks:
-    """The noise of one class of `columns` workers."""
+    """The noise of one class of `columns` workers. residuals: what is drawn from, in place of the lognormal."""
 
-    def __init__(self, noise: Noise, number: int, columns: int) -> None:
+    def __init__(self, noise: Noise, number: int, columns: int, residuals: Sequence[float] = ()) -> None:
         self._noise, self._number, self.columns = noise, number, columns
+        self._residuals = np.array(residuals, np.float64)
+        normal = stream(noise.seed, "worker noise", number).standard_normal(columns if noise.worker_sigma else 0)
+        self._workers = lognormal(normal, noise.worker_sigma)  # (columns,), none without
         self._kept: dict[int, NDArray[np.float64]] = {}
 
     def block(self, index: int) -> NDArray[np.float64]:
-        """Factors of draws index * ROWS and on: (ROWS, columns), lognormal of mean 1."""
+        """Factors of draws index * ROWS and on: (ROWS, columns), each with its worker's own in it."""
         block = self._kept.get(index)
         if block is None:
-            sigma = self._noise.sigma
-            normal = stream(self._noise.seed, "noise", self._number, index).standard_normal((ROWS, self.columns))
-            block = self._kept[index] = np.exp(sigma * normal - sigma * sigma / 2)
+            random, shape = stream(self._noise.seed, "noise", self._number, index), (ROWS, self.columns)
+            if self._residuals.size:
+                block = self._residuals[random.integers(self._residuals.size, size=shape)]
+            else:
+                block = lognormal(random.standard_normal(shape), self._noise.sigma)
+            if self._workers.size:
+                block *= self._workers
+            self._kept[index] = block
             if len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]  # made again should a straggler ask: same stream, same numbers
         return block
@@ -60,12 +69,13 @@ class Blocks:
 
 
 class Draws:
-    """The noise of a run: one Blocks per class. None of it exists where sigma is 0: see `draws`."""
+    """The noise of a run: one Blocks per class. None of it exists without noise: see `draws`."""
 
     def __init__(self, noise: Noise, devices: Sequence[Device]) -> None:
         self._places = classes(devices)
         sizes = Counter(number for number, _ in self._places)
-        self._blocks = [Blocks(noise, number, sizes[number]) for number in range(len(sizes))]
+        kinds = {number: device.residuals for (number, _), device in zip(self._places, devices, strict=True)}
+        self._blocks = [Blocks(noise, number, sizes[number], kinds[number]) for number in range(len(sizes))]
 
     def of(self, worker: int) -> Iterator[float]:
         """One worker's factors, in the order of its Computes."""
@@ -90,4 +100,14 @@ class Draws:
 
 def draws(noise: Noise, devices: Sequence[Device]) -> Draws | None:
     """The noise of workers on these devices; None without noise."""
-    return Draws(noise, devices) if noise.sigma else None
+    return Draws(noise, devices) if varies(noise, devices) else None
+
+
+def lognormal(normal: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Factors exp(N(-sigma^2/2, sigma)), of mean 1, from standard normal numbers."""
+    return np.exp(sigma * normal - sigma * sigma / 2)
+
+
+def varies(noise: Noise, devices: Sequence[Device]) -> bool:
+    """Whether any computing time differs from its price."""
+    return noise.sigma > 0 or noise.worker_sigma > 0 or any(device.residuals for device in devices)
