@@ -13,8 +13,9 @@ from ..algorithms.effects import Work
 from ..algorithms.errors import ScenarioError
 from .catalogue import CatalogueDevice, catalogue, nearest
 from .machines import Cluster, WorkerGroup
+from .network import build_network
 from .profile import Profile
-from .timing import Device, Network, Noise, Timing, whole_step
+from .timing import Device, Noise, Timing, whole_step
 
 # The part of its peak that training reaches where nobody said. Published of large models: 0.21 to 0.46 (GPT-3 to PaLM;
 # Chowdhery et al., arXiv 2204.02311, table 3), 0.44 to 0.52 (Megatron-LM; Narayanan et al., arXiv 2104.04473, table 1).
@@ -45,13 +46,8 @@ def build_timing(
             made[key] = Device(group.device, **times, **_hardware(group), step=step, residuals=residuals)
         except ValueError as error:
             raise ScenarioError(f"cluster.{key}: {error}") from None
-    given, measured = cluster.network, profile.network if profile else None
-    named = catalogue().links[given.link].bandwidth if given.link else None
-    network = Network(
-        given.shape,
-        given.bandwidth or named or (measured.bandwidth if measured else float("inf")),
-        given.latency if given.latency is not None else (measured.latency if measured else 0.0),
-    )
+    ports = [place.group.port for place in places]
+    network = build_network(cluster.network, profile.network if profile else None, ports, cluster.background)
     noise = Noise(cluster.noise.sigma, seed, cluster.noise.worker_sigma)
     return Timing(tuple(made[place.key] for place in places), network, noise, tuple(place.node for place in places))
 

@@ -7,9 +7,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from .catalogue import LinkBandwidth, LinkName
+from .catalogue import LinkBandwidth
+from .network import BackgroundSpec, NetworkSpec
 from .sections import Section
-from .units import Bandwidth, Bytes, Duration, Flops, Seconds, Speed
+from .units import Bandwidth, Bytes, Duration, Flops, Speed
 
 
 class WorkerGroup(Section):
@@ -19,7 +20,8 @@ class WorkerGroup(Section):
     slowdown multiplies every computing time: 4 is a device four times slower. flops: the peak at the workload's
     precision. efficiency: the part of a peak that training reaches. memory, host_memory: what one worker may use.
     host_link: between host and device, in either direction; without one they are the same memory. node: workers with
-    the same name share a node; by default each is a node of its own. torch_device: what really trains.
+    the same name share a node; by default each is a node of its own. port: the bandwidth of each one's port in a star,
+    where it is not the network's. torch_device: what really trains.
     """
 
     device: str = "cpu"
@@ -36,6 +38,7 @@ class WorkerGroup(Section):
     host_link: LinkBandwidth | None = None
     node: str | int | None = None
     torch_device: Literal["cpu", "cuda"] = "cpu"
+    port: LinkBandwidth | None = None
 
     @field_validator("step_time")
     @classmethod
@@ -104,24 +107,6 @@ class Place(NamedTuple):
     node: int
 
 
-class NetworkSpec(Section):
-    """How workers are joined; what is missing comes from the profile, else transfers cost nothing.
-
-    link: the catalogue's, instead of a bandwidth.
-    """
-
-    shape: Literal["star", "bus"] = "star"
-    link: LinkName | None = None
-    bandwidth: Bandwidth | None = None
-    latency: Seconds | None = None
-
-    @model_validator(mode="after")
-    def _one_bandwidth(self) -> NetworkSpec:
-        if self.link is not None and self.bandwidth is not None:
-            raise ValueError("link and bandwidth are both given; keep one")
-        return self
-
-
 class NoiseSpec(Section):
     """Computing times vary around their mean.
 
@@ -144,11 +129,13 @@ class Cluster(Section):
     """The machines: `workers`, or `nodes` of several each.
 
     profile: a file that `paceline profile` wrote, relative to the scenario or the working folder.
+    background: what others send over the same network.
     """
 
     workers: tuple[WorkerGroup, ...] | None = None
     nodes: tuple[NodeGroup, ...] | None = None
     network: NetworkSpec = NetworkSpec()
+    background: tuple[BackgroundSpec, ...] = ()
     profile: Path | None = None
     noise: NoiseSpec = NoiseSpec()
 

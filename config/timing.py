@@ -12,16 +12,50 @@ Table = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
+class Link:
+    """bandwidth: bytes/s in each direction. latency: seconds per message step."""
+
+    bandwidth: float
+    latency: float = 0.0
+
+
+@dataclass(frozen=True)
+class Background:
+    """Traffic of others from worker to worker: a stream of at most `bandwidth` bytes/s, or `nbytes` `every` seconds.
+
+    start: seconds at which it begins.
+    """
+
+    sender: int
+    receiver: int
+    bandwidth: float | None = None
+    nbytes: float | None = None
+    every: float | None = None
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
 class Network:
     """How workers are joined.
 
-    shape: "star" (each worker has a full-duplex port to a switch) or "bus" (all share one pipe).
-    bandwidth: bytes/s of a port, or of the pipe. latency: seconds per message step.
+    shape: "star" (each worker has a full-duplex port to a switch), "bus" (all share one pipe), "two_level" (ports of
+    `inside` within a node, and one full-duplex uplink per node) or "matrix" (a link from each worker to each other).
+    bandwidth: bytes/s of a port, of the pipe, of an uplink. latency: seconds per message step. efficiency: the part of
+    the bandwidth that transfers reach (not of `inside`). matrix: bytes/s from row to column. ports: bytes/s of each
+    worker's port in a star, where they differ. collective: the algorithm, see sim/collectives.py. reduce_bandwidth:
+    bytes/s that a worker adds up. background: what else the links carry.
     """
 
     shape: str = "star"
     bandwidth: float = float("inf")
     latency: float = 0.0
+    efficiency: float = 1.0
+    inside: Link | None = None
+    matrix: tuple[tuple[float, ...], ...] | None = None
+    ports: tuple[float, ...] | None = None
+    collective: str = "ordered"
+    reduce_bandwidth: float = float("inf")
+    background: tuple[Background, ...] = ()
 
 
 def whole_step(batch: int) -> Work:

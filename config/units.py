@@ -56,6 +56,7 @@ Bandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive
 Bytes = Annotated[float, *_quantity(_BYTES, "B", "24 GB", positive=True)]
 Flops = Annotated[float, *_quantity(_FLOPS, "flop/s", "125 Tflop/s", positive=True)]
 Clock = Annotated[float, *_quantity(_CLOCK, "Hz", "2.25 GHz", positive=True)]
+FreeBandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive=False)]  # 0 where nothing is sent
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
 
 

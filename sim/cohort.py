@@ -19,7 +19,7 @@ from .crew import Crew
 from .network import Fabric
 from .noise import draws
 from .texts import everyone
-from .world import World
+from .world import NeedsEvents, World
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +49,10 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
         lambda *snapshot: said.append((hooks.checkpoint, *snapshot)),
         hooks.stop,
     )
-    world, noise = World(len(cohorts), workers, Fabric(timing.network), hooks.stop), draws(timing.noise, timing.devices)
+    if timing.network.background:
+        raise NeedsEvents("others send over the network, too (cluster.background)")
+    fabric, noise = Fabric(timing.network, timing.nodes), draws(timing.noise, timing.devices)
+    world = World(len(cohorts), workers, fabric, hooks.stop)
     crews = [Crew(cohort.program, cohort.members, timing.devices, noise, world, held) for cohort in cohorts]
     while ready := [crew for crew in crews if crew.ready()]:
         for crew in ready:

@@ -34,8 +34,9 @@ from ..config.timing import Device
 from ..records.outcome import Hooks, Outcome, Span
 from .answers import deliver
 from .prices import LANES, move_seconds, work_seconds
-from .rendezvous import Meetings, Ticket, Timer
+from .rendezvous import Meetings, Ticket
 from .texts import describe, doing
+from .transfers import Timer
 
 BLOCKED: Any = object()  # what a handler returns when the program must wait; an answer may be None
 KNOWN = 4096  # Works whose price a worker remembers; programs reuse a few, this bounds those that do not
@@ -59,7 +60,6 @@ class Driver:
         self.outcome, self.index = outcome, outcome.index
         self.spans: dict[str, list[Span]] | None = outcome.lanes if trace else None
         self.ended = False
-        self.port = 0.0  # until when the network port carries what it began
         self._env, self._device, self._meetings, self._hooks, self._debug = env, device, meetings, hooks, debug
         self._send, self._noise = program.send, noise
         self._prices: dict[Work, tuple[float, bool, str]] = {}  # seconds, whether it evaluates, name in traces

@@ -41,7 +41,7 @@ def simulate(
     if len(programs) != len(timing.devices):
         raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
     env = simpy.Environment()
-    meetings = Meetings(env, len(programs), Fabric(timing.network), hooks.stop)
+    meetings = Meetings(env, len(programs), Fabric(timing.network, timing.nodes), hooks.stop)
     noise = draws(timing.noise, timing.devices)
     drivers = [
         Driver(env, Outcome(index), program, device, noise.of(index) if noise else None, meetings, hooks, trace, debug)

@@ -1,52 +1,146 @@
-"""Seconds that a collective takes, once all its members are there.
+"""Seconds that a collective takes when nothing else is on its links, and what it puts on which of them.
 
-Rule: what is sent comes from algorithms.traffic, which the real transport performs; this file only says how fast the
-network carries it. A new shape is one more entry of SHAPES. (Flows that share links will need more than a
-duration; they begin where rendezvous.py asks for one.)
+Rule: what is sent comes from sim/collectives.py, which links it crosses from sim/topology.py; a step takes its message
+steps' latencies, the time of its bytes on the link that is busy the longest, and the time of adding up. Prices are pure
+and remembered, as a run repeats few kinds very often. Sharing links with others is sim/transfers.py's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from ..algorithms.effects import Collective
+from ..algorithms.effects import AllReduce, Broadcast, Collective
 from ..algorithms.errors import ScenarioError
 from ..algorithms.traffic import Traffic, traffic
 from ..config.timing import Network
+from .collectives import ALGORITHMS, PATTERNS, Step, steps
+from .flows import Demand
+from .topology import Loads, build_topology
 
 
-def star(bandwidth: float, sent: float, members: int) -> float:
-    """Seconds for the bytes when every member sends over a full-duplex port of its own, all at the same time."""
-    return sent / bandwidth
+class Part(NamedTuple):
+    """One step on its links: `delay` seconds without bytes, then `demand`, which takes `seconds` undisturbed."""
+
+    delay: float
+    demand: Demand
+    seconds: float
 
 
-def bus(bandwidth: float, sent: float, members: int) -> float:
-    """Seconds for the bytes when all members' bytes pass one pipe, one after another."""
-    return members * sent / bandwidth
+@dataclass(frozen=True, slots=True, eq=False)
+class Price:
+    """seconds: from the start to the answer, undisturbed. traffic: of one member. links: all that bytes cross."""
+
+    seconds: float
+    traffic: Traffic
+    parts: tuple[Part, ...]
+    links: frozenset[str]
 
 
-SHAPES: dict[str, Callable[[float, float, int], float]] = {"star": star, "bus": bus}
+@dataclass(frozen=True, slots=True, eq=False)
+class Pattern:
+    """A step's loads in one group. tight: its distinct (load, capacity). sent: senders per member."""
+
+    loads: Loads
+    latency: float
+    tight: tuple[tuple[float, float], ...]
+    sent: float
+
+
+class Prices:
+    """What collectives of one group cost."""
+
+    def __init__(self, fabric: Fabric, members: Sequence[int]) -> None:
+        self._fabric, self._members = fabric, members
+        blocks: dict[int, list[int]] = {}
+        for worker in members:
+            blocks.setdefault(fabric.topology.node(worker), []).append(worker)
+        self._sizes = [len(block) for block in blocks.values()]
+        self._levels: dict[str, list[Sequence[int]]] = {
+            "all": [members],
+            "inside": list(blocks.values()),
+            "across": [[block[0] for block in blocks.values()]],
+        }
+        self._patterns: dict[tuple[str, int, str, int], Pattern] = {}
+        self._known: dict[tuple[type[Collective], int, int], Price] = {}
+
+    def price(self, kind: type[Collective], nbytes: int, root: int = 0) -> Price:
+        """nbytes: the whole vector, for AllGather of all members together. root: a Broadcast's, by place."""
+        key = (kind, nbytes, root)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._price(kind, nbytes, root if kind is Broadcast else 0)
+        return known
+
+    def _price(self, kind: type[Collective], nbytes: int, root: int) -> Price:
+        network, n = self._fabric.network, len(self._members)
+        taken = steps(kind, network.collective, self._sizes, nbytes)
+        parts: list[Part] = []
+        links: set[str] = set()
+        seconds = sent = 0.0
+        for step in taken:
+            pattern = self._pattern(step, root)
+            delay, added = step.messages * pattern.latency, step.added / network.reduce_bandwidth
+            of_bytes = max((load * step.nbytes / capacity for load, capacity in pattern.tight), default=0.0)
+            parts.append(Part(delay + added, Demand(pattern.loads, float(step.streams), step.nbytes), of_bytes))
+            seconds += delay + of_bytes + added
+            sent += pattern.sent * step.nbytes
+            links |= pattern.loads.keys() if step.nbytes else set()
+        if kind is AllReduce and network.collective != "ordered":
+            what = Traffic(sum(step.messages for step in taken), sent)
+        else:
+            what = traffic(kind, nbytes, n)
+        return Price(seconds, what, tuple(parts), frozenset(links))
+
+    def _pattern(self, step: Step, root: int) -> Pattern:
+        key = (step.pattern, step.distance, step.level, root)
+        known = self._patterns.get(key)
+        if known is None:
+            known = self._patterns[key] = self._everyone() if step.pattern == "everyone" else self._pairs(step, root)
+        return known
+
+    def _everyone(self) -> Pattern:
+        topology = self._fabric.topology
+        return self._made(topology.everyone(self._members), topology.slowest(self._members), 1.0)
+
+    def _pairs(self, step: Step, root: int) -> Pattern:
+        topology = self._fabric.topology
+        loads: Loads = {}
+        latency, senders = 0.0, 0
+        for block in self._levels[step.level]:
+            for a, b in PATTERNS[step.pattern](len(block), step.distance, root):
+                latency = max(latency, topology.latency(block[a], block[b]))
+                senders += 1
+                for link in topology.route(block[a], block[b]):
+                    loads[link] = loads.get(link, 0.0) + 1.0
+        return self._made(loads, latency, senders / len(self._members))
+
+    def _made(self, loads: Loads, latency: float, sent: float) -> Pattern:
+        capacity = self._fabric.topology.capacity
+        return Pattern(loads, latency, tuple({(load, capacity[link]) for link, load in loads.items()}), sent)
 
 
 class Fabric:
-    """Prices collectives on a Network; remembers them, as a run repeats few kinds very often."""
+    """A described network. nodes: the node of each worker; empty where each is a node of its own."""
 
-    def __init__(self, network: Network) -> None:
-        if network.shape not in SHAPES:
-            raise ScenarioError(f"network shape is {network.shape!r}; write one of {', '.join(SHAPES)}")
-        self._network = network
-        self._known: dict[tuple[type[Collective], int, int], tuple[float, Traffic]] = {}
+    def __init__(self, network: Network, nodes: Sequence[int] = ()) -> None:
+        if network.collective not in (*ALGORITHMS, "two_level", "auto"):
+            names = ", ".join([*ALGORITHMS, "two_level", "auto"])
+            raise ScenarioError(f"network collective is {network.collective!r}; write one of {names}")
+        self.network = network
+        self.topology = build_topology(network, nodes)
+        self._groups: dict[tuple[int, ...], Prices] = {}
+        self._whole: dict[int, Prices] = {}
 
-    def price(self, kind: type[Collective], nbytes: int, members: int) -> tuple[float, Traffic]:
-        """(seconds, traffic of one member). nbytes: the whole vector, for AllGather of all members together.
+    def group(self, members: Iterable[int]) -> Prices:
+        """What collectives of these workers cost."""
+        key = tuple(members)
+        return self._groups.setdefault(key, Prices(self, key))
 
-        seconds = message steps * latency + time of the bytes in this shape.
-        """
-        key = (kind, nbytes, members)
-        known = self._known.get(key)
-        if known is None:
-            what = traffic(kind, nbytes, members)
-            carry = SHAPES[self._network.shape]
-            seconds = what.messages * self._network.latency + carry(self._network.bandwidth, what.sent, members)
-            known = self._known[key] = (seconds, what)
-        return known
+    def price(self, kind: type[Collective], nbytes: int, members: int, root: int = 0) -> tuple[float, Traffic]:
+        """(seconds, traffic of one member) of a collective of workers 0 to members - 1, undisturbed."""
+        if members not in self._whole:
+            self._whole[members] = self.group(range(members))
+        price = self._whole[members].price(kind, nbytes, root)
+        return price.seconds, price.traffic

@@ -1,7 +1,8 @@
 """Where a collective's members meet: matching, the moment it starts, and who is answered when.
 
 Rule: the k-th collective of a group that one member enters, direct or started, meets the k-th of every other member.
-It starts when the last has come and carries what sim/network.py says. Flows that share links begin in `_begin`.
+It starts when the last has come and those of the group that started before it are over, as one thread of the runtime
+serves a group; how long it takes then is sim/transfers.py's to say.
 """
 
 from __future__ import annotations
@@ -11,29 +12,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import simpy
-from simpy.events import NORMAL
 
-from ..algorithms.effects import Group
+from ..algorithms.effects import Broadcast, Group
 from ..algorithms.errors import ProtocolError
 from ..algorithms.traffic import Traffic
 from ..records.outcome import Outcome, Span
 from .answers import Loan, carried, check, results, terms
-from .network import Fabric
+from .network import Fabric, Prices
 from .texts import describe, doing, everyone
-
-
-class Timer(simpy.Event):
-    """Calls one function each time it is due. Set again and again, where SimPy's Timeout would be made anew."""
-
-    def __init__(self, env: simpy.Environment, call: Callable[[simpy.Event], None]) -> None:
-        super().__init__(env)
-        self._ok, self._value = True, None
-        self._calls = [call]
-
-    def set(self, delay: float) -> None:
-        """Due in `delay` seconds; it must not be pending."""
-        self.callbacks = self._calls  # SimPy takes them away from an event that it processes
-        self.env.schedule(self, NORMAL, delay)
+from .transfers import Transfers
 
 
 class Member(Protocol):
@@ -41,7 +28,6 @@ class Member(Protocol):
 
     index: int
     outcome: Outcome
-    port: float  # until when the worker's network port carries what it began
     spans: dict[str, list[Span]] | None
 
     def finished(self, ticket: Ticket) -> None:
@@ -72,12 +58,13 @@ class Meeting:
 
 
 class Circle:
-    """The members of one group and their open meetings, oldest first."""
+    """The members of one group and their open meetings, oldest first. queue: those under way or about to start."""
 
-    __slots__ = ("came", "first", "members", "open", "places")
+    __slots__ = ("came", "first", "members", "open", "places", "prices", "queue")
 
-    def __init__(self, members: tuple[int, ...]) -> None:
-        self.members = members
+    def __init__(self, members: tuple[int, ...], prices: Prices) -> None:
+        self.members, self.prices = members, prices
+        self.queue: deque[list[Ticket]] = deque()
         self.places = {worker: place for place, worker in enumerate(members)}
         self.came = [0] * len(members)  # meetings that each member has entered
         self.first = 0  # number of the oldest open meeting
@@ -112,8 +99,10 @@ class Meetings:
 
     def __init__(self, env: simpy.Environment, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
         self._env, self._workers, self._fabric, self._stop = env, workers, fabric, stop
-        self._world = Circle(tuple(range(workers)))
-        self._circles: dict[Group, Circle] = {None: self._world, self._world.members: self._world}
+        self._circles: dict[Group, Circle] = {}
+        self._transfers = Transfers(env, fabric)
+        self._world = self._made(tuple(range(workers)))
+        self._circles[None] = self._world
 
     def join(self, ticket: Ticket) -> None:
         """A worker comes to its next meeting of the effect's group; the last one starts it."""
@@ -133,19 +122,30 @@ class Meetings:
                 f"worker {worker}: group {effect.group} of {describe(effect)} must name each member once, "
                 f"out of workers 0 to {self._workers - 1}"
             )
-        return self._circles.setdefault(effect.group, self._circles.setdefault(members, Circle(members)))
+        return self._circles.setdefault(effect.group, self._circles.get(members) or self._made(members))
+
+    def _made(self, members: tuple[int, ...]) -> Circle:
+        circle = self._circles[members] = Circle(members, self._fabric.group(members))
+        return circle
 
     def _begin(self, circle: Circle, meeting: Meeting) -> None:
-        tickets: list[Ticket] = [ticket for ticket in meeting.tickets if ticket is not None]
-        first, members = tickets[0].effect, len(tickets)
-        seconds, traffic = self._fabric.price(type(first), carried(first, members), members)
-        # A port carries one collective at a time: overlapping ones queue, until links are shared between flows.
-        now = self._env.now
-        begin = max(now, *(ticket.member.port for ticket in tickets))
-        delay = begin - now + seconds
-        for ticket in tickets:
-            ticket.member.port = now + delay
-        Timer(self._env, lambda event: self._complete(circle, tickets, begin, traffic)).set(delay)
+        circle.queue.append([ticket for ticket in meeting.tickets if ticket is not None])
+        if len(circle.queue) == 1:
+            self._carry(circle)
+
+    def _carry(self, circle: Circle) -> None:
+        """Start the group's next collective."""
+        tickets, begin = circle.queue[0], self._env.now
+        first, members = tickets[0].effect, circle.members
+        root = members.index(first.root) if type(first) is Broadcast else 0
+        price = circle.prices.price(type(first), carried(first, len(members)), root)
+        self._transfers.begin(price, lambda: self._over(circle, begin, price.traffic))
+
+    def _over(self, circle: Circle, begin: float, traffic: Traffic) -> None:
+        tickets = circle.queue.popleft()
+        if circle.queue:
+            self._carry(circle)
+        self._complete(circle, tickets, begin, traffic)
 
     def _complete(self, circle: Circle, tickets: Sequence[Ticket], begin: float, traffic: Traffic) -> None:
         for ticket in tickets:

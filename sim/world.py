@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..algorithms.effects import AllGather, Phantom, ReduceScatter, Value
+from ..algorithms.effects import AllGather, Broadcast, Phantom, ReduceScatter, Value
 from ..algorithms.errors import ProtocolError, ScenarioError
 from .answers import carried, check, terms
 from .network import Fabric
@@ -104,10 +104,10 @@ class World:
     def _complete(self, meeting: Meeting) -> None:
         first, n = meeting.tickets[0].effect, len(self._members)
         nbytes = carried(first, n)
-        seconds, traffic = self._fabric.price(type(first), nbytes, n)
-        # The same sums in the same order as SimPy's clock makes, so that both come to the same bits.
-        begin = max(meeting.arrived, self._port)
-        end = self._port = meeting.arrived + (begin - meeting.arrived + seconds)
+        root = first.root if type(first) is Broadcast else 0
+        seconds, traffic = self._fabric.price(type(first), nbytes, n, root)
+        # The same sum as SimPy's clock makes, so that both come to the same bits.
+        end = self._port = max(meeting.arrived, self._port) + seconds
         stop = self._stop()
         for ticket in meeting.tickets:
             tally = ticket.crew.tally.setdefault(ticket.effect.phase, [0.0, 0])

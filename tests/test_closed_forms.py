@@ -71,8 +71,8 @@ def near(seconds: float) -> Any:
 
 
 def begin(members: int) -> float:
-    """Seconds of the broadcast that begins a training."""
-    return float(np.ceil(np.log2(members)) * 1e-3 + (members - 1) / members * BYTES / 1e6)
+    """Seconds of the binomial broadcast that begins a training."""
+    return float(np.ceil(np.log2(members)) * (1e-3 + BYTES / 1e6))
 
 
 def exchange(members: int) -> float:

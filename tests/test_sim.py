@@ -76,7 +76,6 @@ SMALL, LARGE = 1000, 80_000  # bytes, below and above the limit of a gathered al
         (lambda: AllReduce(Phantom(LARGE)), 2, 1.5 * LARGE),
         (lambda: ReduceScatter(Phantom(LARGE)), 1, 0.75 * LARGE),
         (lambda: AllGather(Phantom(SMALL)), 1, 0.75 * 4 * SMALL),
-        (lambda: Broadcast(Phantom(LARGE)), 2, 0.75 * LARGE),
         (lambda: barrier(), 1, 0),
     ],
 )

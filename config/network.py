@@ -1,0 +1,143 @@
+"""The scenario's `cluster.network:` and `cluster.background:` as they are written, and the Network that they make.
+
+Rule: a key that the chosen shape does not read is refused, so that nothing written is silently without effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from ..algorithms.errors import ScenarioError
+from .catalogue import LinkBandwidth, LinkName, catalogue
+from .profile import MeasuredNetwork
+from .sections import Section
+from .timing import Background, Link, Network
+from .units import Bandwidth, Bytes, Duration, FreeBandwidth, Seconds
+
+Share = Field(default=1.0, gt=0, le=1)
+
+
+class LinkSpec(Section):
+    """A link. bandwidth: or its name in the catalogue. efficiency: the part of the bandwidth that transfers reach."""
+
+    bandwidth: LinkBandwidth
+    latency: Seconds = 0.0
+    efficiency: float = Share
+
+
+class NetworkSpec(Section):
+    """How workers are joined; missing bandwidth and latency come from the profile, else transfers cost nothing.
+
+    shape: star (each worker has a full-duplex port to a switch), bus (all share one pipe), two_level (the links
+    `inside` a node, and one full-duplex uplink per node of `bandwidth`), matrix (a link from each worker to each other,
+    row: from, column: to). link: the catalogue's, instead of a bandwidth. efficiency: the part of the
+    bandwidth that transfers reach. collective: the algorithm of an all-reduce; `ordered` is what `train` performs.
+    reduce_bandwidth: bytes that a worker can add up in a second.
+    """
+
+    shape: Literal["star", "bus", "two_level", "matrix"] = "star"
+    link: LinkName | None = None
+    bandwidth: Bandwidth | None = None
+    latency: Seconds | None = None
+    efficiency: float = Share
+    inside: LinkSpec | None = None
+    matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None
+    collective: Literal["ordered", "ring", "recursive_doubling", "rabenseifner", "tree", "two_level", "auto"] = (
+        "ordered"
+    )
+    reduce_bandwidth: Bandwidth | None = None
+
+    @field_validator("matrix")
+    @classmethod
+    def _square(cls, value: Any) -> Any:
+        for sender, row in enumerate(value or ()):
+            if len(row) != len(value):
+                raise ValueError(f"row {sender} has {len(row)} bandwidths for {len(value)} rows; give one per worker")
+            for receiver, bandwidth in enumerate(row):
+                if sender != receiver and not bandwidth:
+                    raise ValueError(f"the bandwidth from {sender} to {receiver} is 0; only the diagonal can be")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_the_shape(self) -> NetworkSpec:
+        for key, shape in (("inside", "two_level"), ("matrix", "matrix")):
+            given = getattr(self, key) is not None
+            if given and self.shape != shape:
+                raise ValueError(f"{key} is for shape: {shape}, and this is a {self.shape}; remove one of them")
+            if not given and self.shape == shape:
+                example = (
+                    "{bandwidth: 100 GB/s, latency: 2 us}" if key == "inside" else "[[0, 1 Gbit/s], [1 Gbit/s, 0]]"
+                )
+                raise ValueError(f"shape {shape} needs {key}, like {key}: {example}")
+        sources = [key for key in ("matrix", "link", "bandwidth") if getattr(self, key) is not None]
+        if len(sources) > 1:
+            raise ValueError(f"{sources[0]} and {sources[1]} are both given; keep one")
+        return self
+
+
+class BackgroundSpec(Section):
+    """Traffic of others from one worker's port to another's: a stream of at most `bandwidth`, or `bytes` at a time.
+
+    every: how often the bytes are sent; start: when the first are, or the stream begins.
+    """
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    sender: int = Field(alias="from", ge=0)
+    receiver: int = Field(alias="to", ge=0)
+    bandwidth: Bandwidth | None = None
+    bytes: Bytes | None = None
+    every: Duration | None = None
+    start: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> BackgroundSpec:
+        if self.sender == self.receiver:
+            raise ValueError(f"from and to are both {self.sender}; a worker's traffic to itself crosses no link")
+        if (self.bytes is None) != (self.every is None):
+            raise ValueError("bytes and every belong together, like {from: 0, to: 1, bytes: 100 MB, every: 1 s}")
+        if self.bandwidth is None and self.bytes is None:
+            raise ValueError("how much? give bandwidth (a stream), or bytes and every, or all three")
+        return self
+
+
+def build_network(
+    given: NetworkSpec,
+    measured: MeasuredNetwork | None,
+    ports: Sequence[float | None],
+    background: Sequence[BackgroundSpec],
+) -> Network:
+    """The described network. measured: the profile's, or None. ports: each worker's own bandwidth where it gives one.
+
+    ScenarioError where workers and network do not fit together.
+    """
+    workers = len(ports)
+    if any(port is not None for port in ports) and given.shape != "star":
+        raise ScenarioError(f"cluster.workers: port is for a star of ports, and cluster.network.shape is {given.shape}")
+    if given.matrix is not None and len(given.matrix) != workers:
+        raise ScenarioError(f"cluster.network.matrix is for {len(given.matrix)} workers, and there are {workers}")
+    for number, flow in enumerate(background):
+        if max(flow.sender, flow.receiver) >= workers:
+            raise ScenarioError(
+                f"cluster.background[{number}]: worker {max(flow.sender, flow.receiver)} does not exist; "
+                f"write 0 to {workers - 1}"
+            )
+    named = catalogue().links[given.link].bandwidth if given.link else None
+    bandwidth = given.bandwidth or named or (measured.bandwidth if measured else float("inf"))
+    latency = given.latency if given.latency is not None else (measured.latency if measured else 0.0)
+    inside = given.inside
+    return Network(
+        shape=given.shape,
+        bandwidth=bandwidth,
+        latency=latency,
+        efficiency=given.efficiency,
+        inside=Link(inside.bandwidth * inside.efficiency, inside.latency) if inside else None,
+        matrix=given.matrix,
+        ports=tuple(port or bandwidth for port in ports) if any(ports) else None,
+        collective=given.collective,
+        reduce_bandwidth=given.reduce_bandwidth or float("inf"),
+        background=tuple(Background(f.sender, f.receiver, f.bandwidth, f.bytes, f.every, f.start) for f in background),
+    )

@@ -1,0 +1,208 @@
+"""The algorithms of collectives as the steps that they take: who sends how many bytes to whom, and what is added up.
+
+Costs add up to MPICH's formulas (Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations
+in MPICH", 2005), with latency alpha, beta seconds/byte, gamma seconds/byte added up, m bytes, n members:
+
+  recursive doubling   lg n (alpha + m beta + m gamma); other n: floor(lg)+2 message steps, floor(lg)+1 additions
+  ring                 2(n-1) alpha + 2(n-1)/n m beta + (n-1)/n m gamma
+  rabenseifner         2 lg n alpha + the ring's beta and gamma; other n: with floor(lg), 2 alpha + 2m beta + m gamma
+  tree                 a binomial reduce, then a binomial broadcast: 2 ceil(lg) (alpha + m beta) + ceil(lg) m gamma
+  two_level            tree's reduce in each node, an all-reduce among the nodes' first members, tree's broadcast
+  auto                 as MPICH: recursive doubling up to 2,048 bytes, else rabenseifner; two_level with several nodes
+  ordered              what the MPI interpreter performs: algorithms.traffic
+
+They differ in the all-reduce. All but `ordered` gather around a ring, (n-1) alpha + (n-1)/n m beta, and scatter
+pairwise, the same with gamma. A broadcast is a binomial tree in all of them, ceil(lg) (alpha + m beta).
+
+Rule: a step is data. What it costs on which links is sim/network.py's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..algorithms.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
+from ..algorithms.traffic import gathers, traffic
+
+# Of bytes, MPIR_CVAR_ALLREDUCE_SHORT_MSG_SIZE: up to here an all-reduce is short.
+SHORT = 2048
+
+Level = Literal["all", "inside", "across"]
+Pairs = Iterator[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Members send at the same time, in `messages` message steps.
+
+    pattern: who to whom, with `distance`. level: among all members, within each node, or among the nodes' first.
+    nbytes: that each sender sends in all. added: bytes that a receiver adds to its own. streams: connections that a
+    sender keeps busy at a time.
+    """
+
+    pattern: str
+    messages: int
+    nbytes: float
+    added: float = 0.0
+    distance: int = 1
+    level: Level = "all"
+    streams: int = 1
+
+
+def low(n: int) -> int:
+    """floor(log2 n)."""
+    return n.bit_length() - 1
+
+
+def high(n: int) -> int:
+    """ceil(log2 n)."""
+    return (n - 1).bit_length()
+
+
+# --- who sends to whom, by place in a list of n members ---------------------------------------------------------------
+
+
+def _around(n: int, distance: int, root: int) -> Pairs:
+    """To the next in a ring."""
+    return ((i, (i + 1) % n) for i in range(n))
+
+
+def _exchange(n: int, distance: int, root: int) -> Pairs:
+    """Partners at a distance exchange, among the 2^floor(lg) that are left once `_in` has paired the surplus."""
+    surplus = n - 2 ** low(n)
+    left = [2 * i + 1 for i in range(surplus)] + list(range(2 * surplus, n))
+    return ((left[i], left[i ^ distance]) for i in range(len(left)))
+
+
+def _in(n: int, distance: int, root: int) -> Pairs:
+    """Of the first 2 * surplus members, the even send to the odd."""
+    return ((2 * i, 2 * i + 1) for i in range(n - 2 ** low(n)))
+
+
+def _out(n: int, distance: int, root: int) -> Pairs:
+    """And back."""
+    return ((odd, even) for even, odd in _in(n, distance, root))
+
+
+def _down(n: int, distance: int, root: int) -> Pairs:
+    """The step of a binomial broadcast from the root that doubles the members that have it."""
+    have = range(0, n, 2 * distance)
+    return (((i + root) % n, (i + distance + root) % n) for i in have if i + distance < n)
+
+
+def _up(n: int, distance: int, root: int) -> Pairs:
+    """The same step of a binomial reduce to the root."""
+    return ((child, parent) for parent, child in _down(n, distance, root))
+
+
+PATTERNS: dict[str, Callable[[int, int, int], Pairs]] = {
+    "around": _around,
+    "exchange": _exchange,
+    "in": _in,
+    "out": _out,
+    "down": _down,
+    "up": _up,
+}
+
+
+# --- all-reduce -------------------------------------------------------------------------------------------------------
+
+
+def ordered(n: int, m: float) -> list[Step]:
+    """What algorithms.traffic says: everyone sends to everyone, whole or in parts, and adds up what it receives."""
+    what = traffic(AllReduce, int(m), n)
+    added = (n - 1) * m if gathers(int(m), n) else (n - 1) / n * m
+    return [Step("everyone", what.messages, what.sent, added, streams=n - 1)]
+
+
+def ring(n: int, m: float) -> list[Step]:
+    return [Step("around", 2 * (n - 1), 2 * (n - 1) / n * m, (n - 1) / n * m)]
+
+
+def recursive_doubling(n: int, m: float) -> list[Step]:
+    steps = [Step("exchange", 1, m, m, 2**k) for k in range(low(n))]
+    return _with_surplus(n, m, steps)
+
+
+def rabenseifner(n: int, m: float) -> list[Step]:
+    """Reduce-scatter by halving, nearest partners first, then all-gather by doubling.
+
+    The halves add up to (n-1)/n of m for any n, as in the formula; exact would be the power of two below n.
+    """
+    whole = 2 ** low(n)
+    part = (n - 1) / n * m / (whole - 1)
+    halving = [
+        Step("exchange", 1, part * whole / 2 ** (k + 1), part * whole / 2 ** (k + 1), 2**k) for k in range(low(n))
+    ]
+    doubling = [Step("exchange", 1, step.nbytes, 0.0, step.distance) for step in reversed(halving)]
+    return _with_surplus(n, m, halving + doubling)
+
+
+def _with_surplus(n: int, m: float, steps: list[Step]) -> list[Step]:
+    """Members above a power of two hand their vector to a neighbour first, and get the result last."""
+    return steps if n == 2 ** low(n) else [Step("in", 1, m, m), *steps, Step("out", 1, m)]
+
+
+def binomial(n: int, m: float, level: Level = "all") -> list[Step]:
+    """A broadcast, from the largest distance down."""
+    return [Step("down", 1, m, 0.0, 2**k, level) for k in reversed(range(high(n)))]
+
+
+def binomial_reduce(n: int, m: float, level: Level = "all") -> list[Step]:
+    return [Step("up", 1, m, m, 2**k, level) for k in range(high(n))]
+
+
+def tree(n: int, m: float) -> list[Step]:
+    return binomial_reduce(n, m) + binomial(n, m)
+
+
+ALGORITHMS: dict[str, Callable[[int, float], list[Step]]] = {
+    "ordered": ordered,
+    "ring": ring,
+    "recursive_doubling": recursive_doubling,
+    "rabenseifner": rabenseifner,
+    "tree": tree,
+}
+
+
+def by_size(n: int, m: float) -> list[Step]:
+    """MPICH's choice."""
+    return recursive_doubling(n, m) if m <= SHORT else rabenseifner(n, m)
+
+
+def two_level(sizes: Sequence[int], m: float) -> list[Step]:
+    """sizes: members in each node."""
+    inside, nodes = max(sizes), len(sizes)
+    across = by_size(nodes, m) if nodes > 1 else []
+    between = [Step(s.pattern, s.messages, s.nbytes, s.added, s.distance, "across") for s in across]
+    return [*binomial_reduce(inside, m, "inside"), *between, *binomial(inside, m, "inside")]
+
+
+def all_reduce(algorithm: str, sizes: Sequence[int], m: float) -> list[Step]:
+    """An all-reduce of m bytes among sum(sizes) members, sizes of which share a node."""
+    hierarchical = len(sizes) > 1 and max(sizes) > 1
+    if algorithm == "two_level" or (algorithm == "auto" and hierarchical):
+        return two_level(sizes, m)
+    return ALGORITHMS.get(algorithm, by_size)(sum(sizes), m)
+
+
+def steps(kind: type[Collective], algorithm: str, sizes: Sequence[int], nbytes: int) -> list[Step]:
+    """The steps of any collective. nbytes: the whole vector (an AllGather's: of all members' values together)."""
+    n, m = sum(sizes), float(nbytes)
+    if n == 1:
+        return []
+    if kind is AllReduce:
+        return all_reduce(algorithm, sizes, m)
+    if kind is Broadcast:
+        return binomial(n, m)
+    part = (n - 1) / n * nbytes
+    added = part if kind is ReduceScatter else 0.0
+    if algorithm == "ordered":
+        return [
+            Step("everyone", traffic(kind, nbytes, n).messages, traffic(kind, nbytes, n).sent, added, streams=n - 1)
+        ]
+    if kind is AllGather:
+        return [Step("around", n - 1, part)]
+    return [Step("everyone", n - 1, part, added)]
