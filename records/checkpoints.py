@@ -90,9 +90,10 @@ def resumed(checkpoint: Path, worker: int, optimizer: Kept, fresh: dict[str, Arr
         source = fresh if optimizer == "none" else read_worker(checkpoint, 0)
     found = {name: array for name, array in source.items() if name.startswith(OPTIMIZER)}
     if not found and any(name.startswith(OPTIMIZER) for name in fresh):
+        other = "shared for worker 0's, or " if optimizer == "local" else ""
         raise ScenarioError(
-            f"{checkpoint}: holds no optimizer's state for worker {worker}; write checkpoint.optimizer: shared for "
-            "worker 0's, or none for zeros"
+            f"{checkpoint}: holds no optimizer's state for worker {worker}; write checkpoint.optimizer: {other}none for "
+            "zeros"
         )
     return _without(arrays) | found
 

@@ -18,6 +18,7 @@ from paceline.config.scenario import Scenario, load, validate
 from paceline.config.strategy import build_strategy
 from paceline.config.timing import Device, interpolate
 from paceline.config.units import _BANDWIDTH, _SECONDS, _parse
+from paceline.wiring import resolve
 
 QUICKSTART = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 
@@ -56,6 +57,18 @@ def quickstart() -> dict:
         ),
         ("workload.optimizer={name: sgd, lr: 0.1, nesterov: true}", "nesterov needs a momentum above 0"),
         ("workload.optimizer.lr=high", "workload.optimizer.lr: "),
+        ("budget.epoch=312", "budget.epoch: 312: write samples, reference or a number of steps, like '312 steps'"),
+        ("budget.epoch=3 rounds", "budget.epoch: '3 rounds': write samples, reference or a number of steps"),
+        ("report.log=5", "report.log: 5 is no interval; write it like '1 epoch'"),
+        ("report.norms=loud", "report.norms: "),
+        ("report.logs=5 steps", "report.logs: unknown key; did you mean 'log'?"),
+        ("checkpoint.at=[10]", "checkpoint.at[0]: 10 is no interval; write it like '1 epoch'"),
+        ("checkpoint.at=10 epochs", "checkpoint.at: "),
+        ("checkpoint.optimizer=false", "checkpoint.optimizer: "),
+        ("checkpoint.optimizer=one", "checkpoint.optimizer: input should be 'local', 'shared' or 'none', found 'one'"),
+        ("workload.data_seed=-1", "workload.data_seed: "),
+        ("workload.loaders=-1", "workload.loaders: "),
+        ("workload.loaders=all", "workload.loaders: "),
         ("reduction=tree", "reduction: "),
         ("seed=-1", "seed: "),
     ],
@@ -106,6 +119,14 @@ def test_strategy_mistakes_are_one_line(strategy, message):
         build_strategy(scenario.strategy)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["7 epochs", "6.5 epochs"])
+def test_a_checkpoint_that_the_run_does_not_reach_is_refused(place):
+    scenario = load(QUICKSTART, ["budget.epochs=6", f"checkpoint.at=[1 epoch, 10000 steps, {place}]"])
+    amount = place.split()[0]
+    with pytest.raises(ScenarioError, match=f"checkpoint.at: {amount} epochs lie after the end of the budget, 6"):
+        resolve(scenario, QUICKSTART.parent)
 
 
 def test_resolved_scenario_reads_back_equal():

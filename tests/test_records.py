@@ -12,12 +12,24 @@ from paceline.algorithms.plan import State
 from paceline.analysis.run import Run
 from paceline.records import checkpoints
 from paceline.records.directory import prepare, to_json
+from paceline.records.outcome import Outcome
 from paceline.records.recorder import Recorder, per_epoch
 from paceline.records.trace import read_trace, split_waits, write_trace
 
 
 def line(round: int, epoch: float = 0.0) -> dict:
     return {"round": round, "step": round, "samples": 4 * round, "epoch": epoch, "train_loss": 1.0, "accuracy": 0.5}
+
+
+def test_lines_without_an_evaluation_are_no_results(tmp_path):
+    recorder = Recorder(tmp_path)
+    logged = {key: value for key, value in line(3, 1.5).items() if key != "accuracy"}
+    for fields in (line(1, 0.5), line(2, 1.0), logged | {"train_loss": 9.0}):
+        recorder.log(0, 1.0, fields)
+    summary = recorder.finish("simpy", [Outcome(0, result=State(round=3))], {})
+    assert (summary["accuracy"], summary["train_loss"]) == (0.5, 1.0)
+    assert (tmp_path / "loss.txt").read_text() == "1.0\n"
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_prepare_never_overwrites(tmp_path):
@@ -53,6 +65,35 @@ def test_checkpoints_are_whole_or_absent(tmp_path):
     (saved / "worker_0.safetensors").write_bytes(b"broken")
     with pytest.raises(ScenarioError, match=r"worker_0.safetensors: cannot be read"):
         checkpoints.read_worker(saved, 0)
+
+
+@pytest.mark.parametrize("written", ["local", "shared", "none"])
+def test_a_run_resumes_with_the_optimizer_that_it_is_told(written, tmp_path):
+    fresh = {"rng": np.zeros(1), "optimizer.momentum": np.zeros(3)}
+    for worker in (0, 1):
+        own = {"rng": np.full(1, worker), "optimizer.momentum": np.full(3, 1.0 + worker)}
+        checkpoints.write_worker(tmp_path, worker, 1, own, written)
+    saved = checkpoints.commit(tmp_path, 2, State(round=1), 0.0)
+
+    def momentum(worker: int, optimizer: str) -> float:
+        found = checkpoints.resumed(saved, worker, optimizer, fresh)
+        assert found["rng"][0] == worker
+        return found["optimizer.momentum"][0]
+
+    assert (momentum(0, "none"), momentum(1, "none")) == (0.0, 0.0)
+    if written == "none":
+        with pytest.raises(ScenarioError, match=r"state for worker 0; write checkpoint\.optimizer: none for zeros"):
+            momentum(0, "shared")
+    else:
+        assert (momentum(0, "shared"), momentum(1, "shared")) == (1.0, 1.0)
+        assert momentum(0, "local") == 1.0
+    if written == "local":
+        assert momentum(1, "local") == 2.0
+    else:
+        with pytest.raises(ScenarioError, match="state for worker 1; .*: shared for worker 0's, or none for zeros"):
+            momentum(1, "local")
+    plain = checkpoints.resumed(saved, 1, "none", {"rng": np.zeros(1)})
+    assert set(plain) == {"rng"}, "plain SGD has no state"
 
 
 def test_a_resumed_run_keeps_the_lines_before_its_checkpoint(tmp_path):
