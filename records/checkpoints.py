@@ -92,8 +92,8 @@ def resumed(checkpoint: Path, worker: int, optimizer: Kept, fresh: dict[str, Arr
     if not found and any(name.startswith(OPTIMIZER) for name in fresh):
         other = "shared for worker 0's, or " if optimizer == "local" else ""
         raise ScenarioError(
-            f"{checkpoint}: holds no optimizer's state for worker {worker}; write checkpoint.optimizer: {other}none for "
-            "zeros"
+            f"{checkpoint}: holds no optimizer's state for worker {worker}; "
+            f"write checkpoint.optimizer: {other}none for zeros"
         )
     return _without(arrays) | found
 

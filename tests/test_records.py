@@ -90,7 +90,7 @@ def test_a_run_resumes_with_the_optimizer_that_it_is_told(written, tmp_path):
     if written == "local":
         assert momentum(1, "local") == 2.0
     else:
-        with pytest.raises(ScenarioError, match="state for worker 1; .*: shared for worker 0's, or none for zeros"):
+        with pytest.raises(ScenarioError, match=r"state for worker 1; .*: shared for worker 0's, or none for zeros"):
             momentum(1, "local")
     plain = checkpoints.resumed(saved, 1, "none", {"rng": np.zeros(1)})
     assert set(plain) == {"rng"}, "plain SGD has no state"
