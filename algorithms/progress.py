@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Unit = Literal["epochs", "steps", "rounds"]
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """The start of a round. steps: nominal ones. epochs: as the budget counts them. lr: the learning rate here."""
 
     rounds: int
