@@ -55,11 +55,11 @@ def check(effect: Any, worker: int, members: Sequence[int]) -> None:
 
 
 def carried(effect: Any, members: int) -> int:
-    """Bytes by which a collective is priced: those of the whole vector (see `_whole`) as it travels."""
-    return wire_bytes(_whole(effect, members), effect.wire)
+    """Bytes by which a collective is priced: those of the whole vector (see `whole_bytes`) as it travels."""
+    return wire_bytes(whole_bytes(effect, members), effect.wire)
 
 
-def _whole(effect: Any, members: int) -> int:
+def whole_bytes(effect: Any, members: int) -> int:
     """Bytes of the whole vector, an AllGather's of all members together."""
     value: Value = effect.value
     if type(effect) is not AllGather:
@@ -80,7 +80,7 @@ def results(effects: Sequence[Any], members: tuple[int, ...]) -> Sequence[Value]
         return [value if isinstance(value, Phantom) else round_trip(value.copy(), first.wire)] * n
     if kind is AllGather:
         if isinstance(value, Phantom):
-            return [Phantom(_whole(first, n))] * n
+            return [Phantom(whole_bytes(first, n))] * n
         return [round_trip(np.concatenate([effect.value for effect in effects]), first.wire)] * n
     try:
         if isinstance(value, Phantom):

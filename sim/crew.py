@@ -32,7 +32,6 @@ from ..algorithms.effects import (
 from ..algorithms.errors import ProtocolError
 from ..config.timing import Device
 from ..records.outcome import Hooks, Outcome
-from .answers import deliver
 from .driver import BLOCKED, KNOWN, phase_of
 from .noise import Draws
 from .prices import LANES, move_seconds, work_seconds
@@ -40,6 +39,8 @@ from .texts import describe, doing
 from .world import Ticket, World
 
 Seconds = float | Array  # of all workers alike, or (columns,)
+FREE = 0.0  # the price, as an object, of what takes no time on any device: there is nothing to add up
+FEW = 16  # columns of which Python finds the largest sooner than NumPy
 
 
 def later(a: Seconds, b: Seconds) -> Seconds:
@@ -49,7 +50,9 @@ def later(a: Seconds, b: Seconds) -> Seconds:
 
 def last_of(clock: Seconds) -> float:
     """The latest of the workers' clocks."""
-    return float(np.maximum.reduce(clock)) if isinstance(clock, np.ndarray) else clock
+    if not isinstance(clock, np.ndarray):
+        return clock
+    return max(clock.tolist()) if clock.size <= FEW else float(np.maximum.reduce(clock))
 
 
 class Crew:
@@ -90,7 +93,6 @@ class Crew:
         self._stop = False
         self._result: Any = None
         self._handlers: dict[type, Callable[[Any], Any]] = {
-            Compute: self._compute,
             Move: self._direct,
             Start: self._start,
             Wait: self._wait,
@@ -117,7 +119,7 @@ class Crew:
         return not self.ended and (self._waiting is None or self._waiting.end is not None)
 
     def go_on(self) -> None:
-        """Handle effects until one must wait for another cohort, or the program ends."""
+        """Handle effects until one must wait for another cohort, or the program ends. Compute is most, so in line."""
         answer = None
         if self._waiting is not None:
             ticket, self._waiting = self._waiting, None
@@ -132,6 +134,14 @@ class Crew:
                 self._note(error, "program")
                 raise
             self._effect = effect
+            if type(effect) is Compute:
+                self._compute(effect)
+                try:
+                    answer = effect.run()
+                except Exception as error:
+                    self._note(error, describe(effect))
+                    raise
+                continue
             handler = self._handlers.get(type(effect))
             if handler is None:
                 raise ProtocolError(f"worker {self.index} yielded {effect!r}, which is no effect")
@@ -170,7 +180,7 @@ class Crew:
         known = {device: price(device, what) for device in dict.fromkeys(self._devices)}
         values = list(known.values())
         if all(value == values[0] for value in values):
-            return values[0]
+            return values[0] or FREE
         return np.array([known[device] for device in self._devices])
 
     def _queue(self, lane: str, seconds: Seconds) -> Seconds:
@@ -181,17 +191,22 @@ class Crew:
 
     # --- time passes --------------------------------------------------------------------------------------------------
 
-    def _compute(self, effect: Compute[Any]) -> Any:
+    def _compute(self, effect: Compute[Any]) -> None:
         seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
         if self._noise is not None:
-            seconds = seconds * next(self._noise)
-        delay = seconds if not self._busy else self._queue(LANES[effect.on], seconds)
+            factors = next(self._noise)
+            seconds = seconds if seconds is FREE else seconds * factors
+        if self._busy:
+            delay = self._queue(LANES[effect.on], seconds)
+        elif seconds is FREE:
+            return
+        else:
+            delay = seconds
         if evaluates:
             self._evaluating = self._evaluating + delay
         else:
             self._computing = self._computing + seconds
         self._now = self._now + delay
-        return self._run(effect.run)
 
     def _direct(self, effect: Any) -> Any:
         return self._block(self._ticket(effect, direct=True))
@@ -246,16 +261,19 @@ class Crew:
         """Wait until the ticket's end; its answer, which from now on is the program's."""
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)
+        ticket.taken = True
+        if not ticket.direct:
+            self._started.pop(ticket, None)
+        answer = ticket.answer
+        if isinstance(effect, Compute):
+            answer = self._run(effect.run)
+        elif isinstance(effect, Move):
+            answer = effect.value if effect.copy is None else self._run(effect.copy)
+        else:
+            self._stop = self._stop or ticket.stop
         if phase_of(effect) == "evaluate":
             self._evaluating = self._evaluating + (self._now - since)
-        ticket.taken = True
-        self._started.pop(ticket, None)
-        if isinstance(effect, Collective):
-            self._stop = self._stop or ticket.stop
-            return deliver(effect, self.index, ticket.result)
-        if isinstance(effect, Compute):
-            return self._run(effect.run)
-        return effect.value if effect.copy is None else self._run(effect.copy)
+        return answer
 
     # --- observing ----------------------------------------------------------------------------------------------------
 

@@ -256,6 +256,5 @@ class Driver:
 
 def phase_of(effect: Any) -> str:
     """What an effect's time is counted as."""
-    if isinstance(effect, Compute):
-        return effect.work.phase
-    return str(getattr(effect, "phase", "move"))
+    phase: str = effect.work.phase if type(effect) is Compute else getattr(effect, "phase", "move")
+    return phase

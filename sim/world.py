@@ -7,12 +7,12 @@ network has carried those before it; as every worker takes part in each, one num
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..algorithms.effects import AllGather, Broadcast, Phantom, ReduceScatter, Value
+from ..algorithms.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
 from ..algorithms.errors import ProtocolError, ScenarioError
-from .answers import carried, check, terms
+from .answers import carried, check, deliver, terms, whole_bytes
 from .network import Fabric
 from .texts import describe, doing, everyone
 
@@ -37,15 +37,15 @@ class Ticket:
     """A cohort's part in one effect that may run beside its program.
 
     direct: whether the program waits in it. end: when it is over, a number or one per column; None while that is not
-    known.
+    known. answer: a collective's.
     """
 
-    __slots__ = ("crew", "direct", "effect", "end", "result", "stop", "taken")
+    __slots__ = ("answer", "crew", "direct", "effect", "end", "stop", "taken")
 
     def __init__(self, crew: Member, effect: Any, direct: bool) -> None:
         self.crew, self.effect, self.direct = crew, effect, direct
         self.end: Any = None
-        self.result: Any = None
+        self.answer: Any = None
         self.stop = self.taken = False
 
 
@@ -69,58 +69,64 @@ class World:
         self._open: deque[Meeting] = deque()
         self._first = 0  # number of the oldest open meeting
         self._came: dict[Member, int] = {}  # meetings that each cohort has entered
+        self._known: dict[tuple[Any, ...], tuple[float, float]] = {}  # terms -> (seconds, bytes that a member sends)
 
     def join(self, ticket: Ticket, arrived: float) -> None:
         """A cohort, whose last worker arrives at this time, comes to its next meeting; the last cohort completes it."""
-        effect, crew = ticket.effect, ticket.crew
-        self._check(effect, crew.index)
+        effect = ticket.effect
         wanted = terms(effect)
-        came = self._came.get(crew, 0)
-        self._came[crew] = came + 1
-        number = came - self._first
-        if number == len(self._open):
+        known = self._known.get(wanted)
+        if known is None or effect.group is not None or (type(effect) is AllGather and effect.sizes):
+            known = self._check(ticket, wanted)
+        if self._cohorts == 1:
+            self._complete([ticket], arrived, *known)
+            return
+        came = self._came[ticket.crew] = self._came.get(ticket.crew, 0) + 1
+        if came > self._first + len(self._open):
             self._open.append(Meeting(wanted))
-        meeting = self._open[number]
+        meeting = self._open[came - self._first - 1]
         meeting.tickets.append(ticket)
         if meeting.terms != wanted:
             where = everyone({t.crew.index: doing(t.effect) for t in meeting.tickets})
-            raise ProtocolError(f"collective {came + 1} of all workers must be the same for all its members: {where}")
+            raise ProtocolError(f"collective {came} of all workers must be the same for all its members: {where}")
         meeting.arrived = max(meeting.arrived, arrived)
         if len(meeting.tickets) == self._cohorts:
             self._open.popleft()
             self._first += 1
-            self._complete(meeting)
+            self._complete(meeting.tickets, meeting.arrived, *known)
 
-    def _check(self, effect: Any, worker: int) -> None:
-        group, n = effect.group, len(self._members)
-        if group is not None and set(group) != set(self._members):
+    def _check(self, ticket: Ticket, wanted: tuple[Any, ...]) -> tuple[float, float]:
+        """(seconds, bytes that a member sends) of a collective; it is refused where it cannot be simulated exactly."""
+        effect, n = ticket.effect, len(self._members)
+        if effect.group is not None and set(effect.group) != set(self._members):
             raise NeedsEvents(f"{describe(effect)} is not of all workers")
         if type(effect.value) is not Phantom and effect.value.size:
             raise NeedsEvents(f"{describe(effect)} carries numbers, it simulates timing only")
         if type(effect) is ReduceScatter and effect.value.nbytes % n:
             raise NeedsEvents(f"{describe(effect)} gives {n} workers parts of unequal size")
-        check(effect, worker, self._members)
+        check(effect, ticket.crew.index, self._members)
+        root = effect.root if type(effect) is Broadcast else 0
+        seconds, traffic = self._fabric.price(type(effect), carried(effect, n), n, root)
+        known = self._known[wanted] = seconds, traffic.sent
+        return known
 
-    def _complete(self, meeting: Meeting) -> None:
-        first, n = meeting.tickets[0].effect, len(self._members)
-        nbytes = carried(first, n)
-        root = first.root if type(first) is Broadcast else 0
-        seconds, traffic = self._fabric.price(type(first), nbytes, n, root)
+    def _complete(self, tickets: Sequence[Ticket], arrived: float, seconds: float, sent: float) -> None:
         # The same sum as SimPy's clock makes, so that both come to the same bits.
-        end = self._port = max(meeting.arrived, self._port) + seconds
+        end = self._port = max(arrived, self._port) + seconds
         stop = self._stop()
-        for ticket in meeting.tickets:
-            tally = ticket.crew.tally.setdefault(ticket.effect.phase, [0.0, 0])
-            tally[0] += traffic.sent
-            tally[1] += 1
+        for ticket in tickets:
+            effect, tally = ticket.effect, ticket.crew.tally
+            if effect.phase not in tally:
+                tally[effect.phase] = [0.0, 0]
+            counts = tally[effect.phase]
+            counts[0] += sent
+            counts[1] += 1
             ticket.end, ticket.stop = end, stop
-            ticket.result = _result(ticket.effect, nbytes, n)
+            ticket.answer = deliver(effect, ticket.crew.index, self._result(effect))
 
-
-def _result(effect: Any, nbytes: int, members: int) -> Value:
-    value: Value = effect.value
-    if not isinstance(value, Phantom):
-        return value
-    if type(effect) is ReduceScatter:
-        return Phantom(nbytes // members)
-    return Phantom(nbytes) if type(effect) is AllGather else value
+    def _result(self, effect: Any) -> Value:
+        value: Value = effect.value
+        if type(effect) is AllReduce or type(effect) is Broadcast or not isinstance(value, Phantom):
+            return value
+        n = len(self._members)
+        return Phantom(value.nbytes // n if type(effect) is ReduceScatter else whole_bytes(effect, n))
