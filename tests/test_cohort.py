@@ -142,7 +142,9 @@ def acting(worker: int, n: int, acts: list[tuple[str, int]], late: bool) -> Prog
             yield from Move(Phantom(1000 * number), "host")
         elif act == "collective":
             value = yield from COLLECTIVES[number % 4](
-                Phantom(400 * n * number), phase=("sync", "evaluate")[number % 2]
+                Phantom(400 * n * number),
+                phase=("sync", "evaluate")[number % 2],
+                wire=("fp32", "bf16", "fp16")[number % 3],
             )
             sizes.append(value.nbytes)
         elif act == "start":

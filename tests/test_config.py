@@ -90,6 +90,7 @@ def test_mistakes_are_one_line(setting, message):
         ({"schedule": {"fixed": "sometimes"}}, "H is 'sometimes'"),
         ({"schedule": {"fixed": {"h": 3}}}, "strategy.schedule.fixed.h: unknown argument; it takes H"),
         ({"schedule": {"every": 3}}, "strategy.schedule.every: takes no arguments"),
+        ({"placement": {"replicated": "fp8"}}, "strategy.placement.replicated: precision is 'fp8'; write one of fp32"),
         ({"schedule": [3]}, "strategy.schedule: [3] is no member"),
         ({"split": {"given": {"paces": [0.5, 0.5]}}}, "the fastest worker's must be 1"),
         ({"split": {"given": {"batches": [0, 1]}}}, "each must be 1 or more"),
