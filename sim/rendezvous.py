@@ -100,7 +100,7 @@ class Meetings:
     def __init__(self, env: simpy.Environment, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
         self._env, self._workers, self._fabric, self._stop = env, workers, fabric, stop
         self._circles: dict[Group, Circle] = {}
-        self._transfers = Transfers(env, fabric)
+        self.transfers = Transfers(env, fabric)
         self._world = self._made(tuple(range(workers)))
         self._circles[None] = self._world
 
@@ -139,7 +139,7 @@ class Meetings:
         first, members = tickets[0].effect, circle.members
         root = members.index(first.root) if type(first) is Broadcast else 0
         price = circle.prices.price(type(first), carried(first, len(members)), root)
-        self._transfers.begin(price, lambda: self._over(circle, begin, price.traffic))
+        self.transfers.begin(price, lambda: self._over(circle, begin, price.traffic))
 
     def _over(self, circle: Circle, begin: float, traffic: Traffic) -> None:
         tickets = circle.queue.popleft()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import count
 
 import simpy
 from simpy.events import NORMAL
@@ -154,9 +155,8 @@ def course(price: Price, begin: float, now: float) -> Course:
 def periodic(demand: Demand, start: float, every: float | None) -> Course:
     """The demand again and again; one that is late is sent as soon as the one before it is over."""
     now = yield start
-    while every is not None:
+    for number in count(1):
         now = yield demand
-        start += every
-        if start > now:
-            now = yield start
-    yield demand
+        due = math.inf if every is None else start + number * every
+        if due > now:
+            now = yield due

@@ -1,0 +1,335 @@
+"""Transfers that share links: fair rates, collectives of several groups, what others send, bandwidths that change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import simpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paceline.algorithms.effects import AllReduce, Compute, Phantom, Program, Start, Wait, Work, barrier, nothing
+from paceline.algorithms.errors import ScenarioError
+from paceline.config.timing import Background, Device, Link, Network, Timing
+from paceline.records.outcome import Hooks, Outcome
+from paceline.sim.engine import simulate
+from paceline.sim.flows import Course, Demand, Flows, fair_rates
+from paceline.sim.network import Fabric
+from paceline.sim.transfers import Transfers
+
+QUIET = Hooks(lambda *_: None, lambda *_: None)
+BANDWIDTH, LATENCY, BYTES = 1e6, 1e-3, 400_000
+
+
+def near(seconds: float) -> Any:
+    return pytest.approx(seconds, rel=1e-9, abs=1e-12)
+
+
+# --- fair rates -------------------------------------------------------------------------------------------------------
+
+
+def one(*links: str, streams: float = 1.0, load: float = 1.0) -> Demand:
+    return Demand(dict.fromkeys(links, load), streams, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("demands", "rates"),
+    [
+        ([one("a")], [10]),
+        ([one("a"), one("a")], [5, 5]),
+        ([one("a"), one("a", "b"), one("b")], [8, 2, 2]),  # what the second cannot use, the first gets
+        ([one("a", "b"), one("a"), one("b")], [2, 8, 2]),
+        ([one("a", streams=3), one("a")], [7.5, 2.5]),
+        ([one("a", load=3), one("a")], [2.5, 2.5]),  # three connections of one collective are one rate
+        ([one("a", "free"), one("free")], [10, math.inf]),
+        ([one("a"), one("stopped", "a")], [10, 0]),
+        ([], []),
+    ],
+)
+def test_rates_are_max_min_fair(demands: list[Demand], rates: list[float]) -> None:
+    capacity = {"a": 10.0, "b": 4.0, "free": math.inf, "stopped": 0.0}
+    assert fair_rates(demands, capacity.__getitem__) == near(rates)
+
+
+LINKS = "abcdefg"
+DEMANDS = st.lists(
+    st.builds(
+        Demand,
+        st.dictionaries(st.sampled_from(LINKS), st.integers(1, 4).map(float), min_size=1, max_size=4),
+        st.integers(1, 3).map(float),
+        st.integers(1, 1000).map(float),
+    ),
+    min_size=1,
+    max_size=9,
+)
+CAPACITIES = st.fixed_dictionaries({link: st.integers(1, 100).map(float) for link in LINKS})
+
+
+@settings(max_examples=150, deadline=None)
+@given(DEMANDS, CAPACITIES)
+def test_everyone_has_a_bottleneck(demands: list[Demand], capacity: dict[str, float]) -> None:
+    """Max-min fairness, by its definition: no link is overfull, and each crosses a full one where nobody gets more."""
+    rates = fair_rates(demands, capacity.__getitem__)
+    used = {link: sum(r * d.loads.get(link, 0) for r, d in zip(rates, demands, strict=True)) for link in LINKS}
+    for link in LINKS:
+        assert used[link] <= capacity[link] * (1 + 1e-9)
+    for rate, demand in zip(rates, demands, strict=True):
+        assert any(
+            used[link] >= capacity[link] * (1 - 1e-9)
+            and all(
+                rate / demand.streams >= r / d.streams * (1 - 1e-9)
+                for r, d in zip(rates, demands, strict=True)
+                if link in d.loads
+            )
+            for link in demand.loads
+        )
+
+
+# --- transfers in time ------------------------------------------------------------------------------------------------
+
+
+def once(start: float, demand: Demand) -> Course:
+    yield start
+    yield demand
+
+
+def ends(
+    courses: list[Course], capacity: dict[str, float], then: Callable[[Flows], None] = lambda _: None
+) -> list[float]:
+    flows, found = Flows(capacity.__getitem__), [math.nan] * len(courses)
+
+    def over(number: int) -> Callable[[], None]:
+        return lambda: found.__setitem__(number, now)
+
+    now = 0.0
+    for number, course in enumerate(courses):
+        flows.add(course, 0.0, over(number))
+    then(flows)
+    while (now := flows.due()) < math.inf:
+        flows.advance(now)
+    return found
+
+
+def test_a_transfer_that_comes_later_shares_what_is_left() -> None:
+    """100 bytes at 10 bytes/s; after 4 s another 30 come: 60 left, 30 at 5 bytes/s until 10 s, then 30 at 10."""
+    demands = [Demand({"a": 1.0}, 1.0, 100.0), Demand({"a": 1.0}, 1.0, 30.0)]
+    assert ends([once(0, demands[0]), once(4, demands[1])], {"a": 10.0}) == near([13, 10])
+
+
+def test_bandwidth_that_changes_counts_from_then_on() -> None:
+    def slow(flows: Flows) -> None:
+        flows.set_capacity("a", 5.0, 4.0)  # 60 bytes left
+        flows.set_capacity("a", 0.0, 6.0)  # 50
+        flows.set_capacity("a", 10.0, 100.0)
+
+    assert ends([once(0, Demand({"a": 1.0}, 1.0, 100.0))], {"a": 10.0}, slow) == near([105])
+
+
+def test_who_shares_nothing_is_not_touched() -> None:
+    """To the last bit, however often others come and go."""
+    lonely = once(0.1, Demand({"b": 1.0}, 1.0, 0.7))
+    others = [once(0.11 * i, Demand({"a": 1.0}, 1.0, 1.0)) for i in range(9)]
+    assert ends([lonely, *others], {"a": 3.0, "b": 1.3})[0] == 0.1 + 0.7 / 1.3
+
+
+@settings(max_examples=60, deadline=None)
+@given(DEMANDS, CAPACITIES, st.data())
+def test_no_byte_is_lost_and_no_link_carries_more_than_it_can(
+    demands: list[Demand], capacity: dict[str, float], data: st.DataObject
+) -> None:
+    starts = [data.draw(st.integers(0, 20)) for _ in demands]
+    found = ends([once(s, d) for s, d in zip(starts, demands, strict=True)], capacity)
+    for start, end, demand in zip(starts, found, demands, strict=True):
+        alone = max(load * demand.nbytes / capacity[link] for link, load in demand.loads.items())
+        assert end - start >= alone * (1 - 1e-9)
+    for link in LINKS:
+        crossing = [i for i, demand in enumerate(demands) if link in demand.loads]
+        if crossing:
+            carried = sum(demands[i].loads[link] * demands[i].nbytes for i in crossing)
+            assert carried <= capacity[link] * (max(found[i] for i in crossing) - min(starts[i] for i in crossing)) * (
+                1 + 1e-9
+            )
+
+
+# --- collectives of several groups ------------------------------------------------------------------------------------
+
+
+def run(network: Network, *programs: Program[Any], nodes: tuple[int, ...] = (), **options: Any) -> list[Outcome]:
+    devices = tuple(Device(f"device {i}", speed=1.0) for i in range(len(programs)))
+    return simulate(list(programs), Timing(devices, network, nodes=nodes), QUIET, **options)
+
+
+def clock(network: Network, *programs: Program[Any], **options: Any) -> list[float]:
+    return [outcome.seconds for outcome in run(network, *programs, **options)]
+
+
+def exchange(group: tuple[int, ...], after: int = 0, times: int = 1, nbytes: int = BYTES) -> Program[None]:
+    """`times` all-reduces of the group, after computing for so many seconds."""
+    yield from Compute(Work("step", after), nothing)
+    for _ in range(times):
+        yield from AllReduce(Phantom(nbytes), group=group)
+
+
+STAR = Network("star", BANDWIDTH, LATENCY)
+ALONE = 2 * LATENCY + BYTES / BANDWIDTH  # of two
+
+
+def test_groups_that_share_no_link_leave_each_other_alone() -> None:
+    """As if each had the network for itself, to the last bit."""
+    pairs = [(0, 1), (2, 3)]
+    together = clock(STAR, *(exchange(pairs[i // 2], times=7) for i in range(4)))
+    world = clock(STAR, *(exchange((0, 1), times=7) for _ in range(2)))
+    assert together == world * 2
+
+
+def test_two_groups_on_one_bus_take_twice_as_long() -> None:
+    pairs = [(0, 1), (2, 3)]
+    found = clock(Network("bus", BANDWIDTH, LATENCY), *(exchange(pairs[i // 2]) for i in range(4)))
+    assert found == near([2 * LATENCY + 2 * 2 * BYTES / BANDWIDTH] * 4)
+
+
+NODES = (0, 0, 1, 1)
+TWO_LEVEL = Network("two_level", BANDWIDTH, LATENCY, inside=Link(1e9, 1e-6))
+
+
+def test_groups_that_cross_the_same_uplink_share_it() -> None:
+    """(0, 2) alone for 1 s of its 2, both until its end, when (1, 3) has 1 s left; and the same within the nodes."""
+    across = [(0, 2), (1, 3)] * 2
+    nbytes = 2 * 10**6
+    found = clock(TWO_LEVEL, *(exchange(across[i], i % 2, nbytes=nbytes) for i in range(4)), nodes=NODES)
+    assert found == near([2 * LATENCY + 1 + 2, 2 * LATENCY + 1 + 2 + 1] * 2)
+    within = clock(TWO_LEVEL, *(exchange((0, 1) if i < 2 else (2, 3), nbytes=nbytes) for i in range(4)), nodes=NODES)
+    assert within == near([2e-6 + nbytes / 1e9] * 4)
+
+
+def test_a_groups_collectives_are_served_one_after_another() -> None:
+    def program(worker: int) -> Program[None]:
+        handles = []
+        for _ in range(3):
+            handles.append((yield from Start(AllReduce(Phantom(BYTES)))))
+        for handle in handles:
+            yield from Wait(handle)
+
+    first, second = run(STAR, program(0), program(1), trace=True)
+    assert first.seconds == second.seconds == near(3 * ALONE)
+    assert [span[1:] for span in first.lanes["network"]] == [(near(i * ALONE), near((i + 1) * ALONE)) for i in range(3)]
+
+
+def test_a_worker_in_two_groups_has_one_port_for_both() -> None:
+    """Worker 0 exchanges with 1 and with 2 at a time: its port carries twice the bytes."""
+
+    def middle() -> Program[None]:
+        handles = []
+        for other in (1, 2):
+            handles.append((yield from Start(AllReduce(Phantom(BYTES), group=(0, other)))))
+        for handle in handles:
+            yield from Wait(handle)
+
+    found = clock(STAR, middle(), exchange((0, 1)), exchange((0, 2)))
+    assert found == near([2 * LATENCY + 2 * BYTES / BANDWIDTH] * 3)
+
+
+def test_a_barrier_is_not_slowed_by_bytes() -> None:
+    def program(worker: int) -> Program[float]:
+        handle = yield from Start(AllReduce(Phantom(BYTES), group=(0, 1)))
+        yield from barrier()
+        yield from Wait(handle)
+        return 0.0
+
+    def other() -> Program[None]:
+        yield from barrier()
+
+    found = clock(STAR, program(0), program(1), other())
+    assert found == [near(ALONE), near(ALONE), near(LATENCY)]
+
+
+# --- what others send -------------------------------------------------------------------------------------------------
+
+
+def with_others(**background: Any) -> float:
+    return clock(Network("star", BANDWIDTH, LATENCY, background=(Background(0, 1, **background),)), *_pair())[0]
+
+
+def _pair(**more: Any) -> list[Program[None]]:
+    return [exchange((0, 1), **more) for _ in range(2)]
+
+
+def test_a_stream_takes_its_share_and_no_more() -> None:
+    assert with_others(bandwidth=10 * BANDWIDTH) == near(2 * LATENCY + 2 * BYTES / BANDWIDTH)
+    assert with_others(bandwidth=BANDWIDTH / 4) == near(2 * LATENCY + BYTES / BANDWIDTH / 0.75)
+    assert with_others(bandwidth=BANDWIDTH, start=1e9) == near(ALONE)
+
+
+def test_bytes_at_a_time_disturb_while_they_are_sent() -> None:
+    """10,000 bytes every 0.1 s: each time the exchange shares for 0.02 s, so it loses 0.01 s each time."""
+    losses = 4  # at 0 (for what is left after the latencies), 0.1, 0.2, 0.3 and 0.4 s
+    found = with_others(nbytes=10_000, every=0.1)
+    first = 2 * LATENCY  # the first 2 ms of the others' bytes lie in the latencies
+    left_of_the_first = 10_000 / BANDWIDTH - first
+    assert found == near(2 * LATENCY + BYTES / BANDWIDTH + left_of_the_first + losses * 10_000 / BANDWIDTH)
+    assert with_others(nbytes=10_000, every=0.1, start=0.45) == near(ALONE)
+
+
+def test_others_keep_no_run_alive_and_are_caught_up_with() -> None:
+    """Nobody notices them while everybody computes; then they are where they would be, 5 ms into their 50.
+
+    So both share for 90 ms, then 5 ms are ours alone, and the last 50,000 bytes share with the next 50,000.
+    """
+    network = Network("star", BANDWIDTH, 0.0, background=(Background(0, 1, nbytes=50_000, every=0.1, start=0.095),))
+    found = clock(network, *_pair(after=1000, nbytes=100_000))[0]
+    assert found == near(1000 + 0.09 + 0.005 + 0.1)
+    assert clock(network, *_pair(nbytes=0)) == [0.0, 0.0]
+
+
+def test_others_elsewhere_do_not_disturb() -> None:
+    quiet = Network("star", BANDWIDTH, LATENCY, background=(Background(2, 3, BANDWIDTH),))
+    programs = [*_pair(), *(exchange((i,)) for i in (2, 3))]
+    assert clock(quiet, *programs)[0] == clock(STAR, *_pair())[0]
+
+
+# --- bandwidths that change -------------------------------------------------------------------------------------------
+
+
+def timed(network: Network, *changes: tuple[float, str, float], nodes: tuple[int, ...] = ()) -> float:
+    """Seconds of an all-reduce of workers 0 and 1 while links change: (when, name, factor)."""
+    env, fabric = simpy.Environment(), Fabric(network, nodes)
+    transfers, found = Transfers(env, fabric), []
+    for when, name, factor in changes:
+        env.timeout(when).callbacks.append(lambda _, name=name, factor=factor: transfers.set_bandwidth(name, factor))
+    price = fabric.group((0, 1)).price(AllReduce, BYTES)
+    env.timeout(0.01).callbacks.append(lambda _: transfers.begin(price, lambda: found.append(env.now - 0.01)))
+    env.run()
+    (seconds,) = found
+    return seconds
+
+
+BUS = Network("bus", BANDWIDTH, LATENCY)
+MATRIX = Network("matrix", matrix=((0.0, BANDWIDTH), (BANDWIDTH, 0.0)), latency=LATENCY)
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "nodes"),
+    [(STAR, "worker 1", ()), (TWO_LEVEL, "node 0", (0, 1)), (BUS, "bus", ()), (MATRIX, "1 to 0", ())],
+)
+def test_a_link_that_slows_down_slows_what_crosses_it(network: Network, name: str, nodes: tuple[int, ...]) -> None:
+    carry = (2 if network is BUS else 1) * BYTES / BANDWIDTH
+    whole = 2 * LATENCY + carry
+    assert timed(network, nodes=nodes) == near(whole)
+    assert timed(network, (0.0, name, 0.5), nodes=nodes) == near(whole + carry)
+    assert timed(network, (0.112, name, 0.5), nodes=nodes) == near(whole + carry - 0.1)
+    assert timed(network, (0.112, name, 0.5), (0.312, name, 1), nodes=nodes) == near(whole + 0.1)
+    assert timed(network, (0.112, name, 0), (9.112, name, 1), nodes=nodes) == near(whole + 9)
+    assert timed(network, (0.0, name, 0.5), (0.005, name, 1), nodes=nodes) == timed(network, nodes=nodes)
+    assert timed(network, (5.0, name, 0.5), nodes=nodes) == timed(network, nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [(STAR, "node 0"), (BUS, "worker 0"), (MATRIX, "1 to 9"), (TWO_LEVEL, "bus"), (STAR, "worker x")],
+)
+def test_a_link_that_is_not_there_is_refused(network: Network, name: str) -> None:
+    with pytest.raises(ScenarioError, match=f"a {network.shape} network has no link '{name}'; write "):
+        timed(network, (0.0, name, 0.5), nodes=(0, 1))

@@ -1,0 +1,230 @@
+"""Prices on an idle network: every algorithm against its formula, every shape against its closed form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paceline.algorithms.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
+from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.traffic import traffic
+from paceline.config.timing import Link, Network
+from paceline.sim.collectives import SHORT
+from paceline.sim.network import Fabric
+
+ALPHA, BANDWIDTH, ADDING = 3e-5, 2e9, 5e9
+BETA, GAMMA = 1 / BANDWIDTH, 1 / ADDING
+MEMBERS = range(2, 10)
+SIZES = (0, 8, SHORT, SHORT + 1, 100_001, 10**8)
+
+
+def near(seconds: float) -> Any:
+    return pytest.approx(seconds, rel=1e-9, abs=1e-15)
+
+
+def network(collective: str, shape: str = "star", **more: Any) -> Network:
+    return Network(shape, BANDWIDTH, ALPHA, collective=collective, reduce_bandwidth=ADDING, **more)
+
+
+def seconds(kind: type[Collective], nbytes: int, n: int, *args: Any, **more: Any) -> float:
+    nodes = more.pop("nodes", ())
+    return Fabric(network(*args, **more), nodes).price(kind, nbytes, n)[0]
+
+
+# --- formulas of METHODS, on a star: alpha, beta and gamma of every algorithm -----------------------------------------
+
+
+def floor_lg(n: int) -> int:
+    return n.bit_length() - 1
+
+
+def ceil_lg(n: int) -> int:
+    return (n - 1).bit_length()
+
+
+def recursive_doubling(n: int, m: float) -> float:
+    if n == 2 ** floor_lg(n):
+        return floor_lg(n) * (ALPHA + m * BETA + m * GAMMA)
+    return (floor_lg(n) + 2) * (ALPHA + m * BETA) + (floor_lg(n) + 1) * m * GAMMA
+
+
+def ring(n: int, m: float) -> float:
+    part = (n - 1) / n * m
+    return 2 * (n - 1) * ALPHA + 2 * part * BETA + part * GAMMA
+
+
+def rabenseifner(n: int, m: float) -> float:
+    part = (n - 1) / n
+    if n == 2 ** floor_lg(n):
+        return 2 * floor_lg(n) * ALPHA + 2 * part * m * BETA + part * m * GAMMA
+    return (2 * floor_lg(n) + 2) * ALPHA + (2 * part + 2) * m * BETA + (1 + part) * m * GAMMA
+
+
+def tree(n: int, m: float) -> float:
+    return 2 * ceil_lg(n) * (ALPHA + m * BETA) + ceil_lg(n) * m * GAMMA
+
+
+def auto(n: int, m: float) -> float:
+    return recursive_doubling(n, m) if m <= 2048 else rabenseifner(n, m)
+
+
+def ordered(n: int, m: float) -> float:
+    if (n - 1) * m <= 65_536:
+        return ALPHA + (n - 1) * m * (BETA + GAMMA)
+    return 2 * ALPHA + (n - 1) / n * m * (2 * BETA + GAMMA)
+
+
+FORMULAS = {f.__name__: f for f in (recursive_doubling, ring, rabenseifner, tree, auto, ordered)}
+
+
+@pytest.mark.parametrize("n", MEMBERS)
+@pytest.mark.parametrize("algorithm", FORMULAS)
+def test_all_reduce_takes_its_formula(algorithm: str, n: int) -> None:
+    for nbytes in SIZES:
+        assert seconds(AllReduce, nbytes, n, algorithm) == near(FORMULAS[algorithm](n, nbytes))
+
+
+@pytest.mark.parametrize("n", MEMBERS)
+def test_gathers_scatters_and_broadcasts_take_their_formulas(n: int) -> None:
+    for m in SIZES:
+        part = (n - 1) / n * m
+        for algorithm in ("ring", "recursive_doubling", "rabenseifner", "tree", "two_level", "auto"):
+            assert seconds(AllGather, m, n, algorithm) == near((n - 1) * ALPHA + part * BETA)
+            assert seconds(ReduceScatter, m, n, algorithm) == near((n - 1) * ALPHA + part * (BETA + GAMMA))
+        assert seconds(AllGather, m, n, "ordered") == near(ALPHA + part * BETA)
+        assert seconds(ReduceScatter, m, n, "ordered") == near(ALPHA + part * (BETA + GAMMA))
+        for algorithm in ("ordered", "tree"):
+            assert seconds(Broadcast, m, n, algorithm) == near(ceil_lg(n) * (ALPHA + m * BETA))
+
+
+def test_one_worker_alone_sends_nothing() -> None:
+    for algorithm in (*FORMULAS, "two_level"):
+        for kind in (AllReduce, AllGather, ReduceScatter, Broadcast):
+            price = Fabric(network(algorithm)).group([3]).price(kind, 10**6)
+            assert (price.seconds, price.traffic.sent, price.links) == (0.0, 0.0, frozenset())
+
+
+@pytest.mark.parametrize("n", MEMBERS)
+def test_bytes_that_a_member_sends(n: int) -> None:
+    """The ordered exchange's are the transport's to the last bit; the others' as their messages add up."""
+    m, surplus = 10**6, n - 2 ** floor_lg(n)
+    low, part = 2 ** floor_lg(n), 2 * (n - 1) / n * m
+    expected = {
+        "ring": part,
+        "tree": part,
+        "recursive_doubling": (floor_lg(n) * low + 2 * surplus) * m / n,
+        "rabenseifner": (low * part + 2 * surplus * m) / n,
+    }
+    for algorithm, sent in expected.items():
+        assert Fabric(network(algorithm)).price(AllReduce, m, n)[1].sent == near(sent)
+    for kind in (AllReduce, AllGather, ReduceScatter, Broadcast):
+        assert Fabric(network("ordered")).price(kind, m, n)[1] == traffic(kind, m, n)
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", MEMBERS)
+def test_on_a_bus_all_bytes_pass_one_after_another(n: int) -> None:
+    m, surplus = 10**7, n - 2 ** floor_lg(n)
+    low = 2 ** floor_lg(n)
+    added = (n - 1) / n * m * GAMMA
+    assert seconds(AllReduce, m, n, "ordered", "bus") == near(2 * ALPHA + 2 * (n - 1) * m * BETA + added)
+    assert seconds(AllReduce, m, n, "ring", "bus") == near(2 * (n - 1) * (ALPHA + m * BETA) + added)
+    assert seconds(Broadcast, m, n, "ring", "bus") == near(ceil_lg(n) * ALPHA + (n - 1) * m * BETA)
+    steps, additions = floor_lg(n) + 2 * bool(surplus), floor_lg(n) + bool(surplus)
+    carried = floor_lg(n) * low + 2 * surplus
+    expected = steps * ALPHA + carried * m * BETA + additions * m * GAMMA
+    assert seconds(AllReduce, m, n, "recursive_doubling", "bus") == near(expected)
+
+
+INSIDE = Link(50e9, 1e-6)
+NODES = (0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2)
+
+
+def two_level(kind: type[Collective], m: int, n: int, algorithm: str, nodes: tuple[int, ...] = NODES) -> float:
+    return seconds(kind, m, n, algorithm, "two_level", inside=INSIDE, nodes=nodes)
+
+
+def test_within_a_node_only_its_links_count() -> None:
+    m = 10**8
+    expected = 6 * INSIDE.latency + 1.5 * m / INSIDE.bandwidth + 0.75 * m * GAMMA
+    assert two_level(AllReduce, m, 4, "ring") == near(expected)
+    assert two_level(AllReduce, m, 4, "ordered") == near(expected - 4 * INSIDE.latency)
+
+
+def test_between_nodes_the_uplink_is_what_limits() -> None:
+    m, n = 10**8, 12
+    part = (n - 1) / n * m
+    # A ring crosses each uplink once in each direction; of the exchange of all with all, 4 * 8 pairs do, of 11 each.
+    assert two_level(AllReduce, m, n, "ring") == near(22 * ALPHA + part * (2 * BETA + GAMMA))
+    assert two_level(AllReduce, m, n, "ordered") == near(2 * ALPHA + 4 * 8 / 11 * 2 * part * BETA + part * GAMMA)
+    assert two_level(AllReduce, m, n, "ring", tuple(range(12))) == near(22 * ALPHA + part * (2 * BETA + GAMMA))
+    assert two_level(AllReduce, m, n, "ring", (0,) * 12) < two_level(AllReduce, m, n, "ring") / 4
+
+
+@pytest.mark.parametrize("nodes", [NODES, (0, 1, 1, 1, 2, 2), (0, 1, 0, 1, 0), (0, 0, 0)])
+def test_two_level_reduces_in_the_node_then_across_then_broadcasts(nodes: tuple[int, ...]) -> None:
+    sizes = [nodes.count(node) for node in set(nodes)]
+    inside, across = ceil_lg(max(sizes)), len(sizes)
+    for m in (1000, 10**8):
+        ends = 2 * inside * (INSIDE.latency + m / INSIDE.bandwidth) + inside * m * GAMMA
+        expected = ends + (auto(across, m) if across > 1 else 0)
+        assert two_level(AllReduce, m, len(nodes), "two_level", nodes) == near(expected)
+        if across > 1:
+            assert two_level(AllReduce, m, len(nodes), "auto", nodes) == near(expected)
+    assert two_level(AllReduce, 10**8, 3, "auto", (0, 1, 2)) == near(rabenseifner(3, 10**8))
+
+
+def test_a_matrix_has_a_link_for_every_ordered_pair() -> None:
+    matrix = ((0.0, 1e9, 4e9), (2e9, 0.0, 8e9), (5e9, 5e8, 0.0))
+    m = 3 * 10**8
+    # Around the ring 0 -> 1 -> 2 -> 0 the slowest link is 1e9; of all pairs, each with half of a member's bytes, 5e8.
+    found = seconds(AllReduce, m, 3, "ring", "matrix", matrix=matrix)
+    assert found == near(4 * ALPHA + 2 * 2 / 3 * m / 1e9 + 2 / 3 * m * GAMMA)
+    found = seconds(AllReduce, m, 3, "ordered", "matrix", matrix=matrix)
+    assert found == near(2 * ALPHA + 2 / 3 * m / 5e8 + 2 / 3 * m * GAMMA)
+    fabric = Fabric(network("tree", "matrix", matrix=matrix))
+    from_0, from_2 = (fabric.price(Broadcast, m, 3, root)[0] for root in (0, 2))
+    assert from_0 == near(2 * ALPHA + m / 4e9 + m / 1e9)  # 0 -> 2, then 0 -> 1
+    assert from_2 == near(2 * ALPHA + m / 5e8 + m / 5e9)  # 2 -> 1, then 2 -> 0
+    with pytest.raises(ScenarioError, match="needs the bandwidth from worker"):
+        fabric.price(AllReduce, m, 4)
+
+
+def test_a_star_is_as_fast_as_its_slowest_port() -> None:
+    ports = (BANDWIDTH, BANDWIDTH, BANDWIDTH / 4, BANDWIDTH)
+    for algorithm in ("ordered", "ring"):
+        slow = seconds(AllReduce, 10**8, 4, algorithm, ports=ports)
+        assert slow == near(FORMULAS[algorithm](4, 10**8) + 1.5 * 10**8 * 3 * BETA)
+        assert seconds(AllReduce, 10**8, 2, algorithm, ports=ports) == near(FORMULAS[algorithm](2, 10**8))
+    # A binomial broadcast to worker 2 from 0 comes first, and to 3 from 1 with the rest.
+    assert seconds(Broadcast, 10**8, 4, "tree", ports=ports) == near(2 * ALPHA + (4 + 4) * 10**8 * BETA)
+
+
+def test_efficiency_is_the_part_of_the_bandwidth_that_is_reached() -> None:
+    for shape, more in (("star", {}), ("bus", {}), ("matrix", {"matrix": ((0.0, 1e9), (1e9, 0.0))})):
+        whole, part = (
+            Fabric(Network(shape, 1e9, efficiency=e, **more)).price(AllReduce, 10**9, 2)[0] for e in (1, 0.8)
+        )
+        assert part == near(whole / 0.8)
+
+
+# --- what METHODS states ----------------------------------------------------------------------------------------------
+
+
+def test_vit_l_16_at_1_gbit_takes_the_stated_seconds() -> None:
+    """P = 304,326,632 parameters in fp16, 4 workers: an all-reduce 7.30 s; two gathers and a scatter 10.96 s."""
+    nbytes = 2 * 304_326_632
+    fabric = Fabric(Network("star", 1e9 / 8))
+    assert fabric.price(AllReduce, nbytes, 4)[0] == pytest.approx(7.30, abs=5e-3)
+    fsdp = 2 * fabric.price(AllGather, nbytes, 4)[0] + fabric.price(ReduceScatter, nbytes, 4)[0]
+    assert fsdp == pytest.approx(10.96, abs=5e-3)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ScenarioError, match="network collective is 'gossip'; write one of ordered, ring"):
+        Fabric(Network(collective="gossip"))
+    with pytest.raises(ScenarioError, match="two_level network needs inside"):
+        Fabric(Network("two_level"))
