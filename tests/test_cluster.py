@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +13,16 @@ import paceline
 from paceline.algorithms.effects import Work
 from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.worker import ModelCost, Works
+from paceline.config import yaml
 from paceline.config.catalogue import catalogue
 from paceline.config.cluster import EFFICIENCY, build_timing
-from paceline.config.machines import Cluster
+from paceline.config.machines import Cluster, WorkerGroup
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Timing
 from paceline.show import show_catalogue
 
+DOCS = Path(__file__).parent.parent / "docs" / "clusters.md"
 SPEED = {"speed": "10 samples/s"}
 COST = ModelCost(parameters=1000, buffers=0, flops=1e9, activations=1e4)
 PROFILE = Profile.model_validate({"devices": {"rtx3090": {"mlp": {"step": {16: "1 ms", 32: "2 ms"}}}}})
@@ -250,6 +254,17 @@ def test_named_devices_and_a_named_link_are_all_that_a_scenario_needs(tmp_path):
     again = validate(result.scenario, "the run's own")
     repeated = paceline.simulate(again, timing_only=True)
     assert repeated.summary["seconds"] == result.summary["seconds"]
+
+
+def test_the_documented_clusters_can_be_simulated(tmp_path):
+    texts = re.findall(r"```yaml\n(cluster:.*?)```", DOCS.read_text(), re.DOTALL)
+    clusters = [yaml.parse(text, "docs")["cluster"] for text in texts]
+    assert [run(tmp_path, cluster, rounds=2).summary["workers"] for cluster in clusters] == [4, 32]
+
+
+def test_the_documented_keys_are_all_that_a_worker_has():
+    documented = set(re.findall(r"^\| `(\w+)` \|", DOCS.read_text(), re.MULTILINE))
+    assert documented | {"count", "node"} == set(WorkerGroup.model_fields)
 
 
 def test_a_batch_that_was_not_measured_is_said_so_loudly(tmp_path, capsys):
