@@ -96,3 +96,21 @@ def test_every_option_works_in_both_worlds(tmp_path):
         paceline("train", "--resume", f"real/{name}", "--set", *settings, cwd=tmp_path)
         sha256, step = continued(tmp_path, name, tmp_path / "simulated" / name, settings)
         assert (read(tmp_path / "real" / name)[0]["params_sha256"], 36) == (sha256, step)
+
+
+def test_every_key_is_documented():
+    text = (FILE.parent.parent / "docs" / "scenarios.md").read_text()
+    for section in (
+        Scenario,
+        Workload,
+        SGD,
+        AdamW,
+        Augmentation,
+        Budget,
+        Report,
+        CheckpointSpec,
+        CosineStep,
+        Multistep,
+    ):
+        for key in section.model_fields.keys() - {"recorded", "name"}:
+            assert f"`{key}`" in text or f"{key}: " in text, f"{section.__name__}.{key}"
