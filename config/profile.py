@@ -7,6 +7,7 @@ can read and correct it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -73,7 +74,12 @@ def workload_key(model: str, data: str, optimizer: str, threads: int) -> str:
 
 
 def load_profile(path: Path) -> Profile:
-    """The profile in the file at `path`; ScenarioError where it is missing or wrong."""
+    """The profile in the file at `path`; ScenarioError where it is missing or wrong. It is read once."""
+    return _load(path, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@lru_cache(maxsize=16)
+def _load(path: Path, changed: int) -> Profile:
     document = yaml.read_mapping(path, "devices: and network:")
     try:
         return Profile.model_validate(document)

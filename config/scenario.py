@@ -117,10 +117,15 @@ class Scenario(Section):
 
 def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:
     """The scenario in the file at `path` with `a.b=c` settings applied. ScenarioError where anything is wrong."""
+    return validate(read(path, settings), str(path))
+
+
+def read(path: Path | str, settings: Iterable[str] = ()) -> dict[str, Any]:
+    """The document in the file at `path` with the settings applied, not validated yet. ScenarioError as load."""
     document = yaml.read_mapping(Path(path))
     for setting in settings:
         _set(document, setting)
-    return validate(document, str(path))
+    return document
 
 
 def validate(document: Any, where: str) -> Scenario:
@@ -135,19 +140,23 @@ def _set(document: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise ScenarioError(f"--set {setting}: write it like --set budget.epochs=5")
-    value = yaml.parse(text, f"--set {setting}")
+    assign(document, key, yaml.parse(text, f"--set {setting}"), f"--set {setting}")
+
+
+def assign(document: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set the key `a.b.0.c` of a document; `where` names the setting in errors (ScenarioError)."""
     *parents, last = key.split(".")
     node: Any = document
     for part in parents:
-        node = node[_index(node, part, setting)] if isinstance(node, list) else node.setdefault(part, {})
+        node = node[_index(node, part, where)] if isinstance(node, list) else node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            raise ScenarioError(f"--set {setting}: {part} is {node!r}, which has no keys")
-    node[_index(node, last, setting) if isinstance(node, list) else last] = value
+            raise ScenarioError(f"{where}: {part} is {node!r}, which has no keys")
+    node[_index(node, last, where) if isinstance(node, list) else last] = value
 
 
-def _index(node: list[Any], part: str, setting: str) -> int:
+def _index(node: list[Any], part: str, where: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
-        raise ScenarioError(f"--set {setting}: {part!r} is no place in a list of {len(node)}, which count from 0")
+        raise ScenarioError(f"{where}: {part!r} is no place in a list of {len(node)}, which count from 0")
     return int(part)
 
 

@@ -1,18 +1,29 @@
 """Paceline: train on devices of unequal speed, and predict such training before it happens.
 
 `run = paceline.simulate("scenario.yaml")` and `paceline.train("scenario.yaml")` return a Run; `run.metrics` is a pandas
-table. Importing this loads neither torch nor MPI.
+table, and so is what `paceline.sweep("scenario.yaml", grid={...})` returns. Importing this loads neither torch nor MPI.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["BorrowError", "ProtocolError", "ScenarioError", "WorkerLost", "compare", "load", "simulate", "train"]
+__all__ = [
+    "BorrowError",
+    "ProtocolError",
+    "ScenarioError",
+    "WorkerLost",
+    "compare",
+    "load",
+    "simulate",
+    "sweep",
+    "train",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "simulate": "paceline.simulating",
+    "sweep": "paceline.sweeping",
     "train": "paceline.training",
     "load": "paceline.analysis.run",
     "compare": "paceline.analysis.compare",
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
     from .analysis.compare import compare
     from .analysis.run import load
     from .simulating import simulate
+    from .sweeping import sweep
     from .training import train
 
 

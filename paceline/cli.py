@@ -84,6 +84,36 @@ def train(
 
 
 @app.command()
+def sweep(
+    scenario: Path,
+    grid: Annotated[
+        list[str], typer.Option("--grid", metavar="A.B=1,2,4", help="A key's values; several: each with each.")
+    ] = [],  # noqa: B006
+    points: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="Points: a CSV file (keys as columns) or a YAML list.")
+    ] = None,
+    setting: Settings = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(help="The table: .csv, .json or .parquet. Default: runs/NAME-sweep.csv.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Learn as well, instead of the clock alone.")] = False,
+    engine: Annotated[str, typer.Option(help="auto, cohort or simpy.")] = "auto",
+    jobs: Annotated[int | None, typer.Option("-j", min=1, help="Processes. Default: one per core.")] = None,
+    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep a run directory of every point there.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Simulate again what is in the table with an error.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin the table anew.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
+) -> None:
+    """Simulate a scenario at many points, in parallel: one table. Goes on with a table that is there already."""
+    from .analysis.points import parse_grid
+    from .sweeping import command
+
+    table = out or Path("runs") / f"{scenario.stem}-sweep.csv"
+    options = {"settings": setting, "full": full, "engine": engine, "runs": runs, "retry": retry, "force": force}
+    command(scenario, parse_grid(grid), table, jobs, quiet, points=points, **options)
+
+
+@app.command()
 def compare(
     left: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the simulated run.")],
     right: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the real one.")],

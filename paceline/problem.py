@@ -55,6 +55,13 @@ class Problem:
 
         return _named("workload.data", lambda: load(*self._data))
 
+    def take_over(self, other: Problem) -> None:
+        """Keep what `other` has found out, where it is about the same model and data."""
+        ours, theirs = self.scenario.workload, other.scenario.workload
+        if (ours.data, self.folder) == (theirs.data, other.folder):
+            kept = ("shape", "data", "cost") if ours.model == theirs.model else ("shape", "data")
+            self.__dict__.update((name, other.__dict__[name]) for name in kept if name in other.__dict__)
+
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
         from .learning.recipe import check

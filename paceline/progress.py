@@ -54,3 +54,35 @@ def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None)
     with Progress(*columns, console=Console(force_terminal=True)) as shown:
         task = shown.add_task(title, total=budget.amount, text="")
         yield lambda line: shown.update(task, completed=float(line[key]), text=brief(line))
+
+
+@contextmanager
+def counting(title: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function that takes how many of `total` are done and how many of these failed, and shows it; quiet: nothing.
+
+    A bar on a terminal, elsewhere a line per tenth.
+    """
+
+    def text(failed: int) -> str:
+        return f"{failed} failed" if failed else ""
+
+    if quiet:
+        yield lambda done, failed: None
+        return
+    if not sys.stdout.isatty():
+        tenth = -1
+
+        def tell(done: int, failed: int) -> None:
+            nonlocal tenth
+            if 10 * done // total > tenth:
+                tenth = 10 * done // total
+                print(f"{title}: {done} of {total}  {text(failed)}".rstrip(), flush=True)
+
+        yield tell
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("[red]{task.fields[text]}")) as shown:
+        task = shown.add_task(title, total=total, text="")
+        yield lambda done, failed: shown.update(task, completed=done, text=text(failed))

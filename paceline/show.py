@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from .analysis.compare import compare
@@ -85,6 +87,43 @@ def show_catalogue() -> None:
     for name, link in known.links.items():
         links.add_row(name, f"{link.bandwidth / 1e9:g}", link.source)
     console.print(devices, "", links, sep="\n")
+
+
+SHOWN = 20  # rows of a sweep
+
+
+def show_sweep(found: pd.DataFrame, path: Path) -> None:
+    """The first rows of a sweep's table: what varied, what came out."""
+    varied = list(found.columns[: list(found.columns).index("seconds")])
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in varied:
+        table.add_column(_short(name, varied))
+    for heading in ("seconds", "ms per step", "idle"):
+        table.add_column(heading, justify="right")
+    table.add_column("", overflow="fold")
+    for _, row in found.head(SHOWN).iterrows():
+        cells = ["" if pd.isna(row[name]) else str(row[name]) for name in varied]
+        if row["error"]:
+            table.add_row(*cells, "", "", "", f"[red]{escape(row['error'])}[/]")
+        else:
+            numbers = f"{row['seconds']:.4f}", f"{row['seconds_per_step'] * 1e3:.4f}", f"{row['idle_mean']:.1%}"
+            table.add_row(*map(escape, cells), *numbers)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    more = f" (the first {SHOWN} above)" if len(found) > SHOWN else ""
+    failed = int((found["error"] != "").sum())
+    console.print(
+        f"{len(found)} rows{more}, {failed} failed; written to {path}"
+        if failed
+        else f"{len(found)} rows{more}; written to {path}"
+    )
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """The end of a key that no other key has."""
+    parts = name.split(".")
+    ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
+    return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in names) == 1), name)
 
 
 def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:

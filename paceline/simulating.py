@@ -43,10 +43,7 @@ def simulate(
     folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
     title = "scenario" if isinstance(scenario, Scenario) else Path(scenario).stem
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
-    if engine not in ENGINES:
-        raise ScenarioError(f"--engine {engine}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    if engine == "cohort" and (reason := _needs_simpy(job, timing_only, debug)):
-        raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
+    check_engine(engine, job, timing_only, debug)
     job.warn()
     directory = prepare(Path(out), force) if out is not None else None
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
@@ -54,6 +51,14 @@ def simulate(
         run = run_simulation(job, recorder, timing_only, debug, engine)
     run.label = title if directory is None else ""
     return run
+
+
+def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False) -> None:
+    """ScenarioError unless this is an engine, and one that can be asked."""
+    if engine not in ENGINES:
+        raise ScenarioError(f"--engine {engine}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+    if engine == "cohort" and (reason := _needs_simpy(job, timing_only, debug)):
+        raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
 
 
 def run_simulation(

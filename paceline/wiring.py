@@ -106,9 +106,14 @@ class Job:
         return document | {"recorded": recorded}
 
 
-def resolve(scenario: Scenario, folder: Path) -> Job:
-    """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense."""
+def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Job:
+    """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense.
+
+    like: an earlier problem, whose data and model's cost are kept where they are the same.
+    """
     problem = Problem(scenario, folder)
+    if like is not None:
+        problem.take_over(like)
     problem.check()
     profile = _profile(scenario, folder)
     timing = build_timing(

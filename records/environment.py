@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -30,6 +32,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _processor() -> tuple[str, set[str]]:
     """(name, instruction-set flags) where the system tells them."""
     info = Path("/proc/cpuinfo")

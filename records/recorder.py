@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..algorithms.effects import Array
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ProtocolError, ScenarioError
 from ..config import yaml
 from . import checkpoints
 from .directory import METRICS, SCENARIO, SUMMARY, TRACE, to_json, write_atomically
@@ -102,10 +102,12 @@ def summarize(
     """What summary.json holds. seconds: virtual (simpy, cohort) or wall (mpi), evaluation excluded.
 
     Of a resumed run, rounds, steps, samples and seconds are the whole run's; what is counted (syncs, bytes, computing,
-    evaluation, idle) and the trace begin at resumed_at_round.
+    evaluation, idle) and the trace begin at resumed_at_round. ProtocolError where there was no round at all.
     """
     state, reports = outcomes[0].result, evaluated(lines)
     last = reports[-1] if reports else {}
+    if state.round < 1:
+        raise ProtocolError("the run has ended without a round of training, which is no result")
     return {
         "engine": engine,
         "workers": len(outcomes),

@@ -143,7 +143,7 @@ def launch(
         env=environment(mpirun, ranks, threads),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=lambda: _parent_death_signal(KILLERS[mpirun.kind]),
+        preexec_fn=lambda: die_with_parent(KILLERS[mpirun.kind]),
     )
     asked = 0
 
@@ -181,7 +181,7 @@ def _end(process: subprocess.Popen[Any], kind: Kind) -> None:
             process.wait()
 
 
-def _parent_death_signal(number: int) -> None:
+def die_with_parent(number: int) -> None:
     """Ask Linux to send this process a signal when its parent is gone; survives an exec."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
@@ -235,7 +235,7 @@ def abort_on_error() -> Iterator[None]:
     if not under_mpirun():
         yield
         return
-    _parent_death_signal(signal.SIGKILL)  # the parent is this node's part of mpirun
+    die_with_parent(signal.SIGKILL)  # the parent is this node's part of mpirun
     rank, size = world()
     try:
         yield

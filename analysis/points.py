@@ -1,0 +1,109 @@
+"""The points of a sweep: which values the scenario's keys take, from grids and lists.
+
+Rule: a point is a mapping from key paths (`cluster.network.latency`) to values as a scenario file holds them. Two
+points whose cells read the same are one point.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..algorithms.errors import ScenarioError
+from ..config import yaml
+
+Point = dict[str, Any]
+Identity = tuple[str, ...]
+
+
+def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Key -> values of settings like "a.b=1,2,4"; a value with a comma of its own is quoted or in brackets."""
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not key or not values.strip():
+            raise ScenarioError(f"--grid {text}: write it like --grid workload.batch=16,32,64")
+        if key in found:
+            raise ScenarioError(f"--grid {text}: {key} is given twice; write its values in one --grid")
+        found[key] = yaml.parse(f"[{values}]", f"--grid {text}")
+    return found
+
+
+def read_list(path: Path) -> list[Point]:
+    """The points in a CSV file (a column per key, an empty cell leaves the key as it is) or a YAML file (a list of
+    mappings). ScenarioError where it is neither.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"--list {path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    points = _csv(text, path) if path.suffix == ".csv" else yaml.parse(text, str(path))
+    return check_points(points, f"--list {path}")
+
+
+def check_points(points: Any, where: str) -> list[Point]:
+    """`points` if it is a list of mappings that set something; ScenarioError otherwise."""
+    if not isinstance(points, Sequence) or isinstance(points, str) or not points:
+        raise ScenarioError(f"{where}: holds no points; write a list like [{{workload.batch: 32}}, ...]")
+    for number, point in enumerate(points):
+        if not isinstance(point, Mapping) or not point or not all(isinstance(key, str) for key in point):
+            raise ScenarioError(f"{where}: point {number} is {point!r:.60}; write {{key: value, ...}}")
+    return [{key: _plain(value) for key, value in point.items()} for point in points]
+
+
+def _csv(text: str, path: Path) -> list[Point]:
+    value = lru_cache(maxsize=4096)(lambda cell: yaml.parse(cell, str(path)))
+    points = []
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for row in reader:
+        if None in row or None in row.values():
+            raise ScenarioError(f"--list {path}:{reader.line_num}: has not as many cells as the first line")
+        points.append({key.strip(): value(cell) for key, cell in row.items() if cell.strip()})
+    return points
+
+
+def cross(grid: Mapping[str, Sequence[Any]], points: Sequence[Point] = ()) -> list[Point]:
+    """Every combination of the grid's values, and of each of these with every given point. Each point once, in order.
+
+    ScenarioError where a key is in both, has no values, or nothing varies.
+    """
+    for key, values in grid.items():
+        if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or not list(values):
+            raise ScenarioError(f"grid {key}: {values!r:.60} is no list of values; write one, like [1, 2, 4]")
+    both = set(grid).intersection(*map(set, points)) if points else set()
+    if both:
+        raise ScenarioError(f"{min(both)} is both in the grid and in the list; keep one")
+    if not grid and not points:
+        raise ScenarioError("nothing varies; name keys with --grid a.b=1,2,4 or --list FILE")
+    combinations = [dict(zip(grid, map(_plain, values), strict=True)) for values in product(*grid.values())]
+    found = [{**point, **more} for point in points or [{}] for more in combinations]
+    keys, unique = keys_of(found), dict[Identity, Point]()
+    for point in found:
+        unique.setdefault(identity(point, keys), point)
+    return list(unique.values())
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's, which scenarios take."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def keys_of(points: Iterable[Point]) -> list[str]:
+    """The keys that vary, by first appearance."""
+    return list(dict.fromkeys(key for point in points for key in point))
+
+
+def cell(value: Any) -> Any:
+    """A value as a table shows it: numbers and texts as they are, anything else as JSON, which YAML reads as well."""
+    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def identity(point: Mapping[str, Any], keys: Sequence[str]) -> Identity:
+    """What tells a point from others: the texts of its cells, an empty one where it leaves a key as it is."""
+    return tuple(str(cell(point[key])) if key in point else "" for key in keys)

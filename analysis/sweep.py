@@ -1,0 +1,99 @@
+"""Many simulations, one table: runs the points of a sweep over a given `simulate` function.
+
+Rule: the table is the record, what is in it is not run again, and it is saved whatever ends the sweep. A point that
+fails is a row with its error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from typing import Any
+
+from ..algorithms.errors import PacelineError
+from .points import Point
+from .table import Row, Table, row_of
+
+Simulate = Callable[[Point], Mapping[str, Any]]  # answers with the run's summary
+
+SAVE_EVERY = 2.0  # seconds between two writes of the table, or more, so that writing takes a twentieth of the time
+TOGETHER = 0.25  # seconds of work that travel to a process together
+MOST = 64  # points that travel together, however quick they are
+
+
+def run(
+    points: Sequence[Point],
+    simulate: Simulate,
+    executor: Executor,
+    table: Table,
+    *,
+    processes: int = 1,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Simulate the points on the executor and add their rows to the table, which is saved now and then, and at the end.
+
+    simulate: is pickled for processes; what it raises becomes the row's error. tell: called when rows have come.
+    PacelineError where a process died.
+    """
+    running: dict[Future[tuple[list[Row], float]], Sequence[Point]] = {}
+    saver, begun, together = _Saver(table), 0, 1
+    try:
+        while begun < len(points) or running:
+            while begun < len(points) and len(running) < 2 * processes:
+                part = points[begun : begun + together]
+                running[executor.submit(measure, simulate, part)] = part
+                begun += len(part)
+            for future in wait(running, timeout=SAVE_EVERY, return_when=FIRST_COMPLETED).done:
+                seconds = _collect(future, running.pop(future), table)
+                together = max(1, min(MOST, int(TOGETHER / max(seconds, 1e-9))))
+            tell()
+            saver.save_if_due()
+    except BrokenExecutor:
+        raise PacelineError(
+            "a process of the sweep died, perhaps for want of memory; -j 1 simulates in this one. "
+            "In a script, call sweep under `if __name__ == '__main__':`"
+        ) from None
+    finally:
+        for future, part in running.items():
+            if future.done() and not future.cancelled() and future.exception() is None:
+                _collect(future, part, table)
+        table.save()
+
+
+def _collect(future: Future[tuple[list[Row], float]], part: Sequence[Point], table: Table) -> float:
+    """Put finished rows into the table; seconds per point."""
+    rows, seconds = future.result()
+    for point, row in zip(part, rows, strict=True):
+        table.add(point, row)
+    return seconds / len(rows)
+
+
+def measure(simulate: Simulate, points: Iterable[Point]) -> tuple[list[Row], float]:
+    """(the points' rows, the seconds that they took), one after another; of a point that fails, the error alone."""
+    begin, rows = time.perf_counter(), list[Row]()
+    for point in points:
+        try:
+            rows.append(row_of(simulate(point)))
+        except Exception as error:  # whatever a user's model or data does: the other points go on
+            rows.append({"error": in_a_line(error)})
+    return rows, time.perf_counter() - begin
+
+
+def in_a_line(error: Exception) -> str:
+    """What went wrong; an error that is not Paceline's with its type."""
+    text = str(error) if isinstance(error, PacelineError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+class _Saver:
+    """Saves a table from time to time."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self._due = table, time.monotonic() + SAVE_EVERY
+
+    def save_if_due(self) -> None:
+        begin = time.monotonic()
+        if begin >= self._due:
+            self._table.save()
+            self._due = begin + max(SAVE_EVERY, 20 * (time.monotonic() - begin))

@@ -1,0 +1,182 @@
+"""The table of a sweep: one row per point, kept in a file that is the record of what has been run.
+
+Rule: the file is rewritten whole, so it is never half a table. Floats keep all their bits, so a table read back equals
+the one that was written.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..algorithms.errors import ScenarioError
+from ..records.directory import to_json, write_atomically
+from .points import Identity, Point, cell, identity
+
+Row = dict[str, Any]
+
+# seconds: of the run. computing: seconds, the workers' mean. syncs: evaluation left out. bytes_per_worker: of the
+# worker that sends most. warning: what one must know of the row. error: why there is nothing else. base: what the row's scenario was before the point's values.
+COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("seconds", "seconds_per_step"), float),
+    **dict.fromkeys(("steps", "rounds", "samples", "syncs", "workers"), int),
+    **dict.fromkeys(("bytes_per_worker", "idle_min", "idle_mean", "idle_max", "computing"), float),
+    **dict.fromkeys(("train_loss", "test_loss", "accuracy"), float),
+    **dict.fromkeys(("engine", "run", "warning", "error", "base"), str),
+}
+_OPTIONAL = ("train_loss", "test_loss", "accuracy", "run", "warning")  # left out where no row has one
+SUFFIXES = (".csv", ".json", ".parquet")
+
+
+def row_of(summary: Mapping[str, Any]) -> Row:
+    """The columns of a finished run, from its summary."""
+    idle, computing = summary["idle_share"], summary["computing_seconds"]
+    known = {
+        "seconds_per_step": summary["seconds"] / summary["steps"],
+        "syncs": sum(count for phase, count in summary["syncs"].items() if phase != "evaluate"),
+        "bytes_per_worker": max(summary["bytes_per_worker"]),
+        "idle_min": min(idle),
+        "idle_mean": sum(idle) / len(idle),
+        "idle_max": max(idle),
+        "computing": sum(computing) / len(computing),
+    }
+    row = {name: known.get(name, summary.get(name)) for name in COLUMNS}
+    return {name: None if value != value else value for name, value in row.items()}
+
+
+class Table:
+    """The rows of the points asked for, and those that the file held already.
+
+    path: ends in .csv, .json or .parquet; None keeps the table in memory. base: tells rows of one scenario from those
+    of another. ScenarioError where the file cannot be gone on with; force begins anew.
+    """
+
+    def __init__(
+        self, path: Path | None, points: Sequence[Point], keys: Sequence[str], base: str, force: bool = False
+    ) -> None:
+        self.path, self.keys, self.base = path, list(keys), base
+        self._points = {identity(point, keys): point for point in points}
+        self._rows: dict[Identity, Row] = {}
+        if path is None:
+            return
+        if path.suffix not in SUFFIXES:
+            raise ScenarioError(f"--out {path}: write a file that ends in .csv, .json or .parquet")
+        if path.exists() and not force:
+            for row in _read(path):
+                self._take(row, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.save()
+        except (OSError, ImportError) as error:
+            reason = "needs pyarrow; write .csv or .json" if isinstance(error, ImportError) else error.strerror
+            raise ScenarioError(f"--out {path}: cannot be written: {reason}") from None
+
+    def _take(self, row: Row, path: Path) -> None:
+        """Keep a row of the file."""
+        theirs = [name for name in row if name not in COLUMNS]
+        if set(theirs) != set(self.keys):
+            raise ScenarioError(
+                f"{path}: holds a sweep over {', '.join(theirs)}, not {', '.join(self.keys)}; "
+                "write --force to begin anew, or --out elsewhere"
+            )
+        if row.get("base") != self.base:
+            raise ScenarioError(
+                f"{path}: holds rows of another scenario, --set, --full, --engine or version; "
+                "write --force to begin anew, or --out elsewhere"
+            )
+        self._rows[tuple(str(row[key]) for key in self.keys)] = row
+
+    def missing(self, retry: bool) -> list[Point]:
+        """The points without a row; retry: also those with an error."""
+        return [
+            point
+            for who, point in self._points.items()
+            if who not in self._rows or (retry and self._rows[who].get("error"))
+        ]
+
+    @property
+    def done(self) -> int:
+        """How many of the points asked for have a row."""
+        return sum(who in self._rows for who in self._points)
+
+    @property
+    def failed(self) -> int:
+        """How many of the points asked for have an error."""
+        return sum(bool(self._rows[who].get("error")) for who in self._points if who in self._rows)
+
+    def add(self, point: Point, row: Row) -> None:
+        """Take a point's row."""
+        cells = {key: cell(point[key]) if key in point else "" for key in self.keys}
+        self._rows[identity(point, self.keys)] = {**cells, **row, "base": self.base}
+
+    def save(self) -> None:
+        """Write the file: the points asked for in their order, then other rows that it held."""
+        if self.path is None:
+            return
+        order = [
+            *(who for who in self._points if who in self._rows),
+            *(who for who in self._rows if who not in self._points),
+        ]
+        rows = [self._rows[who] for who in order]
+        write_atomically(self.path, _encode(rows, self._columns(rows), self.path.suffix))
+
+    def frame(self) -> pd.DataFrame:
+        """The rows of the points asked for, in their order."""
+        found = [
+            {**self._rows[who], **{key: cell(point.get(key)) if key in point else None for key in self.keys}}
+            for who, point in self._points.items()
+            if who in self._rows
+        ]
+        table = pd.DataFrame(found, columns=self._columns(found))
+        whole = [name for name, kind in COLUMNS.items() if kind is int]
+        return table.astype(dict.fromkeys(whole, "Int64")).fillna({"error": ""})
+
+    def _columns(self, rows: Sequence[Row]) -> list[str]:
+        left_out = {name for name in _OPTIONAL if all(row.get(name) in (None, "") for row in rows)}
+        return [*self.keys, *(name for name in COLUMNS if name not in left_out)]
+
+
+def _encode(rows: Sequence[Row], columns: Sequence[str], suffix: str) -> bytes:
+    """The file's contents."""
+    plain = [{name: row.get(name) for name in columns} for row in rows]
+    if suffix == ".json":
+        return to_json(plain, indent=1).encode()
+    if suffix == ".csv":
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(plain)
+        return text.getvalue().encode()
+    table = pd.DataFrame(plain, columns=list(columns))
+    mixed = [name for name in columns if name not in COLUMNS and table[name].map(type).nunique() > 1]
+    binary = io.BytesIO()
+    table.astype(dict.fromkeys(mixed, str)).to_parquet(binary, index=False)
+    return binary.getvalue()
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows in a file; ScenarioError where it holds no table."""
+    try:
+        if path.suffix == ".csv":
+            rows: list[Any] = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+        elif path.suffix == ".json":
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            rows = pd.read_parquet(path).astype(object).to_dict("records")
+        return [{name: _known(name, value) for name, value in row.items()} for row in rows]
+    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise ScenarioError(f"{path}: is no table of a sweep: {error}; write --force to replace it") from None
+
+
+def _known(name: str, value: Any) -> Any:
+    """A cell of the file: a column's as its type, None where it is empty; a key's as it is."""
+    kind = COLUMNS.get(name)
+    if kind is None:
+        return value
+    return None if value is None or value == "" or pd.isna(value) else kind(value)

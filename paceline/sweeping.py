@@ -1,0 +1,241 @@
+"""`paceline sweep`: many scenarios in virtual time, in parallel, one table.
+
+On this machine's processes by concurrent.futures, or under mpirun by mpi4py.futures: rank 0 then drives and the others
+simulate.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .algorithms.errors import ScenarioError
+from .analysis.points import Point, cell, check_points, cross, keys_of, read_list
+from .analysis.sweep import in_a_line, run
+from .analysis.table import Table
+from .config.scenario import Scenario, assign, read, validate
+from .problem import Problem, find
+from .progress import counting
+from .records.directory import prepare, to_json
+from .records.recorder import Recorder
+from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
+from .show import show_sweep
+from .simulating import check_engine, run_simulation
+from .wiring import Job, resolve
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(eq=False)
+class Simulator:
+    """Simulates a document with a point's values set; travels to the processes.
+
+    where: names the document in errors. folder: where it lies. runs: a folder for run directories, if wanted.
+    """
+
+    document: dict[str, Any]
+    where: str
+    folder: Path
+    timing_only: bool = True
+    engine: str = "auto"
+    runs: Path | None = None
+    _latest: Problem | None = field(default=None, init=False)
+
+    def __call__(self, point: Point) -> dict[str, Any]:
+        """The point's summary. ScenarioError, ProtocolError, or what a user's own model raises."""
+        job = self.resolve(point)
+        directory = None if self.runs is None else prepare(self.runs / directory_of(point), force=True)
+        recorder = Recorder(directory, kept=job.scenario.checkpoint.optimizer)
+        summary = run_simulation(job, recorder, self.timing_only, engine=self.engine).summary
+        return summary | {"run": directory and str(directory), "warning": "; ".join(job.warnings) or None}
+
+    def resolve(self, point: Point) -> Job:
+        """The point's scenario with everything resolved; what is known of its model and data is kept for the next."""
+        document = copy.deepcopy(self.document)
+        for key, value in point.items():
+            assign(document, key, copy.deepcopy(value), key)
+        scenario = validate(document, self.where)
+        if self.runs is None and scenario.report.trace:  # spans cost time, and nobody would see them
+            report = scenario.report.model_copy(update={"trace": False})
+            scenario = scenario.model_copy(update={"report": report})
+        job = resolve(scenario, self.folder, self._latest)
+        check_engine(self.engine, job, self.timing_only)
+        self._latest = job.problem
+        return job
+
+    def check(self, points: Iterable[Point], keys: Iterable[str]) -> None:
+        """ScenarioError where a key is set in no point that can be resolved."""
+        unproven, errors = set(keys), dict[str, str]()
+        for point in points:
+            if not unproven:
+                return
+            if unproven.isdisjoint(point):
+                continue
+            try:
+                self.resolve(point)
+                unproven.difference_update(point)
+            except Exception as error:  # as in the sweep itself
+                errors = dict.fromkeys(point, in_a_line(error)) | errors
+        for key in keys:
+            if key in unproven:
+                raise ScenarioError(errors[key])
+
+    @property
+    def base(self) -> str:
+        """Tells rows of this scenario, and this way to simulate it, from those of another."""
+        profile = (self.document.get("cluster") or {}).get("profile")
+        found = find(Path(profile), self.folder) if isinstance(profile, str) else None
+        measured = found.read_text() if found is not None and found.is_file() else ""
+        text = to_json([self.document, measured, self.timing_only, self.engine, __version__])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def directory_of(point: Point) -> str:
+    """A run directory's name: readable, and different for each point."""
+    whole = ",".join(f"{key}={cell(value)}" for key, value in point.items())
+    short = ",".join(f"{key.rpartition('.')[2]}={cell(value)}" for key, value in point.items())
+    readable = re.sub(r"[^\w.,=+-]+", "_", short)[:80]
+    return f"{readable}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def sweep(
+    scenario: str | Path | Scenario,
+    grid: Mapping[str, Sequence[Any]] | None = None,
+    points: str | Path | Sequence[Point] | None = None,
+    *,
+    settings: Iterable[str] = (),
+    out: str | Path | None = None,
+    full: bool = False,
+    engine: str = "auto",
+    jobs: int | None = None,
+    runs: str | Path | None = None,
+    retry: bool = False,
+    force: bool = False,
+    quiet: bool = True,
+    executor: Executor | None = None,
+) -> pd.DataFrame:
+    """Simulate every combination of the grid's values, and of each point of a list; one row per point.
+
+    grid: {"cluster.network.latency": ["1 us", "10 us"], ...}. points: [{"workload.batch": 32, ...}, ...], or a CSV or
+    YAML file of them. out: the table's file (.csv, .json, .parquet); what is in it already is not run again, but rows
+    with an error are where `retry` says so; `force` begins anew. full: the numbers, too, not the clock alone. jobs:
+    processes, one per core by default. runs: a folder for run directories. executor: where to simulate instead of in
+    processes of this machine, `jobs` points at a time; an mpi4py.futures executor, for example.
+
+    Raises ScenarioError where a key is wrong, before anything runs. A point that fails is a row with its error. In a
+    script with more than one job, call this under `if __name__ == "__main__":`.
+    """
+    folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
+    if isinstance(scenario, Scenario):
+        document = scenario.model_dump(mode="json", exclude_none=True)
+    else:
+        document = read(scenario, settings)
+    where = "scenario" if isinstance(scenario, Scenario) else str(scenario)
+    simulator = Simulator(document, where, folder, not full, engine, Path(runs) if runs is not None else None)
+    found = cross(grid or {}, _points(points))
+    keys = keys_of(found)
+    simulator.check(found, keys)
+    table = Table(Path(out) if out is not None else None, found, keys, simulator.base, force)
+    missing = table.missing(retry)
+    with counting(f"sweep {Path(where).stem}", len(found), quiet) as show:
+        show(table.done, table.failed)
+        processes = min(jobs or cores(), len(missing))
+        with _pool(processes) if executor is None else nullcontext(executor) as pool:
+            run(missing, simulator, pool, table, processes=processes, tell=lambda: show(table.done, table.failed))
+    return table.frame()
+
+
+def _points(points: str | Path | Sequence[Point] | None) -> list[Point]:
+    if points is None:
+        return []
+    return read_list(Path(points)) if isinstance(points, str | Path) else check_points(points, "points")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Here(Executor):
+    """Runs what is submitted in this process, at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+@contextmanager
+def _pool(jobs: int) -> Iterator[Executor]:
+    """Processes of this machine, or this one where one is enough. None is left behind, whatever ends the sweep."""
+    if jobs <= 1:
+        yield _Here()
+        return
+    others = multiprocessing.active_children()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_begin_process) as pool:
+        try:
+            yield pool
+        except BaseException:  # they would go on with the points that they have
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.terminate()
+            raise
+
+
+def _begin_process() -> None:
+    """Ctrl-C goes to every process of the terminal: the one that drives decides. If that one is killed, so is this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(signal.SIGKILL)
+
+
+def on_ranks(action: Callable[[Executor | None, int], None]) -> None:
+    """Do action(executor, processes) on rank 0 of this mpirun, the executor being the other ranks, if there are any."""
+    with abort_on_error():
+        ranks = world()[1]
+        if ranks == 1:
+            action(None, 1)
+            return
+        from mpi4py import MPI
+        from mpi4py.futures import MPICommExecutor
+
+        with MPICommExecutor(MPI.COMM_WORLD, root=0) as others:
+            pool: Executor | None = others
+            if pool is not None:
+                with abort_on_error():  # at once: leaving the executor waits for what runs
+                    action(pool, ranks - 1)
+
+
+def command(
+    scenario: Path, grid: Mapping[str, Sequence[Any]], out: Path, jobs: int | None, quiet: bool, **options: Any
+) -> None:
+    """What `paceline sweep` does. options: as for `sweep`."""
+
+    def drive(pool: Executor | None, processes: int | None) -> None:
+        for number in {signal.SIGTERM, *(STOP_SIGNALS if under_mpirun() else ())}:
+            signal.signal(number, signal.default_int_handler)
+        try:
+            table = sweep(scenario, grid, out=out, jobs=processes, executor=pool, quiet=quiet, **options)
+        except KeyboardInterrupt:
+            print(f"paceline: stopped; the finished rows are in {out}, and the same command goes on", file=sys.stderr)
+            raise SystemExit(130) from None
+        if not quiet:
+            show_sweep(table, out)
+
+    if under_mpirun():
+        on_ranks(drive)
+    else:
+        drive(None, jobs)
