@@ -57,10 +57,10 @@ def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None)
 
 
 @contextmanager
-def counting(title: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+def counting(title: str, total: int, quiet: bool, bar: bool | None = None) -> Iterator[Callable[[int, int], None]]:
     """A function that takes how many of `total` are done and how many of these failed, and shows it; quiet: nothing.
 
-    A bar on a terminal, elsewhere a line per tenth.
+    bar: whether to draw one; by default where standard output is a terminal. Otherwise a line per tenth.
     """
 
     def text(failed: int) -> str:
@@ -69,7 +69,7 @@ def counting(title: str, total: int, quiet: bool) -> Iterator[Callable[[int, int
     if quiet:
         yield lambda done, failed: None
         return
-    if not sys.stdout.isatty():
+    if not (sys.stdout.isatty() if bar is None else bar):
         tenth = -1
 
         def tell(done: int, failed: int) -> None:

@@ -108,15 +108,10 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
         else:
             numbers = f"{row['seconds']:.4f}", f"{row['seconds_per_step'] * 1e3:.4f}", f"{row['idle_mean']:.1%}"
             table.add_row(*map(escape, cells), *numbers)
-    console = Console(soft_wrap=True)
-    console.print(table)
-    more = f" (the first {SHOWN} above)" if len(found) > SHOWN else ""
+    Console(soft_wrap=True).print(table)
     failed = int((found["error"] != "").sum())
-    console.print(
-        f"{len(found)} rows{more}, {failed} failed; written to {path}"
-        if failed
-        else f"{len(found)} rows{more}; written to {path}"
-    )
+    counts = f"{len(found)} rows" + (f", {failed} failed" if failed else "")
+    print(f"{counts}{f' (the first {SHOWN} above)' if len(found) > SHOWN else ''}; written to {path}")
 
 
 def _short(name: str, names: Sequence[str]) -> str:

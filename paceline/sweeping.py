@@ -18,7 +18,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import __version__
 from .algorithms.errors import ScenarioError
@@ -143,14 +143,15 @@ def sweep(
         document = scenario.model_dump(mode="json", exclude_none=True)
     else:
         document = read(scenario, settings)
-    where = "scenario" if isinstance(scenario, Scenario) else str(scenario)
+    where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name
     simulator = Simulator(document, where, folder, not full, engine, Path(runs) if runs is not None else None)
     found = cross(grid or {}, _points(points))
     keys = keys_of(found)
     simulator.check(found, keys)
     table = Table(Path(out) if out is not None else None, found, keys, simulator.base, force)
     missing = table.missing(retry)
-    with counting(f"sweep {Path(where).stem}", len(found), quiet) as show:
+    bar = False if under_mpirun() else None  # Open MPI gives its ranks terminals, wherever their output goes
+    with counting(f"sweep {Path(where).stem}", len(found), quiet, bar) as show:
         show(table.done, table.failed)
         processes = min(jobs or cores(), len(missing))
         with _pool(processes) if executor is None else nullcontext(executor) as pool:
@@ -212,11 +213,10 @@ def on_ranks(action: Callable[[Executor | None, int], None]) -> None:
         from mpi4py import MPI
         from mpi4py.futures import MPICommExecutor
 
-        with MPICommExecutor(MPI.COMM_WORLD, root=0) as others:
-            pool: Executor | None = others
+        with MPICommExecutor(MPI.COMM_WORLD, root=0) as pool:
             if pool is not None:
                 with abort_on_error():  # at once: leaving the executor waits for what runs
-                    action(pool, ranks - 1)
+                    action(cast(Executor, pool), ranks - 1)
 
 
 def command(
