@@ -22,7 +22,8 @@ from .points import Identity, Point, cell, identity
 Row = dict[str, Any]
 
 # seconds: of the run. computing: seconds, the workers' mean. syncs: evaluation left out. bytes_per_worker: of the
-# worker that sends most. warning: what one must know of the row. error: why there is nothing else. base: what the row's scenario was before the point's values.
+# worker that sends most. warning: what one must know of the row. error: why there is nothing else. base: what the
+# row's scenario was before the point's values.
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(("seconds", "seconds_per_step"), float),
     **dict.fromkeys(("steps", "rounds", "samples", "syncs", "workers"), int),

@@ -107,11 +107,14 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
             table.add_row(*cells, "", "", "", f"[red]{escape(row['error'])}[/]")
         else:
             numbers = f"{row['seconds']:.4f}", f"{row['seconds_per_step'] * 1e3:.4f}", f"{row['idle_mean']:.1%}"
-            table.add_row(*map(escape, cells), *numbers)
+            warning = row.get("warning") or ""
+            table.add_row(*map(escape, cells), *numbers, f"[yellow]{escape(warning)}[/]" if warning else "")
     Console(soft_wrap=True).print(table)
-    failed = int((found["error"] != "").sum())
-    counts = f"{len(found)} rows" + (f", {failed} failed" if failed else "")
-    print(f"{counts}{f' (the first {SHOWN} above)' if len(found) > SHOWN else ''}; written to {path}")
+    counts = [f"{len(found)} rows"]
+    for name, text in (("error", "failed"), ("warning", "with a warning")):
+        count = int((found[name].fillna("") != "").sum()) if name in found else 0
+        counts += [f"{count} {text}"] if count else []
+    print(f"{', '.join(counts)}{f' (the first {SHOWN} above)' if len(found) > SHOWN else ''}; written to {path}")
 
 
 def _short(name: str, names: Sequence[str]) -> str:
