@@ -70,14 +70,6 @@ class Driver:
         self._started: dict[Ticket, None] = {}  # those that no Wait has taken yet, in order
         self._stop = False  # whether a world collective brought the wish to stop
         self._computed = Timer(env, self._after_compute)
-        self._handlers: dict[type, Callable[[Any], Any]] = {
-            Move: self._direct,
-            Start: self._start,
-            Wait: self._wait,
-            Log: self._log,
-            Checkpoint: self._checkpoint,
-            **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._direct),
-        }
 
     def state(self) -> str:
         """Where the program is, for errors."""
@@ -109,10 +101,10 @@ class Driver:
                     self._span(LANES[effect.on], name, begin, begin + seconds)
                 self._computed.set(delay)
                 return
-            handler = self._handlers.get(type(effect))
+            handler = HANDLERS.get(type(effect))
             if handler is None:
                 raise ProtocolError(f"worker {self.index} yielded {effect!r}, which is no effect")
-            answer = handler(effect)
+            answer = handler(self, effect)
             if answer is BLOCKED:
                 return
 
@@ -252,6 +244,17 @@ class Driver:
     def _span(self, lane: str, name: str, start: float, stop: float) -> None:
         if self.spans is not None:
             self.spans.setdefault(lane, []).append((name, start, stop))
+
+
+# One table for all: thousands of workers would each bring theirs into the processor's cache.
+HANDLERS: dict[type, Callable[[Driver, Any], Any]] = {
+    Move: Driver._direct,
+    Start: Driver._start,
+    Wait: Driver._wait,
+    Log: Driver._log,
+    Checkpoint: Driver._checkpoint,
+    **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), Driver._direct),
+}
 
 
 def phase_of(effect: Any) -> str:

@@ -6,7 +6,9 @@ What a program, a `run` or a hook raises comes through as it is, since callbacks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import simpy
@@ -49,10 +51,26 @@ def simulate(
     ]
     for driver in drivers:
         driver.go_on(None)
-    env.run(until=limit)
+    with few_collections(len(programs)):
+        env.run(until=limit)
     if all(driver.ended for driver in drivers):
         return [driver.outcome for driver in drivers]
     where = everyone({driver.index: driver.state() for driver in drivers})
     if env.peek() < float("inf"):
         raise ProtocolError(f"not finished after the limit of {limit:g} s: {where}")
     raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
+
+
+@contextmanager
+def few_collections(workers: int) -> Iterator[None]:
+    """Python's garbage collector comes as seldom for each worker as in a small run.
+
+    It comes after 700 objects by default. Of thousands of workers in a collective each holds some until all are there,
+    so it would find nothing but live ones, again and again.
+    """
+    young, *older = gc.get_threshold()
+    gc.set_threshold(max(young, 64 * workers) if young else 0, *older)
+    try:
+        yield
+    finally:
+        gc.set_threshold(young, *older)

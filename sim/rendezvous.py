@@ -161,7 +161,6 @@ class Meetings:
             ticket.result, ticket.stop, ticket.done = result, stop, True
             if ticket.member.spans is not None:
                 self._trace(ticket, ticket.member.spans.setdefault("network", []), begin)
-        for ticket in tickets:
             ticket.member.finished(ticket)
 
     def _trace(self, ticket: Ticket, spans: list[Span], begin: float) -> None:
