@@ -201,6 +201,9 @@ def _begin_process() -> None:
     """Ctrl-C goes to every process of the terminal: the one that drives decides. If that one is killed, so is this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():  # it was killed before
+        os._exit(1)
 
 
 def on_ranks(action: Callable[[Executor | None, int], None]) -> None:
