@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
+
+from .batches import fixed_total, no_restriction
+
+Mode = Literal["fixed_total", "no_restriction", "equal"]
+
+
+class Device(Protocol):
+    """What a split reads of a worker's device. max_batch: the most samples that its memory holds, where that is known.
+
+    Equal workers share one object.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def max_batch(self) -> int | None: ...
+
+    def step_seconds(self, batch: int) -> float:
+        """Seconds of one whole training step on `batch` samples."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +41,8 @@ class Shares:
 class Split(Protocol):
     """How the work is divided."""
 
-    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
-        """The division, from the scenario's batch and each worker's speed (samples/s) and device.
+    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+        """The division, from the scenario's batch and each worker's device.
 
         ValueError where it cannot be made.
         """
@@ -32,8 +52,8 @@ class Split(Protocol):
 class Even:
     """The same batch and the same number of steps for everyone."""
 
-    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
-        n = len(speeds)
+    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+        n = len(devices)
         return Shares((batch,) * n, (1.0,) * n)
 
 
@@ -41,9 +61,10 @@ class Even:
 class BySteps:
     """Equal round time: steps in proportion to speed, the same batch for everyone (Biased Local SGD's division)."""
 
-    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
+    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+        speeds = [batch / device.step_seconds(batch) for device in devices]
         fastest = max(speeds)
-        return Shares((batch,) * len(speeds), tuple(s / fastest for s in speeds))
+        return Shares((batch,) * len(devices), tuple(s / fastest for s in speeds))
 
 
 @dataclass(frozen=True)
@@ -59,12 +80,75 @@ class ByClass:
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"steps of {device} is {count!r}; write a whole number, 1 or more")
 
-    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
-        for device in devices:
-            if device not in self.steps:
-                raise ValueError(f"steps names {', '.join(self.steps)} but not {device}, which is in the cluster")
-        most = max(self.steps[device] for device in devices)
-        return Shares((batch,) * len(devices), tuple(self.steps[device] / most for device in devices))
+    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+        names = [device.name for device in devices]
+        for name in names:
+            if name not in self.steps:
+                raise ValueError(f"steps names {', '.join(self.steps)} but not {name}, which is in the cluster")
+        most = max(self.steps[name] for name in names)
+        return Shares((batch,) * len(names), tuple(self.steps[name] / most for name in names))
+
+
+@dataclass(frozen=True)
+class ByBatch:
+    """Equal step time: batches such that all workers finish a step together (HDP's division), one step each.
+
+    fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
+    memory allows. equal: the same batch for everyone. max: each worker's largest batch, or one for all; by default what
+    the cluster or its profile says. total: by default n times the smallest max, and where none is known n times the
+    scenario's batch. See batches.py; Mirzaei et al., Parallel Computing 2025, 103164.
+    """
+
+    mode: Mode = "fixed_total"
+    total: int | None = None
+    max: int | tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}; write {', '.join(get_args(Mode))}")
+        if self.total is not None and not _whole(self.total):
+            raise ValueError(f"total is {self.total!r}; write a whole number of samples, 1 or more for each worker")
+        if self.total is not None and self.mode == "no_restriction":
+            raise ValueError(f"total is {self.total}, but no_restriction follows from max alone; leave total out")
+        for size in self.max if isinstance(self.max, tuple) else (self.max,):
+            if size is not None and not _whole(size):
+                raise ValueError(f"max has {size!r}; write whole numbers of samples, 1 or more")
+
+    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+        n, bounds = len(devices), self._bounds(devices)
+        known = [size for size in bounds if size is not None]
+        total = self.total if self.total is not None else n * min(known, default=batch)
+        most = [size or max(1, total) for size in bounds]
+        seconds = [device.step_seconds for device in devices]
+        if self.mode == "no_restriction":
+            if len(known) < n:
+                raise ValueError(
+                    f"no_restriction needs the largest batch of {devices[bounds.index(None)].name}; write max, or "
+                    "measure it with `paceline batch-sizes SCENARIO`"
+                )
+            batches = no_restriction(seconds, most)
+        elif self.mode == "equal":
+            if total % n or not 1 <= total // n <= min(most):
+                raise ValueError(
+                    f"total is {total}, which is no equal batch for {n} workers; write a multiple of {n} up to "
+                    f"{n * min(most)}"
+                )
+            batches = (total // n,) * n
+        else:
+            batches = fixed_total(seconds, most, total)
+        return Shares(batches, (1.0,) * n)
+
+    def _bounds(self, devices: Sequence[Device]) -> list[int | None]:
+        """Each worker's largest batch, None where it is not known."""
+        if isinstance(self.max, tuple):
+            if len(self.max) != len(devices):
+                raise ValueError(f"max has {len(self.max)} numbers for {len(devices)} workers; list one per worker")
+            return list(self.max)
+        return [device.max_batch if self.max is None else self.max for device in devices]
+
+
+def _whole(size: object) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and size >= 1
 
 
 @dataclass(frozen=True)
@@ -80,8 +164,8 @@ class Given:
         if self.paces and not (max(self.paces) == 1 and min(self.paces) > 0):
             raise ValueError(f"paces {list(self.paces)}: the fastest worker's must be 1, the others' above 0")
 
-    def shares(self, batch: int, speeds: Sequence[float], devices: Sequence[str]) -> Shares:
-        n = len(speeds)
+    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+        n = len(devices)
         for name, given in (("batches", self.batches), ("paces", self.paces)):
             if given is not None and len(given) != n:
                 raise ValueError(f"{len(given)} {name} for {n} workers; list one per worker")

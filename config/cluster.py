@@ -43,7 +43,9 @@ def build_timing(
         try:
             times = _times(group, profile, workload, precision)
             residuals = _residuals(group, profile, workload, times) if cluster.noise.source == "profile" else ()
-            made[key] = Device(group.device, **times, **_hardware(group), step=step, residuals=residuals)
+            largest = group.max_batch or (profile.largest(group.device, workload) if profile else None)
+            described = times | _hardware(group) | {"max_batch": largest}
+            made[key] = Device(group.device, **described, step=step, residuals=residuals)
         except ValueError as error:
             raise ScenarioError(f"cluster.{key}: {error}") from None
     ports = [place.group.port for place in places]

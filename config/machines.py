@@ -19,9 +19,10 @@ class WorkerGroup(Section):
 
     slowdown multiplies every computing time: 4 is a device four times slower. flops: the peak at the workload's
     precision. efficiency: the part of a peak that training reaches. memory, host_memory: what one worker may use.
-    host_link: between host and device, in either direction; without one they are the same memory. node: workers with
-    the same name share a node; by default each is a node of its own. port: the bandwidth of each one's port in a star,
-    where it is not the network's. torch_device: what really trains.
+    max_batch: the most samples that its memory holds in a step, by default the profile's. host_link: between host and
+    device, in either direction; without one they are the same memory. node: workers with the same name share a node; by
+    default each is a node of its own. port: the bandwidth of each one's port in a star, where it is not the network's.
+    torch_device: what really trains.
     """
 
     device: str = "cpu"
@@ -35,6 +36,7 @@ class WorkerGroup(Section):
     memory_bandwidth: Bandwidth | None = None
     host_memory: Bytes | None = None
     host_memory_bandwidth: Bandwidth | None = None
+    max_batch: int | None = Field(default=None, ge=1)
     host_link: LinkBandwidth | None = None
     node: str | int | None = None
     torch_device: Literal["cpu", "cuda"] = "cpu"

@@ -1,8 +1,8 @@
 """Profiles: what `paceline profile` measured on a machine, and where scenarios read it.
 
-A profile holds devices, each with tables of seconds against samples for every workload that was measured on it, and
-how single times varied around them; and the network's fitted latency and bandwidth. Its file is YAML, so that a person
-can read and correct it.
+A profile holds devices, each with tables of seconds against samples for every workload that was measured on it, how
+single times varied around them, and the largest batch that fits; and the network's fitted latency and bandwidth. Its
+file is YAML, so that a person can read and correct it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class MeasuredNetwork(Section):
 
 
 class Profile(Section):
-    """devices: name -> workload -> phase -> {samples: seconds}. machine: what it was measured on.
+    """devices: name -> workload -> phase -> {samples: seconds}. max_batch: name -> workload -> the most samples that fit
+    into memory. machine: what it was measured on.
 
     residuals: name -> workload -> quantiles, evenly spaced, of a training step's measured time over its table's. Their
     mean is above 1 where tables leave out the slowest times.
@@ -40,7 +41,12 @@ class Profile(Section):
     machine: dict[str, Any] = {}
     devices: dict[str, dict[str, dict[str, dict[int, Seconds]]]]
     residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0)], ...]]] = {}
+    max_batch: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}
     network: MeasuredNetwork | None = None
+
+    def largest(self, device: str, workload: str) -> int | None:
+        """The largest batch that fits, where it was measured."""
+        return self.max_batch.get(device, {}).get(workload)
 
     def tables(self, device: str, workload: str) -> dict[str, Table]:
         """phase -> ((samples, seconds), ...); ValueError where the profile lacks the device or the workload."""
@@ -94,8 +100,9 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
     """`new` added to what the file already held; the newest measurement of a device and workload wins."""
     if old is None:
         return new
-    devices, residuals = _merged(old.devices, new.devices), _merged(old.residuals, new.residuals)
-    return new.model_copy(update={"devices": devices, "residuals": residuals, "network": new.network or old.network})
+    filed = ("devices", "residuals", "max_batch")
+    merged = {name: _merged(getattr(old, name), getattr(new, name)) for name in filed}
+    return new.model_copy(update={**merged, "network": new.network or old.network})
 
 
 def _merged(old: dict[str, dict[str, T]], new: dict[str, dict[str, T]]) -> dict[str, dict[str, T]]:

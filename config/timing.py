@@ -71,9 +71,9 @@ class Device:
     tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. flops: flop/s that it
     reaches, efficiency included. memory_bandwidth, host_memory_bandwidth: bytes/s. slowdown: factor on all computing.
     host_link: bytes/s between host and device, None where they are the same memory. memory, host_memory: bytes that one
-    worker may use, None where nobody said. torch_device: the real device that trains, "cpu" or "cuda". step: the Work
-    of a step by its batch. source: where its times come from, for people. residuals: measured computing times
-    over their price, from which noise is drawn; empty where it is not.
+    worker may use, None where nobody said; max_batch: likewise, the most samples that fit. torch_device: the real
+    device that trains, "cpu" or "cuda". step: the Work of a step by its batch. source: where its times come from, for
+    people. residuals: measured computing times over their price, from which noise is drawn; empty where it is not.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Device:
     host_link: float | None = None
     memory: float | None = None
     host_memory: float | None = None
+    max_batch: int | None = None
     torch_device: str = "cpu"
     flops: float | None = None
     memory_bandwidth: float = float("inf")

@@ -1,7 +1,7 @@
 """Quantities with units: "25 Gbit/s", "50 us", "24 GB", "125 Tflop/s", "900 samples/s", "1 epoch".
 
 Rule: a quantity without a unit is an error (only 0 needs none), and it is written back as it can be read again.
-Prefixes are powers of ten; b is never a byte: bit/s and B/s are spelled out.
+Prefixes are powers of ten, but for KiB, MiB, GiB, TiB; b is never a byte: bit/s and B/s are spelled out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..algorithms import progress
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_BYTES = {f"{p}B": f for p, f in _PREFIX.items()}
+_BYTES = {f"{p}B": f for p, f in _PREFIX.items()} | {f"{p}iB": 1024.0**k for k, p in enumerate("KMGT", 1)}
 _BANDWIDTH = {f"{p}bit/s": f / 8 for p, f in _PREFIX.items()} | {f"{p}B/s": f for p, f in _PREFIX.items()}
 _FLOPS = {f"{p}flop/s": f for p, f in _PREFIX.items()}
 _CLOCK = {f"{p}Hz": f for p, f in _PREFIX.items()}

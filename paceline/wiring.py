@@ -128,7 +128,10 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
     speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
     rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
     try:
-        shares = strategy.split.shares(scenario.workload.batch, speeds, [d.name for d in timing.devices])
+        shares = strategy.split.shares(scenario.workload.batch, timing.devices)
+    except ValueError as error:
+        raise ScenarioError(f"strategy.split: {error}") from None
+    try:
         plan = Plan(
             strategy=_resolved(strategy, shares, speeds, scenario.workload.optimizer.model_dump()),
             shares=shares,

@@ -13,6 +13,7 @@ from paceline.algorithms.presets import sync_sgd
 from paceline.algorithms.rates import Constant
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Given
+from paceline.config.timing import Device
 from paceline.learning import data
 from paceline.learning.build import build_workers
 from paceline.learning.worker import TorchWorker
@@ -33,7 +34,7 @@ def torch_as_it_was():
 
 def make_plan(batches=(16, 16), H=1, aggregation=None, budget=None, lr=0.05, **options) -> Plan:
     strategy = replace(sync_sgd(), schedule=Fixed(H), aggregation=aggregation or Parameters())
-    shares = Given(batches=tuple(batches)).shares(16, [1.0] * len(batches), ["cpu"] * len(batches))
+    shares = Given(batches=tuple(batches)).shares(16, [Device("cpu")] * len(batches))
     return Plan(strategy, shares, Constant(lr), 1437, budget or Interval(1, "epochs"), **options)
 
 

@@ -26,6 +26,7 @@ from paceline.algorithms.splits import BySteps, Even, Given, Shares
 from paceline.algorithms.strategy import AXES, Strategy
 from paceline.algorithms.streams import stream, torch_seed
 from paceline.algorithms.worker import ModelCost, Works
+from paceline.config.timing import Device
 from paceline.records.outcome import Hooks
 
 
@@ -89,7 +90,8 @@ def test_fixed_one_is_every():
 
 
 def test_by_steps_at_equal_speeds_is_even():
-    assert BySteps().shares(8, (3.0, 3.0), "ab") == Even().shares(8, (3.0, 3.0), "ab")
+    devices = [Device("a", speed=3.0), Device("b", speed=3.0)]
+    assert BySteps().shares(8, devices) == Even().shares(8, devices)
 
 
 def test_sync_sgd_is_one_worker_on_the_whole_batch():
@@ -163,7 +165,7 @@ def test_plans_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match="3 weights for 2 workers"):
         plan(Strategy(aggregation=Parameters((1.0, 2.0, 3.0))))
     with pytest.raises(ValueError, match="one per worker"):
-        Given(paces=(1.0, 0.5)).shares(4, (1.0,), "a")
+        Given(paces=(1.0, 0.5)).shares(4, [Device("a")])
 
 
 # -- sampling ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from paceline.algorithms.schedules import Every, Fixed, Qsr, Then
 from paceline.algorithms.scores import Scores
 from paceline.algorithms.splits import ByClass, Shares
 from paceline.algorithms.strategy import Strategy
+from paceline.config.timing import Device
 from paceline.records.outcome import Hooks
 
 
@@ -212,10 +213,10 @@ def test_fednova_refuses_adam():
 
 
 def test_steps_by_class_of_device():
-    shares = ByClass({"gpu": 32, "cpu": 1}).shares(64, (1.0,) * 3, ("cpu", "gpu", "gpu"))
+    shares = ByClass({"gpu": 32, "cpu": 1}).shares(64, [Device("cpu"), Device("gpu"), Device("gpu")])
     assert shares.paces == (1 / 32, 1.0, 1.0)
     with pytest.raises(ValueError, match="not tpu, which is in the cluster"):
-        ByClass({"gpu": 32}).shares(64, (1.0,), ("tpu",))
+        ByClass({"gpu": 32}).shares(64, [Device("tpu")])
 
 
 def test_averaged_optimizer_state_is_equal_on_all_workers():

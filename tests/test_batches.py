@@ -1,0 +1,177 @@
+"""HDP's batch sizes: the optimum by an independent search, exact totals, bounds kept; what a scenario may say."""
+
+from __future__ import annotations
+
+import itertools
+from math import inf
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paceline.algorithms.batches import fixed_total, largest_fitting, no_restriction
+from paceline.algorithms.splits import ByBatch, Given
+from paceline.config.timing import Device
+
+SPEEDS = (100.0, 50.0, 40.0, 25.0)
+FOUR = [Device(f"gpu{speed:g}", speed=speed, max_batch=64) for speed in SPEEDS]
+
+
+def slowest(times, batches) -> float:
+    return max(t[b - 1] for t, b in zip(times, batches, strict=True))
+
+
+def optimum(times, total) -> float:
+    """The least time in which `total` samples fit: of all the times there are, the first with room for them."""
+    for limit in sorted({t for row in times for t in row if t >= max(row[0] for row in times)}):
+        if sum(sum(t <= limit for t in row) for row in times) >= total:
+            return limit
+    return inf
+
+
+def curve(random: Random) -> list[float]:
+    """Step times of 1, 2, ... samples: a straight line, a level one, stairs, or a curve of any bend."""
+    most, first, slope = random.randint(1, 40), random.choice([0.0, 1.0, 5.0]), random.uniform(0.001, 5)
+    match random.randrange(4):
+        case 0:
+            return [first + slope * b for b in range(1, most + 1)]
+        case 1:
+            return [1.0 + first] * most
+        case 2:
+            width = random.randint(1, 16)
+            return [first + slope * -(-b // width) for b in range(1, most + 1)]
+        case _:
+            return list(itertools.accumulate(random.choice([0.0, 0.5, random.random()]) for _ in range(most)))
+
+
+def make_case(seed: int) -> tuple[list[list[float]], int]:
+    """(step times of up to 8 workers, some of them alike; a total that they can hold). One draw: 20 times faster."""
+    random = Random(seed)
+    kinds = [curve(random) for _ in range(random.randint(1, 4))]
+    times = [random.choice(kinds) for _ in range(random.randint(1, 8))]
+    return times, random.randint(len(times), sum(map(len, times)))
+
+
+cases = st.integers(0, 2**64).map(make_case)
+
+
+@settings(max_examples=10_000, deadline=None)
+@given(cases)
+def test_fixed_total_is_the_optimum(case):
+    times, total = case
+    prices = {id(row): lambda batch, row=row: row[batch - 1] for row in times}
+    batches = fixed_total([prices[id(row)] for row in times], [len(row) for row in times], total)
+    assert sum(batches) == total
+    assert all(1 <= b <= len(row) for b, row in zip(batches, times, strict=True))
+    assert slowest(times, batches) == optimum(times, total)
+
+
+def test_the_independent_search_is_right():
+    """Against all divisions that there are."""
+    times = [[1.0, 1.5, 4.0], [2.0, 2.0, 2.0, 5.0], [0.5, 3.0]]
+    divisions = list(itertools.product(*(range(1, len(row) + 1) for row in times)))
+    for total in range(3, 10):
+        assert optimum(times, total) == min(slowest(times, b) for b in divisions if sum(b) == total)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(cases)
+def test_no_restriction_is_the_largest_balanced_step(case):
+    times, _ = case
+    batches = no_restriction([lambda b, row=row: row[b - 1] for row in times], [len(row) for row in times])
+    limit = min(row[-1] for row in times) * (1 + 1e-9)
+    for batch, row in zip(batches, times, strict=True):
+        assert batch == 1 or row[batch - 1] <= limit
+        assert batch == len(row) or row[batch] > limit
+
+
+def test_the_papers_example():
+    """The released optimiser ends at [64, 53, 51, 47]."""
+    assert ByBatch("no_restriction").shares(64, FOUR).batches == (64, 32, 25, 16)
+    assert ByBatch().shares(64, FOUR).batches == (64, 64, 64, 64), "min(max) n is all that fits"
+    assert ByBatch(total=137).shares(64, FOUR).batches == (64, 32, 25, 16)
+    assert ByBatch("equal").shares(64, FOUR).batches == (64,) * 4
+
+
+def test_many_level_workers_share_evenly():
+    """A time that knows no batch: all divisions take as long, and the even one is taken, at once."""
+    level = Device("level", {"step": ((1, 2e-3), (2, 2e-3))}, max_batch=1_000_000)
+    assert ByBatch(total=64 * 500_000 + 3).shares(1, [level] * 64).batches == (500_001,) * 3 + (500_000,) * 61
+
+
+def test_measured_times_that_fall():
+    """Noise: more samples, less time. The total and the bounds hold nevertheless, and equal workers stay equal."""
+    noisy = Device("noisy", {"step": ((16, 1.1), (32, 1.6), (64, 1.5), (128, 2.5))}, max_batch=200)
+    batches = ByBatch(total=300).shares(1, [noisy, Device("b", speed=60.0, max_batch=200), noisy]).batches
+    assert sum(batches) == 300
+    assert max(batches) <= 200
+    assert abs(batches[0] - batches[2]) <= 1
+
+
+def test_cost_in_prices():
+    """64 workers, each of its own speed: some 10 prices for each, where halving alone took over 100."""
+    asked = 0
+
+    def price(speed):
+        def seconds(batch):
+            nonlocal asked
+            asked += 1
+            return 1e-3 + batch / speed
+
+        return seconds
+
+    fixed_total([price(100.0 + 17 * w) for w in range(64)], [4096] * 64, 64 * 512)
+    assert asked < 64 * 16
+
+
+@given(st.integers(1, 5000), st.integers(0, 5000))
+def test_largest_fitting(most, limit):
+    tried: list[int] = []
+    found = largest_fitting(lambda size: tried.append(size) or size <= limit, most)  # type: ignore[func-returns-value]
+    assert found == min(most, limit)
+    assert tried[0] == min(64, most)
+    assert max(tried) <= max(64, 2 * limit), "no size is tried beyond twice one that fits"
+    assert len(tried) == len(set(tried)) <= 22
+
+
+@pytest.mark.parametrize(
+    ("split", "devices", "message"),
+    [
+        (ByBatch(total=3), FOUR, "total is 3; 4 workers take at least 4"),
+        (ByBatch(total=257), FOUR, "total is 257; 4 workers take at least 4 and, at their largest batches, 256"),
+        (ByBatch("equal", total=10), FOUR, "write a multiple of 4 up to 256"),
+        (ByBatch("equal", total=260), FOUR, "write a multiple of 4 up to 256"),
+        (ByBatch(max=(1, 2)), FOUR, "max has 2 numbers for 4 workers"),
+        (ByBatch("no_restriction"), [*FOUR, Device("new", speed=1.0)], "needs the largest batch of new; write max"),
+        (Given(batches=(1, 2)), FOUR, "2 batches for 4 workers"),
+    ],
+)
+def test_what_cannot_be_divided(split, devices, message):
+    with pytest.raises(ValueError, match=message):
+        split.shares(64, devices)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "fixed"}, "mode is 'fixed'; write fixed_total, no_restriction, equal"),
+        ({"total": 0}, "total is 0"),
+        ({"total": 2.5}, "total is 2.5"),
+        ({"mode": "no_restriction", "total": 64}, "leave total out"),
+        ({"max": (64, 0)}, "max has 0"),
+        ({"max": True}, "max has True"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ByBatch(**arguments)
+
+
+def test_defaults():
+    """Without bounds the scenario's batch says how much there is to do; with them, the smallest of them."""
+    free = [Device("a", speed=3.0), Device("b", speed=1.0)]
+    assert ByBatch().shares(32, free).batches == (48, 16)
+    assert ByBatch(max=40).shares(32, free).batches == (40, 40), "total is 2 times 40"
+    assert ByBatch(max=40, total=64).shares(32, free).batches == (40, 24), "a bound is kept"
+    assert ByBatch(total=200).shares(32, [Device("a", speed=100.0), Device("b", speed=1.0)]).batches == (199, 1)
