@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Literal
 
 from .progress import Interval, Moment, Unit
@@ -73,8 +74,9 @@ due = lru_cache(maxsize=None)(Due)  # there are sixteen of them
 class Round:
     """One round as planned. steps, batches, offsets: per worker; offsets in samples from `position`.
 
-    progress, slope: the budget's progress at the first nominal step, and per nominal step. All workers share it, and
-    nobody changes it; a frozen one takes three times as long to make.
+    stride: samples from a worker's batch to its next one; None: it goes on where the one before ended. progress, slope:
+    the budget's progress at the first nominal step, and per nominal step. All workers share it, and nobody changes it;
+    a frozen one takes three times as long to make.
     """
 
     start: Moment
@@ -88,11 +90,12 @@ class Round:
     slope: float
     rate: Rate
     due: Due
+    stride: int | None = None
 
     def batch(self, worker: int, i: int) -> tuple[int, int]:
         """(position, size) of the worker's batch i."""
         size = self.batches[worker]
-        return self.position + self.offsets[worker] + i * size, size
+        return self.position + self.offsets[worker] + i * (self.stride or size), size
 
     def coming(self, worker: int, i: int, count: int) -> list[tuple[int, int]]:
         """(position, size) of the worker's `count` batches after batch i, should the rounds to come be like this."""
@@ -119,10 +122,10 @@ class Plan:
     examples: training examples. budget: amount and unit. report, log, checkpoint: intervals between evaluations, lines
     without one, and checkpoints. checkpoint_at: places of further checkpoints. report_start: evaluate before the first
     round, too. norms: log norms. accounting: what an epoch is: "samples", as many samples processed as there are
-    examples; "reference", the N // (B n H) rounds after which the released code of Biased Local SGD ends one, although
-    unequal workers have processed less by then; or a number of nominal steps, as the QSR paper counts its 312 of
-    ImageNet's 312.8. estimate: batches, of all workers together, over which BatchNorm's statistics are re-estimated
-    before an evaluation (0: not at all).
+    examples (and padding, where the sampling pads); "reference", the N // (B n H) rounds after which the released code
+    of Biased Local SGD ends one, although unequal workers have processed less by then; or a number of nominal steps, as
+    the QSR paper counts its 312 of ImageNet's 312.8. estimate: batches, of all workers together, over which BatchNorm's
+    statistics are re-estimated before an evaluation (0: not at all).
     """
 
     strategy: Strategy
@@ -152,6 +155,8 @@ class Plan:
         weights = getattr(self.strategy.aggregation, "weights", "equal")
         if not isinstance(weights, str) and len(weights) != self.workers:
             raise ValueError(f"{len(weights)} weights for {self.workers} workers; list one per worker")
+        self._epoch = self.strategy.sampling.length(self.examples)  # in samples
+        self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._division = lru_cache(maxsize=4096)(self._divide)
         self._round = lru_cache(maxsize=64)(self._make_round)
 
@@ -173,7 +178,7 @@ class Plan:
     def epochs(self, state: State) -> float:
         """Epochs that lie behind `state`, by the plan's accounting."""
         if self.accounting == "samples":
-            return state.samples / self.examples
+            return state.samples / self._epoch
         if self.accounting == "reference":
             return state.round / self.rounds_per_epoch
         return state.step / self.accounting
@@ -237,7 +242,7 @@ class Plan:
 
     @cached_property
     def _total_samples(self) -> int:
-        return math.ceil(self.budget.amount * self.examples * (1 - 1e-12))
+        return math.ceil(self.budget.amount * self._epoch * (1 - 1e-12))
 
     def _make_round(self, number: int, step: int, samples: int) -> Round:
         state = State(number, step, samples)
@@ -247,8 +252,9 @@ class Plan:
         steps, offsets, total = self._division(H)
         after = State(number + 1, step + H, samples + total)
         slope = (self.progress(after) - progress) / H
-        follows = self._due(state, after)
-        return Round(now, H, steps, self.shares.batches, offsets, total, samples, progress, slope, self.rate, follows)
+        follows, batches = self._due(state, after), self.shares.batches
+        rate, stride = self.rate, self._stride
+        return Round(now, H, steps, batches, offsets, total, samples, progress, slope, rate, follows, stride)
 
     def _due(self, before: State, after: State) -> Due:
         """What follows the round between two states."""
@@ -280,8 +286,6 @@ class Plan:
     def _divide(self, H: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
         """(steps per worker, offset of each worker's samples, samples in all) of a round of H nominal steps."""
         steps = tuple(max(1, math.floor(H * pace + 0.5)) for pace in self.shares.paces)
-        offsets, total = [], 0
-        for count, batch in zip(steps, self.shares.batches, strict=True):
-            offsets.append(total)
-            total += count * batch
-        return steps, tuple(offsets), total
+        used = [count * batch for count, batch in zip(steps, self.shares.batches, strict=True)]
+        ahead = used if self._stride is None else self.shares.batches
+        return steps, tuple(accumulate(ahead[:-1], initial=0)), sum(used)

@@ -16,7 +16,7 @@ from .progress import Interval
 from .sampling import Shuffled, TopLoss
 from .schedules import Every, Fixed, Qsr, Then, warm_up
 from .scores import Merge
-from .splits import BySteps, Even
+from .splits import ByBatch, BySteps, Even, Mode
 from .strategy import Strategy
 
 Steps = int | Literal["auto"]
@@ -28,6 +28,16 @@ def sync_sgd() -> Strategy:
     Li et al., "PyTorch Distributed", VLDB 2020, arXiv 2006.15704.
     """
     return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Replicated())
+
+
+def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[int, ...] | None = None) -> Strategy:
+    """Synchronous SGD whose batches follow speed: min max_r t_r(b_r) with sum b = total, 1 <= b_r <= max_r.
+
+    Mirzaei et al., Parallel Computing 2025, 103164: HDP, its gradients weighted by samples. There a sampler gives each
+    worker a slice of every epoch (sampling: sliced), and unweighted gradients are an option (aggregation: {gradients:
+    equal}).
+    """
+    return Strategy(ByBatch(mode, total, max), Every(), Shuffled(), Gradients("samples"), Replicated())
 
 
 def local_sgd(H: Steps = "auto") -> Strategy:
@@ -94,6 +104,7 @@ def fednova(H: Steps = "auto") -> Strategy:
 PRESETS: dict[str, Callable[..., Strategy]] = {
     "sync_sgd": sync_sgd,
     "ddp": sync_sgd,
+    "hdp": hdp,
     "local_sgd": local_sgd,
     "biased_local_sgd": biased_local_sgd,
     "post_local_sgd": post_local_sgd,

@@ -7,8 +7,7 @@ it. Samplers are pure functions of (seed, worker, position), so a run resumes fr
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -21,6 +20,7 @@ from .streams import stream
 
 if TYPE_CHECKING:
     from .plan import Plan, State
+    from .splits import Shares
     from .worker import Worker
 
 
@@ -34,8 +34,15 @@ class Sampling(Protocol):
     def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
         """What a worker does for its sampling before the round that begins at `state`."""
 
-    def resolve(self, paces: Sequence[float]) -> Sampling:
-        """The sampling with what depends on the workers' paces filled in."""
+    def resolve(self, shares: Shares) -> Sampling:
+        """The sampling with what depends on the workers' shares filled in; ValueError where they do not fit."""
+
+    @property
+    def by_step(self) -> bool:
+        """Whether positions run step by step through all workers, instead of worker by worker through a round."""
+
+    def length(self, examples: int) -> int:
+        """Samples in an epoch, padding included."""
 
     def indices(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
         """`count` indices into `examples` training examples, for the batch at `position`."""
@@ -51,12 +58,16 @@ class _Plain:
     """A sampling that looks at nothing but positions."""
 
     scored = False
+    by_step = False
 
     def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
         yield from ()
 
-    def resolve(self, paces: Sequence[float]) -> Sampling:
+    def resolve(self, shares: Shares) -> Sampling:
         return self  # type: ignore[return-value]
+
+    def length(self, examples: int) -> int:
+        return examples
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,48 @@ class Shuffled(_Plain):
             epoch += 1
             taken = np.concatenate([taken, permutation(seed, epoch, examples)[: count - len(taken)]])
         return taken
+
+
+@dataclass(frozen=True)
+class Sliced(_Plain):
+    """HDP's sampler: of every epoch's permutation each worker has a contiguous slice in proportion to its batch.
+
+    All take the same number of steps; the last one repeats the permutation's first examples (tail: pad), or is left out
+    (drop). Every example is used exactly once but for that. Mirzaei et al., Parallel Computing 2025, 103164.
+
+    batches: per worker; `resolve` fills them in.
+    """
+
+    tail: Literal["pad", "drop"] = "pad"
+    batches: tuple[int, ...] = field(default=(), init=False)
+    by_step = True
+
+    def __post_init__(self) -> None:
+        if self.tail not in ("pad", "drop"):
+            raise ValueError(f"tail is {self.tail!r}; write pad or drop")
+
+    def resolve(self, shares: Shares) -> Sampling:
+        if set(shares.paces) != {1.0}:
+            raise ValueError("sampling sliced gives all workers the same number of steps; write sampling: shuffled")
+        resolved = Sliced(self.tail)
+        object.__setattr__(resolved, "batches", shares.batches)
+        return resolved
+
+    def steps(self, examples: int) -> int:
+        """Steps in an epoch."""
+        total = sum(self.batches)
+        if self.tail == "drop" and total > examples:
+            raise ValueError(f"sampling sliced drops all {examples} training examples, fewer than a step's {total}")
+        return examples // total if self.tail == "drop" else -(-examples // total)
+
+    def length(self, examples: int) -> int:
+        return self.steps(examples) * sum(self.batches)
+
+    def indices(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
+        steps, before = self.steps(examples), sum(self.batches[:worker])
+        epoch, step = divmod(position // sum(self.batches), steps)
+        begin = steps * before + step * count
+        return permutation(seed, epoch, examples).take(range(begin, begin + count), mode="wrap")
 
 
 @dataclass(frozen=True)
@@ -107,7 +160,8 @@ class TopLoss(Shuffled):
         if self.merge not in ("latest", "min"):
             raise ValueError(f"merge is {self.merge!r}; write latest or min")
 
-    def resolve(self, paces: Sequence[float]) -> Sampling:
+    def resolve(self, shares: Shares) -> Sampling:
+        paces = shares.paces
         if self.workers != "slow":
             if any(not 0 <= w < len(paces) for w in self.workers):
                 raise ValueError(f"workers {list(self.workers)}: there are workers 0 to {len(paces) - 1}")

@@ -9,15 +9,15 @@ from typing import Any
 from .aggregations import Aggregation, Gradients, Parameters, Until
 from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Placement, Replicated
-from .sampling import Sampling, Shuffled, TopLoss, Uniform
+from .sampling import Sampling, Shuffled, Sliced, TopLoss, Uniform
 from .schedules import Every, Fixed, Qsr, Schedule, Then, warm_up
-from .splits import ByClass, BySteps, Even, Given, Split
+from .splits import ByBatch, ByClass, BySteps, Even, Given, Split
 
 # The axes' members by the names that scenarios use.
 AXES: dict[str, dict[str, Callable[..., Any]]] = {
-    "split": {"even": Even, "by_steps": BySteps, "by_class": ByClass, "given": Given},
+    "split": {"even": Even, "by_steps": BySteps, "by_class": ByClass, "by_batch": ByBatch, "given": Given},
     "schedule": {"every": Every, "fixed": Fixed, "qsr": Qsr, "then": Then, "warm_up": warm_up},
-    "sampling": {"shuffled": Shuffled, "uniform": Uniform, "top_loss": TopLoss},
+    "sampling": {"shuffled": Shuffled, "sliced": Sliced, "uniform": Uniform, "top_loss": TopLoss},
     "aggregation": {
         "gradients": Gradients,
         "parameters": Parameters,

@@ -31,8 +31,8 @@ class MeasuredNetwork(Section):
 
 
 class Profile(Section):
-    """devices: name -> workload -> phase -> {samples: seconds}. max_batch: name -> workload -> the most samples that fit
-    into memory. machine: what it was measured on.
+    """devices: name -> workload -> phase -> {samples: seconds}. max_batch: name -> workload -> the most samples that
+    fit into memory. machine: what it was measured on.
 
     residuals: name -> workload -> quantiles, evenly spaced, of a training step's measured time over its table's. Their
     mean is above 1 where tables leave out the slowest times.

@@ -178,7 +178,7 @@ def _resolved(strategy: Strategy, shares: Shares, speeds: Sequence[float], optim
     """The strategy with what follows from the workers' shares and speeds and the inner optimizer filled in."""
     return dataclasses.replace(
         strategy,
-        sampling=strategy.sampling.resolve(shares.paces),
+        sampling=strategy.sampling.resolve(shares),
         schedule=strategy.schedule.resolve(speeds),
         aggregation=strategy.aggregation.resolve(optimizer),
     )

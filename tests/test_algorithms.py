@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -249,7 +250,7 @@ ARGUMENTS = {"post_local_sgd": {"t": Interval(5, "steps")}, "qsr": {"alpha": 0.0
 
 def test_every_preset_names_its_source_and_members():
     for name, preset in PRESETS.items():
-        assert "arXiv" in (preset.__doc__ or ""), name
+        assert re.search(r"arXiv \d{4}\.\d{5}|20\d\d, \d+", preset.__doc__ or ""), name
         strategy = preset(**ARGUMENTS.get(name, {}))
         for axis, members in AXES.items():
             assert type(getattr(strategy, axis)) in members.values()

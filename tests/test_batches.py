@@ -6,13 +6,27 @@ import itertools
 from math import inf
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paceline import simulate
 from paceline.algorithms.batches import fixed_total, largest_fitting, no_restriction
-from paceline.algorithms.splits import ByBatch, Given
+from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.progress import Interval
+from paceline.algorithms.rates import Constant
+from paceline.algorithms.sampling import Sliced, permutation
+from paceline.algorithms.schedules import Fixed
+from paceline.algorithms.splits import ByBatch, Given, Shares
+from paceline.algorithms.strategy import Strategy
+from paceline.config.cluster import build_timing
+from paceline.config.machines import Cluster
+from paceline.config.profile import Profile
+from paceline.config.scenario import validate
 from paceline.config.timing import Device
+from paceline.wiring import workload_of
 
 SPEEDS = (100.0, 50.0, 40.0, 25.0)
 FOUR = [Device(f"gpu{speed:g}", speed=speed, max_batch=64) for speed in SPEEDS]
@@ -175,3 +189,148 @@ def test_defaults():
     assert ByBatch(max=40).shares(32, free).batches == (40, 40), "total is 2 times 40"
     assert ByBatch(max=40, total=64).shares(32, free).batches == (40, 24), "a bound is kept"
     assert ByBatch(total=200).shares(32, [Device("a", speed=100.0), Device("b", speed=1.0)]).batches == (199, 1)
+
+
+# -- the sampler ------------------------------------------------------------------------------------------------------
+
+
+def sliced(batches, examples, epochs=1.0, tail="pad", H=1) -> Plan:
+    shares = Shares(tuple(batches), (1.0,) * len(batches))
+    strategy = Strategy(ByBatch(), Fixed(H), Sliced(tail).resolve(shares))
+    return Plan(strategy, shares, Constant(0.1), examples, Interval(epochs, "epochs"))
+
+
+def drawn(p: Plan) -> tuple[State, list[list[np.ndarray]]]:
+    """(the end, each worker's batches in their order) of a whole run."""
+    state, batches = State(), [[] for _ in range(p.workers)]
+    while not p.finished(state):
+        r = p.next_round(state)
+        for w in range(p.workers):
+            for i in range(r.steps[w]):
+                batches[w].append(p.strategy.sampling.indices(3, p.examples, w, *r.batch(w, i)))
+        state.after(r, 0.0)
+    return state, batches
+
+
+def test_the_published_sampler():
+    """N = 50000 and batches that sum to 137: 365 steps, 5 repeats, each worker a slice of the epoch's permutation."""
+    batches = (64, 32, 25, 16)
+    state, found = drawn(sliced(batches, 50_000, epochs=2))
+    assert (state.step, state.samples) == (2 * 365, 2 * 50_005)
+    assert [len(own) for own in found] == [2 * 365] * 4
+    for epoch in range(2):
+        order = permutation(3, epoch, 50_000)
+        slices = [np.concatenate(own[365 * epoch : 365 * (epoch + 1)]) for own in found]
+        assert [len(own) for own in slices] == [365 * b for b in batches]
+        assert np.array_equal(np.concatenate(slices), np.concatenate([order, order[:5]]))
+    assert sliced(batches, 50_000).epochs(State(samples=50_005)) == 1.0
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    st.integers(1, 120),
+    st.sampled_from(["pad", "drop"]),
+    st.integers(1, 5),
+)
+def test_every_example_once(batches, examples, tail, H):
+    if tail == "drop" and sum(batches) > examples:
+        return
+    p = sliced(batches, examples, 1.0, tail, H)
+    state, found = drawn(p)
+    counts = np.bincount(np.concatenate([x for own in found for x in own]), minlength=examples)
+    over = sum(batches) * len(found[0]) - examples
+    assert len({len(own) for own in found}) == 1
+    assert state.samples == counts.sum() == examples + over
+    assert p.epochs(state) == 1.0
+    if tail == "pad":
+        assert 0 <= over < sum(batches)
+        assert counts.min() >= 1
+        assert counts.max() - counts.min() <= 1 or sum(batches) > examples
+    else:
+        assert -sum(batches) < over <= 0
+        assert counts.max() == 1
+
+
+def test_sliced_is_refused_where_it_makes_no_sense():
+    with pytest.raises(ValueError, match="write sampling: shuffled"):
+        Sliced().resolve(Shares((4, 4), (1.0, 0.5)))
+    with pytest.raises(ValueError, match="write pad or drop"):
+        Sliced("next")
+    with pytest.raises(ValueError, match="drops all 7 training examples"):
+        sliced((4, 4), 7, tail="drop").epochs(State())
+
+
+# -- the preset -------------------------------------------------------------------------------------------------------
+
+
+def scenario(**strategy: object) -> dict:
+    """Two workers on digits, one four times slower."""
+    workers = [{"device": "a", "speed": "4000 samples/s"}, {"device": "b", "speed": "1000 samples/s"}]
+    return {
+        "workload": {"model": {"name": "mlp", "hidden": [8]}, "batch": 20, "optimizer": {"lr": 0.1}},
+        "cluster": {"workers": workers},
+        "strategy": strategy,
+        "budget": {"steps": 20},
+    }
+
+
+def run(document: dict, timing_only: bool = False):
+    return simulate(validate(document, "test"), timing_only=timing_only)
+
+
+def test_hdp_at_equal_speeds_is_ddp():
+    hdp, ddp = scenario(preset="hdp"), scenario(preset="ddp")
+    for document in (hdp, ddp):
+        document["cluster"]["workers"] = [{"count": 2, "speed": "1000 samples/s"}]
+    assert run(hdp).summary["params_sha256"] == run(ddp).summary["params_sha256"]
+
+
+def test_hdp_steps_in_equal_time():
+    """32 and 8 samples take 8 ms each, where 20 and 20 take 5 and 20."""
+    hdp, ddp = run(scenario(preset="hdp"), timing_only=True), run(scenario(preset="ddp"), timing_only=True)
+    assert hdp.scenario["recorded"]["batches"] == [32, 8]
+    assert hdp.summary["samples"] == ddp.summary["samples"] == 800
+    assert hdp.summary["seconds"] == pytest.approx(20 * 8e-3)
+    assert ddp.summary["seconds"] == pytest.approx(20 * 20e-3)
+
+
+def test_weighted_by_samples_is_one_worker_on_the_whole_batch():
+    """And unweighted, an option, is another thing with unequal batches."""
+    one = scenario(preset="ddp")
+    one["cluster"]["workers"] = [{"speed": "1000 samples/s"}]
+    one["workload"]["batch"] = 40
+    weighted = run(scenario(preset="hdp"))
+    assert weighted.metrics["test_loss"].iloc[-1] == pytest.approx(run(one).metrics["test_loss"].iloc[-1], rel=1e-5)
+    unweighted = run(scenario(preset="hdp", aggregation={"gradients": "equal"}))
+    assert unweighted.metrics["test_loss"].iloc[-1] != pytest.approx(weighted.metrics["test_loss"].iloc[-1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"preset": "hdp", "total": 1}, "strategy.split: total is 1; 2 workers take at least 2"),
+        ({"preset": "hdp", "max": [64, 0]}, "strategy: max has 0"),
+        ({"preset": "hdp", "max": [64]}, "strategy.split: max has 1 numbers for 2 workers"),
+        ({"preset": "hdp", "max": 8, "total": 17}, "strategy.split: total is 17"),
+        ({"preset": "hdp", "mode": "no_restriction"}, "strategy.split: no_restriction needs the largest batch of a"),
+        ({"split": {"by_batch": {"mode": "most"}}}, "strategy.split.by_batch: mode is 'most'"),
+        ({"preset": "hdp", "sampling": {"sliced": {"batches": [1]}}}, "strategy.sampling.sliced.batches: unknown"),
+        ({"preset": "local_sgd", "sampling": "sliced"}, "strategy: sampling sliced gives all workers the same number"),
+    ],
+)
+def test_bad_strategies(strategy, message):
+    with pytest.raises(ScenarioError) as error:
+        run(scenario(**strategy), timing_only=True)
+    assert message in str(error.value)
+
+
+def test_bounds_from_cluster_and_profile():
+    """The scenario's own number goes before the profile's, which is filed under the workload."""
+    key = workload_of(validate(scenario(preset="ddp"), "test").workload)
+    document = {"devices": {}, "max_batch": {"a": {key: 24}, "b": {key: 4, "other": 9}}}
+    groups = validate(scenario(preset="ddp"), "test").cluster.workers
+    cluster = Cluster(workers=(groups[0], groups[1].model_copy(update={"max_batch": 6})))
+    timing = build_timing(cluster, Profile.model_validate(document), key, 0)
+    assert [device.max_batch for device in timing.devices] == [24, 6]
+    assert ByBatch().shares(20, timing.devices).batches == (10, 2), "total is 2 times 6"
+    assert ByBatch("no_restriction").shares(20, timing.devices).batches == (24, 6)

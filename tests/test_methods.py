@@ -233,7 +233,7 @@ SLOW = {"shares": Shares((4, 4), (1.0, 0.25)), "examples": 100, "budget": Interv
 
 def biased(**sampling: object) -> Plan:
     strategy = Strategy(schedule=Fixed(8), sampling=TopLoss(**sampling), aggregation=Parameters())
-    return plan(dataclasses.replace(strategy, sampling=strategy.sampling.resolve((1.0, 0.25))), **SLOW)
+    return plan(dataclasses.replace(strategy, sampling=strategy.sampling.resolve(Shares((4, 4), (1.0, 0.25)))), **SLOW)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def biased(**sampling: object) -> Plan:
 def test_the_released_codes_counters(cpus, gpus, rounds, refresh, each, candidates):
     """N = 50,000, B = 64, H = 32 on GPUs and 1 on CPUs."""
     paces = (1 / 32,) * cpus + (1.0,) * gpus
-    sampling = TopLoss().resolve(paces)
+    sampling = TopLoss().resolve(Shares((64,) * len(paces), paces))
     strategy = Strategy(schedule=Fixed(32), sampling=sampling, aggregation=Parameters())
     shares = Shares((64,) * len(paces), paces)
     p = Plan(strategy, shares, Constant(0.1), 50_000, Interval(3, "epochs"), accounting="reference")
@@ -315,7 +315,7 @@ def test_top_loss_of_everyone_with_ratio_one_draws_each_example_once():
 
 
 def test_top_loss_at_equal_speeds_is_shuffled():
-    sampling = TopLoss().resolve((1.0, 1.0))
+    sampling = TopLoss().resolve(Shares((4, 4), (1.0, 1.0)))
     a = params(Strategy(schedule=Fixed(4), sampling=sampling, aggregation=Parameters()))
     assert np.array_equal(a, params(Strategy(schedule=Fixed(4), aggregation=Parameters())))
 
