@@ -117,6 +117,7 @@ NO_TIME = {
     "WorkerGroup.memory": "a limit: what does not fit is refused, what fits is as fast",
     "WorkerGroup.host_memory": "a limit, too",
     "NodeGroup.host_memory": "a limit, too",
+    "WorkerGroup.max_batch": "bounds what the split by_batch gives a worker; tests/test_batches.py",
     "WorkerGroup.torch_device": "says what trains for real; a simulation prices the described device",
 }
 
