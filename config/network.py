@@ -129,6 +129,12 @@ def build_network(
     bandwidth = given.bandwidth or named or (measured.bandwidth if measured else float("inf"))
     latency = given.latency if given.latency is not None else (measured.latency if measured else 0.0)
     inside = given.inside
+    endless = bandwidth == float("inf") and not given.matrix and not any(ports)
+    for key, written in (("network.efficiency", given.efficiency != 1), ("background", background and not inside)):
+        if endless and written:
+            raise ScenarioError(
+                f"cluster.{key} has no effect on a network without a bandwidth; give cluster.network one"
+            )
     return Network(
         shape=given.shape,
         bandwidth=bandwidth,

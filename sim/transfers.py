@@ -84,12 +84,13 @@ class Transfers:
 
     def _crowded(self, links: frozenset[str]) -> bool:
         """Whether anything else is on the links, or they are not as described."""
-        return not (
-            self._owners.keys().isdisjoint(links)
-            and self._others.isdisjoint(links)
-            and self._flows.changed.keys().isdisjoint(links)
-            and all(links.isdisjoint(other) for other in self._sharing.values())
-        )
+        if self._owners and not self._owners.keys().isdisjoint(links):
+            return True
+        if self._others and not self._others.isdisjoint(links):
+            return True
+        if self._flows.changed and not self._flows.changed.keys().isdisjoint(links):
+            return True
+        return bool(self._sharing) and not all(links.isdisjoint(other) for other in self._sharing.values())
 
     def _end(self, alone: Alone) -> None:
         if not alone.shared:

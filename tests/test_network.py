@@ -9,7 +9,9 @@ import pytest
 from paceline.algorithms.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.traffic import traffic
-from paceline.config.timing import Link, Network
+from paceline.config.cluster import build_timing
+from paceline.config.machines import Cluster
+from paceline.config.timing import Background, Link, Network
 from paceline.sim.collectives import SHORT
 from paceline.sim.network import Fabric
 
@@ -228,3 +230,73 @@ def test_unknown_names_are_refused() -> None:
         Fabric(Network(collective="gossip"))
     with pytest.raises(ScenarioError, match="two_level network needs inside"):
         Fabric(Network("two_level"))
+
+
+# --- the scenario's section -------------------------------------------------------------------------------------------
+
+
+def described(workers: list[dict[str, Any]] | None = None, **more: Any) -> Network:
+    groups = workers or [{"count": 2}]
+    cluster = Cluster.model_validate({"workers": [{"speed": "1 samples/s"} | group for group in groups], **more})
+    return build_timing(cluster, None, "", 0).network
+
+
+def test_what_is_written_is_what_is_priced() -> None:
+    found = described(
+        network={
+            "shape": "two_level",
+            "bandwidth": "25 Gbit/s",
+            "latency": "50 ms",
+            "efficiency": 0.8,
+            "inside": {"bandwidth": "nvlink3", "latency": "2 us", "efficiency": 0.5},
+            "collective": "auto",
+            "reduce_bandwidth": "20 GB/s",
+        },
+        background=[{"from": 0, "to": 1, "bytes": "100 MB", "every": "1 s", "start": "3 s"}],
+    )
+    assert found == Network(
+        "two_level",
+        25e9 / 8,
+        0.05,
+        efficiency=0.8,
+        inside=Link(found.inside.bandwidth if found.inside else 0, 2e-6),
+        collective="auto",
+        reduce_bandwidth=20e9,
+        background=(Background(0, 1, None, 100e6, 1.0, 3.0),),
+    )
+    assert found.inside is not None
+    assert 1e11 < found.inside.bandwidth < 2e11  # half of 300 GB/s
+    ports = described([{"count": 2}, {"port": "10gbe"}], network={"bandwidth": "25 Gbit/s"}).ports
+    assert ports == (25e9 / 8, 25e9 / 8, 10e9 / 8)
+    rows = [["0 B/s", "1 GB/s"], ["2 GB/s", 0]]
+    assert described(network={"shape": "matrix", "matrix": rows}).matrix == ((0.0, 1e9), (2e9, 0.0))
+
+
+FAST = {"bandwidth": "1 GB/s"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"network": {"shape": "two_level", **FAST}}, "shape two_level needs inside, like inside: {bandwidth"),
+        ({"network": {"shape": "matrix"}}, r"shape matrix needs matrix, like matrix: \[\[0, 1 Gbit/s\]"),
+        ({"network": {"inside": FAST}}, "inside is for shape: two_level, and this is a star; remove one"),
+        ({"network": {"matrix": [["0 B/s"]]}}, "matrix is for shape: matrix, and this is a star"),
+        ({"network": {"shape": "matrix", "matrix": [[0, "1 GB/s"]]}}, "row 0 has 2 bandwidths for 1 rows"),
+        ({"network": {"shape": "matrix", "matrix": [[0, 0], [0, 0]]}}, "the bandwidth from 0 to 1 is 0"),
+        ({"network": {"shape": "matrix", "matrix": [[0]]}}, "cluster.network.matrix is for 1 workers, and there are 2"),
+        ({"network": {"shape": "matrix", "matrix": [[0]], **FAST}}, "matrix and bandwidth are both given; keep one"),
+        ({"network": {"efficiency": 1.5, **FAST}}, "less than or equal to 1"),
+        ({"network": {"efficiency": 0.5}}, "cluster.network.efficiency has no effect on a network without a bandwidth"),
+        ({"network": {"collective": "gossip"}}, "'ordered', 'ring', 'recursive_doubling'"),
+        ({"workers": [{"port": "1 GB/s"}], "network": {"shape": "bus", **FAST}}, "cluster.workers: port is for a star"),
+        ({"background": [{"from": 0, "to": 1, **FAST}]}, "cluster.background has no effect on a network without"),
+        ({"background": [{"from": 1, "to": 1, **FAST}]}, "from and to are both 1"),
+        ({"background": [{"from": 0, "to": 1}]}, "how much. give bandwidth"),
+        ({"background": [{"from": 0, "to": 1, "bytes": "1 MB"}]}, "bytes and every belong together"),
+        ({"background": [{"from": 0, "to": 2, **FAST}], "network": FAST}, r"background\[0\]: worker 2 does not exist"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises((ScenarioError, ValueError), match=message):
+        described(**more)
