@@ -179,7 +179,7 @@ def test_the_clock_reacts(key):
 @pytest.mark.parametrize("key", NO_TIME)
 def test_what_takes_no_time_is_there(key):
     """The reason must stay true: if such a key begins to move the clock, it belongs into CHANGES."""
-    values = {"torch_device": "cuda"}
+    values = {"torch_device": "cuda", "max_batch": 900}
     section, name = key.split(".")
     changed = {name: values.get(name, "900 GB")}
     before, after = (two(), two(changed)) if section == "WorkerGroup" else (nodes(), nodes(**changed))
