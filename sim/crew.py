@@ -36,7 +36,7 @@ from .driver import BLOCKED, KNOWN, phase_of
 from .noise import Draws
 from .prices import LANES, move_seconds, work_seconds
 from .texts import describe, doing
-from .world import Ticket, World
+from .world import NeedsEvents, Ticket, World
 
 Seconds = float | Array  # of all workers alike, or (columns,)
 FREE = 0.0  # the price, as an object, of what takes no time on any device: there is nothing to add up
@@ -172,7 +172,12 @@ class Crew:
         """(seconds, whether it is evaluation) of a kind of work, remembered by its identity."""
         if len(self._prices) >= KNOWN:
             self._prices.clear()
-        known = self._prices[work] = (self._of_each(work_seconds, work), work.phase == "evaluate")
+        seconds = self._of_each(work_seconds, work)
+        if self._noise is not None and isinstance(seconds, np.ndarray) and not seconds.all():
+            raise NeedsEvents(
+                f"some devices take no time for work of phase {work.phase} and so draw no noise, others do"
+            )
+        known = self._prices[work] = (seconds, work.phase == "evaluate")
         return known
 
     def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Seconds:
@@ -193,9 +198,8 @@ class Crew:
 
     def _compute(self, effect: Compute[Any]) -> None:
         seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
-        if self._noise is not None:
-            factors = next(self._noise)
-            seconds = seconds if seconds is FREE else seconds * factors
+        if self._noise is not None and seconds is not FREE:
+            seconds = seconds * next(self._noise)
         if self._busy:
             delay = self._queue(LANES[effect.on], seconds)
         elif seconds is FREE:
@@ -236,7 +240,7 @@ class Crew:
         if isinstance(effect, Compute):
             lane = LANES[effect.on]
             seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
-            if self._noise is not None:
+            if self._noise is not None and seconds is not FREE:
                 seconds = seconds * next(self._noise)
             if effect.on == "device" and not evaluates:
                 self._computing = self._computing + seconds

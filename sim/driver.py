@@ -89,7 +89,7 @@ class Driver:
             self._effect = effect
             if type(effect) is Compute:
                 seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
-                if self._noise is not None:
+                if self._noise is not None and seconds:
                     seconds *= next(self._noise)
                 delay = seconds if not self._busy else self._queue(LANES[effect.on], seconds)
                 if evaluates:
@@ -173,7 +173,7 @@ class Driver:
         if isinstance(effect, Compute):
             lane = LANES[effect.on]
             seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
-            seconds *= 1.0 if self._noise is None else next(self._noise)
+            seconds *= next(self._noise) if self._noise is not None and seconds else 1.0
             # The host's started work is not counted: it would make a device that idles meanwhile look busy.
             self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
         else:

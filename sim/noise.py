@@ -1,9 +1,9 @@
 """Noise on computing times, drawn per class of workers, so that every engine reads the same numbers.
 
-Rule: a worker's k-th Compute takes the k-th number of its column. Workers that share a Device object are a class; the
-class's numbers come in blocks of ROWS draws whose columns are its workers, each block from a stream of its own
-(seed, "noise", class, block). An engine that handles a class as one NumPy vector takes the rows, SimPy the columns.
-A worker's own factor, drawn once, is in its whole column.
+Rule: a worker's k-th Compute that takes any time takes the k-th number of its column. Workers that share a Device
+object are a class; the class's numbers come in blocks of ROWS draws whose columns are its workers, each block from a
+stream of its own (seed, "noise", class, block). An engine that handles a class as one NumPy vector takes the rows,
+SimPy the columns. A worker's own factor, drawn once, is in its whole column.
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ def draws(noise: Noise, devices: Sequence[Device]) -> Draws | None:
 
 
 def lognormal(normal: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Factors exp(N(-sigma^2/2, sigma)), of mean 1, from standard normal numbers."""
-    return np.exp(sigma * normal - sigma * sigma / 2)
+    """Factors exp(N(-sigma^2/2, sigma)), of mean 1, from standard normal numbers, in whose place they are written."""
+    normal *= sigma
+    normal -= sigma * sigma / 2
+    return np.exp(normal, out=normal)
 
 
 def varies(noise: Noise, devices: Sequence[Device]) -> bool:

@@ -239,6 +239,16 @@ def test_what_needs_single_events_is_refused(effect: Any, reason: str) -> None:
     assert not logged  # so that another engine may begin anew
 
 
+def test_noise_of_work_that_is_free_on_some_devices_alone_is_refused() -> None:
+    devices = (Device("free"), Device("slow", {"update": ((1.0, 2.0),)}))
+    cohorts = [Cohort(alone(Compute(Work("update", 1), nothing)), (0, 1))]
+    outcomes = simulate_cohorts(cohorts, Timing(devices), QUIET)
+    assert [o.seconds for o in outcomes] == [0.0, 2.0]
+    cohorts = [Cohort(alone(Compute(Work("update", 1), nothing)), (0, 1))]
+    with pytest.raises(NeedsEvents, match="some devices take no time for work of phase update"):
+        simulate_cohorts(cohorts, Timing(devices, noise=Noise(0.1)), QUIET)
+
+
 def test_programs_that_do_not_fit_together_say_where_each_is() -> None:
     timing = Timing((Device("a"),) * 3)
     cohorts = [Cohort(alone(AllReduce(Phantom(8))), (0, 2)), Cohort(alone(barrier()), (1,))]
