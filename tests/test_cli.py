@@ -196,7 +196,8 @@ def test_under_mpirun(kind, tiny, monkeypatch):
             check=False,
         )
 
-    done = under(2, "train", "tiny.yaml", "--out", "run")
+    loaders = ("--set", "workload.loaders=2")
+    done = under(2, "train", "tiny.yaml", "--out", "run", *loaders)
     assert done.returncode == 0, done.stdout + done.stderr
     paceline("simulate", "tiny.yaml", "--out", "simulated", cwd=folder)
     assert read(folder / "run")[0]["params_sha256"] == read(folder / "simulated")[0]["params_sha256"]
@@ -207,7 +208,7 @@ def test_under_mpirun(kind, tiny, monkeypatch):
     assert "Traceback" not in done.stderr
     assert not (folder / "few").exists()
 
-    done = under(2, "train", "tiny.yaml", "--out", "broken", "--set", "workload.model=broken:make")
+    done = under(2, "train", "tiny.yaml", "--out", "broken", "--set", "workload.model=broken:make", *loaders)
     assert done.returncode not in (0, 2)
     assert "rank 1 failed" in done.stderr
     assert "RuntimeError: the second rank broke" in done.stderr
