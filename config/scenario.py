@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 
 from ..algorithms.errors import ScenarioError
 from . import yaml
+from .faults import Faults
 from .machines import Cluster
 from .sections import Section
 from .units import Interval, read_interval
@@ -112,6 +113,7 @@ class Scenario(Section):
     report: Report = Report()
     checkpoint: CheckpointSpec = CheckpointSpec()
     reduction: Literal["ordered", "fast"] = "ordered"
+    faults: Faults = ()
     recorded: dict[str, Any] | None = None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..algorithms.effects import Work
+from .faults import Faults
 
 Table = tuple[tuple[float, float], ...]
 
@@ -171,13 +172,15 @@ class Noise:
 class Timing:
     """The whole described cluster. devices: one per worker; equal workers share one Device object.
 
-    nodes: the number of the node that each worker is in, counted from 0; by default each is a node of its own.
+    nodes: the number of the node that each worker is in, counted from 0; by default each is a node of its own. faults:
+    what goes wrong; no plan is made with them in mind.
     """
 
     devices: tuple[Device, ...]
     network: Network = Network()
     noise: Noise = Noise()
     nodes: tuple[int, ...] = ()
+    faults: Faults = ()
 
     def __post_init__(self) -> None:
         if not self.nodes:

@@ -60,6 +60,14 @@ FreeBandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", posi
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
 
 
+def read_seconds(value: Any, example: str) -> float:
+    """Seconds of 0 or more from a spelling like '1 h'; ValueError where it is none."""
+    seconds = _parse(value, _SECONDS, example)
+    if seconds < 0:
+        raise ValueError(f"{value!r} must be at least 0, like {example!r}")
+    return seconds
+
+
 def read_interval(value: Any) -> progress.Interval:
     """An interval from its spelling, like '1 epoch'; ValueError where it is none."""
     if isinstance(value, progress.Interval):

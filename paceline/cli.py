@@ -32,13 +32,19 @@ def simulate(
     out: Out = None,
     force: Force = False,
     debug: Debug = False,
+    limit: Annotated[str | None, typer.Option(metavar="TIME", help="Virtual time to finish in, like '1 h'.")] = None,
 ) -> None:
     """Simulate a scenario in virtual time."""
+    from .config.units import read_seconds
     from .show import show_run
     from .simulating import simulate as run
 
     directory = out or Path("runs") / f"{scenario.stem}-simulated"
     options = {"timing_only": timing_only, "engine": engine, "force": force, "debug": debug}
+    try:
+        options["limit"] = None if limit is None else read_seconds(limit, "1 h")
+    except ValueError as error:
+        raise ScenarioError(f"--limit: {error}") from None
     show_run(run(scenario, settings=setting, out=directory, quiet=False, **options))  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .algorithms.errors import ScenarioError
+from .algorithms.errors import ProtocolError, ScenarioError
 from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
@@ -30,41 +30,48 @@ def simulate(
     force: bool = False,
     debug: bool = False,
     quiet: bool = True,
+    limit: float | None = None,
 ) -> Run:
     """Simulate a scenario in virtual time.
 
     settings: overrides such as "budget.epochs=5". out: the run directory, by default none is written. timing_only: the
     clock without the numbers (no torch). engine: "simpy" follows every worker's every event; "cohort" runs one program
     for all workers that do the same, timing-only, or refuses; "auto" takes cohort where that can be, simpy elsewhere.
-    The clocks are equal. debug: check that nobody writes to a borrowed value. Raises ScenarioError and ProtocolError.
+    The clocks are equal. debug: check that nobody writes to a borrowed value. limit: virtual seconds, evaluation
+    included, by which it must be over. Raises ScenarioError, and ProtocolError or WorkerLost where it cannot finish.
     """
     if isinstance(settings, str):
         raise ScenarioError(f"settings is {settings!r}; write a list, like settings=[{settings!r}]")
     folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
     title = "scenario" if isinstance(scenario, Scenario) else Path(scenario).stem
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
-    check_engine(engine, job, timing_only, debug)
+    check_engine(engine, job, timing_only, debug, limit)
     job.warn()
     directory = prepare(Path(out), force) if out is not None else None
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
-        run = run_simulation(job, recorder, timing_only, debug, engine)
+        run = run_simulation(job, recorder, timing_only, debug, engine, limit)
     run.label = title if directory is None else ""
     return run
 
 
-def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False) -> None:
+def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False, limit: float | None = None) -> None:
     """ScenarioError unless this is an engine, and one that can be asked."""
     if engine not in ENGINES:
         raise ScenarioError(f"--engine {engine}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    if engine == "cohort" and (reason := _needs_simpy(job, timing_only, debug)):
+    if engine == "cohort" and (reason := _needs_simpy(job, timing_only, debug, limit)):
         raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
 
 
 def run_simulation(
-    job: Job, recorder: Recorder, timing_only: bool = False, debug: bool = False, engine: str = "auto"
+    job: Job,
+    recorder: Recorder,
+    timing_only: bool = False,
+    debug: bool = False,
+    engine: str = "auto",
+    limit: float | None = None,
 ) -> Run:
-    """Simulate a resolved scenario and record it."""
+    """Simulate a resolved scenario and record it. ProtocolError where it trains not a single round."""
     document = job.record()
     workers: Sequence[Worker]
     if timing_only:
@@ -80,15 +87,17 @@ def run_simulation(
 
     hooks = Hooks(recorder.log, checkpoint)
     if engine == "auto":
-        engine = "simpy" if _needs_simpy(job, timing_only, debug) else "cohort or simpy"
-    ran, outcomes = _run(engine, job, workers, hooks, debug)
+        engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
+    ran, outcomes = _run(engine, job, workers, hooks, debug, limit)
+    if not any(outcome.result.round for outcome in outcomes):
+        raise ProtocolError("not a single round was trained, so there is no result; is the budget above 0?")
     extra = {} if timing_only else job.problem.fingerprints(workers)
     summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
     lanes = [outcome.lanes for outcome in outcomes] if job.scenario.report.trace else []
     return Run(summary, recorder.lines, document, recorder.directory, lanes=lanes)
 
 
-def _needs_simpy(job: Job, timing_only: bool, debug: bool) -> str:
+def _needs_simpy(job: Job, timing_only: bool, debug: bool, limit: float | None) -> str:
     """Why the cohort engine cannot be asked at all, as "does X; do Y instead"; empty where it can."""
     if not timing_only:
         return "computes no numbers; add --timing-only"
@@ -96,10 +105,14 @@ def _needs_simpy(job: Job, timing_only: bool, debug: bool) -> str:
         return "follows no single worker's values; leave out --debug"
     if job.scenario.report.trace:
         return "writes no trace; add --set report.trace=false"
+    if limit is not None:
+        return "has no clock that all share, which could pass a limit; leave out --limit"
     return ""
 
 
-def _run(engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, debug: bool) -> tuple[str, list[Outcome]]:
+def _run(
+    engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, debug: bool, limit: float | None
+) -> tuple[str, list[Outcome]]:
     """(the engine that ran, outcomes). "cohort or simpy" falls back where cohort finds on its way that it cannot."""
     if engine != "simpy":
         from .sim.cohort import simulate as run_cohorts
@@ -113,4 +126,4 @@ def _run(engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, debug: boo
     from .sim.engine import simulate as run
 
     programs = job.programs(workers, State())
-    return "simpy", run(programs, job.timing, hooks, trace=job.scenario.report.trace, debug=debug)
+    return "simpy", run(programs, job.timing, hooks, trace=job.scenario.report.trace, debug=debug, limit=limit)

@@ -73,6 +73,8 @@ def check(found: Sequence[Task], options: TrainOptions) -> None:
     """Raise now, in one process, what would otherwise end a started mpirun: wrong files, directories in use."""
     for task in found:
         job = resolve(task.scenario, task.folder)
+        if task.scenario.faults:
+            raise ScenarioError(f"{task.title}: faults: only `paceline simulate` has them so far; --set faults=[]")
         rehearse(job)
         if options.resume is None:
             refuse(task.directory, options.force)

@@ -25,6 +25,7 @@ from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.worker import ModelCost, Worker, Works
 from .config.cluster import build_timing
+from .config.faults import check_faults
 from .config.profile import Profile, load_profile, workload_key
 from .config.rates import build_rate
 from .config.scenario import Budget, Scenario
@@ -124,6 +125,8 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
         scenario.workload.precision,
         partial(_step, problem.cost),
     )
+    check_faults(scenario.faults, scenario.cluster.size)
+    timing = dataclasses.replace(timing, faults=scenario.faults)
     strategy = build_strategy(scenario.strategy)
     speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
     rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
@@ -224,11 +227,12 @@ def rehearse(job: Job, seconds: float = 2.0) -> None:
     from .records.outcome import Hooks
     from .sim.engine import simulate
 
+    timing = dataclasses.replace(job.timing, faults=())  # they are not the programs' fault
     # A run that is asked to stop at once performs exactly one round.
     hooks = Hooks(log=lambda *_: None, checkpoint=lambda *_: None, stop=lambda: True)
     deadline = time.monotonic() + seconds
     for state in _telling_states(job.plan, deadline):
-        simulate(job.programs(job.problem.phantoms(job.plan), state), job.timing, hooks)
+        simulate(job.programs(job.problem.phantoms(job.plan), state), timing, hooks)
         if time.monotonic() > deadline:
             break
 

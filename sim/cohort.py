@@ -43,6 +43,8 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
     workers = len(timing.devices)
     if sorted(worker for cohort in cohorts for worker in cohort.members) != list(range(workers)):
         raise ValueError(f"cohorts must hold each of workers 0 to {workers - 1} once")
+    if timing.faults:
+        raise NeedsEvents("faults, which hit single workers")
     said: list[tuple[Any, ...]] = []  # kept back, as a refusal must leave nothing behind
     held = Hooks(
         lambda *line: said.append((hooks.log, *line)),

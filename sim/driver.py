@@ -8,6 +8,7 @@ computing, its host's, each direction of its host link) goes one after another; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 import simpy
@@ -33,6 +34,7 @@ from ..algorithms.errors import ProtocolError
 from ..config.timing import Device
 from ..records.outcome import Hooks, Outcome, Span
 from .answers import deliver
+from .faults import Condition
 from .prices import LANES, move_seconds, work_seconds
 from .rendezvous import Meetings, Ticket
 from .texts import describe, doing
@@ -52,11 +54,13 @@ class Driver:
         program: Program[Any],
         device: Device,
         noise: Iterator[float] | None,
+        condition: Condition | None,
         meetings: Meetings,
         hooks: Hooks,
         trace: bool,
         debug: bool,
     ) -> None:
+        self.condition = condition  # None without faults
         self.outcome, self.index = outcome, outcome.index
         self.spans: dict[str, list[Span]] | None = outcome.lanes if trace else None
         self.ended = False
@@ -73,7 +77,15 @@ class Driver:
 
     def state(self) -> str:
         """Where the program is, for errors."""
+        if self.lost:
+            assert self.condition
+            return f"was lost at {self.condition.lost:g} s while it {doing(self._effect)}"
         return "has ended" if self.ended else doing(self._effect)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the worker went before its program ended."""
+        return not self.ended and self.condition is not None and self.condition.lost <= self._env.now
 
     def go_on(self, answer: Any) -> None:
         """Send the answer, and handle effects until one must wait. Compute is most of them, so it is in line."""
@@ -91,6 +103,10 @@ class Driver:
                 seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
                 if self._noise is not None and seconds:
                     seconds *= next(self._noise)
+                if self.condition is not None:
+                    seconds = self._slowed(effect, seconds)
+                    if seconds == inf:
+                        return
                 delay = seconds if not self._busy else self._queue(LANES[effect.on], seconds)
                 if evaluates:
                     self.outcome.evaluating += delay
@@ -145,6 +161,18 @@ class Driver:
         """Seconds until something of `seconds` is over that begins when the lane's started effects are."""
         return max(0.0, self._busy.get(lane, 0.0) - self._env.now) + seconds
 
+    def asleep(self) -> float:
+        """Seconds until a pause is over; infinite for a worker that is lost."""
+        return 0.0 if self.condition is None else self.condition.moving(self._env.now, 0.0)
+
+    def _slowed(self, effect: Any, seconds: float) -> float:
+        """What faults make of the seconds of a Compute or a Move; infinite for a worker that is lost."""
+        assert self.condition
+        if isinstance(effect, Move):
+            return self.condition.moving(max(self._env.now, self._busy.get(f"to {effect.to}", 0.0)), seconds)
+        begin = max(self._env.now, self._busy.get(LANES[effect.on], 0.0))
+        return self.condition.computing(begin, seconds, effect.work.phase)
+
     # --- effects that may run beside the program ----------------------------------------------------------------------
 
     def _direct(self, effect: Any) -> Any:
@@ -174,10 +202,14 @@ class Driver:
             lane = LANES[effect.on]
             seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
             seconds *= next(self._noise) if self._noise is not None and seconds else 1.0
+            seconds = seconds if self.condition is None else self._slowed(effect, seconds)
             # The host's started work is not counted: it would make a device that idles meanwhile look busy.
             self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
         else:
             lane, name, seconds = f"to {effect.to}", "move", move_seconds(self._device, effect)
+            seconds = seconds if self.condition is None else self._slowed(effect, seconds)
+        if seconds == inf:
+            return ticket
         delay = self._queue(lane, seconds)
         end = self._env.now + delay
         if not direct:
@@ -239,6 +271,8 @@ class Driver:
     def _checkpoint(self, effect: Checkpoint) -> bool:
         if effect.due or self._stop:
             self._hooks.checkpoint(self.index, self._clock(), effect.state, effect.snapshot())
+        if self.condition is not None:
+            self.condition.passed(effect.state, self._env.now)
         return self._stop
 
     def _span(self, lane: str, name: str, start: float, stop: float) -> None:

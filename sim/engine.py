@@ -7,21 +7,23 @@ What a program, a `run` or a hook raises comes through as it is, since callbacks
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import simpy
 
 from ..algorithms.effects import Program
-from ..algorithms.errors import ProtocolError
+from ..algorithms.errors import ProtocolError, WorkerLost
 from ..config.timing import Timing
 from ..records.outcome import Hooks, Outcome
 from .driver import Driver
+from .faults import Rates, conditions, link_rates
 from .network import Fabric
 from .noise import draws
 from .rendezvous import Meetings
 from .texts import everyone
+from .transfers import Timer, Transfers
 
 
 def simulate(
@@ -37,17 +39,24 @@ def simulate(
 
     timing: the cluster, one device per program. trace: keep spans of every effect. debug: check that borrowed values
     are left alone (BorrowError). limit: virtual seconds, evaluation included, by which all programs must have ended.
-    Raises ProtocolError where programs do not fit together, wait for one another for ever, or pass the limit; it says
-    where every worker is. ValueError if programs and devices differ in number.
+    Raises ProtocolError where programs do not fit together, wait for one another for ever, or pass the limit, and
+    WorkerLost where a fault took one that the others need; both say where every worker is. ValueError if programs and
+    devices differ in number.
     """
     if len(programs) != len(timing.devices):
         raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
-    env = simpy.Environment()
-    meetings = Meetings(env, len(programs), Fabric(timing.network, timing.nodes), hooks.stop)
+    env, workers = simpy.Environment(), range(len(programs))
+    fabric = Fabric(timing.network, timing.nodes)
+    meetings = Meetings(env, len(programs), fabric, hooks.stop)
     noise = draws(timing.noise, timing.devices)
+    factors = [noise.of(worker) if noise else None for worker in workers]
+    known = conditions(timing.faults, len(programs), timing.noise.seed)
+    if timing.faults:
+        meetings.faults = True
+        slow_links(env, meetings.transfers, link_rates(timing.faults, fabric.topology, len(programs)))
     drivers = [
-        Driver(env, Outcome(index), program, device, noise.of(index) if noise else None, meetings, hooks, trace, debug)
-        for index, (program, device) in enumerate(zip(programs, timing.devices, strict=True))
+        Driver(env, Outcome(i), programs[i], timing.devices[i], factors[i], known[i], meetings, hooks, trace, debug)
+        for i in workers
     ]
     for driver in drivers:
         driver.go_on(None)
@@ -58,6 +67,10 @@ def simulate(
     where = everyone({driver.index: driver.state() for driver in drivers})
     if env.peek() < float("inf"):
         raise ProtocolError(f"not finished after the limit of {limit:g} s: {where}")
+    lost = [str(driver.index) for driver in drivers if driver.lost]
+    if lost:
+        who = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
+        raise WorkerLost(f"{who} lost and nobody steps in: {where}")
     raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
 
 
@@ -74,3 +87,15 @@ def few_collections(workers: int) -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(young, *older)
+
+
+def slow_links(env: simpy.Environment, transfers: Transfers, rates: Mapping[str, Rates]) -> None:
+    """Have the links change their bandwidth when they are to."""
+    for link, moments in rates.items():
+        for moment, rate in moments:
+
+            def change(event: simpy.Event, link: str = link, rate: float = rate) -> None:
+                transfers.set_bandwidth(link, rate)
+
+            if moment > 0 or rate != 1:
+                Timer(env, change).set(moment)

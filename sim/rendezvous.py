@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Protocol
 
 import simpy
@@ -20,7 +21,7 @@ from ..records.outcome import Outcome, Span
 from .answers import Loan, carried, check, results, terms
 from .network import Fabric, Prices
 from .texts import describe, doing, everyone
-from .transfers import Transfers
+from .transfers import Timer, Transfers
 
 
 class Member(Protocol):
@@ -29,6 +30,9 @@ class Member(Protocol):
     index: int
     outcome: Outcome
     spans: dict[str, list[Span]] | None
+
+    def asleep(self) -> float:
+        """Seconds until it is there again, where a fault holds it; infinite where it is lost."""
 
     def finished(self, ticket: Ticket) -> None:
         """The ticket's answer is there."""
@@ -99,6 +103,7 @@ class Meetings:
 
     def __init__(self, env: simpy.Environment, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
         self._env, self._workers, self._fabric, self._stop = env, workers, fabric, stop
+        self.faults = False  # whether a member may be asleep as its collective is to begin
         self._circles: dict[Group, Circle] = {}
         self.transfers = Transfers(env, fabric)
         self._world = self._made(tuple(range(workers)))
@@ -136,6 +141,11 @@ class Meetings:
     def _carry(self, circle: Circle) -> None:
         """Start the group's next collective."""
         tickets, begin = circle.queue[0], self._env.now
+        asleep = max(ticket.member.asleep() for ticket in tickets) if self.faults else 0.0
+        if asleep:
+            if asleep < inf:  # else nobody is answered any more
+                Timer(self._env, lambda event: self._carry(circle)).set(asleep)
+            return
         first, members = tickets[0].effect, circle.members
         root = members.index(first.root) if type(first) is Broadcast else 0
         price = circle.prices.price(type(first), carried(first, len(members)), root)

@@ -56,6 +56,16 @@ class Topology:
             raise ScenarioError(f"a {self._network.shape} network has no link {name!r}; {self.SPEAKS}")
         return found or (name,)
 
+    def ports(self, worker: int) -> tuple[str, ...]:
+        """The links that are a worker's alone."""
+        return self._belonging("worker", worker)
+
+    def everything(self, workers: int) -> tuple[str, ...]:
+        """All links among so many workers."""
+        named = [("worker", worker) for worker in range(workers)] + [("node", self.node(w)) for w in range(workers)]
+        found = [link for kind, number in named for link in self._belonging(kind, number)]
+        return tuple(dict.fromkeys([*found, *self.capacity]))
+
     def _belonging(self, kind: str, number: int) -> tuple[str, ...]:
         return ()
 

@@ -104,15 +104,16 @@ class Transfers:
     def _share(self, alone: Alone) -> None:
         """From now on it is a flow."""
         now = self._env.now
-        alone.shared = True
-        self._leave(alone)
 
         def over() -> None:
             del self._sharing[flow]
             alone.done()
 
         flow = self._flows.add(course(alone.price, alone.begin, now), now, over)
-        self._sharing[flow] = alone.price.links
+        if flow in self._flows.active:  # else it is over just now, and its own timer due
+            alone.shared = True
+            self._leave(alone)
+            self._sharing[flow] = alone.price.links
 
     def _plan(self) -> None:
         """Have the flows' next event come, as long as a collective waits for one."""

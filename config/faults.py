@@ -1,0 +1,129 @@
+"""The scenario's `faults:` what goes wrong, with whom and when. The simulator reads it, and so may any other engine.
+
+Rules: an event says all of what happens, so that two engines do the same with it; moments in rounds and steps are the
+sync at which the workers have done so many, those in seconds count from the start, evaluation included.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from ..algorithms.errors import ScenarioError
+from .sections import Section
+from .units import Duration, read_seconds
+
+
+@dataclass(frozen=True, order=True)
+class Moment:
+    """unit "seconds": since the start; "rounds", "steps": done so far, where the workers sync."""
+
+    unit: Literal["seconds", "rounds", "steps"]
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.amount!r} s" if self.unit == "seconds" else f"{self.amount:g} {self.unit}"
+
+
+def read_moment(value: Any) -> Moment:
+    """A moment from its spelling, like '2.5 s' or '10 rounds'; ValueError where it is none."""
+    if isinstance(value, Moment):
+        return value
+    match = re.fullmatch(r"\s*([0-9]+)\s*(round|step)s?\s*", value) if isinstance(value, str) else None
+    if match:
+        return Moment("rounds" if match[2] == "round" else "steps", float(match[1]))
+    try:
+        return Moment("seconds", read_seconds(value, "2.5 s"))
+    except ValueError:
+        raise ValueError(f"{value!r} is no moment; write it like '2.5 s', '10 rounds' or '200 steps'") from None
+
+
+When = Annotated[Moment, BeforeValidator(read_moment), PlainSerializer(str)]
+Factor = Annotated[float, Field(gt=1)]
+WorkerNumber = Annotated[int, Field(ge=0)]
+
+
+class Window(Section):
+    """From `start` to before `end`; without an end, until the run's."""
+
+    start: When = Moment("seconds", 0.0)
+    end: When | None = None
+
+    @model_validator(mode="after")
+    def _order(self) -> Window:
+        if self.end is not None and self.end.unit != self.start.unit and self.start.amount > 0:
+            raise ValueError(f"start {self.start} and end {self.end} must be in the same unit")
+        if self.end is not None and self.end.amount <= self.start.amount:
+            raise ValueError(f"end {self.end} must come after start {self.start}")
+        return self
+
+
+class Straggler(Section):
+    """Worker `worker` computes `factor` times slower: always, or in each step with `probability`."""
+
+    name: Literal["straggler"]
+    worker: WorkerNumber
+    factor: Factor
+    probability: float = Field(default=1.0, gt=0, le=1)
+
+
+class Slowdown(Window):
+    """Worker `worker` computes `factor` times slower for a time."""
+
+    name: Literal["slowdown"]
+    worker: WorkerNumber
+    factor: Factor
+
+
+class Pause(Section):
+    """Worker `worker` does nothing for `duration`, from `at` on: it neither computes nor sends nor receives."""
+
+    name: Literal["pause"]
+    worker: WorkerNumber
+    at: When
+    duration: Duration
+
+
+class SlowLink(Window):
+    """A link carries `factor` times less for a time.
+
+    link: "worker 3" (its port), "node 1" (its uplink), "bus", "0 to 1" (of a matrix); all links without a name.
+    """
+
+    name: Literal["slow_link"]
+    link: str | None = None
+    factor: Factor
+
+    @model_validator(mode="after")
+    def _seconds(self) -> SlowLink:
+        if self.start.unit != "seconds" or (self.end is not None and self.end.unit != "seconds"):
+            raise ValueError("a link knows no rounds and steps; give start and end in seconds, like 2.5 s")
+        return self
+
+
+class Loss(Section):
+    """Worker `worker` is gone from `at` on."""
+
+    name: Literal["loss"]
+    worker: WorkerNumber
+    at: When
+
+
+Fault = Straggler | Slowdown | Pause | SlowLink | Loss
+Faults = tuple[Annotated[Fault, Field(discriminator="name")], ...]
+
+
+def check_faults(faults: Sequence[Fault], workers: int) -> None:
+    """ScenarioError where an event names a worker that does not exist."""
+    for number, fault in enumerate(faults):
+        if isinstance(fault, SlowLink):
+            match = re.fullmatch(r"worker (\d+)", fault.link or "")
+            key, worker = "link", int(match[1]) if match else 0
+        else:
+            key, worker = "worker", fault.worker
+        if worker >= workers:
+            raise ScenarioError(f"faults[{number}].{key}: {worker} is none of workers 0 to {workers - 1}")

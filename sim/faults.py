@@ -1,0 +1,162 @@
+"""What the faults of a scenario do to each worker in virtual time.
+
+Rule: exactly. Computing goes at a rate that is constant between moments, and what it takes is its integral, so of a
+computation that lasts into a slow-down only the part within is slow. A paused worker has rate 0, a lost one for ever:
+then it computes nothing, moves nothing, and no collective begins without it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ..algorithms.errors import ScenarioError
+from ..algorithms.streams import stream
+from ..config.faults import Fault, Loss, Moment, Pause, Slowdown, SlowLink, Straggler
+from .topology import Topology
+
+DRAWS = 64  # of a straggler's chances, made at a time
+AFRESH = ("step", "gradient", "evaluate")  # phases that begin a step; so does a forward pass, by its first unit
+
+
+class Rates:
+    """A speed that is constant between moments. windows: (start, end, factor), the speed is divided by the factors of
+    all windows that hold; an infinite one stands still.
+    """
+
+    def __init__(self, windows: Iterable[tuple[float, float, float]]) -> None:
+        kept = list(windows)
+        self._times: list[float] = sorted({0.0, *(t for start, end, _ in kept for t in (start, end))} - {math.inf})
+        self._rates = [1 / math.prod(f for start, end, f in kept if start <= t < end) for t in self._times]
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        """(moment, the speed from then on): 1 is full speed."""
+        return zip(self._times, self._rates, strict=True)
+
+    def taken(self, start: float, seconds: float) -> float:
+        """Seconds from `start` until what takes `seconds` at full speed is over; infinite: never."""
+        i, left, taken = bisect_right(self._times, start) - 1, seconds, 0.0
+        while True:
+            rate = self._rates[i]
+            last = i + 1 == len(self._times)
+            room = math.inf if last else self._times[i + 1] - (start + taken)
+            if rate and left / rate <= room:
+                return taken + left / rate
+            if last:
+                return math.inf
+            left -= rate * room
+            taken += room
+            i += 1
+
+
+class Condition:
+    """One worker's: how fast it is now. lost: when it went for good, infinite before."""
+
+    def __init__(self, faults: Sequence[tuple[int, Fault]], seed: int) -> None:
+        self.lost = math.inf
+        asleep, slow = list[tuple[float, float, float]](), list[tuple[float, float, float]]()
+        self._stragglers: list[tuple[float, Iterator[bool]]] = []
+        self._windows: list[Slowdown] = []  # in rounds or steps
+        self._coming: list[Pause | Loss] = []  # at a round or step
+        for number, fault in faults:
+            if isinstance(fault, Straggler):
+                if fault.probability < 1:
+                    self._stragglers.append((fault.factor, chances(fault.probability, seed, number)))
+                else:
+                    slow.append((0.0, math.inf, fault.factor))
+            elif isinstance(fault, Slowdown):
+                if _in_seconds(fault.start, fault.end):
+                    slow.append((fault.start.amount, fault.end.amount if fault.end else math.inf, fault.factor))
+                else:
+                    self._windows.append(fault)
+            elif isinstance(fault, Pause | Loss):
+                end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
+                if fault.at.unit != "seconds":
+                    self._coming.append(fault)
+                    continue
+                asleep.append((fault.at.amount, end, math.inf))
+                self.lost = min(self.lost, fault.at.amount if end == math.inf else math.inf)
+        self._awake, self._computing = Rates(asleep), Rates(asleep + slow)
+        self._held = 0.0  # until when a pause that came with a sync holds
+        self._factor = self._unlucky = 1.0
+        self._phase = ""
+        self.passed(None, 0.0)
+
+    def computing(self, start: float, seconds: float, phase: str) -> float:
+        """Seconds that a computation takes which would take `seconds` on a sound worker, from `start` on."""
+        if self._stragglers:
+            if phase in AFRESH or (phase == "forward" and self._phase != "forward"):
+                self._unlucky = math.prod(factor for factor, chance in self._stragglers if next(chance))
+            self._phase = phase
+        held = max(0.0, self._held - start)
+        return held + self._computing.taken(start + held, seconds * self._factor * self._unlucky)
+
+    def moving(self, start: float, seconds: float) -> float:
+        """Seconds of what only a pause or a loss holds up: a copy, or (0 seconds of it) the start of a collective."""
+        held = max(0.0, self._held - start)
+        return held + self._awake.taken(start + held, seconds)
+
+    def passed(self, state: Any, now: float) -> None:
+        """The worker syncs; state: has `round` and `step`, None as the run begins."""
+        done = {"rounds": getattr(state, "round", 0), "steps": getattr(state, "step", 0)}
+        self._factor = math.prod(w.factor for w in self._windows if _holds(w, done))
+        for fault in [fault for fault in self._coming if done[fault.at.unit] >= fault.at.amount]:
+            self._coming.remove(fault)
+            self._held = max(self._held, now + fault.duration if isinstance(fault, Pause) else math.inf)
+            self.lost = min(self.lost, now if isinstance(fault, Loss) else math.inf)
+
+
+def conditions(faults: Sequence[Fault], workers: int, seed: int) -> list[Condition | None]:
+    """One for each worker that a fault names, None for the others."""
+    numbered = list(enumerate(faults))
+    of_workers = [(number, fault) for number, fault in numbered if not isinstance(fault, SlowLink)]
+    own = [[(number, fault) for number, fault in of_workers if fault.worker == worker] for worker in range(workers)]
+    return [Condition(found, seed) if found else None for found in own]
+
+
+def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dict[str, Rates]:
+    """The links that faults slow down or stop, and how fast each is when. A pause stops its worker's port.
+
+    ScenarioError where there is no such link, or one has no bandwidth that could be less.
+    """
+    windows: dict[str, list[tuple[float, float, float]]] = {}
+    for number, fault in enumerate(faults):
+        if isinstance(fault, SlowLink):
+            end = fault.end.amount if fault.end else math.inf
+            try:
+                links = topology.links(fault.link) if fault.link else topology.everything(workers)
+            except ScenarioError as error:
+                raise ScenarioError(f"faults[{number}].link: {error}") from None
+            if any(topology.capacity[link] == math.inf for link in links):
+                raise ScenarioError(f"faults[{number}]: the network is infinitely fast; give it a bandwidth")
+            found = (fault.start.amount, end, fault.factor)
+        elif isinstance(fault, Pause | Loss) and fault.at.unit == "seconds":
+            ports = topology.ports(fault.worker)
+            links = tuple(link for link in ports if topology.capacity[link] < math.inf)
+            end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
+            found = (fault.at.amount, end, math.inf)
+        else:
+            continue
+        for link in links:
+            windows.setdefault(link, []).append(found)
+    return {link: Rates(found) for link, found in windows.items()}
+
+
+def chances(probability: float, seed: int, number: int) -> Iterator[bool]:
+    """Whether the straggler of fault `number` is slow, step by step."""
+    block = 0
+    while True:
+        yield from (stream(seed, "straggler", number, block).random(DRAWS) < probability).tolist()
+        block += 1
+
+
+def _in_seconds(start: Moment, end: Moment | None) -> bool:
+    return start.unit == "seconds" and (end is None or end.unit == "seconds")
+
+
+def _holds(window: Slowdown, done: dict[str, int]) -> bool:
+    """Whether a window in rounds or steps holds after so many."""
+    unit = window.end.unit if window.end is not None else window.start.unit
+    return window.start.amount <= done[unit] and (window.end is None or done[unit] < window.end.amount)
