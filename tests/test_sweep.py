@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,16 +18,19 @@ import pandas as pd
 import pytest
 from test_cli import call
 from test_same_numbers import MLP, scenario
+from test_same_numbers import paceline as run_cli
 
 import paceline
 from paceline import ScenarioError, simulate, sweep, sweeping
 from paceline.algorithms.errors import PacelineError, ProtocolError
 from paceline.algorithms.plan import State
 from paceline.analysis.points import cross, parse_grid, read_list
+from paceline.analysis.table import COLUMNS
 from paceline.config import yaml
 from paceline.records.outcome import Outcome
 from paceline.records.recorder import summarize
 
+ROOT = Path(__file__).parent.parent
 GRID = {"cluster.network.latency": ["10 us", "1 ms"], "strategy.H": [1, 4], "cluster.noise.sigma": [0, 0.3]}
 
 
@@ -364,3 +368,18 @@ def test_json_is_plain(tiny, tmp_path):
     assert good["seconds"] > 0
     assert (bad["seconds"], bad["rounds"]) == (None, None)
     assert "greater than or equal to 1" in bad["error"]
+
+
+def test_the_page_says_what_happens(tmp_path):
+    for name in ("scenarios", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    page = (ROOT / "docs" / "sweep.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.S).groups()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == printed, done.stderr
+    line, *expected = re.search(r"```console\n\$ paceline (.*?)```", page, re.S)[1].splitlines()
+    done = run_cli(*shlex.split(line), "-j", 1, cwd=tmp_path)
+    counts, *shown = [text.rstrip() for text in done.stdout.splitlines() if not re.search("[1-9] of", text)]
+    assert [counts, *shown] == expected
+    for name in COLUMNS:
+        assert f"`{name}`" in page
