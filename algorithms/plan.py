@@ -19,6 +19,9 @@ from .splits import Shares
 from .strategy import Strategy
 
 
+KEPT = 64  # rounds that a plan remembers; its workers are about in the same one
+
+
 @dataclass(slots=True)
 class State:
     """All that outlives a round: `train` starts from any sync, and train 2k == train k + resume k.
@@ -158,7 +161,7 @@ class Plan:
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._division = lru_cache(maxsize=4096)(self._divide)
-        self._round = lru_cache(maxsize=64)(self._make_round)
+        self._rounds: dict[tuple[int, int, int], Round] = {}
 
     def progress(self, state: State, unit: Unit | None = None) -> float:
         """How far the run is, in `unit` (the budget's by default)."""
@@ -198,7 +201,13 @@ class Plan:
 
     def next_round(self, state: State) -> Round:
         """The round that begins at `state`; made once for all workers that share this plan."""
-        return self._round(state.round, state.step, state.samples)
+        mark = state.round, state.step, state.samples
+        found = self._rounds.get(mark)
+        if found is None:
+            found = self._rounds[mark] = self._make_round(state)
+            if len(self._rounds) > KEPT:
+                del self._rounds[next(iter(self._rounds))]
+        return found
 
     def first_round(self) -> Round:
         """The round that a run begins with."""
@@ -244,17 +253,15 @@ class Plan:
     def _total_samples(self) -> int:
         return math.ceil(self.budget.amount * self._epoch * (1 - 1e-12))
 
-    def _make_round(self, number: int, step: int, samples: int) -> Round:
-        state = State(number, step, samples)
-        progress, epochs = self.progress(state), self.epochs(state)
-        now = Moment(number, step, epochs, self.rate(progress))
+    def _make_round(self, state: State) -> Round:
+        progress = self.progress(state)
+        now = Moment(state.round, state.step, self.epochs(state), self.rate(progress))
         H = self._cap(self.strategy.schedule.steps(now), state)
         steps, offsets, total = self._division(H)
-        after = State(number + 1, step + H, samples + total)
+        after = State(state.round + 1, state.step + H, state.samples + total)
         slope = (self.progress(after) - progress) / H
         follows, batches = self._due(state, after), self.shares.batches
-        rate, stride = self.rate, self._stride
-        return Round(now, H, steps, batches, offsets, total, samples, progress, slope, rate, follows, stride)
+        return Round(now, H, steps, batches, offsets, total, state.samples, progress, slope, self.rate, follows)
 
     def _due(self, before: State, after: State) -> Due:
         """What follows the round between two states."""

@@ -98,7 +98,7 @@ class Crew:
             Wait: self._wait,
             Log: self._log,
             Checkpoint: self._checkpoint,
-            **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._direct),
+            **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._collective),
         }
 
     def outcome(self, worker: int) -> Outcome:
@@ -214,6 +214,11 @@ class Crew:
 
     def _direct(self, effect: Any) -> Any:
         return self._block(self._ticket(effect, direct=True))
+
+    def _collective(self, effect: Any) -> Any:
+        ticket = Ticket(self, effect, direct=True)
+        self._world.join(ticket, last_of(self._now))
+        return self._block(ticket)
 
     def _block(self, ticket: Ticket) -> Any:
         if ticket.end is None:
