@@ -5,8 +5,9 @@ benchmarks/results/simgrid_flows.json (--small: prints only).
 
 Sharing: 20 random sets of flows on random links, each set run here and in SimGrid set to pure max-min; bar: every
 flow's duration within 1 %. Speed: n workers compute, then wait for one another, round after round, with equal clocks
-asserted; a ratio is the median over alternating turns of SimGrid's seconds over ours in the same turn, so above 1 is
-faster than SimGrid. SimGrid runs from Python, and where g++ and its headers are found from C++, its own language.
+asserted; a ratio is the median over alternating turns of SimGrid's CPU seconds over ours in the same turn, so above 1
+is faster than SimGrid. (CPU seconds, as a shared machine stretches all others.) SimGrid runs from Python, and where g++
+and its headers are found from C++, its own language.
 
 SimGrid is no dependency: Debian's python3-simgrid (and libsimgrid-dev) or the PyPI build, in a Python of its own.
 Without one this says so and measures nothing.
@@ -26,7 +27,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 from paceline.algorithms.effects import Compute, Program, Work, barrier, nothing
@@ -133,11 +134,11 @@ def timing(workers: int) -> Timing:
 
 
 def timed(run: Callable[[], list[Outcome]]) -> tuple[float, float]:
-    """(virtual clock, real seconds)."""
+    """(virtual clock, CPU seconds)."""
     gc.collect()
-    begin = perf_counter()
+    begin = process_time()
     outcomes = run()
-    return outcomes[0].seconds, perf_counter() - begin
+    return outcomes[0].seconds, process_time() - begin
 
 
 def events(workers: int, rounds: int) -> tuple[float, float]:

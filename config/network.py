@@ -21,11 +21,19 @@ Share = Field(default=1.0, gt=0, le=1)
 
 
 class LinkSpec(Section):
-    """A link. bandwidth: or its name in the catalogue. efficiency: the part of the bandwidth that transfers reach."""
+    """A link, or just its bandwidth, which may be a name of the catalogue.
+
+    efficiency: the part of the bandwidth that transfers reach.
+    """
 
     bandwidth: LinkBandwidth
     latency: Seconds = 0.0
     efficiency: float = Share
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"bandwidth": value} if isinstance(value, str) else value
 
 
 class NetworkSpec(Section):

@@ -64,6 +64,7 @@ class Prices:
         }
         self._patterns: dict[tuple[str, int, str, int], Pattern] = {}
         self._known: dict[tuple[type[Collective], int, int], Price] = {}
+        self._links: dict[tuple[Pattern, ...], frozenset[str]] = {}  # many prices cross the same ones
 
     def price(self, kind: type[Collective], nbytes: int, root: int = 0) -> Price:
         """nbytes: the whole vector, for AllGather of all members together. root: a Broadcast's, by place."""
@@ -77,7 +78,7 @@ class Prices:
         network, n = self._fabric.network, len(self._members)
         taken = steps(kind, network.collective, self._sizes, nbytes)
         parts: list[Part] = []
-        links: set[str] = set()
+        patterns: list[Pattern] = []
         seconds = sent = 0.0
         for step in taken:
             pattern = self._pattern(step, root)
@@ -86,12 +87,18 @@ class Prices:
             parts.append(Part(delay + added, Demand(pattern.loads, float(step.streams), step.nbytes), of_bytes))
             seconds += delay + of_bytes + added
             sent += pattern.sent * step.nbytes
-            links |= pattern.loads.keys() if step.nbytes else set()
+            if step.nbytes:
+                patterns.append(pattern)
         if kind is AllReduce and network.collective != "ordered":
             what = Traffic(sum(step.messages for step in taken), sent)
         else:
             what = traffic(kind, nbytes, n)
-        return Price(seconds, what, tuple(parts), frozenset(links))
+        return Price(seconds, what, tuple(parts), self._crossed(tuple(patterns)))
+
+    def _crossed(self, patterns: tuple[Pattern, ...]) -> frozenset[str]:
+        if patterns not in self._links:
+            self._links[patterns] = frozenset().union(*(pattern.loads for pattern in patterns))
+        return self._links[patterns]
 
     def _pattern(self, step: Step, root: int) -> Pattern:
         key = (step.pattern, step.distance, step.level, root)

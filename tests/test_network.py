@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import yaml
 
 from paceline.algorithms.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.traffic import traffic
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
+from paceline.config.network import NetworkSpec
 from paceline.config.timing import Background, Link, Network
 from paceline.sim.collectives import SHORT
 from paceline.sim.network import Fabric
@@ -266,6 +270,8 @@ def test_what_is_written_is_what_is_priced() -> None:
     )
     assert found.inside is not None
     assert 1e11 < found.inside.bandwidth < 2e11  # half of 300 GB/s
+    short = described(network={"shape": "two_level", "link": "1gbe", "inside": "nvlink3"}).inside
+    assert short == Link(2 * found.inside.bandwidth, 0.0)
     ports = described([{"count": 2}, {"port": "10gbe"}], network={"bandwidth": "25 Gbit/s"}).ports
     assert ports == (25e9 / 8, 25e9 / 8, 10e9 / 8)
     rows = [["0 B/s", "1 GB/s"], ["2 GB/s", 0]]
@@ -300,3 +306,21 @@ FAST = {"bandwidth": "1 GB/s"}
 def test_a_network_that_cannot_be_is_refused(more: dict[str, Any], message: str) -> None:
     with pytest.raises((ScenarioError, ValueError), match=message):
         described(**more)
+
+
+DOCS = (Path(__file__).parent.parent / "docs" / "network.md").read_text()
+
+
+def test_the_page_names_every_shape_algorithm_and_key() -> None:
+    fields = NetworkSpec.model_fields
+    names = [*get_args(fields["shape"].annotation), *get_args(fields["collective"].annotation)]
+    first = re.findall(r"^\| `(\w+)`", DOCS, re.MULTILINE)
+    assert first == ["shape", *names[:4], "collective", *names[4:]]
+    for key in fields:
+        assert f"`{key}" in DOCS, key
+
+
+def test_the_pages_background_is_read() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+    found = described([{"count": 4}], network=FAST, background=yaml.safe_load(text)["cluster"]["background"]).background
+    assert found == (Background(0, 1, 2e9 / 8), Background(2, 3, None, 100e6, 1.0, 5.0))
