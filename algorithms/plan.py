@@ -18,7 +18,6 @@ from .schedules import Qsr, Then
 from .splits import Shares
 from .strategy import Strategy
 
-
 KEPT = 64  # rounds that a plan remembers; its workers are about in the same one
 
 

@@ -85,6 +85,11 @@ def main() -> None:
         "simpy": ([64, 256, 1024, 4096], [10, 20, 40, 80, 160]),
         "cohort": ([1024, 4096, 16384, 65536], [25, 50, 100, 200, 400]),
     }
+    # First: a child's peak begins at what its parent holds.
+    peak = large(256, 3) if small else large(4096, 100)
+    print(
+        f"simpy  {peak['workers']} workers, {peak['rounds']} rounds: {peak['seconds']} s, {peak['peak_megabytes']} MB"
+    )
     rows = []
     for engine, (workers, rounds) in sizes.items():
         row = growth(engine, [n // factor for n in workers], [max(1, r // factor) for r in rounds], 0.2, repeats)
@@ -93,10 +98,6 @@ def main() -> None:
             f"{engine:6s} workers {row['workers']}: {row['microseconds_per_worker_step']} us per worker-step, "
             f"seconds grow as workers^{row['exponent_workers']}, rounds^{row['exponent_rounds']}"
         )
-    peak = large(256, 3) if small else large(4096, 100)
-    print(
-        f"simpy  {peak['workers']} workers, {peak['rounds']} rounds: {peak['seconds']} s, {peak['peak_megabytes']} MB"
-    )
     assert peak["peak_megabytes"] < 1000
     if not small:
         versions = {"python": platform.python_version(), "simpy": simpy.__version__, "numpy": np.__version__}

@@ -64,4 +64,4 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
         raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
     for call, *arguments in said:
         call(*arguments)
-    return sorted((crew.outcome(w) for crew in crews for w in crew.members), key=lambda outcome: outcome.index)
+    return sorted((outcome for crew in crews for outcome in crew.outcomes()), key=lambda outcome: outcome.index)

@@ -101,14 +101,16 @@ class Crew:
             **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._collective),
         }
 
-    def outcome(self, worker: int) -> Outcome:
-        """What one worker's run came to."""
-        seconds, evaluating, computing = (
-            self._at(clock, worker) for clock in (self._now - self._evaluating, self._evaluating, self._computing)
-        )
+    def outcomes(self) -> list[Outcome]:
+        """What each member's run came to."""
+        clocks = (self._now - self._evaluating, self._evaluating, self._computing)
+        columns = [np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks]
         sent = {phase: sent for phase, (sent, _) in self.tally.items()}
         syncs = {phase: int(count) for phase, (_, count) in self.tally.items()}
-        return Outcome(worker, seconds, evaluating, computing, sent, syncs, result=self._result)
+        return [
+            Outcome(worker, *(column[place] for column in columns), dict(sent), dict(syncs), result=self._result)
+            for worker, place in self._columns.items()
+        ]
 
     def state(self) -> str:
         """Where the program is, for errors."""
