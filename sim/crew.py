@@ -104,12 +104,12 @@ class Crew:
     def outcomes(self) -> list[Outcome]:
         """What each member's run came to."""
         clocks = (self._now - self._evaluating, self._evaluating, self._computing)
-        columns = [np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks]
+        seconds, evaluating, computing = (np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks)
         sent = {phase: sent for phase, (sent, _) in self.tally.items()}
         syncs = {phase: int(count) for phase, (_, count) in self.tally.items()}
         return [
-            Outcome(worker, *(column[place] for column in columns), dict(sent), dict(syncs), result=self._result)
-            for worker, place in self._columns.items()
+            Outcome(w, seconds[i], evaluating[i], computing[i], dict(sent), dict(syncs), result=self._result)
+            for w, i in self._columns.items()
         ]
 
     def state(self) -> str:
