@@ -1,9 +1,9 @@
 """Started effects: what runs beside the program until it waits for it.
 
 One thread serves each group's collectives, another computations and moves, each in the order of starting: the
-exchanges of one group match in that order, and those of different groups do not wait for each other. The threads are
-daemons, so a rank that fails can end. Where MPI does not allow several threads, effects run at their start: the same
-answers, no overlap.
+exchanges of one group match in that order, and those of different groups do not wait for each other. They wait for
+messages asleep (patience.py), so that the program keeps the core. The threads are daemons, so a rank that fails can
+end. Where MPI does not allow several threads, effects run at their start: the same answers, no overlap.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..algorithms.errors import ProtocolError
 from .borrow import Loan
 from .collectives import KINDS, Collectives, describe, group_of
 from .pace import Pace
+from .patience import Patience
 
 Lane = tuple[int, ...] | None  # a group's workers; None for computations and moves
 
@@ -40,7 +41,7 @@ class Background:
     """One rank's started effects.
 
     open_lane: makes a Collectives, to be used by one thread only. make_pace: makes a Pace, in the thread that uses it.
-    threads: whether MPI may be called from several threads at a time.
+    threads: whether MPI may be called from several threads at a time. patience: with which lanes wait for messages.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Background:
         open_lane: Callable[[], Collectives],
         make_pace: Callable[[], Pace | None],
         threads: bool,
+        patience: Patience,
     ) -> None:
-        self._rank, self._size, self._threads = rank, size, threads
+        self._rank, self._size, self._threads, self._patience = rank, size, threads, patience
         self._open_lane, self._make_pace = open_lane, make_pace
         self._queues: dict[Lane, SimpleQueue[Job | None]] = {}
         self._collectives: dict[Lane, Collectives] = {}
@@ -82,7 +84,9 @@ class Background:
         """The job's answer, once it is there. Raises what it raised; ProtocolError if it was waited for before."""
         if job.taken:
             raise ProtocolError(f"worker {self._rank} waits twice for {describe(job.effect)}")
+        self._patience.hurried = type(job.effect) in KINDS
         job.ready.wait()
+        self._patience.hurried = False
         job.taken = True
         self.jobs.remove(job)
         if job.error is not None:

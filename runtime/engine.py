@@ -18,6 +18,7 @@ from .background import Background, Job, moved
 from .borrow import Loan
 from .collectives import KINDS, Collectives, describe
 from .pace import Pace
+from .patience import Patience, Patient
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -60,11 +61,13 @@ def run(
     def make_pace() -> Pace | None:
         return Pace(slowness, price) if price is not None or slowness != 1.0 else None
 
-    def collectives(which: MPI.Intracomm) -> Collectives:
+    def collectives(which: Any) -> Collectives:
         return Collectives(which, hooks.stop, reduction == "fast", debug)
 
     threads = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
-    background = Background(own.rank, own.size, lambda: collectives(beside), make_pace, threads)
+    patience = Patience()
+    lane = Patient(beside, patience) if threads else beside
+    background = Background(own.rank, own.size, lambda: collectives(lane), make_pace, threads, patience)
     rank = _Rank(hooks, collectives(own), background, make_pace(), trace, debug)
     own.Barrier()
     outcome = rank.drive(program)

@@ -1,0 +1,96 @@
+"""Waiting for messages beside a program that computes: a communicator that sleeps where MPI would spin.
+
+MPI's blocking calls, and its Wait, look for messages without pause; in a thread beside the program they take the core
+from the computation that they should overlap (benchmarks/overlap.py). Rule: a `Patient` communicator has the calls
+that the collectives use, with the same arguments, and waits by looking and sleeping; MPI moves the bytes at each look.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+SHORTEST, LONGEST = 50e-6, 1e-3  # seconds between looks: at first, and when nothing has come for long
+
+
+class Patience:
+    """How long a rank's background threads sleep between looks; hurried: the program itself waits, so do not sleep."""
+
+    def __init__(self) -> None:
+        self.hurried = False
+
+    def wait(self, *requests: Any) -> None:
+        """Until all requests are done."""
+        pause = SHORTEST
+        for request in requests:
+            while not request.Test():
+                if self.hurried:
+                    os.sched_yield()
+                    continue
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST)
+
+
+class PatientRequest:
+    """A persistent request whose Wait is patient."""
+
+    def __init__(self, request: Any, patience: Patience) -> None:
+        self._request, self._patience = request, patience
+        self.Start, self.Free = request.Start, request.Free
+
+    def Wait(self) -> None:
+        """Until it is done."""
+        self._patience.wait(self._request)
+
+
+class Patient:
+    """The communicator `comm`, with blocking calls that are patient.
+
+    They hold their buffers until they are done, which mpi4py does not do for each nonblocking call.
+    """
+
+    def __init__(self, comm: Any, patience: Patience) -> None:
+        self._comm, self._patience = comm, patience
+        self.rank, self.size = comm.rank, comm.size
+        self.Get_group, self.Free = comm.Get_group, comm.Free
+
+    def Create_group(self, group: Any, tag: int) -> Patient:
+        """The communicator of a group, as patient."""
+        return Patient(self._comm.Create_group(group, tag=tag), self._patience)
+
+    def Recv_init(self, *spec: Any) -> PatientRequest:
+        """A persistent receive."""
+        return PatientRequest(self._comm.Recv_init(*spec), self._patience)
+
+    def Send_init(self, *spec: Any) -> PatientRequest:
+        """A persistent send."""
+        return PatientRequest(self._comm.Send_init(*spec), self._patience)
+
+    def Sendrecv(self, sent: Any, to: int, tag: int, into: Any, source: int, arriving: int) -> None:
+        """Send and receive."""
+        self._patience.wait(self._comm.Irecv(into, source, arriving), self._comm.Isend(sent, to, tag))
+
+    def Iallgather(self, sent: Any, into: Any) -> PatientRequest:
+        """Every member's value to every member, begun."""
+        return PatientRequest(self._comm.Iallgather(sent, into), self._patience)
+
+    def Allgather(self, sent: Any, into: Any) -> None:
+        """Every member's value to every member."""
+        self._patience.wait(self._comm.Iallgather(sent, into))
+
+    def Allgatherv(self, sent: Any, into: Any) -> None:
+        """Every member's value, of its own size, to every member."""
+        self._patience.wait(self._comm.Iallgatherv(sent, into))
+
+    def Alltoallv(self, sent: Any, into: Any) -> None:
+        """A part of each member's value to each member."""
+        self._patience.wait(self._comm.Ialltoallv(sent, into))
+
+    def Allreduce(self, sent: Any, into: Any) -> None:
+        """MPI's own sum."""
+        self._patience.wait(self._comm.Iallreduce(sent, into))
+
+    def Bcast(self, value: Any, root: int) -> None:
+        """The root's value to every member."""
+        self._patience.wait(self._comm.Ibcast(value, root))
