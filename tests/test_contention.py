@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,14 +12,28 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paceline.algorithms.effects import AllReduce, Compute, Phantom, Program, Start, Wait, Work, barrier, nothing
+from paceline.algorithms.effects import (
+    AllGather,
+    AllReduce,
+    Broadcast,
+    Collective,
+    Compute,
+    Phantom,
+    Program,
+    ReduceScatter,
+    Start,
+    Wait,
+    Work,
+    barrier,
+    nothing,
+)
 from paceline.algorithms.errors import ScenarioError
 from paceline.config.timing import Background, Device, Link, Network, Timing
 from paceline.records.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
 from paceline.sim.flows import Course, Demand, Flows, fair_rates
 from paceline.sim.network import Fabric
-from paceline.sim.transfers import Transfers
+from paceline.sim.transfers import Transfers, course
 
 QUIET = Hooks(lambda *_: None, lambda *_: None)
 BANDWIDTH, LATENCY, BYTES = 1e6, 1e-3, 400_000
@@ -105,8 +120,8 @@ def ends(
         return lambda: found.__setitem__(number, now)
 
     now = 0.0
-    for number, course in enumerate(courses):
-        flows.add(course, 0.0, over(number))
+    for number, transfer in enumerate(courses):
+        flows.add(transfer, 0.0, over(number))
     then(flows)
     while (now := flows.due()) < math.inf:
         flows.advance(now)
@@ -288,6 +303,40 @@ def test_others_elsewhere_do_not_disturb() -> None:
     quiet = Network("star", BANDWIDTH, LATENCY, background=(Background(2, 3, BANDWIDTH),))
     programs = [*_pair(), *(exchange((i,)) for i in (2, 3))]
     assert clock(quiet, *programs)[0] == clock(STAR, *_pair())[0]
+
+
+# --- from a price to a flow -------------------------------------------------------------------------------------------
+
+ANY = [
+    Network("star", BANDWIDTH, LATENCY),
+    Network("star", ports=(BANDWIDTH,) * 6 + (BANDWIDTH / 3,), latency=LATENCY),
+    Network("bus", BANDWIDTH, LATENCY),
+    Network("two_level", BANDWIDTH, LATENCY, inside=Link(3 * BANDWIDTH, LATENCY / 7)),
+    Network("matrix", matrix=tuple(tuple(BANDWIDTH * (1 + a + b) for b in range(7)) for a in range(7))),
+]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(ANY),
+    st.sampled_from(["ordered", "ring", "recursive_doubling", "rabenseifner", "tree", "two_level", "auto"]),
+    st.sampled_from([AllReduce, AllGather, ReduceScatter, Broadcast]),
+    st.sampled_from([(0, 1), (1, 2, 6), (0, 2, 3, 4, 5), tuple(range(7))]),
+    st.sampled_from([0, 1000, 10**6]),
+    st.floats(0, 0.999),
+)
+def test_a_collective_that_becomes_a_flow_ends_when_its_price_says(
+    network: Network, collective: str, kind: type[Collective], members: tuple[int, ...], nbytes: int, when: float
+) -> None:
+    """At any moment of it, as long as nobody comes; so becoming a flow changes nothing but what is shared."""
+    network = replace(network, collective=collective, reduce_bandwidth=3 * BANDWIDTH)
+    fabric = Fabric(network, (0, 0, 0, 1, 1, 2, 2))
+    price = fabric.group(members).price(kind, nbytes, root=1)
+    flows, found, now = Flows(fabric.topology.capacity.__getitem__), [], when * price.seconds
+    flows.add(course(price, 0.0, now), now, lambda: found.append(now))
+    while (now := flows.due()) < math.inf:
+        flows.advance(now)
+    assert found == [near(price.seconds)]
 
 
 # --- bandwidths that change -------------------------------------------------------------------------------------------
