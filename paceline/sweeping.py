@@ -186,8 +186,14 @@ def _pool(jobs: int) -> Iterator[Executor]:
         yield _Here()
         return
     others = multiprocessing.active_children()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=_begin_process) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin_process) as pool:
+        # Ctrl-C goes to every process of the terminal; they start with it blocked, for this one decides.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(jobs):
+                pool.submit(int)  # starts a process
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             yield pool
         except BaseException:  # they would go on with the points that they have
@@ -198,8 +204,7 @@ def _pool(jobs: int) -> Iterator[Executor]:
 
 
 def _begin_process() -> None:
-    """Ctrl-C goes to every process of the terminal: the one that drives decides. If that one is killed, so is this."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """If the process that drives is killed, so is this one."""
     die_with_parent(signal.SIGKILL)
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():  # it was killed before
