@@ -58,6 +58,7 @@ class Transfers:
 
     def begin(self, price: Price, done: Callable[[], None]) -> None:
         """A collective starts now; `done` is called when it is over."""
+        self._settle()
         links = price.links
         alone = Alone(price, self._env.now, done)
         if self._crowded(links):
@@ -74,6 +75,7 @@ class Transfers:
 
         1 makes them whole again, 0 stops them. ScenarioError where the network has no such link.
         """
+        self._settle()
         for link in self._topology.links(name):
             if link in self._owners:
                 self._share(self._owners[link])
@@ -81,6 +83,11 @@ class Transfers:
             if factor == 1:
                 del self._flows.changed[link]
         self._plan()
+
+    def _settle(self) -> None:
+        """What is due at this moment happens first: it may begin others, which must be there before anybody shares."""
+        if self._sharing:
+            self._flows.advance(self._env.now)
 
     def _crowded(self, links: frozenset[str]) -> bool:
         """Whether anything else is on the links, or they are not as described."""
