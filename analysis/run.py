@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..records.trace import read_trace
 
 @dataclass(eq=False)
 class Run:
-    """summary: as summary.json. lines: the report lines. lanes: per worker, spans by lane (empty unless traced).
+    """summary: as summary.json. lines: the report lines.
 
     label: set it to name the run in figures.
     """
@@ -29,7 +29,6 @@ class Run:
     scenario: dict[str, Any]
     directory: Path | None = None
     label: str = ""
-    lanes: list[dict[str, list[Span]]] = field(default_factory=list)
 
     @classmethod
     def load(cls, directory: Path | str) -> Run:
@@ -41,10 +40,19 @@ class Run:
         try:
             lines = [json.loads(text) for text in (directory / METRICS).read_text().splitlines()]
             summary = json.loads((directory / SUMMARY).read_text())
-            lanes = read_trace(directory / TRACE) if (directory / TRACE).exists() else []
         except (OSError, ValueError, KeyError) as error:
             raise ScenarioError(f"{directory}: cannot be read: {error}") from None
-        return cls(summary, lines, yaml.read_mapping(directory / SCENARIO), directory, lanes=lanes)
+        return cls(summary, lines, yaml.read_mapping(directory / SCENARIO), directory)
+
+    @cached_property
+    def lanes(self) -> list[dict[str, list[Span]]]:
+        """Per worker, spans by lane; empty unless traced. ScenarioError where the trace cannot be read."""
+        if self.directory is None or not (self.directory / TRACE).exists():
+            return []
+        try:
+            return read_trace(self.directory / TRACE)
+        except (OSError, ValueError, KeyError) as error:
+            raise ScenarioError(f"{self.directory / TRACE}: cannot be read: {error}") from None
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

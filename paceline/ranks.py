@@ -15,7 +15,8 @@ from .records import checkpoints
 from .records.directory import prepare
 from .records.outcome import Hooks
 from .records.recorder import Recorder
-from .records.trace import split_waits
+from .records.spool import Spool
+from .records.trace import open_spool, write_spooled
 from .runtime.launcher import Stop, abort_on_error
 from .training import Task, TrainOptions, tasks
 from .wiring import Job, resolve
@@ -52,6 +53,7 @@ class _Rank:
         self.rank = comm.Get_rank()
         self.kept = job.scenario.checkpoint.optimizer
         self.recorder = Recorder(task.directory)
+        self.spool: Spool | None = None  # for the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
 
     def train(self, quiet: bool) -> None:
@@ -62,7 +64,10 @@ class _Rank:
         options, scenario = self.options, self.job.scenario
         device = self.job.timing.devices[self.rank]
         slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
-        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked)
+        if scenario.report.trace:
+            self.spool = open_spool(self.task.directory, self.rank)
+        take = self.spool.take if self.spool is not None else None
+        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take)
         silent = quiet or self.rank > 0
         with progress(f"train {self.task.title}", self.job.plan.budget, silent, options.bar) as self.recorder.on_line:
             outcome = run(
@@ -131,12 +136,14 @@ class _Rank:
         from .runtime.messages import gather_outcomes, gather_texts
 
         prints = {} if self.options.phantom else self.job.problem.fingerprints([worker])
+        if self.spool is not None:
+            self.spool.close()
         hashes = gather_texts(self.comm, prints.get("params_sha256", ""))
         outcomes = gather_outcomes(self.comm, outcome)
         if self.rank > 0:
             return
-        for found, lanes in zip(outcomes, split_waits([o.lanes for o in outcomes]), strict=True):
-            found.lanes = lanes
+        if self.spool is not None:
+            write_spooled(self.task.directory, self.job.workers, split=True)
         finished = self.job.plan.finished(outcome.result)
         extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
         if self.resumed:

@@ -15,6 +15,7 @@ from .progress import progress
 from .records.directory import prepare
 from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
+from .records.trace import streamed_trace
 from .wiring import Job, resolve
 
 ENGINES = ("auto", "cohort", "simpy")
@@ -85,16 +86,19 @@ def run_simulation(
         if not timing_only:
             recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
-    hooks = Hooks(recorder.log, checkpoint)
     if engine == "auto":
         engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
-    ran, outcomes = _run(engine, job, workers, hooks, debug, limit)
+    traced = job.scenario.report.trace
+    with streamed_trace(recorder.directory if traced else None, job.workers) as spans:
+        ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
     if not any(outcome.result.round for outcome in outcomes):
         raise ProtocolError("not a single round was trained, so there is no result; is the budget above 0?")
     extra = {} if timing_only else job.problem.fingerprints(workers)
     summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
-    lanes = [outcome.lanes for outcome in outcomes] if job.scenario.report.trace else []
-    return Run(summary, recorder.lines, document, recorder.directory, lanes=lanes)
+    run = Run(summary, recorder.lines, document, recorder.directory)
+    if recorder.directory is None:
+        run.lanes = [outcome.lanes for outcome in outcomes] if traced else []
+    return run
 
 
 def _needs_simpy(job: Job, timing_only: bool, debug: bool, limit: float | None) -> str:

@@ -12,7 +12,8 @@ from ..algorithms.errors import ScenarioError
 
 SCENARIO, SUMMARY, METRICS, TRACE = "scenario.yaml", "summary.json", "metrics.jsonl", "trace.json.gz"
 CHECKPOINTS = "checkpoints"
-_OURS = (SCENARIO, SUMMARY, METRICS, TRACE, "loss.txt", "acc.txt", CHECKPOINTS)
+SPANS = ".spans"  # a folder for what the trace is made of, while the run goes
+_OURS = (SCENARIO, SUMMARY, METRICS, TRACE, SPANS, "loss.txt", "acc.txt", CHECKPOINTS)
 
 
 def refuse(directory: Path, force: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ class Outcome:
 
     seconds: clock when its program ended, evaluation excluded. evaluating: seconds in effects of phase "evaluate", as
     Work and as collective. computing: seconds in Compute, evaluation excluded. sent: payload bytes by phase.
-    syncs: collectives by phase. lanes: spans by lane ("compute", "network", "host"), empty unless traced.
+    syncs: collectives by phase. lanes: spans by lane ("compute", "network", "host", "to host", "to device", "rounds"),
+    empty unless traced, and where Hooks.spans has taken them.
     """
 
     index: int
@@ -40,9 +41,11 @@ class Hooks:
     """What an interpreter calls back. stop: asked once per collective; what it says holds for all its members.
 
     log(worker, seconds, fields): a report line. checkpoint(worker, seconds, state, arrays): one worker's snapshot.
-    seconds: the worker's clock, evaluation excluded.
+    seconds: the worker's clock, evaluation excluded. spans(worker, lane, spans): takes a traced run's spans, some at a
+    time; without it they are kept in the Outcome.
     """
 
     log: Callable[[int, float, dict[str, Any]], None]
     checkpoint: Callable[[int, float, Any, dict[str, Array]], None]
     stop: Callable[[], bool] = lambda: False
+    spans: Callable[[int, str, Sequence[Span]], None] | None = None

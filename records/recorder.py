@@ -15,9 +15,8 @@ from ..algorithms.effects import Array
 from ..algorithms.errors import ProtocolError, ScenarioError
 from ..config import yaml
 from . import checkpoints
-from .directory import METRICS, SCENARIO, SUMMARY, TRACE, to_json, write_atomically
+from .directory import METRICS, SCENARIO, SUMMARY, to_json, write_atomically
 from .outcome import Outcome
-from .trace import write_trace
 
 
 class Recorder:
@@ -82,13 +81,11 @@ class Recorder:
         self.saved = checkpoints.commit(self.directory, workers, state, seconds + self.earlier)
 
     def finish(self, engine: str, outcomes: Sequence[Outcome], extra: dict[str, Any]) -> dict[str, Any]:
-        """Write summary, trace and the per-epoch files; returns the summary."""
+        """Write summary and the per-epoch files; returns the summary."""
         summary = summarize(engine, outcomes, self.lines, self.earlier) | extra
         if self.directory:
             write_atomically(self.directory / SUMMARY, to_json(summary, indent=1).encode())
             (self.directory / METRICS).touch()
-            if any(outcome.lanes for outcome in outcomes):
-                write_trace(self.directory / TRACE, [outcome.lanes for outcome in outcomes])
             epochs = per_epoch(evaluated(self.lines))
             for name, key in (("loss.txt", "train_loss"), ("acc.txt", "accuracy")):
                 rows = "".join(f"{to_json(line[key])}\n" for line in epochs)

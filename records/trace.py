@@ -1,78 +1,213 @@
-"""trace.json.gz: spans per worker and lane in Chrome's trace-event format, which Perfetto opens."""
+"""trace.json.gz: spans per worker and lane in Chrome's trace-event format, which Perfetto opens.
+
+Rule: of a track, the events come in the order of time, and each lies within the one that it is nested in. A worker's
+computing is nested: rounds, in them steps, in these the passes, and in these the units. What overlaps in a lane, as
+started effects may, gets another track of the lane's name.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
-from .outcome import Span
+import numpy as np
 
-Lanes = Mapping[str, Sequence[Span]]
+from .directory import SPANS, TRACE
+from .outcome import Span
+from .spool import Spool, read_spools
+
+Lanes = Mapping[str, Iterable[Span]]
+ROUNDS = "rounds"  # the lane of what the others' spans are nested in
+ORDER = ("compute", "host", "to host", "to device", "network")  # of the lanes, from above
+CLOSE = 1e-9  # seconds: spans that overlap by less follow one another
+
+
+@contextmanager
+def streamed_trace(directory: Path | None, workers: int) -> Iterator[Callable[[int, str, Sequence[Span]], None] | None]:
+    """Hooks.spans for a run in one process; when it is over, in whatever way, the run directory has its trace."""
+    if directory is None:
+        yield None
+        return
+    spool = open_spool(directory, 0)
+    try:
+        yield spool.take
+    finally:
+        spool.close()
+        write_spooled(directory, workers, split=False)
+
+
+def open_spool(directory: Path, part: int) -> Spool:
+    """A spool in a run directory, for one of the processes that write to it."""
+    (directory / SPANS).mkdir(exist_ok=True)
+    return Spool(directory / SPANS / f"{part}")
+
+
+def write_spooled(directory: Path, workers: int, split: bool) -> None:
+    """Write the trace of the closed spools in a run directory, and remove them. split: cut waits from exchanges."""
+    lanes = read_spools(sorted((directory / SPANS).iterdir()), workers)
+    write_trace(directory / TRACE, split_waits(lanes) if split else lanes)
+    shutil.rmtree(directory / SPANS)
 
 
 def write_trace(path: Path, workers: Sequence[Lanes]) -> None:
-    """Write one process per worker and one thread per lane; events go out one by one, so memory stays small."""
+    """Write one process per worker and one thread per track; events go out one by one, so memory stays small."""
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=4) as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         file.write(json.dumps({"ph": "M", "name": "paceline", "pid": 0, "args": {"workers": len(workers)}}))
         for worker, lanes in enumerate(workers):
             file.write(f',\n{{"ph":"M","name":"process_name","pid":{worker},"args":{{"name":"worker {worker}"}}}}')
-            for thread, (lane, spans) in enumerate(lanes.items()):
-                label = f'"pid":{worker},"tid":{thread}'
-                file.write(f',\n{{"ph":"M","name":"thread_name",{label},"args":{{"name":{json.dumps(lane)}}}}}')
-                for name, start, stop in spans:
-                    # Microseconds, as the format wants; repr keeps the clock's last bits.
-                    file.write(
-                        f',\n{{"ph":"X","name":{json.dumps(name)},{label},"ts":{start * 1e6!r},'
-                        f'"dur":{(stop - start) * 1e6!r}}}'
-                    )
+            rounds = lanes.get(ROUNDS, ())
+            tracks = 0
+            for lane in sorted(lanes, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
+                if lane != ROUNDS:
+                    events = placed(lanes[lane], rounds if lane == "compute" else (), lane == "compute")
+                    tracks += _write_lane(file.write, worker, tracks, lane, events)
         file.write("\n]}\n")
 
 
+def _write_lane(
+    write: Callable[[str], object], worker: int, first: int, lane: str, events: Iterable[tuple[int, str, Span]]
+) -> int:
+    """Write a lane's events on threads `first` and on; returns how many threads it took."""
+    labels: list[str] = []
+    for track, kind, (name, start, stop) in events:
+        while len(labels) <= track:
+            thread = first + len(labels)
+            labels.append(f'"pid":{worker},"tid":{thread}')
+            write(f',\n{{"ph":"M","name":"thread_name",{labels[-1]},"args":{{"name":{json.dumps(lane)}}}}}')
+            write(f',\n{{"ph":"M","name":"thread_sort_index",{labels[-1]},"args":{{"sort_index":{thread}}}}}')
+        # Microseconds, as the format wants; repr keeps the clock's last bits.
+        write(
+            f',\n{{"ph":"X","name":{json.dumps(name)},"cat":"{kind}",{labels[track]},"ts":{start * 1e6!r},'
+            f'"dur":{(stop - start) * 1e6!r}}}'
+        )
+    return len(labels)
+
+
+def placed(spans: Iterable[Span], rounds: Iterable[Span], nest: bool) -> Iterator[tuple[int, str, Span]]:
+    """(track, kind, span) of a lane's events. kind: "span", or what the trace makes itself: "round", "step", "pass"."""
+    ends = [0.0]  # of the last span on each track
+    coming = iter(rounds)
+    inside = next(coming, None)
+    opened = False
+    step: list[Span] = []
+    for span in spans:
+        _, start, stop = span
+        while inside is not None and start >= inside[2] - CLOSE:
+            yield from _nested(step)
+            step = []
+            if not opened:
+                yield 0, "round", inside
+            inside, opened = next(coming, None), False
+        track = next((i for i, end in enumerate(ends) if start >= end - CLOSE), len(ends))
+        if inside is not None and (start < inside[1] - CLOSE or stop > inside[2] + CLOSE):
+            track = max(track, 1)  # it belongs to no round alone
+        ends.extend([0.0] * (track + 1 - len(ends)))
+        ends[track] = stop
+        if track or not nest:
+            yield track, "span", span
+            continue
+        if inside is not None and not opened:
+            yield 0, "round", inside
+            opened = True
+        if _begins_step(span, step):
+            yield from _nested(step)
+            step = []
+        step.append(span)
+    yield from _nested(step)
+    if inside is not None and not opened:
+        yield 0, "round", inside
+    yield from ((0, "round", left) for left in coming)
+
+
+def _begins_step(span: Span, step: Sequence[Span]) -> bool:
+    """Whether a span is no part of the step so far: a step goes forward, backward and updates, unit by unit."""
+    phase = _phase(span)
+    if phase == "forward":
+        return not step or _phase(step[-1]) != "forward"
+    return phase not in ("backward", "update", "host update") or not step or _phase(step[0]) != "forward"
+
+
+def _nested(step: Sequence[Span]) -> Iterator[tuple[int, str, Span]]:
+    """One step's spans, behind those that hold them."""
+    if len(step) > 1:
+        yield 0, "step", ("step", step[0][1], step[-1][2])
+    for phase, group in groupby(step, _phase):
+        spans = list(group)
+        if len(spans) > 1:
+            yield 0, "pass", (phase, spans[0][1], spans[-1][2])
+        yield from ((0, "span", span) for span in spans)
+
+
+def _phase(span: Span) -> str:
+    """A span's name without its unit."""
+    phase, _, unit = span[0].rpartition(" ")
+    return phase if unit.isdigit() else span[0]
+
+
 def read_trace(path: Path) -> list[dict[str, list[Span]]]:
-    """Spans by worker and lane, in seconds."""
+    """Spans by worker and lane, in seconds; rounds are a lane of their own, steps and passes left out."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
     lanes = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     workers: list[dict[str, list[Span]]] = [{} for _ in range(events[0]["args"]["workers"])]
     for event in events:
-        if event["ph"] == "X":
+        kind = event.get("cat", "span")
+        if event["ph"] == "X" and kind in ("span", "round"):
             start = event["ts"] / 1e6
-            span = (event["name"], start, start + event["dur"] / 1e6)
-            workers[event["pid"]].setdefault(lanes[event["pid"], event["tid"]], []).append(span)
+            lane = ROUNDS if kind == "round" else lanes[event["pid"], event["tid"]]
+            workers[event["pid"]].setdefault(lane, []).append((event["name"], start, start + event["dur"] / 1e6))
+    for found in workers:
+        for spans in found.values():
+            spans.sort(key=lambda span: span[1])
     return workers
 
 
-def split_waits(workers: Sequence[Lanes]) -> list[dict[str, list[Span]]]:
+class Waits:
+    """A network lane with each exchange cut in two: the wait for the last worker, and the exchange itself.
+
+    latest: phase -> when the last worker came to each exchange of the phase; exchanges of other phases stay whole.
+    """
+
+    def __init__(self, spans: Iterable[Span], latest: Mapping[str, Sequence[float]]) -> None:
+        self._spans, self._latest = spans, latest
+
+    def __iter__(self) -> Iterator[Span]:
+        counts = dict.fromkeys(self._latest, 0)
+        for name, start, stop in self._spans:
+            met = start
+            if name in counts:
+                met = min(float(self._latest[name][counts[name]]), stop)
+                counts[name] += 1
+            if met > start:
+                yield "wait", start, met
+            yield name, max(start, met), stop
+
+
+def split_waits(workers: Sequence[Lanes]) -> list[dict[str, Iterable[Span]]]:
     """Cut each collective's span, which a rank sees as one, into the wait for the last worker and the exchange.
 
     The k-th spans of a phase belong together; a phase of which workers have unequal numbers (groups) stays whole.
     Clocks are compared across workers: they start behind a barrier, so they are apart by about a latency.
     """
-    latest: dict[tuple[str, int], float] = {}
-    counts: list[Counter[str]] = [Counter(name for name, _, _ in lanes.get("network", ())) for lanes in workers]
-    whole = {name for count in counts for name in count if any(c[name] != count[name] for c in counts)}
+    starts: list[dict[str, array[float]]] = []
     for lanes in workers:
-        for key, (_, start, _) in _numbered(lanes):
-            latest[key] = max(start, latest.get(key, start))
-    split = []
-    for lanes in workers:
-        spans: list[Span] = []
-        for key, (name, start, stop) in _numbered(lanes):
-            met = start if name in whole else min(latest[key], stop)
-            if met > start:
-                spans.append(("wait", start, met))
-            spans.append((name, met, stop))
-        split.append({lane: spans if lane == "network" else list(s) for lane, s in lanes.items()})
-    return split
-
-
-def _numbered(lanes: Lanes) -> Iterator[tuple[tuple[str, int], Span]]:
-    """The network lane's spans with (phase, how many of the phase came before)."""
-    seen: Counter[str] = Counter()
-    for span in lanes.get("network", ()):
-        yield (span[0], seen[span[0]]), span
-        seen[span[0]] += 1
+        own: dict[str, array[float]] = {}
+        for name, start, _ in lanes.get("network", ()):
+            own.setdefault(name, array("d")).append(start)
+        starts.append(own)
+    latest = {}
+    for name in {name for own in starts for name in own}:
+        columns = [own.get(name, array("d")) for own in starts]
+        if len({len(column) for column in columns}) == 1:
+            latest[name] = np.maximum.reduce([np.frombuffer(column) for column in columns])
+    return [
+        {lane: Waits(spans, latest) if lane == "network" else spans for lane, spans in lanes.items()}
+        for lanes in workers
+    ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..algorithms.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
 from ..algorithms.errors import ProtocolError
 from ..records.outcome import Hooks, Outcome, Span
+from ..records.spool import BUFFERED
 from .background import Background, Job, moved
 from .borrow import Loan
 from .collectives import KINDS, Collectives, describe
@@ -94,6 +95,7 @@ class _Rank:
         self.outcome = Outcome(collectives.rank)
         self.origin = perf_counter()
         self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
+        self.round = 0.0  # when the round began, by the bare clock
         self.aside = 0.0  # seconds that the clock leaves out, evaluation included
         self.lanes: dict[str, list[_Timed]] | None = {"compute": [], "network": [], "host": []} if trace else None
 
@@ -101,8 +103,8 @@ class _Rank:
         """Run the program to its end."""
         send, other, collective, clock, pace = program.send, self.other, self.collective, perf_counter, self.pace
         lanes, outcome = self.lanes, self.outcome
-        device = lanes["compute"].append if lanes else None
-        host = lanes["host"].append if lanes else None
+        device = lanes["compute"] if lanes else None
+        host = lanes["host"] if lanes else None
         answer: Any = None
         computing = 0.0
         self.origin = clock()
@@ -125,7 +127,10 @@ class _Rank:
                 else:
                     computing += stop - start
                 if device is not None and host is not None:
-                    (device if effect.on == "device" else host)((work, start, stop))  # named at the end
+                    spans = device if effect.on == "device" else host
+                    spans.append((work, start, stop))  # named as they are handed on
+                    if len(spans) > BUFFERED:
+                        self.hand_on()
             elif kind in KINDS:
                 answer = collective(effect)
             else:
@@ -134,7 +139,8 @@ class _Rank:
         outcome.computing += computing
         outcome.sent = {phase: book[0] for phase, book in self.books.items()}
         outcome.syncs = {phase: book[1] for phase, book in self.books.items()}
-        if lanes:
+        self.hand_on()
+        if lanes and self.hooks.spans is None:
             outcome.lanes = {lane: self._from_origin(spans) for lane, spans in lanes.items() if spans}
         return outcome
 
@@ -193,7 +199,7 @@ class _Rank:
         book[0] += sent
         book[1] += 1
         if self.lanes is not None:
-            self.lanes["network"].append((phase, start, stop))
+            self.span("network", phase, start, stop)
 
     def wait(self, handle: Handle[Any]) -> Any:
         """Wait for a started effect, and book it: only now, so that all ranks know of a stop at the same place."""
@@ -228,13 +234,32 @@ class _Rank:
         self.collectives.told = False
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
-        self.aside += perf_counter() - start
+        now = perf_counter()
+        self.aside += now - start
+        round = getattr(effect.state, "round", None)
+        if round is not None:
+            self.span("rounds", f"round {round}", self.round or self.origin, start)
+            self.round = now
         return self.halt
 
     def span(self, lane: str, what: str | Work, start: float, stop: float) -> None:
         """Keep a span, if traced."""
         if self.lanes is not None:
-            self.lanes.setdefault(lane, []).append((what, start, stop))
+            spans = self.lanes.setdefault(lane, [])
+            spans.append((what, start, stop))
+            if len(spans) > BUFFERED:
+                self.hand_on()
+
+    def hand_on(self) -> None:
+        """Give all spans to who takes them; that is no training."""
+        take, lanes = self.hooks.spans, self.lanes
+        if take is not None and lanes is not None:
+            start = perf_counter()
+            for lane, spans in lanes.items():
+                if spans:
+                    take(self.outcome.index, lane, self._from_origin(spans))
+                    spans.clear()
+            self.aside += perf_counter() - start
 
     def close(self) -> None:
         """The program is at its end: so is all that it started."""

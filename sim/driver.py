@@ -33,6 +33,7 @@ from ..algorithms.effects import (
 from ..algorithms.errors import ProtocolError
 from ..config.timing import Device
 from ..records.outcome import Hooks, Outcome, Span
+from ..records.spool import BUFFERED
 from .answers import deliver
 from .faults import Condition
 from .prices import LANES, move_seconds, work_seconds
@@ -71,6 +72,7 @@ class Driver:
         self._effect: Any = None  # where the program is
         self._waiting: Ticket | None = None
         self._since = 0.0  # when it began to wait
+        self._round = 0.0  # when its round began
         self._started: dict[Ticket, None] = {}  # those that no Wait has taken yet, in order
         self._stop = False  # whether a world collective brought the wish to stop
         self._computed = Timer(env, self._after_compute)
@@ -273,11 +275,32 @@ class Driver:
             self._hooks.checkpoint(self.index, self._clock(), effect.state, effect.snapshot())
         if self.condition is not None:
             self.condition.passed(effect.state, self._env.now)
+        round = getattr(effect.state, "round", None)
+        if self.spans is not None and round is not None:
+            self._span("rounds", f"round {round}", self._round, self._env.now)
+            self._round = self._env.now
         return self._stop
 
     def _span(self, lane: str, name: str, start: float, stop: float) -> None:
         if self.spans is not None:
-            self.spans.setdefault(lane, []).append((name, start, stop))
+            spans = self.spans.setdefault(lane, [])
+            spans.append((name, start, stop))
+            if len(spans) > BUFFERED:
+                self.hand_on(lane, 1)
+
+    def hand_on(self, lane: str, keep: int = 0) -> None:
+        """Give the lane's spans, but for the last `keep`, to who takes them."""
+        if self._hooks.spans is not None and self.spans is not None:
+            spans = self.spans[lane]
+            self._hooks.spans(self.index, lane, spans[: len(spans) - keep])
+            del spans[: len(spans) - keep]
+
+    def hand_on_all(self) -> None:
+        """The run is over: give all spans to who takes them."""
+        if self._hooks.spans is not None:
+            for lane in list(self.spans or ()):
+                self.hand_on(lane)
+                del self.outcome.lanes[lane]
 
 
 # One table for all: thousands of workers would each bring theirs into the processor's cache.

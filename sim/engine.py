@@ -37,7 +37,7 @@ def simulate(
 ) -> list[Outcome]:
     """Run one program per worker in virtual time; returns their Outcomes in worker order.
 
-    timing: the cluster, one device per program. trace: keep spans of every effect. debug: check that borrowed values
+    timing: the cluster, one device per program. trace: spans of every effect. debug: check that borrowed values
     are left alone (BorrowError). limit: virtual seconds, evaluation included, by which all programs must have ended.
     Raises ProtocolError where programs do not fit together, wait for one another for ever, or pass the limit, and
     WorkerLost where a fault took one that the others need; both say where every worker is. ValueError if programs and
@@ -58,10 +58,14 @@ def simulate(
         Driver(env, Outcome(i), programs[i], timing.devices[i], factors[i], known[i], meetings, hooks, trace, debug)
         for i in workers
     ]
-    for driver in drivers:
-        driver.go_on(None)
-    with few_collections(len(programs)):
-        env.run(until=limit)
+    try:
+        for driver in drivers:
+            driver.go_on(None)
+        with few_collections(len(programs)):
+            env.run(until=limit)
+    finally:
+        for driver in drivers:
+            driver.hand_on_all()
     if all(driver.ended for driver in drivers):
         return [driver.outcome for driver in drivers]
     where = everyone({driver.index: driver.state() for driver in drivers})

@@ -18,6 +18,7 @@ from ..algorithms.effects import Broadcast, Group
 from ..algorithms.errors import ProtocolError
 from ..algorithms.traffic import Traffic
 from ..records.outcome import Outcome, Span
+from ..records.spool import BUFFERED
 from .answers import Loan, carried, check, results, terms
 from .network import Fabric, Prices
 from .texts import describe, doing, everyone
@@ -30,6 +31,9 @@ class Member(Protocol):
     index: int
     outcome: Outcome
     spans: dict[str, list[Span]] | None
+
+    def hand_on(self, lane: str, keep: int = 0) -> None:
+        """Give the lane's spans, but for the last `keep`, to who takes them."""
 
     def asleep(self) -> float:
         """Seconds until it is there again, where a fault holds it; infinite where it is lost."""
@@ -170,7 +174,10 @@ class Meetings:
             outcome.syncs[phase] = outcome.syncs.get(phase, 0) + 1
             ticket.result, ticket.stop, ticket.done = result, stop, True
             if ticket.member.spans is not None:
-                self._trace(ticket, ticket.member.spans.setdefault("network", []), begin)
+                spans = ticket.member.spans.setdefault("network", [])
+                self._trace(ticket, spans, begin)
+                if len(spans) > BUFFERED:
+                    ticket.member.hand_on("network", 1)
             ticket.member.finished(ticket)
 
     def _trace(self, ticket: Ticket, spans: list[Span], begin: float) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from paceline.algorithms.effects import Compute, Program, Work, nothing
 from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.plan import State
 from paceline.analysis.run import Run
+from paceline.config.timing import Device, Timing
 from paceline.records import checkpoints
 from paceline.records.directory import prepare, to_json
-from paceline.records.outcome import Outcome
+from paceline.records.outcome import Hooks, Outcome
 from paceline.records.recorder import Recorder, per_epoch
-from paceline.records.trace import read_trace, split_waits, write_trace
+from paceline.records.trace import read_trace, split_waits, streamed_trace, write_trace
+from paceline.sim.engine import simulate
 
 
 def line(round: int, epoch: float = 0.0) -> dict:
@@ -121,16 +126,117 @@ def test_trace_reads_back(tmp_path):
     assert read[0]["compute"] == [("step", pytest.approx(0.1), pytest.approx(0.25))]
 
 
+WORK = Work("step", 1)
+
+
+def tracks(path) -> dict[tuple[int, int], list[dict]]:
+    """The trace's events by process and thread, after checking what the format asks for.
+
+    Each track has a name; its events come in the order of time, and each lies within the one that it is nested in.
+    """
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    named = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    found: dict[tuple[int, int], list[dict]] = {key: [] for key in named}
+    for event in events:
+        if event["ph"] == "X":
+            found[event["pid"], event["tid"]].append(event)
+    slack = 1e-3  # microseconds
+    for spans in found.values():
+        open_: list[float] = []
+        last = 0.0
+        for span in spans:
+            start, stop = span["ts"], span["ts"] + span["dur"]
+            assert start >= last - slack
+            while open_ and open_[-1] <= start + slack:
+                open_.pop()
+            assert not open_ or stop <= open_[-1] + slack, span
+            open_.append(stop)
+            last = start
+    return found
+
+
+def test_computing_is_nested_in_rounds_steps_and_passes(tmp_path):
+    units = [("forward 0", 0, 1), ("forward 1", 1, 2), ("backward 1", 2, 4), ("backward 0", 4, 6), ("update", 6, 7)]
+    again = [(name, start + 10, stop + 10) for name, start, stop in units]
+    compute = [*units, *again, ("step", 20, 21), ("step", 21, 22), ("evaluate", 22, 24)]
+    rounds = [("round 1", 0, 18), ("round 2", 18, 24)]
+    network = [("gradients", 3, 8), ("gradients", 4, 9), ("gradients", 8.5, 10)]  # two of them at once
+    path = tmp_path / "t.json.gz"
+    write_trace(path, [{"network": network, "compute": compute, "rounds": rounds}])
+    found = tracks(path)
+    first, second, third = (found[0, tid] for tid in range(3))
+    names = ["round 1", "step", "forward", "forward 0", "forward 1", "backward", "backward 1", "backward 0", "update"]
+    assert [e["name"] for e in first] == [*names, *names[1:], "round 2", "step", "step", "evaluate"]
+    assert [e["cat"] for e in first[:4]] == ["round", "step", "pass", "span"]
+    assert [(e["ts"], e["dur"]) for e in first[:3]] == [(0, 18e6), (0, 7e6), (0, 2e6)]
+    assert [[e["ts"] for e in track] for track in (second, third)] == [[3e6, 8.5e6], [4e6]]
+    (read,) = read_trace(path)
+    assert read == {"compute": compute, "rounds": rounds, "network": network}
+
+
+def test_what_crosses_a_rounds_end_stands_beside_it(tmp_path):
+    compute = [("step", 0, 1), ("late", 1, 3), ("step", 3, 4)]
+    write_trace(tmp_path / "t.json.gz", [{"compute": compute, "rounds": [("round 1", 0, 2), ("round 2", 2, 5)]}])
+    found = tracks(tmp_path / "t.json.gz")
+    assert [[e["name"] for e in spans] for spans in found.values()] == [
+        ["round 1", "step", "round 2", "step"],
+        ["late"],
+    ]
+
+
+def test_spans_are_spooled_and_come_back(tmp_path):
+    with streamed_trace(tmp_path, 2) as take:
+        take(1, "compute", [("a", 0.1, 0.2), ("b", 0.2, 0.3)])
+        take(0, "compute", [("b", 0.0, 1 / 3)])
+        take(1, "compute", [("c", 0.3, 0.4)])
+    read = read_trace(tmp_path / "trace.json.gz")
+    assert [name for name, _, _ in read[1]["compute"]] == ["a", "b", "c"]
+    assert read[0]["compute"][0][2] == pytest.approx(1 / 3, rel=1e-14)
+    assert [path.name for path in tmp_path.iterdir()] == ["trace.json.gz"]
+
+
+def test_a_run_that_fails_leaves_its_trace(tmp_path):
+    def fail() -> None:
+        with streamed_trace(tmp_path, 1) as take:
+            take(0, "compute", [("a", 0.1, 0.2)])
+            raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        fail()
+    assert read_trace(tmp_path / "trace.json.gz")[0]["compute"][0][0] == "a"
+
+
+def test_memory_stays_flat_while_a_run_is_traced(tmp_path):
+    def program(count: int) -> Program[None]:
+        for _ in range(count):
+            yield from Compute(WORK, nothing)
+
+    timing = Timing((Device("d", speed=1.0),) * 2)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        with streamed_trace(tmp_path, 2) as take:
+            hooks = Hooks(lambda *_: None, lambda *_: None, spans=take)
+            outcomes = simulate([program(count), program(count)], timing, hooks, trace=True)
+        assert outcomes[0].lanes == {}
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(20_000) < 1.5 * peak(4_000)
+    assert len(read_trace(tmp_path / "trace.json.gz")[1]["compute"]) == 4_000
+
+
 def test_waits_are_cut_from_exchanges():
     ranks = [
         {"network": [("begin", 0.0, 1.0), ("sync", 2.0, 6.0)]},
         {"network": [("begin", 0.5, 1.0), ("sync", 5.0, 6.0)]},
     ]
     first, second = split_waits(ranks)
-    assert first["network"] == [("wait", 0.0, 0.5), ("begin", 0.5, 1.0), ("wait", 2.0, 5.0), ("sync", 5.0, 6.0)]
-    assert second["network"] == ranks[1]["network"]
+    assert list(first["network"]) == [("wait", 0.0, 0.5), ("begin", 0.5, 1.0), ("wait", 2.0, 5.0), ("sync", 5.0, 6.0)]
+    assert list(second["network"]) == ranks[1]["network"]
     alone = split_waits([{"network": [("sync", 0.0, 1.0)]}, {"network": []}])
-    assert alone[0]["network"] == [("sync", 0.0, 1.0)], "a group's exchange stays whole"
+    assert list(alone[0]["network"]) == [("sync", 0.0, 1.0)], "a group's exchange stays whole"
 
 
 def test_nan_is_null_and_floats_keep_their_bits():
