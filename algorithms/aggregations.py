@@ -95,7 +95,7 @@ class Parameters:
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
         for i in range(r.steps[w.index]):
-            yield from w.step(r, i)
+            yield from place.local_step(w, r, i)
         weight = weight_of(self.weights, w.index, r)
         loss = yield from place.average(w, weight)
         if self.optimizer_state == "averaged":

@@ -88,6 +88,7 @@ class Move(Effect[Any]):
     value: Value
     to: Literal["device", "host"]
     copy: Callable[[], Any] | None = None
+    phase: str = "move"
 
 
 @dataclass(slots=True, eq=False)

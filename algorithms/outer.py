@@ -143,7 +143,7 @@ class FedNova:
         tau = sum(p * each for p, each in zip(raw, a, strict=True)) / sum(raw)
         yield from w.transform(keep, "_start")
         for i in range(r.steps[w.index]):
-            yield from w.step(r, i)
+            yield from place.local_step(w, r, i)
         yield from w.transform(partial(normalise, a=a[w.index]), "_start")
         loss = yield from place.average(w, raw[w.index])
         yield from w.transform(partial(denormalise, tau=tau), "_start")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from .effects import Array, Compute, Phantom, Value, nothing
-from .worker import Works
+from .effects import Array, Compute, Move, Phantom, Value, nothing
+from .fold import parts
+from .worker import UnitValues, Works, unit_sizes
 
 if TYPE_CHECKING:
     from .plan import Round
     from .scores import Scores
+
+
+def _unit(kept: int, whole: int) -> UnitValues:
+    """A unit of so many bytes, of which the worker keeps `kept`."""
+    all_of_it, gradient = Phantom(whole), Phantom(whole)
+    if kept == whole:
+        return UnitValues(all_of_it, all_of_it, gradient, gradient)
+    return UnitValues(Phantom(kept), all_of_it, gradient, Phantom(kept))
 
 
 def _sums() -> Phantom:
@@ -19,16 +28,27 @@ def _sums() -> Phantom:
 
 
 class PhantomWorker:
-    """A worker of which only the work and the bytes are known. moments: vectors of the optimizer's state."""
+    """A worker of which only the work and the bytes are known.
 
-    def __init__(self, index: int, works: Works, parameters: int, buffers: int, moments: int = 0) -> None:
+    moments: vectors of the optimizer's state. clips: see Worker. blocks: its evaluation_blocks.
+    """
+
+    def __init__(self, index: int, works: Works, moments: int = 0, clips: bool = False, blocks: int = 1) -> None:
         self.index = index
         self.works = works
-        self.params: Value = Phantom(4 * (parameters + 1))
-        self.grads: Value = Phantom(4 * (parameters + 1))
-        self.buffers: Value = Phantom(4 * buffers)
-        self.moments: tuple[Value, ...] = tuple(Phantom(4 * parameters) for _ in range(moments))
-        self._estimate = partial(Phantom, 4 * buffers)
+        sizes = unit_sizes(works.units, works.held)
+        item, kept = works.held.item, sum(size for size, _ in sizes)
+        self.params: Value = Phantom(item * kept)
+        self.grads: Value = Phantom(item * kept)
+        self.buffers: Value = Phantom(4 * works.cost.buffers)
+        self.loss: Value = Phantom(item)
+        self.grads_squared: Value = Phantom(8)
+        self.units = [_unit(item * own, item * whole) for own, whole in sizes]
+        self.chunks, self.clips, self.staged = len(works.chunks), clips, works.held.staged
+        self.evaluation_blocks = blocks
+        self.moments: tuple[Value, ...] = tuple(Phantom(item * works.cost.parameters) for _ in range(moments))
+        self._place: Literal["device", "host"] = "host" if works.held.host else "device"
+        self._estimate = partial(Phantom, 4 * works.cost.buffers)
         self._squares = partial(Phantom, 8 * (2 + moments))
 
     def step(self, round: Round, i: int) -> Compute[None]:
@@ -38,16 +58,44 @@ class PhantomWorker:
         return Compute(self.works.gradient, nothing)
 
     def update(self, round: Round, i: int) -> Compute[None]:
-        return Compute(self.works.update, nothing)
+        return Compute(self.works.update, nothing, on=self._place)
+
+    def forward(self, round: Round, i: int, chunk: int, unit: int) -> Compute[None]:
+        return Compute(self.works.unit("forward", unit, self.works.chunks[chunk]), nothing)
+
+    def backward(self, round: Round, i: int, chunk: int, unit: int) -> Compute[None]:
+        return Compute(self.works.unit("backward", unit, self.works.chunks[chunk]), nothing)
+
+    def load(self, unit: int, phase: str) -> Move:
+        return Move(self.units[unit].gathered, "device", phase=phase)
+
+    def unload(self, unit: int, chunk: int) -> Move:
+        return Move(self.units[unit].gradient, "host")
+
+    def reload(self, unit: int) -> Move:
+        return Move(self.units[unit].reduced, "device")
+
+    def pull(self) -> Move:
+        return Move(self.params, "host")
+
+    def push(self) -> Move:
+        return Move(self.params, "device")
+
+    def squared_norm(self) -> Compute[Value]:
+        return Compute(self.works.norm, partial(Phantom, 8), on=self._place)
+
+    def evaluate_unit(self, buffers: Value, block: int, unit: int) -> Compute[Value]:
+        start, stop = parts(self.works.evaluate.samples, self.evaluation_blocks)[block]
+        return Compute(self.works.unit("evaluate", unit, stop - start), _sums)
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         return Compute(self.works.evaluate, _sums)
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
-        return Compute(self.works.transform, nothing)
+        return Compute(self.works.transform, nothing, on=self._place)
 
     def reset(self) -> Compute[None]:
-        return Compute(self.works.transform, nothing)
+        return Compute(self.works.transform, nothing, on=self._place)
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
         return Compute(self.works.estimate(batches), self._estimate)

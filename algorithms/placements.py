@@ -1,57 +1,122 @@
 """The placement axis: where do parameters live, and how are they exchanged?
 
-Aggregation says when and with what weight; placement says how.
+Aggregation says when and with what weight; placement says how. All four members run the same unit-by-unit step
+(unitwise.py). They differ in two things: whether each worker keeps a part only (sharded), and whether what it keeps
+lies in the device's memory or the host's (offloaded).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
-from .effects import AllReduce, Broadcast, Program, Wire
+from . import unitwise
+from .effects import AllReduce, Broadcast, Program, Value, Wire
 from .wire import DTYPES
 from .worker import Worker, last
 
 if TYPE_CHECKING:
     from .plan import Round
 
-
-class Placement(Protocol):
-    """How parameters are held, and how gradients and parameters travel."""
-
-    def begin(self, w: Worker) -> Program[None]:
-        """Give every worker worker 0's parameters."""
-
-    def synchronous_step(self, w: Worker, round: Round, i: int, weight: float) -> Program[float]:
-        """A step with the workers' weighted mean gradient; returns the mean training loss."""
-
-    def average(self, w: Worker, weight: float) -> Program[float]:
-        """Replace the parameters by the workers' weighted mean; returns the mean training loss."""
+UNIT_BYTES = 1 << 20  # consecutive units of fewer bytes of fp32 parameters are merged
 
 
 @dataclass(frozen=True)
-class Replicated:
-    """Every worker holds the whole model, and exchanges it as one vector.
+class Placement:
+    """Base of the members.
 
-    precision: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py). The mean
-    training loss rides along, and is rounded with them. The initial parameters travel as they are.
+    overlap: exchanges and moves run beside the computation, unit by unit; without it they alternate, and a replicated
+    model is exchanged as one flat unit. precision: the type in which gradients and parameters travel; they are folded
+    in fp32 (see wire.py), and so is the mean training loss where it rides along. prefetch: how many units are fetched
+    ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
     """
 
+    overlap: bool = True
     precision: Wire = "fp32"
+    prefetch: int = 1
+    unit_bytes: int = UNIT_BYTES
+    sharded: ClassVar[bool] = False
+    offloaded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.precision not in DTYPES:
             raise ValueError(f"precision is {self.precision!r}; write one of {', '.join(DTYPES)}")
+        if self.prefetch < 1 or self.unit_bytes < 0:
+            raise ValueError(f"prefetch {self.prefetch} must be 1 or more and unit_bytes {self.unit_bytes} 0 or more")
 
     def begin(self, w: Worker) -> Program[None]:
-        w.params = yield from Broadcast(w.params, out=w.params, phase="begin")
+        """Give every worker worker 0's parameters; sharded, each has its part of the model that all have built."""
+        if not self.sharded:
+            w.params = yield from Broadcast(w.params, out=w.params, phase="begin")
+            if w.staged and not self.offloaded:
+                yield from w.push()
 
     def synchronous_step(self, w: Worker, round: Round, i: int, weight: float) -> Program[float]:
+        """A step with the workers' weighted mean gradient; returns the mean training loss."""
+        if not self._flat(w):
+            return (yield from unitwise.step(self, w, round, i, weight))
         yield from w.gradient(round, i)
         w.grads = yield from AllReduce(w.grads, weight, out=w.grads, phase="gradients", wire=self.precision)
         yield from w.update(round, i)
         return last(w.grads)
 
+    def local_step(self, w: Worker, round: Round, i: int) -> Program[None]:
+        """A step with the worker's own gradient."""
+        if self.offloaded:
+            yield from unitwise.step(self, w, round, i, None)
+        else:
+            yield from w.step(round, i)
+
     def average(self, w: Worker, weight: float) -> Program[float]:
+        """Replace the parameters by the workers' weighted mean; returns the mean training loss."""
+        staged = w.staged and not self.offloaded
+        if staged:
+            yield from w.pull()
         w.params = yield from AllReduce(w.params, weight, out=w.params, phase="parameters", wire=self.precision)
+        if staged:
+            yield from w.push()
         return last(w.params)
+
+    def evaluate(self, w: Worker, buffers: Value) -> Program[Value]:
+        """Sums over the worker's part of the test set; see Worker.evaluate."""
+        if self.sharded or self.offloaded:
+            return (yield from unitwise.evaluate(self, w, buffers))
+        return (yield from w.evaluate(buffers))
+
+    def _flat(self, w: Worker) -> bool:
+        """Whether the model is computed and exchanged in one piece."""
+        return not (self.sharded or self.offloaded or w.staged) and (not self.overlap or len(w.units) == 1)
+
+
+@dataclass(frozen=True)
+class Replicated(Placement):
+    """Every worker's device holds the whole model (PyTorch's DDP)."""
+
+
+@dataclass(frozen=True)
+class Sharded(Placement):
+    """Each of n workers keeps 1/n of parameters, gradients and optimizer state (FSDP).
+
+    A unit is gathered before it is used, forward and backward, and its gradient reduced and scattered.
+    Zhao et al., "PyTorch FSDP", VLDB 2023, arXiv 2304.11277.
+    """
+
+    sharded: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Offloaded(Placement):
+    """Every worker keeps all in host memory, where the optimizer steps; the device holds prefetch + 1 units (LSDP).
+
+    Mirzaei et al., Parallel Computing 2025, 103164.
+    """
+
+    offloaded: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class ShardedOffloaded(Placement):
+    """Each of n workers keeps 1/n of everything, in host memory (FSDP with CPU offload)."""
+
+    sharded: ClassVar[bool] = True
+    offloaded: ClassVar[bool] = True

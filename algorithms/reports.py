@@ -19,7 +19,7 @@ def report(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
     if not (due.evaluate or due.log):
         return
     tested = (yield from evaluate(w, plan, state)) if due.evaluate else {}
-    measured = (yield from norms(w)) if plan.norms else {}
+    measured = (yield from norms(w, plan)) if plan.norms else {}
     if w.index == 0:
         yield from Log(
             round=state.round,
@@ -46,15 +46,18 @@ def evaluate(w: Worker, plan: Plan, state: State) -> Program[dict[str, float]]:
         if plan.estimate:
             buffers = yield from w.estimate_buffers(state.round, max(1, plan.estimate // plan.workers))
         buffers = yield from AllReduce(buffers, phase="evaluate")
-    own = yield from w.evaluate(buffers)
+    own = yield from plan.strategy.placement.evaluate(w, buffers)
     sums = yield from AllReduce(own, op="sum", phase="evaluate")
     loss, correct, count = (math.nan,) * 3 if isinstance(sums, Phantom) else map(float, sums)
     return {"test_loss": loss / count if count else math.nan, "accuracy": correct / count if count else math.nan}
 
 
-def norms(w: Worker) -> Program[dict[str, float]]:
-    """The norms of gradient, parameters and the optimizer's vectors: root mean squares over the workers."""
+def norms(w: Worker, plan: Plan) -> Program[dict[str, float]]:
+    """The norms of gradient, parameters and the optimizer's vectors: root mean squares over the workers.
+
+    Where each worker has a part of them, of all parts together.
+    """
     own = yield from w.squares()
-    mean = yield from AllReduce(own, phase="evaluate")
+    mean = yield from AllReduce(own, op="sum" if plan.strategy.placement.sharded else "mean", phase="evaluate")
     values = [math.nan] * (mean.nbytes // 8) if isinstance(mean, Phantom) else [math.sqrt(x) for x in mean]
     return dict(zip(NORMS, values, strict=False))

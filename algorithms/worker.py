@@ -6,28 +6,66 @@ is. Rule: all mutation of a worker happens inside `Compute.run` (or by an interp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .effects import Array, Compute, Value, Work
+from .effects import Array, Compute, Move, Value, Work
+from .fold import parts
 
 if TYPE_CHECKING:
     from .plan import Round
     from .scores import Scores
 
 
+EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
+
+
+@dataclass(slots=True, eq=False)
+class UnitValues:
+    """One unit of the model as it is exchanged.
+
+    kept: the parameters that this worker keeps, a part of them where they are sharded (padded to n equal parts).
+    gathered: all of the unit's parameters, brought together. gradient: the worker's own, of the whole unit.
+    reduced: what it gets back of the workers' mean; the same memory as `gradient` where it gets all.
+    """
+
+    kept: Value
+    gathered: Value
+    gradient: Value
+    reduced: Value
+
+
 class Worker(Protocol):
     """One participant: a replica of the model on one device.
 
     params, grads: fp32 vectors of P + 1 elements: the model's parameters (their gradient) and, last, the mean
-    training loss, so that the loss rides on the exchange. buffers: BatchNorm's running statistics (may be empty).
+    training loss, so that the loss rides on the exchange; of a sharded worker its parts of the units, one behind the
+    other, and no loss. buffers: BatchNorm's running statistics (may be empty). loss: the batch's mean training loss,
+    one element. units: what is exchanged of each unit, in the order of the forward pass. chunks: micro-batches of a
+    step. clips: whether the optimizer needs the norm of the whole gradient; grads_squared: its square, set by the
+    program where the worker has a part only. staged: whether the device has a memory of its own, of which `params` and
+    `grads` are copies on the host. evaluation_blocks: parts in which the test set is evaluated unit by unit.
     """
 
     index: int
     params: Value
     grads: Value
     buffers: Value
+    loss: Value
+    grads_squared: Value
+    clips: bool
+    evaluation_blocks: int
+
+    @property
+    def units(self) -> Sequence[UnitValues]: ...
+
+    @property
+    def chunks(self) -> int: ...
+
+    @property
+    def staged(self) -> bool: ...
 
     def step(self, round: Round, i: int) -> Compute[None]:
         """Local step i of the round: forward, backward and update."""
@@ -37,6 +75,33 @@ class Worker(Protocol):
 
     def update(self, round: Round, i: int) -> Compute[None]:
         """Apply `grads` with the learning rate of step i of the round."""
+
+    def forward(self, round: Round, i: int, chunk: int, unit: int) -> Compute[None]:
+        """The unit's forward pass on micro-batch `chunk` of step i; the last unit's gives the loss."""
+
+    def backward(self, round: Round, i: int, chunk: int, unit: int) -> Compute[None]:
+        """The unit's backward pass on micro-batch `chunk`; its gradient is added to those of chunks before."""
+
+    def load(self, unit: int, phase: str) -> Move:
+        """The unit's parameters from the host to the device."""
+
+    def unload(self, unit: int, chunk: int) -> Move:
+        """The unit's gradient from the device to the host, where it is added to those of chunks before."""
+
+    def reload(self, unit: int) -> Move:
+        """The unit's exchanged gradient from the host to the device."""
+
+    def pull(self) -> Move:
+        """All parameters from the device to the host."""
+
+    def push(self) -> Move:
+        """All parameters from the host to the device."""
+
+    def squared_norm(self) -> Compute[Value]:
+        """The sum of the squares of this worker's part of the gradient: float64 (1,)."""
+
+    def evaluate_unit(self, buffers: Value, block: int, unit: int) -> Compute[Value]:
+        """The unit's forward pass on a block of the worker's part of the test set; the last answers the sums so far."""
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         """Sums over the worker's part of the test set, with these buffers: [loss, correct, count] as float64."""
@@ -79,23 +144,65 @@ class ModelCost:
     """What a model costs, summed over its units.
 
     parameters, buffers: elements (fp32). flops: multiply-adds counted as two, of one sample's forward pass.
-    activations: bytes of one sample's forward outputs, all units together.
+    activations: bytes of one sample's forward outputs, all units together. units: the same of each unit; none means
+    that the model is one.
     """
 
     parameters: int
     buffers: int
     flops: float
     activations: float
+    units: tuple[ModelCost, ...] = ()
+
+
+def together(units: Sequence[ModelCost]) -> ModelCost:
+    """The cost of units that follow one another."""
+    return ModelCost(
+        parameters=sum(u.parameters for u in units),
+        buffers=sum(u.buffers for u in units),
+        flops=math.fsum(u.flops for u in units),
+        activations=math.fsum(u.activations for u in units),
+        units=tuple(units),
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a worker holds its model.
+
+    parts: it keeps 1 of so many equal parts (1: all). host: in host memory. staged: the device has memory of its own,
+    which exchanges cannot reach. prefetch: units that are fetched ahead. item: bytes of a parameter.
+    """
+
+    parts: int = 1
+    host: bool = False
+    staged: bool = False
+    prefetch: int = 1
+    item: int = 4
+
+    @property
+    def fetched(self) -> bool:
+        """Whether a unit's parameters are brought to the device before each use."""
+        return self.parts > 1 or self.host
 
 
 class Works:
-    """The kinds of work of one worker, each made once, for the torch worker and the phantom alike."""
+    """The kinds of work of one worker, each made once, for the torch worker and the phantom alike.
 
-    def __init__(self, cost: ModelCost, batch: int, test_samples: int) -> None:
+    cost: with the units that are exchanged one by one. chunks: micro-batches of a step.
+    """
+
+    def __init__(
+        self, cost: ModelCost, batch: int, test_samples: int, chunks: int = 1, held: Held | None = None
+    ) -> None:
+        self.cost, self.held = cost, held or Held()
+        self.units = cost.units or (cost,)
+        self.chunks = [stop - start for start, stop in parts(batch, chunks)]
         forward, touched = cost.flops * batch, 4.0 * cost.parameters
         # Backward computes a gradient for the inputs and one for the weights: twice the forward's work.
         self.gradient = Work("gradient", batch, 3 * forward, 2 * touched + 2 * cost.activations * batch)
-        self.update = Work("update", 0, 4.0 * cost.parameters, 5 * touched)
+        part, name = 1 / self.held.parts, "host update" if self.held.host else "update"
+        self.update = Work(name, 0, 4.0 * cost.parameters * part, 5 * touched * part, fraction=part)
         self.step = Work(
             "step", batch, self.gradient.flops + self.update.flops, self.gradient.bytes + self.update.bytes
         )
@@ -104,9 +211,20 @@ class Works:
         )
         # Elementwise over the parameters and two vectors: read, combined, one written.
         self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
+        self.norm = Work("norm", 0, 2.0 * cost.parameters * part, touched * part, fraction=part)
         self.scores = Work("scores")
-        self._cost, self._batch = cost, batch
-        self._estimates: dict[int, Work] = {}
+        self._batch = batch
+        self._others: dict[tuple[str, int, int], Work] = {}
+
+    def unit(self, phase: str, unit: int, samples: int) -> Work:
+        """A unit's "forward", "backward" or "evaluate" on so many samples."""
+        key = (phase, unit, samples)
+        if key not in self._others:
+            own, times = self.units[unit], 2 if phase == "backward" else 1
+            fraction = own.flops / self.cost.flops if self.cost.flops else 1 / len(self.units)
+            touched = 4.0 * own.parameters + own.activations * samples
+            self._others[key] = Work(phase, samples, times * own.flops * samples, touched, unit, fraction)
+        return self._others[key]
 
     @property
     def squares(self) -> Work:
@@ -115,11 +233,27 @@ class Works:
 
     def estimate(self, batches: int) -> Work:
         """Forward passes over `batches` batches of the worker's size."""
-        if batches not in self._estimates:
+        key = ("estimate", 0, batches)
+        if key not in self._others:
             samples = batches * self._batch
-            touched = 4.0 * self._cost.parameters * batches + self._cost.activations * samples
-            self._estimates[batches] = Work("evaluate", samples, self._cost.flops * samples, touched)
-        return self._estimates[batches]
+            touched = 4.0 * self.cost.parameters * batches + self.cost.activations * samples
+            self._others[key] = Work("evaluate", samples, self.cost.flops * samples, touched)
+        return self._others[key]
+
+
+def unit_sizes(units: Sequence[ModelCost], held: Held) -> list[tuple[int, int]]:
+    """(elements kept, elements of the whole) of each unit: padded to equal parts where sharded; else the last unit's
+    gradient carries the loss, so it has one element more."""
+    if held.parts == 1:
+        return [(u.parameters + (i == len(units) - 1),) * 2 for i, u in enumerate(units)]
+    kept = [-(-u.parameters // held.parts) for u in units]
+    return [(size, size * held.parts) for size in kept]
+
+
+def evaluation_blocks(test_samples: int, workers: int) -> int:
+    """In how many blocks each worker evaluates its part unit by unit: the same for all, who fetch units together."""
+    largest = math.ceil(test_samples / workers)
+    return max(1, math.ceil(largest / EVALUATION_BATCH))
 
 
 def share(total: int, index: int, workers: int) -> tuple[int, int]:

@@ -78,7 +78,7 @@ class Workload(Section):
     lr_schedule: AnySchedule = Field(default=Constant(), discriminator="name")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     micro_batch: int | None = Field(default=None, ge=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     augment: Augmentation | None = None
     threads: int = Field(default=1, ge=1)
     loaders: int = Field(default=0, ge=0, le=64)

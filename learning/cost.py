@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..algorithms.worker import ModelCost
+from ..algorithms.worker import ModelCost, together
 from .imports import one_line
 from .tables import Shape
-from .units import float_buffers
+from .units import float_buffers, units
 
 EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
 
@@ -45,36 +45,43 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping={kernel: attention})
 
 
-def measure(forward: Callable[[Tensor], object], input_shape: Shape) -> tuple[float, float]:
-    """(FLOPs, bytes allocated) of one example's forward pass.
+def measure(forward: Callable[[Tensor], object], inputs: Sequence[Tensor]) -> tuple[float, float, list[Any]]:
+    """(FLOPs, bytes allocated of one example's forward pass, the outputs). inputs: batches of k and of 2k examples.
 
     The bytes are what more examples allocate more, so that statistics of a batch do not count.
     """
-    nbytes, flops = [], 0.0
-    for count in (EXAMPLES, 2 * EXAMPLES):
+    nbytes, outputs, flops = list[int](), list[Any](), 0.0
+    for batch in inputs:
         counter, allocations = flop_counter(), _Allocations()
-        batch = torch.rand(count, *input_shape)
         with torch.no_grad(), counter, allocations:
-            forward(batch)
-        flops = counter.get_total_flops() / count
+            outputs.append(forward(batch))
+        flops = counter.get_total_flops() / len(batch)
         nbytes.append(allocations.nbytes)
-    return flops, (nbytes[1] - nbytes[0]) / EXAMPLES
+    return flops, (nbytes[1] - nbytes[0]) / len(inputs[0]), outputs
+
+
+def examples(input_shape: Shape) -> list[Any]:
+    """Batches for `measure`."""
+    return [torch.rand(count, *input_shape) for count in (EXAMPLES, 2 * EXAMPLES)]
 
 
 def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
-    """The cost of any model, in the terms of tables.UnitCost.
+    """The cost of any model and of its units, in the terms of tables.UnitCost.
 
     FLOPs are those that flop_counter knows. The model is used up: BatchNorm's statistics move, and a copy
     would not do, since a user's model may hold closures over its own layers. ValueError where it cannot take such an
     input.
     """
-    parameters = sum(p.numel() for p in model.parameters())
-    buffers = sum(b.numel() for b in float_buffers(model).values())
+    found, flow = list[ModelCost](), examples(input_shape)
     model.train()
     with torch.random.fork_rng(devices=[]):
         try:
-            flops, activations = measure(model, input_shape)
+            for unit in units(model):
+                flops, activations, flow = measure(unit, flow)
+                parameters = sum(p.numel() for p in unit.parameters())
+                buffers = sum(b.numel() for b in float_buffers(unit).values())
+                found.append(ModelCost(parameters, buffers, flops, activations))
         except Exception as error:  # whatever a user's model does
             shown = (EXAMPLES, *input_shape)
             raise ValueError(f"the model fails on an input of {shown}: {one_line(error)}") from error
-    return ModelCost(parameters, buffers, flops, activations)
+    return together(found)

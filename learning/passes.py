@@ -41,10 +41,8 @@ class Source:
 
 
 class Passes:
-    """A model and its training data. each: note the losses of single examples, in `losses`, float32 (batch,).
+    """A model and its training data. each: note the losses of single examples, in `losses`.
     loaders: threads that load batches ahead."""
-
-    losses: Array
 
     def __init__(
         self,
@@ -63,21 +61,39 @@ class Passes:
         self.examples = len(data.train_y)
         self.evaluation_loss = resolve_loss(recipe.loss)
         self._loss = training_loss(recipe.loss, recipe.label_smoothing, each)
+        self._like = self.trained[0]
         self._x, self._y = Source(data.train_x), torch.from_numpy(data.train_y)
         self._recipe, self._seed, self._worker, self._each = recipe, seed, worker, each
+        self._seen: list[Array] = []
         self.ahead = Ahead(self.load, loaders)
 
-    def forward(self, x: Tensor) -> Any:
-        """The model's outputs, in fp32 whatever the precision within."""
-        if self._recipe.precision == "fp32":
-            return self.model(x)
+    def forward(self, x: Tensor, module: nn.Module | None = None, final: bool = True) -> Any:
+        """The outputs of the model, or of one of its modules; the final ones in fp32 whatever the precision within."""
+        module = module or self.model
+        if self._recipe.precision != "bf16":
+            return module(x)
         with torch.autocast(x.device.type, torch.bfloat16):
-            outputs = self.model(x)
-        return outputs.float() if isinstance(outputs, Tensor) else outputs
+            outputs = module(x)
+        return outputs.float() if final and isinstance(outputs, Tensor) else outputs
 
     def inputs(self, indices: Array) -> Tensor:
         """Training examples as they are in the data."""
-        return self._x.take(indices)
+        return self.placed(self._x.take(indices))
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Inputs where the model is, and as precise."""
+        return x.to(self._like.device, self._like.dtype)
+
+    def prepare(self, indices: Array, position: int) -> tuple[Tensor, Tensor]:
+        """The batch (inputs, targets), augmented, where the model is."""
+        self._seen = []
+        x, y = self.ahead.get(position, indices)
+        return self.placed(x), y.to(self._like.device)
+
+    @property
+    def losses(self) -> Array:
+        """Each example's loss in the last batch, float32 (batch,)."""
+        return np.concatenate(self._seen)
 
     def load(self, position: int, indices: Array) -> tuple[Tensor, Tensor]:
         """The batch (inputs, targets), augmented; a pure function of its arguments."""
@@ -96,22 +112,23 @@ class Passes:
 
         Autograd makes new gradients: zeroing and adding into flat ones took 10 % longer.
         """
-        x, y = self.ahead.get(position, indices)
+        x, y = self.prepare(indices, position)
         self.forget()
         chunks = self.chunks(len(y))
-        seen = [self._chunk(x[cut], y[cut], len(y)) for cut in chunks] if len(chunks) > 1 else [self._chunk(x, y, None)]
-        if self._each:
-            self.losses = np.concatenate([losses for _, losses in seen])
-        return sum(loss for loss, _ in seen)
+        total = 0.0
+        for cut in chunks:
+            loss = self.loss(self.forward(x[cut]), y[cut], len(y) if len(chunks) > 1 else None)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        return total
 
-    def _chunk(self, x: Tensor, y: Tensor, whole: int | None) -> tuple[float, Array]:
-        """(the part of a micro-batch in the mean loss of `whole` examples, each example's); its gradient is added."""
-        losses = self._loss(self.forward(x), y)
+    def loss(self, outputs: Any, y: Tensor, whole: int | None) -> Tensor:
+        """The mean loss, or a micro-batch's part in the mean over `whole` examples."""
+        losses = self._loss(outputs, y)
+        if self._each:
+            self._seen.append(losses.detach().cpu().numpy())
         loss = losses.mean() if self._each else losses
-        if whole is not None:
-            loss = loss * (len(y) / whole)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item(), losses.detach().numpy().reshape(-1)
+        return loss if whole is None else loss * (len(y) / whole)
 
     def forget(self) -> None:
         """Drop the gradients."""

@@ -6,14 +6,16 @@ Rule: both kinds of worker get their Works from here, so a timing-only clock equ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..algorithms.phantom import PhantomWorker
 from ..algorithms.plan import Plan
-from ..algorithms.worker import ModelCost, Works, share
+from ..algorithms.worker import Held, ModelCost, Works, evaluation_blocks, share
 from . import imports, tables, torchvision_tables
 from .data import DataShape
+from .recipe import Recipe
 
 
 def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
@@ -38,18 +40,39 @@ def moments_of(optimizer: Mapping[str, Any]) -> int:
     return 2 if optimizer.get("name") == "adamw" else int(bool(optimizer.get("momentum")))
 
 
-def make_works(cost: ModelCost, batches: Sequence[int], test: int) -> list[Works]:
+def held_by(plan: Plan, staged: bool = False, item: int = 4) -> Held:
+    """How a worker of the plan holds its model."""
+    place = plan.strategy.placement
+    return Held(plan.workers if place.sharded else 1, place.offloaded, staged, place.prefetch, item)
+
+
+def make_works(
+    plan: Plan, cost: ModelCost, test: int, recipe: Recipe | None = None, staged: Sequence[bool] | None = None
+) -> list[Works]:
     """Each worker's Works; workers with equal numbers share one, since prices are cached by identity.
 
-    batches: per worker. test: examples in the test set, of which each worker evaluates its share.
+    test: examples in the test set, of which each worker evaluates its share. staged: whose device has its own memory.
     """
-    made: dict[tuple[int, int], Works] = {}
+    recipe, place = recipe or Recipe(), plan.strategy.placement
+    cost = tables.merged(cost, place.unit_bytes)
+    counts = [math.ceil(batch / (recipe.micro_batch or batch)) for batch in plan.shares.batches]
+    if place.sharded:  # units are gathered by all in every micro-batch
+        counts = [max(counts)] * plan.workers
+        if min(plan.shares.batches) < counts[0]:
+            raise ValueError(
+                f"micro_batch {recipe.micro_batch} cuts the largest batch in {counts[0]}, and so all where parameters "
+                f"are sharded, but the smallest batch is {min(plan.shares.batches)}; raise micro_batch"
+            )
+    made: dict[tuple[int, int, bool], Works] = {}
     works = []
-    for index, batch in enumerate(batches):
-        start, stop = share(test, index, len(batches))
-        key = (batch, stop - start)
+    for index, batch in enumerate(plan.shares.batches):
+        start, stop = share(test, index, plan.workers)
+        # Units are gathered by all at the same place of the program: one device that needs a copy first makes all wait.
+        apart = staged is not None and (any(staged) if place.sharded else staged[index])
+        key = (batch, stop - start, apart)
         if key not in made:
-            made[key] = Works(cost, *key)
+            held = held_by(plan, apart, recipe.item)
+            made[key] = Works(cost, batch, stop - start, counts[index], held)
         works.append(made[key])
     return works
 
@@ -63,14 +86,18 @@ def build_phantoms(
     indexes: Sequence[int] | None = None,
     cost: ModelCost | None = None,
     optimizer: Mapping[str, Any] | None = None,
+    recipe: Recipe | None = None,
+    staged: Sequence[bool] | None = None,
 ) -> list[PhantomWorker]:
     """Workers of which only work and bytes are known: those numbered `indexes` (all by default) of the plan's.
 
-    cost: the model's, where it is known already. optimizer: as build_workers takes it; plain SGD by default.
+    cost: the model's, where it is known already. optimizer, recipe, staged: as build_workers takes them; plain SGD by
+    default.
     """
-    cost = cost or cost_of(model, model_args or {}, shape)
-    works = make_works(cost, plan.shares.batches, shape.test)
+    cost, spec = cost or cost_of(model, model_args or {}, shape), optimizer or {}
+    works = make_works(plan, cost, shape.test, recipe, staged)
+    blocks = evaluation_blocks(shape.test, plan.workers)
     return [
-        PhantomWorker(i, works[i], cost.parameters, cost.buffers, moments_of(optimizer or {}))
+        PhantomWorker(i, works[i], moments_of(spec), spec.get("clip") is not None, blocks)
         for i in (range(plan.workers) if indexes is None else indexes)
     ]

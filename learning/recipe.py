@@ -7,7 +7,7 @@ from typing import Literal
 
 from . import imports
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp64"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Augment:
 @dataclass(frozen=True)
 class Recipe:
     """label_smoothing: see losses.training_loss. micro_batch: most examples that are processed at a time (None: the
-    batch). precision: of products and convolutions; parameters, gradients and the optimizer stay fp32."""
+    batch). precision: bf16 of products and convolutions, all else staying fp32; fp64 of everything."""
 
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
@@ -39,8 +39,13 @@ class Recipe:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; write a share from 0 up to, not including, 1")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch is {self.micro_batch}; write 1 or more examples, or null for the batch")
-        if self.precision not in ("fp32", "bf16"):
-            raise ValueError(f"precision is {self.precision!r}; write fp32 or bf16")
+        if self.precision not in ("fp32", "bf16", "fp64"):
+            raise ValueError(f"precision is {self.precision!r}; write fp32, bf16 or fp64")
+
+    @property
+    def item(self) -> int:
+        """Bytes of a parameter."""
+        return 8 if self.precision == "fp64" else 4
 
 
 def check(recipe: Recipe, input_shape: tuple[int, ...]) -> None:

@@ -29,11 +29,11 @@ def views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return made
 
 
-def flatten(tensors: Sequence[Tensor], extra: int = 0) -> tuple[Tensor, list[Tensor]]:
-    """(a vector that holds the tensors and `extra` zeros, its views); the tensors become such views themselves."""
-    vector = torch.zeros(sum(t.numel() for t in tensors) + extra)
-    made = views(vector, tensors)
-    for tensor, view in zip(tensors, made, strict=True):
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """A vector that holds the tensors, which become views of it."""
+    like = tensors[0] if tensors else torch.empty(0)
+    vector = torch.zeros(sum(t.numel() for t in tensors), dtype=like.dtype, device=like.device)
+    for tensor, view in zip(tensors, views(vector, tensors), strict=True):
         view.copy_(tensor.detach())
         tensor.data = view
-    return vector, made
+    return vector

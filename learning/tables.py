@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..algorithms.worker import ModelCost
+from ..algorithms.worker import ModelCost, together
 from . import imports
 
 Shape = tuple[int, ...]
@@ -65,12 +65,13 @@ def check_loss(name: str) -> None:
 
 def total(units: Sequence[UnitCost]) -> ModelCost:
     """The whole model's cost."""
-    return ModelCost(
-        parameters=sum(u.parameters for u in units),
-        buffers=sum(u.buffers for u in units),
-        flops=math.fsum(u.flops for u in units),
-        activations=math.fsum(u.activations for u in units),
-    )
+    return together([ModelCost(u.parameters, u.buffers, u.flops, u.activations) for u in units])
+
+
+def merged(cost: ModelCost, least: float) -> ModelCost:
+    """The cost with consecutive units merged until each holds `least` bytes of parameters; see groups."""
+    runs = groups([4.0 * unit.parameters for unit in cost.units], least)
+    return replace(cost, units=tuple(together(cost.units[start:stop]) for start, stop in runs))
 
 
 def groups(nbytes: Sequence[float], least: float = UNIT_BYTES) -> list[tuple[int, int]]:

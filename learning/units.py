@@ -61,8 +61,24 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
 
 
 def units(model: nn.Module) -> list[nn.Module]:
-    """The model's units: the members of an nn.Sequential; any other model is one unit."""
-    return list(model) if type(model) is nn.Sequential else [model]
+    """The model's units: the members of an nn.Sequential; any other model is one unit.
+
+    A member that begins by changing its input in place stays with the one before, since backward begins anew from a
+    unit's output. Members that share parameters or buffers make the model one unit.
+    """
+    if type(model) is not nn.Sequential or not len(model):
+        return [model]
+    tensors = [id(t) for member in model for t in (*member.parameters(), *member.buffers())]
+    if len(set(tensors)) < len(tensors):
+        return [model]
+    runs: list[list[nn.Module]] = []
+    for member in model:
+        first = next((m for m in member.modules() if not list(m.children())), member)
+        if runs and getattr(first, "inplace", False):
+            runs[-1].append(member)
+        else:
+            runs.append([member])
+    return [run[0] if len(run) == 1 else nn.Sequential(*run) for run in runs]
 
 
 def merge_units(given: list[nn.Module], least: float = tables.UNIT_BYTES) -> list[nn.Module]:

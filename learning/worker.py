@@ -8,30 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..algorithms.effects import Array, Compute, Value
 from ..algorithms.plan import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
 from ..algorithms.streams import stream, torch_seed
-from ..algorithms.worker import Works, share
+from ..algorithms.worker import EVALUATION_BATCH, Works, evaluation_blocks, share
 from . import imports, optimizers, storage
+from .chain import Chain
 from .data import Dataset
 from .estimate import estimate
+from .memory import Memory
 from .passes import Passes, Source, squares
 from .recipe import Recipe
-from .units import float_buffers
+from .units import float_buffers, merge_units, units
+from .unitwise import UnitWise
 
 T = TypeVar("T")
 
 SCORES = "scores."  # begins the names of biased sampling's arrays in snapshots
 VECTOR = "vector."  # begins the names of transform's vectors in snapshots
-EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
 
 
 def set_threads(count: int) -> None:
@@ -40,8 +42,8 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-class TorchWorker:
-    """algorithms.worker.Worker on the CPU.
+class TorchWorker(UnitWise):
+    """algorithms.worker.Worker with a torch model.
 
     params, grads: float32 (P + 1,), the last element the mean training loss; params are the model's own memory.
     buffers: float32, BatchNorm's running statistics likewise. Assigning to them copies into that memory.
@@ -64,6 +66,7 @@ class TorchWorker:
         sampling: Sampling,
         seed: int,
         works: Works,
+        unit_bytes: int,
         shared_process: bool,
         warm: bool = True,
         data_seed: int | None = None,
@@ -77,8 +80,9 @@ class TorchWorker:
             self.model, data, recipe, seed=self._seed, worker=index, each=sampling.scored, loaders=loaders
         )
         self._tests = np.arange(*share(len(data.test_y), index, workers))
+        self.evaluation_blocks = evaluation_blocks(len(data.test_y), workers)
         self._test_x, self._test_y = Source(data.test_x), torch.from_numpy(data.test_y)
-        self._hold(optimizer)
+        self._hold(optimizer, unit_bytes)
         self._scores = Scores(self._passes.examples, self._seed) if sampling.scored else None
         self._exchanged = False  # whether the last update was by `grads`
         self._shared = shared_process
@@ -90,28 +94,27 @@ class TorchWorker:
         if not shared_process:
             torch.set_rng_state(self._stream)
 
-    def _hold(self, optimizer: Mapping[str, Any]) -> None:
+    def _hold(self, optimizer: Mapping[str, Any], unit_bytes: int) -> None:
         """Move parameters, gradients and buffers into flat storage."""
-        parameters, buffers = dict(self.model.named_parameters()), float_buffers(self.model)
-        storage.check(parameters, "parameter")
-        storage.check(buffers, "buffer")
-        vector, views = storage.flatten(list(parameters.values()), extra=1)
-        self._params: Array = vector.numpy()
-        self._flat_grads = torch.zeros_like(vector)
-        self._grads: Array = self._flat_grads.numpy()
-        self._buffers: Array = storage.flatten(list(buffers.values()))[0].numpy()
+        modules = merge_units(units(self.model), unit_bytes) if len(self.works.units) > 1 else [self.model]
+        self._memory = Memory([list(m.parameters()) for m in modules], self.works.held, self.index, self.chunks)
+        self._buffers = storage.flatten(list(float_buffers(self.model).values()))
         self._counts = [b for b in self.model.buffers() if not b.is_floating_point()]
-        pairs = list(zip(parameters.values(), views, strict=True))
-        grad_views = storage.views(self._flat_grads, views)
+        self._params, self._grads = self._memory.host_params, self._memory.host_grads
+        layout = self._memory.layout
         # What stays as it is has gradient 0, set here once: autograd never touches it.
-        self._grad_views = [g for (p, _), g in zip(pairs, grad_views, strict=True) if p.requires_grad]
-        self._whole = self._flat_grads[:-1] if all(p.requires_grad for p, _ in pairs) else None
+        self._grad_views = layout.select(storage.views(self._memory.grads, layout.parameters))
+        self._whole = self._memory.grads[:-1] if all(layout.trained) else None
         self._vectors: dict[str, Array] = {}
-        self._optimizer = optimizers.make(optimizer, optimizers.Layout(views, [p.requires_grad for p, _ in pairs]))
+        self._optimizer = optimizers.make(optimizer, layout)
+        self._chain = Chain(modules, self._passes, self._memory)
+        self.clips = self._optimizer.clips
+        self._home: Literal["device", "host"] = "host" if self.works.held.host else "device"
+        self._begin_units()
 
     @property
     def params(self) -> Value:
-        """The parameters and the round's mean training loss so far: float32 (P + 1,)."""
+        """The parameters and the round's mean training loss so far: float32 (P + 1,); see Worker."""
         return self._params
 
     @params.setter
@@ -130,11 +133,15 @@ class TorchWorker:
     @property
     def buffers(self) -> Value:
         """The floating-point buffers: float32."""
-        return self._buffers
+        return self._buffers.cpu().numpy()
 
     @buffers.setter
     def buffers(self, value: Value) -> None:
-        _take(self._buffers, value)
+        self._set_buffers(value)
+
+    def _set_buffers(self, value: Value) -> None:
+        assert isinstance(value, np.ndarray)
+        self._buffers.copy_(torch.from_numpy(value))
 
     def step(self, round: Round, i: int) -> Compute[None]:
         """Local step i of the round; the mean of the round's losses so far goes into params[-1]."""
@@ -146,7 +153,7 @@ class TorchWorker:
 
     def update(self, round: Round, i: int) -> Compute[None]:
         """Apply `grads` with the learning rate of step i."""
-        return Compute(self.works.update, partial(self._update, round, i))
+        return Compute(self.works.update, partial(self._update, round, i), on=self._home)
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         """[sum of losses, correct, count] over the worker's part of the test set with these buffers, float64 (3,)."""
@@ -154,16 +161,16 @@ class TorchWorker:
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
         """Call `function(params[:-1], *vectors)` on float32 (P,) arrays, which it may write to; see Worker."""
-        return Compute(self.works.transform, partial(self._transform, function, names))
+        return Compute(self.works.transform, partial(self._transform, function, names), on=self._home)
 
     @property
     def moments(self) -> tuple[Value, ...]:
         """The optimizer's vectors of P elements: views of its state, to be exchanged in place."""
-        return tuple(self._optimizer.state[name].numpy() for name in self._optimizer.moments)
+        return tuple(self._optimizer.state[name].numpy() for name in self._optimizer.moments)  # on the CPU only
 
     def reset(self) -> Compute[None]:
         """Zero the optimizer's state, Adam's count of steps too."""
-        return Compute(self.works.transform, self._reset)
+        return Compute(self.works.transform, self._reset, on=self._home)
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
         """The buffers with BatchNorm's statistics re-estimated, float32; the worker itself stays as it is."""
@@ -183,7 +190,7 @@ class TorchWorker:
         (BatchNorm's), rng (torch's stream, bytes), the optimizer's vectors as optimizer.<name> and, where `transform`
         has made them, its own as vector.<name>."""
         saved = self._state()
-        if self.index != 0:
+        if self.index != 0 and self._memory.held.parts == 1:
             del saved["params"]
         return saved
 
@@ -191,7 +198,8 @@ class TorchWorker:
         """Take a snapshot back. ValueError where it is another model's, or another optimizer's."""
         here = self._state() | {name: self._params[:-1] for name in arrays if name.startswith(VECTOR)}
         missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
-        if missing - ({"params"} if self.index else set()) or arrays.keys() - here.keys():
+        shared = {"params"} if self.index and self._memory.held.parts == 1 else set()
+        if missing - shared or arrays.keys() - here.keys():
             raise ValueError(
                 f"worker {self.index}: the checkpoint holds {', '.join(sorted(arrays))}; "
                 f"expected {', '.join(sorted(here))}"
@@ -203,9 +211,10 @@ class TorchWorker:
                 )
         if "params" in arrays:
             self._params[:] = arrays["params"]
-        self._buffers[:] = arrays["buffers"]
+            self._memory.push()
+        self._set_buffers(np.array(arrays["buffers"]))
         for name, vector in self._optimizer.state.items():
-            vector.numpy()[:] = arrays[f"optimizer.{name}"]
+            vector.copy_(torch.from_numpy(np.array(arrays[f"optimizer.{name}"])))
         counts, start = arrays["counts"], 0
         for count in self._counts:
             taken = counts[start : start + count.numel()]
@@ -221,14 +230,15 @@ class TorchWorker:
             torch.set_rng_state(state)
 
     def _state(self) -> dict[str, Array]:
-        counts = [c.numpy().astype(np.int64).ravel() for c in self._counts]
+        self._memory.pull()
+        counts = [c.cpu().numpy().astype(np.int64).ravel() for c in self._counts]
         state = self._stream if self._shared else torch.get_rng_state()
         return {
             "params": self._params.copy(),
-            "buffers": self._buffers.copy(),
+            "buffers": self._buffers.cpu().numpy().copy(),
             "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
             "rng": state.numpy().copy(),
-            **{f"optimizer.{name}": vector.numpy().copy() for name, vector in self._optimizer.state.items()},
+            **{f"optimizer.{name}": vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},
             # What begins with "_" does not outlive a round.
             **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
             **{VECTOR + name: vector.copy() for name, vector in self._vectors.items() if name[0] != "_"},
@@ -249,8 +259,7 @@ class TorchWorker:
     def _step(self, round: Round, i: int) -> None:
         loss = self._backward(round, i)
         self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i))
-        mean = self._params.item(-1) if i else loss
-        self._params[-1] = mean + (loss - mean) / (i + 1)
+        self._note_mean(loss, i)
         self._exchanged = False
 
     def _gradient(self, round: Round, i: int) -> None:
@@ -264,31 +273,52 @@ class TorchWorker:
         self._grads[-1] = loss
 
     def _update(self, round: Round, i: int) -> None:
-        self._optimizer.apply(self._grad_views, round.lr(self.index, i))
+        whole = self.grads_squared.item() if self._memory.held.parts > 1 and self.clips else None
+        self._optimizer.apply(self._grad_views, round.lr(self.index, i), whole)
         self._exchanged = True
+        if self._memory.held.parts == 1:
+            self._note_mean(self._grads.item(-1), i)
+        elif self.staged:
+            self._memory.pull()
+
+    def _note_mean(self, loss: float, i: int) -> None:
+        """The mean of the round's losses so far into params[-1]."""
+        mean = self._params.item(-1) if i else loss
+        self._params[-1] = mean + (loss - mean) / (i + 1)
 
     def _evaluate(self, buffers: Value, examples: int) -> Array:
         """The sums over the first `examples` of the worker's part; the worker's own buffers are put back."""
-        sums, own = np.zeros(3), self._buffers.copy()
-        self._buffers[...] = buffers
+        sums, own = np.zeros(3), self._buffers.clone()
+        self._set_buffers(buffers)
         self.model.eval()
         with torch.no_grad():
             for start in range(0, examples, EVALUATION_BATCH):
                 chosen = self._tests[start : min(start + EVALUATION_BATCH, examples)]
-                x, y = self._test_x.take(chosen), self._test_y.index_select(0, torch.from_numpy(chosen))
-                outputs = self._passes.forward(x)
-                correct = int((outputs.argmax(1) == y).sum())
-                sums += (self._passes.evaluation_loss(outputs, y).item() * len(y), correct, len(y))
+                sums += self._judge(self._passes.forward(self._test_inputs(chosen)), chosen)
         self.model.train()
-        self._buffers[...] = own
+        self._buffers.copy_(own)
         return sums
+
+    def _test_inputs(self, chosen: Array) -> Tensor:
+        return self._passes.placed(self._test_x.take(chosen))
+
+    def _judge(self, outputs: Tensor, chosen: Array) -> Array:
+        """[loss, correct, count] summed over the chosen test examples."""
+        y = self._test_y.index_select(0, torch.from_numpy(chosen)).to(outputs.device)
+        correct = int((outputs.argmax(1) == y).sum())
+        return np.array([self._passes.evaluation_loss(outputs, y).item() * len(y), correct, len(y)])
 
     def _transform(self, function: Callable[..., None], names: tuple[str, ...]) -> None:
         own = self._params[:-1]
         for name in names:
             if name not in self._vectors:
                 self._vectors[name] = np.zeros_like(own)
+        apart = self.staged and not self._memory.held.host
+        if apart:
+            self._memory.pull()
         function(own, *(self._vectors[name] for name in names))
+        if apart:
+            self._memory.push()
 
     def _reset(self) -> None:
         for vector in self._optimizer.state.values():
@@ -297,13 +327,13 @@ class TorchWorker:
     def _all_squares(self) -> Array:
         gradient = self._grad_views if self._exchanged else self._passes.gradients()
         moments = [[self._optimizer.state[name]] for name in self._optimizer.moments]
-        return np.array([squares(part) for part in (gradient, [torch.from_numpy(self._params[:-1])], *moments)])
+        return np.array([squares(part) for part in (gradient, [self._memory.parameters], *moments)])
 
     def _estimate(self, seed_round: int, batches: int) -> Array:
         chosen = stream(self._seed, "bn", seed_round, self.index).integers(
             0, self._passes.examples, (batches, self.works.step.samples)
         )
-        buffers, counts = self._buffers.copy(), [count.clone() for count in self._counts]
+        buffers, counts = self._buffers.clone(), [count.clone() for count in self._counts]
         # Dropout draws from a stream of this estimate, and torch's own is put back.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(self._seed, "bn", seed_round, self.index))
@@ -311,24 +341,31 @@ class TorchWorker:
             cuts = self._passes.chunks(self.works.step.samples)
             inputs = (self._passes.inputs(row[cut]) for row in chosen for cut in cuts)
             estimate(self.model, inputs, self._passes.forward)
-        found = self._buffers.copy()
-        self._buffers[...] = buffers
+        found = self._buffers.cpu().numpy().copy()
+        self._buffers.copy_(buffers)
         for count, before in zip(self._counts, counts, strict=True):
             count.copy_(before)
         return found
 
     def _backward(self, round: Round, i: int) -> float:
         """Leave the gradient of step i's batch in the parameters' .grad; its mean loss."""
+        indices, position = self._next_batch(round, i)
+        loss = self._passes.backward(indices, position)
+        self._score(round, i, indices)
+        return loss
+
+    def _next_batch(self, round: Round, i: int) -> tuple[Array, int]:
+        """(indices, position) of step i's batch."""
         position, size = round.batch(self.index, i)
         if self._scores is not None and len(self._scores.chosen):
-            indices = self._scores.take(size)
-        else:
-            indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
-            self._look_ahead(round, i)
-        loss = self._passes.backward(indices, position)
+            return self._scores.take(size), position
+        indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
+        self._look_ahead(round, i)
+        return indices, position
+
+    def _score(self, round: Round, i: int, indices: Array) -> None:
         if self._scores is not None:
             self._scores.record(indices, self._passes.losses, round.nominal(self.index, i))
-        return loss
 
     def _look_ahead(self, round: Round, i: int) -> None:
         """Let the loaders begin with the batches that are likely to come next."""
@@ -342,13 +379,17 @@ class TorchWorker:
         """One step and one batch of evaluation, whose effects are taken back."""
         saved, batch = self._state(), self.works.step.samples
         try:
-            self._passes.backward(np.arange(batch) % self._passes.examples, 0)
-            self._optimizer.apply(self._passes.gradients(), 0.0)
-            self._evaluate(self._buffers, min(EVALUATION_BATCH, len(self._tests)))
+            if self._memory.held.fetched:
+                self._warm_units()
+            else:
+                self._passes.backward(np.arange(batch) % self._passes.examples, 0)
+                self._optimizer.apply(self._passes.gradients(), 0.0)
+                self._evaluate(self.buffers, min(EVALUATION_BATCH, len(self._tests)))
         except Exception as error:  # whatever a user's model or loss does
             raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error
-        self.restore({k: v for k, v in saved.items() if k != "params" or self.index == 0})
+        self.restore({k: v for k, v in saved.items() if k != "params" or "params" in self.snapshot()})
         self._params[:] = saved["params"]
+        self._memory.push()
         self._passes.forget()
 
 

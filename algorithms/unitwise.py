@@ -1,0 +1,178 @@
+"""One training step unit by unit: what every placement does when its exchanges run beside the computation.
+
+A unit's parameters are fetched before use, forward and again backward; its gradient is reduced as soon as it exists.
+Rules: what is fetched, moved or exchanged follows from the placement and the unit alone, so all workers yield the same
+collectives in the same order; a started effect is waited for where the program says, never "when it is ready".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .effects import AllGather, AllReduce, Effect, Handle, Program, ReduceScatter, Start, Value, Wait
+from .worker import Worker, last
+
+if TYPE_CHECKING:
+    from .placements import Placement
+    from .plan import Round
+
+Stage = Callable[[int], Effect[Any]]  # unit -> what is done with it
+
+
+def fetching(place: Placement, w: Worker, phase: str = "parameters") -> list[Stage]:
+    """How a unit's parameters come to the device: gathered from the workers that hold parts, moved from the host."""
+
+    def gather(u: int) -> Effect[Any]:
+        return AllGather(w.units[u].kept, out=w.units[u].gathered, phase=phase, wire=place.precision)
+
+    def load(u: int) -> Effect[Any]:
+        return w.load(u, phase)
+
+    moves = place.offloaded or (place.sharded and w.staged)
+    return [gather] * place.sharded + [load] * moves
+
+
+def reducing(place: Placement, w: Worker, chunk: int, weight: float | None) -> list[Stage]:
+    """How a unit's gradient leaves its buffer on the device, and becomes the workers' mean unless `weight` is None."""
+
+    def unload(u: int) -> Effect[Any]:
+        return w.unload(u, chunk)
+
+    def exchange(u: int) -> Effect[Any]:
+        unit, kind = w.units[u], ReduceScatter if place.sharded else AllReduce
+        return kind(unit.gradient, weight or 0.0, out=unit.reduced, phase="gradients", wire=place.precision)
+
+    away = place.offloaded or w.staged
+    if weight is None:
+        return [unload] * away
+    return [unload] * away + [exchange] + [w.reload] * (w.staged and not place.offloaded)
+
+
+class Fetch:
+    """Brings each unit to the device before it is used: forward 0, 1, ..., then backward from the last.
+
+    Overlapped, unit q's stage k (of s) starts d (s - k) places before its use, d being the placement's prefetch, so
+    d + 1 units are on the device; the last d + 1 of the forward pass are still there when backward begins.
+    """
+
+    def __init__(self, place: Placement, w: Worker) -> None:
+        self._stages = fetching(place, w)
+        self._overlap, self._ahead, self._units = place.overlap, place.prefetch, len(w.units)
+        self._started: dict[int, Handle[Any]] = {}  # by place in the order of use
+
+    def begin(self) -> Program[None]:
+        """What must have been started before the first unit is used."""
+        for place in range(-self._ahead * len(self._stages), 0):
+            yield from self._start(place)
+
+    def use(self, place: int) -> Program[None]:
+        """Have the unit at this place of the order (0 to 2 units - 1) on the device."""
+        if not self._overlap:
+            for stage in self._stages:
+                yield from stage(self._unit(place))
+            return
+        if place in self._started:
+            yield from Wait(self._started.pop(place))
+        yield from self._start(place)
+
+    def _start(self, place: int) -> Program[None]:
+        """Start what is due beside the computation at this place, the later stages first."""
+        stages = self._stages if self._overlap else []
+        for k in reversed(range(len(stages))):
+            later = place + self._ahead * (len(stages) - k)
+            if 0 <= later < 2 * self._units and not self._held(later):
+                if k:
+                    yield from Wait(self._started.pop(later))
+                self._started[later] = yield from Start(stages[k](self._unit(later)))
+
+    def _unit(self, place: int) -> int:
+        return place if place < self._units else 2 * self._units - 1 - place
+
+    def _held(self, place: int) -> bool:
+        """Whether the unit is still on the device from the forward pass."""
+        return place >= self._units and self._unit(place) >= self._units - self._ahead - 1
+
+
+class Reduce:
+    """Takes each unit's gradient away after its backward pass: to the host, to the other workers.
+
+    Overlapped, a stage runs beside the next unit's backward pass. bounded: the last stage, too, reads a buffer that the
+    unit after next will need, so it is waited for after the next one's backward pass; else at the end.
+    """
+
+    def __init__(self, stages: Sequence[Stage], overlap: bool, bounded: bool) -> None:
+        self._stages, self._overlap, self._bounded = stages, overlap, bounded
+        self._moving: list[tuple[int, int, Handle[Any]]] = []  # (unit, stage, handle), the oldest first
+
+    def after(self, unit: int) -> Program[None]:
+        """The unit's gradient is there."""
+        if not self._overlap:
+            for stage in self._stages:
+                yield from stage(unit)
+            return
+        yield from self._advance()
+        if self._stages:
+            self._moving.append((unit, 0, (yield from Start(self._stages[0](unit)))))
+
+    def end(self) -> Program[None]:
+        """All gradients are reduced."""
+        for _ in self._stages:
+            yield from self._advance()
+        for _, _, handle in self._moving:
+            yield from Wait(handle)
+
+    def _advance(self) -> Program[None]:
+        """Every unit one stage on."""
+        before, self._moving = self._moving, []
+        for unit, k, handle in before:
+            if k + 1 < len(self._stages):
+                yield from Wait(handle)
+                self._moving.append((unit, k + 1, (yield from Start(self._stages[k + 1](unit)))))
+            elif self._bounded:
+                yield from Wait(handle)
+            else:
+                self._moving.append((unit, k, handle))
+
+
+def step(place: Placement, w: Worker, round: Round, i: int, weight: float | None) -> Program[float]:
+    """Step i of the round; returns the workers' mean training loss. weight None: a local step, nothing is exchanged.
+
+    Of a batch in several micro-batches, gradients add up unsharded: on the device, or, where parameters are offloaded,
+    on the host; they are exchanged once.
+    """
+    n = len(w.units)
+    for chunk in range(w.chunks):
+        exchanged = weight is not None and chunk == w.chunks - 1
+        stages = reducing(place, w, chunk, weight if exchanged else None)
+        fetch, reduce = Fetch(place, w), Reduce(stages, place.overlap, place.sharded or not exchanged)
+        yield from fetch.begin()
+        for u in range(n):
+            yield from fetch.use(u)
+            yield from w.forward(round, i, chunk, u)
+        for u in reversed(range(n)):
+            yield from fetch.use(2 * n - 1 - u)
+            yield from w.backward(round, i, chunk, u)
+            yield from reduce.after(u)
+        yield from reduce.end()
+    loss = float("nan")
+    if weight is not None and place.sharded:
+        loss = last((yield from AllReduce(w.loss, weight, phase="loss")))
+        if w.clips:
+            own = yield from w.squared_norm()
+            w.grads_squared = yield from AllReduce(own, op="sum", phase="norm")
+    elif weight is not None:
+        loss = last(w.grads)
+    yield from w.update(round, i)
+    return loss
+
+
+def evaluate(place: Placement, w: Worker, buffers: Value) -> Program[Value]:
+    """As Worker.evaluate, where the device holds a few units at a time."""
+    stages, sums = fetching(place, w, "evaluate"), buffers
+    for block in range(w.evaluation_blocks):
+        for u in range(len(w.units)):
+            for stage in stages:
+                yield from stage(u)
+            sums = yield from w.evaluate_unit(buffers, block, u)
+    return sums

@@ -1,0 +1,197 @@
+"""The placements: ddp = fsdp = lsdp = one process on the whole batch, memory, bytes, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from learning_kit import DIGITS, make_plan, torch_as_it_was  # noqa: F401 - a fixture
+from lockstep import lockstep
+
+from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.loop import train
+from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
+from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.progress import Interval
+from paceline.learning.build import build_workers
+from paceline.learning.phantoms import build_phantoms
+from paceline.learning.recipe import Recipe
+from paceline.learning.worker import TorchWorker
+from paceline.records.outcome import Hooks
+
+BATCHES = (24, 16, 16, 8)
+VIT = {"patch": 2, "dim": 32, "depth": 3, "heads": 2}
+SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
+ADAMW = {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1, "decay": "matrices"}
+PLACEMENTS = {
+    "flat": Replicated(overlap=False),
+    "ddp": Replicated(unit_bytes=1),
+    "fsdp": Sharded(unit_bytes=1),
+    "fsdp-in-turn": Sharded(unit_bytes=1, overlap=False),
+    "fsdp-merged": Sharded(unit_bytes=20_000, prefetch=2),
+    "lsdp": Offloaded(unit_bytes=1),
+    "lsdp-in-turn": Offloaded(unit_bytes=1, overlap=False),
+    "fsdp-offload": ShardedOffloaded(unit_bytes=1),
+    "fsdp-offload-far": ShardedOffloaded(unit_bytes=1, prefetch=2),
+}
+
+
+def plan_of(placement, batches=BATCHES, steps=20, lr=0.05, aggregation=None) -> Plan:
+    plan = make_plan(batches, aggregation=aggregation or Gradients("samples"), budget=Interval(steps, "steps"), lr=lr)
+    return replace(plan, strategy=replace(plan.strategy, placement=placement))
+
+
+def workers_of(plan, model="vit", args=VIT, optimizer=SGD, **more) -> list[TorchWorker]:
+    options = {"model": model, "model_args": args, "optimizer": optimizer, "seed": 7, "shared_process": True}
+    return build_workers(plan, DIGITS, **options | more)
+
+
+def train_all(plan, workers) -> tuple[list[dict], State]:
+    lines: list[dict] = []
+    hooks = Hooks(lambda _w, _s, fields: lines.append(fields), lambda *_: None)
+    states = lockstep([train(w, plan, State()) for w in workers], hooks, debug=True)
+    return lines, states[0]
+
+
+def parameters(workers) -> np.ndarray:
+    """The model's parameters, whoever keeps them."""
+    if workers[0].works.held.parts == 1:
+        return workers[0].params[:-1].copy()
+    whole = []
+    for u, cost in enumerate(workers[0].works.units):
+        whole.append(np.concatenate([w.units[u].kept for w in workers])[: cost.parameters])
+    return np.concatenate(whole)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """One process on the whole batch, by model and optimizer."""
+    found = {}
+    with torch.random.fork_rng(devices=[]):
+        for name, optimizer, recipe, lr in (
+            ("sgd", SGD, Recipe(), 0.05),
+            ("adamw", ADAMW, Recipe(precision="fp64"), 1e-3),
+            ("clipped", SGD | {"clip": 0.5}, Recipe(precision="fp64"), 0.05),
+        ):
+            plan = plan_of(Replicated(overlap=False), (sum(BATCHES),), lr=lr)
+            (worker,) = workers_of(plan, optimizer=optimizer, recipe=recipe)
+            lines, _ = train_all(plan, [worker])
+            found[name] = parameters([worker]), lines
+    return found
+
+
+@pytest.mark.parametrize("place", PLACEMENTS)
+@pytest.mark.parametrize(("name", "within"), [("sgd", 1e-6), ("adamw", 1e-9), ("clipped", 1e-9)])
+def test_every_placement_is_one_process_on_the_whole_batch(alone, place, name, within):
+    optimizer = {"sgd": SGD, "adamw": ADAMW, "clipped": SGD | {"clip": 0.5}}[name]
+    recipe = Recipe() if name == "sgd" else Recipe(precision="fp64")
+    plan = plan_of(PLACEMENTS[place], lr=1e-3 if name == "adamw" else 0.05)
+    workers = workers_of(plan, optimizer=optimizer, recipe=recipe)
+    lines, state = train_all(plan, workers)
+    expected, expected_lines = alone[name]
+    found = parameters(workers)
+    assert state.step == 20
+    assert found.dtype == (np.float32 if name == "sgd" else np.float64)
+    assert np.abs(found - expected).max() <= within
+    assert lines[-1]["train_loss"] == pytest.approx(expected_lines[-1]["train_loss"], rel=1e-5)
+    assert lines[-1]["accuracy"] == pytest.approx(expected_lines[-1]["accuracy"], abs=0.01)
+    assert all(w.params.tobytes() == workers[0].params.tobytes() for w in workers) or workers[0].works.held.parts > 1
+
+
+@pytest.mark.parametrize("place", ["ddp", "fsdp", "lsdp", "fsdp-offload"])
+def test_micro_batches_change_nothing_but_rounding(alone, place):
+    plan = plan_of(PLACEMENTS[place])
+    workers = workers_of(plan, recipe=Recipe(micro_batch=7))
+    train_all(plan, workers)
+    assert workers[0].chunks == 4
+    assert np.abs(parameters(workers) - alone["sgd"][0]).max() <= 1e-6
+
+
+@pytest.mark.parametrize("place", ["ddp", "lsdp"])  # a part's update may round otherwise where vectors end
+@pytest.mark.parametrize("model", ["resnet20", "mlp"])
+def test_units_have_the_bits_of_the_model_in_one_piece(place, model):
+    args = {"width": 0.25} if model == "resnet20" else {"hidden": [48, 32, 16], "dropout": 0.3}
+    results = []
+    for placement in (PLACEMENTS["flat"], PLACEMENTS[place]):
+        plan = plan_of(placement, (9, 5), 4)
+        workers = workers_of(plan, model, args)
+        train_all(plan, workers)
+        results.append((parameters(workers), np.array(workers[1].buffers)))
+    assert np.array_equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1])
+
+
+def test_local_steps_from_the_host_have_the_bits_of_local_steps():
+    results = []
+    for placement in (Replicated(), PLACEMENTS["lsdp"]):
+        plan = replace(plan_of(placement, (9, 5), 6, aggregation=Parameters("samples")))
+        workers = workers_of(plan, "mlp", {"hidden": [48, 32], "dropout": 0.3})
+        lines, _ = train_all(plan, workers)
+        results.append((parameters(workers), lines[-1]["train_loss"]))
+    assert np.array_equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+
+
+@pytest.mark.parametrize("place", ["ddp", "fsdp", "lsdp", "fsdp-offload"])
+def test_a_device_with_memory_of_its_own_gets_the_same_bits(place):
+    """Copies to the host and back, as a GPU's, here between two places in one memory."""
+    results = []
+    for staged in ([False] * 2, [True, False]):
+        plan = plan_of(PLACEMENTS[place], (9, 5), 4)
+        workers = workers_of(plan, staged=staged)
+        train_all(plan, workers)
+        results.append(parameters(workers))
+    assert np.array_equal(results[0], results[1])
+
+
+def test_a_staged_worker_takes_local_steps():
+    results = []
+    for staged in ([False] * 2, [True, False]):
+        plan = plan_of(Replicated(), (9, 5), 6, aggregation=Parameters())
+        workers = workers_of(plan, staged=staged)
+        train_all(plan, workers)
+        results.append(parameters(workers))
+    assert np.array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("place", PLACEMENTS)
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_phantoms_yield_what_workers_yield(place, clip):
+    """Effect by effect: kinds, bytes, phases, works."""
+    plan = plan_of(PLACEMENTS[place], (9, 5), 2)
+    recipe, optimizer = Recipe(micro_batch=5), SGD | {"clip": clip}
+    real = workers_of(plan, recipe=recipe, optimizer=optimizer, staged=[True, False])
+    phantoms = build_phantoms(
+        plan, DIGITS.shape, model="vit", model_args=VIT, recipe=recipe, optimizer=optimizer, staged=[True, False]
+    )
+    seen = []
+    for workers in (real, phantoms):
+        log: list = []
+        lockstep([spied(train(w, plan, State()), log) for w in workers], Hooks(lambda *_: None, lambda *_: None))
+        seen.append(log)
+    assert seen[0] == seen[1]
+
+
+def spied(program, log):
+    answer = None
+    try:
+        while True:
+            effect = program.send(answer)
+            log.append(described(effect))
+            answer = yield effect
+    except StopIteration as end:
+        return end.value
+
+
+def described(effect):
+    inner = getattr(effect, "effect", effect)
+    work, value = getattr(inner, "work", None), getattr(inner, "value", None)
+    return (
+        type(effect).__name__,
+        type(inner).__name__,
+        work and (work.phase, work.unit, work.samples, work.flops, work.bytes, work.fraction, inner.on),
+        None if value is None else value.nbytes,
+        getattr(inner, "phase", ""),
+    )
