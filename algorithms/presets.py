@@ -6,12 +6,14 @@ override whole axes.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
 from .aggregations import Gradients, Parameters, Until
+from .effects import Wire
 from .outer import FedNova, OuterSGD, SlowMo
-from .placements import Replicated
+from .placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from .progress import Interval
 from .sampling import Shuffled, TopLoss
 from .schedules import Every, Fixed, Qsr, Then, warm_up
@@ -22,12 +24,34 @@ from .strategy import Strategy
 Steps = int | Literal["auto"]
 
 
-def sync_sgd() -> Strategy:
+def sync_sgd(precision: Wire = "fp32") -> Strategy:
     """Synchronous data-parallel SGD (PyTorch's DDP): x <- x - lr * sum_r (b_r / sum b) g_r in every step.
 
     Li et al., "PyTorch Distributed", VLDB 2020, arXiv 2006.15704.
     """
-    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Replicated())
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Replicated(precision=precision))
+
+
+def fsdp(precision: Wire = "fp32") -> Strategy:
+    """Fully sharded data parallel: synchronous SGD whose workers keep 1/n of parameters, gradients and optimizer state.
+
+    Zhao et al., "PyTorch FSDP", VLDB 2023, arXiv 2304.11277. On the wire 3 (n-1)/n P elements a step at most, where
+    synchronous SGD sends 2 (n-1)/n P.
+    """
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Sharded(precision=precision))
+
+
+def fsdp_offload(precision: Wire = "fp32") -> Strategy:
+    """FSDP whose shards lie in host memory, where the optimizer steps (PyTorch's CPUOffload)."""
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), ShardedOffloaded(precision=precision))
+
+
+def lsdp(precision: Wire = "fp32") -> Strategy:
+    """Local sharded data parallel: everyone keeps all in host memory, its device a few units; gradients are averaged.
+
+    Mirzaei et al., Parallel Computing 2025, 103164. Over the host link 3 P elements a step, on the wire 2 (n-1)/n P.
+    """
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Offloaded(precision=precision))
 
 
 def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[int, ...] | None = None) -> Strategy:
@@ -38,6 +62,19 @@ def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[i
     equal}).
     """
     return Strategy(ByBatch(mode, total, max), Every(), Shuffled(), Gradients("samples"), Replicated())
+
+
+def lshdp(
+    mode: Mode = "fixed_total",
+    total: int | None = None,
+    max: int | tuple[int, ...] | None = None,
+    precision: Wire = "fp32",
+) -> Strategy:
+    """LSDP + HDP: everything in host memory, a few units on the device, batches by speed.
+
+    Mirzaei et al., Parallel Computing 2025, 103164.
+    """
+    return dataclasses.replace(hdp(mode, total, max), placement=Offloaded(precision=precision))
 
 
 def local_sgd(H: Steps = "auto") -> Strategy:
@@ -105,6 +142,10 @@ PRESETS: dict[str, Callable[..., Strategy]] = {
     "sync_sgd": sync_sgd,
     "ddp": sync_sgd,
     "hdp": hdp,
+    "fsdp": fsdp,
+    "fsdp_offload": fsdp_offload,
+    "lsdp": lsdp,
+    "lshdp": lshdp,
     "local_sgd": local_sgd,
     "biased_local_sgd": biased_local_sgd,
     "post_local_sgd": post_local_sgd,

@@ -8,7 +8,7 @@ from typing import Any
 
 from .aggregations import Aggregation, Gradients, Parameters, Until
 from .outer import FedNova, OuterSGD, SlowMo
-from .placements import Placement, Replicated
+from .placements import Offloaded, Placement, Replicated, Sharded, ShardedOffloaded
 from .sampling import Sampling, Shuffled, Sliced, TopLoss, Uniform
 from .schedules import Every, Fixed, Qsr, Schedule, Then, warm_up
 from .splits import ByBatch, ByClass, BySteps, Even, Given, Split
@@ -26,7 +26,12 @@ AXES: dict[str, dict[str, Callable[..., Any]]] = {
         "outer_sgd": OuterSGD,
         "fednova": FedNova,
     },
-    "placement": {"replicated": Replicated},
+    "placement": {
+        "replicated": Replicated,
+        "sharded": Sharded,
+        "offloaded": Offloaded,
+        "sharded_offloaded": ShardedOffloaded,
+    },
 }
 
 
@@ -45,4 +50,9 @@ class Strategy:
             raise ValueError(
                 "the split gives workers unequal steps, but the aggregation exchanges gradients in every step; "
                 "write aggregation: parameters, or split: even"
+            )
+        if self.placement.sharded and not isinstance(self.aggregation, Gradients):
+            raise ValueError(
+                "a sharded worker has a part of the parameters, which cannot take local steps; "
+                "write aggregation: gradients, or placement: replicated or offloaded"
             )

@@ -132,6 +132,9 @@ class Worker(Protocol):
     def squares(self) -> Compute[Value]:
         """Sums of squares, float64: of the last update's gradient (clipped), the parameters, each of `moments`."""
 
+    def digest(self) -> str:
+        """SHA-256 of the parameters that this worker keeps."""
+
     def snapshot(self) -> dict[str, Array]:
         """All that the worker must get back to go on with the same bits."""
 

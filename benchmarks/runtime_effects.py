@@ -74,7 +74,7 @@ def training(count: int, trace: bool) -> float:
         10**9,
         Interval(1, "rounds"),
     )
-    worker = PhantomWorker(0, Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1), 1000, 0)
+    worker = PhantomWorker(0, Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1))
     begin = perf_counter()
     outcome = run(train(worker, plan, State()), HOOKS, trace=trace)
     seconds = perf_counter() - begin

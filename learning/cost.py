@@ -72,9 +72,10 @@ def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
     would not do, since a user's model may hold closures over its own layers. ValueError where it cannot take such an
     input.
     """
-    found, flow = list[ModelCost](), examples(input_shape)
+    found = list[ModelCost]()
     model.train()
     with torch.random.fork_rng(devices=[]):
+        flow = examples(input_shape)
         try:
             for unit in units(model):
                 flops, activations, flow = measure(unit, flow)

@@ -6,6 +6,7 @@ same calls give the same bits alone in a process (a rank) and beside other worke
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -184,6 +185,11 @@ class TorchWorker(UnitWise):
     def squares(self) -> Compute[Value]:
         """Sums of squares of the last update's gradient, the parameters and each of `moments`: float64."""
         return Compute(self.works.squares, self._all_squares)
+
+    def digest(self) -> str:
+        """SHA-256 of the parameters that this worker keeps."""
+        self._memory.pull()
+        return hashlib.sha256(self._memory.host_params[: len(self._memory.parameters)].tobytes()).hexdigest()
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts

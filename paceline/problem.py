@@ -19,6 +19,7 @@ from .algorithms.worker import ModelCost
 from .config.scenario import Scenario
 
 if TYPE_CHECKING:
+    from .config.timing import Timing
     from .learning.data import Dataset, DataShape
     from .learning.recipe import Recipe
     from .learning.worker import TorchWorker
@@ -26,12 +27,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def fingerprints(digests: Sequence[str], sharded: bool) -> dict[str, Any]:
+    """The hash of worker 0's parameters and whether all have the same; sharded, the hash of all workers' hashes."""
+    if sharded:
+        return {"params_sha256": hashlib.sha256("".join(digests).encode()).hexdigest()}
+    return {"params_sha256": digests[0], "replicas_agree": len(set(digests)) == 1}
+
+
 @dataclass(eq=False)
 class Problem:
-    """The learning problem of a scenario. folder: where the scenario lies, for paths in it."""
+    """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster."""
 
     scenario: Scenario
     folder: Path
+    timing: Timing | None = None
 
     @cached_property
     def shape(self) -> DataShape:
@@ -85,7 +94,18 @@ class Problem:
         from .learning.phantoms import build_phantoms
 
         w = self.scenario.workload
-        return build_phantoms(plan, self.shape, model=w.model.name, cost=self.cost, optimizer=w.optimizer.model_dump())
+        return _named(
+            "workload",
+            lambda: build_phantoms(
+                plan,
+                self.shape,
+                model=w.model.name,
+                cost=self.cost,
+                optimizer=w.optimizer.model_dump(),
+                recipe=self.recipe,
+                staged=self._staged,
+            ),
+        )
 
     def workers(self, plan: Plan, indexes: Sequence[int], shared_process: bool) -> list[TorchWorker]:
         """Workers that compute. shared_process: whether they share torch's random stream (in a simulation).
@@ -113,13 +133,30 @@ class Problem:
                 recipe=self.recipe,
                 indexes=indexes,
                 cost=self.cost,
+                device="cpu" if shared_process else self._device(indexes[0]),
+                staged=self._staged,
             ),
         )
 
-    def fingerprints(self, workers: Sequence[Any]) -> dict[str, Any]:
-        """The hash of worker 0's parameters, and whether all have the same."""
-        hashes = [hashlib.sha256(w.params[:-1].tobytes()).hexdigest() for w in workers]
-        return {"params_sha256": hashes[0], "replicas_agree": len(set(hashes)) == 1}
+    @property
+    def _staged(self) -> list[bool]:
+        """Whose device has memory of its own."""
+        return [device.torch_device != "cpu" for device in self.timing.devices] if self.timing else []
+
+    def _device(self, index: int) -> str:
+        """torch's device of a worker in this process: of a node's GPUs its workers take one each, in turn."""
+        assert self.timing
+        if not self._staged[index]:
+            return "cpu"
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ScenarioError(
+                "cluster: torch_device is cuda, but torch finds no CUDA device here; write torch_device: cpu"
+            )
+        nodes = self.timing.nodes
+        before = sum(self._staged[other] and nodes[other] == nodes[index] for other in range(index))
+        return f"cuda:{before % torch.cuda.device_count()}"
 
     @property
     def _data(self) -> tuple[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 from .algorithms.errors import PacelineError, ScenarioError
 from .algorithms.plan import State
 from .analysis.run import Run
+from .problem import fingerprints
 from .progress import progress
 from .records import checkpoints
 from .records.directory import prepare
@@ -135,10 +136,9 @@ class _Rank:
     def _finish(self, outcome: Any, worker: Any, quiet: bool) -> None:
         from .runtime.messages import gather_outcomes, gather_texts
 
-        prints = {} if self.options.phantom else self.job.problem.fingerprints([worker])
         if self.spool is not None:
             self.spool.close()
-        hashes = gather_texts(self.comm, prints.get("params_sha256", ""))
+        digests = gather_texts(self.comm, "" if self.options.phantom else worker.digest())
         outcomes = gather_outcomes(self.comm, outcome)
         if self.rank > 0:
             return
@@ -149,7 +149,7 @@ class _Rank:
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
         if not self.options.phantom:
-            extra |= {"params_sha256": hashes[0], "replicas_agree": len(set(hashes)) == 1}
+            extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
         summary = self.recorder.finish("mpi", outcomes, extra)
         if not quiet:
             from .show import show_run

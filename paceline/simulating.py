@@ -11,6 +11,7 @@ from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
 from .config.scenario import Scenario, load
+from .problem import fingerprints
 from .progress import progress
 from .records.directory import prepare
 from .records.outcome import Hooks, Outcome
@@ -93,7 +94,9 @@ def run_simulation(
         ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
     if not any(outcome.result.round for outcome in outcomes):
         raise ProtocolError("not a single round was trained, so there is no result; is the budget above 0?")
-    extra = {} if timing_only else job.problem.fingerprints(workers)
+    extra = {}
+    if not timing_only:
+        extra = fingerprints([w.digest() for w in workers], job.plan.strategy.placement.sharded)
     summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
     run = Run(summary, recorder.lines, document, recorder.directory)
     if recorder.directory is None:

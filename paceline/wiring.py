@@ -127,7 +127,9 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
     )
     check_faults(scenario.faults, scenario.cluster.size)
     timing = dataclasses.replace(timing, faults=scenario.faults)
+    problem.timing = timing
     strategy = build_strategy(scenario.strategy)
+    _check_placement(scenario, strategy, timing)
     speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
     rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
     try:
@@ -158,6 +160,22 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
 def _step(cost: ModelCost, batch: int) -> Work:
     """One training step, for the devices that are priced by its flops and bytes."""
     return Works(cost, batch, 0).step
+
+
+def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> None:
+    """ScenarioError for what a placement cannot do."""
+    place = strategy.placement
+    if (place.sharded or place.offloaded) and scenario.report.batch_norm != "averaged":
+        raise ScenarioError(
+            "report.batch_norm: statistics are re-estimated by the whole model, of which this placement's device holds "
+            "a few units; write batch_norm: averaged, or placement: replicated"
+        )
+    apart = any(device.torch_device != "cpu" for device in timing.devices)
+    if apart and not place.offloaded and getattr(strategy.aggregation, "optimizer_state", "") == "averaged":
+        raise ScenarioError(
+            "strategy.aggregation: a GPU's optimizer state is not exchanged; write optimizer_state: local, or "
+            "placement: offloaded"
+        )
 
 
 def workload_of(workload: Workload) -> str:

@@ -52,7 +52,7 @@ def run(p: Plan, momentum: float = 0.0, state: State | None = None, workers: lis
 def test_the_loop_by_hand():
     """One round of local SGD at H = 2, effect by effect."""
     p = plan(Strategy(schedule=Fixed(2), aggregation=Parameters()), n=1, budget=Interval(1, "rounds"))
-    w = PhantomWorker(0, Works(ModelCost(3, 0, 6, 8), 4, 10), 3, 0)
+    w = PhantomWorker(0, Works(ModelCost(3, 0, 6, 8), 4, 10))
     program = train(w, p, State())
     kinds, effect = [], next(program)
     while not isinstance(effect, Checkpoint):

@@ -62,7 +62,7 @@ def trained(
         kinds.setdefault(seconds, Device(f"{seconds} s", tables | {"evaluate": ((8.0, 0.5),)}))
     plan = Plan(strategy, Shares((8,) * len(steps), paces), lambda progress: 0.1, 1000, budget)
     works = Works(ModelCost(PARAMETERS, 0, 1e6, 1e4), 8, 8)
-    programs = [train(PhantomWorker(i, works, PARAMETERS, 0), plan, State()) for i in range(len(steps))]
+    programs = [train(PhantomWorker(i, works), plan, State()) for i in range(len(steps))]
     return engine(programs, paces, Timing(tuple(kinds[seconds] for seconds in steps), NETWORK, noise))
 
 

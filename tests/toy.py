@@ -12,7 +12,7 @@ from paceline.algorithms.effects import Array, Compute
 from paceline.algorithms.plan import Plan, Round
 from paceline.algorithms.scores import Scores
 from paceline.algorithms.streams import stream
-from paceline.algorithms.worker import ModelCost, Works, share
+from paceline.algorithms.worker import ModelCost, UnitValues, Works, share
 
 
 class ToyWorker:
@@ -27,6 +27,8 @@ class ToyWorker:
         self.grads = np.zeros(size + 1)
         self.velocity = np.zeros(size)
         self.buffers = np.zeros(1, np.float32)
+        self.staged = False
+        self.units = [UnitValues(self.params, self.params, self.grads, self.grads)]
         self.drawn: list[Array] = []
         self.scores = Scores(plan.examples, 3)
         self.vectors: dict[str, Array] = {}
