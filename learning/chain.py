@@ -22,6 +22,7 @@ class Chain:
     def __init__(self, modules: Sequence[nn.Module], passes: Passes, memory: Memory) -> None:
         self._modules, self._passes, self._memory = modules, passes, memory
         self._parameters = [list(m.parameters()) for m in modules]
+        self._saved: dict[int, int] | None = None  # storages that autograd keeps, while they are counted
         self._ends: list[tuple[Tensor, Tensor]] = []  # each unit's (input, output), from forward to backward
         self._flow: Tensor | None = None  # between two units: what the next takes, backward the gradient of its output
 
@@ -79,7 +80,25 @@ class Chain:
         module.train()
         return self._flow
 
+    def activations(self, x: Tensor) -> int:
+        """Bytes that autograd keeps of a forward pass on x from the first unit's to the loss's, parameters left out."""
+        self._saved = {}
+        for unit in range(len(self._modules)):
+            self.forward(unit, x if unit == 0 else None)
+        found, self._saved = sum(self._saved.values()), None
+        self._ends.clear()
+        self._flow = None
+        return found
+
     def _forgetting(self) -> Any:
         """Where parameters are fetched, autograd is not to keep them: they will be fetched again."""
         slots = self._memory.slots
+        if self._saved is not None:
+            return torch.autograd.graph.saved_tensors_hooks(self._count, lambda kept: kept)
         return nullcontext() if slots is None else torch.autograd.graph.saved_tensors_hooks(slots.pack, slots.unpack)
+
+    def _count(self, saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if self._saved is not None and not self._memory.holds(saved):
+            self._saved[storage.data_ptr()] = storage.nbytes()
+        return saved

@@ -145,6 +145,12 @@ class Memory:
         """Copy the parameters from the host's mirror to the device."""
         self.params.copy_(self._host[0])
 
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a view of the parameters on the device."""
+        place = tensor.untyped_storage().data_ptr()
+        held = self.slots.buffers if self.slots else [self.params]
+        return any(place == each.untyped_storage().data_ptr() for each in held)
+
     def nbytes(self) -> dict[str, int]:
         """Bytes of parameters, gradients and buffers in the "device" and in the "host" memory."""
         slots = self.slots.buffers if self.slots else []

@@ -28,13 +28,11 @@ from .estimate import estimate
 from .memory import Memory
 from .passes import Passes, Source, squares
 from .recipe import Recipe
+from .snapshots import Snapshots
 from .units import float_buffers, merge_units, units
 from .unitwise import UnitWise
 
 T = TypeVar("T")
-
-SCORES = "scores."  # begins the names of biased sampling's arrays in snapshots
-VECTOR = "vector."  # begins the names of transform's vectors in snapshots
 
 
 def set_threads(count: int) -> None:
@@ -43,7 +41,7 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-class TorchWorker(UnitWise):
+class TorchWorker(UnitWise, Snapshots):
     """algorithms.worker.Worker with a torch model.
 
     params, grads: float32 (P + 1,), the last element the mean training loss; params are the model's own memory.
@@ -86,6 +84,7 @@ class TorchWorker(UnitWise):
         self._hold(optimizer, unit_bytes)
         self._scores = Scores(self._passes.examples, self._seed) if sampling.scored else None
         self._exchanged = False  # whether the last update was by `grads`
+        self._activations = 0  # known once warm
         self._shared = shared_process
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "torch", index))
@@ -186,69 +185,22 @@ class TorchWorker(UnitWise):
         """Sums of squares of the last update's gradient, the parameters and each of `moments`: float64."""
         return Compute(self.works.squares, self._all_squares)
 
+    def memory(self) -> dict[str, int]:
+        """Bytes at the peak, as counted: of the tensors on "device" and "host", and of "activations" beside them.
+
+        On a GPU its allocator's own peak takes the place of "device" and "activations" together.
+        """
+        counted = self._memory.nbytes() | {"activations": self._activations}
+        state = sum(v.untyped_storage().nbytes() for v in self._optimizer.state.values() if v.numel() > 1)
+        counted[self._home] += state
+        if self._buffers.is_cuda or self._memory.params.is_cuda:
+            counted |= {"device": torch.cuda.max_memory_allocated(self._memory.params.device), "activations": 0}
+        return counted
+
     def digest(self) -> str:
         """SHA-256 of the parameters that this worker keeps."""
         self._memory.pull()
         return hashlib.sha256(self._memory.host_params[: len(self._memory.parameters)].tobytes()).hexdigest()
-
-    def snapshot(self) -> dict[str, Array]:
-        """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
-        (BatchNorm's), rng (torch's stream, bytes), the optimizer's vectors as optimizer.<name> and, where `transform`
-        has made them, its own as vector.<name>."""
-        saved = self._state()
-        if self.index != 0 and self._memory.held.parts == 1:
-            del saved["params"]
-        return saved
-
-    def restore(self, arrays: dict[str, Array]) -> None:
-        """Take a snapshot back. ValueError where it is another model's, or another optimizer's."""
-        here = self._state() | {name: self._params[:-1] for name in arrays if name.startswith(VECTOR)}
-        missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
-        shared = {"params"} if self.index and self._memory.held.parts == 1 else set()
-        if missing - shared or arrays.keys() - here.keys():
-            raise ValueError(
-                f"worker {self.index}: the checkpoint holds {', '.join(sorted(arrays))}; "
-                f"expected {', '.join(sorted(here))}"
-            )
-        for name, array in arrays.items():
-            if array.shape != here[name].shape and not name.startswith(SCORES):
-                raise ValueError(
-                    f"worker {self.index}: {name} has {array.size} elements in the checkpoint, {here[name].size} here"
-                )
-        if "params" in arrays:
-            self._params[:] = arrays["params"]
-            self._memory.push()
-        self._set_buffers(np.array(arrays["buffers"]))
-        for name, vector in self._optimizer.state.items():
-            vector.copy_(torch.from_numpy(np.array(arrays[f"optimizer.{name}"])))
-        counts, start = arrays["counts"], 0
-        for count in self._counts:
-            taken = counts[start : start + count.numel()]
-            count.copy_(torch.from_numpy(np.array(taken)).view(count.shape))
-            start += count.numel()
-        self._vectors = {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
-        if self._scores is not None:
-            self._scores.restore({k.removeprefix(SCORES): v for k, v in arrays.items() if k.startswith(SCORES)})
-        state = torch.from_numpy(np.array(arrays["rng"]))
-        if self._shared:
-            self._stream = state
-        else:
-            torch.set_rng_state(state)
-
-    def _state(self) -> dict[str, Array]:
-        self._memory.pull()
-        counts = [c.cpu().numpy().astype(np.int64).ravel() for c in self._counts]
-        state = self._stream if self._shared else torch.get_rng_state()
-        return {
-            "params": self._params.copy(),
-            "buffers": self._buffers.cpu().numpy().copy(),
-            "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
-            "rng": state.numpy().copy(),
-            **{f"optimizer.{name}": vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},
-            # What begins with "_" does not outlive a round.
-            **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
-            **{VECTOR + name: vector.copy() for name, vector in self._vectors.items() if name[0] != "_"},
-        }
 
     def _run(self, body: Callable[..., T], *args: Any) -> T:
         """body(*args) with torch's stream at the worker's place in it."""
@@ -385,6 +337,8 @@ class TorchWorker(UnitWise):
         """One step and one batch of evaluation, whose effects are taken back."""
         saved, batch = self._state(), self.works.step.samples
         try:
+            first = np.arange(max(self.works.chunks)) % self._passes.examples
+            self._activations = self._chain.activations(self._passes.inputs(first))
             if self._memory.held.fetched:
                 self._warm_units()
             else:

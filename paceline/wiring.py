@@ -170,6 +170,11 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
             "report.batch_norm: statistics are re-estimated by the whole model, of which this placement's device holds "
             "a few units; write batch_norm: averaged, or placement: replicated"
         )
+    if place.sharded and scenario.checkpoint.optimizer == "shared":
+        raise ScenarioError(
+            "checkpoint.optimizer: sharded workers have a part each of the optimizer's state, which cannot be shared; "
+            "write optimizer: local"
+        )
     apart = any(device.torch_device != "cpu" for device in timing.devices)
     if apart and not place.offloaded and getattr(strategy.aggregation, "optimizer_state", "") == "averaged":
         raise ScenarioError(

@@ -11,6 +11,7 @@ from learning_kit import DIGITS, make_plan, torch_as_it_was  # noqa: F401 - a fi
 from lockstep import lockstep
 
 from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.footprint import footprint
 from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from paceline.algorithms.plan import Plan, State
@@ -195,3 +196,22 @@ def described(effect):
         None if value is None else value.nbytes,
         getattr(inner, "phase", ""),
     )
+
+
+def test_memory_is_what_was_predicted():
+    found = {}
+    for place in PLACEMENTS:
+        plan = plan_of(PLACEMENTS[place], (24, 16, 16, 8))
+        workers = workers_of(plan, optimizer=ADAMW)
+        counted, predicted = workers[0].memory(), footprint(workers[0].works, 2)
+        total = counted["device"] + counted["host"]
+        assert total == pytest.approx(predicted.device + predicted.host, rel=0.08), place  # slots differ in size
+        assert 0.99 * counted["host"] <= predicted.host <= 1.25 * counted["host"], place
+        assert predicted.activations == pytest.approx(counted["activations"], rel=0.5), place
+        found[place] = counted
+    kept = 16 * workers[0].works.cost.parameters  # parameters, gradients, Adam's two
+    largest = footprint(workers[0].works, 2).largest_unit
+    assert found["flat"]["device"] == pytest.approx(kept, rel=0.01)
+    assert found["fsdp"]["device"] - 4 * largest == pytest.approx(kept / 4, rel=0.02)  # 1/n, and buffers of four units
+    assert found["lsdp"]["device"] <= 4 * largest  # two units' parameters and two units' gradients
+    assert found["lsdp"]["host"] == pytest.approx(kept, rel=0.01)

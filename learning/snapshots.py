@@ -1,0 +1,89 @@
+"""The half of the worker that lets a run go on: what outlives a round, out and in again."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..algorithms.effects import Array
+from ..algorithms.scores import Scores
+from .memory import Memory
+from .optimizers import Optimizer
+
+SCORES = "scores."  # begins the names of biased sampling's arrays in snapshots
+VECTOR = "vector."  # begins the names of transform's vectors in snapshots
+
+
+class Snapshots:
+    """Base of TorchWorker, which sets the attributes below."""
+
+    index: int
+    _memory: Memory
+    _optimizer: Optimizer
+    _scores: Scores | None
+    _params: Array
+    _buffers: Tensor
+    _counts: list[Tensor]
+    _vectors: dict[str, Array]
+    _shared: bool
+    _stream: Tensor
+
+    def snapshot(self) -> dict[str, Array]:
+        """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
+        (BatchNorm's), rng (torch's stream, bytes), the optimizer's vectors as optimizer.<name> and, where `transform`
+        has made them, its own as vector.<name>."""
+        saved = self._state()
+        if self.index != 0 and self._memory.held.parts == 1:
+            del saved["params"]
+        return saved
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """Take a snapshot back. ValueError where it is another model's, or another optimizer's."""
+        here = self._state() | {name: self._params[:-1] for name in arrays if name.startswith(VECTOR)}
+        missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
+        shared = {"params"} if self.index and self._memory.held.parts == 1 else set()
+        if missing - shared or arrays.keys() - here.keys():
+            raise ValueError(
+                f"worker {self.index}: the checkpoint holds {', '.join(sorted(arrays))}; "
+                f"expected {', '.join(sorted(here))}"
+            )
+        for name, array in arrays.items():
+            if array.shape != here[name].shape and not name.startswith(SCORES):
+                raise ValueError(
+                    f"worker {self.index}: {name} has {array.size} elements in the checkpoint, {here[name].size} here"
+                )
+        if "params" in arrays:
+            self._params[:] = arrays["params"]
+            self._memory.push()
+        self._buffers.copy_(torch.from_numpy(np.array(arrays["buffers"])))
+        for name, vector in self._optimizer.state.items():
+            vector.copy_(torch.from_numpy(np.array(arrays[f"optimizer.{name}"])))
+        counts, start = arrays["counts"], 0
+        for count in self._counts:
+            taken = counts[start : start + count.numel()]
+            count.copy_(torch.from_numpy(np.array(taken)).view(count.shape))
+            start += count.numel()
+        self._vectors = {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
+        if self._scores is not None:
+            self._scores.restore({k.removeprefix(SCORES): v for k, v in arrays.items() if k.startswith(SCORES)})
+        state = torch.from_numpy(np.array(arrays["rng"]))
+        if self._shared:
+            self._stream = state
+        else:
+            torch.set_rng_state(state)
+
+    def _state(self) -> dict[str, Array]:
+        self._memory.pull()
+        counts = [c.cpu().numpy().astype(np.int64).ravel() for c in self._counts]
+        state = self._stream if self._shared else torch.get_rng_state()
+        return {
+            "params": self._params.copy(),
+            "buffers": self._buffers.cpu().numpy().copy(),
+            "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
+            "rng": state.numpy().copy(),
+            **{f"optimizer.{name}": vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},
+            # What begins with "_" does not outlive a round.
+            **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
+            **{VECTOR + name: vector.copy() for name, vector in self._vectors.items() if name[0] != "_"},
+        }
