@@ -25,14 +25,14 @@ UNIT_BYTES = 1 << 20  # consecutive units of fewer bytes of fp32 parameters are 
 class Placement:
     """Base of the members.
 
-    overlap: exchanges and moves run beside the computation, unit by unit; without it they alternate, and a replicated
-    model is exchanged as one flat unit. precision: the type in which gradients and parameters travel; they are folded
-    in fp32 (see wire.py), and so is the mean training loss where it rides along. prefetch: how many units are fetched
-    ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
+    precision: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
+    mean training loss where it rides along. overlap: exchanges and moves run beside the computation, unit by unit;
+    without it they alternate, and a replicated model is exchanged as one flat unit. prefetch: how many units are
+    fetched ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
     """
 
-    overlap: bool = True
     precision: Wire = "fp32"
+    overlap: bool = True
     prefetch: int = 1
     unit_bytes: int = UNIT_BYTES
     sharded: ClassVar[bool] = False
@@ -41,6 +41,8 @@ class Placement:
     def __post_init__(self) -> None:
         if self.precision not in DTYPES:
             raise ValueError(f"precision is {self.precision!r}; write one of {', '.join(DTYPES)}")
+        if not isinstance(self.overlap, bool):
+            raise ValueError(f"overlap is {self.overlap!r}; write true or false")
         if self.prefetch < 1 or self.unit_bytes < 0:
             raise ValueError(f"prefetch {self.prefetch} must be 1 or more and unit_bytes {self.unit_bytes} 0 or more")
 

@@ -189,7 +189,8 @@ ARGUMENTS = {
 def test_every_axis_member_has_a_spelling():
     for axis, members in AXES.items():
         for name in members:
-            spec = {"aggregation": "parameters", axis: {name: ARGUMENTS[name]} if name in ARGUMENTS else name}
+            aggregation = "gradients" if axis == "placement" else "parameters"
+            spec = {"aggregation": aggregation, axis: {name: ARGUMENTS[name]} if name in ARGUMENTS else name}
             strategy = build_strategy(validate(quickstart() | {"strategy": spec}, "here").strategy)
             assert type(getattr(strategy, axis)) is (Then if name == "warm_up" else members[name])
 
