@@ -66,12 +66,15 @@ class Meeting:
 
 
 class Circle:
-    """The members of one group and their open meetings, oldest first. queue: those under way or about to start."""
+    """The members of one group and their open meetings, oldest first. queue: those under way or about to start.
 
-    __slots__ = ("came", "first", "members", "open", "places", "prices", "queue")
+    lane: of its spans in traces; a group's own, since several groups' collectives may be under way at a time.
+    """
+
+    __slots__ = ("came", "first", "lane", "members", "open", "places", "prices", "queue")
 
     def __init__(self, members: tuple[int, ...], prices: Prices) -> None:
-        self.members, self.prices = members, prices
+        self.members, self.prices, self.lane = members, prices, f"network {members}"
         self.queue: deque[list[Ticket]] = deque()
         self.places = {worker: place for place, worker in enumerate(members)}
         self.came = [0] * len(members)  # meetings that each member has entered
@@ -111,6 +114,7 @@ class Meetings:
         self._circles: dict[Group, Circle] = {}
         self.transfers = Transfers(env, fabric)
         self._world = self._made(tuple(range(workers)))
+        self._world.lane = "network"
         self._circles[None] = self._world
 
     def join(self, ticket: Ticket) -> None:
@@ -174,7 +178,7 @@ class Meetings:
             outcome.syncs[phase] = outcome.syncs.get(phase, 0) + 1
             ticket.result, ticket.stop, ticket.done = result, stop, True
             if ticket.member.spans is not None:
-                spans = ticket.member.spans.setdefault("network", [])
+                spans = ticket.member.spans.setdefault(circle.lane, [])
                 self._trace(ticket, spans, begin)
                 if len(spans) > BUFFERED:
                     ticket.member.hand_on("network", 1)
