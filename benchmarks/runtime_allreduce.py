@@ -3,7 +3,8 @@
 Usage: python benchmarks/runtime_allreduce.py [--small] [--ranks N]. Starts its own mpirun. Prints, and writes
 benchmarks/results/runtime_allreduce.json (--small: prints only). Whole effects: a program yields fresh AllReduces with
 a weight into a buffer of its own; native: comm.Allreduce of the same float32 vectors, a sum without weights. A ratio
-is the median over blocks of effect / native of the same block. Bars at 2 ranks: 1 k floats 3, 1 M 1.3, 10 M 1.0.
+is the median over blocks of effect / native of the same block. Bars at 2 ranks: 1 k floats 3, 1 M 1.3, 10 M 1.0. The
+large ones also as bf16 and fp16, which pay where a network is slower than this memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms.effects import AllReduce, Program
+from paceline.algorithms.effects import AllReduce, Program, Wire
 from paceline.records.outcome import Hooks
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
@@ -29,7 +30,9 @@ SIZES = (0, 1_000, 1_024, 10_000, 100_000, 1_000_000, 10_000_000)  # floats
 HOOKS = Hooks(lambda *_: None, lambda *_: None)
 
 
-def program(comm: Any, size: int, weight: float, count: int, blocks: int) -> Program[list[tuple[float, float]]]:
+def program(
+    comm: Any, size: int, weight: float, wire: Wire, count: int, blocks: int
+) -> Program[list[tuple[float, float]]]:
     """Per block, (seconds of a native all-reduce, seconds of an AllReduce effect)."""
     value = np.random.Generator(np.random.PCG64([comm.rank, size])).random(size, np.float32)
     out, native = np.empty_like(value), np.empty_like(value)
@@ -42,21 +45,22 @@ def program(comm: Any, size: int, weight: float, count: int, blocks: int) -> Pro
         comm.Barrier()
         middle = perf_counter()
         for _ in range(count):
-            yield from AllReduce(value, weight, out=out)
+            yield from AllReduce(value, weight, out=out, wire=wire)
         comm.Barrier()
         taken.append(((middle - begin) / count, (perf_counter() - middle) / count))
     return taken[1:]  # the first block warms up
 
 
-def row(comm: Any, size: int, weight: float, budget: float, blocks: int) -> dict[str, Any]:
+def row(comm: Any, size: int, weight: float, wire: Wire, budget: float, blocks: int) -> dict[str, Any]:
     """Medians for one size; `weight` is this rank's."""
     count = max(2, min(2000, int(budget / (size * 1e-9 + 5e-6))))
-    outcome = run(program(comm, size, weight, count, blocks), HOOKS, comm=comm)
+    outcome = run(program(comm, size, weight, wire, count, blocks), HOOKS, comm=comm)
     assert outcome.syncs == {"sync": count * (blocks + 1)}
     taken = outcome.result
     return {
         "floats": size,
         "weights": "equal" if weight == 1.0 else "unequal",
+        "wire": wire,
         "native_us": round(statistics.median(a for a, _ in taken) * 1e6, 2),
         "effect_us": round(statistics.median(b for _, b in taken) * 1e6, 2),
         "ratio": round(statistics.median(b / a for a, b in taken), 3),
@@ -77,12 +81,14 @@ def main() -> int:
         budget, blocks = (0.002, 3) if given.small else (0.05, 31)
         rows = []
         for size in SIZES[:-1] if given.small else SIZES:
-            for weight in (1.0, 2.0 + comm.rank):
-                rows.append(row(comm, size, weight, budget, blocks))
+            ways: list[tuple[float, Wire]] = [(1.0, "fp32"), (2.0 + comm.rank, "fp32")]
+            ways += [(1.0, "bf16"), (1.0, "fp16")] if size >= 1_000_000 else []
+            for weight, wire in ways:
+                rows.append(row(comm, size, weight, wire, budget, blocks))
                 if comm.rank == 0:
                     r = rows[-1]
                     print(
-                        f"{size:9d} floats, {r['weights']:7s} weights: native {r['native_us']:10.2f} us, "
+                        f"{size:9d} floats, {r['weights']:7s} weights, {wire}: native {r['native_us']:10.2f} us, "
                         f"effect {r['effect_us']:10.2f} us, ratio {r['ratio']:.2f}",
                         flush=True,
                     )

@@ -19,7 +19,7 @@ from mpi_checks import ALONE
 from paceline.algorithms.effects import AllReduce, Work
 from paceline.algorithms.errors import BorrowError, ScenarioError
 from paceline.algorithms.traffic import traffic
-from paceline.runtime import launcher, pace
+from paceline.runtime import launcher, pace, patience
 from paceline.runtime.borrow import Loan
 from paceline.runtime.measure import fit
 
@@ -197,6 +197,32 @@ def test_sleeping_is_exact_on_average(monkeypatch: pytest.MonkeyPatch, late: flo
     assert clock.now - begin == pytest.approx(2.0, abs=late + pace.SHORTEST)
     with pytest.raises(ValueError, match="below 1"):
         pace.Pace(0.5, None)
+
+
+class Request:
+    """Stands in for a request of MPI, which is done after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def Test(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_lanes_sleep_between_looks_unless_the_program_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, waiting = Clock(0.0), patience.Patience()
+    monkeypatch.setattr(patience, "time", clock)
+    waiting.wait(Request(0), Request(0))
+    assert clock.sleeps == 0
+    waiting.wait(Request(3))
+    assert clock.now == pytest.approx(7 * patience.SHORTEST)
+    waiting.wait(Request(100))
+    assert clock.now < 103 * patience.LONGEST
+    assert clock.sleeps == 103
+    waiting.hurried = True
+    waiting.wait(Request(100))
+    assert clock.sleeps == 103
 
 
 def test_fit_recovers_what_it_models() -> None:
