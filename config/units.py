@@ -68,6 +68,14 @@ def read_seconds(value: Any, example: str) -> float:
     return seconds
 
 
+def read_bytes(value: Any) -> float:
+    """Bytes from their spelling, like '4 GiB'; ValueError where they are none."""
+    number = _parse(value, _BYTES, "4 GiB")
+    if number <= 0:
+        raise ValueError(f"{value!r} must be above 0, like '4 GiB'")
+    return number
+
+
 def read_interval(value: Any) -> progress.Interval:
     """An interval from its spelling, like '1 epoch'; ValueError where it is none."""
     if isinstance(value, progress.Interval):

@@ -164,6 +164,28 @@ def catalogue() -> None:
     show_catalogue()
 
 
+@app.command("batch-sizes")
+def batch_sizes(
+    scenario: Path,
+    out: Annotated[Path, typer.Option(help="The profile; an existing one keeps what else it holds.")] = Path(
+        "profiles/machine.yaml"
+    ),
+    mode: Annotated[
+        str | None, typer.Option(help="fixed_total, no_restriction or equal alone. Default: show all three.")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="4 GiB", help="Each worker's budget. Default: its memory in the cluster.")
+    ] = None,
+    ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
+    setting: Settings = [],  # noqa: B006
+) -> None:
+    """Measure the largest batch that each worker's memory holds, and divide steps so that all finish together."""
+    from .batch_sizes import Options
+    from .batch_sizes import batch_sizes as run
+
+    run(scenario, Options(out, mode, memory, tuple(setting)), ranks)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),

@@ -7,7 +7,7 @@ that follows an exchange finds its caches cold, and takes up to half as long aga
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,8 @@ def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, setting
         with abort_on_error():
             _measure(described, scenario.parent, out, emulate)
         return
-    _job(described, scenario.parent, described.cluster.size)
-    if out.is_dir():
-        raise ScenarioError(f"--out {out}: is a folder; name a file, like {out / 'machine.yaml'}")
-    if out.exists():
-        load_profile(out)
+    unpriced(described, scenario.parent, described.cluster.size)
+    refuse(out)
     arguments = ["profile", str(scenario), f"--out={out}", *(["--emulate"] if emulate else [])]
     arguments += [f"--set={setting}" for setting in settings]
     status = launch(arguments, ranks or described.cluster.size, described.workload.threads)
@@ -55,7 +52,15 @@ def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, setting
         raise SystemExit(status)
 
 
-def _job(scenario: Scenario, folder: Path, ranks: int) -> Job:
+def refuse(out: Path) -> None:
+    """ScenarioError where no profile can be written, or what is there is none."""
+    if out.is_dir():
+        raise ScenarioError(f"--out {out}: is a folder; name a file, like {out / 'machine.yaml'}")
+    if out.exists():
+        load_profile(out)
+
+
+def unpriced(scenario: Scenario, folder: Path, ranks: int) -> Job:
     """The scenario on so many devices of known speed: what is to be measured need not be known before."""
     cluster = Cluster.model_validate({"workers": [{"count": ranks, "speed": "1 samples/s"}]})
     strategy = StrategySpec(preset="sync_sgd")
@@ -70,7 +75,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     from .runtime.messages import gather_texts
 
     comm = MPI.COMM_WORLD
-    job = _job(scenario, folder, comm.Get_size())
+    job = unpriced(scenario, folder, comm.Get_size())
     groups = [place.group for place in scenario.cluster.places]
     group = groups[min(comm.Get_rank(), len(groups) - 1)]
     slowness = group.slowdown if emulate else 1.0
@@ -78,7 +83,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     tables: dict[str, dict[int, float]] = {}
     residuals: list[float] = []
     for size in sorted({max(1, batch // 4), max(1, batch // 2), batch, 2 * batch}):
-        for phase, samples, taken in _phases(job, comm, size, slowness):
+        for phase, samples, taken in phases(job, comm, [size] * job.workers, _STEPS, slowness):
             usual = tables.setdefault(phase, {})[samples] = typical(taken)
             if size == batch and phase in ("step", "gradient"):
                 residuals += [seconds / usual for seconds in taken]
@@ -95,7 +100,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     key = workload_of(scenario.workload)
     document = {
         "machine": environment(scenario.workload.threads) | {"ranks": comm.Get_size(), "emulated": emulate},
-        "devices": {name: {key: table} for name, table in _mean(gathered).items()},
+        "devices": {name: {key: table} for name, table in mean_tables(gathered).items()},
         "residuals": {name: {key: factors} for name, factors in _quantiles(gathered).items()},
         "network": network,
     }
@@ -104,7 +109,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     _show(new, key, out)
 
 
-def _mean(ranks: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
+def mean_tables(ranks: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
     """device -> phase -> {samples: mean seconds over the device's ranks}."""
     values: dict[str, dict[str, dict[int, list[float]]]] = {}
     for found in ranks:
@@ -140,19 +145,24 @@ def _show(new: Profile, key: str, out: Path) -> None:
         print(f"  network   latency {new.network.latency * 1e6:.1f} us, {new.network.bandwidth / 1e9:.3f} GB/s")
 
 
-def _phases(job: Job, comm: Any, batch: int, slowness: float) -> Iterator[tuple[str, int, list[float]]]:
-    """(phase, samples, seconds of each time) of all kinds of work on this rank, from short trainings of either kind."""
+def phases(
+    job: Job, comm: Any, batches: Sequence[int], steps: int, slowness: float = 1.0
+) -> Iterator[tuple[str, int, list[float]]]:
+    """(phase, samples, seconds of each time) of all kinds of work on this rank, from short trainings of either kind.
+
+    batches: of each rank. steps: of each training.
+    """
     from .runtime.engine import run
 
-    shares = Shares((batch,) * job.workers, (1.0,) * job.workers)
+    shares = Shares(tuple(batches), (1.0,) * job.workers)
     for strategy in (Strategy(), Strategy(schedule=Fixed(8), aggregation=Parameters())):
         plan = Plan(
             strategy,
             shares,
             Constant(1e-6),
             job.plan.examples,
-            Interval(_STEPS, "steps"),
-            Interval(_STEPS // 10, "steps"),
+            Interval(steps, "steps"),
+            Interval(steps // 10, "steps"),
         )
         (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
         worker.snapshot = dict  # type: ignore[method-assign]  # nothing is to be saved

@@ -116,15 +116,8 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
     if like is not None:
         problem.take_over(like)
     problem.check()
-    profile = _profile(scenario, folder)
-    timing = build_timing(
-        scenario.cluster,
-        profile,
-        workload_of(scenario.workload),
-        scenario.seed,
-        scenario.workload.precision,
-        partial(_step, problem.cost),
-    )
+    profile = profile_of(scenario, folder)
+    timing = timing_of(scenario, profile, problem)
     check_faults(scenario.faults, scenario.cluster.size)
     timing = dataclasses.replace(timing, faults=scenario.faults)
     problem.timing = timing
@@ -155,6 +148,18 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
     return Job(scenario, plan, timing, problem, profile)
+
+
+def timing_of(scenario: Scenario, profile: Profile | None, problem: Problem) -> Timing:
+    """The scenario's cluster; ScenarioError where nothing says how fast it is."""
+    return build_timing(
+        scenario.cluster,
+        profile,
+        workload_of(scenario.workload),
+        scenario.seed,
+        scenario.workload.precision,
+        partial(_step, problem.cost),
+    )
 
 
 def _step(cost: ModelCost, batch: int) -> Work:
@@ -210,7 +215,8 @@ def _resolved(strategy: Strategy, shares: Shares, speeds: Sequence[float], optim
     )
 
 
-def _profile(scenario: Scenario, folder: Path) -> Profile | None:
+def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
+    """The scenario's profile, if it names one; ScenarioError where that is missing or wrong."""
     if scenario.recorded and "profile" in scenario.recorded:  # a run's own scenario carries what it was run with
         return Profile.model_validate(scenario.recorded["profile"])
     path = scenario.cluster.profile

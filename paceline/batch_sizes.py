@@ -1,0 +1,280 @@
+"""`paceline batch-sizes`: the largest batch that each worker's memory holds, and what HDP makes of it.
+
+Rule: a size fits if a real step of it was taken and left a tenth of its peak free. The ranks of a node take turns,
+since they share its memory; ranks that share a GPU share its memory in equal parts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from .algorithms.aggregations import Gradients
+from .algorithms.batches import largest_fitting
+from .algorithms.effects import Program
+from .algorithms.errors import ScenarioError
+from .algorithms.plan import Plan, State
+from .algorithms.progress import Interval
+from .algorithms.rates import Constant
+from .algorithms.splits import ByBatch, Mode, Shares
+from .algorithms.strategy import Strategy
+from .config.catalogue import catalogue
+from .config.machines import WorkerGroup
+from .config.profile import Profile, load_profile, merge_profiles, save_profile
+from .config.scenario import Scenario, load
+from .config.strategy import build_strategy
+from .config.units import read_bytes
+from .problem import Problem
+from .profiling import mean_tables, phases, refuse, typical, unpriced
+from .records.outcome import Hooks
+from .wiring import Job, profile_of, timing_of, workload_of
+
+if TYPE_CHECKING:
+    from .algorithms.worker import Worker
+    from .config.timing import Timing
+
+STEPS = 20  # of the short trainings in which step times are taken
+ROWS = 16  # of the table that is shown
+
+
+@dataclass(frozen=True)
+class Options:
+    """out: the profile to write. mode: what to compute (None: everything). memory: each worker's budget, as written."""
+
+    out: Path
+    mode: str | None = None
+    memory: str | None = None
+    settings: tuple[str, ...] = ()
+
+    @property
+    def budget(self) -> float | None:
+        """`memory` in bytes."""
+        try:
+            return None if self.memory is None else read_bytes(self.memory)
+        except ValueError as error:
+            raise ScenarioError(f"--memory {error}") from None
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What to compute."""
+        if self.mode is not None and self.mode not in get_args(Mode):
+            raise ScenarioError(f"--mode {self.mode}: write {', '.join(get_args(Mode))}")
+        return tuple(mode for mode in get_args(Mode) if self.mode in (None, mode))
+
+
+def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
+    """Measure, write the profile and show the table; starts mpirun itself, or runs under one.
+
+    Step times are the scenario's where it knows them, by itself or by its profile, else measured at the sizes found.
+    """
+    from .runtime.launcher import abort_on_error, launch, under_mpirun
+
+    described = load(scenario, options.settings)
+    if under_mpirun():
+        with abort_on_error():
+            _measure(described, scenario.parent, options)
+        return
+    size = ranks or described.cluster.size
+    _ = options.modes
+    build_strategy(described.strategy)
+    unpriced(described, scenario.parent, size)
+    for group in _groups(described, size):
+        _budget(group, options)
+    refuse(options.out)
+    arguments = ["batch-sizes", str(scenario), f"--out={options.out}"]
+    arguments += [f"--{name}={value}" for name in ("mode", "memory") if (value := getattr(options, name)) is not None]
+    arguments += [f"--set={setting}" for setting in options.settings]
+    status = launch(arguments, size, described.workload.threads)
+    if status:
+        raise SystemExit(status)
+
+
+def _groups(scenario: Scenario, ranks: int) -> list[WorkerGroup]:
+    """Whose device each rank measures; ScenarioError where one would be left out."""
+    groups = [place.group for place in scenario.cluster.places]
+    measured, needed = {group.device for group in groups[:ranks]}, 0
+    for place, group in enumerate(groups):
+        if group.device not in {g.device for g in groups[:place]}:
+            needed = place + 1
+    if needed > ranks:
+        missing = next(group.device for group in groups if group.device not in measured)
+        raise ScenarioError(f"{ranks} ranks measure no {missing}; start {needed} or more, with -n or mpirun -np")
+    return groups[:ranks] + [groups[-1]] * (ranks - len(groups))
+
+
+def _budget(group: WorkerGroup, options: Options) -> float:
+    """Bytes that a step may hold on this device: what was said, a GPU's by default what is free on it."""
+    known = catalogue().devices.get(group.device)
+    said = options.budget or group.memory or (known.memory if known else None)
+    if said is None and group.torch_device == "cpu":
+        raise ScenarioError(
+            f"how much memory may {group.device} use? write --memory, like --memory '4 GiB', or memory in "
+            "cluster.workers"
+        )
+    return said or float("inf")
+
+
+def _measure(scenario: Scenario, folder: Path, options: Options) -> None:
+    from mpi4py import MPI
+
+    from .runtime.messages import broadcast_text, gather_texts
+
+    comm = MPI.COMM_WORLD
+    rank, size = comm.Get_rank(), comm.Get_size()
+    group = _groups(scenario, size)[rank]
+    job = unpriced(scenario, folder, size)
+    largest, peak = _in_turns(comm, lambda sharing: _largest(scenario, job, group, _budget(group, options), sharing))
+    own: dict[str, Any] = {"device": group.device, "largest": largest, "peak": peak}
+    every = [json.loads(text) for text in gather_texts(comm, json.dumps(own))]
+    every = json.loads(broadcast_text(comm, json.dumps(every)))
+    bounds = {e["device"]: min(o["largest"] for o in every if o["device"] == e["device"]) for e in every}
+    peaks = {e["device"]: max(o["peak"] for o in every if o["device"] == e["device"]) for e in every}
+    key = workload_of(scenario.workload)
+    before = _profile(scenario, folder)
+    known = _known(scenario, before, job.problem)
+    if not known:
+        own["tables"] = _times(job, comm, [bounds[e["device"]] for e in every])
+    gathered = [json.loads(text) for text in gather_texts(comm, json.dumps(own))]
+    if rank > 0:
+        return
+    tables = {} if known else mean_tables(gathered)
+    new = Profile.model_validate(
+        {
+            "machine": _machine(scenario, size),
+            "devices": {device: {key: table} for device, table in tables.items()},
+            "max_batch": {device: {key: most} for device, most in bounds.items()},
+        }
+    )
+    save_profile(options.out, merge_profiles(load_profile(options.out) if options.out.exists() else None, new))
+    timing = timing_of(scenario, merge_profiles(before, new), job.problem)
+    _show(scenario, timing, peaks, options)
+
+
+def _machine(scenario: Scenario, ranks: int) -> dict[str, Any]:
+    from .records.environment import environment
+
+    return environment(scenario.workload.threads) | {"ranks": ranks}
+
+
+def _in_turns(comm: Any, action: Any) -> Any:
+    """What `action(ranks on this node)` returns, one rank of a node after the other."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    result = None
+    for turn in range(node.Get_size()):
+        if turn == node.Get_rank():
+            result = action(node.Get_size())
+        node.Barrier()
+    node.Free()
+    return result
+
+
+def _largest(scenario: Scenario, job: Job, group: WorkerGroup, budget: float, sharing: int) -> tuple[int, float]:
+    """(the largest batch that fits, the bytes that its step holds at most) of this rank's device, alone."""
+    from mpi4py import MPI
+
+    from .learning import meter
+    from .runtime.engine import run
+
+    budget = min(budget, meter.free(group.torch_device, sharing))
+    strategy = Strategy(aggregation=Gradients(), placement=build_strategy(scenario.strategy).placement)
+    gauge = meter.of(group.torch_device)
+    with gauge:
+        (worker,) = job.problem.workers(_plan(job, strategy, 2), [0], shared_process=False)
+    peaks: dict[int, float] = {}
+
+    def step(size: int) -> None:
+        silent = Hooks(lambda *_: None, lambda *_: None)
+        run(_two_steps(worker, _plan(job, strategy, size)), silent, comm=MPI.COMM_SELF)
+
+    def fits(size: int) -> bool:
+        try:
+            found = meter.fits(lambda: step(size), gauge, budget)
+        except Exception as error:  # whatever a user's model does
+            raise ScenarioError(f"workload: a training step of {size} examples fails: {error}") from error
+        peaks[size] = gauge.peak
+        return found
+
+    largest = largest_fitting(fits, job.plan.examples)
+    if not largest:
+        raise ScenarioError(
+            f"a batch of 1 does not fit on {group.device}: its step needs {meter.MARGIN:g} times "
+            f"{peaks[1] / 1e6:.4g} MB or more, and may use {budget / 1e6:.4g} MB; give it more memory, or a "
+            "smaller model"
+        )
+    return largest, peaks[largest]
+
+
+def _plan(job: Job, strategy: Strategy, size: int) -> Plan:
+    """One worker's, of two steps: the second meets what the first left."""
+    return Plan(strategy, Shares((size,), (1.0,)), Constant(1e-6), job.plan.examples, Interval(2, "steps"))
+
+
+def _two_steps(worker: Worker, plan: Plan) -> Program[None]:
+    """The plan's steps and no evaluation."""
+    state = State()
+    while not plan.finished(state):
+        round = plan.next_round(state)
+        loss = yield from plan.strategy.aggregation.round(worker, plan.strategy.placement, round)
+        state.after(round, loss)
+
+
+def _profile(scenario: Scenario, folder: Path) -> Profile | None:
+    """The scenario's profile, if it is there yet."""
+    try:
+        return profile_of(scenario, folder)
+    except ScenarioError:
+        return None
+
+
+def _known(scenario: Scenario, profile: Profile | None, problem: Problem) -> bool:
+    """Whether the scenario or its profile says how fast the cluster is."""
+    try:
+        timing_of(scenario, profile, problem)
+    except ScenarioError:
+        return False
+    return True
+
+
+def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float]]:
+    """phase -> {samples: seconds} of this rank at an eighth, a quarter, a half and all of its largest batch."""
+    tables: dict[str, dict[int, float]] = {}
+    for part in (8, 4, 2, 1):
+        batches = [max(1, most // part) for most in largest]
+        for phase, samples, taken in phases(job, comm, batches, STEPS):
+            tables.setdefault(phase, {})[samples] = typical(taken)
+    return tables
+
+
+def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: Options) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    divisions = list(_divisions(scenario, timing, options))
+    for heading in ("worker", "device", "largest", "peak", *(mode for mode, _, _ in divisions)):
+        table.add_column(heading, justify="left" if heading == "device" else "right", no_wrap=True)
+    for worker, device in enumerate(timing.devices[:ROWS]):
+        peak = f"{peaks[device.name] / 1e6:.4g} MB"
+        sizes = [str(batches[worker]) for _, batches, _ in divisions]
+        table.add_row(str(worker), device.name, str(device.max_batch), peak, *sizes)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    if len(timing.devices) > ROWS:
+        console.print(f"... and {len(timing.devices) - ROWS} workers more")
+    for mode, batches, seconds in divisions:
+        took = f"{sum(batches)} samples in {seconds * 1e3:.3f} ms, {sum(batches) / seconds:.0f} samples/s"
+        console.print(f"{mode}: {took}")
+    console.print(f"largest batches written to {options.out}; scenarios read them as cluster.profile")
+
+
+def _divisions(scenario: Scenario, timing: Timing, options: Options) -> Iterator[tuple[Mode, tuple[int, ...], float]]:
+    """(mode, batches, seconds of the slowest worker's step)."""
+    for mode in options.modes:
+        batches = ByBatch(mode).shares(scenario.workload.batch, timing.devices).batches
+        seconds = (d.step_seconds(b) for d, b in zip(timing.devices, batches, strict=True))
+        yield mode, batches, max(seconds)
