@@ -64,7 +64,8 @@ def unpriced(scenario: Scenario, folder: Path, ranks: int) -> Job:
     """The scenario on so many devices of known speed: what is to be measured need not be known before."""
     cluster = Cluster.model_validate({"workers": [{"count": ranks, "speed": "1 samples/s"}]})
     strategy = StrategySpec(preset="sync_sgd")
-    return resolve(scenario.model_copy(update={"cluster": cluster, "strategy": strategy, "recorded": None}), folder)
+    plain = {"cluster": cluster, "strategy": strategy, "faults": (), "recorded": None}
+    return resolve(scenario.model_copy(update=plain), folder)
 
 
 def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None:
