@@ -82,8 +82,8 @@ def main() -> None:
     small = options.small
     factor, repeats = (8, 1) if small else (1, 3)
     sizes = {
-        "simpy": ([64, 256, 1024, 4096], [10, 20, 40, 80, 160]),
-        "cohort": ([1024, 4096, 16384, 65536], [25, 50, 100, 200, 400]),
+        "simpy": ([64, 256, 1024, 4096, 16384], [6, 12, 24, 48, 96]),
+        "cohort": ([1024, 2048, 4096, 8192, 16384], [200, 400, 800, 1600, 3200]),
     }
     # First: a child's peak begins at what its parent holds.
     peak = large(256, 3) if small else large(4096, 100)

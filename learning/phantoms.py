@@ -12,7 +12,7 @@ from typing import Any
 
 from ..algorithms.phantom import PhantomWorker
 from ..algorithms.plan import Plan
-from ..algorithms.worker import Held, ModelCost, Works, evaluation_blocks, share
+from ..algorithms.worker import Held, ModelCost, Works, evaluation_blocks
 from . import imports, tables, torchvision_tables
 from .data import DataShape
 from .recipe import Recipe
@@ -51,7 +51,9 @@ def make_works(
 ) -> list[Works]:
     """Each worker's Works; workers with equal numbers share one, since prices are cached by identity.
 
-    test: examples in the test set, of which each worker evaluates its share. staged: whose device has its own memory.
+    test: examples in the test set. An evaluation is priced as the largest share of them: shares differ by one example,
+    all wait for the slowest in the exchange that follows, and equal workers stay equal. staged: whose device has its
+    own memory.
     """
     recipe, place = recipe or Recipe(), plan.strategy.placement
     cost = tables.merged(cost, place.unit_bytes)
@@ -63,17 +65,15 @@ def make_works(
                 f"micro_batch {recipe.micro_batch} cuts the largest batch in {counts[0]}, and so all where parameters "
                 f"are sharded, but the smallest batch is {min(plan.shares.batches)}; raise micro_batch"
             )
-    made: dict[tuple[int, int, bool], Works] = {}
+    made: dict[tuple[int, bool], Works] = {}
     works = []
     for index, batch in enumerate(plan.shares.batches):
-        start, stop = share(test, index, plan.workers)
         # Units are gathered by all at the same place of the program: one device that needs a copy first makes all wait.
         apart = staged is not None and (any(staged) if place.sharded else staged[index])
-        key = (batch, stop - start, apart)
-        if key not in made:
+        if (batch, apart) not in made:
             held = held_by(plan, apart, recipe.item)
-            made[key] = Works(cost, batch, stop - start, counts[index], held)
-        works.append(made[key])
+            made[batch, apart] = Works(cost, batch, math.ceil(test / plan.workers), counts[index], held)
+        works.append(made[batch, apart])
     return works
 
 

@@ -96,7 +96,7 @@ class UnitWise:
 
     def evaluate_unit(self, buffers: Value, block: int, unit: int) -> Compute[Value]:
         """The last unit answers [loss, correct, count] summed over the blocks so far, float64 (3,)."""
-        start, stop = parts(len(self._tests), self.evaluation_blocks)[block]
+        start, stop = parts(self.works.evaluate.samples, self.evaluation_blocks)[block]  # as priced: see make_works
         work = self.works.unit("evaluate", unit, stop - start)
         return Compute(work, partial(self._run, self._evaluate_unit, buffers, block, unit))
 

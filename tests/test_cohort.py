@@ -103,7 +103,7 @@ def test_many_workers_make_few_cohorts() -> None:
     document["budget"] = {"rounds": 30}
     job = resolve(Scenario.model_validate(document), SCENARIOS)
     assert job.workers == 101
-    assert len(job.cohorts(job.problem.phantoms(job.plan))) <= 4
+    assert len(job.cohorts(job.problem.phantoms(job.plan))) == 2  # although 360 tests cannot be shared equally
     (found, lines), (expected, expected_lines) = run(job, "cohort"), run(job, "simpy")
     same(found, expected)
     assert repr(lines) == repr(expected_lines)
