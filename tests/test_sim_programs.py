@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import runpy
 import sys
 import traceback
@@ -124,6 +125,24 @@ def test_answers_do_not_depend_on_the_clock(workers: int, acts: Any, network: Ne
     assert [o.result for o in outcomes] == results
     assert found.asked == expected.asked
     assert sorted(found.checkpoints, key=lambda c: c[0]) == sorted(expected.checkpoints, key=lambda c: c[0])
+
+
+def test_garbage_is_collected_less_often_only_while_a_run_lasts() -> None:
+    before, seen = gc.get_threshold(), []
+
+    def program() -> Program[None]:
+        yield from Compute(STEP, lambda: seen.append(gc.get_threshold()))
+
+    simulate([program() for _ in range(20)], cluster(20), QUIET)
+    assert all(young >= 64 * 20 and older == list(before[1:]) for young, *older in seen)
+    with pytest.raises(ZeroDivisionError):
+        simulate([one_over(0)], cluster(1), QUIET)
+    assert gc.get_threshold() == before
+
+
+def one_over(number: int) -> Program[float]:
+    yield from Compute(STEP, nothing)
+    return 1 / number
 
 
 def test_a_run_is_deterministic() -> None:
