@@ -24,11 +24,15 @@ from .recipe import Recipe, check
 
 
 class Source:
-    """Examples by their places, from memory or from where they are stored."""
+    """Examples by their places, from memory or from where they are stored.
 
-    def __init__(self, x: NDArray[np.float32] | Stored) -> None:
+    loaders: threads that read on up to, not including, `stop` where stored examples are asked for in order.
+    """
+
+    def __init__(self, x: NDArray[np.float32] | Stored, loaders: int = 0, stop: int = 0) -> None:
         self._tensor = torch.from_numpy(x) if isinstance(x, np.ndarray) else None
-        self._x = x
+        self._x, self._stop = x, stop
+        self._ahead = Ahead(self._read, 0 if self._tensor is not None else loaders)
 
     def take(self, indices: Array) -> Tensor:
         """A fresh tensor (len(indices), *input_shape).
@@ -37,6 +41,14 @@ class Source:
         """
         if self._tensor is not None:
             return self._tensor.index_select(0, torch.from_numpy(indices))
+        for n in range(1, self._ahead.threads + 1):
+            later = indices + n * len(indices)
+            later = later[later < self._stop]
+            if len(later) and not self._ahead.knows(int(later[0])):
+                self._ahead.begin(int(later[0]), later)
+        return self._ahead.get(int(indices[0]), indices)
+
+    def _read(self, _: int, indices: Array) -> Tensor:
         return torch.from_numpy(self._x.take(indices)).clone()
 
 

@@ -49,7 +49,7 @@ class TorchWorker(UnitWise, Snapshots):
 
     model: taken over. shared_process: other workers compute in this process too, so torch's stream is swapped.
     warm: take a throw-away step now, so that torch's first-use costs do not fall into the run. data_seed: of order,
-    augmentation and BatchNorm's estimates, `seed` by default. loaders: threads that load training batches ahead.
+    augmentation and BatchNorm's estimates, `seed` by default. loaders: threads that load batches ahead.
     ValueError where the model is not fp32, or where that step fails.
     """
 
@@ -80,7 +80,8 @@ class TorchWorker(UnitWise, Snapshots):
         )
         self._tests = np.arange(*share(len(data.test_y), index, workers))
         self.evaluation_blocks = evaluation_blocks(len(data.test_y), workers)
-        self._test_x, self._test_y = Source(data.test_x), torch.from_numpy(data.test_y)
+        self._test_x = Source(data.test_x, loaders, share(len(data.test_y), index, workers)[1])
+        self._test_y = torch.from_numpy(data.test_y)
         self._hold(optimizer, unit_bytes)
         self._scores = Scores(self._passes.examples, self._seed) if sampling.scored else None
         self._exchanged = False  # whether the last update was by `grads`

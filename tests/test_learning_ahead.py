@@ -11,6 +11,7 @@ from test_learning_worker import run
 
 from paceline.algorithms.plan import State
 from paceline.algorithms.progress import Interval
+from paceline.learning import passes
 from paceline.learning.ahead import Ahead
 from paceline.learning.recipe import Augment, Recipe
 
@@ -74,10 +75,30 @@ def test_loaders_change_no_bits(loaders):
     recipe = Recipe(augment=Augment(1, True))
     (plain,), (loaded,) = (make(plan, shared=False, recipe=recipe, loaders=n) for n in (0, loaders))
     seen = []
-    passes = loaded._passes
-    load = passes.ahead._load
-    passes.ahead._load = lambda *batch: seen.append(threading.current_thread().name) or load(*batch)
+    ahead = loaded._passes.ahead
+    load = ahead._load
+    ahead._load = lambda *batch: seen.append(threading.current_thread().name) or load(*batch)
     expected, found = run(plan, [plain]), run(plan, [loaded])
     assert np.array_equal(plain.params, loaded.params)
     assert expected == found
     assert sum(name.startswith("paceline loader") for name in seen) >= 12
+
+
+def test_stored_examples_are_read_on_in_order_up_to_the_end():
+    class Stored:
+        shape = (100, 2)
+
+        def __len__(self) -> int:
+            return 100
+
+        def take(self, indices: np.ndarray) -> np.ndarray:
+            asked.append(list(indices))
+            return np.repeat(indices.astype(np.float32)[:, None], 2, 1)
+
+    asked: list[list[int]] = []
+    source = passes.Source(Stored(), loaders=2, stop=30)
+    for _ in range(2):  # two evaluations
+        for start in (10, 18, 26):
+            wanted = np.arange(start, min(start + 8, 30))
+            assert source.take(wanted)[:, 0].tolist() == list(wanted)
+    assert sorted(asked) == sorted(2 * [list(range(10, 18)), list(range(18, 26)), list(range(26, 30))])
