@@ -215,3 +215,18 @@ def test_memory_is_what_was_predicted():
     assert found["fsdp"]["device"] - 4 * largest == pytest.approx(kept / 4, rel=0.02)  # 1/n, and buffers of four units
     assert found["lsdp"]["device"] <= 4 * largest  # two units' parameters and two units' gradients
     assert found["lsdp"]["host"] == pytest.approx(kept, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "lsdp", "fsdp-offload"])
+def test_norms_are_those_of_the_whole_vectors(name):
+    """Whoever keeps which part of them."""
+    found = []
+    for placement in (PLACEMENTS["flat"], PLACEMENTS[name]):
+        plan = replace(plan_of(placement, steps=3), norms=True)
+        workers = workers_of(plan, optimizer=ADAMW)
+        lines, _ = train_all(plan, workers)
+        phantoms = build_phantoms(plan, DIGITS.shape, model="vit", model_args=VIT, optimizer=ADAMW)
+        assert [set(line) for line in train_all(plan, phantoms)[0]] == [set(line) for line in lines]
+        found.append([lines[-1][f"{norm}_norm"] for norm in ("grad", "param", "m", "v")])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[0][1] == pytest.approx(np.linalg.norm(parameters(workers)), rel=1e-4)
