@@ -50,6 +50,7 @@ class Worker(Protocol):
     """
 
     index: int
+    works: Works
     params: Value
     grads: Value
     buffers: Value

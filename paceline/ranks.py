@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from .algorithms.errors import PacelineError, ScenarioError
 from .algorithms.plan import State
 from .analysis.run import Run
+from .fit import record
 from .problem import fingerprints
 from .progress import progress
 from .records import checkpoints
@@ -139,6 +141,7 @@ class _Rank:
         if self.spool is not None:
             self.spool.close()
         digests = gather_texts(self.comm, "" if self.options.phantom else worker.digest())
+        counted = gather_texts(self.comm, json.dumps({} if self.options.phantom else worker.memory()))
         outcomes = gather_outcomes(self.comm, outcome)
         if self.rank > 0:
             return
@@ -148,7 +151,11 @@ class _Rank:
         extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
+        works = [w.works for w in self.job.problem.phantoms(self.job.plan)]
+        extra["memory_predicted"] = record(works, self.job.scenario.workload.optimizer.model_dump())
         if not self.options.phantom:
+            memories = [json.loads(text) for text in counted]
+            extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}
             extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
         summary = self.recorder.finish("mpi", outcomes, extra)
         if not quiet:

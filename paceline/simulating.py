@@ -11,6 +11,7 @@ from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
 from .config.scenario import Scenario, load
+from .fit import record
 from .problem import fingerprints
 from .progress import progress
 from .records.directory import prepare
@@ -94,9 +95,10 @@ def run_simulation(
         ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
     if not any(outcome.result.round for outcome in outcomes):
         raise ProtocolError("not a single round was trained, so there is no result; is the budget above 0?")
-    extra = {}
+    optimizer = job.scenario.workload.optimizer.model_dump()
+    extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], optimizer)}
     if not timing_only:
-        extra = fingerprints([w.digest() for w in workers], job.plan.strategy.placement.sharded)
+        extra |= fingerprints([w.digest() for w in workers], job.plan.strategy.placement.sharded)
     summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
     run = Run(summary, recorder.lines, document, recorder.directory)
     if recorder.directory is None:

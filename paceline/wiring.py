@@ -10,7 +10,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +32,7 @@ from .config.scenario import Budget, Scenario
 from .config.strategy import build_strategy
 from .config.timing import Timing
 from .config.workload import SGD, Workload
+from .fit import check as check_memory
 from .problem import Problem, find
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Job:
     timing: Timing
     problem: Problem
     profile: Profile | None
+    tight: list[str] = field(default_factory=list)  # where memory may not suffice
 
     @property
     def workers(self) -> int:
@@ -56,7 +58,7 @@ class Job:
     @property
     def warnings(self) -> list[str]:
         """What a reader of the results must know: a line each."""
-        return self.timing.extrapolated(self.plan.shares.batches)
+        return self.timing.extrapolated(self.plan.shares.batches) + self.tight
 
     def warn(self) -> None:
         """Say so on standard error."""
@@ -147,7 +149,9 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
         )
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
-    return Job(scenario, plan, timing, problem, profile)
+    job = Job(scenario, plan, timing, problem, profile)
+    job.tight = list(check_memory(job))
+    return job
 
 
 def timing_of(scenario: Scenario, profile: Profile | None, problem: Problem) -> Timing:

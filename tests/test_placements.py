@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +12,19 @@ from learning_kit import DIGITS, make_plan, torch_as_it_was  # noqa: F401 - a fi
 from lockstep import lockstep
 
 from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.footprint import footprint
 from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.progress import Interval
+from paceline.config.scenario import validate
 from paceline.learning.build import build_workers
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
 from paceline.learning.worker import TorchWorker
 from paceline.records.outcome import Hooks
+from paceline.wiring import resolve
 
 BATCHES = (24, 16, 16, 8)
 VIT = {"patch": 2, "dim": 32, "depth": 3, "heads": 2}
@@ -230,3 +234,48 @@ def test_norms_are_those_of_the_whole_vectors(name):
         found.append([lines[-1][f"{norm}_norm"] for norm in ("grad", "param", "m", "v")])
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     assert found[0][1] == pytest.approx(np.linalg.norm(parameters(workers)), rel=1e-4)
+
+
+def fitting(memory: str, placement: str, **worker: str):
+    """ViT-L/16 on four devices with so much memory."""
+    return validate(
+        {
+            "workload": {
+                "model": "torchvision:vit_l_16",
+                "data": "imagenet",
+                "batch": 8,
+                "optimizer": {"name": "adamw", "lr": 1e-4},
+            },
+            "cluster": {"workers": [{"count": 4, "speed": "50 samples/s", "memory": memory} | worker]},
+            "strategy": {"preset": "sync_sgd", "placement": placement},
+            "budget": {"steps": 1},
+        },
+        "here",
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "placement", "worker", "message"),
+    [
+        (
+            "4 GB",
+            "replicated",
+            {},
+            r"workers\[0\].memory: .* need 4.53 GiB of 3.73 GiB; write placement: sharded",
+        ),
+        ("100 MB", "offloaded", {"host_link": "12 GB/s"}, "the device holds 2 units and two gradients"),
+        ("4 GB", "offloaded", {"host_link": "12 GB/s", "host_memory": "4 GB"}, r"workers\[0\].host_memory"),
+    ],
+)
+def test_what_does_not_fit_is_refused(memory, placement, worker, message):
+    with pytest.raises(ScenarioError, match=message):
+        resolve(fitting(memory, placement, **worker), Path())
+
+
+def test_what_may_not_fit_is_said():
+    assert not resolve(fitting("24 GB", "replicated"), Path()).warnings
+    (line,) = resolve(fitting("6 GB", "replicated"), Path()).warnings
+    assert "about" in line
+    assert "micro_batch" in line
+    fits = resolve(fitting("1.5 GB", "sharded"), Path())
+    assert fits.tight, "a quarter of the parameters fits, what 8 samples leave behind hardly"

@@ -1,0 +1,76 @@
+"""Does a scenario fit into its devices' memory? What is certain and too much is refused, what is estimated is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .algorithms.errors import ScenarioError
+from .algorithms.footprint import Footprint, footprint
+from .algorithms.worker import Works
+from .learning.phantoms import moments_of
+
+if TYPE_CHECKING:
+    from .wiring import Job
+
+
+def predicted(works: Sequence[Works], optimizer: dict[str, Any]) -> list[Footprint]:
+    """Each worker's memory at its peak."""
+    moments, known = moments_of(optimizer), dict[int, Footprint]()
+    return [known.get(id(each)) or known.setdefault(id(each), footprint(each, moments)) for each in works]
+
+
+def record(works: Sequence[Works], optimizer: dict[str, Any]) -> dict[str, list[float]]:
+    """Bytes per worker for summary.json."""
+    found = predicted(works, optimizer)
+    return {
+        "device": [each.device for each in found],
+        "host": [each.host for each in found],
+        "activations": [each.activations for each in found],
+    }
+
+
+def check(job: Job) -> Iterator[str]:
+    """Lines to say where memory may not suffice; ScenarioError where parameters, gradients and optimizer state do not
+    fit. A device without a host link shares the host's memory."""
+    if all(device.memory is None and device.host_memory is None for device in job.timing.devices):
+        return
+    works = [w.works for w in job.problem.phantoms(job.plan)]
+    needs = predicted(works, job.scenario.workload.optimizer.model_dump())
+    seen = set[tuple[int, int]]()
+    for place, device, each, need in zip(job.scenario.cluster.places, job.timing.devices, works, needs, strict=True):
+        if (id(device), id(each)) in seen:
+            continue
+        seen.add((id(device), id(each)))
+        shared = device.host_link is None and device.host_memory is None
+        wanted = {"memory": need.device + shared * need.host, "host_memory": 0.0 if shared else need.host}
+        for key, size in wanted.items():
+            limit = getattr(device, key)
+            if limit is None:
+                continue
+            if size > limit:
+                raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, size, limit, need)}")
+            if key == "memory" and size + need.activations > limit:
+                yield (
+                    f"cluster.{place.key}.memory: parameters, gradients, optimizer state and activations of "
+                    f"{max(each.chunks)} samples at a time are about {_gib(size + need.activations)} of {_gib(limit)}; "
+                    "a smaller batch or micro_batch may be needed"
+                )
+
+
+def _too_much(job: Job, size: float, limit: float, need: Footprint) -> str:
+    place = job.plan.strategy.placement
+    if place.offloaded or place.sharded:
+        return (
+            f"{_gib(size)} are needed, of which a unit's parameters are {_gib(need.largest_unit)}, but there are "
+            f"{_gib(limit)}; the device holds {place.prefetch + 1} units and two gradients: write a smaller unit_bytes "
+            "or prefetch"
+        )
+    return (
+        f"parameters, gradients and optimizer state need {_gib(size)} of {_gib(limit)}; "
+        "write placement: sharded or placement: offloaded"
+    )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"
