@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ..config.faults import Moment, Pause, SlowLink, Straggler, Window, read_faults
 from .run import Run
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
 _COLOURS = {
     "step": "#0072B2",
     "gradient": "#0072B2",
+    "forward": "#0072B2",
+    "backward": "#009E73",
     "update": "#56B4E9",
-    "evaluate": "#DDDDDD",
-    "wait": "#F2F2F2",
+    "host update": "#56B4E9",
+    "move": "#CC79A7",
+    "evaluate": "#BBBBBB",
+    "wait": "#EAEAEA",
     "gradients": "#D55E00",
     "parameters": "#D55E00",
     "begin": "#E69F00",
 }
 _OTHER = "#999999"
+_FAULT = "#F0E442"
+# The rows of a worker, from above, and the lanes that each shows.
+_ROWS = {"computing": ("compute",), "host": ("host",), "host link": ("to host", "to device"), "network": ("network",)}
 
 
 def learning_curves(runs: Sequence[Run]) -> Figure:
@@ -44,51 +53,114 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 def timeline(runs: Sequence[Run], rounds: int = 3, skip: int = 1) -> Figure:
     """What every worker does in a few rounds: one panel per run, by custom the simulated above the real one.
 
-    rounds: how many to draw; skip: how many to leave out at the start. The runs must be traced (report.trace: true).
+    A worker has a row for its computing, its host, its host link and its network, as far as it used them; faults are
+    shaded behind the rows of whom they hit. rounds: how many to draw; skip: how many to leave out at the start. The
+    runs must be traced (report.trace: true).
     """
     for run in runs:
         if not run.lanes:
             raise ValueError(f"{run.name} has no trace; run it with --set report.trace=true")
-    height = 0.7 + sum(0.45 * len(run.lanes) + 0.5 for run in runs)
-    figure, axes = plt.subplots(len(runs), 1, figsize=(9, height), sharex=True, squeeze=False, layout="constrained")
+    rows = [_rows(run) for run in runs]
+    heights = [0.5 + 0.28 * len(found) for found in rows]
+    figure, axes = plt.subplots(
+        len(runs),
+        1,
+        figsize=(9, 0.7 + sum(heights)),
+        sharex=True,
+        squeeze=False,
+        height_ratios=heights,
+        layout="constrained",
+    )
     seen: dict[str, str] = {}
-    for ax, run in zip(axes[:, 0], runs, strict=True):
-        _draw(ax, run, *_window(run, rounds, skip), seen)
-    axes[-1, 0].set_xlabel("milliseconds")
+    for ax, run, found in zip(axes[:, 0], runs, rows, strict=True):
+        _draw(ax, run, found, *_window(run, rounds, skip), seen)
+    axes[-1, 0].set(xlabel="milliseconds", xlim=(0, None))
     figure.legend(
         handles=[Patch(color=colour, label=name) for name, colour in seen.items()],
         loc="outside upper right",
-        ncols=len(seen),
+        ncols=min(len(seen), 8),
         frameon=False,
         fontsize=8,
     )
     return figure
 
 
+def _rows(run: Run) -> list[tuple[int, str]]:
+    """(worker, row) of what is drawn, from above."""
+    used = {row for row, names in _ROWS.items() if any(lanes.get(name) for lanes in run.lanes for name in names)}
+    return [(worker, row) for worker in range(len(run.lanes)) for row in _ROWS if row in used]
+
+
 def _window(run: Run, rounds: int, skip: int) -> tuple[float, float]:
-    """(start, stop) in seconds of the rounds to draw: between the ends of training exchanges of worker 0."""
-    exchanges = [s for s in run.lanes[0].get("network", []) if s[0] in ("gradients", "parameters")]
-    ends = [0.0, *(stop for _, _, stop in exchanges)]
-    first = min(skip, len(ends) - 1)
-    return ends[first], ends[min(first + rounds, len(ends) - 1)]
+    """(start, stop) in seconds of the rounds to draw, as worker 0 saw them."""
+    ends = [0.0, *(stop for _, _, stop in run.lanes[0].get("rounds", []))]
+    first = min(skip, len(ends) - 2) if len(ends) > 1 else 0
+    stop = ends[min(first + rounds, len(ends) - 1)]
+    if not stop:  # not a single round came to its end: all that there is
+        stop = max(span[2] for lanes in run.lanes for spans in lanes.values() for span in spans)
+    return ends[first], stop
 
 
-def _draw(ax: Axes, run: Run, start: float, stop: float, seen: dict[str, str]) -> None:
-    for worker, lanes in enumerate(run.lanes):
-        for name, begin, end in (span for spans in lanes.values() for span in spans):
+def _draw(ax: Axes, run: Run, rows: Sequence[tuple[int, str]], start: float, stop: float, seen: dict[str, str]) -> None:
+    places: dict[int, list[int]] = {}
+    for place, (worker, row) in enumerate(rows):
+        places.setdefault(worker, []).append(place)
+        bars: dict[str, list[tuple[float, float]]] = {}
+        for name, begin, end in (span for lane in _ROWS[row] for span in run.lanes[worker].get(lane, [])):
             if end > start and begin < stop:
-                colour = seen.setdefault(name, _COLOURS.get(name, _OTHER))
-                left, right = max(begin, start), min(end, stop)
-                ax.barh(
-                    worker,
-                    (right - left) * 1e3,
-                    left=(left - start) * 1e3,
-                    height=0.7,
-                    color=colour,
-                    edgecolor="white",
-                    linewidth=0.4,
-                )
-    ax.set(yticks=range(len(run.lanes)), yticklabels=[f"worker {w}" for w in range(len(run.lanes))])
+                left = max(begin, start)
+                bars.setdefault(_phase(name), []).append(((left - start) * 1e3, (min(end, stop) - left) * 1e3))
+        for phase, found in bars.items():
+            colour = seen.setdefault(phase, _COLOURS.get(phase, _OTHER))
+            ax.broken_barh(found, (place - 0.4, 0.8), facecolors=colour, edgecolors="white", linewidth=0.4)
+    for worker, begin, end in _faults(run):
+        if end > start and begin < stop:
+            seen.setdefault("fault", _FAULT)
+            for place in places[worker]:
+                span = (max(begin, start) - start) * 1e3, (min(end, stop) - max(begin, start)) * 1e3
+                ax.broken_barh([span], (place - 0.5, 1.0), facecolors=_FAULT, alpha=0.5, zorder=0)
+    several = len({row for _, row in rows}) > 1
+    labels = [f"worker {worker} {row}" if several else f"worker {worker}" for worker, row in rows]
+    ax.set(yticks=range(len(rows)), yticklabels=labels)
+    ax.tick_params(axis="y", labelsize=7)
     ax.invert_yaxis()
     ax.set_title(f"{run.name} ({run.summary['engine']})", loc="left", fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _phase(name: str) -> str:
+    """A span's name without the unit's number."""
+    phase, _, unit = name.rpartition(" ")
+    return phase if unit.isdigit() else name
+
+
+def _faults(run: Run) -> Iterator[tuple[int, float, float]]:
+    """(worker, start, end) in seconds of the scenario's faults; those counted in steps have no place in a trace."""
+    for fault in read_faults(run.scenario.get("faults", [])):
+        for worker, lanes in enumerate(run.lanes):
+            ends = [0.0, *(stop for _, _, stop in lanes.get("rounds", []))]
+            if isinstance(fault, SlowLink):
+                if fault.link not in (None, f"worker {worker}"):
+                    continue
+            elif fault.worker != worker:
+                continue
+            if isinstance(fault, Straggler):
+                start: float | None = 0.0
+            else:
+                start = _seconds(fault.start if isinstance(fault, Window) else fault.at, ends)
+            end: float | None = math.inf
+            if isinstance(fault, Window) and fault.end is not None:
+                end = _seconds(fault.end, ends)
+            elif isinstance(fault, Pause) and start is not None:
+                end = start + fault.duration
+            if start is not None and end is not None:
+                yield worker, start, end
+
+
+def _seconds(moment: Moment, ends: Sequence[float]) -> float | None:
+    """When a moment was. ends: of the rounds, the run's start before them; None where the trace does not say."""
+    if moment.unit == "seconds":
+        return moment.amount
+    if moment.unit == "steps":
+        return None
+    return ends[int(moment.amount)] if moment.amount < len(ends) else math.inf

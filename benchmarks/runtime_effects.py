@@ -1,4 +1,4 @@
-"""What an effect costs in the MPI interpreter: a fresh Compute, at the training loop's real depth, timed and traced.
+"""What an effect costs in the MPI interpreter: a fresh Compute, at the real loop's depth, timed; traces go to a file.
 
 Usage: python benchmarks/runtime_effects.py [--small]. Starts its own mpirun with one rank (a Compute sends nothing).
 Prints, and writes benchmarks/results/runtime_effects.json (--small: prints only). Blocks alternate; each asserts how
@@ -16,6 +16,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +30,8 @@ from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.algorithms.worker import ModelCost, Works
-from paceline.records.outcome import Hooks
+from paceline.records.outcome import Hooks, Outcome
+from paceline.records.spool import Spool, read_spools
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import launch, under_mpirun
 
@@ -58,11 +60,23 @@ def one_by_one(count: int) -> Program[int]:
 
 def bare(count: int, trace: bool) -> float:
     """Seconds for `count` fresh Computes of a program without depth."""
-    begin = perf_counter()
-    outcome = run(one_by_one(count), HOOKS, trace=trace)
-    seconds = perf_counter() - begin
+    seconds, outcome = timed(one_by_one(count), trace, count)
     assert outcome.result == count
     return seconds
+
+
+def timed(program: Program[Any], trace: bool, effects: int) -> tuple[float, Outcome]:
+    """(seconds, outcome) of a run; its spans are streamed to a file, as in training."""
+    with TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "spans")
+        hooks = Hooks(HOOKS.log, HOOKS.checkpoint, spans=spool.take)
+        begin = perf_counter()
+        outcome = run(program, hooks, trace=trace)
+        seconds = perf_counter() - begin
+        spool.close()
+        spans = [name for name, _, _ in read_spools([spool.path], 1)[0].get("compute", ())]
+        assert spans.count("step") == (effects if trace else 0)
+    return seconds, outcome
 
 
 def training(count: int, trace: bool) -> float:
@@ -75,11 +89,8 @@ def training(count: int, trace: bool) -> float:
         Interval(1, "rounds"),
     )
     worker = PhantomWorker(0, Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1))
-    begin = perf_counter()
-    outcome = run(train(worker, plan, State()), HOOKS, trace=trace)
-    seconds = perf_counter() - begin
+    seconds, outcome = timed(train(worker, plan, State()), trace, count)
     assert outcome.syncs["parameters"] == 1
-    assert not trace or len([span for span in outcome.lanes["compute"] if span[0] == "step"]) == count
     return seconds
 
 

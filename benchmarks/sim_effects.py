@@ -3,7 +3,7 @@
 Usage: python benchmarks/sim_effects.py [--small]. Prints, and writes benchmarks/results/sim_effects.json (--small:
 prints only). A block of each kind runs in turn, many times over; a ratio is the median over turns of effects per
 second divided by bare timeouts per second in the same turn, so that a busy machine slows both. Each block asserts how
-many effects it made. Bars: 0.45 with the trace off, 0.35 with trace and noise.
+many effects it made; traces go to a file. Bars: 0.45 with the trace off, 0.35 with trace and noise.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import gc
 import json
 import platform
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
@@ -32,7 +33,8 @@ from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.algorithms.worker import ModelCost, Works
 from paceline.config.timing import Device, Network, Noise, Timing
-from paceline.records.outcome import Hooks
+from paceline.records.outcome import Hooks, Outcome
+from paceline.records.spool import Spool, read_spools
 from paceline.sim.engine import simulate
 
 WORKERS = 64
@@ -89,12 +91,23 @@ def fresh(count: int, sigma: float, trace: bool) -> float:
     """Seconds for 64 programs of `count` fresh Computes each."""
     stepping = Stepping()
     programs = [stepping.program(worker, count) for worker in range(WORKERS)]
-    begin = perf_counter()
-    outcomes = simulate(programs, timing(sigma), HOOKS, trace=trace)
-    seconds = perf_counter() - begin
+    seconds, _ = timed(programs, sigma, trace, WORKERS * count)
     assert stepping.made == WORKERS * count
-    assert not trace or sum(len(o.lanes["compute"]) for o in outcomes) == WORKERS * count
     return seconds
+
+
+def timed(programs: Sequence[Program[Any]], sigma: float, trace: bool, effects: int) -> tuple[float, list[Outcome]]:
+    """(seconds, outcomes) of a simulation; its spans are streamed to a file, as runs with a directory do."""
+    with TemporaryDirectory() as folder:
+        spool = Spool(Path(folder) / "spans")
+        hooks = Hooks(HOOKS.log, HOOKS.checkpoint, spans=spool.take)
+        begin = perf_counter()
+        outcomes = simulate(programs, timing(sigma), hooks, trace=trace)
+        seconds = perf_counter() - begin
+        spool.close()
+        spans = [name for lanes in read_spools([spool.path], WORKERS) for name, _, _ in lanes.get("compute", ())]
+        assert spans.count("step") == (effects if trace else 0)
+    return seconds, outcomes
 
 
 class CountingWorker(PhantomWorker):
@@ -115,9 +128,7 @@ def training(count: int, sigma: float, trace: bool) -> float:
     works = [Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1) for _ in range(WORKERS)]
     workers = [CountingWorker(i, works[i], 1000, 0) for i in range(WORKERS)]
     programs = [train(worker, plan, State()) for worker in workers]
-    begin = perf_counter()
-    outcomes = simulate(programs, timing(sigma), HOOKS, trace=trace)
-    seconds = perf_counter() - begin
+    seconds, outcomes = timed(programs, sigma, trace, WORKERS * (count // 4) * 4)
     assert sum(worker.steps for worker in workers) == WORKERS * (count // 4) * 4
     assert all(outcome.syncs["parameters"] == 4 for outcome in outcomes)
     return seconds

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
 
 from ..algorithms.errors import ScenarioError
 from .sections import Section
@@ -115,6 +115,14 @@ class Loss(Section):
 
 Fault = Straggler | Slowdown | Pause | SlowLink | Loss
 Faults = tuple[Annotated[Fault, Field(discriminator="name")], ...]
+
+
+_READER: TypeAdapter[Faults] = TypeAdapter(Faults)
+
+
+def read_faults(document: Any) -> Faults:
+    """The events of a scenario's `faults:` as it was read or written; pydantic's error where they are wrong."""
+    return _READER.validate_python(document)
 
 
 def check_faults(faults: Sequence[Fault], workers: int) -> None:
