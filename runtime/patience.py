@@ -33,11 +33,18 @@ class Patience:
 
 
 class PatientRequest:
-    """A persistent request whose Wait is patient."""
+    """A request, which may be persistent, whose Wait is patient."""
 
     def __init__(self, request: Any, patience: Patience) -> None:
         self._request, self._patience = request, patience
-        self.Start, self.Free = request.Start, request.Free
+
+    def Start(self) -> None:
+        """Begin, if it is persistent."""
+        self._request.Start()
+
+    def Free(self) -> None:
+        """Give it back to MPI."""
+        self._request.Free()
 
     def Wait(self) -> None:
         """Until it is done."""

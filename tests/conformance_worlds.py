@@ -111,6 +111,34 @@ def _started_everything(worker: int) -> Program[Any]:
     return [*answers, ran]
 
 
+def _started_large(worker: int) -> Program[Any]:
+    # Beyond what a reduction gathers whole; a vector that three workers cannot cut evenly.
+    value, group = vector(worker, 70_001), (0, 2)
+    handles = [(yield from Start(AllReduce(value))), (yield from Start(ReduceScatter(value, op="sum")))]
+    handles.append((yield from Start(AllGather(value[: 30_000 * worker], sizes=(0, 30_000, 60_000)))))
+    handles.append((yield from Start(Broadcast(value, root=2))))
+    handles.append((yield from Start(AllReduce(value[:9], 1.0 + worker))))
+    if worker in group:
+        handles.append((yield from Start(AllReduce(value, group=group))))
+    answers = []
+    for handle in handles:
+        answers.append((yield from Wait(handle)))
+    return answers
+
+
+def _large(results: list[Any]) -> None:
+    values = [vector(i, 70_001) for i in range(3)]
+    mean, total = by_hand(values, [1.0] * 3, "mean"), by_hand(values, [1.0] * 3, "sum")
+    for worker, found in enumerate(results):
+        same(found[0], mean)
+        same(found[1], total[(0, 23_334, 46_668)[worker] : (23_334, 46_668, 70_001)[worker]])
+        same(found[2], np.concatenate([values[1][:30_000], values[2][:60_000]]))
+        same(found[3], values[2])
+        same(found[4], by_hand([value[:9] for value in values], [1.0, 2.0, 3.0], "mean"))
+        if worker != 1:
+            same(found[5], by_hand([values[0], values[2]], [1.0] * 2, "mean"))
+
+
 def _started_in_groups(worker: int) -> Program[Any]:
     # Workers start the exchanges of two groups in different orders: groups are matched apart.
     groups: list[Group] = [None, (0, 1)]
@@ -147,6 +175,7 @@ case(
     _started_everything,
     check=equals([[3, 1.0, [0.0, 2.0], 5, ["run"]], [3, 1.0, [4.0], 5, ["run"]]]),
 )
+case("large ones started", 3, _started_large, check=_large)
 case("started in two groups", 3, _started_in_groups, check=equals([[3.0, 4.0], [3.0, 4.0], [3.0]]))
 case("unequal steps", 3, _uneven, check=equals([9.0] * 3))
 
