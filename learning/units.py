@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithms.streams import torch_seed
-from . import imports, tables, torchvision_tables
+from . import imports, tables, torchvision_tables, torchvision_units
 from .tables import Shape
 from .vit import vit
 
@@ -61,13 +61,13 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
 
 
 def units(model: nn.Module) -> list[nn.Module]:
-    """The model's units: the members of an nn.Sequential; any other model is one unit.
+    """The model's units: the members of an nn.Sequential, or torchvision's blocks; any other model is one unit.
 
     A member that begins by changing its input in place stays with the one before, since backward begins anew from a
     unit's output. Members that share parameters or buffers make the model one unit.
     """
     if type(model) is not nn.Sequential or not len(model):
-        return [model]
+        return torchvision_units.split(model) or [model]
     tensors = [id(t) for member in model for t in (*member.parameters(), *member.buffers())]
     if len(set(tensors)) < len(tensors):
         return [model]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from paceline.learning import tables, torchvision_tables, units
 from paceline.learning.data import DataShape, shape_of
@@ -84,7 +87,60 @@ def test_torchvision_agrees(name, pixels):
     pytest.importorskip("torchvision", exc_type=ImportError)
     from paceline.learning.cost import measured_cost
 
-    model = units.build(f"torchvision:{name}", {}, (3, pixels, pixels), 7, seed=0)
-    assert tables.total(torchvision_tables.cost(name, (3, pixels, pixels), 7)) == measured_cost(
-        model, (3, pixels, pixels)
-    )
+    shape = (3, pixels, pixels)
+    model, known = units.build(f"torchvision:{name}", {}, shape, 7, seed=0), torchvision_tables.cost(name, shape, 7)
+    measured = measured_cost(model, shape)
+    assert replace(tables.total(known), units=()) == replace(measured, units=())
+    assert [unit.parameters for unit in known] == [unit.parameters for unit in measured.units]
+
+
+class Transformer(nn.Module):
+    """Built of the parts of torchvision's VisionTransformer, which its units are known by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_proj, self.class_token = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.zeros(1, 1, 8))
+        self.encoder, self.heads = nn.Module(), nn.Linear(8, 5)
+        self.encoder.pos_embedding, self.encoder.dropout = nn.Parameter(torch.randn(1, 5, 8)), nn.Dropout(0.5)
+        blocks = [nn.Sequential(nn.Linear(8, 8), nn.GELU()) for _ in range(3)]
+        self.encoder.layers, self.encoder.ln = nn.Sequential(*blocks), nn.LayerNorm(8)
+
+    def _process_input(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv_proj(x).flatten(2).permute(0, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = torch.cat([self.class_token.expand(len(x), -1, -1), self._process_input(x)], 1)
+        out = self.encoder.dropout(tokens + self.encoder.pos_embedding)
+        return self.heads(self.encoder.ln(self.encoder.layers(out))[:, 0])
+
+
+class Residual(nn.Module):
+    """Built of the parts of torchvision's ResNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.maxpool, self.avgpool, self.fc = nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Linear(4, 5)
+        for stage in range(1, 5):
+            blocks = [nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True)) for _ in range(2)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
+        return self.fc(self.avgpool(out).flatten(1))
+
+
+@pytest.mark.parametrize(("kind", "count"), [(Transformer, 5), (Residual, 10)])
+def test_units_of_torchvisions_models_are_the_model(kind, count):
+    torch.manual_seed(0)
+    model, x = kind(), torch.randn(2, 3, 8, 8)
+    found = units.units(model)
+    assert len(found) == count
+    assert {id(p) for unit in found for p in unit.parameters()} == {id(p) for p in model.parameters()}
+    torch.manual_seed(1)
+    expected = model(x)
+    torch.manual_seed(1)
+    for unit in found:
+        x = unit(x)
+    assert torch.equal(x, expected)
