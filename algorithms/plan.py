@@ -7,7 +7,7 @@ run take the same decisions, and every worker takes them alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from typing import Literal
@@ -18,7 +18,7 @@ from .schedules import Qsr, Then
 from .splits import Shares
 from .strategy import Strategy
 
-KEPT = 64  # rounds that a plan remembers; its workers are about in the same one
+KEPT = 2048  # rounds that a plan remembers: its workers are about in the same one, later runs go through them again
 
 
 @dataclass(slots=True)
@@ -161,6 +161,10 @@ class Plan:
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._division = lru_cache(maxsize=4096)(self._divide)
         self._rounds: dict[tuple[int, int, int], Round] = {}
+
+    def agrees(self, other: Plan) -> bool:
+        """Whether the other plans the same rounds."""
+        return all(getattr(self, f.name) == getattr(other, f.name) for f in fields(self))
 
     def progress(self, state: State, unit: Unit | None = None) -> float:
         """How far the run is, in `unit` (the budget's by default)."""

@@ -26,7 +26,7 @@ from .analysis.points import Point, cell, check_points, cross, keys_of, read_lis
 from .analysis.sweep import in_a_line, run
 from .analysis.table import Table
 from .config.scenario import Scenario, assign, read, validate
-from .problem import Problem, find
+from .problem import find
 from .progress import counting
 from .records.directory import prepare, to_json
 from .records.recorder import Recorder
@@ -52,7 +52,7 @@ class Simulator:
     timing_only: bool = True
     engine: str = "auto"
     runs: Path | None = None
-    _latest: Problem | None = field(default=None, init=False)
+    _latest: Job | None = field(default=None, init=False)
 
     def __call__(self, point: Point) -> dict[str, Any]:
         """The point's summary. ScenarioError, ProtocolError, or what a user's own model raises."""
@@ -63,7 +63,7 @@ class Simulator:
         return summary | {"run": directory and str(directory), "warning": "; ".join(job.warnings) or None}
 
     def resolve(self, point: Point) -> Job:
-        """The point's scenario with everything resolved; what is known of its model and data is kept for the next."""
+        """The point's scenario with everything resolved; what serves the next point as well is kept."""
         document = copy.deepcopy(self.document)
         for key, value in point.items():
             assign(document, key, copy.deepcopy(value), key)
@@ -73,8 +73,11 @@ class Simulator:
             scenario = scenario.model_copy(update={"report": report})
         job = resolve(scenario, self.folder, self._latest)
         check_engine(self.engine, job, self.timing_only)
-        self._latest = job.problem
+        self._latest = job
         return job
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_latest": None}  # each process finds out for itself
 
     def check(self, points: Iterable[Point], keys: Iterable[str]) -> None:
         """ScenarioError where a key is set in no point that can be resolved."""

@@ -109,14 +109,14 @@ class Job:
         return document | {"recorded": recorded}
 
 
-def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Job:
+def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense.
 
-    like: an earlier problem, whose data and model's cost are kept where they are the same.
+    like: an earlier job, whose data, model's cost, and plan with its rounds serve again where they are the same.
     """
     problem = Problem(scenario, folder)
     if like is not None:
-        problem.take_over(like)
+        problem.take_over(like.problem)
     problem.check()
     profile = profile_of(scenario, folder)
     timing = timing_of(scenario, profile, problem)
@@ -149,6 +149,8 @@ def resolve(scenario: Scenario, folder: Path, like: Problem | None = None) -> Jo
         )
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
+    if like is not None and plan.agrees(like.plan):
+        plan = like.plan
     job = Job(scenario, plan, timing, problem, profile)
     job.tight = list(check_memory(job))
     return job
