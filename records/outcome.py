@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..algorithms.effects import Array
+from ..algorithms.effects import Array, Move
 
 Span = tuple[str, float, float]  # (name, start, stop) in seconds
 
@@ -17,8 +17,9 @@ class Outcome:
 
     seconds: clock when its program ended, evaluation excluded. evaluating: seconds in effects of phase "evaluate", as
     Work and as collective. computing: seconds in Compute, evaluation excluded. sent: payload bytes by phase.
-    syncs: collectives by phase. lanes: spans by lane ("compute", "network", "host", "to host", "to device", "rounds"),
-    empty unless traced, and where Hooks.spans has taken them.
+    syncs: collectives by phase. moved: bytes copied "to device" and "to host", evaluation excluded. lanes: spans by
+    lane ("compute", "network", "host", "to host", "to device", "rounds"), empty unless traced, and where Hooks.spans
+    has taken them.
     """
 
     index: int
@@ -27,6 +28,7 @@ class Outcome:
     computing: float = 0.0
     sent: dict[str, float] = field(default_factory=dict)
     syncs: dict[str, int] = field(default_factory=dict)
+    moved: dict[str, float] = field(default_factory=dict)
     lanes: dict[str, list[Span]] = field(default_factory=dict)
     result: Any = None
 
@@ -34,6 +36,13 @@ class Outcome:
     def idle(self) -> float:
         """Share of the training time not spent computing: waiting for others and for the network."""
         return max(0.0, 1.0 - self.computing / self.seconds) if self.seconds else 0.0
+
+
+def count_move(moved: dict[str, float], move: Move) -> None:
+    """Book a copy between host and device into an Outcome's `moved`."""
+    if move.phase != "evaluate":
+        lane = f"to {move.to}"
+        moved[lane] = moved.get(lane, 0.0) + move.value.nbytes
 
 
 @dataclass(slots=True)

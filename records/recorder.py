@@ -96,7 +96,8 @@ class Recorder:
 def summarize(
     engine: str, outcomes: Sequence[Outcome], lines: Sequence[dict[str, Any]], earlier: float
 ) -> dict[str, Any]:
-    """What summary.json holds. seconds: virtual (simpy, cohort) or wall (mpi), evaluation excluded.
+    """What summary.json holds. seconds: virtual (simpy, cohort) or wall (mpi), evaluation excluded. moved_per_worker:
+    bytes over its host link.
 
     Of a resumed run, rounds, steps, samples and seconds are the whole run's; what is counted (syncs, bytes, computing,
     evaluation, idle) and the trace begin at resumed_at_round. ProtocolError where there was no round at all.
@@ -113,6 +114,7 @@ def summarize(
         "samples": state.samples,
         "syncs": outcomes[0].syncs,
         "bytes_per_worker": [sum(outcome.sent.values()) for outcome in outcomes],
+        "moved_per_worker": [outcome.moved for outcome in outcomes],
         "seconds": max(outcome.seconds for outcome in outcomes) + earlier,
         "evaluation_seconds": max(outcome.evaluating for outcome in outcomes),
         "computing_seconds": [outcome.computing for outcome in outcomes],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..algorithms.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
 from ..algorithms.errors import ProtocolError
-from ..records.outcome import Hooks, Outcome, Span
+from ..records.outcome import Hooks, Outcome, Span, count_move
 from ..records.spool import BUFFERED
 from .background import Background, Job, moved
 from .borrow import Loan
@@ -171,6 +171,7 @@ class _Rank:
             start = perf_counter()
             answer = moved(effect)
             self.span(f"to {effect.to}", "move", start, perf_counter())
+            count_move(self.outcome.moved, effect)
             return answer
         raise ProtocolError(f"worker {self.outcome.index} yielded {effect!r}, which is no effect")
 
@@ -224,6 +225,7 @@ class _Rank:
             self.span("compute" if effect.on == "device" else "host", effect.work, job.start, job.stop)
         else:
             self.span(f"to {effect.to}", "move", job.start, job.stop)
+            count_move(self.outcome.moved, effect)
         return answer
 
     def checkpoint(self, effect: Checkpoint) -> bool:

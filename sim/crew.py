@@ -31,7 +31,7 @@ from ..algorithms.effects import (
 )
 from ..algorithms.errors import ProtocolError
 from ..config.timing import Device
-from ..records.outcome import Hooks, Outcome
+from ..records.outcome import Hooks, Outcome, count_move
 from .driver import BLOCKED, KNOWN, phase_of
 from .noise import Draws
 from .prices import LANES, move_seconds, work_seconds
@@ -73,6 +73,7 @@ class Crew:
         self.members, self.index = members, members[0]
         self.ended = False
         self.tally: dict[str, list[float]] = {}  # phase -> [bytes sent, collectives], of each worker
+        self._moved: dict[str, float] = {}
         self._send, self._world, self._hooks = program.send, world, hooks
         kinds = list(dict.fromkeys(devices[worker] for worker in members))
         if draws is None:
@@ -107,8 +108,12 @@ class Crew:
         seconds, evaluating, computing = (np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks)
         sent = {phase: sent for phase, (sent, _) in self.tally.items()}
         syncs = {phase: int(count) for phase, (_, count) in self.tally.items()}
+
+        def counted() -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
+            return dict(sent), dict(syncs), dict(self._moved)
+
         return [
-            Outcome(w, seconds[i], evaluating[i], computing[i], dict(sent), dict(syncs), result=self._result)
+            Outcome(w, seconds[i], evaluating[i], computing[i], *counted(), result=self._result)
             for w, i in self._columns.items()
         ]
 
@@ -253,6 +258,7 @@ class Crew:
                 self._computing = self._computing + seconds
         else:
             lane, seconds = f"to {effect.to}", self._of_each(move_seconds, effect)
+            count_move(self._moved, effect)
         ticket.end = self._now + self._queue(lane, seconds)
         if not direct:
             self._busy[lane] = ticket.end

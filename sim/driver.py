@@ -32,7 +32,7 @@ from ..algorithms.effects import (
 )
 from ..algorithms.errors import ProtocolError
 from ..config.timing import Device
-from ..records.outcome import Hooks, Outcome, Span
+from ..records.outcome import Hooks, Outcome, Span, count_move
 from ..records.spool import BUFFERED
 from .answers import deliver
 from .faults import Condition
@@ -209,6 +209,7 @@ class Driver:
             self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
         else:
             lane, name, seconds = f"to {effect.to}", "move", move_seconds(self._device, effect)
+            count_move(self.outcome.moved, effect)
             seconds = seconds if self.condition is None else self._slowed(effect, seconds)
         if seconds == inf:
             return ticket

@@ -110,7 +110,7 @@ def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
         assert len(predicted) == len(measured) > 1
         for a, b in zip(predicted, measured, strict=True):
             assert {**a, "seconds": 0} == {**b, "seconds": 0}, name
-        for key in ("rounds", "steps", "samples", "syncs", "bytes_per_worker"):
+        for key in ("rounds", "steps", "samples", "syncs", "bytes_per_worker", "moved_per_worker"):
             assert virtual[key] == real[key], (name, key)
     paceline("simulate", f"{name}.yaml", "--out", "again", cwd=tmp_path)
     done = paceline("compare", "again", f"real/{name}", "--figures", "figures", cwd=tmp_path)
