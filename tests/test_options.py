@@ -13,6 +13,7 @@ from paceline.config import yaml
 from paceline.config.rates import CosineStep, Multistep
 from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, load
 from paceline.config.workload import SGD, AdamW, Augmentation, Workload
+from paceline.problem import fingerprints
 from paceline.records import checkpoints
 from paceline.records.outcome import Hooks
 from paceline.sim.engine import simulate as run_programs
@@ -66,7 +67,7 @@ def continued(folder: Path, name: str, directory: Path, settings: list[str]) -> 
     state = State(**checkpoints.read_meta(saved, 2)["state"])
     hooks = Hooks(lambda *_: None, lambda *_: None)
     outcomes = run_programs(job.programs(workers, state), job.timing, hooks)
-    return job.problem.fingerprints(workers)["params_sha256"], outcomes[0].result.step
+    return fingerprints([w.digest() for w in workers], False)["params_sha256"], outcomes[0].result.step
 
 
 def test_every_option_works_in_both_worlds(tmp_path):
