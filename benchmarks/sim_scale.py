@@ -83,7 +83,7 @@ def main() -> None:
     factor, repeats = (8, 1) if small else (1, 3)
     sizes = {
         "simpy": ([64, 256, 1024, 4096, 16384], [6, 12, 24, 48, 96]),
-        "cohort": ([1024, 2048, 4096, 8192, 16384], [200, 400, 800, 1600, 3200]),
+        "cohort": ([1024, 2048, 4096, 8192, 16384], [800, 1600, 3200, 6400, 12800]),
     }
     # First: a child's peak begins at what its parent holds.
     peak = large(256, 3) if small else large(4096, 100)
