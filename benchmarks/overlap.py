@@ -44,7 +44,7 @@ RESULTS = Path(__file__).parent / "results" / "overlap.json"
 SIDE = 512  # of the unit's square matrices
 # Per network: bytes of an all-reduce, units computed before each, all-reduces in a block.
 PLANS = {"shared memory": (4_000_000, 1, 16), "1 Gbit/s": (1_000_000, 2, 16)}
-BLOCKS = 25
+BLOCKS = 20
 UNIT = Work("step")
 
 

@@ -215,13 +215,13 @@ def test_lanes_sleep_between_looks_unless_the_program_waits(monkeypatch: pytest.
     monkeypatch.setattr(patience, "time", clock)
     waiting.wait(Request(0), Request(0))
     assert clock.sleeps == 0
-    waiting.wait(Request(3))
+    waiting.wait(Request(3 * patience.TESTS))
     assert clock.now == pytest.approx(7 * patience.SHORTEST)
-    waiting.wait(Request(100))
+    waiting.wait(Request(100 * patience.TESTS))
     assert clock.now < 103 * patience.LONGEST
     assert clock.sleeps == 103
     waiting.hurried = True
-    waiting.wait(Request(100))
+    waiting.wait(Request(100 * patience.TESTS))
     assert clock.sleeps == 103
 
 
