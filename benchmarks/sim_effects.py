@@ -126,7 +126,7 @@ def training(count: int, sigma: float, trace: bool) -> float:
     shares = Shares((8,) * WORKERS, (1.0,) * WORKERS)
     plan = Plan(strategy, shares, lambda progress: 0.1, 10**9, Interval(4, "rounds"))
     works = [Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1) for _ in range(WORKERS)]
-    workers = [CountingWorker(i, works[i], 1000, 0) for i in range(WORKERS)]
+    workers = [CountingWorker(i, works[i]) for i in range(WORKERS)]
     programs = [train(worker, plan, State()) for worker in workers]
     seconds, outcomes = timed(programs, sigma, trace, WORKERS * (count // 4) * 4)
     assert sum(worker.steps for worker in workers) == WORKERS * (count // 4) * 4

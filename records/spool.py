@@ -28,11 +28,12 @@ class Spool:
 
     def take(self, worker: int, lane: str, spans: Sequence[Span]) -> None:
         """Write spans of one worker's lane."""
+        if not spans:
+            return
         names: dict[str, int] = {}
         records = np.empty(len(spans), RECORD)
-        records["name"] = [names.setdefault(span[0], len(names)) for span in spans]
-        records["start"] = [span[1] for span in spans]
-        records["stop"] = [span[2] for span in spans]
+        said, records["start"], records["stop"] = zip(*spans, strict=True)
+        records["name"] = [names.setdefault(name, len(names)) for name in said]
         head = {"worker": worker, "lane": lane, "names": list(names), "count": len(spans)}
         self._file.write(json.dumps(head).encode() + b"\n" + records.tobytes())
 
