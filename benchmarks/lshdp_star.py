@@ -1,0 +1,237 @@
+"""LSHDP against the paper's DDP and FSDP on a real 1 Gbit/s star, with workers of speeds 1, 1, 1/2 and 1/4.
+
+    python benchmarks/lshdp_star.py [--small]
+
+Four ranks in network namespaces with shaped ports (star.py; skipped, with the reason, where these cannot be made) train
+an MLP on the digits. The modes take turns block by block in one mpirun, all with the same number of samples in a step:
+
+- DDP, flat: the paper's baseline, equal batches, one unit, its exchange after the backward pass;
+- DDP: equal batches, exchanges unit by unit beside the backward pass;
+- FSDP: equal batches, units gathered and scattered beside the computation;
+- HDP: as DDP, batches by speed; LSHDP: the same from host memory, which is the device's memory here.
+
+Twice. "trained": each rank computes for real, then sleeps 3, 3, 7 and 15 times as long as that took (as --emulate), so
+that all four need less than one core for it. "described": each sleeps as long as a described device takes (as
+--phantom), and the messages are real. Batch and model are such that the slowest worker computes about as long, with an
+equal batch, as the flat exchange takes at the full rate.
+
+Reported: seconds per step, median over blocks, and each mode's seconds / LSHDP's, of the same block. Beside them the
+same programs in simulation: on the described devices, or on devices as measured in the same run; the network's
+efficiency is that of a measured exchange. The paper gives 35.39 % over data parallel and 52.57 % over FSDP without
+a definition: as throughput gained 1.354 and 1.526 times, as time saved 1.548 and 2.108 times as fast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from star import Star, missing
+
+from paceline.algorithms.effects import AllReduce, Compute, Program
+from paceline.algorithms.plan import State
+from paceline.config.scenario import validate
+from paceline.config.timing import Device, Network, Timing
+from paceline.records.environment import environment
+from paceline.records.outcome import Hooks
+from paceline.runtime.engine import run
+from paceline.runtime.launcher import abort_on_error, under_mpirun
+from paceline.runtime.messages import gather_texts
+from paceline.sim.engine import simulate
+from paceline.wiring import Job, resolve
+
+RESULTS = Path(__file__).parent / "results" / "lshdp_star.json"
+RATE = 125e6  # bytes/s of a port
+SLOWDOWNS = (1.0, 1.0, 2.0, 4.0)
+IDLING = 4.0  # trained: how many times longer the fastest ranks take than they would
+BATCH, WIDTH = 12, 448
+SPEED = 608  # samples/s of the fastest described device: the slowest takes 79 ms for a batch
+MODES: dict[str, dict[str, Any]] = {
+    "DDP, flat": {"preset": "sync_sgd", "placement": {"replicated": {"overlap": False}}},
+    "DDP": {"preset": "sync_sgd"},
+    "FSDP": {"preset": "fsdp"},
+    "HDP": {"preset": "hdp", "total": 4 * BATCH},
+    "LSHDP": {"preset": "lshdp", "total": 4 * BATCH},
+}
+PAPER = {"DDP, flat": (1.354, 1.548), "FSDP": (1.526, 2.108)}
+
+
+def job(strategy: dict[str, Any], width: int, steps: int) -> Job:
+    """A mode's training of `steps` steps behind a first one, with a checkpoint due after each."""
+    document = {
+        "workload": {
+            "model": {"name": "mlp", "hidden": [width] * 9},
+            "data": "digits",
+            "batch": BATCH,
+            "optimizer": {"name": "sgd", "lr": 0.01},
+        },
+        "cluster": {"workers": [{"speed": f"{SPEED} samples/s", "slowdown": k} for k in SLOWDOWNS]},
+        "strategy": strategy,
+        "budget": {"steps": steps + 1},
+        "checkpoint": {"every": "1 step"},
+    }
+    return resolve(validate(document, "benchmark"), Path())
+
+
+def timed(perform: Callable[[Hooks], Any]) -> float:
+    """Seconds per step of a training that `perform` runs with these hooks: the first, with its broadcast, left out."""
+    moments: list[float] = []
+    perform(Hooks(lambda *_: None, lambda worker, seconds, state, arrays: moments.append(seconds)))
+    first, last = moments[0], moments[-1]
+    return (last - first) / (len(moments) - 1)
+
+
+class Rank:
+    """One rank's workers, one for each mode. described: they compute nothing and sleep instead."""
+
+    def __init__(self, comm: Any, width: int, steps: int, described: bool) -> None:
+        self.comm, self.described = comm, described
+        self.jobs = {name: job(strategy, width, steps) for name, strategy in MODES.items()}
+        self.workers: dict[str, Any] = {}
+        for name, its in self.jobs.items():
+            if described:
+                self.workers[name] = its.problem.phantoms(its.plan)[comm.rank]
+            else:
+                (self.workers[name],) = its.problem.workers(its.plan, [comm.rank], shared_process=False)
+                self.workers[name].snapshot = dict  # nothing is written
+
+    def perform(self, program: Program[Any], hooks: Hooks) -> Any:
+        """Run a program among the ranks."""
+        if self.described:
+            return run(program, hooks, comm=self.comm, price=self.jobs["DDP"].timing.devices[self.comm.rank].seconds)
+        return run(program, hooks, comm=self.comm, slowness=IDLING * SLOWDOWNS[self.comm.rank])
+
+    def block(self, name: str) -> float:
+        """Seconds per step of one training."""
+        (program,) = self.jobs[name].programs([self.workers[name]], State())
+        return timed(lambda hooks: self.perform(program, hooks))
+
+    def seconds_of(self, program: Callable[[], Program[Any]], repeats: int) -> float:
+        """What a program takes, the median."""
+        hooks = Hooks(lambda *_: None, lambda *_: None)
+        return float(statistics.median(self.perform(program(), hooks).seconds for _ in range(repeats)))
+
+    def measured(self, repeats: int) -> dict[str, Any]:
+        """This rank's medians: a gradient by batch, an update, an exchange of the whole model."""
+        rows: dict[str, dict[int, float]] = {"gradient": {}, "update": {}}
+        for name in ("DDP, flat", "HDP"):
+            first, worker = self.jobs[name].plan.first_round(), self.workers[name]
+            own = first.batches[self.comm.rank]
+            rows["gradient"][own] = self.seconds_of(partial(repeated, worker.gradient(first, 0)), repeats) / 4
+            rows["update"][1] = self.seconds_of(partial(repeated, worker.update(first, 0)), repeats) / 4
+        vector = np.zeros(self.jobs["DDP"].problem.cost.parameters + 1, np.float32)
+        exchange = self.seconds_of(lambda: iter(AllReduce(vector, out=vector)), repeats)
+        return {**{phase: list(found.items()) for phase, found in rows.items()}, "exchange": exchange}
+
+
+def repeated(effect: Compute[Any]) -> Program[None]:
+    """The effect four times."""
+    for _ in range(4):
+        yield from effect
+
+
+def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Seconds per step of each mode in simulation. everyone: what the ranks have measured."""
+    devices = list(rank.jobs["DDP"].timing.devices)
+    if not rank.described:
+        for r, own in enumerate(everyone):
+            update = ((1.0, own["update"][0][1]),)
+            tables = {"gradient": tuple(sorted(map(tuple, own["gradient"]))), "evaluate": ((1.0, 0.0),)}
+            devices[r] = Device("measured", {**tables, "update": update, "host update": update})
+    nbytes = 4 * (rank.jobs["DDP"].problem.cost.parameters + 1)
+    efficiency = min(1.0, 2 * 3 / 4 * nbytes / RATE / max(own["exchange"] for own in everyone))
+    timing = Timing(tuple(devices), Network("star", RATE, efficiency=efficiency))
+    found = {"efficiency": efficiency}
+    for name, its in rank.jobs.items():
+
+        def perform(hooks: Hooks, its: Job = its) -> None:
+            first = replace(hooks, checkpoint=lambda worker, *rest: worker or hooks.checkpoint(worker, *rest))
+            simulate(its.programs(its.problem.phantoms(its.plan), State()), timing, first)
+
+        found[name] = timed(perform)
+    return found
+
+
+def measure(small: bool, described: bool, path: Path) -> None:
+    """On every rank; rank 0 writes what was found."""
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    width, steps, blocks, repeats = (64, 2, 2, 2) if small else (WIDTH, 4, 20, 9)
+    rank = Rank(comm, width, steps, described)
+    for name in MODES:
+        rank.block(name)  # warms up
+    before = rank.measured(repeats)
+    taken = [{name: rank.block(name) for name in MODES} for _ in range(blocks)]
+    told = [json.loads(text) for text in gather_texts(comm, json.dumps([before, taken]))]
+    if not told:
+        return
+    seconds = {name: [max(own[1][b][name] for own in told) for b in range(blocks)] for name in MODES}
+    expected = predicted(rank, [own[0] for own in told])
+    slowest = told[-1][0]
+    about = {
+        "parameters": rank.jobs["DDP"].problem.cost.parameters,
+        "batches": {name: rank.jobs[name].plan.shares.batches for name in ("DDP", "LSHDP")},
+        "slowest_gradient_ms": round(dict(slowest["gradient"])[BATCH] * 1e3, 2),
+        "slowest_update_ms": round(slowest["update"][0][1] * 1e3, 2),
+        "exchange_ms": round(slowest["exchange"] * 1e3, 2),
+        "efficiency": round(expected["efficiency"], 3),
+        "blocks": blocks,
+        "load_average": os.getloadavg()[0],
+    }
+    path.write_text(json.dumps({**about, "modes": {name: row(name, seconds, expected) for name in MODES}}))
+
+
+def row(name: str, seconds: dict[str, list[float]], expected: dict[str, float]) -> dict[str, Any]:
+    """What is reported of one mode."""
+    ratios = [mode / lshdp for mode, lshdp in zip(seconds[name], seconds["LSHDP"], strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    found = {
+        "ms": round(statistics.median(seconds[name]) * 1e3, 2),
+        "over_lshdp": round(statistics.median(ratios), 3),
+        "quartiles": [round(low, 3), round(high, 3)],
+        "predicted_ms": round(expected[name] * 1e3, 2),
+        "predicted_over_lshdp": round(expected[name] / expected["LSHDP"], 3),
+    }
+    if name in PAPER:
+        found["paper_throughput"], found["paper_time"] = PAPER[name]
+    return found
+
+
+def main() -> None:
+    small = "--small" in sys.argv
+    if under_mpirun():
+        with abort_on_error():
+            measure(small, sys.argv[-2] == "described", Path(sys.argv[-1]))
+        return
+    if reason := missing():
+        print(f"skipped: {reason}")
+        return
+    results = {}
+    with tempfile.TemporaryDirectory() as folder, Star(4, "1gbit") as star:
+        path = Path(folder) / "rows.json"
+        for kind in ("trained", "described"):
+            star.run([sys.executable, __file__, *sys.argv[1:], kind, str(path)], timeout=900)
+            results[kind] = found = json.loads(path.read_text())
+            print(f"{kind}: { ({key: value for key, value in found.items() if key != 'modes'}) }")
+            for name, each in found["modes"].items():
+                print(
+                    f"  {name:10} {each['ms']:7.2f} ms, {each['over_lshdp']:.2f} {each['quartiles']} of LSHDP's; "
+                    f"predicted {each['predicted_ms']:7.2f} ms, {each['predicted_over_lshdp']:.2f}",
+                    flush=True,
+                )
+    if not small:
+        RESULTS.write_text(json.dumps({"environment": environment(1), **results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
