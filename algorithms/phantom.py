@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .effects import Array, Compute, Move, Phantom, Value, nothing
 from .fold import parts
-from .worker import UnitValues, Works, unit_sizes
+from .worker import UnitValues, Whole, Works, unit_sizes
 
 if TYPE_CHECKING:
     from .plan import Round
@@ -75,11 +75,11 @@ class PhantomWorker:
     def reload(self, unit: int) -> Move:
         return Move(self.units[unit].reduced, "device")
 
-    def pull(self) -> Move:
-        return Move(self.params, "host")
+    def pull(self, what: Whole) -> Move:
+        return Move(self.params if what == "parameters" else self.grads, "host")
 
-    def push(self) -> Move:
-        return Move(self.params, "device")
+    def push(self, what: Whole) -> Move:
+        return Move(self.params if what == "parameters" else self.grads, "device")
 
     def squared_norm(self) -> Compute[Value]:
         return Compute(self.works.norm, partial(Phantom, 8), on=self._place)

@@ -51,14 +51,18 @@ class Placement:
         if not self.sharded:
             w.params = yield from Broadcast(w.params, out=w.params, phase="begin")
             if w.staged and not self.offloaded:
-                yield from w.push()
+                yield from w.push("parameters")
 
     def synchronous_step(self, w: Worker, round: Round, i: int, weight: float) -> Program[float]:
         """A step with the workers' weighted mean gradient; returns the mean training loss."""
         if not self._flat(w):
             return (yield from unitwise.step(self, w, round, i, weight))
         yield from w.gradient(round, i)
+        if w.staged:
+            yield from w.pull("gradients")
         w.grads = yield from AllReduce(w.grads, weight, out=w.grads, phase="gradients", wire=self.precision)
+        if w.staged:
+            yield from w.push("gradients")
         yield from w.update(round, i)
         return last(w.grads)
 
@@ -73,10 +77,10 @@ class Placement:
         """Replace the parameters by the workers' weighted mean; returns the mean training loss."""
         staged = w.staged and not self.offloaded
         if staged:
-            yield from w.pull()
+            yield from w.pull("parameters")
         w.params = yield from AllReduce(w.params, weight, out=w.params, phase="parameters", wire=self.precision)
         if staged:
-            yield from w.push()
+            yield from w.push("parameters")
         return last(w.params)
 
     def evaluate(self, w: Worker, buffers: Value) -> Program[Value]:
@@ -87,7 +91,7 @@ class Placement:
 
     def _flat(self, w: Worker) -> bool:
         """Whether the model is computed and exchanged in one piece."""
-        return not (self.sharded or self.offloaded or w.staged) and (not self.overlap or len(w.units) == 1)
+        return not (self.sharded or self.offloaded) and (not self.overlap or len(w.units) == 1)
 
 
 @dataclass(frozen=True)

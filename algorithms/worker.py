@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .effects import Array, Compute, Move, Value, Work
 from .fold import parts
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 
 EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
+
+
+Whole = Literal["parameters", "gradients"]
 
 
 @dataclass(slots=True, eq=False)
@@ -92,11 +95,11 @@ class Worker(Protocol):
     def reload(self, unit: int) -> Move:
         """The unit's exchanged gradient from the host to the device."""
 
-    def pull(self) -> Move:
-        """All parameters from the device to the host."""
+    def pull(self, what: Whole) -> Move:
+        """All parameters, or the whole gradient, from the device to the host."""
 
-    def push(self) -> Move:
-        """All parameters from the host to the device."""
+    def push(self, what: Whole) -> Move:
+        """The same from the host to the device."""
 
     def squared_norm(self) -> Compute[Value]:
         """The sum of the squares of this worker's part of the gradient: float64 (1,)."""

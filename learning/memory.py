@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.worker import Held, ModelCost, UnitValues, unit_sizes
+from ..algorithms.worker import Held, ModelCost, UnitValues, Whole, unit_sizes
 from .optimizers import Layout
 from .storage import views
 
@@ -137,13 +137,21 @@ class Memory:
         """Copy the unit's exchanged gradient from the host's mirror to the device."""
         self._slice(self.grads)[unit].copy_(self._reduced[unit])
 
-    def pull(self) -> None:
-        """Copy the parameters from the device to the host's mirror; the loss beside them is the host's own."""
-        self._host[0][: len(self.parameters)].copy_(self.parameters)
+    def pull(self, what: Whole = "parameters") -> None:
+        """Copy all of them from the device to the host's mirror; the loss beside them is the host's own."""
+        here, there = self._pair(what)
+        there.copy_(here)
 
-    def push(self) -> None:
-        """Copy the parameters from the host's mirror to the device."""
-        self.params.copy_(self._host[0])
+    def push(self, what: Whole = "parameters") -> None:
+        """Copy all of them from the host's mirror to the device."""
+        here, there = self._pair(what)
+        here.copy_(there)
+
+    def _pair(self, what: Whole) -> tuple[Tensor, Tensor]:
+        """(at home, as exchanges see it), without the loss."""
+        at = 0 if what == "parameters" else 1
+        size = len(self.parameters)
+        return (self.params, self.grads)[at][:size], self._host[at][:size]
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a tensor is a view of the parameters on the device."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..algorithms.effects import Array, Compute, Move, Value
 from ..algorithms.fold import parts
 from ..algorithms.plan import Round
-from ..algorithms.worker import UnitValues, Works
+from ..algorithms.worker import UnitValues, Whole, Works
 from .chain import Chain
 from .memory import Memory
 from .passes import Passes, squares
@@ -82,13 +82,15 @@ class UnitWise:
         """The unit's exchanged gradient to the device."""
         return Move(self.units[unit].reduced, "device", partial(self._memory.reload, unit))
 
-    def pull(self) -> Move:
-        """All parameters to the host."""
-        return Move(self._memory.host_params, "host", self._memory.pull)
+    def pull(self, what: Whole) -> Move:
+        """All parameters, or the whole gradient, to the host."""
+        value = self._memory.host_params if what == "parameters" else self._memory.host_grads
+        return Move(value, "host", partial(self._memory.pull, what))
 
-    def push(self) -> Move:
-        """All parameters to the device."""
-        return Move(self._memory.host_params, "device", self._memory.push)
+    def push(self, what: Whole) -> Move:
+        """The same to the device."""
+        value = self._memory.host_params if what == "parameters" else self._memory.host_grads
+        return Move(value, "device", partial(self._memory.push, what))
 
     def squared_norm(self) -> Compute[Value]:
         """The sum of the squares of this worker's gradients: float64 (1,)."""

@@ -17,6 +17,7 @@ from .algorithms.aggregations import Parameters
 from .algorithms.effects import Work
 from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
+from .algorithms.placements import Replicated
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.rates import Constant
@@ -62,7 +63,10 @@ def refuse(out: Path) -> None:
 
 def unpriced(scenario: Scenario, folder: Path, ranks: int) -> Job:
     """The scenario on so many devices of known speed: what is to be measured need not be known before."""
-    cluster = Cluster.model_validate({"workers": [{"count": ranks, "speed": "1 samples/s"}]})
+    places = scenario.cluster.places
+    known = [places[min(rank, len(places) - 1)] for rank in range(ranks)]
+    workers = [{"speed": "1 samples/s", "torch_device": p.group.torch_device, "node": f"node {p.node}"} for p in known]
+    cluster = Cluster.model_validate({"workers": workers})
     strategy = StrategySpec(preset="sync_sgd")
     plain = {"cluster": cluster, "strategy": strategy, "faults": (), "recorded": None}
     return resolve(scenario.model_copy(update=plain), folder)
@@ -156,7 +160,11 @@ def phases(
     from .runtime.engine import run
 
     shares = Shares(tuple(batches), (1.0,) * job.workers)
-    for strategy in (Strategy(), Strategy(schedule=Fixed(8), aggregation=Parameters())):
+    # In one piece: a unit's work is priced by its fraction of the whole.
+    for strategy in (
+        Strategy(placement=Replicated(overlap=False)),
+        Strategy(schedule=Fixed(8), aggregation=Parameters()),
+    ):
         plan = Plan(
             strategy,
             shares,
