@@ -8,6 +8,7 @@ difference: what a run of two steps takes beyond a run of one.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -315,3 +316,14 @@ def test_overlap_takes_the_longer_of_both_as_units_get_many(engine):
             found = seconds_of_step(engine, Sharded(), [of(x)] * many)
             longer = max(2 * many * C, 3 * many * x / 2)
             assert longer - 2 * x <= found <= longer + 2 * C + 2 * x
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_pages_example_prints_what_the_page_says(capsys, monkeypatch):
+    page = (SCENARIOS.parent / "docs" / "data_parallel.md").read_text()
+    (program,), (printed,) = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "text"))
+    monkeypatch.chdir(SCENARIOS.parent)
+    exec(compile(program, "data_parallel.md", "exec"), {})
+    assert capsys.readouterr().out == printed
