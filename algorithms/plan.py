@@ -263,8 +263,20 @@ class Plan:
         steps, offsets, total = self._division(H)
         after = State(state.round + 1, state.step + H, state.samples + total)
         slope = (self.progress(after) - progress) / H
-        follows, batches = self._due(state, after), self.shares.batches
-        return Round(now, H, steps, batches, offsets, total, state.samples, progress, slope, self.rate, follows)
+        return Round(
+            now,
+            H,
+            steps,
+            self.shares.batches,
+            offsets,
+            total,
+            state.samples,
+            progress,
+            slope,
+            self.rate,
+            self._due(state, after),
+            self._stride,
+        )
 
     def _due(self, before: State, after: State) -> Due:
         """What follows the round between two states."""

@@ -42,7 +42,10 @@ def fsdp(precision: Wire = "fp32") -> Strategy:
 
 
 def fsdp_offload(precision: Wire = "fp32") -> Strategy:
-    """FSDP whose shards lie in host memory, where the optimizer steps (PyTorch's CPUOffload)."""
+    """FSDP whose shards lie in host memory, where the optimizer steps (its CPU offloading).
+
+    Zhao et al., "PyTorch FSDP", VLDB 2023, arXiv 2304.11277.
+    """
     return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), ShardedOffloaded(precision=precision))
 
 
