@@ -27,19 +27,48 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mlp, 4 M parameters": ({"name": "mlp", "hidden": [1024, 896]}, {"name": "synthetic", "train": 2048, "test": 64}),
     "resnet20": ({"name": "resnet20"}, {"name": "synthetic", "train": 2048, "test": 64}),
 }
+BATCH = 64
 OPTIMIZER = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 
 
-def job(model: dict[str, Any], data: dict[str, Any], steps: int, blocks: int) -> Job:
-    """Synchronous SGD at 2 workers; a checkpoint falls due at the end of each block."""
+def job(model: dict[str, Any], data: dict[str, Any], steps: int, blocks: int, preset: str = "sync_sgd") -> Job:
+    """A preset at 2 workers; a checkpoint falls due at the end of each block."""
     document = {
-        "workload": {"model": model, "data": data, "batch": 64, "optimizer": OPTIMIZER},
+        "workload": {"model": model, "data": data, "batch": BATCH, "optimizer": OPTIMIZER},
         "cluster": {"workers": [{"speed": "1 samples/s", "count": 2}]},
-        "strategy": {"preset": "sync_sgd"},
+        "strategy": {"preset": preset},
         "budget": {"steps": steps * blocks},
         "checkpoint": {"every": f"{steps} steps"},
     }
     return resolve(validate(document, "benchmark"), Path())
+
+
+class Batches:
+    """A job's training data in memory, batch by batch in an order of the rank's own."""
+
+    def __init__(self, job: Job, rank: int) -> None:
+        import torch
+
+        from paceline.learning import data
+
+        stored = data.load(job.scenario.workload.data.name, job.scenario.workload.data.args)
+        self.x, self.y = torch.from_numpy(stored.train_x), torch.from_numpy(stored.train_y)
+        self.order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(rank))
+        self.at = 0
+
+    def next(self) -> tuple[Any, Any]:
+        """(inputs, targets)."""
+        index = self.order[self.at : self.at + BATCH]
+        self.at = (self.at + BATCH) % len(self.y)
+        return self.x[index], self.y[index]
+
+
+def build(job: Job) -> Any:
+    """The job's model, to be trained."""
+    from paceline.learning import units
+
+    model, shape = job.scenario.workload.model, job.problem.shape
+    return units.build(model.name, model.args, shape.input_shape, shape.classes, 0).train()
 
 
 class HandWritten:
@@ -48,12 +77,7 @@ class HandWritten:
     def __init__(self, job: Job, comm: Any) -> None:
         import torch
 
-        from paceline.learning import data, units
-
-        w = job.scenario.workload
-        shape = job.problem.shape
-        self.comm, self.data = comm, data.load(w.data.name, w.data.args)
-        self.model = units.build(w.model.name, w.model.args, shape.input_shape, shape.classes, 0).train()
+        self.comm, self.model, self.batches = comm, build(job), Batches(job, comm.Get_rank())
         self.parameters = parameters = list(self.model.parameters())
         self.flat = torch.zeros(sum(p.numel() for p in parameters))
         self.views = []
@@ -63,9 +87,6 @@ class HandWritten:
             start += p.numel()
         options = {key: value for key, value in OPTIMIZER.items() if key != "name"}
         self.optimizer = torch.optim.SGD(parameters, **options, fused=True)
-        self.x, self.y = torch.from_numpy(self.data.train_x), torch.from_numpy(self.data.train_y)
-        self.order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(comm.Get_rank()))
-        self.at = 0
 
     def steps(self, count: int) -> None:
         """Train `count` steps."""
@@ -74,11 +95,10 @@ class HandWritten:
 
         vector, size = self.flat.numpy(), self.comm.Get_size()
         for _ in range(count):
-            index = self.order[self.at : self.at + 64]
-            self.at = (self.at + 64) % len(self.y)
+            x, y = self.batches.next()
             for p in self.parameters:
                 p.grad = None  # fresh gradients, packed afterwards, are faster than adding into flat ones
-            loss = torch.nn.functional.cross_entropy(self.model(self.x[index]), self.y[index])
+            loss = torch.nn.functional.cross_entropy(self.model(x), y)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.cat([p.grad.view(-1) for p in self.parameters if p.grad is not None], out=self.flat)
             self.comm.Allreduce(MPI.IN_PLACE, vector)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..algorithms.worker import Held, ModelCost, UnitValues, Whole, unit_sizes
 from .optimizers import Layout
-from .storage import views
+from .storage import views, zeros
 
 
 class Slots:
@@ -25,8 +25,7 @@ class Slots:
     def __init__(self, sizes: Sequence[int], count: int, like: Tensor, pinned: bool = False) -> None:
         self._sizes, self._count = sizes, min(count, len(sizes))
         self.buffers = [
-            torch.zeros(max(sizes[first :: self._count]), dtype=like.dtype, device=like.device, pin_memory=pinned)
-            for first in range(self._count)
+            zeros(max(sizes[first :: self._count]), like.dtype, like.device, pinned) for first in range(self._count)
         ]
         self._at = {buffer.untyped_storage().data_ptr(): buffer for buffer in self.buffers if buffer.numel()}
 
@@ -86,7 +85,7 @@ class Memory:
 
     def _zeros(self, where: torch.device) -> Tensor:
         pinned = self._device.is_cuda and where.type == "cpu"
-        return torch.zeros(sum(self._kept), dtype=self._device.dtype, device=where, pin_memory=pinned)
+        return zeros(sum(self._kept), self._device.dtype, where, pinned)
 
     def _fetch_into_slots(self, chunks: int) -> None:
         """Make the buffers of what is fetched, and the parameters views of their units' slots.

@@ -16,7 +16,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from . import imports
-from .storage import views
+from .storage import views, zeros
 
 T = TypeVar("T")
 Decay = Literal["all", "matrices"]
@@ -53,7 +53,7 @@ class Layout:
         """(a vector of zeros, its views in the shapes of the trained parameters)."""
         first = self.parameters[0]
         size = sum(p.numel() for p in self.parameters)
-        vector = torch.zeros(size, dtype=first.dtype, device=first.device)
+        vector = zeros(size, first.dtype, first.device)
         return vector, self.select(views(vector, self.parameters))
 
     def groups(self, decay: Decay, weight_decay: float) -> list[Group]:

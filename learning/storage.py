@@ -5,10 +5,14 @@ Rule: everything is fp32, and NumPy sees the same memory: an all-reduce into the
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+HUGE = 1 << 21  # bytes of a huge page
 
 
 def check(tensors: Mapping[str, Tensor], what: str) -> None:
@@ -27,6 +31,23 @@ def views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
         made.append(vector[start : start + tensor.numel()].view(tensor.shape))
         start += tensor.numel()
     return made
+
+
+def zeros(size: int, dtype: torch.dtype, device: torch.device, pinned: bool = False) -> Tensor:
+    """A vector of zeros. pinned: for copies from and to a GPU.
+
+    A large one on the CPU lies in huge pages, where the system has them: an all-reduce of 16 MB took half the processor
+    time (measured; one rank reads another's memory page by page).
+    """
+    nbytes = size * dtype.itemsize
+    if device.type != "cpu" or pinned or nbytes < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(size, dtype=dtype, device=device, pin_memory=pinned)
+    # What is not touched takes no memory.
+    memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    found = np.frombuffer(memory, np.uint8)
+    start = -found.ctypes.data % HUGE
+    return torch.from_numpy(found[start : start + nbytes]).view(dtype)
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from paceline.algorithms.loop import train
 from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.progress import Interval
 from paceline.algorithms.streams import torch_seed
-from paceline.learning import optimizers, units
+from paceline.learning import optimizers, storage, units
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
 from paceline.records.outcome import Hooks
@@ -53,6 +53,19 @@ def test_the_model_lives_in_the_vectors():
     w.params = np.arange(total + 1, dtype=np.float32)  # an answer in an array of its own
     assert first.view(-1)[2] == 2.0
     assert w.params[-1] == total
+
+
+@pytest.mark.parametrize("size", [0, 5, storage.HUGE // 4 - 1, storage.HUGE // 4 + 3])
+def test_vectors_of_any_size_are_zero_aligned_and_as_long_as_asked(size):
+    for dtype in (torch.float32, torch.float64):
+        vector = storage.zeros(size, dtype, torch.device("cpu"))
+        assert vector.shape == (size,)
+        assert vector.dtype == dtype
+        assert not vector.any()
+        assert vector.untyped_storage().nbytes() == size * dtype.itemsize  # as memory is counted
+        assert vector.data_ptr() % 64 == 0
+        vector.numpy()[:] = 1.0
+        assert vector.sum() == size
 
 
 def test_warming_leaves_no_trace():
