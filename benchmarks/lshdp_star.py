@@ -10,8 +10,8 @@ an MLP on the digits. The modes take turns block by block in one mpirun, all wit
 - FSDP: equal batches, units gathered and scattered beside the computation;
 - HDP: as DDP, batches by speed; LSHDP: the same from host memory, which is the device's memory here.
 
-Twice. "trained": each rank computes for real, then sleeps 3, 3, 7 and 15 times as long as that took (as --emulate), so
-that all four need less than one core for it. "described": each sleeps as long as a described device takes (as
+Twice. "trained": each rank computes for real, then sleeps 1, 1, 3 and 7 times as long as that took (as --emulate), so
+that all four need less than two cores for it. "described": each sleeps as long as a described device takes (as
 --phantom), and the messages are real. Batch and model are such that the slowest worker computes about as long, with an
 equal batch, as the flat exchange takes at the full rate.
 
@@ -52,9 +52,9 @@ from paceline.wiring import Job, resolve
 RESULTS = Path(__file__).parent / "results" / "lshdp_star.json"
 RATE = 125e6  # bytes/s of a port
 SLOWDOWNS = (1.0, 1.0, 2.0, 4.0)
-IDLING = 4.0  # trained: how many times longer the fastest ranks take than they would
-BATCH, WIDTH = 12, 512
-SPEED = 620  # samples/s of the fastest described device: the slowest takes 77 ms for a batch of 12
+IDLING = 2.0  # trained: how many times longer the fastest ranks take than they would
+BATCH, WIDTH = 24, 512
+SPEED = 1240  # samples/s of the fastest described device: the slowest takes 77 ms for a batch of 24
 MODES: dict[str, dict[str, Any]] = {
     "DDP, flat": {"preset": "sync_sgd", "placement": {"replicated": {"overlap": False}}},
     "DDP": {"preset": "sync_sgd"},

@@ -126,6 +126,9 @@ def test_the_host_link_carries_parameters_twice_and_gradients_once():
     overlapped = per_step("{offloaded: fp16}", "moved_per_worker")
     assert overlapped == pytest.approx(12 * (P + 1) - 4 * (sum(last) + 1), rel=1e-12)
     assert per_step("{replicated: fp16}", "moved_per_worker") == 0
+    directions = vit("{offloaded: fp16}", 2)["moved_per_worker"][0]  # nothing else is counted, no evaluation
+    assert sum(directions.values()) == pytest.approx(2 * overlapped, rel=1e-12)
+    assert directions["to host"] == 2 * 4 * (P + 1)
 
 
 def held(placement: str) -> Any:
