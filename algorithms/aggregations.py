@@ -6,6 +6,7 @@ Outer optimizers and FedNova are in outer.py; they wrap a round of Parameters.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -40,7 +41,10 @@ def check_weights(weights: Weights) -> None:
     if isinstance(weights, str):
         if weights not in ("equal", "samples", "steps"):
             raise ValueError(f"weights is {weights!r}; write equal, samples, steps or one number per worker")
-    elif any(w < 0 for w in weights) or not sum(weights) > 0:
+        return
+    if not isinstance(weights, tuple) or not all(isinstance(w, int | float) for w in weights):
+        raise ValueError(f"weights is {weights!r}; write equal, samples, steps or a list of one number per worker")
+    if any(w < 0 for w in weights) or not 0 < sum(weights) < math.inf:
         raise ValueError(f"weights {list(weights)} must be 0 or more and sum to more than 0")
 
 

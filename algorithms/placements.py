@@ -39,12 +39,13 @@ class Placement:
     offloaded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.precision not in DTYPES:
+        if self.precision not in tuple(DTYPES):
             raise ValueError(f"precision is {self.precision!r}; write one of {', '.join(DTYPES)}")
         if not isinstance(self.overlap, bool):
             raise ValueError(f"overlap is {self.overlap!r}; write true or false")
-        if self.prefetch < 1 or self.unit_bytes < 0:
-            raise ValueError(f"prefetch {self.prefetch} must be 1 or more and unit_bytes {self.unit_bytes} 0 or more")
+        for name, value, least in (("prefetch", self.prefetch, 1), ("unit_bytes", self.unit_bytes, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} is {value!r}; write a whole number, {least} or more")
 
     def begin(self, w: Worker) -> Program[None]:
         """Give every worker worker 0's parameters; sharded, each has its part of the model that all have built."""

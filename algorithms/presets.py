@@ -113,7 +113,9 @@ def qsr(
     Gu et al., ICLR 2024, arXiv 2310.14423. init_t is the end of the learning rate's warm-up there.
     """
     rule = Qsr(alpha, h_base, power)
-    schedule = rule if init_t is None else warm_up(init_t, init_h or h_base, rule)
+    if init_t is None and init_h is not None:
+        raise ValueError("init_h is of the steps before init_t; give init_t, too, or leave init_h out")
+    schedule = rule if init_t is None else warm_up(init_t, h_base if init_h is None else init_h, rule)
     return Strategy(Even(), schedule, Shuffled(), Parameters("equal"), Replicated())
 
 

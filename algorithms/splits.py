@@ -159,9 +159,13 @@ class Given:
     paces: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if any(b < 1 for b in self.batches or ()):
-            raise ValueError(f"batches {list(self.batches or ())}: each must be 1 or more")
-        if self.paces and not (max(self.paces) == 1 and min(self.paces) > 0):
+        for name, given in (("batches", self.batches), ("paces", self.paces)):
+            if given is not None and not isinstance(given, tuple):
+                raise ValueError(f"{name} is {given!r}; list one number per worker")
+        if not all(_whole(size) for size in self.batches or ()):
+            raise ValueError(f"batches {list(self.batches or ())}: each must be 1 or more, a whole number")
+        numbers = all(isinstance(pace, int | float) for pace in self.paces or ())
+        if self.paces and not (numbers and max(self.paces) == 1 and min(self.paces) > 0):
             raise ValueError(f"paces {list(self.paces)}: the fastest worker's must be 1, the others' above 0")
 
     def shares(self, batch: int, devices: Sequence[Device]) -> Shares:

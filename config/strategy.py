@@ -56,7 +56,10 @@ def _refuse_unheard(
         fewer = {other: value for other, value in arguments.items() if other != key}
         if inspect.signature(PRESETS[name]).parameters[key].default is inspect.Parameter.empty:
             continue
-        without = _call(PRESETS[name], fewer, "strategy")
+        try:
+            without = _call(PRESETS[name], fewer, "strategy")
+        except ScenarioError:  # the others make no sense without it
+            continue
         if without != strategy and dataclasses.replace(without, **members) == built:
             raise ScenarioError(f"strategy.{key}: has no effect beside {', '.join(members)}; keep one of them")
 

@@ -56,15 +56,15 @@ class Memory:
 
     params, grads: at home, 1-D: the units one behind the other and, where the worker keeps all, one element for the
     loss. host_params, host_grads: the same as exchanges see them (the same memory where home is the host's). layout:
-    the parameters at home, for the optimizer. values: what is exchanged of each unit. slots: where parameters are
-    fetched to, None where they stay.
+    the parameters at home, for the optimizer. kept: elements of each unit at home. values: what is exchanged of
+    each unit. slots: where parameters are fetched to, None where they stay.
     """
 
     def __init__(self, units: Sequence[Sequence[nn.Parameter]], held: Held, index: int, chunks: int) -> None:
         self.held, self._units, self._index = held, units, index
         self._own = [sum(p.numel() for p in unit) for unit in units]
         sizes = unit_sizes([ModelCost(n, 0, 0.0, 0.0) for n in self._own], held)
-        self._kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
+        self.kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
         first = next(p for unit in units for p in unit)
         self._device = torch.empty(0, dtype=first.dtype, device=first.device)
         home = torch.device("cpu") if held.host else first.device
@@ -85,7 +85,7 @@ class Memory:
 
     def _zeros(self, where: torch.device) -> Tensor:
         pinned = self._device.is_cuda and where.type == "cpu"
-        return zeros(sum(self._kept), self._device.dtype, where, pinned)
+        return zeros(sum(self.kept), self._device.dtype, where, pinned)
 
     def _fetch_into_slots(self, chunks: int) -> None:
         """Make the buffers of what is fetched, and the parameters views of their units' slots.
@@ -170,8 +170,8 @@ class Memory:
 
     def _slice(self, vector: Tensor) -> list[Tensor]:
         """The vector at home, unit by unit."""
-        ends = list(accumulate(self._kept))
-        return [vector[end - size : end] for end, size in zip(ends, self._kept, strict=True)]
+        ends = list(accumulate(self.kept))
+        return [vector[end - size : end] for end, size in zip(ends, self.kept, strict=True)]
 
     def _take(self) -> Layout:
         """Copy the worker's parts of the parameters home; where all stay on the device they become views of it."""

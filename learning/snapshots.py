@@ -32,7 +32,7 @@ class Snapshots:
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
         (BatchNorm's), rng (torch's stream, bytes), the optimizer's vectors as optimizer.<name> and, where `transform`
-        has made them, its own as vector.<name>."""
+        has made them, its own as vector.<name>; of a sharded worker units, the elements that it keeps of each."""
         saved = self._state()
         if self.index != 0 and self._memory.held.parts == 1:
             del saved["params"]
@@ -47,6 +47,10 @@ class Snapshots:
             raise ValueError(
                 f"worker {self.index}: the checkpoint holds {', '.join(sorted(arrays))}; "
                 f"expected {', '.join(sorted(here))}"
+            )
+        if "units" in here and not np.array_equal(arrays["units"], here["units"]):
+            raise ValueError(
+                f"worker {self.index}: the checkpoint's model is cut into other units; write the unit_bytes of then"
             )
         for name, array in arrays.items():
             if array.shape != here[name].shape and not name.startswith(SCORES):
@@ -83,6 +87,8 @@ class Snapshots:
             "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
             "rng": state.numpy().copy(),
             **{f"optimizer.{name}": vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},
+            # Parts of other units, put one behind the other, may be as long and mean other parameters.
+            **({"units": np.array(self._memory.kept)} if self._memory.held.parts > 1 else {}),
             # What begins with "_" does not outlive a round.
             **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
             **{VECTOR + name: vector.copy() for name, vector in self._vectors.items() if name[0] != "_"},

@@ -14,7 +14,7 @@ from .config.scenario import Scenario, load
 from .fit import record
 from .problem import fingerprints
 from .progress import progress
-from .records.directory import prepare
+from .records.directory import prepare, refuse
 from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
 from .records.trace import streamed_trace
@@ -50,7 +50,9 @@ def simulate(
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
     check_engine(engine, job, timing_only, debug, limit)
     job.warn()
-    directory = prepare(Path(out), force) if out is not None else None
+    directory = Path(out) if out is not None else None
+    if directory is not None:
+        refuse(directory, force)
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
         run = run_simulation(job, recorder, timing_only, debug, engine, limit)
@@ -74,15 +76,23 @@ def run_simulation(
     engine: str = "auto",
     limit: float | None = None,
 ) -> Run:
-    """Simulate a resolved scenario and record it. ProtocolError where it trains not a single round."""
+    """Simulate a resolved scenario and record it. ProtocolError where it trains not a single round.
+
+    An earlier run in the recorder's directory is replaced once nothing can refuse this one.
+    """
     document = job.record()
     workers: Sequence[Worker]
     if timing_only:
         workers = job.problem.phantoms(job.plan)
     else:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
+    if job.timing.faults:
+        from .sim.engine import check_links
 
-    recorder.scenario(document)  # only now: building the workers may be refused
+        check_links(job.timing)
+    if recorder.directory is not None:
+        prepare(recorder.directory, force=True)
+    recorder.scenario(document)
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         if not timing_only:

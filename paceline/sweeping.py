@@ -28,7 +28,7 @@ from .analysis.table import Table
 from .config.scenario import Scenario, assign, read, validate
 from .problem import find
 from .progress import counting
-from .records.directory import prepare, to_json
+from .records.directory import to_json
 from .records.recorder import Recorder
 from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
 from .show import show_sweep
@@ -57,7 +57,7 @@ class Simulator:
     def __call__(self, point: Point) -> dict[str, Any]:
         """The point's summary. ScenarioError, ProtocolError, or what a user's own model raises."""
         job = self.resolve(point)
-        directory = None if self.runs is None else prepare(self.runs / directory_of(point), force=True)
+        directory = None if self.runs is None else self.runs / directory_of(point)
         recorder = Recorder(directory, kept=job.scenario.checkpoint.optimizer)
         summary = run_simulation(job, recorder, self.timing_only, engine=self.engine).summary
         return summary | {"run": directory and str(directory), "warning": "; ".join(job.warnings) or None}

@@ -78,6 +78,11 @@ def simulate(
     raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
 
 
+def check_links(timing: Timing) -> None:
+    """ScenarioError where a fault is to slow down a link that there is not, or that cannot be slower."""
+    link_rates(timing.faults, Fabric(timing.network, timing.nodes).topology, len(timing.devices))
+
+
 @contextmanager
 def few_collections(workers: int) -> Iterator[None]:
     """Python's garbage collector comes as seldom for each worker as in a small run.

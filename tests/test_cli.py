@@ -97,6 +97,18 @@ def test_a_run_is_not_overwritten(command, tiny, monkeypatch, capsys):
     assert "--force" in err
 
 
+REFUSED = ["workload.loss=math:sqrt", "faults=[{name: slow_link, link: uplink, factor: 3}]"]
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_a_run_that_is_refused_replaces_none(setting, tiny, monkeypatch, capsys):
+    run = tiny.parent / "run"
+    run.mkdir()
+    (run / "summary.json").write_text("precious")
+    status, _, err = call(monkeypatch, capsys, "simulate", tiny, "--out", run, "--force", "--set", setting)
+    assert (status, [path.name for path in run.iterdir()]) == (2, ["summary.json"]), err
+
+
 def test_simulate_writes_a_whole_run_directory(tiny, monkeypatch, capsys):
     run = tiny.parent / "run"
     monkeypatch.setattr(sys, "argv", ["paceline", "simulate", str(tiny), "--out", str(run), "--debug"])

@@ -279,3 +279,13 @@ def test_what_may_not_fit_is_said():
     assert "micro_batch" in line
     fits = resolve(fitting("1.5 GB", "sharded"), Path())
     assert fits.tight, "a quarter of the parameters fits, what 8 samples leave behind hardly"
+
+
+def test_a_snapshot_of_other_units_is_refused():
+    """Parts of other units may be as long, all together, and mean other parameters."""
+    model = ("mlp", {"hidden": [32, 16]})
+    fine, coarse = (workers_of(plan_of(Sharded(unit_bytes=size), (8, 8)), *model)[1] for size in (1, 1 << 20))
+    assert fine.params.size == coarse.params.size
+    fine.restore(fine.snapshot())
+    with pytest.raises(ValueError, match="worker 1: the checkpoint's model is cut into other units; write the unit_b"):
+        coarse.restore(fine.snapshot())
