@@ -162,6 +162,13 @@ def _index(node: list[Any], part: str, where: str) -> int:
     return int(part)
 
 
+_SHAPES = {
+    "tuple_type": "write a list, like [1, 2]",
+    "model_type": "write keys and their values, like {key: value}",
+    "dict_type": "write keys and their values, like {key: value}",
+}
+
+
 def _explain(error: ValidationError, document: Any) -> str:
     """The first mistake in one line, and how many more there are."""
     errors = error.errors(include_url=False, include_context=False)
@@ -179,6 +186,8 @@ def _explain(error: ValidationError, document: Any) -> str:
     elif first["type"] == "union_tag_invalid":
         names = [name for section in choice for name in _tags(section)]
         message = f"unknown name {first['input'].get('name')!r}; write one of {', '.join(names)}"
+    elif first["type"] in _SHAPES:
+        message = f"{_SHAPES[first['type']]}, found {first['input']!r:.60}"
     elif not first["type"].startswith("value_error"):
         message = f"{message[0].lower()}{message[1:]}, found {first['input']!r:.60}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

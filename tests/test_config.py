@@ -30,6 +30,8 @@ def quickstart() -> dict:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("checkpoint.at=3 steps", "checkpoint.at: write a list, like [1, 2], found '3 steps'"),
+        ("budget=4", "budget: write keys and their values, like {key: value}, found 4"),
         ("cluster.wrokers=1", "cluster.wrokers: unknown key; did you mean 'workers'?"),
         ("cluster.workers=[]", "cluster.workers: no workers; list at least one"),
         ("cluster.workers.0.speed=-4 samples/s", "cluster.workers[0].speed: '-4 samples/s' must be above 0"),
