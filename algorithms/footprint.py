@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .worker import Works, unit_sizes
+from .worker import Works, slot_sizes, unit_sizes
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,21 @@ class Footprint:
 def footprint(works: Works, moments: int) -> Footprint:
     """The memory of a worker whose optimizer keeps `moments` vectors as long as its parameters."""
     held, sizes = works.held, unit_sizes(works.units, works.held)
-    kept, whole = sum(own for own, _ in sizes), sum(every for _, every in sizes)
-    largest = max(every for _, every in sizes)
-    # In turn: slots whose sizes are those of the largest unit each serves; here the largest of all, at most `whole`.
+    kept, whole = sum(own for own, _ in sizes), [every for _, every in sizes]
+
+    def buffers(count: int) -> int:
+        return sum(slot_sizes(whole, count))
+
     home, slots, mirror, staging = (2 + moments) * kept, 0, 0, 0
     if held.staged and not held.host:
         mirror = 2 * kept
     if held.fetched:
         apart = held.host or held.staged
-        partial = whole if len(works.chunks) > 1 else min(2 * largest, whole)
-        slots = min((held.prefetch + 1) * largest, whole) + (min(2 * largest, whole) if apart else partial)
+        gradients = 2 if len(works.chunks) == 1 else len(whole)
+        slots = buffers(held.prefetch + 1) + buffers(2 if apart else gradients)
         if apart and held.parts > 1:
-            staging = min(2 * held.prefetch * largest, whole) + partial
+            staging = buffers(2 * held.prefetch) + buffers(gradients)
     device = slots + (0 if held.host else home)
     host = mirror + staging + (home if held.host else 0)
     activations = works.cost.activations * max(works.chunks)
-    return Footprint(held.item * device, held.item * host, activations * held.item / 4, held.item * largest)
+    return Footprint(held.item * device, held.item * host, activations * held.item / 4, held.item * max(whole))

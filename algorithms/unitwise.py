@@ -52,46 +52,51 @@ def reducing(place: Placement, w: Worker, chunk: int, weight: float | None) -> l
 class Fetch:
     """Brings each unit to the device before it is used: forward 0, 1, ..., then backward from the last.
 
-    Overlapped, unit q's stage k (of s) starts d (s - k) places before its use, d being the placement's prefetch, so
-    d + 1 units are on the device; the last d + 1 of the forward pass are still there when backward begins.
+    Overlapped, a stage of what comes to use at `at` starts `prefetch` uses before the next stage does, the last one
+    `prefetch` uses before the unit is used. So prefetch + 1 units are on the device, and the last of the forward pass
+    are still there when backward begins. With four units, prefetch 1 and one stage:
+
+        at          0    1    2    3    4    5    6    7
+        in use      0    1    2    3    3    2    1    0
+        starts      1    2    3    -    -    1    0    -     (unit 0 before `at` 0; 3 and 2 are still held)
     """
 
     def __init__(self, place: Placement, w: Worker) -> None:
         self._stages = fetching(place, w)
-        self._overlap, self._ahead, self._units = place.overlap, place.prefetch, len(w.units)
-        self._started: dict[int, Handle[Any]] = {}  # by place in the order of use
+        self._overlap, self._prefetch, self._units = place.overlap, place.prefetch, len(w.units)
+        self._started: dict[int, Handle[Any]] = {}  # by the `at` of use
 
     def begin(self) -> Program[None]:
         """What must have been started before the first unit is used."""
-        for place in range(-self._ahead * len(self._stages), 0):
-            yield from self._start(place)
+        for at in range(-self._prefetch * len(self._stages), 0):
+            yield from self._start(at)
 
-    def use(self, place: int) -> Program[None]:
-        """Have the unit at this place of the order (0 to 2 units - 1) on the device."""
+    def use(self, at: int) -> Program[None]:
+        """Have on the device the unit whose turn is at `at`, from 0 to 2 units - 1."""
         if not self._overlap:
             for stage in self._stages:
-                yield from stage(self._unit(place))
+                yield from stage(self._unit(at))
             return
-        if place in self._started:
-            yield from Wait(self._started.pop(place))
-        yield from self._start(place)
+        if at in self._started:
+            yield from Wait(self._started.pop(at))
+        yield from self._start(at)
 
-    def _start(self, place: int) -> Program[None]:
-        """Start what is due beside the computation at this place, the later stages first."""
+    def _start(self, at: int) -> Program[None]:
+        """Start what is to run beside the computation at `at`, later stages first, as they were begun earlier."""
         stages = self._stages if self._overlap else []
         for k in reversed(range(len(stages))):
-            later = place + self._ahead * (len(stages) - k)
+            later = at + self._prefetch * (len(stages) - k)
             if 0 <= later < 2 * self._units and not self._held(later):
                 if k:
                     yield from Wait(self._started.pop(later))
                 self._started[later] = yield from Start(stages[k](self._unit(later)))
 
-    def _unit(self, place: int) -> int:
-        return place if place < self._units else 2 * self._units - 1 - place
+    def _unit(self, at: int) -> int:
+        return at if at < self._units else 2 * self._units - 1 - at
 
-    def _held(self, place: int) -> bool:
+    def _held(self, at: int) -> bool:
         """Whether the unit is still on the device from the forward pass."""
-        return place >= self._units and self._unit(place) >= self._units - self._ahead - 1
+        return at >= self._units and self._unit(at) >= self._units - self._prefetch - 1
 
 
 class Reduce:

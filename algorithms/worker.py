@@ -257,6 +257,12 @@ def unit_sizes(units: Sequence[ModelCost], held: Held) -> list[tuple[int, int]]:
     return [(size, size * held.parts) for size in kept]
 
 
+def slot_sizes(sizes: Sequence[int], count: int) -> list[int]:
+    """Elements of each of `count` buffers that units of these sizes take in turn, unit u the buffer u mod count."""
+    count = min(count, len(sizes))
+    return [max(sizes[first::count]) for first in range(count)]
+
+
 def evaluation_blocks(test_samples: int, workers: int) -> int:
     """In how many blocks each worker evaluates its part unit by unit: the same for all, who fetch units together."""
     largest = math.ceil(test_samples / workers)

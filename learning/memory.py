@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.worker import Held, ModelCost, UnitValues, Whole, unit_sizes
+from ..algorithms.worker import Held, ModelCost, UnitValues, Whole, slot_sizes, unit_sizes
 from .optimizers import Layout
 from .storage import views, zeros
 
@@ -23,15 +23,13 @@ class Slots:
     """Buffers that units take in turn. sizes: elements of each unit; count: units in memory at a time."""
 
     def __init__(self, sizes: Sequence[int], count: int, like: Tensor, pinned: bool = False) -> None:
-        self._sizes, self._count = sizes, min(count, len(sizes))
-        self.buffers = [
-            zeros(max(sizes[first :: self._count]), like.dtype, like.device, pinned) for first in range(self._count)
-        ]
+        self._sizes = sizes
+        self.buffers = [zeros(size, like.dtype, like.device, pinned) for size in slot_sizes(sizes, count)]
         self._at = {buffer.untyped_storage().data_ptr(): buffer for buffer in self.buffers if buffer.numel()}
 
     def of(self, unit: int) -> Tensor:
         """The unit's slot."""
-        return self.buffers[unit % self._count][: self._sizes[unit]]
+        return self.buffers[unit % len(self.buffers)][: self._sizes[unit]]
 
     def all(self) -> list[Tensor]:
         """Every unit's slot."""
@@ -58,6 +56,15 @@ class Memory:
     loss. host_params, host_grads: the same as exchanges see them (the same memory where home is the host's). layout:
     the parameters at home, for the optimizer. kept: elements of each unit at home. values: what is exchanged of
     each unit. slots: where parameters are fetched to, None where they stay.
+
+    What is the same memory (n: parts; apart: the home is the host's, or the device has memory that exchanges cannot
+    reach):
+
+        all, on the device         values.kept = gathered = home; values.gradient = reduced = home
+        parts, on the device       gathered = slots; gradient = two buffers on the device; kept, reduced = home
+        all, on the host           kept = gathered = gradient = reduced = home; load, unload copy to and from buffers
+        parts, apart               gathered, gradient = buffers on the host; load, unload copy to and from the device's
+        on the device, apart       home has a mirror on the host, which is what is exchanged
     """
 
     def __init__(self, units: Sequence[Sequence[nn.Parameter]], held: Held, index: int, chunks: int) -> None:
@@ -181,7 +188,7 @@ class Memory:
         for unit, home in zip(self._units, self._slice(self.params), strict=True):
             start = self._index * len(home) if self.held.parts > 1 else 0
             at = 0
-            for p in [*unit, None]:
+            for p in [*unit, None]:  # None: what is left behind the unit's parameters, padding or the loss
                 size = len(home) if p is None else p.numel()
                 piece = home[max(at - start, 0) : max(at + size - start, 0)]
                 if p is not None:

@@ -37,6 +37,10 @@ class UnitWise:
     _buffers: Tensor
     _set_buffers: Callable[[Value], None]
 
+    _test_inputs: Callable[[Array], Tensor]
+    _judge: Callable[[Tensor, Array], Array]
+    _loss_so_far: float = 0.0
+
     def _begin_units(self) -> None:
         self._batch: tuple[Tensor, Tensor] | None = None
         self._indices: Array = np.empty(0, np.int64)
@@ -145,10 +149,6 @@ class UnitWise:
         if unit == len(self.units) - 1:
             self._sums += self._judge(outputs, chosen)
         return self._sums.copy()
-
-    _test_inputs: Callable[[Array], Tensor]
-    _judge: Callable[[Tensor, Array], Array]
-    _loss_so_far: float = 0.0
 
     def _warm_units(self) -> None:
         """One pass through all units on whatever their memory holds."""
