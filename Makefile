@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/paceline demo
 
 test: install
-	$(BIN)/python -m pytest -m 'not long and not gpu'
+	$(BIN)/python -m pytest -n 2 -m 'not long and not gpu'
 
 test-long: install
 	$(BIN)/python -m pytest

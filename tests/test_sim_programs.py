@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import runpy
-import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,13 +205,6 @@ def test_the_limit_is_an_error_that_says_where_everyone_is() -> None:
 
 def test_no_workers_are_no_outcomes() -> None:
     assert simulate([], cluster(0, noise=Noise(0.1)), QUIET) == []
-
-
-def test_the_benchmark_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    benchmark = Path(__file__).parent.parent / "benchmarks" / "sim_effects.py"
-    monkeypatch.setattr(sys, "argv", [str(benchmark), "--small"])
-    runpy.run_path(str(benchmark), run_name="__main__")
-    assert "fresh effects, trace and noise" in capsys.readouterr().out
 
 
 def test_an_error_in_a_program_keeps_its_traceback_and_names_the_worker() -> None:
