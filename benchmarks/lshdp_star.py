@@ -10,10 +10,11 @@ an MLP on the digits. The modes take turns block by block in one mpirun, all wit
 - FSDP: equal batches, units gathered and scattered beside the computation;
 - HDP: as DDP, batches by speed; LSHDP: the same from host memory, which is the device's memory here.
 
-Twice. "trained": each rank computes for real, then sleeps 1, 1, 3 and 7 times as long as that took (as --emulate), so
-that all four need less than two cores for it. "described": each sleeps as long as a described device takes (as
---phantom), and the messages are real. Batch and model are such that the slowest worker computes about as long, with an
-equal batch, as the flat exchange takes at the full rate.
+In three ways. "trained": each rank computes for real, then sleeps 1, 1, 3 and 7 times as long as that took (as
+--emulate), so that all four need less than two cores for it. "described": each sleeps as long as a described device takes
+(as --phantom), and the messages are real. Batch and model are such that the slowest worker computes about as long, with
+an equal batch, as the flat exchange takes at the full rate. "slowly": as "described", with ports and devices at a fifth
+of their speed, so that the processors, which carry all four nodes' messages, weigh less.
 
 Reported: seconds per step, median over blocks, and each mode's seconds / LSHDP's, of the same block. Beside them the
 same programs in simulation: on the described devices, or on devices as measured in the same run; the network's
@@ -62,11 +63,13 @@ MODES: dict[str, dict[str, Any]] = {
     "HDP": {"preset": "hdp", "total": 4 * BATCH},
     "LSHDP": {"preset": "lshdp", "total": 4 * BATCH},
 }
+KINDS = {"trained": 1, "described": 1, "slowly": 5}  # how many times slower ports and described devices are
 PAPER = {"DDP, flat": (1.354, 1.548), "FSDP": (1.526, 2.108)}
 
 
-def job(strategy: dict[str, Any], width: int, steps: int) -> Job:
+def job(strategy: dict[str, Any], width: int, steps: int, slower: int) -> Job:
     """A mode's training of `steps` steps behind a first one, with a checkpoint due after each."""
+    devices = [{"speed": f"{SPEED / slower} samples/s", "slowdown": k} for k in SLOWDOWNS]
     document = {
         "workload": {
             "model": {"name": "mlp", "hidden": [width] * 7},
@@ -74,7 +77,7 @@ def job(strategy: dict[str, Any], width: int, steps: int) -> Job:
             "batch": BATCH,
             "optimizer": {"name": "sgd", "lr": 0.01},
         },
-        "cluster": {"workers": [{"speed": f"{SPEED} samples/s", "slowdown": k} for k in SLOWDOWNS]},
+        "cluster": {"workers": devices},
         "strategy": strategy,
         "budget": {"steps": steps + 1},
         "checkpoint": {"every": "1 step"},
@@ -91,14 +94,14 @@ def timed(perform: Callable[[Hooks], Any]) -> float:
 
 
 class Rank:
-    """One rank's workers, one for each mode. described: they compute nothing and sleep instead."""
+    """One rank's workers, one for each mode. described: they compute nothing and sleep instead. rate: of a port."""
 
-    def __init__(self, comm: Any, width: int, steps: int, described: bool) -> None:
-        self.comm, self.described = comm, described
-        self.jobs = {name: job(strategy, width, steps) for name, strategy in MODES.items()}
+    def __init__(self, comm: Any, width: int, steps: int, kind: str) -> None:
+        self.comm, self.described, self.rate = comm, kind != "trained", RATE / KINDS[kind]
+        self.jobs = {name: job(strategy, width, steps, KINDS[kind]) for name, strategy in MODES.items()}
         self.workers: dict[str, Any] = {}
         for name, its in self.jobs.items():
-            if described:
+            if self.described:
                 self.workers[name] = its.problem.phantoms(its.plan)[comm.rank]
             else:
                 (self.workers[name],) = its.problem.workers(its.plan, [comm.rank], shared_process=False)
@@ -148,8 +151,8 @@ def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float
             tables = {"gradient": tuple(sorted(map(tuple, own["gradient"]))), "evaluate": ((1.0, 0.0),)}
             devices[r] = Device("measured", {**tables, "update": update, "host update": update})
     nbytes = 4 * (rank.jobs["DDP"].problem.cost.parameters + 1)
-    efficiency = min(1.0, 2 * 3 / 4 * nbytes / RATE / max(own["exchange"] for own in everyone))
-    timing = Timing(tuple(devices), Network("star", RATE, efficiency=efficiency))
+    efficiency = min(1.0, 2 * 3 / 4 * nbytes / rank.rate / max(own["exchange"] for own in everyone))
+    timing = Timing(tuple(devices), Network("star", rank.rate, efficiency=efficiency))
     found = {"efficiency": efficiency}
     for name, its in rank.jobs.items():
 
@@ -161,13 +164,15 @@ def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float
     return found
 
 
-def measure(small: bool, described: bool, path: Path) -> None:
+def measure(small: bool, kind: str, path: Path) -> None:
     """On every rank; rank 0 writes what was found."""
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
-    width, steps, blocks, repeats = (64, 2, 2, 2) if small else (WIDTH, 4, 20, 9)
-    rank = Rank(comm, width, steps, described)
+    width, steps, blocks, repeats = (
+        (64, 2, 2, 2) if small else (WIDTH, 4, 20, 9) if KINDS[kind] == 1 else (WIDTH, 2, 8, 3)
+    )
+    rank = Rank(comm, width, steps, kind)
     for name in MODES:
         rank.block(name)  # warms up
     before = rank.measured(repeats)
@@ -211,16 +216,17 @@ def main() -> None:
     small = "--small" in sys.argv
     if under_mpirun():
         with abort_on_error():
-            measure(small, sys.argv[-2] == "described", Path(sys.argv[-1]))
+            measure(small, sys.argv[-2], Path(sys.argv[-1]))
         return
     if reason := missing():
         print(f"skipped: {reason}")
         return
     results = {}
-    with tempfile.TemporaryDirectory() as folder, Star(4, "1gbit") as star:
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
-        for kind in ("trained", "described"):
-            star.run([sys.executable, __file__, *sys.argv[1:], kind, str(path)], timeout=900)
+        for kind, slower in KINDS.items():
+            with Star(4, f"{1000 // slower}mbit") as star:
+                star.run([sys.executable, __file__, *sys.argv[1:], kind, str(path)], timeout=900)
             results[kind] = found = json.loads(path.read_text())
             print(f"{kind}: { ({key: value for key, value in found.items() if key != 'modes'}) }")
             for name, each in found["modes"].items():
