@@ -12,9 +12,9 @@ an MLP on the digits. The modes take turns block by block in one mpirun, all wit
 
 In three ways. "trained": each rank computes for real, then sleeps 1, 1, 3 and 7 times as long as that took (as
 --emulate), so that all four need less than two cores for it. "described": each sleeps as long as a described device
-takes (as --phantom), and the messages are real. Batch and model are such that the slowest worker computes about as long, with
-an equal batch, as the flat exchange takes at the full rate. "slowly": as "described", with ports and devices at a fifth
-of their speed, so that the processors, which carry all four nodes' messages, weigh less.
+takes (as --phantom), and the messages are real. Batch and model are such that the slowest worker computes about as
+long, with an equal batch, as the flat exchange takes at the full rate. "slowly": as "described", with ports and
+devices at a fifth of their speed, so that the processors, which carry all four nodes' messages, weigh less.
 
 Reported: seconds per step, median over blocks, and each mode's seconds / LSHDP's, of the same block. Beside them the
 same programs in simulation: on the described devices, or on devices as measured in the same run; the network's
