@@ -38,13 +38,13 @@ MLP = {"name": "mlp", "hidden": [1024, 896]}
 VIT = {"name": "vit", "patch": 8, "dim": 192, "depth": 4, "heads": 3, "mlp_ratio": 4}
 # Name: preset, model, bar, steps of a block.
 PAIRS: dict[str, tuple[str, dict[str, Any], float, int]] = {
-    "sync_sgd, mlp of 4 M parameters": ("sync_sgd", MLP, 1.15, 12),
-    "sync_sgd, resnet20": ("sync_sgd", {"name": "resnet20"}, 0.97, 4),
-    "fsdp, mlp of 4 M parameters": ("fsdp", MLP, 1.0, 12),
-    "fsdp, vit of 1.8 M parameters": ("fsdp", VIT, 1.0, 3),
+    "sync_sgd, mlp of 4 M parameters": ("sync_sgd", MLP, 1.15, 8),
+    "sync_sgd, resnet20": ("sync_sgd", {"name": "resnet20"}, 0.97, 3),
+    "fsdp, mlp of 4 M parameters": ("fsdp", MLP, 1.0, 8),
+    "fsdp, vit of 1.8 M parameters": ("fsdp", VIT, 1.0, 2),
 }
 DATA = {"name": "synthetic", "train": 2048, "test": 64}
-BLOCKS = 40
+BLOCKS = 24
 
 
 class Torch:
