@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .worker import Works, slot_sizes, unit_sizes
+from .worker import Works, slot_sizes
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Footprint:
 
 def footprint(works: Works, moments: int) -> Footprint:
     """The memory of a worker whose optimizer keeps `moments` vectors as long as its parameters."""
-    held, sizes = works.held, unit_sizes(works.units, works.held)
+    held, sizes = works.held, works.sizes
     kept, whole = sum(own for own, _ in sizes), [every for _, every in sizes]
 
     def buffers(count: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .effects import Array, Compute, Move, Phantom, Value, nothing
 from .fold import parts
-from .worker import UnitValues, Whole, Works, unit_sizes
+from .worker import UnitValues, Whole, Works
 
 if TYPE_CHECKING:
     from .plan import Round
@@ -36,14 +36,13 @@ class PhantomWorker:
     def __init__(self, index: int, works: Works, moments: int = 0, clips: bool = False, blocks: int = 1) -> None:
         self.index = index
         self.works = works
-        sizes = unit_sizes(works.units, works.held)
-        item, kept = works.held.item, sum(size for size, _ in sizes)
+        item, kept = works.held.item, sum(size for size, _ in works.sizes)
         self.params: Value = Phantom(item * kept)
         self.grads: Value = Phantom(item * kept)
         self.buffers: Value = Phantom(4 * works.cost.buffers)
         self.loss: Value = Phantom(item)
         self.grads_squared: Value = Phantom(8)
-        self.units = [_unit(item * own, item * whole) for own, whole in sizes]
+        self.units = [_unit(item * own, item * whole) for own, whole in works.sizes]
         self.chunks, self.clips, self.staged = len(works.chunks), clips, works.held.staged
         self.evaluation_blocks = blocks
         self.moments: tuple[Value, ...] = tuple(Phantom(item * works.cost.parameters) for _ in range(moments))

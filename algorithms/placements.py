@@ -56,13 +56,14 @@ class Placement:
 
     def synchronous_step(self, w: Worker, round: Round, i: int, weight: float) -> Program[float]:
         """A step with the workers' weighted mean gradient; returns the mean training loss."""
-        if not self._flat(w):
+        if self.sharded or self.offloaded or (self.overlap and len(w.units) > 1):
             return (yield from unitwise.step(self, w, round, i, weight))
+        staged = w.staged
         yield from w.gradient(round, i)
-        if w.staged:
+        if staged:
             yield from w.pull("gradients")
         w.grads = yield from AllReduce(w.grads, weight, out=w.grads, phase="gradients", wire=self.precision)
-        if w.staged:
+        if staged:
             yield from w.push("gradients")
         yield from w.update(round, i)
         return last(w.grads)
@@ -89,10 +90,6 @@ class Placement:
         if self.sharded or self.offloaded:
             return (yield from unitwise.evaluate(self, w, buffers))
         return (yield from w.evaluate(buffers))
-
-    def _flat(self, w: Worker) -> bool:
-        """Whether the model is computed and exchanged in one piece."""
-        return not (self.sharded or self.offloaded) and (not self.overlap or len(w.units) == 1)
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,7 @@ class Works:
     ) -> None:
         self.cost, self.held = cost, held or Held()
         self.units = cost.units or (cost,)
+        self.sizes = unit_sizes(self.units, self.held)
         self.chunks = [stop - start for start, stop in parts(batch, chunks)]
         forward, touched = cost.flops * batch, 4.0 * cost.parameters
         # Backward computes a gradient for the inputs and one for the weights: twice the forward's work.

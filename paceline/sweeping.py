@@ -7,6 +7,7 @@ simulate.
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -212,6 +213,7 @@ def _begin_process() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid != os.getppid():  # it was killed before
         os._exit(1)
+    gc.set_threshold(100_000, 50, 100)  # points are many and small: collecting less often saves a twentieth
 
 
 def on_ranks(action: Callable[[Executor | None, int], None]) -> None:

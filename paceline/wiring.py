@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -164,7 +164,7 @@ def timing_of(scenario: Scenario, profile: Profile | None, problem: Problem) -> 
         workload_of(scenario.workload),
         scenario.seed,
         scenario.workload.precision,
-        partial(_step, problem.cost),
+        cache(partial(_step, problem.cost)),
     )
 
 
