@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,6 +49,13 @@ class PhantomWorker:
         self._place: Literal["device", "host"] = "host" if works.held.host else "device"
         self._estimate = partial(Phantom, 4 * works.cost.buffers)
         self._squares = partial(Phantom, 8 * (2 + moments))
+
+    @property
+    def kind(self) -> Hashable:
+        """What tells the programs of phantoms apart, beside plan and index."""
+        works = self.works
+        chunks = tuple(works.chunks)
+        return works.cost, works.held, chunks, works.evaluate.samples, len(self.moments), self.clips
 
     def step(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.step, nothing)

@@ -17,6 +17,7 @@ from .rates import Rate
 from .schedules import Qsr, Then
 from .splits import Shares
 from .strategy import Strategy
+from .tape import Tapes
 
 KEPT = 2048  # rounds that a plan remembers: its workers are about in the same one, later runs go through them again
 
@@ -161,6 +162,7 @@ class Plan:
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._division = lru_cache(maxsize=4096)(self._divide)
         self._rounds: dict[tuple[int, int, int], Round] = {}
+        self.tapes: Tapes = {}  # of phantoms' programs, for those who run the same plan on many clusters
 
     def agrees(self, other: Plan) -> bool:
         """Whether the other plans the same rounds."""

@@ -23,6 +23,7 @@ from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
+from .algorithms.tape import taped
 from .algorithms.worker import ModelCost, Worker, Works
 from .config.cluster import build_timing
 from .config.faults import check_faults
@@ -49,6 +50,7 @@ class Job:
     problem: Problem
     profile: Profile | None
     tight: list[str] = field(default_factory=list)  # where memory may not suffice
+    again: bool = False  # whether the plan served an earlier job
 
     @property
     def workers(self) -> int:
@@ -76,7 +78,12 @@ class Job:
         alike: dict[Any, list[int]] = {}
         for w, pace in zip(workers, self.plan.shares.paces, strict=True):
             alike.setdefault((id(w.works), pace), []).append(w.index)
-        return [Cohort(train(workers[group[0]], self.plan, State()), tuple(group)) for group in alike.values()]
+        return [Cohort(self._cohort_program(workers[group[0]]), tuple(group)) for group in alike.values()]
+
+    def _cohort_program(self, w: PhantomWorker) -> Program[State]:
+        """A phantom's program from the beginning; of a plan that serves again, recorded or played back."""
+        program = train(w, self.plan, State())
+        return taped(self.plan.tapes, (w.index, w.kind), program) if self.again else program
 
     def rounding_idle(self) -> list[float]:
         """Share of a round that each worker waits because steps are whole: predicted, network and noise left out."""
@@ -151,7 +158,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
         raise ScenarioError(f"strategy: {error}") from None
     if like is not None and plan.agrees(like.plan):
         plan = like.plan
-    job = Job(scenario, plan, timing, problem, profile)
+    job = Job(scenario, plan, timing, problem, profile, again=like is not None and plan is like.plan)
     job.tight = list(check_memory(job))
     return job
 

@@ -32,13 +32,15 @@ from paceline.algorithms.errors import ProtocolError, ScenarioError
 from paceline.algorithms.plan import State
 from paceline.algorithms.presets import PRESETS
 from paceline.config import yaml
-from paceline.config.scenario import Scenario
+from paceline.config.scenario import Scenario, load
 from paceline.config.timing import Device, Network, Noise, Timing
 from paceline.records.outcome import Hooks, Outcome
+from paceline.records.recorder import Recorder
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate as simulate_events
 from paceline.sim.world import NeedsEvents
+from paceline.simulating import run_simulation
 from paceline.wiring import Job, resolve
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
@@ -301,3 +303,17 @@ def test_auto_falls_back_where_cohort_refuses(monkeypatch: pytest.MonkeyPatch) -
     assert len(run.lines) == 1
     with pytest.raises(ScenarioError, match="is not of all workers; write --engine simpy"):
         simulate(SCENARIOS / "local_sgd.yaml", engine="cohort", **quiet)
+
+
+@pytest.mark.parametrize("preset", ["sync_sgd", "local_sgd", "qsr", "biased_local_sgd", "fsdp"])
+def test_a_plan_that_serves_again_gives_the_same(preset):
+    """A sweep's points with one plan play back what its programs yielded; the third is the first to do so."""
+    path = SCENARIOS / f"{preset}.yaml"
+    job, before = None, []
+    for latency in ("10 us", "20 us", "30 us", "10 us"):
+        job = resolve(load(path, [f"cluster.network.latency={latency}", "report.trace=false"]), path.parent, job)
+        before.append(run_simulation(job, Recorder(None), timing_only=True, engine="cohort"))
+    assert len(job.plan.tapes) == (0 if preset == "fsdp" else len(job.cohorts(job.problem.phantoms(job.plan))))
+    assert repr(before[0].summary) == repr(before[3].summary)  # NaN is not equal to itself
+    assert before[0].metrics.equals(before[3].metrics)
+    assert before[0].summary["seconds"] < before[1].summary["seconds"] < before[2].summary["seconds"]

@@ -1,0 +1,49 @@
+"""Programs that are run again: what a phantom's program yields follows from the plan alone, so it need not be thought
+out anew for each of many clusters.
+
+Rule: only a program that has ended is played back, and only one that started nothing, as a Wait names the handle that
+it was answered.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable
+from typing import Any, TypeVar
+
+from .effects import Effect, Program, Start
+
+T = TypeVar("T")
+LONGEST = 50_000  # effects that are kept of a program
+
+Tapes = dict[Hashable, tuple[list[Effect[Any]], Any]]  # by what tells programs apart: effects and result
+
+
+def taped(tapes: Tapes, key: Hashable, program: Program[T]) -> Program[T]:
+    """The program, recorded in `tapes` under `key`; or what is there, played back, if it ran before."""
+    if key in tapes:
+        return _played(*tapes[key])
+    return _recorded(tapes, key, program)
+
+
+def _played(effects: list[Effect[Any]], result: T) -> Program[T]:
+    for effect in effects:  # noqa: UP028 - a list takes no answers
+        yield effect
+    return copy.copy(result)
+
+
+def _recorded(tapes: Tapes, key: Hashable, program: Program[T]) -> Program[T]:
+    effects: list[Effect[Any]] = []
+    keeping, answer = True, None
+    while True:
+        try:
+            effect = program.send(answer)
+        except StopIteration as end:
+            if keeping:
+                tapes[key] = effects, copy.copy(end.value)
+            result: T = end.value
+            return result
+        keeping = keeping and type(effect) is not Start and len(effects) < LONGEST
+        if keeping:
+            effects.append(effect)
+        answer = yield effect
