@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..algorithms.placements import UNIT_BYTES
 from ..algorithms.worker import ModelCost, together
 from . import imports
 
 Shape = tuple[int, ...]
 LOSSES = ("cross_entropy",)
-UNIT_BYTES = 1 << 20  # consecutive units of fewer bytes of parameters are merged
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..algorithms.placements import UNIT_BYTES
 from ..algorithms.streams import torch_seed
 from . import imports, tables, torchvision_tables, torchvision_units
 from .tables import Shape
@@ -81,7 +82,7 @@ def units(model: nn.Module) -> list[nn.Module]:
     return [run[0] if len(run) == 1 else nn.Sequential(*run) for run in runs]
 
 
-def merge_units(given: list[nn.Module], least: float = tables.UNIT_BYTES) -> list[nn.Module]:
+def merge_units(given: list[nn.Module], least: float = UNIT_BYTES) -> list[nn.Module]:
     """The units with consecutive small ones merged until each holds `least` bytes of parameters; see tables.groups."""
     sizes = [sum(p.numel() * p.element_size() for p in unit.parameters()) for unit in given]
     return [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .algorithms.errors import ProtocolError, ScenarioError
+from .algorithms.errors import ScenarioError
 from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
@@ -103,8 +103,6 @@ def run_simulation(
     traced = job.scenario.report.trace
     with streamed_trace(recorder.directory if traced else None, job.workers) as spans:
         ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
-    if not any(outcome.result.round for outcome in outcomes):
-        raise ProtocolError("not a single round was trained, so there is no result; is the budget above 0?")
     optimizer = job.scenario.workload.optimizer.model_dump()
     extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], optimizer)}
     if not timing_only:
