@@ -71,12 +71,15 @@ class Exchange:
     def block(self) -> None:
         """All of it, in MPI's blocking calls."""
         for sent, into in self._calls():
-            self.comm.Sendrecv(sent, self.other, recvbuf=into)
+            request = self.comm.Isend(sent, self.other)  # before the receive, as runtime/exchange.py
+            self.comm.Recv(into, self.other)
+            request.Wait()
 
     def steps(self) -> Iterator[list[Any]]:
         """The requests to be done before the next step."""
         for sent, into in self._calls():
-            yield [self.comm.Irecv(into, self.other), self.comm.Isend(sent, self.other)]
+            request = self.comm.Isend(sent, self.other)
+            yield [self.comm.Irecv(into, self.other), request]
 
 
 class Thread:

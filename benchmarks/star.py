@@ -7,7 +7,9 @@ Needs Linux, root, iproute2 (`ip`, `tc`) and Open MPI; `missing()` says what is 
 What a node sends is shaped, and what it receives by its peers' ports: both directions run at the same time. Everything
 lives in namespaces of its own and is removed at the end, also on failure: the host's network is not touched.
 
-Run as a program, it shows the rate that a message of MPI gets: python benchmarks/star.py [--small].
+TCP's congestion control is Reno unless told otherwise. It fills a port as Linux's default does, Cubic, which the kernel
+lets nobody choose within a namespace. Where the host's is BBR, which paces each connection by the rate that it had
+lately, bursts among several connections leave ports idle (benchmarks/exchange_order.py has the figures).
 """
 
 from __future__ import annotations
@@ -17,10 +19,7 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -47,10 +46,13 @@ def missing() -> str | None:
 
 
 class Star:
-    """`nodes` nodes, each of which sends at most `rate`, as tc writes it ("1gbit"; None: as fast as it goes)."""
+    """`nodes` nodes, each of which sends at most `rate`, as tc writes it ("1gbit").
 
-    def __init__(self, nodes: int, rate: str | None) -> None:
-        self._rate = rate
+    congestion: TCP's congestion control; None: the host's.
+    """
+
+    def __init__(self, nodes: int, rate: str, congestion: str | None = "reno") -> None:
+        self._rate, self._congestion = rate, congestion
         self._switch = f"paceline-{os.getpid()}-switch"
         self._nodes = [f"paceline-{os.getpid()}-node{i}" for i in range(1, nodes + 1)]
         self._before: Any = None
@@ -84,8 +86,9 @@ class Star:
             _do(f"ip -n {node} addr add {SUBNET}.{i}/24 dev eth0")
             _do(f"ip -n {node} link set lo up")
             _do(f"ip -n {node} link set eth0 up")
-            if self._rate is not None:
-                _do(f"tc -n {node} qdisc add dev eth0 root tbf rate {self._rate} burst 128kb latency 100ms")
+            if self._congestion is not None:
+                _do(f"ip netns exec {node} sysctl -q net.ipv4.tcp_congestion_control={self._congestion}")
+            _do(f"tc -n {node} qdisc add dev eth0 root tbf rate {self._rate} burst 128kb latency 100ms")
 
     def run(self, program: Sequence[str], timeout: float, threads: int = 1) -> None:
         """Run `program` as one rank on each node, with `threads` processor threads.
@@ -118,35 +121,3 @@ def _do(command: str) -> None:
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr.strip()}")
-
-
-def measure(nbytes: int) -> None:
-    """Both of two ranks send `nbytes` to the other at the same time; rank 0 prints the rate."""
-    import numpy as np
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD
-    mine, theirs = np.zeros(nbytes, np.uint8), np.empty(nbytes, np.uint8)
-    for size in (1000, nbytes):  # the first opens the connection
-        comm.Barrier()
-        start = perf_counter()
-        comm.Sendrecv(mine[:size], 1 - comm.rank, recvbuf=theirs[:size])
-        seconds = perf_counter() - start
-    if comm.rank == 0:
-        print(f"{nbytes / 1e6:g} MB each way: {seconds * 1e3:.1f} ms, {nbytes * 8e-9 / seconds:.2f} Gbit/s", flush=True)
-
-
-def main() -> None:
-    small = "--small" in sys.argv
-    if launcher.under_mpirun():
-        with launcher.abort_on_error():
-            measure(1_000_000 if small else 20_000_000)
-    elif reason := missing():
-        print(f"skipped: {reason}")
-    else:
-        with Star(2, "1gbit") as star:
-            star.run([sys.executable, str(Path(__file__)), *sys.argv[1:]], timeout=120)
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ..algorithms.errors import ProtocolError
 from ..algorithms.fold import parts
 from ..algorithms.traffic import traffic
 from ..algorithms.wire import DTYPES, narrow, objection, wire_bytes
+from .exchange import exchange
 from .headers import Members, misfit, mpi_error
 from .reduction import Pool, Reduction, element_type
 
@@ -176,10 +178,11 @@ class Collectives:
         if source is not value:
             narrow(value, source.view(DTYPES[effect.wire]))
         self.sent = traffic(AllGather, target.nbytes, members.count).sent
-        offsets = [sum(sizes[:r]) for r in range(members.count)]
-        element = element_type(source)
+        ends = list(accumulate(sizes))
+        pieces = [target[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+        pieces[members.rank][...] = source
         try:
-            members.comm.Allgatherv([source, value.size, element], [target, (sizes, offsets), element])
+            exchange(members.comm, [source] * members.count, pieces, element_type(source))
         except mpi_error() as error:
             raise misfit(describe(effect), error) from error
         return result if target is result else _widened(target, effect.wire, result)

@@ -18,7 +18,8 @@ from ..algorithms.errors import ProtocolError
 from ..algorithms.fold import coefficients, fold, parts
 from ..algorithms.traffic import gathers, traffic
 from ..algorithms.wire import DTYPES, narrow, round_trip, wire_bytes
-from .headers import TAG, Headers, Members, make_headers, misfit, mpi_error
+from .exchange import exchange
+from .headers import Headers, Members, make_headers, misfit, mpi_error
 
 Kind = type[AllReduce] | type[ReduceScatter]
 
@@ -217,41 +218,14 @@ class Reduction:
             self._bits = pool.take("outgoing", self.size, travels)
         places = [r - (r > rank) for r in range(members.count)]
         self._incoming = [buffer[p * length : (p + 1) * length] for p in places]
-        counts = [stop - begin for begin, stop in self._parts]
-        offsets = [begin for begin, _ in self._parts]
         self._element = element_type(buffer)
-        self._outgoing = [0 if r == rank else c for r, c in enumerate(counts)], offsets
-        self._arriving: Any = [
-            buffer,
-            ([0 if r == rank else length for r in range(members.count)], [p * length for p in places]),
-            self._element,
-        ]
-        self._whole = counts, offsets
         if self.scatter:
             self.result_size = length
 
     def _send_parts(self, value: Array, incoming: list[Array]) -> None:
-        comm, rank = self.members.comm, self.members.rank
-        if self.members.count == 2:
-            other = 1 - rank
-            start, end = self._parts[other]
-            into = incoming[other]
-            comm.Sendrecv(
-                [value[start:end], end - start, self._element], other, TAG + 1,
-                [into, into.size, self._element], other, TAG + 1,
-            )  # fmt: skip
-        elif self.members.count > 2:
-            comm.Alltoallv([value, self._outgoing, self._element], self._arriving)
+        outgoing = [value[start:end] for start, end in self._parts]
+        exchange(self.members.comm, outgoing, incoming, self._element)
 
     def _gather_parts(self, result: Array) -> None:
-        from mpi4py import MPI
-
-        comm, rank = self.members.comm, self.members.rank
-        if self.members.count == 2:
-            (start, end), (first, stop) = self._parts[rank], self._parts[1 - rank]
-            comm.Sendrecv(
-                [result[start:end], end - start, self._element], 1 - rank, TAG + 1,
-                [result[first:stop], stop - first, self._element], 1 - rank, TAG + 1,
-            )  # fmt: skip
-        elif self.members.count > 2:
-            comm.Allgatherv(MPI.IN_PLACE, [result, self._whole, self._element])
+        pieces = [result[start:end] for start, end in self._parts]
+        exchange(self.members.comm, [pieces[self.members.rank]] * len(pieces), pieces, self._element)
