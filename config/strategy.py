@@ -1,7 +1,7 @@
 """From the scenario's `strategy:` to a Strategy: a preset with its arguments and overrides, or the axes one by one.
 
 An axis member is written `name`, `{name: value}` (its first argument) or `{name: {argument: value}}`. Arguments
-that are axis members themselves are written in the same way, intervals as `150 epochs`.
+that are axis members themselves are written in the same way, intervals as `150 epochs`, bytes as `4 MiB`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..algorithms.progress import Interval
 from ..algorithms.schedules import Schedule
 from ..algorithms.strategy import AXES, Strategy
 from .scenario import StrategySpec
-from .units import read_interval
+from .units import read_bytes, read_interval
 
 _AXIS_OF: dict[Any, str] = {Schedule: "schedule", Aggregation: "aggregation"}
 
@@ -111,11 +111,13 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
 def _argument(hint: Any, value: Any, path: str) -> Any:
     """A value of the file as its parameter's type wants it."""
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if Interval in kinds and value is not None:
-        try:
+    try:
+        if Interval in kinds and value is not None:
             return read_interval(value)
-        except ValueError as error:
-            raise ScenarioError(f"{path}: {error}") from None
+        if path.endswith("_bytes") and isinstance(value, str):
+            return round(read_bytes(value))
+    except ValueError as error:
+        raise ScenarioError(f"{path}: {error}") from None
     for kind in kinds:
         if kind in _AXIS_OF:
             return _member(_AXIS_OF[kind], value, path)

@@ -64,8 +64,15 @@ def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False, 
     """ScenarioError unless this is an engine, and one that can be asked."""
     if engine not in ENGINES:
         raise ScenarioError(f"--engine {engine}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    if engine == "cohort" and (reason := _needs_simpy(job, timing_only, debug, limit)):
+    if engine != "cohort":
+        return
+    if reason := _needs_simpy(job, timing_only, debug, limit):
         raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
+    from .sim.cohort import events_needed
+    from .sim.world import NeedsEvents
+
+    if reason := events_needed(job.timing):
+        raise NeedsEvents(reason)
 
 
 def run_simulation(

@@ -33,6 +33,13 @@ class Cohort:
     members: tuple[int, ...]
 
 
+def events_needed(timing: Timing) -> str:
+    """What of the cluster this engine cannot do, whatever the programs; empty where there is nothing."""
+    if timing.faults:
+        return "faults, which hit single workers"
+    return "others send over the network, too (cluster.background)" if timing.network.background else ""
+
+
 def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Outcome]:
     """Run the cohorts' programs, timing-only, in virtual time; returns the workers' Outcomes in their order.
 
@@ -43,16 +50,14 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
     workers = len(timing.devices)
     if sorted(worker for cohort in cohorts for worker in cohort.members) != list(range(workers)):
         raise ValueError(f"cohorts must hold each of workers 0 to {workers - 1} once")
-    if timing.faults:
-        raise NeedsEvents("faults, which hit single workers")
+    if reason := events_needed(timing):
+        raise NeedsEvents(reason)
     said: list[tuple[Any, ...]] = []  # kept back, as a refusal must leave nothing behind
     held = Hooks(
         lambda *line: said.append((hooks.log, *line)),
         lambda *snapshot: said.append((hooks.checkpoint, *snapshot)),
         hooks.stop,
     )
-    if timing.network.background:
-        raise NeedsEvents("others send over the network, too (cluster.background)")
     fabric, noise = Fabric(timing.network, timing.nodes), draws(timing.noise, timing.devices)
     world = World(len(cohorts), workers, fabric, hooks.stop)
     crews = [Crew(cohort.program, cohort.members, timing.devices, noise, world, held) for cohort in cohorts]

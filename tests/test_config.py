@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.algorithms.errors import ScenarioError
+from paceline.algorithms.placements import Sharded
 from paceline.algorithms.schedules import Then
 from paceline.algorithms.strategy import AXES
 from paceline.config import yaml
@@ -101,7 +102,7 @@ def test_mistakes_are_one_line(setting, message):
         ({"split": {"given": {"paces": ["a", 1]}}}, "strategy.split.given: paces ['a', 1]"),
         ({"placement": {"sharded": {"prefetch": 1.5}}}, "prefetch is 1.5; write a whole number, 1 or more"),
         ({"placement": {"sharded": {"prefetch": True}}}, "prefetch is True; write a whole number, 1 or more"),
-        ({"placement": {"offloaded": {"unit_bytes": "1 MB"}}}, "unit_bytes is '1 MB'; write a whole number, 0 or more"),
+        ({"placement": {"offloaded": {"unit_bytes": "1 MBit"}}}, "unit_bytes: '1 MBit' has the unit"),
         ({"placement": {"offloaded": {"unit_bytes": math.nan}}}, "unit_bytes is nan"),
         ({"placement": {"sharded": {"precision": {"a": 1}}}}, "precision is {'a': 1}; write one of fp32"),
         ({"aggregation": {"gradients": ["equal"]}}, "strategy.aggregation.gradients: weights is ('equal',); write"),
@@ -265,3 +266,13 @@ def test_learning_rate_schedules_end_with_the_budget():
         workload = load(QUICKSTART, [f"workload.lr_schedule={schedule}", "workload.optimizer.lr=0.11"]).workload
         rate = build_rate(workload.optimizer.lr, workload.lr_schedule, 25.0)
         assert [rate(t) for t in (0.0, 5.0, 15.0, 25.0)] == pytest.approx([0.01, 0.11, 0.06, 0.01])
+
+
+def test_bytes_of_a_strategy_may_have_a_unit():
+    placements = [
+        build_strategy(
+            validate(quickstart() | {"strategy": {"placement": {"sharded": args}}}, "here").strategy
+        ).placement
+        for args in ({"unit_bytes": "2 kB"}, {"unit_bytes": 2000})
+    ]
+    assert placements == [Sharded(unit_bytes=2000)] * 2

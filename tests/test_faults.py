@@ -388,14 +388,18 @@ def test_a_run_that_cannot_finish_keeps_its_reports(tmp_path, capsys, monkeypatc
     assert "--limit: '2' is no quantity with a unit" in command(*settings, "--limit", "2")
 
 
-def test_faults_change_the_clock_and_not_the_plan():
+def test_faults_change_the_clock_and_not_the_plan(tmp_path):
     untraced, slow = "report.trace=false", "faults=[{name: slowdown, worker: 0, factor: 3, end: 4 rounds}]"
     plain, slowed = (paceline.simulate(SCENARIO, timing_only=True, settings=s) for s in ([untraced], [untraced, slow]))
     assert slowed.summary["seconds"] > plain.summary["seconds"]
     assert slowed.summary["samples"] == plain.summary["samples"]
     assert slowed.summary["engine"] == "simpy"
     assert slowed.scenario["recorded"]["paces"] == plain.scenario["recorded"]["paces"]
+    paceline.simulate(SCENARIO, timing_only=True, settings=[untraced], out=tmp_path)
     with pytest.raises(ScenarioError, match="faults, which hit single workers; write --engine simpy"):
-        paceline.simulate(SCENARIO, timing_only=True, settings=[untraced, slow], engine="cohort")
+        paceline.simulate(
+            SCENARIO, timing_only=True, settings=[untraced, slow], engine="cohort", out=tmp_path, force=True
+        )
+    assert (tmp_path / "summary.json").exists(), "an earlier run, which a refused one does not replace"
     with pytest.raises(ScenarioError, match="only `paceline simulate` has them so far"):
         paceline.train(SCENARIO, settings=[slow])
