@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from ..algorithms.errors import PacelineError, ScenarioError
+from .banners import relay
 
 Kind = Literal["openmpi", "mpich"]
 # What a rank may get to say "finish the round": SIGUSR1 by way of any mpirun, the others from a scheduler or by hand.
@@ -142,9 +143,12 @@ def launch(
         line,
         env=environment(mpirun, ranks, threads),
         stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: die_with_parent(KILLERS[mpirun.kind]),
     )
+    errors = threading.Thread(target=relay, args=(process.stderr,), daemon=True)
+    errors.start()
     asked = 0
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -163,6 +167,7 @@ def launch(
         status = process.wait()
     finally:
         _end(process, mpirun.kind)
+        errors.join(GRACE)
         for number, handler in before.items():
             signal.signal(number, handler)
     if asked > 1:
