@@ -81,8 +81,9 @@ class Chain:
         return self._flow
 
     def activations(self, x: Tensor) -> int:
-        """Bytes that autograd keeps of a forward pass on x from the first unit's to the loss's, parameters left out."""
-        self._saved = {}
+        """Bytes that a step on x holds beside the parameters when backward begins: what autograd keeps, and the batch
+        of which x is a part, whether autograd keeps it or not."""
+        self._saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
         for unit in range(len(self._modules)):
             self.forward(unit, x if unit == 0 else None)
         found, self._saved = sum(self._saved.values()), None
@@ -101,4 +102,4 @@ class Chain:
         storage = saved.untyped_storage()
         if self._saved is not None and not self._memory.holds(saved):
             self._saved[storage.data_ptr()] = storage.nbytes()
-        return saved
+        return saved.detach()  # see Slots.pack

@@ -36,9 +36,12 @@ class Slots:
         return [self.of(unit) for unit in range(len(self._sizes))]
 
     def pack(self, saved: Tensor) -> Tensor | tuple[Tensor, torch.Size, tuple[Any, ...], Any]:
-        """What autograd keeps of a tensor for backward: of a slot only where it was, as it will be fetched again."""
+        """What autograd keeps of a tensor for backward: of a slot only where it was, as it will be fetched again.
+
+        Of others a detached one: torch never frees a graph without a backward pass that keeps its tensors themselves.
+        """
         buffer = self._at.get(saved.untyped_storage().data_ptr())
-        return saved if buffer is None else (buffer, saved.size(), saved.stride(), saved.storage_offset())
+        return saved.detach() if buffer is None else (buffer, saved.size(), saved.stride(), saved.storage_offset())
 
     @staticmethod
     def unpack(kept: Tensor | tuple[Tensor, torch.Size, tuple[Any, ...], Any]) -> Tensor:
