@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 HUGE = 1 << 21  # bytes of a huge page
 
@@ -40,7 +41,8 @@ def zeros(size: int, dtype: torch.dtype, device: torch.device, pinned: bool = Fa
     time (measured; one rank reads another's memory page by page).
     """
     nbytes = size * dtype.itemsize
-    if device.type != "cpu" or pinned or nbytes < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+    metered = _get_current_dispatch_mode() is not None  # it sees only what torch makes: meter.Tensors
+    if device.type != "cpu" or pinned or metered or nbytes < HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.zeros(size, dtype=dtype, device=device, pin_memory=pinned)
     # What is not touched takes no memory.
     memory = mmap.mmap(-1, nbytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -17,6 +17,7 @@ from paceline import simulate
 from paceline.config import yaml
 from paceline.config.scenario import load
 from paceline.learning.meter import MARGIN, Reserved, Tensors, fits
+from paceline.learning.storage import HUGE, zeros
 from paceline.runtime.launcher import command, environment, find_mpirun
 from paceline.wiring import workload_of
 
@@ -162,6 +163,14 @@ def test_what_was_there_before_is_not_counted():
         assert data.add_(1)[0] == 2
     assert meter.now == 0
     assert meter.peak < 16
+
+
+def test_large_vectors_are_counted():
+    """What lies in huge pages otherwise: parameters, gradients and moments of 2 MiB or more."""
+    meter = Tensors()
+    with meter:
+        vector = zeros(HUGE, torch.float32, torch.device("cpu"))
+    assert meter.now == vector.nbytes == 4 * HUGE
 
 
 def test_what_fits():
