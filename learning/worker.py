@@ -338,8 +338,9 @@ class TorchWorker(UnitWise, Snapshots):
         """One step and one batch of evaluation, whose effects are taken back."""
         saved, batch = self._state(), self.works.step.samples
         try:
-            first = np.arange(max(self.works.chunks)) % self._passes.examples
-            self._activations = self._chain.activations(self._passes.inputs(first))
+            whole = self._passes.inputs(np.arange(batch) % self._passes.examples)
+            self._activations = self._chain.activations(whole[: max(self.works.chunks)])
+            del whole  # it would lie beside the batch of the step that follows
             if self._memory.held.fetched:
                 self._warm_units()
             else:

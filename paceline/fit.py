@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .algorithms.errors import ScenarioError
 from .algorithms.footprint import Footprint, footprint
@@ -11,18 +12,20 @@ from .algorithms.worker import Works
 from .learning.phantoms import moments_of
 
 if TYPE_CHECKING:
+    from .problem import Problem
     from .wiring import Job
 
 
-def predicted(works: Sequence[Works], optimizer: dict[str, Any]) -> list[Footprint]:
+def predicted(works: Sequence[Works], problem: Problem) -> list[Footprint]:
     """Each worker's memory at its peak."""
-    moments, known = moments_of(optimizer), dict[int, Footprint]()
-    return [known.get(id(each)) or known.setdefault(id(each), footprint(each, moments)) for each in works]
+    moments = moments_of(problem.scenario.workload.optimizer.model_dump())
+    inputs, known = math.prod(problem.shape.input_shape), dict[int, Footprint]()
+    return [known.get(id(each)) or known.setdefault(id(each), footprint(each, moments, inputs)) for each in works]
 
 
-def record(works: Sequence[Works], optimizer: dict[str, Any]) -> dict[str, list[float]]:
+def record(works: Sequence[Works], problem: Problem) -> dict[str, list[float]]:
     """Bytes per worker for summary.json."""
-    found = predicted(works, optimizer)
+    found = predicted(works, problem)
     return {
         "device": [each.device for each in found],
         "host": [each.host for each in found],
@@ -36,7 +39,7 @@ def check(job: Job) -> Iterator[str]:
     if all(device.memory is None and device.host_memory is None for device in job.timing.devices):
         return
     works = [w.works for w in job.problem.phantoms(job.plan)]
-    needs = predicted(works, job.scenario.workload.optimizer.model_dump())
+    needs = predicted(works, job.problem)
     seen = set[tuple[int, int]]()
     for place, device, each, need in zip(job.scenario.cluster.places, job.timing.devices, works, needs, strict=True):
         if (id(device), id(each)) in seen:
@@ -50,10 +53,11 @@ def check(job: Job) -> Iterator[str]:
                 continue
             if size > limit:
                 raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, size, limit, need)}")
-            if key == "memory" and size + need.activations > limit:
+            whole = size + need.activations + need.fresh
+            if key == "memory" and whole > limit:
                 yield (
                     f"cluster.{place.key}.memory: parameters, gradients, optimizer state and activations of "
-                    f"{max(each.chunks)} samples at a time are about {_gib(size + need.activations)} of {_gib(limit)}; "
+                    f"{max(each.chunks)} samples at a time are about {_gib(whole)} of {_gib(limit)}; "
                     "a smaller batch or micro_batch may be needed"
                 )
 

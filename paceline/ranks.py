@@ -152,7 +152,7 @@ class _Rank:
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
         works = [w.works for w in self.job.problem.phantoms(self.job.plan)]
-        extra["memory_predicted"] = record(works, self.job.scenario.workload.optimizer.model_dump())
+        extra["memory_predicted"] = record(works, self.job.problem)
         if not self.options.phantom:
             memories = [json.loads(text) for text in counted]
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}

@@ -110,8 +110,7 @@ def run_simulation(
     traced = job.scenario.report.trace
     with streamed_trace(recorder.directory if traced else None, job.workers) as spans:
         ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
-    optimizer = job.scenario.workload.optimizer.model_dump()
-    extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], optimizer)}
+    extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], job.problem)}
     if not timing_only:
         extra |= fingerprints([w.digest() for w in workers], job.plan.strategy.placement.sharded)
     summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)

@@ -133,7 +133,7 @@ def test_the_host_link_carries_parameters_twice_and_gradients_once():
 
 def held(placement: str) -> Any:
     job = resolve(load(VIT, ["strategy={preset: lsdp}", f"strategy.placement={placement}"]), SCENARIOS)
-    return job, [footprint(worker.works, 2) for worker in job.problem.phantoms(job.plan)]
+    return job, [footprint(worker.works, 2, 3 * 224 * 224) for worker in job.problem.phantoms(job.plan)]
 
 
 def test_host_memory_holds_parameters_gradients_and_adams_two():
