@@ -86,10 +86,14 @@ class Chain:
         self._saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
         for unit in range(len(self._modules)):
             self.forward(unit, x if unit == 0 else None)
-        found, self._saved = sum(self._saved.values()), None
-        self._ends.clear()
-        self._flow = None
+        found = sum(self._saved.values())
+        self.forget()
         return found
+
+    def forget(self) -> None:
+        """Drop what lies between forward and backward."""
+        self._saved = self._flow = None
+        self._ends.clear()
 
     def _forgetting(self) -> Any:
         """Where parameters are fetched, autograd is not to keep them: they will be fetched again."""

@@ -74,6 +74,12 @@ class UnitWise:
         away = self._memory.held.host or self.staged
         return Compute(work, partial(self._run, self._chain.backward, unit, chunk > 0 and not away))
 
+    def forget(self) -> None:
+        """Drop what a step that was broken off has left: inputs, activations, autograd's gradients."""
+        self._batch = None
+        self._chain.forget()
+        self._passes.forget()
+
     def load(self, unit: int, phase: str) -> Move:
         """The unit's parameters into its slot."""
         return Move(self.units[unit].gathered, "device", partial(self._memory.load, unit), phase)

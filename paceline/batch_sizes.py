@@ -6,6 +6,7 @@ since they share its memory; ranks that share a GPU share its memory in equal pa
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -197,6 +198,8 @@ def _largest(scenario: Scenario, job: Job, group: WorkerGroup, budget: float, sh
         except Exception as error:  # whatever a user's model does
             raise ScenarioError(f"workload: a training step of {size} examples fails: {error}") from error
         peaks[size] = gauge.peak
+        worker.forget()
+        gc.collect()  # errors of the step's threads hold the frames that they came from, and these the errors
         return found
 
     largest = largest_fitting(fits, job.plan.examples)

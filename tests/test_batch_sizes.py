@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from learning_kit import make, make_plan
+from lockstep import lockstep
 from test_cli import call
 from test_same_numbers import paceline
 from torch import nn
 
 from paceline import simulate
+from paceline.algorithms.aggregations import Gradients
+from paceline.algorithms.placements import Offloaded, Replicated, Sharded
+from paceline.algorithms.progress import Interval
+from paceline.algorithms.strategy import Strategy
+from paceline.batch_sizes import _two_steps
 from paceline.config import yaml
 from paceline.config.scenario import load
 from paceline.learning.meter import MARGIN, Reserved, Tensors, fits
 from paceline.learning.storage import HUGE, zeros
+from paceline.records.outcome import Hooks
 from paceline.runtime.launcher import command, environment, find_mpirun
 from paceline.wiring import workload_of
 
@@ -171,6 +180,30 @@ def test_large_vectors_are_counted():
     with meter:
         vector = zeros(HUGE, torch.float32, torch.device("cpu"))
     assert meter.now == vector.nbytes == 4 * HUGE
+
+
+@pytest.mark.parametrize("place", [Replicated(unit_bytes=1), Sharded(unit_bytes=1), Offloaded(unit_bytes=1)])
+@pytest.mark.parametrize(("broken", "calls"), [("forward", 3), ("loss", 1), ("_keep", 2)])
+def test_what_runs_out_of_memory_leaves_nothing_behind(place, broken, calls, monkeypatch):
+    """Wherever the step is when memory ends: between units, at the loss, in backward."""
+    plan, meter, silent = make_plan(batches=(32,)), Tensors(), Hooks(lambda *_: None, lambda *_: None)
+    plan = replace(plan, strategy=Strategy(aggregation=Gradients(), placement=place), budget=Interval(2, "steps"))
+    with meter:
+        (worker,) = make(plan, args={"hidden": [64, 32]}, shared=False, optimizer=SGD)
+    before = meter.now
+    part = worker._chain if broken == "_keep" else worker._passes
+    works, left = getattr(part, broken), iter(range(calls - 1, -1, -1))
+
+    def fails(*args: object) -> object:
+        if next(left) == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return works(*args)
+
+    monkeypatch.setattr(part, broken, fails)
+    assert not fits(lambda: lockstep([_two_steps(worker, plan)], silent), meter, float("inf"))
+    worker.forget()
+    gc.collect()
+    assert meter.now == before
 
 
 def test_what_fits():
