@@ -46,7 +46,7 @@ class Snapshots:
         if missing - shared or arrays.keys() - here.keys():
             raise ValueError(
                 f"worker {self.index}: the checkpoint holds {', '.join(sorted(arrays))}; "
-                f"expected {', '.join(sorted(here))}"
+                f"expected {', '.join(sorted(here))}; write the placement and optimizer of then"
             )
         if "units" in here and not np.array_equal(arrays["units"], here["units"]):
             raise ValueError(

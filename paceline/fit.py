@@ -52,7 +52,7 @@ def check(job: Job) -> Iterator[str]:
             if limit is None:
                 continue
             if size > limit:
-                raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, size, limit, need)}")
+                raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, key, shared, size, limit)}")
             whole = size + need.activations + need.fresh
             if key == "memory" and whole > limit:
                 yield (
@@ -62,19 +62,20 @@ def check(job: Job) -> Iterator[str]:
                 )
 
 
-def _too_much(job: Job, size: float, limit: float, need: Footprint) -> str:
+def _too_much(job: Job, key: str, shared: bool, size: float, limit: float) -> str:
+    """What needs too much, and what helps. shared: the host's memory is the device's."""
     place = job.plan.strategy.placement
-    if place.offloaded or place.sharded:
-        return (
-            f"{_gib(size)} are needed, of which a unit's parameters are {_gib(need.largest_unit)}, but there are "
-            f"{_gib(limit)}; the device holds {place.prefetch + 1} units and two gradients: write a smaller unit_bytes "
-            "or prefetch"
-        )
-    return (
-        f"parameters, gradients and optimizer state need {_gib(size)} of {_gib(limit)}; "
-        "write placement: sharded or placement: offloaded"
-    )
+    held, ways = "parameters, gradients and optimizer state", list[str]()
+    if not (place.sharded or place.offloaded):
+        ways = ["placement: sharded", "placement: offloaded"]
+    elif key == "memory":
+        held = f"{place.prefetch + 1} units' parameters, two units' gradients and what else is held there"
+        ways = ["a smaller unit_bytes or prefetch"]
+    if place.sharded != place.offloaded and (place.sharded or key == "host_memory" or shared):
+        ways += ["placement: sharded_offloaded"]
+    ways += ["more workers"] if place.sharded else []
+    return f"{held} need {_gib(size)} of {_gib(limit)}; write {' or '.join(ways)}"
 
 
 def _gib(size: float) -> str:
-    return f"{size / 2**30:.3g} GiB"
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.6g} MiB"

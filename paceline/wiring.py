@@ -193,6 +193,11 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
             "checkpoint.optimizer: sharded workers have a part each of the optimizer's state, which cannot be shared; "
             "write optimizer: local"
         )
+    if place.precision != "fp32" and scenario.workload.precision == "fp64":
+        raise ScenarioError(
+            f"strategy.placement: only fp32 values are rounded to {place.precision}, and workload.precision is fp64; "
+            "write precision: fp32, which sends values as they are"
+        )
     apart = any(device.torch_device != "cpu" for device in timing.devices)
     if apart and not place.offloaded and getattr(strategy.aggregation, "optimizer_state", "") == "averaged":
         raise ScenarioError(

@@ -18,7 +18,7 @@ from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.progress import Interval
-from paceline.config.scenario import validate
+from paceline.config.scenario import load, validate
 from paceline.learning.build import build_workers
 from paceline.learning.meter import Tensors
 from paceline.learning.phantoms import build_phantoms
@@ -292,13 +292,38 @@ def fitting(memory: str, placement: str, **worker: str):
             {},
             r"workers\[0\].memory: .* need 4.53 GiB of 3.73 GiB; write placement: sharded",
         ),
-        ("100 MB", "offloaded", {"host_link": "12 GB/s"}, "the device holds 2 units and two gradients"),
-        ("4 GB", "offloaded", {"host_link": "12 GB/s", "host_memory": "4 GB"}, r"workers\[0\].host_memory"),
+        (
+            "100 MB",
+            "offloaded",
+            {"host_link": "12 GB/s"},
+            "2 units' parameters, two units' gradients and .* of 95.3674 MiB; write a smaller unit_bytes or prefetch$",
+        ),
+        (
+            "4 GB",
+            "offloaded",
+            {"host_link": "12 GB/s", "host_memory": "4 GB"},
+            r"workers\[0\].host_memory: parameters.*; write placement: sharded_offloaded$",
+        ),
+        (
+            "10 MB",
+            "sharded",
+            {},
+            "; write a smaller unit_bytes or prefetch or placement: sharded_offloaded or more workers$",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(memory, placement, worker, message):
     with pytest.raises(ScenarioError, match=message):
         resolve(fitting(memory, placement, **worker), Path())
+
+
+def test_a_wire_is_for_fp32():
+    scenario = fitting("24 GB", {"sharded": {"precision": "fp16"}})
+    scenario.workload.precision = "fp64"
+    with pytest.raises(
+        ScenarioError, match=r"strategy.placement: only fp32 .* fp16, .* is fp64; write precision: fp32"
+    ):
+        resolve(scenario, Path())
 
 
 def test_what_may_not_fit_is_said():
