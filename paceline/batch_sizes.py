@@ -185,12 +185,14 @@ def _largest(scenario: Scenario, job: Job, group: WorkerGroup, budget: float, sh
     strategy = Strategy(aggregation=Gradients(), placement=build_strategy(scenario.strategy).placement)
     gauge = meter.of(group.torch_device)
     with gauge:
-        (worker,) = job.problem.workers(_plan(job, strategy, 2), [0], shared_process=False)
+        first = _plan(job, strategy, 2 * (scenario.workload.micro_batch or 1))  # two micro-batches, if any: room to add
+        (worker,) = job.problem.workers(first, [0], shared_process=False)
     peaks: dict[int, float] = {}
 
     def step(size: int) -> None:
-        silent = Hooks(lambda *_: None, lambda *_: None)
-        run(_two_steps(worker, _plan(job, strategy, size)), silent, comm=MPI.COMM_SELF)
+        silent, plan = Hooks(lambda *_: None, lambda *_: None), _plan(job, strategy, size)
+        worker.works = job.problem.phantoms(plan)[0].works  # as many micro-batches as this size has
+        run(_two_steps(worker, plan), silent, comm=MPI.COMM_SELF)
 
     def fits(size: int) -> bool:
         try:

@@ -104,9 +104,14 @@ def test_a_size_that_fails_leaves_nothing_behind(tmp_path):
     document["strategy"]["placement"] = "offloaded"
     (tmp_path / "s.yaml").write_text(yaml.dump(document))
     done = paceline("batch-sizes", "s.yaml", "--out", "p.yaml", "--mode", "equal", cwd=tmp_path)
-    peak = re.search(r"a +\d+ +(0\.\d+) MB", done.stdout)
-    assert peak, done.stdout
-    assert 0.97 * 600e3 < MARGIN * float(peak[1]) * 1e6 < 1.001 * 600e3
+    found = re.search(r"a +(\d+) +(0\.\d+) MB", done.stdout)
+    assert found, done.stdout
+    assert 0.97 * 600e3 < MARGIN * float(found[2]) * 1e6 < 1.001 * 600e3
+    cut = ("--set", "workload.micro_batch=8")  # of which one at a time is there
+    done = paceline("batch-sizes", "s.yaml", "--out", "p.yaml", "--mode", "equal", *cut, cwd=tmp_path)
+    more = re.search(r"a +(\d+) +(0\.\d+) MB", done.stdout)
+    assert more, done.stdout
+    assert int(more[1]) > 2 * int(found[1])
 
 
 def test_a_batch_of_one_that_does_not_fit(tmp_path):
