@@ -90,6 +90,11 @@ class Move(Effect[Any]):
     copy: Callable[[], Any] | None = None
     phase: str = "move"
 
+    @property
+    def fills(self) -> bool:
+        """Whether `value` is where the copy goes to: a worker's own, to the host."""
+        return self.to == "host" and self.copy is not None
+
 
 @dataclass(slots=True, eq=False)
 class Collective(Effect[Any]):

@@ -192,6 +192,11 @@ def _writes_while_moving(worker: int) -> Program[Any]:
     yield from Wait(handle)
 
 
+def _moves_into_its_value(worker: int) -> Program[Any]:
+    value = vector(worker, 100)
+    yield from Wait((yield from Start(Move(value, "host", copy=lambda: value.fill(7)))))
+
+
 for _name, _make in (
     ("the program writes", _writes_meanwhile),
     ("a run writes", _run_writes_meanwhile),
@@ -199,6 +204,11 @@ for _name, _make in (
 ):
     wrong(f"borrowed: {_name}", 2, _make, "worker 1", "AllReduce of 400 B (gradients)", raises=BorrowError, debug=True)
 wrong("borrowed: written while it moves", 1, _writes_while_moving, "worker 0", "Move", raises=BorrowError, debug=True)
-for _name, _make in (("overlap", overlap), ("waits in reverse order", reversed_waits), ("phantoms", phantoms)):
+for _name, _make in (
+    ("overlap", overlap),
+    ("waits in reverse order", reversed_waits),
+    ("phantoms", phantoms),
+    ("a worker's copy fills its value", _moves_into_its_value),
+):
     _n = 4 if _make is phantoms else 2
     case(f"well-behaved in debug mode: {_name}", _n, _make, debug=True)
