@@ -99,14 +99,18 @@ class Background:
         left = [describe(job.effect) for job in self.jobs]
         for job in self.jobs:
             job.ready.wait()
-        for queue in self._queues.values():
-            queue.put(None)
+        self.leave()
         for thread in self._running:
             thread.join()
         for _, collectives in sorted(self._collectives.items(), key=lambda item: item[0] or ()):
             collectives.close()
         if left:
             raise ProtocolError(f"worker {self._rank} has ended without Wait for {', '.join(left)}")
+
+    def leave(self) -> None:
+        """Let the threads end after what was started, so that nothing of it, a worker's memory, stays with them."""
+        for queue in self._queues.values():
+            queue.put(None)
 
     def _open(self, lane: Lane) -> None:
         self._queues[lane] = SimpleQueue()

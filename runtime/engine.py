@@ -71,7 +71,11 @@ def run(
     background = Background(own.rank, own.size, lambda: collectives(lane), make_pace, threads, patience)
     rank = _Rank(hooks, collectives(own), background, make_pace(), trace, debug)
     own.Barrier()
-    outcome = rank.drive(program)
+    try:
+        outcome = rank.drive(program)
+    except BaseException:
+        background.leave()
+        raise
     rank.close()
     beside.Free()
     own.Free()
