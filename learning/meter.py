@@ -5,6 +5,7 @@ Rule: what is counted is what the step needs beside the data set, which lies in 
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -17,6 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 # Beside what a step holds at its most, a tenth of it stays free, as in HDP (Mirzaei et al., Parallel Computing 2025).
 MARGIN = 1.1
+# Those without an exception of their own: the CPU's allocator, CUDA itself, cuBLAS and cuDNN.
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 class Meter(Protocol):
@@ -70,14 +73,18 @@ class Tensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Reserved:
-    """Bytes that torch has reserved on the current GPU: blocks of its allocator, free parts of them included."""
+    """Bytes that torch has reserved on a GPU: blocks of its allocator, free parts of them included."""
 
     peak = 0.0
 
+    def __init__(self, device: str = "cuda") -> None:
+        self._device = device
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # or there are no statistics to reset
+
     def restart(self) -> None:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        self.peak = float(torch.cuda.memory_reserved())
+        release()
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self.peak = float(torch.cuda.memory_reserved(self._device))
 
     def __enter__(self) -> Reserved:
         return self
@@ -85,22 +92,25 @@ class Reserved:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        torch.cuda.synchronize()
-        self.peak = float(torch.cuda.max_memory_reserved())
+        torch.cuda.synchronize(self._device)
+        self.peak = float(torch.cuda.max_memory_reserved(self._device))
 
 
 def of(device: str) -> Meter:
-    """The measure of a torch device, "cpu" or "cuda"."""
-    return Reserved() if device == "cuda" else Tensors()
+    """The measure of a torch device, "cpu" or "cuda:0"."""
+    return Tensors() if device == "cpu" else Reserved(device)
 
 
-def free(device: str, ranks: int) -> float:
-    """One rank's part of what is free on the current GPU, of `ranks` on the node; a CPU's budget must be stated, so
+def free(device: str, sharing: int) -> float:
+    """One rank's part of what is free on the GPU, of so many that share it; a CPU's budget must be stated, so
     infinitely much there."""
-    if device != "cuda":
-        return float("inf")
-    sharing = -(-ranks // torch.cuda.device_count())
-    return float(torch.cuda.mem_get_info()[0]) / sharing
+    return float("inf") if device == "cpu" else float(torch.cuda.mem_get_info(device)[0]) / sharing
+
+
+def release() -> None:
+    """Give a GPU's memory back: tensors in cycles of Python's objects first, then the blocks that torch keeps."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def fits(action: Callable[[], object], meter: Meter, budget: float) -> bool:
@@ -115,7 +125,7 @@ def fits(action: Callable[[], object], meter: Meter, budget: float) -> bool:
     except (MemoryError, torch.OutOfMemoryError):
         return False
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # the CPU's allocator has no exception of its own
+        if not any(words in str(error) for words in OUT_OF_MEMORY):
             raise
         return False
     return MARGIN * meter.peak <= budget

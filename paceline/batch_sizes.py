@@ -127,7 +127,8 @@ def _measure(scenario: Scenario, folder: Path, options: Options) -> None:
     rank, size = comm.Get_rank(), comm.Get_size()
     group = _groups(scenario, size)[rank]
     job = unpriced(scenario, folder, size)
-    largest, peak = _in_turns(comm, lambda sharing: _largest(scenario, job, group, _budget(group, options), sharing))
+    device, budget = job.problem.device(rank), _budget(group, options)
+    largest, peak = _in_turns(comm, device, lambda sharing: _largest(scenario, job, group, budget, rank, sharing))
     own: dict[str, Any] = {"device": group.device, "largest": largest, "peak": peak}
     every = [json.loads(text) for text in gather_texts(comm, json.dumps(own))]
     every = json.loads(broadcast_text(comm, json.dumps(every)))
@@ -160,33 +161,40 @@ def _machine(scenario: Scenario, ranks: int) -> dict[str, Any]:
     return environment(scenario.workload.threads) | {"ranks": ranks}
 
 
-def _in_turns(comm: Any, action: Any) -> Any:
-    """What `action(ranks on this node)` returns, one rank of a node after the other."""
+def _in_turns(comm: Any, device: str, action: Any) -> Any:
+    """What `action(ranks on this node with this device)` returns, one rank of a node after the other."""
     from mpi4py import MPI
 
+    from .learning import meter
+
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    sharing = node.allgather(device).count(device)
     result = None
     for turn in range(node.Get_size()):
         if turn == node.Get_rank():
-            result = action(node.Get_size())
+            result = action(sharing)
+            meter.release()  # the next rank may have the same GPU
         node.Barrier()
     node.Free()
     return result
 
 
-def _largest(scenario: Scenario, job: Job, group: WorkerGroup, budget: float, sharing: int) -> tuple[int, float]:
+def _largest(
+    scenario: Scenario, job: Job, group: WorkerGroup, budget: float, rank: int, sharing: int
+) -> tuple[int, float]:
     """(the largest batch that fits, the bytes that its step holds at most) of this rank's device, alone."""
     from mpi4py import MPI
 
     from .learning import meter
     from .runtime.engine import run
 
-    budget = min(budget, meter.free(group.torch_device, sharing))
+    device = job.problem.device(rank)
+    budget = min(budget, meter.free(device, sharing))
     strategy = Strategy(aggregation=Gradients(), placement=build_strategy(scenario.strategy).placement)
-    gauge = meter.of(group.torch_device)
+    gauge = meter.of(device)
     with gauge:
         first = _plan(job, strategy, 2 * (scenario.workload.micro_batch or 1))  # two micro-batches, if any: room to add
-        (worker,) = job.problem.workers(first, [0], shared_process=False)
+        (worker,) = job.problem.workers(first, [0], shared_process=False, seat=rank)
     peaks: dict[int, float] = {}
 
     def step(size: int) -> None:

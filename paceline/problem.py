@@ -107,15 +107,20 @@ class Problem:
             ),
         )
 
-    def workers(self, plan: Plan, indexes: Sequence[int], shared_process: bool) -> list[TorchWorker]:
-        """Workers that compute. shared_process: whether they share torch's random stream (in a simulation).
+    def workers(
+        self, plan: Plan, indexes: Sequence[int], shared_process: bool, seat: int | None = None
+    ) -> list[TorchWorker]:
+        """Workers that compute. shared_process: whether they share torch's random stream (in a simulation). seat: the
+        worker on whose device a rank's one computes, where it is not its own.
 
         Sets torch's number of threads to the scenario's.
         """
         from .learning.build import build_workers
         from .learning.worker import set_threads
 
-        w = self.scenario.workload
+        w, staged = self.scenario.workload, self._staged
+        if seat is not None:
+            staged = [staged[seat]] * plan.workers
         set_threads(w.threads)
         return _named(
             "workload",
@@ -133,8 +138,8 @@ class Problem:
                 recipe=self.recipe,
                 indexes=indexes,
                 cost=self.cost,
-                device="cpu" if shared_process else self._device(indexes[0]),
-                staged=self._staged,
+                device="cpu" if shared_process else self.device(indexes[0] if seat is None else seat),
+                staged=staged,
             ),
         )
 
@@ -143,7 +148,7 @@ class Problem:
         """Whose device has memory of its own."""
         return [device.torch_device != "cpu" for device in self.timing.devices] if self.timing else []
 
-    def _device(self, index: int) -> str:
+    def device(self, index: int) -> str:
         """torch's device of a worker in this process: of a node's GPUs its workers take one each, in turn."""
         assert self.timing
         if not self._staged[index]:

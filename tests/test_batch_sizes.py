@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,8 +25,9 @@ from paceline.algorithms.strategy import Strategy
 from paceline.batch_sizes import _two_steps
 from paceline.config import yaml
 from paceline.config.scenario import load
-from paceline.learning.meter import MARGIN, Reserved, Tensors, fits
+from paceline.learning.meter import MARGIN, Reserved, Tensors, fits, free
 from paceline.learning.storage import HUGE, zeros
+from paceline.profiling import unpriced
 from paceline.records.outcome import Hooks
 from paceline.runtime.launcher import command, environment, find_mpirun
 from paceline.wiring import workload_of
@@ -223,8 +225,35 @@ def test_what_fits():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     assert not fits(out_of_memory, Tensors(), float("inf"))
+    for words in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"):
+        assert not fits(Mock(side_effect=RuntimeError(words)), Tensors(), float("inf")), words
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         fits(lambda: torch.ones(2, 3) @ torch.ones(2, 3), Tensors(), 1e9)
+
+
+def test_each_rank_measures_its_own_device(tmp_path, monkeypatch):
+    """A CPU, then three workers of one node on its two GPUs: batch-sizes takes a rank's steps where it trains."""
+    (tmp_path / "s.yaml").write_text(
+        yaml.dump(scenario({"device": "a"}, {"torch_device": "cuda", "count": 3, "node": "n"}))
+    )
+    job = unpriced(load(tmp_path / "s.yaml"), tmp_path, 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [job.problem.device(rank) for rank in range(4)] == ["cpu", "cuda:0", "cuda:1", "cuda:0"]
+    made = Mock()
+    monkeypatch.setattr("paceline.learning.build.build_workers", made)
+    for rank, device in enumerate(["cpu", "cuda:0", "cuda:1"]):
+        job.problem.workers(make_plan(batches=(2,)), [0], shared_process=False, seat=rank)
+        assert made.call_args.kwargs["device"] == device
+        assert made.call_args.kwargs["staged"] == [device != "cpu"]
+        assert made.call_args.kwargs["indexes"] == [0]
+
+
+def test_what_is_free_is_of_the_own_gpu_and_shared_by_those_on_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ({"cuda:0": 8, "cuda:1": 6}[device], 10))
+    assert free("cuda:0", 1) == 8
+    assert free("cuda:1", 2) == 3
+    assert free("cpu", 4) == float("inf")
 
 
 @pytest.mark.gpu
