@@ -14,7 +14,7 @@ from torch import nn
 
 from ..algorithms.plan import Plan
 from ..algorithms.worker import ModelCost
-from . import storage, units
+from . import meter, storage, units
 from .data import Dataset
 from .phantoms import cost_of, make_works
 from .recipe import Recipe
@@ -50,6 +50,7 @@ def build_workers(
     exchanged is copied to the host and back. ValueError of one line for whatever is wrong with model, recipe or
     optimizer.
     """
+    meter.anew(device)
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
@@ -65,7 +66,7 @@ def build_workers(
         TorchWorker(
             index,
             plan.workers,
-            _prepared(build(), recipe, device),
+            _prepared(build(), recipe),
             data,
             recipe=recipe,
             optimizer=optimizer,
@@ -77,13 +78,14 @@ def build_workers(
             warm=warm and place == 0,
             data_seed=data_seed,
             loaders=0 if shared_process else loaders,
+            device=device,
         )
         for place, index in enumerate(numbers)
     ]
 
 
-def _prepared(model: nn.Module, recipe: Recipe, device: str) -> nn.Module:
-    """The model in the recipe's precision, where it is to compute."""
+def _prepared(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """The model in the recipe's precision."""
     storage.check(dict(model.named_parameters()), "parameter")
     storage.check(units.float_buffers(model), "buffer")
-    return model.to(device, torch.float64 if recipe.precision == "fp64" else torch.float32)
+    return model.to(torch.float64 if recipe.precision == "fp64" else torch.float32)

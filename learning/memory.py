@@ -70,14 +70,16 @@ class Memory:
         on the device, apart       home has a mirror on the host, which is what is exchanged
     """
 
-    def __init__(self, units: Sequence[Sequence[nn.Parameter]], held: Held, index: int, chunks: int) -> None:
+    def __init__(
+        self, units: Sequence[Sequence[nn.Parameter]], held: Held, index: int, chunks: int, device: torch.device
+    ) -> None:
         self.held, self._units, self._index = held, units, index
         self._own = [sum(p.numel() for p in unit) for unit in units]
         sizes = unit_sizes([ModelCost(n, 0, 0.0, 0.0) for n in self._own], held)
         self.kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
         first = next(p for unit in units for p in unit)
-        self._device = torch.empty(0, dtype=first.dtype, device=first.device)
-        home = torch.device("cpu") if held.host else first.device
+        self._device = torch.empty(0, dtype=first.dtype, device=device)
+        home = torch.device("cpu") if held.host else device
         self.params, self.grads = self._zeros(home), self._zeros(home)
         mirrored = held.staged and not held.host
         self._host = [self._zeros(torch.device("cpu")) if mirrored else v for v in (self.params, self.grads)]
@@ -114,6 +116,11 @@ class Memory:
         for u, unit in enumerate(self._units):
             for p, view in zip(unit, views(self.slots.of(u), list(unit)), strict=True):
                 p.data = view
+
+    @property
+    def device(self) -> torch.device:
+        """Where the worker computes."""
+        return self._device.device
 
     @property
     def parameters(self) -> Tensor:

@@ -79,11 +79,9 @@ class Reserved:
 
     def __init__(self, device: str = "cuda") -> None:
         self._device = device
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # or there are no statistics to reset
 
     def restart(self) -> None:
-        release()
-        torch.cuda.reset_peak_memory_stats(self._device)
+        anew(self._device)
         self.peak = float(torch.cuda.memory_reserved(self._device))
 
     def __enter__(self) -> Reserved:
@@ -111,6 +109,14 @@ def release() -> None:
     """Give a GPU's memory back: tensors in cycles of Python's objects first, then the blocks that torch keeps."""
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def anew(device: str) -> None:
+    """Let a GPU's peak begin anew, without what this process's earlier workers have left there."""
+    if device != "cpu":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # or there are no statistics yet
+        release()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def fits(action: Callable[[], object], meter: Meter, budget: float) -> bool:

@@ -12,6 +12,7 @@ from .memory import Memory
 from .optimizers import Optimizer
 
 SCORES = "scores."  # begins the names of biased sampling's arrays in snapshots
+DEVICE_RNG = "device_rng"  # a GPU's stream of torch; there are none on the CPU, where a run may go on
 VECTOR = "vector."  # begins the names of transform's vectors in snapshots
 
 
@@ -31,8 +32,9 @@ class Snapshots:
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
-        (BatchNorm's), rng (torch's stream, bytes), the optimizer's vectors as optimizer.<name> and, where `transform`
-        has made them, its own as vector.<name>; of a sharded worker units, the elements that it keeps of each."""
+        (BatchNorm's), rng (torch's stream, bytes), on a GPU device_rng (its dropout's), the optimizer's vectors as
+        optimizer.<name> and, where `transform` has made them, its own as vector.<name>; of a sharded worker units, the
+        elements that it keeps of each."""
         saved = self._state()
         if self.index != 0 and self._memory.held.parts == 1:
             del saved["params"]
@@ -40,7 +42,10 @@ class Snapshots:
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. ValueError where it is another model's, or another optimizer's."""
+        arrays, stream = dict(arrays), arrays.get(DEVICE_RNG)
+        arrays.pop(DEVICE_RNG, None)
         here = self._state() | {name: self._params[:-1] for name in arrays if name.startswith(VECTOR)}
+        here.pop(DEVICE_RNG, None)
         missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
         shared = {"params"} if self.index and self._memory.held.parts == 1 else set()
         if missing - shared or arrays.keys() - here.keys():
@@ -76,16 +81,20 @@ class Snapshots:
             self._stream = state
         else:
             torch.set_rng_state(state)
+        if stream is not None and self._memory.device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(stream)), self._memory.device)
 
     def _state(self) -> dict[str, Array]:
         self._memory.pull()
         counts = [c.cpu().numpy().astype(np.int64).ravel() for c in self._counts]
         state = self._stream if self._shared else torch.get_rng_state()
+        device = self._memory.device
         return {
             "params": self._params.copy(),
             "buffers": self._buffers.cpu().numpy().copy(),
             "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
             "rng": state.numpy().copy(),
+            **({DEVICE_RNG: torch.cuda.get_rng_state(device).numpy().copy()} if device.type == "cuda" else {}),
             **{f"optimizer.{name}": vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},
             # Parts of other units, put one behind the other, may be as long and mean other parameters.
             **({"units": np.array(self._memory.kept)} if self._memory.held.parts > 1 else {}),

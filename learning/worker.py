@@ -47,10 +47,10 @@ class TorchWorker(UnitWise, Snapshots):
     params, grads: float32 (P + 1,), the last element the mean training loss; params are the model's own memory.
     buffers: float32, BatchNorm's running statistics likewise. Assigning to them copies into that memory.
 
-    model: taken over. shared_process: other workers compute in this process too, so torch's stream is swapped.
-    warm: take a throw-away step now, so that torch's first-use costs do not fall into the run. data_seed: of order,
-    augmentation and BatchNorm's estimates, `seed` by default. loaders: threads that load batches ahead.
-    ValueError where the model is not fp32, or where that step fails.
+    model: taken over, from the CPU to `device`. shared_process: other workers compute in this process too, so torch's
+    stream is swapped. warm: take a throw-away step now, so that torch's first-use costs do not fall into the run.
+    data_seed: of order, augmentation and BatchNorm's estimates, `seed` by default. loaders: threads that load batches
+    ahead. ValueError where the model is not fp32, or where that step fails.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class TorchWorker(UnitWise, Snapshots):
         warm: bool = True,
         data_seed: int | None = None,
         loaders: int = 0,
+        device: str = "cpu",
     ) -> None:
         self.index = index
         self.model = model.train()
@@ -82,7 +83,7 @@ class TorchWorker(UnitWise, Snapshots):
         self.evaluation_blocks = evaluation_blocks(len(data.test_y), workers)
         self._test_x = Source(data.test_x, loaders, share(len(data.test_y), index, workers)[1])
         self._test_y = torch.from_numpy(data.test_y)
-        self._hold(optimizer, unit_bytes)
+        self._hold(optimizer, unit_bytes, torch.device(device))
         self._scores = Scores(self._passes.examples, self._seed) if sampling.scored else None
         self._exchanged = False  # whether the last update was by `grads`
         self._activations = 0  # known once warm
@@ -95,10 +96,12 @@ class TorchWorker(UnitWise, Snapshots):
         if not shared_process:
             torch.set_rng_state(self._stream)
 
-    def _hold(self, optimizer: Mapping[str, Any], unit_bytes: int) -> None:
+    def _hold(self, optimizer: Mapping[str, Any], unit_bytes: int, device: torch.device) -> None:
         """Move parameters, gradients and buffers into flat storage."""
         modules = merge_units(units(self.model), unit_bytes) if len(self.works.units) > 1 else [self.model]
-        self._memory = Memory([list(m.parameters()) for m in modules], self.works.held, self.index, self.chunks)
+        parameters = [list(m.parameters()) for m in modules]
+        self._memory = Memory(parameters, self.works.held, self.index, self.chunks, device)
+        self.model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
         self._buffers = storage.flatten(list(float_buffers(self.model).values()))
         self._counts = [b for b in self.model.buffers() if not b.is_floating_point()]
         self._params, self._grads = self._memory.host_params, self._memory.host_grads
@@ -194,8 +197,8 @@ class TorchWorker(UnitWise, Snapshots):
         counted = self._memory.nbytes() | {"activations": self._activations}
         state = sum(v.untyped_storage().nbytes() for v in self._optimizer.state.values() if v.numel() > 1)
         counted[self._home] += state
-        if self._buffers.is_cuda or self._memory.params.is_cuda:
-            counted |= {"device": torch.cuda.max_memory_allocated(self._memory.params.device), "activations": 0}
+        if self._memory.device.type == "cuda":
+            counted |= {"device": torch.cuda.max_memory_allocated(self._memory.device), "activations": 0}
         return counted
 
     def digest(self) -> str:
@@ -206,14 +209,20 @@ class TorchWorker(UnitWise, Snapshots):
     def _run(self, body: Callable[..., T], *args: Any) -> T:
         """body(*args) with torch's stream at the worker's place in it."""
         if not self._shared:
-            return body(*args)
+            return self._ended(body(*args))
         outer = torch.get_rng_state()
         torch.set_rng_state(self._stream)
         try:
-            return body(*args)
+            return self._ended(body(*args))
         finally:
             self._stream = torch.get_rng_state()
             torch.set_rng_state(outer)
+
+    def _ended(self, found: T) -> T:
+        """What was found, once the device is done too: whoever times a computation reads the clock now."""
+        if self._memory.device.type == "cuda":
+            torch.cuda.synchronize(self._memory.device)
+        return found
 
     def _step(self, round: Round, i: int) -> None:
         loss = self._backward(round, i)
@@ -239,6 +248,7 @@ class TorchWorker(UnitWise, Snapshots):
             self._note_mean(self._grads.item(-1), i)
         elif self.staged:
             self._memory.pull()
+        self._ended(None)
 
     def _note_mean(self, loss: float, i: int) -> None:
         """The mean of the round's losses so far into params[-1]."""
@@ -294,7 +304,7 @@ class TorchWorker(UnitWise, Snapshots):
         )
         buffers, counts = self._buffers.clone(), [count.clone() for count in self._counts]
         # Dropout draws from a stream of this estimate, and torch's own is put back.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[self._memory.device] if self._memory.device.type == "cuda" else []):
             torch.manual_seed(torch_seed(self._seed, "bn", seed_round, self.index))
             # In micro-batches, since these are what the statistics in training are of.
             cuts = self._passes.chunks(self.works.step.samples)

@@ -178,6 +178,7 @@ def phases(
         hooks = Hooks(lambda *_: None, lambda *_: None)
         outcome = run(train(worker, plan, State()), hooks, comm=comm, trace=True, slowness=slowness)
         works = {work.phase: work for work in vars(worker.works).values() if isinstance(work, Work)}
+        del worker  # before the next one is made: a GPU may not hold both
         spans: dict[str, list[float]] = {}
         for name, start, stop in outcome.lanes["compute"]:
             spans.setdefault(name, []).append((stop - start) / slowness)

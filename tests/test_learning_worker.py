@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from torch import nn
 
 from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.loop import train
+from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.progress import Interval
 from paceline.algorithms.streams import torch_seed
 from paceline.learning import optimizers, storage, units
+from paceline.learning.memory import Memory
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
 from paceline.records.outcome import Hooks
@@ -211,6 +214,34 @@ def test_evaluation_covers_the_test_set_once():
     assert total[2] == whole[2] == 360
     assert total[1] == whole[1]
     assert total[0] == pytest.approx(whole[0], rel=1e-6)
+
+
+def test_as_on_a_gpu(monkeypatch):
+    """What the worker asks of one: it waits for it in all that is timed, counts its memory and saves its stream."""
+    plan = make_plan([16])
+    plan = replace(plan, strategy=replace(plan.strategy, placement=Offloaded(unit_bytes=1)))
+    (w,) = make(plan, shared=False)
+    gpu, ended, taken = torch.device("cuda", 1), Mock(), Mock()
+    monkeypatch.setattr(Memory, "device", gpu)
+    monkeypatch.setattr(torch.cuda, "synchronize", ended)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {gpu: 12345}.get)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.full((16,), device.index, dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", taken)
+    round = plan.first_round()
+    for effect in (w.forward(round, 0, 0, 0), w.update(round, 0)):
+        effect.run()
+        ended.assert_called_once_with(gpu)
+        ended.reset_mock()
+    counted = w.memory()
+    assert (counted["device"], counted["activations"]) == (12345, 0), "though its home is the host's memory"
+    saved = w.snapshot()
+    w.restore(saved)
+    assert taken.call_args.args[0].tolist() == [1] * 16
+    assert taken.call_args.args[1] == gpu
+    w.restore({name: array for name, array in saved.items() if name != "device_rng"})
+    monkeypatch.undo()
+    w.restore(saved)  # and on the CPU it goes on all the same
+    assert "device_rng" not in w.snapshot()
 
 
 def test_evaluation_changes_nothing():
