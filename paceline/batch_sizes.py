@@ -28,7 +28,7 @@ from .config.profile import Profile, load_profile, merge_profiles, save_profile
 from .config.scenario import Scenario, load
 from .config.strategy import build_strategy
 from .config.units import read_bytes
-from .problem import Problem
+from .problem import Problem, find
 from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .records.outcome import Hooks
 from .wiring import Job, profile_of, timing_of, workload_of
@@ -76,21 +76,27 @@ def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
     described = load(scenario, options.settings)
     if under_mpirun():
         with abort_on_error():
+            _check(described, scenario.parent, options)
             _measure(described, scenario.parent, options)
         return
+    _check(described, scenario.parent, options)
     size = ranks or described.cluster.size
-    _ = options.modes
-    build_strategy(described.strategy)
     unpriced(described, scenario.parent, size)
     for group in _groups(described, size):
         _budget(group, options)
-    refuse(options.out)
     arguments = ["batch-sizes", str(scenario), f"--out={options.out}"]
     arguments += [f"--{name}={value}" for name in ("mode", "memory") if (value := getattr(options, name)) is not None]
     arguments += [f"--set={setting}" for setting in options.settings]
     status = launch(arguments, size, described.workload.threads)
     if status:
         raise SystemExit(status)
+
+
+def _check(scenario: Scenario, folder: Path, options: Options) -> None:
+    """ScenarioError for what would otherwise be found when all is measured."""
+    _ = options.modes, _profile(scenario, folder)
+    build_strategy(scenario.strategy)
+    refuse(options.out)
 
 
 def _groups(scenario: Scenario, ranks: int) -> list[WorkerGroup]:
@@ -238,10 +244,8 @@ def _two_steps(worker: Worker, plan: Plan) -> Program[None]:
 
 def _profile(scenario: Scenario, folder: Path) -> Profile | None:
     """The scenario's profile, if it is there yet."""
-    try:
-        return profile_of(scenario, folder)
-    except ScenarioError:
-        return None
+    path = None if scenario.recorded else scenario.cluster.profile
+    return None if path and not find(path, folder).exists() else profile_of(scenario, folder)
 
 
 def _known(scenario: Scenario, profile: Profile | None, problem: Problem) -> bool:

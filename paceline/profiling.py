@@ -7,6 +7,7 @@ that follows an exchange finds its caches cold, and takes up to half as long aga
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,9 @@ def refuse(out: Path) -> None:
         raise ScenarioError(f"--out {out}: is a folder; name a file, like {out / 'machine.yaml'}")
     if out.exists():
         load_profile(out)
+    near = next(folder for folder in out.absolute().parents if folder.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK):
+        raise ScenarioError(f"--out {out}: nothing can be written in {near}; name a file elsewhere")
 
 
 def unpriced(scenario: Scenario, folder: Path, ranks: int) -> Job:
