@@ -46,6 +46,11 @@ class Effect(Generic[T]):
         answer: T = yield self
         return answer
 
+    @property
+    def fills(self) -> bool:
+        """Whether it writes to its value, which is then no loan."""
+        return False
+
 
 Program = Generator[Effect[Any], Any, T]
 
@@ -92,7 +97,7 @@ class Move(Effect[Any]):
 
     @property
     def fills(self) -> bool:
-        """Whether `value` is where the copy goes to: a worker's own, to the host."""
+        # A worker's own copy to the host goes to `value`.
         return self.to == "host" and self.copy is not None
 
 

@@ -6,7 +6,6 @@ Rule: torch's global stream is only moved by the worker of a rank, which owns it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 from ..algorithms.plan import Plan
 from ..algorithms.worker import ModelCost
 from . import meter, storage, units
-from .data import Dataset
+from .data import Dataset, DataShape
 from .phantoms import cost_of, make_works
 from .recipe import Recipe
 from .worker import TorchWorker
@@ -58,15 +57,11 @@ def build_workers(
     args = model_args or {}
     recipe = recipe or Recipe()
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
-    # Built anew for each worker: a copy of a user's model may share closures with the original.
-    build = partial(
-        units.build, model, args, shape.input_shape, shape.classes, seed if model_seed is None else model_seed
-    )
     return [
         TorchWorker(
             index,
             plan.workers,
-            _prepared(build(), recipe),
+            _fresh(model, args, shape, seed if model_seed is None else model_seed, recipe),
             data,
             recipe=recipe,
             optimizer=optimizer,
@@ -84,8 +79,9 @@ def build_workers(
     ]
 
 
-def _prepared(model: nn.Module, recipe: Recipe) -> nn.Module:
-    """The model in the recipe's precision."""
+def _fresh(name: str, args: Mapping[str, Any], shape: DataShape, seed: int, recipe: Recipe) -> nn.Module:
+    """The model in the recipe's precision, built anew: a copy of a user's may share closures with the original."""
+    model = units.build(name, args, shape.input_shape, shape.classes, seed)
     storage.check(dict(model.named_parameters()), "parameter")
     storage.check(units.float_buffers(model), "buffer")
     return model.to(torch.float64 if recipe.precision == "fp64" else torch.float32)

@@ -70,7 +70,7 @@ class Background:
             lane = None
         else:
             raise ProtocolError(f"worker {self._rank} cannot start {kind.__name__}; yield it instead")
-        lends = debug and kind is not Compute and not getattr(effect, "fills", False)
+        lends = debug and kind is not Compute and not effect.fills
         job = Job(effect, Loan(self._rank, effect) if lends else None)
         self.jobs.append(job)
         if lane not in self._queues:

@@ -49,7 +49,7 @@ class Ticket:
 
     def __init__(self, member: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
         self.member, self.effect, self.since, self.direct = member, effect, since, direct
-        self.loan = Loan(effect, member.index) if debug and not getattr(effect, "fills", False) else None
+        self.loan = Loan(effect, member.index) if debug and not effect.fills else None
         self.done = self.taken = self.stop = False
         self.result: Any = None
 
