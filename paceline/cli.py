@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from .algorithms.errors import ScenarioError
+from .commands import Commands
 
-app = typer.Typer(
+app = Commands(
     help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
     no_args_is_help=True,
     add_completion=False,
