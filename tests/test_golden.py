@@ -4,9 +4,9 @@ All other tests compare two of our own runs, so a change that both runs share pa
 another initialisation. These compare with numbers in files, which only `pytest tests/test_golden.py --rewrite-goldens`
 changes.
 
-Losses and norms may differ by TOLERANCE: instruction sets and thread counts round differently (found within 5e-7 between
-SSE4.1, AVX2, AVX-512, 1 and 2 threads). Clocks, plans and bytes must be equal to the last bit, and so must the fold and
-the integer streams, which NumPy computes alike on every processor.
+Losses and norms may differ by TOLERANCE, since instruction sets and thread counts round differently: by 4e-7 at most
+between SSE4.1, AVX2, AVX-512, 1 and 2 threads. Clocks, plans and bytes must be equal to the last bit. So must the fold
+and the integer streams, which NumPy computes alike on every processor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from paceline.config.timing import Device, Noise
 from paceline.sim.noise import draws
 
 FOLDER = Path(__file__).parent / "golden"
-TOLERANCE = 2e-5  # relative
+TOLERANCE = 5e-6  # relative
 ACCURACY = 2.5 / 360  # absolute: two of the 360 test examples may fall on the other side
 NUMBERS = ("train_loss", "test_loss", "grad_norm", "param_norm", "m_norm", "v_norm")
 SUMMARY = ("rounds", "steps", "samples", "syncs", "bytes_per_worker", "moved_per_worker", "seconds", "idle_share")
