@@ -11,6 +11,11 @@ from .faults import Faults
 
 Table = tuple[tuple[float, float], ...]
 
+REST = {"gradient": "update", "update": "gradient", "forward": "backward", "backward": "forward"}  # of the same whole
+# What part of its whole a phase is where nothing more is known. Backward takes twice the forward's operations; updating
+# and clipping are within what a step was said to take.
+USUAL = {"gradient": 1.0, "update": 0.0, "norm": 0.0, "forward": 1 / 3, "backward": 2 / 3}
+
 
 @dataclass(frozen=True)
 class Link:
@@ -94,37 +99,79 @@ class Device:
     residuals: tuple[float, ...] = ()
 
     def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes on this device.
+        """Seconds that `work` takes on this device: its fraction of what its phase of the whole takes."""
+        if work.phase == "host update":
+            if "host update" in self.tables:
+                return self.slowdown * work.fraction * interpolate(self.tables["host update"], work.samples)
+            if self.host_memory_bandwidth is not None:
+                return self.slowdown * work.bytes / self.host_memory_bandwidth
+            if self.host_link is not None:
+                return 0.0  # nobody said how fast that host is
+            if work.whole is None:
+                return self.slowdown * work.bytes / self.memory_bandwidth
+        if self.flops is not None and work.whole is None:
+            return self.slowdown * self._roofline(work.flops, work.bytes)
+        return self.slowdown * work.fraction * self._price(work)
 
-        Of a unit's work, its fraction of what was measured on the whole. On a datasheet's device, the roofline of
-        Williams, Waterman and Patterson (CACM 52, 2009): the longer of computing its flops and touching its bytes.
+    def _price(self, work: Work) -> float:
+        """Seconds of all of the phase of which `work` is a fraction, slowdown left out.
+
+        Here, and nowhere else, a price known for a whole is cut: by what is known of its phases, scaled so that they
+        add up to it.
         """
-        if work.phase == "host update" and work.phase not in self.tables:
-            known = self.host_memory_bandwidth
-            return self.slowdown * work.bytes / known if known else 0.0
-        if self.flops is not None:
-            return self.slowdown * max(work.flops / self.flops, work.bytes / self.memory_bandwidth)
-        return self.slowdown * work.fraction * self._whole(work.phase, work.samples)
+        whole, phase = work.whole, work.phase
+        if whole is None:
+            if self.flops is not None:
+                return self._roofline(work.flops, work.bytes)
+            return self._table(phase, work.samples)
+        if phase == whole.phase or phase == "host update":  # on a device whose memory is the host's
+            return self._price(whole)
+        own = rest = None
+        if self.flops is None:
+            own, rest = self._known(phase, whole.samples), self._known(REST.get(phase, ""), whole.samples)
+        elif phase in ("gradient", "update"):
+            # The longer of computing and touching is not the same for each piece: the rooflines of pieces add up to more
+            # than the whole's, the more the finer it is cut. So they only say how the whole's is divided.
+            own = self._roofline(work.flops, work.bytes)
+            rest = self._roofline(whole.flops - work.flops, whole.bytes - work.bytes)
+        return cut(self._price(whole), own, rest, USUAL[phase])
 
-    def _whole(self, phase: str, samples: int) -> float:
-        """Seconds of a phase on the whole model, slowdown left out.
+    def _roofline(self, flops: float, nbytes: float) -> float:
+        """Williams, Waterman and Patterson (CACM 52, 2009): the longer of computing and of touching memory."""
+        return max(flops / self.flops, nbytes / self.memory_bandwidth) if self.flops else 0.0
 
-        Without a table of its own, a gradient costs a step and what else there is nothing; a forward pass costs a third
-        of a gradient, since backward takes twice the forward's operations.
-        """
-        table = self.tables.get(phase)
-        if table is not None:
-            return interpolate(table, samples)
-        if phase in ("forward", "backward", "evaluate"):
-            whole = "gradient" if phase != "evaluate" else "step"
-            return (2 / 3 if phase == "backward" else 1 / 3) * self._whole(whole, samples)
-        if phase not in ("step", "gradient"):
+    def _known(self, phase: str, samples: int) -> float | None:
+        """Seconds of a phase by its own table, of a gradient by those of its two passes; None without."""
+        if phase in self.tables:
+            return interpolate(self.tables[phase], 0 if phase == "update" else samples)
+        if phase != "gradient" or not {"forward", "backward"} & self.tables.keys():
+            return None
+        forward, backward = self._known("forward", samples), self._known("backward", samples)
+        if forward is None or backward is None:
+            return 3 * forward if forward is not None else 1.5 * (backward or 0.0)
+        return forward + backward
+
+    def _table(self, phase: str, samples: int) -> float:
+        """Seconds of what is priced by itself on a device with tables or a speed. Nothing for a phase without either."""
+        if phase in self.tables:
+            return interpolate(self.tables[phase], samples)
+        if phase in ("gradient", "forward", "backward"):
+            whole = "synchronous step" if phase == "gradient" else "gradient"
+            return self._price(Work(phase, samples, whole=Work(whole, samples)))
+        gradient, update = self._known("gradient", samples), self._known("update", samples)
+        if phase == "synchronous step" and gradient is not None:
+            return gradient + (update or 0.0)
+        if phase == "evaluate":
+            return USUAL["forward"] * self._table("step", samples)
+        if phase not in ("step", "synchronous step"):
             return 0.0
         if "step" in self.tables:
             return interpolate(self.tables["step"], samples)
-        if self.speed is None:
-            raise ValueError(f"device {self.name} has no speed and no table of {phase} times")
-        return samples / self.speed
+        if self.speed is not None:
+            return samples / self.speed
+        if gradient is None or update is None:
+            raise ValueError(f"device {self.name} has no speed and no table of step times, or of gradient and update")
+        return gradient + update
 
     def step_seconds(self, batch: int) -> float:
         """Seconds of one whole training step on `batch` samples."""
@@ -141,6 +188,19 @@ class Device:
             f"its {', '.join(phases)} times are known for " + (f"{low:g} to {high:g}" if high > low else f"{low:g}")
             for (low, high), phases in ranges.items()
         )
+
+
+def cut(whole: float, own: float | None, rest: float | None, usual: float) -> float:
+    """A part's seconds, so that it and the rest add up to the whole. own, rest: what is known of them. usual: the part's
+    share where neither is."""
+    if own is None:
+        return usual * whole if rest is None else max(0.0, whole - rest)
+    if rest is None:
+        return min(own, whole)
+    both = own + rest
+    if both == whole:
+        return own
+    return whole * (own / both) if both else usual * whole
 
 
 def interpolate(table: Table, samples: float) -> float:
