@@ -5,8 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from ..algorithms.effects import Work
+from ..algorithms.errors import ScenarioError
 from .faults import Faults
 
 Table = tuple[tuple[float, float], ...]
@@ -15,6 +17,21 @@ REST = {"gradient": "update", "update": "gradient", "forward": "backward", "back
 # What part of its whole a phase is where nothing more is known. Backward takes twice the forward's operations; updating
 # and clipping are within what a step was said to take.
 USUAL = {"gradient": 1.0, "update": 0.0, "norm": 0.0, "forward": 1 / 3, "backward": 2 / 3}
+
+
+LONGEST = 1e18  # seconds, twice the age of the universe: sums of such times stay finite
+
+
+def over(amount: float, rate: float) -> float:
+    """Seconds of so much at so much a second: infinite at a rate of 0, which a tiny one may have been rounded to."""
+    return amount / rate if rate else inf if amount else 0.0
+
+
+def lasting(seconds: float, what: str) -> float:
+    """`seconds`; ScenarioError, which says of what, where a run can come to no end with them."""
+    if 0 <= seconds <= LONGEST:
+        return seconds
+    raise ScenarioError(f"{what} takes {seconds:g} s; a time must be 0 s or more, and {LONGEST:g} s at most")
 
 
 @dataclass(frozen=True)
@@ -53,14 +70,14 @@ class Network:
     """
 
     shape: str = "star"
-    bandwidth: float = float("inf")
+    bandwidth: float = inf
     latency: float = 0.0
     efficiency: float = 1.0
     inside: Link | None = None
     matrix: tuple[tuple[float, ...], ...] | None = None
     ports: tuple[float, ...] | None = None
     collective: str = "ordered"
-    reduce_bandwidth: float = float("inf")
+    reduce_bandwidth: float = inf
     background: tuple[Background, ...] = ()
 
 
@@ -92,7 +109,7 @@ class Device:
     max_batch: int | None = None
     torch_device: str = "cpu"
     flops: float | None = None
-    memory_bandwidth: float = float("inf")
+    memory_bandwidth: float = inf
     host_memory_bandwidth: float | None = None
     step: Callable[[int], Work] = whole_step
     source: str = ""
@@ -104,7 +121,7 @@ class Device:
             if "host update" in self.tables:
                 return self.slowdown * work.fraction * interpolate(self.tables["host update"], work.samples)
             if self.host_memory_bandwidth is not None:
-                return self.slowdown * work.bytes / self.host_memory_bandwidth
+                return self.slowdown * over(work.bytes, self.host_memory_bandwidth)
             if self.host_link is not None:
                 return 0.0  # nobody said how fast that host is
             if work.whole is None:
@@ -138,7 +155,7 @@ class Device:
 
     def _roofline(self, flops: float, nbytes: float) -> float:
         """Williams, Waterman and Patterson (CACM 52, 2009): the longer of computing and of touching memory."""
-        return max(flops / self.flops, nbytes / self.memory_bandwidth) if self.flops else 0.0
+        return max(over(flops, self.flops or 0.0), over(nbytes, self.memory_bandwidth))
 
     def _known(self, phase: str, samples: int) -> float | None:
         """Seconds of a phase by its own table, of a gradient by those of its two passes; None without."""
@@ -249,8 +266,17 @@ class Timing:
             raise ValueError(f"{len(self.nodes)} nodes for {len(self.devices)} devices; give each worker's node")
 
     def speeds(self, batch: int) -> tuple[float, ...]:
-        """Each worker's training samples/s at `batch` samples a step."""
-        return tuple(batch / device.step_seconds(batch) for device in self.devices)
+        """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is no speed."""
+        known: dict[Device, float] = {}
+        for device in self.devices:
+            if device not in known:
+                known[device] = lasting(device.step_seconds(batch), f"cluster: a step of {batch} samples on {device.name}")
+                if not known[device]:
+                    raise ScenarioError(
+                        f"cluster: a step of {batch} samples on {device.name} would take no time; give it the time of a "
+                        "smaller batch, or a lower rate"
+                    )
+        return tuple(batch / known[device] for device in self.devices)
 
     def extrapolated(self, batches: Sequence[int]) -> list[str]:
         """A line for each device and batch outside the range of its tables. batches: per worker."""
