@@ -158,6 +158,8 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
         raise ScenarioError(f"strategy: {error}") from None
     if like is not None and plan.agrees(like.plan):
         plan = like.plan
+    else:
+        plan.strategy.sampling.check(plan)
     job = Job(scenario, plan, timing, problem, profile, again=like is not None and plan is like.plan)
     job.tight = list(check_memory(job))
     return job
