@@ -34,6 +34,7 @@ from .config.strategy import build_strategy
 from .config.timing import Timing
 from .config.workload import SGD, Workload
 from .fit import check as check_memory
+from .fit import holds
 from .problem import Problem, find
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
     rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
     try:
-        shares = strategy.split.shares(scenario.workload.batch, timing.devices)
+        held = holds(problem, strategy.placement, timing)
+        shares = strategy.split.shares(scenario.workload.batch, timing.devices, held)
     except ValueError as error:
         raise ScenarioError(f"strategy.split: {error}") from None
     try:
