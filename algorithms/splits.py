@@ -109,8 +109,8 @@ class ByBatch:
 
     fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
     memory allows. equal: the same batch for everyone. max: each worker's largest batch, or one for all; by default what
-    the cluster or its profile says, else what is predicted to fit. total: by default n times the smallest max, and where
-    none is said n times the scenario's batch. See batches.py; Mirzaei et al., Parallel Computing 2025, 103164.
+    the cluster or its profile says, else what is predicted to fit. total: by default n times the smallest max, and
+    where none is said n times the scenario's batch. See batches.py; Mirzaei et al., Parallel Computing 2025, 103164.
     """
 
     mode: Mode = "fixed_total"
@@ -146,8 +146,8 @@ class ByBatch:
         elif total > sum(most) and any(held.values()):
             sizes = dict.fromkeys(f"{size} on {device.name}" for device, size in held.items() if size)
             raise ValueError(
-                f"total is {total}, and {n} workers are predicted to hold {sum(most)} ({', '.join([*sizes][:4])}); write "
-                "a smaller total, workload.batch or workload.micro_batch, or max where you know better"
+                f"total is {total}, and {n} workers are predicted to hold {sum(most)} ({', '.join([*sizes][:4])}); "
+                "write a smaller total, workload.batch or workload.micro_batch, or max where you know better"
             )
         elif self.mode == "equal":
             if total % n or not 1 <= total // n <= min(most):

@@ -260,12 +260,13 @@ class Works:
         return self.estimate(0)
 
     def estimate(self, batches: int) -> Work:
-        """Forward passes over `batches` batches of the worker's size."""
+        """Forward passes over `batches` batches of the worker's size: so many times the price of one."""
         key = ("estimate", 0, batches)
         if key not in self._others:
-            samples = batches * self._batch
-            touched = 4.0 * self.cost.parameters * batches + self.cost.activations * samples
-            self._others[key] = Work("evaluate", samples, self.cost.flops * samples, touched)
+            cost, batch = self.cost, self._batch
+            one = Work("evaluate", batch, cost.flops * batch, 4.0 * cost.parameters + cost.activations * batch)
+            all_of_them = batches * batch, batches * one.flops, batches * one.bytes
+            self._others[key] = Work("evaluate", *all_of_them, fraction=batches, whole=one)
         return self._others[key]
 
 

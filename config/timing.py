@@ -147,8 +147,8 @@ class Device:
         if self.flops is None:
             own, rest = self._known(phase, whole.samples), self._known(REST.get(phase, ""), whole.samples)
         elif phase in ("gradient", "update"):
-            # The longer of computing and touching is not the same for each piece: the rooflines of pieces add up to more
-            # than the whole's, the more the finer it is cut. So they only say how the whole's is divided.
+            # Which is the longer, computing or touching, differs from piece to piece: the rooflines of pieces add up to
+            # more than the whole's, the more the finer it is cut. So they only say how the whole's is divided.
             own = self._roofline(work.flops, work.bytes)
             rest = self._roofline(whole.flops - work.flops, whole.bytes - work.bytes)
         return cut(self._price(whole), own, rest, USUAL[phase])
@@ -169,7 +169,7 @@ class Device:
         return forward + backward
 
     def _table(self, phase: str, samples: int) -> float:
-        """Seconds of what is priced by itself on a device with tables or a speed. Nothing for a phase without either."""
+        """Seconds of what is priced by itself on a device with tables or a speed; 0 for what neither knows."""
         if phase in self.tables:
             return interpolate(self.tables[phase], samples)
         if phase in ("gradient", "forward", "backward"):
@@ -208,8 +208,10 @@ class Device:
 
 
 def cut(whole: float, own: float | None, rest: float | None, usual: float) -> float:
-    """A part's seconds, so that it and the rest add up to the whole. own, rest: what is known of them. usual: the part's
-    share where neither is."""
+    """A part's seconds, so that it and the rest add up to the whole.
+
+    own, rest: seconds that are known of them. usual: the part's share where neither is.
+    """
     if own is None:
         return usual * whole if rest is None else max(0.0, whole - rest)
     if rest is None:
@@ -268,15 +270,13 @@ class Timing:
     def speeds(self, batch: int) -> tuple[float, ...]:
         """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is no speed."""
         known: dict[Device, float] = {}
-        for device in self.devices:
-            if device not in known:
-                known[device] = lasting(device.step_seconds(batch), f"cluster: a step of {batch} samples on {device.name}")
-                if not known[device]:
-                    raise ScenarioError(
-                        f"cluster: a step of {batch} samples on {device.name} would take no time; give it the time of a "
-                        "smaller batch, or a lower rate"
-                    )
-        return tuple(batch / known[device] for device in self.devices)
+        for device in dict.fromkeys(self.devices):
+            what = f"cluster: a step of {batch} samples on {device.name}"
+            seconds = lasting(device.step_seconds(batch), what)
+            if not seconds:
+                raise ScenarioError(f"{what} would take no time; give it the time of a smaller batch, or a lower rate")
+            known[device] = batch / seconds
+        return tuple(known[device] for device in self.devices)
 
     def extrapolated(self, batches: Sequence[int]) -> list[str]:
         """A line for each device and batch outside the range of its tables. batches: per worker."""

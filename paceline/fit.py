@@ -59,7 +59,7 @@ def holds(problem: Problem, placement: Placement, timing: Timing) -> Holds:
             return None
 
         def fits(batch: int) -> bool:
-            return _at_peak(device, need(device, batch)) <= device.memory
+            return bool(_at_peak(device, need(device, batch)) <= device.memory)
 
         return max(1, largest_fitting(fits, most))
 

@@ -79,8 +79,8 @@ def simulate(
 
 
 def check_cluster(timing: Timing, nbytes: int) -> None:
-    """ScenarioError for what of a described network and its faults can be no simulation: a vector of so many bytes that is
-    for ever on its way from the first worker to the last, a fault of a link that there is not or that lasts for ever."""
+    """ScenarioError for what cannot be simulated: a network on which a vector of so many bytes takes for ever from the
+    first worker to the last, a fault of a link that there is not, or that cannot be slower, or that lasts for ever."""
     fabric, workers = Fabric(timing.network, timing.nodes), len(timing.devices)
     fabric.group(dict.fromkeys((0, workers - 1))).price(AllReduce, nbytes)
     link_rates(timing.faults, fabric.topology, workers)

@@ -231,10 +231,8 @@ def test_averaged_optimizer_state_is_equal_on_all_workers():
 SLOW = {"shares": Shares((4, 4), (1.0, 0.25)), "examples": 100, "budget": Interval(6, "rounds")}
 
 
-def biased(
-    schedule: Schedule = Fixed(8), budget: Interval = SLOW["budget"], **sampling: object
-) -> Plan:
-    strategy = Strategy(schedule=schedule, sampling=TopLoss(**sampling), aggregation=Parameters())
+def biased(schedule: Schedule | None = None, budget: Interval = SLOW["budget"], **sampling: object) -> Plan:
+    strategy = Strategy(schedule=schedule or Fixed(8), sampling=TopLoss(**sampling), aggregation=Parameters())
     strategy = dataclasses.replace(strategy, sampling=strategy.sampling.resolve(SLOW["shares"]))
     return plan(strategy, **SLOW | {"budget": budget})
 

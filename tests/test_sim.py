@@ -245,7 +245,7 @@ def test_spans_follow_one_another_and_add_up() -> None:
 
 
 def test_spans_that_are_handed_on_in_time_are_those_of_every_lane() -> None:
-    """Whoever takes spans while a run goes gets all of them, of lanes of one's own making too, and the memory of none."""
+    """Whoever takes spans while a run goes gets all of them, of a group's own lane, too."""
 
     def program(worker: int) -> Program[None]:
         pair = (0, 1) if worker < 2 else (2, 3)
