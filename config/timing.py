@@ -14,10 +14,9 @@ from .faults import Faults
 Table = tuple[tuple[float, float], ...]
 
 REST = {"gradient": "update", "update": "gradient", "forward": "backward", "backward": "forward"}  # of the same whole
-# What part of its whole a phase is where nothing more is known. Backward takes twice the forward's operations; updating
-# and clipping are within what a step was said to take.
+# What part of its whole a phase is where nothing more is known. Backward takes twice the forward's operations; what an
+# update takes, and a norm to clip by, is within the time of the rest.
 USUAL = {"gradient": 1.0, "update": 0.0, "norm": 0.0, "forward": 1 / 3, "backward": 2 / 3}
-
 
 LONGEST = 1e18  # seconds, twice the age of the universe: sums of such times stay finite
 
@@ -88,8 +87,8 @@ def whole_step(batch: int) -> Work:
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A worker's device. A price comes from the phase's own table, else from the table of "step", else from `speed`,
-    else from `flops` and `memory_bandwidth`.
+    """A worker's device. A step's price comes from its table, else from `speed`, else from `flops` and
+    `memory_bandwidth`; what it is done in adds up to it.
 
     tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. flops: flop/s that it
     reaches, efficiency included. memory_bandwidth, host_memory_bandwidth: bytes/s. slowdown: factor on all computing.
@@ -116,32 +115,35 @@ class Device:
     residuals: tuple[float, ...] = ()
 
     def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes on this device: its fraction of what its phase of the whole takes."""
-        if work.phase == "host update":
-            if "host update" in self.tables:
-                return self.slowdown * work.fraction * interpolate(self.tables["host update"], work.samples)
-            if self.host_memory_bandwidth is not None:
-                return self.slowdown * over(work.bytes, self.host_memory_bandwidth)
-            if self.host_link is not None:
-                return 0.0  # nobody said how fast that host is
-            if work.whole is None:
-                return self.slowdown * work.bytes / self.memory_bandwidth
-        if self.flops is not None and work.whole is None:
+        """Seconds that `work` takes on this device: its fraction of what its phase takes in the whole."""
+        if work.phase == "host update" and (apart := self._on_host(work)) is not None:
+            return self.slowdown * apart
+        if work.whole is None and self.flops is not None:
             return self.slowdown * self._roofline(work.flops, work.bytes)
         return self.slowdown * work.fraction * self._price(work)
 
+    def _on_host(self, work: Work) -> float | None:
+        """Seconds of an update of which the host's own speed is known; None where the host's memory is the device's."""
+        if work.phase in self.tables:
+            return work.fraction * interpolate(self.tables[work.phase], work.samples)
+        if self.host_memory_bandwidth is not None:
+            return over(work.bytes, self.host_memory_bandwidth)
+        if self.host_link is not None:
+            return 0.0  # nobody said how fast that host is
+        return over(work.bytes, self.memory_bandwidth) if work.whole is None else None
+
     def _price(self, work: Work) -> float:
-        """Seconds of all of the phase of which `work` is a fraction, slowdown left out.
+        """Seconds of the phase in the whole of which `work` is a fraction, slowdown left out.
 
         Here, and nowhere else, a price known for a whole is cut: by what is known of its phases, scaled so that they
         add up to it.
         """
         whole, phase = work.whole, work.phase
         if whole is None:
-            if self.flops is not None:
-                return self._roofline(work.flops, work.bytes)
-            return self._table(phase, work.samples)
-        if phase == whole.phase or phase == "host update":  # on a device whose memory is the host's
+            return (
+                self._by_itself(phase, work.samples) if self.flops is None else self._roofline(work.flops, work.bytes)
+            )
+        if phase in (whole.phase, "host update"):
             return self._price(whole)
         own = rest = None
         if self.flops is None:
@@ -160,28 +162,28 @@ class Device:
     def _known(self, phase: str, samples: int) -> float | None:
         """Seconds of a phase by its own table, of a gradient by those of its two passes; None without."""
         if phase in self.tables:
-            return interpolate(self.tables[phase], 0 if phase == "update" else samples)
-        if phase != "gradient" or not {"forward", "backward"} & self.tables.keys():
-            return None
-        forward, backward = self._known("forward", samples), self._known("backward", samples)
-        if forward is None or backward is None:
-            return 3 * forward if forward is not None else 1.5 * (backward or 0.0)
-        return forward + backward
+            return interpolate(self.tables[phase], samples)
+        for one, other in (("forward", "backward"), ("backward", "forward")):
+            if phase == "gradient" and one in self.tables:
+                known = interpolate(self.tables[one], samples)
+                rest = self._known(other, samples)
+                return known + (known * USUAL[other] / USUAL[one] if rest is None else rest)
+        return None
 
-    def _table(self, phase: str, samples: int) -> float:
-        """Seconds of what is priced by itself on a device with tables or a speed; 0 for what neither knows."""
+    def _by_itself(self, phase: str, samples: int) -> float:
+        """Seconds of a whole on a device with tables or a speed; 0 for what neither knows."""
         if phase in self.tables:
             return interpolate(self.tables[phase], samples)
-        if phase in ("gradient", "forward", "backward"):
+        if phase in ("gradient", "forward", "backward"):  # of a whole that nobody named
             whole = "synchronous step" if phase == "gradient" else "gradient"
             return self._price(Work(phase, samples, whole=Work(whole, samples)))
+        if phase == "evaluate":
+            return USUAL["forward"] * self._by_itself("step", samples)
+        if phase not in ("step", "synchronous step"):
+            return 0.0
         gradient, update = self._known("gradient", samples), self._known("update", samples)
         if phase == "synchronous step" and gradient is not None:
             return gradient + (update or 0.0)
-        if phase == "evaluate":
-            return USUAL["forward"] * self._table("step", samples)
-        if phase not in ("step", "synchronous step"):
-            return 0.0
         if "step" in self.tables:
             return interpolate(self.tables["step"], samples)
         if self.speed is not None:
@@ -272,7 +274,10 @@ class Timing:
         known: dict[Device, float] = {}
         for device in dict.fromkeys(self.devices):
             what = f"cluster: a step of {batch} samples on {device.name}"
-            seconds = lasting(device.step_seconds(batch), what)
+            try:
+                seconds = lasting(device.step_seconds(batch), what)
+            except ValueError as error:
+                raise ScenarioError(f"cluster: {error}") from None
             if not seconds:
                 raise ScenarioError(f"{what} would take no time; give it the time of a smaller batch, or a lower rate")
             known[device] = batch / seconds
