@@ -43,7 +43,7 @@ def read_moment(value: Any) -> Moment:
 
 
 When = Annotated[Moment, BeforeValidator(read_moment), PlainSerializer(str)]
-Factor = Annotated[float, Field(gt=1)]
+Factor = Annotated[float, Field(gt=1, le=1e18)]
 WorkerNumber = Annotated[int, Field(ge=0)]
 
 

@@ -37,6 +37,8 @@ def _parse(value: Any, units: dict[str, float], example: str) -> float:
         raise ValueError(f"{value!r} is no quantity with a unit; write it like {example!r}")
     if match[2] not in units:
         raise ValueError(f"{value!r} has the unit {match[2]!r}; write one of {', '.join(units)}, like {example!r}")
+    if not math.isfinite(number * units[match[2]]):
+        raise ValueError(f"{value!r} is too large a number; write it like {example!r}")
     return number * units[match[2]]
 
 

@@ -34,6 +34,7 @@ from .config.strategy import build_strategy
 from .config.timing import Timing
 from .config.workload import SGD, Workload
 from .fit import check as check_memory
+from .fit import holds
 from .problem import Problem, find
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
     rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
     try:
-        shares = strategy.split.shares(scenario.workload.batch, timing.devices)
+        held = holds(problem, strategy.placement, timing)
+        shares = strategy.split.shares(scenario.workload.batch, timing.devices, held)
     except ValueError as error:
         raise ScenarioError(f"strategy.split: {error}") from None
     try:
@@ -158,6 +160,8 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
         raise ScenarioError(f"strategy: {error}") from None
     if like is not None and plan.agrees(like.plan):
         plan = like.plan
+    else:
+        plan.strategy.sampling.check(plan)
     job = Job(scenario, plan, timing, problem, profile, again=like is not None and plan is like.plan)
     job.tight = list(check_memory(job))
     return job

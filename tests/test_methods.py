@@ -19,7 +19,7 @@ from paceline.algorithms.presets import qsr
 from paceline.algorithms.progress import NEVER, Interval, Moment
 from paceline.algorithms.rates import Constant, Cosine, CosineStep, Linear, WarmUp
 from paceline.algorithms.sampling import TopLoss
-from paceline.algorithms.schedules import Every, Fixed, Qsr, Then
+from paceline.algorithms.schedules import Every, Fixed, Qsr, Schedule, Then
 from paceline.algorithms.scores import Scores
 from paceline.algorithms.splits import ByClass, Shares
 from paceline.algorithms.strategy import Strategy
@@ -231,9 +231,10 @@ def test_averaged_optimizer_state_is_equal_on_all_workers():
 SLOW = {"shares": Shares((4, 4), (1.0, 0.25)), "examples": 100, "budget": Interval(6, "rounds")}
 
 
-def biased(**sampling: object) -> Plan:
-    strategy = Strategy(schedule=Fixed(8), sampling=TopLoss(**sampling), aggregation=Parameters())
-    return plan(dataclasses.replace(strategy, sampling=strategy.sampling.resolve(Shares((4, 4), (1.0, 0.25)))), **SLOW)
+def biased(schedule: Schedule | None = None, budget: Interval = SLOW["budget"], **sampling: object) -> Plan:
+    strategy = Strategy(schedule=schedule or Fixed(8), sampling=TopLoss(**sampling), aggregation=Parameters())
+    strategy = dataclasses.replace(strategy, sampling=strategy.sampling.resolve(SLOW["shares"]))
+    return plan(strategy, **SLOW | {"budget": budget})
 
 
 @pytest.mark.parametrize(
@@ -321,7 +322,19 @@ def test_top_loss_at_equal_speeds_is_shuffled():
 
 
 def test_top_loss_refuses_more_candidates_than_examples():
-    with pytest.raises(ScenarioError, match="is more than the 100 training examples"):
-        run(biased(refresh=2, ratio=8))
+    """What the plan shows to be impossible is refused before a run begins, with what is possible: in the first round as
+    in one whose H has grown since."""
+    growing = {"refresh": 2, "schedule": Then(Interval(50, "rounds"), Fixed(8), Fixed(80))}
+    for fits in (biased(refresh=2, ratio=6.25), biased(**growing, budget=Interval(50, "rounds"))):
+        fits.strategy.sampling.check(fits)
+    for late, says in (
+        (biased(refresh=2, ratio=8), r"8 times the 16 .* the 100 training examples; write ratio: 6\.25 or less"),
+        (biased(refresh=14, ratio=1, budget=Interval(14, "rounds")), "the 112 .* examples; write a smaller refresh"),
+        (biased(**growing, budget=Interval(52, "rounds")), "the 160 samples"),
+    ):
+        with pytest.raises(ScenarioError, match=says):
+            late.strategy.sampling.check(late)
+        with pytest.raises(ScenarioError, match=says):
+            run(late)
     with pytest.raises(ValueError, match=r"ratio is 0\.5"):
         TopLoss(0.5)
