@@ -9,14 +9,16 @@ import sys
 def main() -> None:
     """Run the command line."""
     from .algorithms.errors import PacelineError
-    from .cli import app
+    from .cli import run
+    from .terminal import enduring_output, say
 
     sys.path.append(os.getcwd())  # where a scenario's own package.module:factory is looked for
-    try:
-        app(standalone_mode=True)
-    except PacelineError as error:
-        print(f"paceline: {error}", file=sys.stderr)
-        sys.exit(2)
+    with enduring_output():
+        try:
+            sys.exit(run())
+        except PacelineError as error:
+            say(str(error))
+            sys.exit(2)
 
 
 if __name__ == "__main__":

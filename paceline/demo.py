@@ -9,20 +9,19 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from rich.console import Console
-
 from .analysis.run import Run
 from .profiling import profile
 from .records.directory import refuse
 from .show import save_figures, show_comparison, show_run
 from .simulating import simulate
+from .terminal import console as make_console
 from .training import TrainOptions, launch
 
 
 def demo(out: Path) -> None:
     """Run the demo; everything goes below `out`, which is replaced."""
     refuse(out, force=True)
-    console = Console(soft_wrap=True)
+    console = make_console()
     scenarios = [packaged(name) for name in _NAMES]
     measured = out / "profile.yaml"
     settings = (f"cluster.profile={measured.absolute()}",)

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -34,6 +33,7 @@ from .records.recorder import Recorder
 from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
 from .show import show_sweep
 from .simulating import check_engine, run_simulation
+from .terminal import say
 from .wiring import Job, resolve
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def directory_of(point: Point) -> str:
     """A run directory's name: readable, and different for each point."""
     whole = ",".join(f"{key}={cell(value)}" for key, value in point.items())
     short = ",".join(f"{key.rpartition('.')[2]}={cell(value)}" for key, value in point.items())
-    readable = re.sub(r"[^\w.,=+-]+", "_", short)[:80]
+    readable = re.sub(r"[^\w.,=+-]+", "_", short, flags=re.ASCII)[:80]
     return f"{readable}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
@@ -243,7 +243,7 @@ def command(
         try:
             table = sweep(scenario, grid, out=out, jobs=processes, executor=pool, quiet=quiet, **options)
         except KeyboardInterrupt:
-            print(f"paceline: stopped; the finished rows are in {out}, and the same command goes on", file=sys.stderr)
+            say(f"stopped; the finished rows are in {out}, and the same command goes on")
             raise SystemExit(130) from None
         if not quiet:
             show_sweep(table, out)
