@@ -33,7 +33,7 @@ def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
         if not equals or not key or not values.strip():
             raise ScenarioError(f"{where}: write it like --grid workload.batch=16,32,64")
         if key in found:
-            raise ScenarioError(f"{where}: {brief(key)} is given twice; write its values in one --grid")
+            raise ScenarioError(f"{where}: {one_line(key, 60)} is given twice; write its values in one --grid")
         found[key] = yaml.parse(f"[{values}]", where)
     return found
 
@@ -78,10 +78,12 @@ def cross(grid: Mapping[str, Sequence[Any]], points: Sequence[Point] = ()) -> li
     """
     for key, values in grid.items():
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or not list(values):
-            raise ScenarioError(f"grid {brief(key)}: {brief(values)} is no list of values; write one, like [1, 2, 4]")
+            raise ScenarioError(
+                f"grid {one_line(key, 60)}: {brief(values)} is no list of values; write one, like [1, 2, 4]"
+            )
     both = set(grid).intersection(*map(set, points)) if points else set()
     if both:
-        raise ScenarioError(f"{brief(min(both))} is both in the grid and in the list; keep one")
+        raise ScenarioError(f"{one_line(min(both), 60)} is both in the grid and in the list; keep one")
     if not grid and not points:
         raise ScenarioError("nothing varies; name keys with --grid a.b=1,2,4 or --list FILE")
     count = math.prod(len(list(values)) for values in grid.values()) * max(1, len(points))

@@ -18,7 +18,8 @@ class Section(BaseModel):
     @classmethod
     def _no_truth(cls, document: Any) -> Any:
         for key, value in document.items() if isinstance(document, dict) else ():
-            inside = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+            inside = value if isinstance(value, list) else (value,)
+            inside = (*value, *value.values()) if isinstance(value, dict) else inside
             if key in cls.model_fields and any(isinstance(item, bool) for item in inside):
                 taken = _plain(cls.model_fields[key].annotation)
                 if taken & {int, float, str} and not taken & {bool, Any}:

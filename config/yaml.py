@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """A part of the document, which is here as it was written."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) and isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
             raise _mistake(f"*{event.anchor} repeats a list or a mapping, which is not read; write it out", event)
         if getattr(event, "tag", None) not in (None, f"{_TAG}str"):
@@ -61,7 +61,8 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-def _mistake(problem: str, found: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+def _mistake(problem: str, found: Any) -> yaml.MarkedYAMLError:
+    """The error of a part of the document, a node or an event."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=found.start_mark)
 
 

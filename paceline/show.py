@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -102,7 +103,7 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
         table.add_column(heading, justify="right")
     table.add_column("", overflow="fold")
     for _, row in found.head(SHOWN).iterrows():
-        told = {name: "" if pd.isna(row[name]) else row[name] for name in found.columns}
+        told: dict[str, Any] = {name: "" if pd.isna(row[name]) else row[name] for name in found.columns}
         numbers = ["", "", ""]
         if not told["error"]:
             took = (f"{told[name] * scale:.4f}" if told[name] != "" else "" for name, scale in TIMES.items())

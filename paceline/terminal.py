@@ -93,7 +93,7 @@ def _replace(name: str, descriptor: int, stream: io.TextIOWrapper | None) -> _Pa
     file = _Patient(descriptor, "w", closefd=False)
     direct = stream is not None and stream.write_through
     new = io.TextIOWrapper(
-        file if direct else io.BufferedWriter(file),  # type: ignore[arg-type]
+        file if direct else io.BufferedWriter(file),
         encoding=stream.encoding if stream is not None else "utf-8",
         errors="backslashreplace",
         line_buffering=stream is not None and stream.line_buffering,
