@@ -24,7 +24,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Check that no program writ
 
 
 def run() -> int:
-    """Do what the command line says; the exit status. PacelineError where it says nothing that a command takes."""
+    """Do what the command line says; the exit status.
+
+    PacelineError where it says nothing that a command takes, and where a file cannot be read or written.
+    """
     try:
         status = app(standalone_mode=False)
     except typer.Abort:
@@ -34,6 +37,10 @@ def run() -> int:
         if not message:  # no command: the help has been shown
             return 2
         raise PacelineError(f"{message}; `paceline --help` shows what there is") from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise PacelineError(f"{error.filename}: {error.strerror}") from error
     return status if isinstance(status, int) else 0
 
 
