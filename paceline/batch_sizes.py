@@ -88,7 +88,7 @@ def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
     arguments = ["batch-sizes", str(scenario), f"--out={options.out}"]
     arguments += [f"--{name}={value}" for name in ("mode", "memory") if (value := getattr(options, name)) is not None]
     arguments += [f"--set={setting}" for setting in options.settings]
-    status = launch(arguments, size, described.workload.threads)
+    status = launch(arguments, size, described.workload.threads, rounds=False)
     if status:
         raise SystemExit(status)
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .algorithms.errors import PacelineError, ScenarioError
+from .algorithms.errors import ScenarioError
+from .commands import Commands
 
-app = typer.Typer(
+app = Commands(
     help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
     no_args_is_help=True,
     add_completion=False,
@@ -21,27 +22,6 @@ Settings = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Ove
 Out = Annotated[Path | None, typer.Option(help="Run directory. Default: runs/NAME-simulated or NAME-trained.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a run that is already in the directory.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Check that no program writes to a value it has lent out.")]
-
-
-def run() -> int:
-    """Do what the command line says; the exit status.
-
-    PacelineError where it says nothing that a command takes, and where a file cannot be read or written.
-    """
-    try:
-        status = app(standalone_mode=False)
-    except typer.Abort:
-        return 130
-    except typer.TyperException as error:
-        message = error.format_message().rstrip(".")
-        if not message:  # no command: the help has been shown
-            return 2
-        raise PacelineError(f"{message}; `paceline --help` shows what there is") from None
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise PacelineError(f"{error.filename}: {error.strerror}") from error
-    return status if isinstance(status, int) else 0
 
 
 @app.command()

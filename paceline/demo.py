@@ -39,6 +39,8 @@ def demo(out: Path) -> None:
     if status:
         raise SystemExit(status)
     real = [Run.load(out / "trained" / path.stem) for path in scenarios]
+    if not all(run.summary["finished"] for run in real):
+        raise SystemExit(130)  # stopped, as has been said
     for number, (left, right) in enumerate(zip(predicted, real, strict=True)):
         console.rule(f"{4 + number}. compare: {_NAMES[number]}, predicted against real")
         show_run(right)

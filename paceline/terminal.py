@@ -11,8 +11,8 @@ import io
 import os
 import select
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .algorithms.errors import one_line
@@ -57,32 +57,32 @@ class _Patient(io.FileIO):
         return len(view)
 
 
-@contextmanager
-def enduring_output() -> Iterator[None]:
-    """Around a whole command: standard output and error take everything, in whatever encoding, closed or not.
+def enduring(command: Callable[[], int]) -> int:
+    """The exit status of a whole command, whose standard output and error take everything, even where they are closed.
 
-    In the end SystemExit where the command went well but its output did not: 141 of a closed pipe, as of a program that
-    SIGPIPE ends, and 1 with a line on standard error of any other.
+    Where the command went well but its output did not: 141 of a closed pipe, as of a program that SIGPIPE ends, and 1
+    with a line on standard error of any other.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:  # else the next file that is opened would be written to by every print
             os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
-    files = []
+            os.set_inheritable(descriptor, True)  # an mpirun must not meet it closed, either
+    files = {}
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None or type(stream) is io.TextIOWrapper:  # not what a test or a notebook put there
-            files.append(_replace(name, descriptor, stream))
-    try:
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
-                stream.flush()
-        end = sys.exc_info()[1]
-        if files and files[0].failed is not None and (end is None or (isinstance(end, SystemExit) and not end.code)):
-            _tell(files[0].failed)
+            files[name] = _replace(name, descriptor, stream)
+    status = command()
+    sys.stdout.flush()
+    failed = files["stdout"].failed if "stdout" in files else None
+    if status or failed is None:
+        return status
+    if failed.errno == errno.EPIPE:
+        return 141
+    say(f"standard output cannot be written: {failed.strerror}; all that goes to files is written")
+    return 1
 
 
 def _replace(name: str, descriptor: int, stream: io.TextIOWrapper | None) -> _Patient:
@@ -101,11 +101,3 @@ def _replace(name: str, descriptor: int, stream: io.TextIOWrapper | None) -> _Pa
     )
     setattr(sys, name, new)
     return file
-
-
-def _tell(error: OSError) -> None:
-    """End with what standard output's error means."""
-    if error.errno == errno.EPIPE:
-        raise SystemExit(141) from None
-    say(f"standard output cannot be written: {error.strerror}; all that goes to files is written")
-    raise SystemExit(1) from None
