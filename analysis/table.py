@@ -172,7 +172,10 @@ def _read(path: Path) -> list[Row]:
     """The rows in a file; ScenarioError where it holds no table."""
     try:
         if path.suffix == ".csv":
-            rows: list[Any] = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+            reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+            rows: list[Any] = list(reader)
+            if not rows and "base" not in (reader.fieldnames or ["base"]):
+                raise ValueError("it has no column 'base'")
         elif path.suffix == ".json":
             rows = json.loads(path.read_text(encoding="utf-8"))
         else:
