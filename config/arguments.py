@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..algorithms.aggregations import Aggregation
@@ -16,6 +17,7 @@ MOST_WHOLE, MOST = 10**15, 1e30  # of a whole number, of any
 _AXES: dict[Any, str] = {Schedule: "schedule", Aggregation: "aggregation"}
 
 
+@cache
 def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
     """argument -> type, in the order in which `kind` takes them."""
     hints = get_type_hints(kind.__init__ if inspect.isclass(kind) else kind)

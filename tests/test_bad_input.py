@@ -198,6 +198,8 @@ def test_quantities_stay_within_what_can_be_computed_with(key, unit):
         (["strategy={preset: hdp, max: 9223372036854775808}"], "max"),
         (["strategy={preset: biased_local_sgd, sampling: {top_loss: {workers: pad}}}"], "workers: 'pad': write a list"),
         ([f"{GROUP}={{speed: 5e-324 samples/s}}"], "must lie between 1e-30 and 1e+30 samples/s"),
+        (["strategy={preset: biased_local_sgd, sampling: {top_loss: {workers: [1, 1]}}}"], "0 to 1, each once"),
+        (["cluster.background=[{from: true, to: 0, bandwidth: 1 kB/s}]"], "from is True; write a number"),
         (["seed=2020-13-45"], "seed: input should be a valid integer"),
         (["strategy.split={given: {batches: []}}"], "batches"),
         (["workload.optimizer={name: adamw, lr: 0.1, betas: [true, false]}"], "betas is [True, False]; write a number"),
