@@ -7,15 +7,14 @@ begins with "_" do not outlive a round; others are saved in checkpoints.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .aggregations import Aggregation, Parameters, Weights, check_weights, weight_of
+from .aggregations import Aggregation, Parameters, Weights, check_count, check_weights, weight_of
 from .effects import Array, Program
 from .errors import ScenarioError
 from .placements import Placement
@@ -90,6 +89,13 @@ class SlowMo:
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return self
 
+    def check(self, workers: int) -> None:
+        self.inner.check(workers)
+
+    @property
+    def averages_state(self) -> bool:
+        return self.inner.averages_state
+
 
 @dataclass(frozen=True)
 class OuterSGD:
@@ -119,6 +125,13 @@ class OuterSGD:
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return self
 
+    def check(self, workers: int) -> None:
+        self.inner.check(workers)
+
+    @property
+    def averages_state(self) -> bool:
+        return self.inner.averages_state
+
 
 @dataclass(frozen=True)
 class FedNova:
@@ -127,12 +140,15 @@ class FedNova:
     Wang et al., "Tackling the objective inconsistency problem in heterogeneous federated optimization", NeurIPS 2020,
     arXiv 2007.07481: the unbiased counterpart of equal weights with unequal steps. p_i: the workers' shares of the
     round's samples, or given. a_i: what i's steps add up to, given the inner momentum, which is reset in each round.
+
+    momentum, nesterov: the inner optimizer's; `resolve` fills them in.
     """
 
     weights: Weights = "samples"
-    momentum: float | None = None
-    nesterov: bool = False
+    momentum: float | None = field(default=None, init=False)
+    nesterov: bool = field(default=False, init=False)
     synchronous = False
+    averages_state = False
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
@@ -155,9 +171,13 @@ class FedNova:
             raise ValueError(
                 f"fednova has no normaliser for {optimizer.get('name')}; write optimizer: {{name: sgd, ...}}"
             )
-        return dataclasses.replace(
-            self, momentum=optimizer.get("momentum", 0.0), nesterov=optimizer.get("nesterov", False)
-        )
+        resolved = FedNova(self.weights)
+        object.__setattr__(resolved, "momentum", optimizer.get("momentum", 0.0))
+        object.__setattr__(resolved, "nesterov", optimizer.get("nesterov", False))
+        return resolved
+
+    def check(self, workers: int) -> None:
+        check_count(self.weights, workers)
 
 
 @lru_cache(maxsize=1024)

@@ -156,12 +156,12 @@ class Plan:
             )
         if self._total_steps is None and not self._by_samples and self._grows(self.strategy.schedule):
             raise ValueError("qsr's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}")
-        weights = getattr(self.strategy.aggregation, "weights", "equal")
-        if not isinstance(weights, str) and len(weights) != self.workers:
-            raise ValueError(f"{len(weights)} weights for {self.workers} workers; list one per worker")
+        self.strategy.aggregation.check(self.workers)
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._division = lru_cache(maxsize=4096)(self._divide)
+        if self.accounting == "reference":
+            _ = self.rounds_per_epoch  # whether there are any
         self._rounds: dict[tuple[int, int, int], Round] = {}
         self.tapes: Tapes = {}  # of phantoms' programs, for those who run the same plan on many clusters
 

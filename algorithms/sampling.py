@@ -173,8 +173,8 @@ class TopLoss(Shuffled):
     def resolve(self, shares: Shares) -> Sampling:
         paces = shares.paces
         if self.workers != "slow":
-            if any(not 0 <= w < len(paces) for w in self.workers):
-                raise ValueError(f"workers {list(self.workers)}: there are workers 0 to {len(paces) - 1}")
+            if any(not 0 <= w < len(paces) for w in self.workers) or len(set(self.workers)) < len(self.workers):
+                raise ValueError(f"workers {list(self.workers)}: there are workers 0 to {len(paces) - 1}, each once")
             return self
         return dataclasses.replace(self, workers=tuple(w for w, pace in enumerate(paces) if pace < 1))
 

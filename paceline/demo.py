@@ -9,20 +9,19 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from rich.console import Console
-
 from .analysis.run import Run
 from .profiling import profile
 from .records.directory import refuse
 from .show import save_figures, show_comparison, show_run
 from .simulating import simulate
+from .terminal import console as make_console
 from .training import TrainOptions, launch
 
 
 def demo(out: Path) -> None:
     """Run the demo; everything goes below `out`, which is replaced."""
     refuse(out, force=True)
-    console = Console(soft_wrap=True)
+    console = make_console()
     scenarios = [packaged(name) for name in _NAMES]
     measured = out / "profile.yaml"
     settings = (f"cluster.profile={measured.absolute()}",)
@@ -40,6 +39,8 @@ def demo(out: Path) -> None:
     if status:
         raise SystemExit(status)
     real = [Run.load(out / "trained" / path.stem) for path in scenarios]
+    if not all(run.summary["finished"] for run in real):
+        raise SystemExit(130)  # stopped, as has been said
     for number, (left, right) in enumerate(zip(predicted, real, strict=True)):
         console.rule(f"{4 + number}. compare: {_NAMES[number]}, predicted against real")
         show_run(right)

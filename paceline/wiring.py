@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from .config.workload import SGD, Workload
 from .fit import check as check_memory
 from .fit import holds
 from .problem import Problem, find
+from .terminal import say
 
 if TYPE_CHECKING:
     from .sim.cohort import Cohort
@@ -66,7 +66,7 @@ class Job:
     def warn(self) -> None:
         """Say so on standard error."""
         for line in self.warnings:
-            print(f"paceline: warning: {line}", file=sys.stderr)
+            say(f"warning: {line}")
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""
@@ -203,7 +203,7 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
             "write precision: fp32, which sends values as they are"
         )
     apart = any(device.torch_device != "cpu" for device in timing.devices)
-    if apart and not place.offloaded and getattr(strategy.aggregation, "optimizer_state", "") == "averaged":
+    if apart and not place.offloaded and strategy.aggregation.averages_state:
         raise ScenarioError(
             "strategy.aggregation: a GPU's optimizer state is not exchanged; write optimizer_state: local, or "
             "placement: offloaded"
