@@ -17,9 +17,13 @@ class Rate(Protocol):
     def __call__(self, progress: float) -> float:
         """The learning rate at `progress`, in the budget's unit."""
 
+    def warming(self, progress: float) -> bool:
+        """Whether the rate is in its warm-up at `progress`."""
+        return False
+
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Rate):
     """The same learning rate throughout."""
 
     lr: float
@@ -29,7 +33,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Multistep:
+class Multistep(Rate):
     """lr * gamma^(milestones passed); a milestone counts from the moment it is reached."""
 
     lr: float
@@ -45,7 +49,7 @@ class Multistep:
 
 
 @dataclass(frozen=True)
-class Decay:
+class Decay(Rate):
     """From lr at `start` to final_lr at `total`; its kinds differ in the way down."""
 
     lr: float
@@ -96,7 +100,7 @@ class CosineStep(Cosine):
 
 
 @dataclass(frozen=True)
-class WarmUp:
+class WarmUp(Rate):
     """On a straight line from `low` to `peak` until `until`, then `after`."""
 
     until: float
@@ -108,3 +112,7 @@ class WarmUp:
         if progress < self.until:
             return self.low + (self.peak - self.low) * progress / self.until
         return self.after(progress)
+
+    def warming(self, progress: float) -> bool:
+        # A relative 1e-9: 3 * 0.1 epochs must count as 0.3.
+        return progress < self.until * (1 - 1e-9)

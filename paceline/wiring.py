@@ -21,6 +21,7 @@ from .algorithms.loop import train
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
+from .algorithms.rates import Rate
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.tape import taped
@@ -140,7 +141,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
         raise ScenarioError(f"strategy.split: {error}") from None
     try:
         plan = Plan(
-            strategy=_resolved(strategy, shares, speeds, scenario.workload.optimizer.model_dump()),
+            strategy=_resolved(strategy, shares, speeds, rate, scenario.workload.optimizer.model_dump()),
             shares=shares,
             rate=rate,
             examples=problem.shape.train,
@@ -223,12 +224,14 @@ def _text(name: str, args: dict[str, Any]) -> str:
     return f"{name}({inside})" if inside else name
 
 
-def _resolved(strategy: Strategy, shares: Shares, speeds: Sequence[float], optimizer: Mapping[str, Any]) -> Strategy:
+def _resolved(
+    strategy: Strategy, shares: Shares, speeds: Sequence[float], rate: Rate, optimizer: Mapping[str, Any]
+) -> Strategy:
     """The strategy with what follows from the workers' shares and speeds and the inner optimizer filled in."""
     return dataclasses.replace(
         strategy,
         sampling=strategy.sampling.resolve(shares),
-        schedule=strategy.schedule.resolve(speeds),
+        schedule=strategy.schedule.resolve(speeds, rate),
         aggregation=strategy.aggregation.resolve(optimizer),
     )
 
