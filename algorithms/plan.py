@@ -182,7 +182,8 @@ class Plan:
     def rounds_per_epoch(self) -> int:
         """Rounds in a reference epoch: N // (B n H), H of the first round."""
         rounds = self.examples // (
-            sum(self.shares.batches) * self.strategy.schedule.steps(Moment(0, 0, 0.0, self.rate(0), self.rate.warming(0)))
+            sum(self.shares.batches)
+            * self.strategy.schedule.steps(Moment(0, 0, 0.0, self.rate(0), self.rate.warming(0)))
         )
         if rounds < 1:
             raise ValueError("a reference epoch has no round: B n H is more than the training examples; lower H")
