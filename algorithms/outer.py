@@ -63,8 +63,8 @@ class SlowMo:
     x <- x_prev - alpha lr u, with the learning rate of the round's last step.
 
     Wang et al., "SlowMo: improving communication-efficient distributed SGD with slow momentum", ICLR 2020,
-    arXiv 1910.00643. alpha 1, beta 0 is plain parameter averaging. The paper's lr is the same in all of a round's steps;
-    where a warm-up raises it, its first one, which may be next to 0, would make u thousands of times too large.
+    arXiv 1910.00643. alpha 1, beta 0 is plain parameter averaging. In the paper all of a round's steps have the same
+    rate; where a warm-up raises it, the first step's may be next to 0, and would make u thousands of times too large.
     """
 
     beta: float = 0.5

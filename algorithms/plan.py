@@ -182,8 +182,7 @@ class Plan:
     def rounds_per_epoch(self) -> int:
         """Rounds in a reference epoch: N // (B n H), H of the first round."""
         rounds = self.examples // (
-            sum(self.shares.batches)
-            * self.strategy.schedule.steps(Moment(0, 0, 0.0, self.rate(0), self.rate.warming(0)))
+            sum(self.shares.batches) * self.strategy.schedule.steps(Moment(0, 0, 0.0, self.rate(0)))
         )
         if rounds < 1:
             raise ValueError("a reference epoch has no round: B n H is more than the training examples; lower H")
@@ -266,7 +265,7 @@ class Plan:
 
     def _make_round(self, state: State) -> Round:
         progress = self.progress(state)
-        now = Moment(state.round, state.step, self.epochs(state), self.rate(progress), self.rate.warming(progress))
+        now = Moment(state.round, state.step, self.epochs(state), self.rate(progress))
         H = self._cap(self.strategy.schedule.steps(now), state)
         steps, offsets, total = self._division(H)
         after = State(state.round + 1, state.step + H, state.samples + total)

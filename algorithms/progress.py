@@ -9,16 +9,12 @@ Unit = Literal["epochs", "steps", "rounds"]
 
 
 class Moment(NamedTuple):
-    """The start of a round. steps: nominal ones. epochs: as the budget counts them. lr: the learning rate here.
-
-    warming: whether the learning rate is in its warm-up.
-    """
+    """The start of a round. steps: nominal ones. epochs: as the budget counts them. lr: the learning rate here."""
 
     rounds: int
     steps: int
     epochs: float
     lr: float
-    warming: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,9 @@ class Rate(Protocol):
     def __call__(self, progress: float) -> float:
         """The learning rate at `progress`, in the budget's unit."""
 
-    def warming(self, progress: float) -> bool:
-        """Whether the rate is in its warm-up at `progress`."""
-        return False
-
 
 @dataclass(frozen=True)
-class Constant(Rate):
+class Constant:
     """The same learning rate throughout."""
 
     lr: float
@@ -33,7 +29,7 @@ class Constant(Rate):
 
 
 @dataclass(frozen=True)
-class Multistep(Rate):
+class Multistep:
     """lr * gamma^(milestones passed); a milestone counts from the moment it is reached."""
 
     lr: float
@@ -49,7 +45,7 @@ class Multistep(Rate):
 
 
 @dataclass(frozen=True)
-class Decay(Rate):
+class Decay:
     """From lr at `start` to final_lr at `total`; its kinds differ in the way down."""
 
     lr: float
@@ -100,7 +96,7 @@ class CosineStep(Cosine):
 
 
 @dataclass(frozen=True)
-class WarmUp(Rate):
+class WarmUp:
     """On a straight line from `low` to `peak` until `until`, then `after`."""
 
     until: float
@@ -112,7 +108,3 @@ class WarmUp(Rate):
         if progress < self.until:
             return self.low + (self.peak - self.low) * progress / self.until
         return self.after(progress)
-
-    def warming(self, progress: float) -> bool:
-        # A relative 1e-9: 3 * 0.1 epochs must count as 0.3.
-        return progress < self.until * (1 - 1e-9)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .progress import Interval, Moment
-from .rates import Rate
 
 UNLIMITED = 1 << 62  # steps; the plan's cap makes of it what is left
 
@@ -23,10 +22,10 @@ class Schedule(Protocol):
     def steps(self, now: Moment) -> int:
         """H of the round that begins now, at least 1."""
 
-    def resolve(self, speeds: Sequence[float], rate: Rate) -> Schedule:
-        """The schedule with everything that depends on the workers' speeds (samples/s) filled in.
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
+        """The schedule with what follows from the workers' speeds and the learning rate's warm-up filled in.
 
-        ValueError where it does not fit the learning rate.
+        speeds: samples/s. warm_up: None where there is none. ValueError where something would have no effect.
         """
 
 
@@ -37,7 +36,7 @@ class Every:
     def steps(self, now: Moment) -> int:
         return 1
 
-    def resolve(self, speeds: Sequence[float], rate: Rate) -> Schedule:
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         return self
 
 
@@ -56,7 +55,7 @@ class Fixed:
             raise ValueError("H is auto: resolve(speeds) comes first")
         return self.H
 
-    def resolve(self, speeds: Sequence[float], rate: Rate) -> Schedule:
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         return Fixed(max(1, int(max(speeds) / min(speeds) + 0.5))) if self.H == "auto" else self
 
 
@@ -87,7 +86,7 @@ class Qsr:
             _check_steps("init_h", self.init_h)
 
     def steps(self, now: Moment) -> int:
-        early = now.warming if self.init_t is None else not self.init_t.reached(now)
+        early = self.init_t is not None and not self.init_t.reached(now)
         if early or self.alpha == 0:
             return self.init_h or self.h_base
         if now.lr <= 0 or math.log(self.alpha / now.lr) * self.power > math.log(UNLIMITED):
@@ -95,13 +94,15 @@ class Qsr:
         ratio = float((self.alpha / now.lr) ** self.power)
         return max(self.h_base, math.floor(ratio * (1 + 1e-9)))
 
-    def resolve(self, speeds: Sequence[float], rate: Rate) -> Schedule:
-        if self.init_h is not None and self.init_t is None and self.alpha > 0 and not rate.warming(0.0):
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
+        if self.init_t is not None:
+            return self
+        if self.init_h is not None and self.alpha > 0 and warm_up is None:
             raise ValueError(
                 "init_h is of the learning rate's warm-up, and there is none; give lr_schedule a warm_up, give init_t, "
                 "or leave init_h out"
             )
-        return self
+        return dataclasses.replace(self, init_t=warm_up)
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ class Then:
     def steps(self, now: Moment) -> int:
         return (self.b if self.t.reached(now) else self.a).steps(now)
 
-    def resolve(self, speeds: Sequence[float], rate: Rate) -> Schedule:
-        return dataclasses.replace(self, a=self.a.resolve(speeds, rate), b=self.b.resolve(speeds, rate))
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
+        return dataclasses.replace(self, a=self.a.resolve(speeds, warm_up), b=self.b.resolve(speeds, warm_up))
 
 
 def warm_up(t: Interval, H: int, then: Schedule) -> Schedule:

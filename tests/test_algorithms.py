@@ -113,8 +113,8 @@ def test_pace_rounds_half_up_and_never_below_one():
 
 
 def test_auto_h_is_the_ratio_of_speeds():
-    assert Fixed("auto").resolve((32.0, 1.0, 8.0), Constant(0.1)) == Fixed(32)
-    assert Fixed("auto").resolve((3.0, 3.0), Constant(0.1)) == Fixed(1)
+    assert Fixed("auto").resolve((32.0, 1.0, 8.0)) == Fixed(32)
+    assert Fixed("auto").resolve((3.0, 3.0)) == Fixed(1)
 
 
 @given(

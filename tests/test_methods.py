@@ -42,12 +42,17 @@ def params(strategy: Strategy, momentum: float = 0.0, **given: object) -> np.nda
 def test_qsr_counts_the_papers_syncs(h_base, syncs):
     """ViT-B at B = 4096: 300 epochs of 312 steps, cosine to 1e-6, peak 0.008, 10,000 steps of warm-up, alpha 0.0175."""
     rate = WarmUp(10_000, 1e-6, 0.008, Cosine(0.008, 93_600, 1e-6, 10_000))
-    strategy = qsr(0.0175, h_base)
+    strategy = warmed(qsr(0.0175, h_base), Interval(10_000, "steps"))
     p = Plan(strategy, Shares((256,) * 16, (1.0,) * 16), rate, 1_281_167, Interval(93_600, "steps"))
     state = State()
     while not p.finished(state):
         state.after(p.next_round(state), 0.0)
     assert (state.round, state.step) == (syncs, 93_600)
+
+
+def warmed(strategy: Strategy, warm_up: Interval | None) -> Strategy:
+    """The strategy with what follows from the learning rate's warm-up."""
+    return dataclasses.replace(strategy, schedule=strategy.schedule.resolve((1.0, 1.0), warm_up))
 
 
 def test_qsr_in_two_stages_counts_the_same():
@@ -78,7 +83,8 @@ def test_qsr_rule():
 def first_rounds(strategy: Strategy, warm_up: float, rounds: int = 4) -> list[int]:
     """H of the first rounds of 40 steps whose rate rises from 1e-6 to 0.1 in the first `warm_up`, then falls to 0."""
     rate = WarmUp(warm_up, 1e-6, 0.1, Cosine(0.1, 40, 0.0, warm_up))
-    p, state, found = plan(strategy, rate=rate, budget=Interval(40, "steps")), State(), []
+    p = plan(warmed(strategy, Interval(warm_up, "steps")), rate=rate, budget=Interval(40, "steps"))
+    state, found = State(), []
     while not p.finished(state) and len(found) < rounds:
         found.append(p.next_round(state).H)
         state.after(p.next_round(state), 0.0)
@@ -98,9 +104,9 @@ def test_qsr_takes_init_h_while_the_rate_warms_up_without_being_told_when_that_e
 
 def test_qsr_refuses_an_init_h_that_no_round_would_take():
     with pytest.raises(ValueError, match="init_h is of the learning rate's warm-up, and there is none"):
-        Qsr(0.2, init_h=3).resolve((1.0, 1.0), Constant(0.1))
+        Qsr(0.2, init_h=3).resolve((1.0, 1.0))
     for schedule in (Qsr(0.2, init_h=3, init_t=Interval(5, "steps")), Qsr(0.0, init_h=3)):
-        assert schedule.resolve((1.0, 1.0), Constant(0.1)) == schedule
+        assert schedule.resolve((1.0, 1.0)) == schedule
 
 
 def test_the_last_sync_falls_on_the_last_step_also_at_rate_zero():

@@ -115,6 +115,19 @@ def test_biased_local_sgd_leaves_nobody_idle_and_uses_two_thirds_of_the_data():
 # -- QSR --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("budget", ["{epochs: 20}", "{steps: 450}"])
+def test_qsr_needs_not_be_told_where_the_warm_up_of_its_scenario_ends(budget):
+    """A preset's obvious use is the method: in the schedule's own warm-up, which counts in the budget's unit."""
+    path, unit = SCENARIOS / "qsr.yaml", budget.strip("{").split(":")[0]
+    settings = [f"budget={budget}", f"workload.lr_schedule.warm_up={2 if unit == 'epochs' else 45}"]
+    plain, told, longer = (
+        paceline.simulate(path, timing_only=True, settings=[*settings, *more]).summary["rounds"]
+        for more in ([], [f"strategy.init_t={2 if unit == 'epochs' else 45} {unit}"], ["strategy.init_h=5"])
+    )
+    assert plain == told == 135
+    assert longer == 122
+
+
 def test_qsr_for_resnet_saves_communication():
     path = SCENARIOS / "papers/qsr_resnet152_imagenet.yaml"
     run = paceline.simulate(path, timing_only=True, settings=["cluster.nodes.0.devices.0.count=1"]).summary
@@ -126,7 +139,7 @@ def test_qsr_for_resnet_saves_communication():
 
 
 def test_lshdp_with_equal_totals_step_by_step():
-    """Throughput over the flat DDP, and over FSDP that overlaps or not, without the broadcast that a run begins with."""
+    """Throughput over the flat DDP, and over FSDP that overlaps or not; the broadcast at the beginning left out."""
     modes = read_list(SCENARIOS / "sweeps/lshdp_modes_total_64.yaml")
     alternating = {"strategy.placement": {"sharded": {"precision": "fp16", "overlap": False}}, "strategy.mode": "equal"}
     table = paceline.sweep(
@@ -137,6 +150,29 @@ def test_lshdp_with_equal_totals_step_by_step():
     ddp, ddp_fp, fsdp, fsdp_offload, lsdp, lshdp, fsdp_alternating = seconds / seconds[5]
     assert (ddp, fsdp, fsdp_alternating) == pytest.approx((1.359, 1.303, 1.799), abs=5e-4)
     assert min(ddp, ddp_fp, fsdp, fsdp_offload, lsdp) > lshdp == 1
+
+
+# -- a preset whose obvious use is hardly the method ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["strategy={preset: local_sgd}", "cluster.workers=[{count: 2, speed: 9 samples/s}]"],
+            "H is auto, which among",
+        ),
+        (["strategy={preset: fednova}", "cluster.workers=[{count: 2, speed: 9 samples/s}]"], "H is auto, which among"),
+        (["strategy={preset: diloco}"], "the whole budget is one round of 450 steps"),
+        (["strategy={preset: qsr, alpha: 5}"], "the whole budget is one round of 450 steps"),
+        (["strategy={preset: diloco}", "budget={rounds: 1}"], ""),
+        (["strategy={preset: sync_sgd}", "budget={steps: 1}"], ""),
+        (["strategy={preset: fednova}"], ""),
+    ],
+)
+def test_local_steps_that_come_to_none_or_to_one_round_are_said(settings, said):
+    job = resolve(load(SCENARIOS / "local_sgd.yaml", settings), SCENARIOS)
+    assert [said in line for line in job.warnings] == [True] * bool(said)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
