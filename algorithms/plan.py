@@ -96,6 +96,11 @@ class Round:
     due: Due
     stride: int | None = None
 
+    @property
+    def last_lr(self) -> float:
+        """Learning rate of the last nominal step."""
+        return self.rate(self.progress + self.slope * (self.H - 1))
+
     def batch(self, worker: int, i: int) -> tuple[int, int]:
         """(position, size) of the worker's batch i."""
         size = self.batches[worker]
