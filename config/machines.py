@@ -45,7 +45,7 @@ class WorkerGroup(Section):
     @field_validator("step_time")
     @classmethod
     def _times(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not (value and 1 <= min(value) and max(value) <= 10**9):
+        if isinstance(value, dict) and not (value and min(value) >= 1 and max(value) <= 10**9):
             raise ValueError("a step-time table needs batch sizes of 1 or more, like {32: 2 ms, 64: 3 ms}")
         return value
 

@@ -156,7 +156,7 @@ def assign(document: dict[str, Any], key: str, value: Any, where: str) -> None:
     for part in parents:
         node = node[_index(node, part, where)] if isinstance(node, list) else node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            raise ScenarioError(f"{where}: {brief(part)} is {brief(node)}, which has no keys")
+            raise ScenarioError(f"{where}: {one_line(part, 60)} is {brief(node)}, which has no keys")
     node[_index(node, last, where) if isinstance(node, list) else last] = value
 
 

@@ -17,10 +17,15 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_truth(cls, document: Any) -> Any:
-        for key, value in document.items() if isinstance(document, dict) else ():
-            inside = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else (value,)
-            if key in cls.model_fields and any(isinstance(item, bool) for item in inside):
-                taken = _plain(cls.model_fields[key].annotation)
+        if not isinstance(document, dict):
+            return document
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            value = document.get(key)
+            inside = value if isinstance(value, list) else (value,)
+            inside = (*value, *value.values()) if isinstance(value, dict) else inside
+            if any(isinstance(item, bool) for item in inside):
+                taken = _plain(field.annotation)
                 if taken & {int, float, str} and not taken & {bool, Any}:
                     raise ValueError(f"{key} is {brief(value)}; write a number, or a text in quotes")
         return document

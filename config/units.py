@@ -47,7 +47,8 @@ def _parse(value: Any, units: dict[str, float], example: str) -> float:
     if match is None or not math.isfinite(number):
         raise ValueError(f"{brief(value)} is no quantity with a unit; write it like {example!r}")
     if match[2] not in units:
-        raise ValueError(f"{brief(value)} has the unit {brief(match[2])}; write one of {', '.join(units)}, like {example!r}")
+        unit = brief(match[2])
+        raise ValueError(f"{brief(value)} has the unit {unit}; write one of {', '.join(units)}, like {example!r}")
     return number * units[match[2]]
 
 

@@ -26,7 +26,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """A part of the document, which is here as it was written."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) and isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
             raise _mistake(f"*{event.anchor} repeats a list or a mapping, which is not read; write it out", event)
         if getattr(event, "tag", None) not in (None, f"{_TAG}str"):
@@ -61,7 +61,8 @@ class _Loader(yaml.SafeLoader):
         return value
 
 
-def _mistake(problem: str, found: yaml.Node | yaml.Event) -> yaml.MarkedYAMLError:
+def _mistake(problem: str, found: Any) -> yaml.MarkedYAMLError:
+    """The error of a part of the document, a node or an event."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=found.start_mark)
 
 
@@ -112,6 +113,15 @@ def read_mapping(path: Path, keys: str = "workload: and cluster:") -> dict[str, 
     return document
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as the same: text that it would take for a number is quoted."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # a person reads and corrects the file
+
+
 def dump(document: Any) -> str:
     """YAML text with the keys in their order."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -11,7 +11,9 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        status = _run(sys.argv[1:])
+        from .terminal import enduring
+
+        status = enduring(lambda: _run(sys.argv[1:]))
     except KeyboardInterrupt:
         print("paceline: stopped", file=sys.stderr)
         status = 130

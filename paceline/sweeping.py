@@ -35,6 +35,7 @@ from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, und
 from .runtime.telling import TRACEBACK, where
 from .show import show_sweep
 from .simulating import check_engine, run_simulation
+from .terminal import say
 from .wiring import Job, resolve
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def directory_of(point: Point) -> str:
     """A run directory's name: readable, and different for each point."""
     whole = ",".join(f"{key}={cell(value)}" for key, value in point.items())
     short = ",".join(f"{key.rpartition('.')[2]}={cell(value)}" for key, value in point.items())
-    readable = re.sub(r"[^\w.,=+-]+", "_", short)[:80]
+    readable = re.sub(r"[^\w.,=+-]+", "_", short, flags=re.ASCII)[:80]
     return f"{readable}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
@@ -254,7 +255,7 @@ def command(
         try:
             table = sweep(scenario, grid, out=out, jobs=processes, executor=pool, quiet=quiet, **options)
         except KeyboardInterrupt:
-            print(f"paceline: stopped; the finished rows are in {out}, and the same command goes on", file=sys.stderr)
+            say(f"stopped; the finished rows are in {out}, and the same command goes on")
             raise SystemExit(130) from None
         if not quiet:
             show_sweep(table, out)
