@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..algorithms.effects import Move, Work
-from ..config.timing import LONGEST, Device, lasting, over
+from ..config.timing import LONGEST, Device, lasting
 
 LANES = {"device": "compute", "host": "host"}  # where a Compute runs
 
@@ -17,7 +17,7 @@ def move_seconds(device: Device, move: Move) -> float:
     """Seconds of a copy between host and device; none where they are the same memory. ScenarioError as above."""
     if device.host_link is None:
         return 0.0
-    seconds = over(move.value.nbytes, device.host_link)
+    seconds = move.value.nbytes / device.host_link
     if seconds <= LONGEST:
         return seconds
     return lasting(seconds, f"cluster: a copy of {move.value.nbytes} bytes over the host_link of {device.name}")
