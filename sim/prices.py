@@ -10,7 +10,8 @@ LANES = {"device": "compute", "host": "host"}  # where a Compute runs
 
 def work_seconds(device: Device, work: Work) -> float:
     """Seconds of `work` on the device; ScenarioError where they are no length of time."""
-    return lasting(float(device.seconds(work)), f"cluster: {work.phase} of {work.samples} samples on {device.name}")
+    what = f"{work.phase} of {work.samples} samples"
+    return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
 
 
 def move_seconds(device: Device, move: Move) -> float:
@@ -20,4 +21,5 @@ def move_seconds(device: Device, move: Move) -> float:
     seconds = move.value.nbytes / device.host_link
     if seconds <= LONGEST:
         return seconds
-    return lasting(seconds, f"cluster: a copy of {move.value.nbytes} bytes over the host_link of {device.name}")
+    what = f"a copy of {move.value.nbytes} bytes"
+    return lasting(seconds, f"cluster: the host_link of device {device.name}", what)
