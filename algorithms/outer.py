@@ -59,10 +59,11 @@ def denormalise(x: Array, start: Array, *, tau: float) -> None:
 @dataclass(frozen=True)
 class SlowMo:
     """Slow momentum around the mean of the parameters: every round u <- beta u + (x_prev - x_avg) / lr, then
-    x <- x_prev - alpha lr u, with the learning rate of the round's first step.
+    x <- x_prev - alpha lr u, with the learning rate of the round's last step.
 
     Wang et al., "SlowMo: improving communication-efficient distributed SGD with slow momentum", ICLR 2020,
-    arXiv 1910.00643. alpha 1, beta 0 is plain parameter averaging.
+    arXiv 1910.00643. alpha 1, beta 0 is plain parameter averaging. In the paper all of a round's steps have the same
+    rate; where a warm-up raises it, the first step's may be next to 0, and would make u thousands of times too large.
     """
 
     beta: float = 0.5
@@ -75,14 +76,15 @@ class SlowMo:
             raise ValueError(f"beta {self.beta!r} must be in [0, 1) and alpha {self.alpha!r} above 0")
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        if not r.start.lr > 0:
+        lr = r.last_lr
+        if not lr > 0:
             raise ScenarioError(
-                f"strategy.aggregation.slowmo divides by the learning rate, which is {r.start.lr:g} in round "
+                f"strategy.aggregation.slowmo divides by the learning rate, which is {lr:g} at the end of round "
                 f"{r.start.rounds}; give lr_schedule a final_lr above 0"
             )
         yield from w.transform(keep, "_start")
         loss = yield from self.inner.round(w, place, r)
-        outer = partial(slow_momentum, lr=r.start.lr, alpha=self.alpha, beta=self.beta)
+        outer = partial(slow_momentum, lr=lr, alpha=self.alpha, beta=self.beta)
         yield from w.transform(outer, "_start", "slow_momentum")
         return loss
 

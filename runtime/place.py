@@ -11,33 +11,41 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["openmpi", "mpich"]
-# (a rank's number, what the same launcher always sets with it, the number of ranks, whose libmpi reads these)
-_LAUNCHERS: tuple[tuple[str, str, str, Kind], ...] = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "openmpi"),  # Open MPI's mpirun
-    ("PMIX_RANK", "PMIX_NAMESPACE", "SLURM_STEP_NUM_TASKS", "openmpi"),  # srun --mpi=pmix, PRRTE
-    ("PMI_RANK", "PMI_SIZE", "PMI_SIZE", "mpich"),  # the mpirun of MPICH and Intel, srun --mpi=pmi2, Flux
+# Whose libmpi reads these, a rank's number, what its launcher always sets with it, the number of ranks, and the rank
+# among those of its machine.
+_LAUNCHERS: tuple[tuple[Kind, str, str, str, str], ...] = (
+    # Open MPI's mpirun
+    ("openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    # srun --mpi=pmix, PRRTE
+    ("openmpi", "PMIX_RANK", "PMIX_NAMESPACE", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    # the mpirun of MPICH and Intel, srun --mpi=pmi2, Flux
+    ("mpich", "PMI_RANK", "PMI_SIZE", "PMI_SIZE", "MPI_LOCALRANKID"),
 )
 # What tells an MPI library or an mpirun that it belongs to a running job.
-JOB_VARIABLES = (*(name for row in _LAUNCHERS for name in row[:2]), "PMI_FD", "PMI_PORT", "PMI_ID")
+JOB_VARIABLES = (*(name for row in _LAUNCHERS for name in row[1:3]), "PMI_FD", "PMI_PORT", "PMI_ID")
 
 
 @dataclass(frozen=True)
 class Place:
-    """This process's place among ranks. size: how many there are; None where the launcher does not say."""
+    """This process's place among ranks. size: how many there are; None where the launcher does not say.
+
+    local: the rank among those of this machine; `rank` where the launcher does not say.
+    """
 
     rank: int
     size: int | None
+    local: int
     kind: Kind
 
 
 def place() -> Place | None:
     """The place that a launcher gave to this process, or None where it is not a rank."""
-    for rank, companion, size, kind in _LAUNCHERS:
-        number, ranks = _number(rank), _number(size)
+    for kind, rank, companion, size, local in _LAUNCHERS:
+        number, ranks, here = _number(rank), _number(size), _number(local)
         # A shell under `srun --pty` is a rank of one, but what is typed into it is not meant as one.
         typed = "SLURM_PTY_PORT" in os.environ and ranks in (None, 1)
         if number is not None and companion in os.environ and not typed:
-            return Place(number, ranks, kind)
+            return Place(number, ranks, number if here is None else here, kind)
     return None
 
 
