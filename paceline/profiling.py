@@ -114,7 +114,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
 
 
 def _network(comm: Any) -> dict[str, Any]:
-    """The profile's network section. ScenarioError on all ranks where times follow no bandwidth, measured repeatedly."""
+    """The profile's network section. ScenarioError, on all ranks, where the times follow no bandwidth."""
     from .runtime.measure import fit, measure_allreduce
 
     for _ in range(_TRIES):
