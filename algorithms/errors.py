@@ -21,3 +21,15 @@ class BorrowError(ProtocolError):
 
 class WorkerLost(PacelineError):
     """A peer is gone."""
+
+
+class WorkloadError(PacelineError):
+    """The user's model, loss or data failed in a worker's step: says worker, step and what it was doing there."""
+
+
+class NotFinite(PacelineError):
+    """Training has gone bad: a loss, a gradient or a parameter is infinite or not a number. Says where."""
+
+
+class ReplicasDiffer(PacelineError):
+    """Workers that must hold the same parameters do not."""
