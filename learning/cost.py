@@ -75,14 +75,15 @@ def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
     """
     found = list[ModelCost]()
     model.train()
+    known = {id(buffer) for buffer in averaged(model).values()}
+    buffers = {unit: sum(b.numel() for b in unit.buffers() if id(b) in known) for unit in units(model)}
     with torch.random.fork_rng(devices=[]):
         flow = examples(input_shape)
         try:
-            for unit in units(model):
+            for unit, exchanged in buffers.items():
                 flops, activations, flow = measure(unit, flow)
                 parameters = sum(p.numel() for p in unit.parameters())
-                buffers = sum(b.numel() for b in averaged(unit).values())
-                found.append(ModelCost(parameters, buffers, flops, activations))
+                found.append(ModelCost(parameters, exchanged, flops, activations))
         except FAILURES as error:  # whatever a user's model does
             shown = (EXAMPLES, *input_shape)
             raise ValueError(f"the model's forward fails on an input of {shown}: {one_line(error)}") from error

@@ -51,6 +51,7 @@ class Job:
     profile: Profile | None
     tight: list[str] = field(default_factory=list)  # where memory may not suffice
     again: bool = False  # whether the plan served an earlier job
+    _said: set[str] = field(default_factory=set, init=False)  # warnings
 
     @property
     def workers(self) -> int:
@@ -60,12 +61,14 @@ class Job:
     @property
     def warnings(self) -> list[str]:
         """What a reader of the results must know: a line each."""
-        return self.timing.extrapolated(self.plan.shares.batches) + self.tight
+        return self.timing.extrapolated(self.plan.shares.batches) + self.tight + self.problem.notes
 
     def warn(self) -> None:
-        """Say so on standard error."""
+        """Say so on standard error, each line once."""
         for line in self.warnings:
-            print(f"paceline: warning: {line}", file=sys.stderr)
+            if line not in self._said:
+                self._said.add(line)
+                print(f"paceline: warning: {line}", file=sys.stderr)
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""

@@ -143,7 +143,7 @@ def test_a_users_model_is_built_and_measured():
             "numpy:__version__",
             {},
             DIGITS,
-            "'numpy:__version__' is a str; name a function or class that makes the model",
+            "'numpy:__version__' is a str; name a function or class that makes",
         ),
         ("yaml:", {}, DIGITS, "is no import path; write package.module:factory"),
         ("test_learning_models:own_wrong", {}, DIGITS, "gave a str; its factory must return a torch.nn.Module"),

@@ -335,18 +335,18 @@ def test_a_users_loss_is_trained_and_evaluated_with():
         ),
         (
             {"recipe": Recipe("test_learning_worker:own_wrong_loss")},
-            "a training step of 16 examples fails in the loss: Ty",
+            "a training step of 16 examples fails in the loss: ",
         ),
         ({"optimizer": {"name": "adam"}}, "no optimizer 'adam'; did you mean 'adamw'?; write sgd, adamw"),
         ({"optimizer": {"name": "sgd", "momentun": 1}}, "optimizer sgd has no argument 'momentun'; it takes momentum"),
         ({"optimizer": {"name": "sgd", "nesterov": True}}, "nesterov needs a momentum above 0"),
         (
             {"model": "test_learning_worker:own_double"},
-            "the model's parameter 1.weight is torch.float64 on cpu; make it",
+            "the model's parameter 1.weight is torch.float64 on cpu",
         ),
         (
             {"model": "test_learning_worker:own_narrow"},
-            "the model's forward fails on an input of (2, 1, 8, 8): Runtime",
+            "the model's forward fails on an input of (2, 1, 8, 8): ",
         ),
         ({"model": "test_learning_worker:own_frozen"}, "has no parameters to train"),
         ({"shared": False}, "2 workers in one process; build them with shared_process=True"),
