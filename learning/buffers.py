@@ -110,6 +110,8 @@ class Buffers:
             if _whole(buffer):
                 saved = torch.from_numpy(np.array(arrays["counts"][start : start + buffer.numel()]))
                 start += buffer.numel()
+            elif not buffer.numel():  # bytes of nothing cannot be seen as another type
+                continue
             else:
                 saved = torch.from_numpy(np.array(arrays[OWN + name])).view(buffer.dtype)
             buffer.copy_(saved.view(buffer.shape))

@@ -43,7 +43,7 @@ def is_mean(loss: Loss, outputs: Any, y: Tensor, labels: Array) -> bool | None:
 
     Only such a loss may be cut in micro-batches, or among workers, and be put together again by numbers of examples.
     Weighted ones are not, nor those that ignore some labels, sums, or those that compare examples. Tried on outputs of
-    the model with their targets `y`, and on these outputs, changed a little, with labels of all kinds (`labels`: those
+    the model with their targets `y`, and on these outputs, changed at random, with labels of all kinds (`labels`: those
     that there are, sorted): is the loss of 16 examples the weighted mean of the loss of 5 and of 11?
     """
     verdict = None
@@ -76,7 +76,7 @@ def _trials(outputs: Any, y: Tensor, labels: Array) -> Iterator[tuple[Any, Tenso
     random = np.random.default_rng(0)
 
     def changed(t: Tensor) -> Tensor:
-        return t + torch.from_numpy(random.uniform(0, 0.1, t.shape)).to(t) if t.is_floating_point() else t
+        return t + torch.from_numpy(random.uniform(0, 1, t.shape)).to(t) if t.is_floating_point() else t
 
     some = tree_map(changed, chosen)
     sets = min(SETS, -(-len(labels) // ROWS))
