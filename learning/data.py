@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -60,7 +60,7 @@ class Dataset:
     train_y: NDArray[np.int64]
     test_x: NDArray[np.float32] | Stored
     test_y: NDArray[np.int64]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def shape(self) -> DataShape:
