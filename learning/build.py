@@ -99,6 +99,11 @@ def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
             f"model {model}: the buffers {', '.join(apart[:3])}{more} stay each worker's own, in evaluations too; a "
             f"module's attribute {ATTRIBUTE} = (names) has them averaged, as BatchNorm's running statistics are"
         )
+    if worker.loss_is_mean is None and worker.chunks > 1:
+        found.append(
+            f"loss {loss} could not be tried for being a mean over examples, which micro-batches take it for: it fails, "
+            "or is not finite, on the examples of a trial, or the model's outputs are not tensors"
+        )
     if worker.loss_is_mean is False:
         synchronous = plan.workers > 1 and plan.strategy.aggregation.synchronous
         step = ", and a step is not that of all workers' batches in one" if synchronous else ""

@@ -139,7 +139,7 @@ def test_a_worker_is_tested_with_its_own_buffers_and_the_averaged_ones(place):
 
 @pytest.mark.parametrize("model", ["spectral", "ema", "named"])
 def test_a_resumed_worker_has_all_its_buffers_again(model):
-    """Of any type and none, also those that a model assigns anew, or keeps out of its state: the same bits."""
+    """Of any type and none, also those that a model gives a new tensor, or keeps out of its state: the same bits."""
     args = {"model_args": {"named": model == "named"}} if model != "spectral" else {}
     name = "spectral" if model == "spectral" else "ema"
     full, half = (plan_of(H=2, aggregation=Parameters(), steps=n, report=Interval(4, "steps")) for n in (8, 4))
