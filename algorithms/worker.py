@@ -47,9 +47,10 @@ class Worker(Protocol):
     training loss, so that the loss rides on the exchange; of a sharded worker its parts of the units, one behind the
     other, and no loss. buffers: those that are averaged for an evaluation, as BatchNorm's running statistics are (may
     be empty). loss: the batch's mean training loss, one element. units: what is exchanged of each unit, in the order of
-    the forward pass. chunks: micro-batches of a step. clips: whether the optimizer needs the norm of the whole gradient; grads_squared: its square, set by the
-    program where the worker has a part only. staged: whether the device has a memory of its own, of which `params` and
-    `grads` are copies on the host. evaluation_blocks: parts in which the test set is evaluated unit by unit.
+    the forward pass. chunks: micro-batches of a step. clips: whether the optimizer needs the norm of the whole
+    gradient; grads_squared: its square, set by the program where the worker has a part only. staged: whether the device
+    has a memory of its own, of which `params` and `grads` are copies on the host. evaluation_blocks: parts in which the
+    test set is evaluated unit by unit.
     """
 
     index: int

@@ -101,8 +101,8 @@ def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
         )
     if worker.loss_is_mean is None and worker.chunks > 1:
         found.append(
-            f"loss {loss} could not be tried for being a mean over examples, which micro-batches take it for: it fails, "
-            "or is not finite, on the examples of a trial, or the model's outputs are not tensors"
+            f"loss {loss}: it could not be tried whether it is a mean over examples, as micro-batches need: it fails or "
+            "is not finite in a trial, or the model's outputs are not tensors"
         )
     if worker.loss_is_mean is False:
         synchronous = plan.workers > 1 and plan.strategy.aggregation.synchronous
