@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..algorithms.effects import Array
+from ..algorithms.errors import brief
 from . import imports, storage
 
 ATTRIBUTE = "averaged_buffers"
@@ -46,12 +47,12 @@ def _named(module: nn.Module, path: str) -> list[Tensor]:
     names = getattr(module, ATTRIBUTE, ())
     where = f"the model's {path}.{ATTRIBUTE}" if path else f"the model's {ATTRIBUTE}"
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{where} is {names!r:.60}; write a tuple of names of its buffers, like ('ema',)")
+        raise ValueError(f"{where} is {brief(names)}; write a tuple of names of its buffers, like ('ema',)")
     there = {n: b for n, b in module.named_buffers(remove_duplicate=False) if b.is_floating_point()}
     for name in names:
         if name not in there:
             near = imports.nearest(name, there)
-            raise ValueError(f"{where} names {name!r:.60}, which is not a floating-point buffer of it{near}")
+            raise ValueError(f"{where} names {brief(name)}, which is not a floating-point buffer of it{near}")
     return [there[name] for name in names]
 
 

@@ -57,20 +57,17 @@ def build_workers(
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
-    shape = data.shape
-    args = model_args or {}
-    recipe = recipe or Recipe()
+    shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
-    made = list[TorchWorker]()
-    unreached = set[int]()
-    for index in numbers:
-        fresh = _fresh(model, args, shape, seed if model_seed is None else model_seed, recipe)
-        if imports.named(model) and not made:  # the loss reaches all of a built-in one
-            unreached = Passes(fresh, data, recipe, seed=seed, worker=0).unreached()
-        worker = TorchWorker(
+    tried = {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
+    first = _fresh(model, args, shape, seed if model_seed is None else model_seed, recipe)
+    # The loss reaches all of a built-in model.
+    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if imports.named(model) else ()
+    return [
+        TorchWorker(
             index,
             plan.workers,
-            fresh,
+            _fresh(model, args, shape, seed if model_seed is None else model_seed, recipe) if place else first,
             data,
             recipe=recipe,
             optimizer=optimizer,
@@ -79,15 +76,15 @@ def build_workers(
             works=works[index],
             unit_bytes=plan.strategy.placement.unit_bytes,
             shared_process=shared_process,
-            warm=warm and all(works[index] is not other.works for other in made),
+            warm=warm and index in tried,
             data_seed=data_seed,
             loaders=0 if shared_process else loaders,
             device=device,
             unreached=unreached,
             health=health,
         )
-        made.append(worker)
-    return made
+        for place, index in enumerate(numbers)
+    ]
 
 
 def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
@@ -101,8 +98,8 @@ def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
         )
     if worker.loss_is_mean is None and worker.chunks > 1:
         found.append(
-            f"loss {loss}: it could not be tried whether it is a mean over examples, as micro-batches need: it fails or "
-            "is not finite in a trial, or the model's outputs are not tensors"
+            f"loss {loss}: it could not be tried whether it is a mean over examples, as micro-batches need: it fails "
+            "or is not finite in a trial, or the model's outputs are not tensors"
         )
     if worker.loss_is_mean is False:
         synchronous = plan.workers > 1 and plan.strategy.aggregation.synchronous

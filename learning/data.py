@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..algorithms.effects import Array
+from ..algorithms.errors import brief
 from ..algorithms.streams import stream
 from . import imports
 
@@ -101,7 +102,7 @@ def _npz(*, images: bool | None = None) -> None:
 def _pixels(name: str, args: Mapping[str, Any]) -> bool | None:
     found = imports.options(_npz, args, f"data {name}")["images"]
     if found is not None and not isinstance(found, bool):
-        raise ValueError(f"data {name}: images is {found!r:.60}; write true or false")
+        raise ValueError(f"data {name}: images is {brief(found)}; write true or false")
     return found
 
 

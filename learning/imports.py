@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
+from ..algorithms import errors
+
 FAILURES = (Exception, SystemExit)  # what a user's code may raise; KeyboardInterrupt is the user at the keyboard
 SHOWN = 200  # characters of an exception's text
 
@@ -88,7 +90,7 @@ def call(function: Callable[..., Any], what: str, *args: Any, **options: Any) ->
 def one_line(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its text, as far as it can be shown."""
     first = next(iter(str(error).splitlines()), "")
-    shown = "".join(c if c.isprintable() else " " for c in first[:SHOWN]) + "..." * (len(first) > SHOWN)
+    shown = errors.one_line(first, SHOWN)
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__
 
 

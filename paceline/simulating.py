@@ -94,10 +94,9 @@ def run_simulation(
     else:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
     document = job.record()
-    if job.timing.faults:
-        from .sim.engine import check_links
+    from .sim.engine import check_cluster
 
-        check_links(job.timing)
+    check_cluster(job.timing, 4 * job.problem.cost.parameters)
     if recorder.directory is not None:
         prepare(recorder.directory, force=True)
     recorder.scenario(document)
