@@ -6,6 +6,7 @@ Rule: torch's global stream is only moved by the worker of a rank, which owns it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,8 +51,7 @@ def build_workers(
     already. model_seed: of the initial parameters, data_seed: of order and augmentation, `seed` by default. loaders:
     threads of a rank that load batches ahead. device: torch's, where they compute. staged: per worker of the plan,
     whether its device has memory of its own, so that what is exchanged is copied to the host and back. health: see
-    TorchWorker. ValueError of one line for whatever is wrong with
-    model, recipe or optimizer.
+    TorchWorker. ValueError of one line for whatever is wrong with model, recipe or optimizer.
     """
     meter.anew(device)
     numbers = range(plan.workers) if indexes is None else indexes
@@ -60,14 +60,14 @@ def build_workers(
     shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
     tried = {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
-    first = _fresh(model, args, shape, seed if model_seed is None else model_seed, recipe)
-    # The loss reaches all of a built-in model.
-    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if imports.named(model) else ()
+    fresh = partial(_fresh, model, args, shape, seed if model_seed is None else model_seed, recipe)
+    first, own = fresh(), imports.named(model)  # of a built-in model the loss reaches all
+    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if own else ()
     return [
         TorchWorker(
             index,
             plan.workers,
-            _fresh(model, args, shape, seed if model_seed is None else model_seed, recipe) if place else first,
+            fresh() if place else first,
             data,
             recipe=recipe,
             optimizer=optimizer,
