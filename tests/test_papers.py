@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import paceline
+from paceline.algorithms.errors import ScenarioError
 from paceline.analysis.points import read_list
 from paceline.cli import app
 from paceline.config import yaml
@@ -172,6 +173,12 @@ def test_lshdp_with_equal_totals_step_by_step():
 def test_local_steps_that_come_to_none_or_to_one_round_are_said(settings, said):
     job = resolve(load(SCENARIOS / "local_sgd.yaml", settings), SCENARIOS)
     assert [said in line for line in job.warnings] == [True] * bool(said)
+
+
+def test_a_reference_epoch_without_a_round_is_refused_before_anything_runs():
+    settings = ["strategy.H=5000"]
+    with pytest.raises(ScenarioError, match="strategy: a reference epoch has no round"):
+        resolve(load(SCENARIOS / "papers/biased_resnet20_cifar10_2cpu_8gpu.yaml", settings), SCENARIOS)
 
 
 # -- all of them ------------------------------------------------------------------------------------------------------
