@@ -51,8 +51,8 @@ class Job:
     timing: Timing
     problem: Problem
     profile: Profile | None
+    remarks: list[str]  # where a method is hardly itself
     tight: list[str] = field(default_factory=list)  # where memory may not suffice
-    remarks: list[str] = field(default_factory=list)  # where a method is hardly itself
     again: bool = False  # whether the plan served an earlier job
     _said: set[str] = field(default_factory=set, init=False)  # warnings
 
@@ -163,14 +163,14 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
             accounting=_accounting(scenario.budget),
             estimate=0 if scenario.report.batch_norm == "averaged" else scenario.report.batch_norm.re_estimated,
         )
+        remarks = list(_unlike_local_steps(strategy, plan))
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
     if like is not None and plan.agrees(like.plan):
         plan = like.plan
     else:
         plan.strategy.sampling.check(plan)
-    job = Job(scenario, plan, timing, problem, profile, again=like is not None and plan is like.plan)
-    job.remarks = list(_unlike_local_steps(strategy, plan))
+    job = Job(scenario, plan, timing, problem, profile, remarks, again=like is not None and plan is like.plan)
     job.tight = list(check_memory(job))
     return job
 
