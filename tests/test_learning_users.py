@@ -316,6 +316,11 @@ def test_a_step_is_tried_once_for_each_kind_of_worker(monkeypatch):
             make(plan_of((8, 8, 1), place=place), "normed")
     with pytest.raises(ValueError, match="worker 0: a training step of 3 examples fails in the model's forward"):
         make(plan_of((3,), place=Sharded(unit_bytes=1)), "normed", recipe=Recipe(micro_batch=2))
+    for place in (Replicated(), Sharded(unit_bytes=1)):
+        with pytest.raises(
+            ValueError, match="worker 0: a training step of 8 examples fails in the evaluation: Runtime"
+        ):
+            make(plan_of(place=place), "failing", model_args={"how": "evaluation", "at": 1})
     tried = []
     monkeypatch.setattr("paceline.learning.worker.TorchWorker._warm_up", lambda self, data: tried.append(self.index))
     make(plan_of((8, 8, 4, 8, 4)), "normed")
