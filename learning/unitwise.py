@@ -174,5 +174,6 @@ class UnitWise:
                 self._chain.backward(unit, False)
         for unit in range(len(self.units)):
             self._evaluate_unit(self._buffers.vector.cpu().numpy(), 0, unit)
+        self._chain.forget()
         with torch.no_grad():
             self._memory.grads.zero_()
