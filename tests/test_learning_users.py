@@ -223,7 +223,7 @@ def test_a_users_loss_is_tried_for_being_a_mean_over_examples(name, mean, count)
 
 @pytest.mark.parametrize("place", [Replicated(), Sharded(unit_bytes=1)])
 def test_micro_batches_are_refused_where_they_would_change_the_gradient(place):
-    """A loss that weights, ignores or compares examples is no mean over them: its micro-batches do not add up."""
+    """A loss that weights, ignores or compares examples is not a mean over them: its micro-batches do not add up."""
     plan, recipe = plan_of(place=place), Recipe("users_kit:weighted", micro_batch=3)
     with pytest.raises(ValueError, match=r"loss users_kit:weighted is not the mean .* leave out micro_batch, or name"):
         make(plan, "sizes", recipe=recipe)
