@@ -16,12 +16,13 @@ from ..algorithms.errors import ScenarioError
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
-from .sections import Section
+from .recorded import Recorded
+from .sections import Open, Section
 from .units import Interval, read_interval
 from .workload import Workload
 
 
-class StrategySpec(Section):
+class StrategySpec(Open, Section):
     """A preset with its arguments and overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
 
     model_config = ConfigDict(extra="allow")
@@ -102,8 +103,14 @@ class CheckpointSpec(Section):
     optimizer: Literal["local", "shared", "none"] = "local"
 
 
+class RecordSpec(Section):
+    """What a run's record tells besides what its result depends on. host: the name of the machine."""
+
+    host: bool = False
+
+
 class Scenario(Section):
-    """One scenario; `simulate` and `train` read the same. `recorded` is what a run noted beside it, and is not read."""
+    """One scenario; `simulate` and `train` read the same. recorded: what a run noted of itself."""
 
     seed: int = Field(default=0, ge=0)
     workload: Workload
@@ -114,7 +121,8 @@ class Scenario(Section):
     checkpoint: CheckpointSpec = CheckpointSpec()
     reduction: Literal["ordered", "fast"] = "ordered"
     faults: Faults = ()
-    recorded: dict[str, Any] | None = None
+    record: RecordSpec = RecordSpec()
+    recorded: Recorded | None = None
 
 
 def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:

@@ -55,6 +55,15 @@ def read_mapping(path: Path, keys: str = "workload: and cluster:") -> dict[str, 
     return document
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as the same: text that it would take for a number is quoted."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # a person reads and corrects the file
+
+
 def dump(document: Any) -> str:
     """YAML text with the keys in their order."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
