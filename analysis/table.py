@@ -68,9 +68,11 @@ class Table:
             return
         if path.suffix not in SUFFIXES:
             raise ScenarioError(f"--out {path}: write a file that ends in .csv, .json or .parquet")
-        if path.exists() and not force:
-            for row in _read(path):
+        for row in _read(path) if path.exists() else ():
+            if not force:
                 self._take(row, path)
+            elif "base" not in row:
+                raise ScenarioError(f"{path}: is no table of a sweep; name another file with --out")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.save()
@@ -172,7 +174,7 @@ def _read(path: Path) -> list[Row]:
             rows = pd.read_parquet(path).astype(object).to_dict("records")
         return [{name: _known(name, value) for name, value in row.items()} for row in rows]
     except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
-        raise ScenarioError(f"{path}: is no table of a sweep: {error}; write --force to replace it") from None
+        raise ScenarioError(f"{path}: is no table of a sweep: {error}; name another file with --out") from None
 
 
 def _known(name: str, value: Any) -> Any:

@@ -11,7 +11,6 @@ def main() -> None:
     from .algorithms.errors import PacelineError
     from .cli import app
 
-    sys.path.append(os.getcwd())  # where a scenario's own package.module:factory is looked for
     try:
         app(standalone_mode=True)
     except PacelineError as error:
@@ -20,4 +19,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.path[0] in ("", os.getcwd()):  # `-m` puts it first; a scenario's own folders come first (wiring.resolve)
+        del sys.path[0]
     main()

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from .analysis.run import Run
 from .profiling import profile
-from .records.directory import refuse
+from .records.replacing import refuse
 from .show import save_figures, show_comparison, show_run
 from .simulating import simulate
 from .training import TrainOptions, launch
