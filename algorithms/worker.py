@@ -45,11 +45,12 @@ class Worker(Protocol):
 
     params, grads: fp32 vectors of P + 1 elements: the model's parameters (their gradient) and, last, the mean
     training loss, so that the loss rides on the exchange; of a sharded worker its parts of the units, one behind the
-    other, and no loss. buffers: BatchNorm's running statistics (may be empty). loss: the batch's mean training loss,
-    one element. units: what is exchanged of each unit, in the order of the forward pass. chunks: micro-batches of a
-    step. clips: whether the optimizer needs the norm of the whole gradient; grads_squared: its square, set by the
-    program where the worker has a part only. staged: whether the device has a memory of its own, of which `params` and
-    `grads` are copies on the host. evaluation_blocks: parts in which the test set is evaluated unit by unit.
+    other, and no loss. buffers: those that are averaged for an evaluation, as BatchNorm's running statistics are (may
+    be empty). loss: the batch's mean training loss, one element. units: what is exchanged of each unit, in the order of
+    the forward pass. chunks: micro-batches of a step. clips: whether the optimizer needs the norm of the whole
+    gradient; grads_squared: its square, set by the program where the worker has a part only. staged: whether the device
+    has a memory of its own, of which `params` and `grads` are copies on the host. evaluation_blocks: parts in which the
+    test set is evaluated unit by unit.
     """
 
     index: int
@@ -125,7 +126,7 @@ class Worker(Protocol):
         """Put the optimizer's state back to its beginning: zeros."""
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
-        """BatchNorm's statistics as the mean over `batches` batches of the worker's size, in an array of its own.
+        """`buffers` with BatchNorm's statistics as the mean over `batches` batches of the worker's size: an array.
 
         The worker stays as it is. seed_round: the round, from which the batches are drawn.
         """
@@ -140,7 +141,7 @@ class Worker(Protocol):
         """SHA-256 of the parameters that this worker keeps."""
 
     def snapshot(self) -> dict[str, Array]:
-        """All that the worker must get back to go on with the same bits."""
+        """All that the worker must get back to go on with the same bits. NotFinite where its parameters are not."""
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. Parameters are worker 0's; the loop broadcasts them."""
@@ -150,9 +151,9 @@ class Worker(Protocol):
 class ModelCost:
     """What a model costs, summed over its units.
 
-    parameters, buffers: elements (fp32). flops: multiply-adds counted as two, of one sample's forward pass.
-    activations: bytes of one sample's forward outputs, all units together. units: the same of each unit; none means
-    that the model is one.
+    parameters: elements (fp32). buffers: elements of those that are averaged for an evaluation. flops: multiply-adds
+    counted as two, of one sample's forward pass. activations: bytes of one sample's forward outputs, all units
+    together. units: the same of each unit; none means that the model is one.
     """
 
     parameters: int
@@ -196,11 +197,21 @@ class Held:
 class Works:
     """The kinds of work of one worker, each made once, for the torch worker and the phantom alike.
 
-    cost: with the units that are exchanged one by one. chunks: micro-batches of a step.
+    cost: with the units that are exchanged one by one. chunks: micro-batches of a step. alone: whether its steps are
+    local ones, of which nothing is exchanged.
+
+    Rule: what a step is done in adds up to the step. So each piece names the whole that it is a part of (Work.whole),
+    and a device prices the whole.
     """
 
     def __init__(
-        self, cost: ModelCost, batch: int, test_samples: int, chunks: int = 1, held: Held | None = None
+        self,
+        cost: ModelCost,
+        batch: int,
+        test_samples: int,
+        chunks: int = 1,
+        held: Held | None = None,
+        alone: bool = False,
     ) -> None:
         self.cost, self.held = cost, held or Held()
         self.units = cost.units or (cost,)
@@ -208,30 +219,40 @@ class Works:
         self.chunks = [stop - start for start, stop in parts(batch, chunks)]
         forward, touched = cost.flops * batch, 4.0 * cost.parameters
         # Backward computes a gradient for the inputs and one for the weights: twice the forward's work.
-        self.gradient = Work("gradient", batch, 3 * forward, 2 * touched + 2 * cost.activations * batch)
-        part, name = 1 / self.held.parts, "host update" if self.held.host else "update"
-        self.update = Work(name, 0, 4.0 * cost.parameters * part, 5 * touched * part, fraction=part)
-        self.step = Work(
-            "step", batch, self.gradient.flops + self.update.flops, self.gradient.bytes + self.update.bytes
-        )
+        gradient = 3 * forward, 2 * touched + 2 * cost.activations * batch
+        update = 4.0 * cost.parameters, 5 * touched
+        both = gradient[0] + update[0], gradient[1] + update[1]
+        self.step = Work("step", batch, *both)
+        # A gradient that follows an exchange may have been measured, and takes longer than one within a local step.
+        pieces = self.step if alone else Work("synchronous step", batch, *both)
+        self.gradient = Work("gradient", batch, *gradient, whole=pieces)
+        self._updated = Work("update", 0, *update, whole=pieces)
+        self.update = self._own_part("host update" if self.held.host else "update", update, self._updated)
+        # Elementwise over the parameters and two vectors: read, combined, one written.
+        self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
+        self.norm = self._own_part("norm", (2.0 * cost.parameters, touched), pieces)
         self.evaluate = Work(
             "evaluate", test_samples, cost.flops * test_samples, touched + cost.activations * test_samples
         )
-        # Elementwise over the parameters and two vectors: read, combined, one written.
-        self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
-        self.norm = Work("norm", 0, 2.0 * cost.parameters * part, touched * part, fraction=part)
         self.scores = Work("scores")
         self._batch = batch
         self._others: dict[tuple[str, int, int], Work] = {}
 
+    def _own_part(self, phase: str, cost: tuple[float, float], whole: Work) -> Work:
+        """What a worker does with the parameters that it keeps. cost: flops and bytes of all of them."""
+        part = 1 / self.held.parts
+        return Work(phase, 0, cost[0] * part, cost[1] * part, fraction=part, whole=whole)
+
     def unit(self, phase: str, unit: int, samples: int) -> Work:
-        """A unit's "forward", "backward" or "evaluate" on so many samples."""
+        """A unit's "forward" or "backward" on so many samples of the batch, or its "evaluate" on those of a block."""
         key = (phase, unit, samples)
         if key not in self._others:
             own, times = self.units[unit], 2 if phase == "backward" else 1
+            whole = self.evaluate if phase == "evaluate" else self.gradient
             fraction = own.flops / self.cost.flops if self.cost.flops else 1 / len(self.units)
+            fraction *= samples / whole.samples if whole.samples else 1.0
             touched = 4.0 * own.parameters + own.activations * samples
-            self._others[key] = Work(phase, samples, times * own.flops * samples, touched, unit, fraction)
+            self._others[key] = Work(phase, samples, times * own.flops * samples, touched, unit, fraction, whole)
         return self._others[key]
 
     @property
@@ -240,12 +261,13 @@ class Works:
         return self.estimate(0)
 
     def estimate(self, batches: int) -> Work:
-        """Forward passes over `batches` batches of the worker's size."""
+        """Forward passes over `batches` batches of the worker's size: so many times the price of one."""
         key = ("estimate", 0, batches)
         if key not in self._others:
-            samples = batches * self._batch
-            touched = 4.0 * self.cost.parameters * batches + self.cost.activations * samples
-            self._others[key] = Work("evaluate", samples, self.cost.flops * samples, touched)
+            cost, batch = self.cost, self._batch
+            one = Work("evaluate", batch, cost.flops * batch, 4.0 * cost.parameters + cost.activations * batch)
+            all_of_them = batches * batch, batches * one.flops, batches * one.bytes
+            self._others[key] = Work("evaluate", *all_of_them, fraction=batches, whole=one)
         return self._others[key]
 
 

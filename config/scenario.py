@@ -6,19 +6,20 @@ Rule: every mistake is one line that names the key, what was found and what to w
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ScenarioError, brief, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
 from .recorded import Recorded
 from .sections import Open, Section
-from .units import Interval, read_interval
+from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
 
 
@@ -42,9 +43,9 @@ class Budget(Section):
     N // (B n H) rounds of Biased Local SGD's released code. Or so many nominal steps, like "312 steps".
     """
 
-    epochs: float | None = Field(default=None, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    rounds: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0, le=1e9)
+    steps: Steps | None = None
+    rounds: Steps | None = None
     epoch: Literal["samples", "reference"] | Interval = "samples"
 
     @field_validator("epoch", mode="before")
@@ -57,7 +58,7 @@ class Budget(Section):
         except ValueError:
             found = None
         if found is None or found.unit != "steps":
-            raise ValueError(f"{value!r}: write samples, reference or a number of steps, like '312 steps'")
+            raise ValueError(f"{brief(value)}: write samples, reference or a number of steps, like '312 steps'")
         return found
 
     @model_validator(mode="after")
@@ -72,7 +73,7 @@ class Budget(Section):
 class ReEstimated(Section):
     """BatchNorm's statistics re-estimated over so many batches, of all workers together (QSR's recipes: 128)."""
 
-    re_estimated: int = Field(ge=1)
+    re_estimated: Count
 
 
 class Report(Section):
@@ -110,9 +111,12 @@ class RecordSpec(Section):
 
 
 class Scenario(Section):
-    """One scenario; `simulate` and `train` read the same. recorded: what a run noted of itself."""
+    """One scenario; `simulate` and `train` read the same. recorded: what a run noted of itself.
 
-    seed: int = Field(default=0, ge=0)
+    health: "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" trains on.
+    """
+
+    seed: Seed = 0
     workload: Workload
     cluster: Cluster
     strategy: StrategySpec
@@ -121,8 +125,15 @@ class Scenario(Section):
     checkpoint: CheckpointSpec = CheckpointSpec()
     reduction: Literal["ordered", "fast"] = "ordered"
     faults: Faults = ()
+    health: Literal["stop", "off"] = "stop"
     record: RecordSpec = RecordSpec()
     recorded: Recorded | None = None
+
+    @field_validator("health", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """YAML reads `off` as false."""
+        return "off" if value is False else value
 
 
 def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:
@@ -148,25 +159,28 @@ def validate(document: Any, where: str) -> Scenario:
 
 def _set(document: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
+    where = f"--set {one_line(setting, 100)}"
     if not equals or not key:
-        raise ScenarioError(f"--set {setting}: write it like --set budget.epochs=5")
-    assign(document, key, yaml.parse(text, f"--set {setting}"), f"--set {setting}")
+        raise ScenarioError(f"{where}: write it like --set budget.epochs=5")
+    assign(document, key, yaml.parse(text, where), where)
 
 
 def assign(document: dict[str, Any], key: str, value: Any, where: str) -> None:
     """Set the key `a.b.0.c` of a document; `where` names the setting in errors (ScenarioError)."""
     *parents, last = key.split(".")
+    if len(parents) > yaml.DEPTH:
+        raise ScenarioError(f"{where}: names {len(parents)} keys in one another; {yaml.DEPTH} at most")
     node: Any = document
     for part in parents:
         node = node[_index(node, part, where)] if isinstance(node, list) else node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            raise ScenarioError(f"{where}: {part} is {node!r}, which has no keys")
+            raise ScenarioError(f"{where}: {one_line(part, 60)} is {brief(node)}, which has no keys")
     node[_index(node, last, where) if isinstance(node, list) else last] = value
 
 
 def _index(node: list[Any], part: str, where: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise ScenarioError(f"{where}: {part!r} is no place in a list of {len(node)}, which count from 0")
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(node):
+        raise ScenarioError(f"{where}: {brief(part)} is no place in a list of {len(node)}, which count from 0")
     return int(part)
 
 
@@ -193,11 +207,11 @@ def _explain(error: ValidationError, document: Any) -> str:
         message = "is missing"
     elif first["type"] == "union_tag_invalid":
         names = [name for section in choice for name in _tags(section)]
-        message = f"unknown name {first['input'].get('name')!r}; write one of {', '.join(names)}"
+        message = f"unknown name {brief(first['input'].get('name'))}; write one of {', '.join(names)}"
     elif first["type"] in _SHAPES:
-        message = f"{_SHAPES[first['type']]}, found {first['input']!r:.60}"
+        message = f"{_SHAPES[first['type']]}, found {brief(first['input'])}"
     elif not first["type"].startswith("value_error"):
-        message = f"{message[0].lower()}{message[1:]}, found {first['input']!r:.60}"
+        message = f"{message[0].lower()}{message[1:]}, found {brief(first['input'])}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{path}: {message}{more}"
 

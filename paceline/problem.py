@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .algorithms.errors import ScenarioError
+from .algorithms.errors import NotFinite, ReplicasDiffer, ScenarioError
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
 from .algorithms.worker import ModelCost
 from .config.recorded import Place
 from .config.scenario import Scenario
+from .records import checkpoints
 
 if TYPE_CHECKING:
     from .config.timing import Timing
@@ -37,13 +40,44 @@ def fingerprints(digests: Sequence[str], sharded: bool) -> dict[str, Any]:
     return {"params_sha256": digests[0], "replicas_agree": len(set(digests)) == 1}
 
 
+def check_replicas(digests: Sequence[str], where: Path | None) -> None:
+    """ReplicasDiffer unless all have the same hash. where: the run's directory, which holds it by now."""
+    others = [str(worker) for worker, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        shown = ", ".join(others[:8]) + ", ..." * (len(others) > 8)
+        recorded = f"; the run is in {where}" if where else ""
+        raise ReplicasDiffer(
+            f"replicas disagree: workers {shown} end with other parameters than worker 0, though all had the same "
+            f"exchanges; does the model or the loss change parameters by itself?{recorded}"
+        )
+
+
+@contextmanager
+def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
+    """Add to a NotFinite how to go on. directory: the run's, with its checkpoints."""
+    try:
+        yield
+    except NotFinite as error:
+        lower = f"--set workload.optimizer.lr={scenario.workload.optimizer.lr / 2:g}"
+        saved = directory and checkpoints.newest(directory)
+        how = f"there is no checkpoint; begin again, perhaps with {lower}"
+        if directory and saved:
+            resume = f"paceline train --resume {shlex.quote(str(directory))} {lower}"
+            how = f"the last good checkpoint is {saved.name}; go on from it, perhaps with {resume}"
+        raise NotFinite(f"{error}; {how} (health: off trains on)") from error
+
+
 @dataclass(eq=False)
 class Problem:
-    """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster."""
+    """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster.
+
+    notes: what a reader of the results must know, found when workers are built: a line each.
+    """
 
     scenario: Scenario
     folder: Path
     timing: Timing | None = None
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def shape(self) -> DataShape:
@@ -124,14 +158,14 @@ class Problem:
 
         Sets torch's number of threads to the scenario's.
         """
-        from .learning.build import build_workers
+        from .learning.build import build_workers, notes
         from .learning.worker import set_threads
 
         w, staged = self.scenario.workload, self._staged
         if seat is not None:
             staged = [staged[seat]] * plan.workers
         set_threads(w.threads)
-        return _named(
+        made = _named(
             "workload",
             lambda: build_workers(
                 plan,
@@ -149,8 +183,11 @@ class Problem:
                 cost=self.cost,
                 device="cpu" if shared_process else self.device(indexes[0] if seat is None else seat),
                 staged=staged,
+                health=self.scenario.health == "stop",
             ),
         )
+        self.notes = [*self.data.notes, *notes(plan, made[0], w.model.name, w.loss)]
+        return made
 
     @property
     def _staged(self) -> list[bool]:
@@ -191,13 +228,18 @@ def folders_of(scenario: Scenario, folder: Path) -> tuple[Path, ...]:
 
     A run's own scenario looks first where the run did.
     """
-    return _folders(scenario.recorded.folders if scenario.recorded else (), folder, os.getcwd())
+    try:
+        working = os.getcwd()
+    except FileNotFoundError:  # it has been removed
+        working = ""
+    return _folders(scenario.recorded.folders if scenario.recorded else (), folder, working)
 
 
 @lru_cache(maxsize=64)  # a sweep asks at every point
 def _folders(recorded: tuple[Place, ...], folder: Path, working: str) -> tuple[Path, ...]:
     earlier = [path for place in recorded for path in (Path(place.path), folder / place.from_run)]
-    return tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in (*earlier, folder, Path(working))))
+    every = (*earlier, folder, *([Path(working)] if working else []))
+    return tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in every))
 
 
 def find(path: Path, folders: Iterable[Path]) -> Path:

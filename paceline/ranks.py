@@ -13,7 +13,7 @@ from .algorithms.errors import PacelineError, ScenarioError
 from .algorithms.plan import State
 from .analysis.run import Run
 from .fit import record
-from .problem import fingerprints
+from .problem import check_replicas, fingerprints, going_on
 from .progress import progress
 from .records import checkpoints
 from .records.outcome import Hooks
@@ -70,6 +70,8 @@ class _Rank:
     def _run(self, state: State, worker: Any, quiet: bool) -> None:
         from .runtime.engine import run
 
+        if self.rank == 0:
+            self.job.warn()  # what was found when the worker was built
         options, scenario = self.options, self.job.scenario
         device = self.job.timing.devices[self.rank]
         slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
@@ -78,7 +80,8 @@ class _Rank:
         take = self.spool.take if self.spool is not None else None
         hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take)
         silent = quiet or self.rank > 0
-        with progress(f"train {self.task.title}", self.job.plan.budget, silent, options.bar) as self.recorder.on_line:
+        shown = progress(f"train {self.task.title}", self.job.plan.budget, silent, options.bar)
+        with shown as self.recorder.on_line, going_on(scenario, self.task.directory):
             outcome = run(
                 self.job.programs([worker], state)[0],
                 hooks,
@@ -98,6 +101,7 @@ class _Rank:
             self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
         (worker,) = problem.workers(plan, [self.rank], shared_process=False)
+        self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
         if self.options.resume is None:
             self._on_first(self._new_run)
             return State(), worker
@@ -179,3 +183,6 @@ class _Rank:
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
             if line := put_back(self.task.directory):
                 print(line)
+        devices = {device.torch_device for device in self.job.timing.devices}
+        if not self.options.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
+            check_replicas(digests, self.task.directory)  # a CPU and a GPU round differently

@@ -12,7 +12,7 @@ from .algorithms.worker import Worker
 from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .fit import record
-from .problem import fingerprints
+from .problem import check_replicas, fingerprints, going_on
 from .progress import progress
 from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
@@ -57,6 +57,7 @@ def simulate(
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
         run = run_simulation(job, recorder, timing_only, debug, engine, limit)
+    job.warn()  # what was found when workers were built
     run.label = title if directory is None else ""
     return run
 
@@ -93,10 +94,9 @@ def run_simulation(
         workers = job.problem.phantoms(job.plan)
     else:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
-    if job.timing.faults:
-        from .sim.engine import check_links
+    from .sim.engine import check_cluster
 
-        check_links(job.timing)
+    check_cluster(job.timing, 4 * job.problem.cost.parameters)
     if recorder.directory is None:
         return _record(job, recorder, workers, job.record(), timing_only, debug, engine, limit)
     document = job.record(recorder.directory, [job.part()])
@@ -126,12 +126,16 @@ def _record(
     if engine == "auto":
         engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
     traced = job.scenario.report.trace
-    with streamed_trace(recorder.directory if traced else None, job.workers) as spans:
+    directory = recorder.directory
+    with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
         ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
     extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], job.problem)}
+    digests, sharded = [w.digest() for w in workers], job.plan.strategy.placement.sharded
     if not timing_only:
-        extra |= fingerprints([w.digest() for w in workers], job.plan.strategy.placement.sharded)
+        extra |= fingerprints(digests, sharded)
     summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
+    if not sharded:
+        check_replicas(digests, recorder.directory)
     run = Run(summary, recorder.lines, document, recorder.directory)
     if recorder.directory is None:
         run.lanes = [outcome.lanes for outcome in outcomes] if traced else []

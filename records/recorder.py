@@ -95,7 +95,7 @@ class Recorder:
             for name, key in (("loss.txt", "train_loss"), ("acc.txt", "accuracy")):
                 rows = "".join(f"{to_json(line.get(key))}\n" for line in epochs)
                 write_atomically(self.directory / name, rows.encode())
-            if summary.get("finished"):
+            if summary.get("finished") and summary.get("replicas_agree", True):
                 discard(self.directory)
         return summary
 
