@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
 from .resuming import Resumption, resumption, subject
 from .runtime.launcher import Stop, abort_on_error
+from .terminal import say
 from .training import Task, TrainOptions, tasks
 from .wiring import Job, resolve
 
@@ -119,7 +119,7 @@ class _Rank:
         torn = self.recorder.resume(found.state.round, found.seconds)
         self.recorder.scenario(self.job.record(self.task.directory, found.parts))
         for line in filter(None, (*found.said, torn)):
-            print(f"paceline: resumed: {line}", file=sys.stderr)
+            say(f"resumed: {line}")
 
     def _new_run(self) -> None:
         prepare(self.task.directory, self.options.force, [self.task.path])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .algorithms.errors import ScenarioError
+from .algorithms.errors import ScenarioError, brief
 from .algorithms.plan import State
 from .config.recorded import Recorded
 from .config.scenario import Scenario, load
@@ -69,12 +68,12 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
     if other and not change:
         key, (old, new) = next(iter(other.items()))
         raise ScenarioError(
-            f"--resume {directory}: {key} is {_text(new)}, and was {_text(old)}, so this would be another run; "
+            f"--resume {directory}: {key} is {brief(new)}, and was {brief(old)}, so this would be another run; "
             "write --change to go on all the same"
         )
     changed = changes(*({**described(each), "recorded": None} for each in (before, job.scenario))) | other
     part = job.part(state.round)
-    said = [f"{key} is {_text(new)}, and was {_text(old)}" for key, (old, new) in changed.items()]
+    said = [f"{key} is {brief(new)}, and was {brief(old)}" for key, (old, new) in changed.items()]
     said += differences(kept.environment, part["environment"])
     # Earlier versions recorded no history.
     earlier = kept.history or ({"from_round": 0, "environment": kept.environment},)
@@ -87,7 +86,7 @@ def _state(document: dict[str, Any], saved: Path) -> State:
     where = f"{saved / checkpoints.META}: state"
     unknown = document.keys() ^ {field.name for field in fields(State)}
     if unknown:
-        raise ScenarioError(f"{where}: {_text(min(unknown))} is missing or unknown; another version wrote it")
+        raise ScenarioError(f"{where}: {brief(min(unknown))} is missing or unknown; another version wrote it")
     loss = math.nan if document["loss"] is None else document["loss"]
     try:
         state = _STATE.validate_json(to_json({**document, "loss": 0.0}), strict=True)
@@ -98,10 +97,3 @@ def _state(document: dict[str, Any], saved: Path) -> State:
     if saved.name != f"round_{state.round:06d}" or min(state.step, state.samples, state.H, state.weight) < 0:
         raise ScenarioError(f"{where}: its numbers are not those of {saved.name}; the file is damaged")
     return state
-
-
-def _text(value: Any) -> str:
-    """A value in a line, cut where it is long."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 60
-    return short.repr(value)[:120]

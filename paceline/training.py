@@ -6,7 +6,6 @@ rank writes its own part of a checkpoint.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.replacing import put_back, refuse
 from .resuming import resumption
+from .terminal import say
 from .wiring import rehearse, resolve
 
 
@@ -136,7 +136,7 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
     status = start(arguments, ranks or max(sizes), threads)
     for task in found if status else ():
         if line := put_back(task.directory):
-            print(f"paceline: {line}", file=sys.stderr)
+            say(line)
     return status
 
 

@@ -125,7 +125,7 @@ class Job:
             recorded["folders"] = [
                 {"path": str(path), "from_run": os.path.relpath(path, directory)}
                 for path in self.problem.folders
-                if path.is_dir()
+                if path.is_dir() and str(path).isprintable()  # no file holds the others' names
             ]
             recorded["history"] = list(parts)
         if self.profile is not None:

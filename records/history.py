@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..algorithms.errors import one_line
+
 
 def part(from_round: int, environment: Mapping[str, Any], folder: Path, host: bool) -> dict[str, Any]:
     """A new part's entry. folder: of the scenario. host: whether to name the machine."""
@@ -31,7 +33,7 @@ def command() -> str:
     program = Path(sys.argv[0]).parts[-2:]
     if program[-1:] != ("paceline",) and program != ("paceline", "__main__.py"):
         return "from Python"
-    return shlex.join(["paceline", *(word for word in sys.argv[1:] if word != "--bar")])
+    return one_line(shlex.join(["paceline", *(word for word in sys.argv[1:] if word != "--bar")]), 2000)
 
 
 @cache

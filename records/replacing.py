@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..algorithms.errors import PacelineError, ScenarioError
+from ..algorithms.errors import PacelineError, ScenarioError, one_line
 from ..config import yaml
 from .directory import CHECKPOINTS, FILES, FOLDERS, SCENARIO, SUMMARY
 
@@ -95,7 +95,7 @@ def putting_back(directory: Path | None) -> Iterator[None]:
     except BaseException as error:
         line = "" if directory is None else put_back(directory)
         if line and isinstance(error, PacelineError):
-            error.args = (f"{error}; {line}",)
+            error.args = (one_line(f"{error}; {line}"),)
         elif line:
             error.add_note(f"paceline: {line}")
         raise

@@ -122,6 +122,16 @@ def test_relative_paths_are_found_from_anywhere(tmp_path, monkeypatch):
     assert (first.scenario["workload"]["data"], again.scenario["workload"]["data"]) == ({"name": "own.npz"},) * 2
 
 
+def test_a_folder_of_an_unprintable_name_leaves_the_record_readable(tmp_path, monkeypatch):
+    folder = project(tmp_path / "pro\x1b[31mject")
+    monkeypatch.setattr(sys, "argv", ["paceline", "simulate", "a\x1bb"])
+    first = simulate(folder / "s.yaml", out=tmp_path / "run", timing_only=True)
+    recorded = load(tmp_path / "run" / "scenario.yaml").recorded
+    assert recorded
+    assert recorded.history[0]["command"].isprintable()
+    assert first.scenario["recorded"]["profile_path"] == "own_profile.yaml"
+
+
 def test_another_profile_is_read(tmp_path, monkeypatch):
     """A recorded value must not win over one that is set now."""
     folder = project(tmp_path / "project")
