@@ -14,10 +14,11 @@ from .config.scenario import Scenario, load
 from .fit import record
 from .problem import check_replicas, fingerprints, going_on
 from .progress import progress
-from .records.directory import prepare, refuse
 from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
+from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
+from .resuming import subject
 from .wiring import Job, resolve
 
 ENGINES = ("auto", "cohort", "simpy")
@@ -52,7 +53,7 @@ def simulate(
     job.warn()
     directory = Path(out) if out is not None else None
     if directory is not None:
-        refuse(directory, force)
+        refuse(directory, force, [] if isinstance(scenario, Scenario) else [Path(scenario)])
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
         run = run_simulation(job, recorder, timing_only, debug, engine, limit)
@@ -86,20 +87,37 @@ def run_simulation(
 ) -> Run:
     """Simulate a resolved scenario and record it. ProtocolError where it trains not a single round.
 
-    An earlier run in the recorder's directory is replaced once nothing can refuse this one.
+    An earlier run in the recorder's directory is set aside once nothing can refuse this one.
     """
     workers: Sequence[Worker]
     if timing_only:
         workers = job.problem.phantoms(job.plan)
     else:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
-    document = job.record()
     from .sim.engine import check_cluster
 
     check_cluster(job.timing, 4 * job.problem.cost.parameters)
-    if recorder.directory is not None:
-        prepare(recorder.directory, force=True)
-    recorder.scenario(document)
+    if recorder.directory is None:
+        return _record(job, recorder, workers, job.record(), timing_only, debug, engine, limit)
+    document = job.record(recorder.directory, [job.part()])
+    recorder.subject = subject(job.scenario, job.plan.shares.batches)
+    prepare(recorder.directory, force=True)
+    with putting_back(recorder.directory):
+        recorder.scenario(document)
+        return _record(job, recorder, workers, document, timing_only, debug, engine, limit)
+
+
+def _record(
+    job: Job,
+    recorder: Recorder,
+    workers: Sequence[Any],
+    document: dict[str, Any],
+    timing_only: bool,
+    debug: bool,
+    engine: str,
+    limit: float | None,
+) -> Run:
+    """Simulate, and fill the run's directory, if it has one."""
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         if not timing_only:
