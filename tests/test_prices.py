@@ -215,32 +215,24 @@ def test_the_phases_that_a_profile_leaves_out_follow_from_those_that_it_has() ->
 
 ENDLESS = [
     (
-        {"network": {"bandwidth": "1 bit/s", "latency": "1e308 s"}},
-        r"cluster\.network, by its latency, takes inf s for AllReduce of \d+ bytes among 2 ",
+        {"network": {"latency": "1e25 s"}},
+        r"network, by its latency, takes .*e\+25 s for AllReduce of \d+ bytes among 2 ",
     ),
-    ({"network": {"bandwidth": "1e-300 bit/s"}}, r"cluster\.network, by its bandwidth, takes .*e\+30. s"),
-    ({"network": {"bandwidth": "1 B/s", "efficiency": 5e-324}}, r"by its bandwidth, takes inf s"),
-    ({"network": {"collective": "ring", "reduce_bandwidth": "5e-324 B/s"}}, r"by its reduce_bandwidth, takes inf s"),
+    ({"network": {"bandwidth": "1e-25 bit/s"}}, r"network, by its bandwidth, takes .*e\+\d\d s"),
+    ({"network": {"bandwidth": "1e-20 B/s", "efficiency": 1e-9}}, r"by its bandwidth, takes .*e\+\d\d s"),
+    ({"network": {"collective": "ring", "reduce_bandwidth": "1e-25 B/s"}}, r"by its reduce_bandwidth, takes .* s"),
+    ({"workers": [{"step_time": "1 ms"}, {"step_time": "1e25 s"}]}, r"takes 1e\+25 s for a step of 8 samples"),
+    ({"workers": [{"step_time": "1e15 s", "slowdown": 1e9}]}, r"cpu takes 1e\+24 s for a step of 8 samples"),
+    ({"workers": [{"speed": "1e-25 samples/s"}]}, r"device cpu takes .*e\+25 s for a step of 8 samples"),
+    ({"workers": [{"flops": "1e-25 flop/s"}]}, "device cpu takes .* s for a step of 8 samples"),
+    ({"workers": [{"step_time": {32: "1 ms", 64: "9 ms"}}]}, "would take no time for a step of 8 samples; give"),
     (
-        {"workers": [{"step_time": "1 ms"}, {"step_time": "1e300 s"}]},
-        r"device cpu takes 1e\+300 s for a step of 8 samples",
+        {"workers": [{"step_time": "1 ms", "host_link": "1e-25 B/s"}]},
+        "host_link of device cpu takes .* s for a copy of",
     ),
-    ({"workers": [{"step_time": "1 ms", "slowdown": 1e308}]}, r"device cpu takes 1e\+305 s for a step of 8 samples"),
-    ({"workers": [{"speed": "5e-324 samples/s"}]}, "device cpu takes inf s for a step of 8 samples"),
-    ({"workers": [{"flops": "5e-324 flop/s"}]}, "device cpu takes inf s for a step of 8 samples"),
-    (
-        {"workers": [{"step_time": {32: "1 ms", 64: "9 ms"}}]},
-        "device cpu would take no time for a step of 8 samples; give",
-    ),
-    (
-        {"workers": [{"step_time": "1 ms", "host_link": "1e-300 B/s"}]},
-        "the host_link of device cpu takes .* s for a copy of",
-    ),
-    (
-        {"workers": [{"step_time": "1 ms", "host_memory_bandwidth": "1e-300 B/s"}]},
-        "device cpu takes .* for host update",
-    ),
-    ({"workers": [{"step_time": "1e308 h"}]}, "'1e308 h' is too large a number"),
+    ({"workers": [{"step_time": "1 ms", "host_memory_bandwidth": "1e-25 B/s"}]}, "takes .* s for host update"),
+    ({"workers": [{"step_time": "1e308 h"}]}, "'1e308 h' must lie between"),
+    ({"network": {"bandwidth": "1 bit/s", "latency": "1e308 s"}}, "'1e308 s' must lie between"),
 ]
 
 
@@ -259,11 +251,11 @@ def test_a_time_that_a_run_cannot_come_to_is_refused(cluster: dict[str, Any], sa
 def test_faults_that_last_for_ever_are_refused() -> None:
     """A worker that is too slow to ever be done is not one that is lost: what is slowed down is named."""
     document = scenario({"step_time": "1 ms", "count": 2}, 8, None, {"preset": "lsdp"}).model_dump(mode="json")
-    slow = {"name": "straggler", "worker": 0, "factor": 1e18}
-    pause = {"name": "pause", "worker": 0, "at": "0 s", "duration": "1e307 s"}
+    slow = {"name": "straggler", "worker": 0, "factor": 1e9}
+    pause = {"name": "pause", "worker": 0, "at": "0 s", "duration": "1e25 s"}
     for faults, says in (
-        ([slow] * 2, "a worker takes .* s for one computation"),
-        ([pause], r"faults\[0\]: worker 0 takes 1e\+307 s for a pause"),
+        ([slow] * 3, "a worker takes .* s for one computation"),
+        ([pause], r"faults\[0\]: worker 0 takes 1e\+25 s for a pause"),
     ):
         with pytest.raises(ScenarioError, match=says):
             paceline.simulate(validate(document | {"faults": faults}, "test"), timing_only=True)
