@@ -28,6 +28,9 @@ CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # characters that steer a terminal, or
 # Errors of a run that has begun: what it had logged stays.
 MIDWAY = re.compile(r"not finished after the limit|nobody steps in|do not fit together|not finite|no finite|is not a finite")
 
+# What begins a sweep's cell where nobody had thought of an error.
+SURPRISE = re.compile(r'(?:^|[,"])(?!Scenario|Protocol|Paceline)\w+(?:Error|Exception): [^,]*', re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -51,13 +54,17 @@ class Case:
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended. status: minus a signal's number where one ended it. before, after: hashes by file."""
+    """How a run ended. status: minus a signal's number where one ended it. before, after: hashes by file.
+
+    table: a sweep's.
+    """
 
     status: int
     out: str
     err: str
     before: dict[str, str]
     after: dict[str, str]
+    table: str = ""
 
 
 class Runner:
@@ -93,7 +100,9 @@ class Runner:
         self._server.stdin.flush()
         status = int(self._server.stdout.readline())
         said = [(self._folder / name).read_text(errors="replace") for name in ("out", "err")]
-        return End(status, said[0], said[1], before, hashes(self.work))
+        table = self.work / "table.csv"
+        rows = table.read_text(errors="replace") if table.is_file() else ""
+        return End(status, said[0], said[1], before, hashes(self.work), rows)
 
     def prepare(self, case: Case) -> None:
         """Make the working folder, with the case's files."""
@@ -121,6 +130,8 @@ def fault(end: End) -> str:
         return f"traceback: {lines[-1]}"
     if end.status not in (0, 2):
         return f"status {end.status}: {end.err[-300:]}"
+    if surprise := SURPRISE.search(end.table):
+        return f"in the table: {surprise[0]}"
     lost = [path for path, content in end.before.items() if end.after.get(path) != content]
     if end.status == 2 and lost:
         return f"refused, but changed {', '.join(lost)}"
