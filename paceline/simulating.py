@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from .algorithms.errors import ScenarioError
 from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
+from .bounds import check_simulation
 from .config.scenario import Scenario, load
 from .fit import record
 from .problem import fingerprints
@@ -18,7 +19,7 @@ from .records.directory import prepare, refuse
 from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
 from .records.trace import streamed_trace
-from .wiring import Job, resolve
+from .wiring import Job, resolve, warn
 
 ENGINES = ("auto", "cohort", "simpy")
 
@@ -55,7 +56,7 @@ def simulate(
         refuse(directory, force)
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
-        run = run_simulation(job, recorder, timing_only, debug, engine, limit)
+        run = run_simulation(job, recorder, timing_only, debug, engine, limit, warn)
     run.label = title if directory is None else ""
     return run
 
@@ -68,11 +69,17 @@ def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False, 
         return
     if reason := _needs_simpy(job, timing_only, debug, limit):
         raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
-    from .sim.cohort import events_needed
     from .sim.world import NeedsEvents
 
-    if reason := events_needed(job.timing):
+    if reason := needs_events(job):
         raise NeedsEvents(reason)
+
+
+def needs_events(job: Job) -> str:
+    """What of the cluster the cohort engine cannot do; empty where there is nothing."""
+    from .sim.cohort import events_needed
+
+    return events_needed(job.timing)
 
 
 def run_simulation(
@@ -82,16 +89,21 @@ def run_simulation(
     debug: bool = False,
     engine: str = "auto",
     limit: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Run:
-    """Simulate a resolved scenario and record it. ProtocolError where it trains not a single round.
+    """Simulate a resolved scenario and record it. tell: takes a line where it will take minutes. ProtocolError where it
+    trains not a single round, ScenarioError where it is more than this machine can do.
 
     An earlier run in the recorder's directory is replaced once nothing can refuse this one.
     """
     document = job.record()
-    workers: Sequence[Worker]
-    if timing_only:
-        workers = job.problem.phantoms(job.plan)
-    else:
+    if engine == "auto":
+        engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
+    phantoms = job.problem.phantoms(job.plan)
+    if line := check_simulation(job, phantoms, timing_only, by_event=engine == "simpy" or bool(needs_events(job))):
+        tell(line)
+    workers: Sequence[Worker] = phantoms
+    if not timing_only:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
     if job.timing.faults:
         from .sim.engine import check_links
@@ -105,8 +117,6 @@ def run_simulation(
         if not timing_only:
             recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
-    if engine == "auto":
-        engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
     traced = job.scenario.report.trace
     with streamed_trace(recorder.directory if traced else None, job.workers) as spans:
         ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)

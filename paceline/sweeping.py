@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import __version__
+from . import __version__, bounds
 from .algorithms.errors import ScenarioError
 from .analysis.points import Point, cell, check_points, cross, keys_of, read_list
 from .analysis.sweep import in_a_line, run
@@ -34,7 +34,7 @@ from .records.recorder import Recorder
 from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
 from .show import show_sweep
 from .simulating import check_engine, run_simulation
-from .wiring import Job, resolve
+from .wiring import Job, resolve, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +149,10 @@ def sweep(
         document = read(scenario, settings)
     where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name
     simulator = Simulator(document, where, folder, not full, engine, Path(runs) if runs is not None else None)
-    found = cross(grid or {}, _points(points))
+    listed = _points(points)
+    if line := bounds.check_points(grid or {}, listed, jobs or cores()):
+        warn(line)
+    found = cross(grid or {}, listed)
     keys = keys_of(found)
     simulator.check(found, keys)
     table = Table(Path(out) if out is not None else None, found, keys, simulator.base, force)

@@ -25,6 +25,7 @@ from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.tape import taped
 from .algorithms.worker import ModelCost, Worker, Works
+from .bounds import check_rehearsal, check_workers
 from .config.cluster import build_timing
 from .config.faults import check_faults
 from .config.profile import Profile, load_profile, workload_key
@@ -65,7 +66,7 @@ class Job:
     def warn(self) -> None:
         """Say so on standard error."""
         for line in self.warnings:
-            print(f"paceline: warning: {line}", file=sys.stderr)
+            warn(line)
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""
@@ -92,7 +93,8 @@ class Job:
             steps * device.step_seconds(batch)
             for steps, batch, device in zip(r.steps, r.batches, self.timing.devices, strict=True)
         ]
-        return [1 - seconds / max(busy) for seconds in busy]
+        longest = max(busy)
+        return [1 - seconds / longest for seconds in busy]
 
     def record(self) -> dict[str, Any]:
         """The resolved scenario as it lies beside the results."""
@@ -116,11 +118,17 @@ class Job:
         return document | {"recorded": recorded}
 
 
+def warn(line: str) -> None:
+    """Say on standard error what a reader of the results, or who waits for them, must know."""
+    print(f"paceline: warning: {line}", file=sys.stderr, flush=True)
+
+
 def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense.
 
     like: an earlier job, whose data, model's cost, and plan with its rounds serve again where they are the same.
     """
+    check_workers(scenario.cluster)
     problem = Problem(scenario, folder)
     if like is not None:
         problem.take_over(like.problem)
@@ -269,11 +277,13 @@ def _places(at: tuple[Interval, ...], budget: Interval) -> tuple[Interval, ...]:
 
 def rehearse(job: Job, seconds: float = 2.0) -> None:
     """Run the plan's telling rounds timing-only: the first ones, each new H, the last. ProtocolError where the workers'
-    programs do not fit together. Takes `seconds` of real time at most.
+    programs do not fit together, ScenarioError where a round is too long. None begins after `seconds` of real time.
     """
     from .records.outcome import Hooks
     from .sim.engine import simulate
 
+    if line := check_rehearsal(job):
+        warn(line)
     timing = dataclasses.replace(job.timing, faults=())  # they are not the programs' fault
     # A run that is asked to stop at once performs exactly one round.
     hooks = Hooks(log=lambda *_: None, checkpoint=lambda *_: None, stop=lambda: True)

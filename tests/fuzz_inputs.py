@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what people feed the command line: scenarios, settings, profiles, sweeps, runs, checkpoints.
+"""Hypothesis strategies for what the command line is fed: scenarios, settings, profiles, sweeps, runs, checkpoints.
 
 They begin with files that are right and spoil them: a value of the wrong kind, an extreme number, YAML that few have
 seen, a flipped byte. Most budgets are a few steps, so that what is right ends soon.
@@ -16,7 +16,6 @@ from fuzzing import Case
 from hypothesis import strategies as st
 
 from paceline.config import yaml
-from paceline.config.scenario import Scenario
 from paceline.config.sections import Section
 
 ROOT = Path(__file__).parent.parent
@@ -43,27 +42,31 @@ PROFILE = (ROOT / "profiles" / "quickstart.yaml").read_text()
 QUICK = next(base for base in BASES if "profile" in base["cluster"])
 
 NUMBERS = [
-    *("0", "-1", "1", "2", "3", "7", "0.5", "1e-3", "64", "1000", "1e5", "1000000", "1e9", "1000000000", "1e18", "1e300"),
-    *("1e308", "-1e308", "5e-324", "1e-300", ".nan", ".inf", "-.inf", "2147483648", "4611686018427387904"),
-    *("9007199254740993", "9223372036854775807", "9223372036854775808", "1e400", "1" + "0" * 400, "1" + "0" * 5000, "0x10"),
-    *("1:30", "1_0", "0o17", "+1", "-0.0"),
+    *("0", "-1", "1", "2", "3", "7", "0.5", "1e-3", "64", "1000", "1e5", "1000000", "1e9", "1000000000", "1e18"),
+    *("1e300", "1e308", "-1e308", "5e-324", "1e-300", ".nan", ".inf", "-.inf", "2147483648", "4611686018427387904"),
+    *("9007199254740993", "9223372036854775807", "9223372036854775808", "1e400", "1" + "0" * 400, "1" + "0" * 5000),
+    *("0x10", "1:30", "1_0", "0o17", "+1", "-0.0"),
 ]
 UNITS = [
     *("s", "ms", "ns", "h", "B", "GB", "GiB", "bit/s", "Gbit/s", "Tflop/s", "samples/s", "epochs", "steps", "rounds"),
     *("epoch", "GHz", "furlong", ""),
 ]
 TEXTS = [
-    *("", " ", "auto", "slow", "all", "none", "nowhere.npz", "profile.yaml", "scenario.yaml", ".", "..", "/", "a:b", "json:loads"),
-    *("[/x]", "[red]7", "x" * 5000, "é\u202e\u200b", "a\nb\nc", "\x1b[31mred", "a\x00b", "\x7f\x85", "{}", "%s", "{0}", "NaN s", "inf s"),
-    *("-1 s", "s", "1", "1 s s", "1e-12 epochs", "1e-300 epochs", "5e-324 s", "1e308 s", "3 GiB", "٣ s", "worker 9", "0 to 1"),
+    *("", " ", "auto", "slow", "all", "none", "nowhere.npz", "profile.yaml", "scenario.yaml", ".", "..", "/", "a:b"),
+    *("json:loads", "[/x]", "[red]7", "x" * 5000, "é\u202e\u200b", "a\nb\nc", "\x1b[31mred", "a\x00b", "\x7f\x85"),
+    *("{}", "%s", "{0}", "NaN s", "inf s", "-1 s", "s", "1", "1 s s", "1e-12 epochs", "1e-300 epochs", "5e-324 s"),
+    *("1e308 s", "3 GiB", "٣ s", "worker 9", "0 to 1"),
 ]
-PLAIN = ["true", "false", "null", "~", "[]", "{}", "[[]]", "[1, x, null]", "{a: {b: {c: 1}}}", "{1: 2}", "{null: 1}", "[0, 0]"]
+PLAIN = [
+    *("true", "false", "null", "~", "[]", "{}", "[[]]", "[1, x, null]", "{a: {b: {c: 1}}}", "{1: 2}", "{null: 1}"),
+    "[0, 0]",
+]
 ODD_YAML = [
-    *("!!int x", "!!float x", "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!!binary aGk=", "!!binary '*'", "!!bool x"),
-    *("!!null x", "!!timestamp x", "!!str 1", "!!python/object/apply:os.getpid []", "!x 1", "2020-13-45", "2020-01-01"),
-    *("2020-01-01 25:61:61", "2020-01-01T00:00:00Z", "&a [*a]", "&a {b: *a}", "*nowhere", "{<<: {a: 1}}", "{<<: 5}", "{? [a] : b}"),
-    *("[" * 2000 + "]" * 2000, "{a: " * 400 + "1" + "}" * 400, "[" * 50, "\x00", "\ufeff", "a: b: c", "@", "`", "%", "\t", "'", '"\\x"'),
-    *('"\\ud800"', "=", "{1e400: 1}", "{true: 1, yes: 2}"),
+    *("!!int x", "!!float x", "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!!binary aGk=", "!!binary '*'"),
+    *("!!bool x", "!!null x", "!!timestamp x", "!!str 1", "!!python/object/apply:os.getpid []", "!x 1", "2020-13-45"),
+    *("2020-01-01", "2020-01-01 25:61:61", "2020-01-01T00:00:00Z", "&a [*a]", "&a {b: *a}", "*nowhere", "{<<: 5}"),
+    *("{<<: {a: 1}}", "{? [a] : b}", "[" * 2000 + "]" * 2000, "{a: " * 400 + "1" + "}" * 400, "[" * 50, "\x00"),
+    *("\ufeff", "a: b: c", "@", "`", "%", "\t", "'", '"\\x"', '"\\ud800"', "=", "{1e400: 1}", "{true: 1, yes: 2}"),
 ]
 
 
@@ -85,8 +88,9 @@ def keys() -> list[str]:
         waiting += section.__subclasses__()
         found.update(dict.fromkeys(section.model_fields))
     known = {key for base in BASES for path in paths(base) for key in path if isinstance(key, str)}
-    more = "hidden depth dim heads patch mlp_ratio width channels dropout path verify train test noise size min max total mode"
-    return [*sorted(found | dict.fromkeys(known) | dict.fromkeys(more.split())), "nonsense", "", "a.b", "[x]", "\x1b", "1", "k" * 500]
+    more = "hidden depth dim heads patch mlp_ratio width channels dropout path verify train test noise size max total"
+    odd = ["nonsense", "", "a.b", "[x]", "\x1b", "1", "k" * 500]
+    return [*sorted(found | dict.fromkeys(known) | dict.fromkeys(more.split())), *odd]
 
 
 def paths(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -97,50 +101,8 @@ def paths(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 KEYS = keys()
 
-# Edits that are near to right, and so reach further in. N stands for a number.
-EDITS = [
-    *("cluster.workers.0.count=N", "cluster.workers.0.speed=N samples/s", "cluster.workers.0.step_time={16: N s, 32: 10 ms}"),
-    *("cluster.workers.0.slowdown=N", "cluster.workers.0.memory=N GB", "cluster.workers.0.max_batch=N", "cluster.workers.0.port=N Gbit/s"),
-    *("cluster.workers.0.host_link=N GB/s", "cluster.workers.0.node=a", "cluster.workers.0.flops=N Gflop/s", "cluster.workers.0.device=rtx3090"),
-    *("cluster.workers=[{device: a100-40g, count: 2}]", "cluster.workers=[{device: cpu, speed: N samples/s}, {device: b, speed: 9 samples/s, count: 3}]"),
-    *("cluster={nodes: [{count: 2, devices: [{device: rtx3090, count: 2}], host_memory: N GB}]}", "cluster.network.bandwidth=N bit/s"),
-    *("cluster.network.latency=N s", "cluster.network.efficiency=N", "cluster.network.collective=auto", "cluster.network.collective=rabenseifner"),
-    *("cluster.network={shape: bus, bandwidth: N GB/s}", "cluster.network={shape: matrix, matrix: [[0, N GB/s], [1 GB/s, 0]]}"),
-    *("cluster.network={shape: two_level, bandwidth: 1 Gbit/s, inside: {bandwidth: N GB/s, latency: N s}, collective: two_level}",),
-    *("cluster.network.reduce_bandwidth=N GB/s", "cluster.network.link=nvlink3", "cluster.noise={sigma: N}", "cluster.noise={source: profile}"),
-    *("cluster.noise={worker_sigma: 0.3, sigma: 0.1}", "cluster.background=[{from: 0, to: 1, bandwidth: N bit/s}]"),
-    *("cluster.background=[{from: 0, to: 1, bytes: N MB, every: N s}]", "cluster.background=[{from: 1, to: 0, bytes: 1 MB, every: 1 ms, start: N s}]"),
-    *("faults=[{name: straggler, worker: N, factor: 3}]", "faults=[{name: straggler, worker: 0, factor: N, probability: 0.5}]"),
-    *("faults=[{name: slowdown, worker: 0, factor: N, start: 1 rounds, end: 2 s}]", "faults=[{name: pause, worker: 1, at: N s, duration: N s}]"),
-    *("faults=[{name: slow_link, link: worker 1, factor: N, start: 0.001 s}]", "faults=[{name: loss, worker: 1, at: N steps}]"),
-    *("faults=[{name: slowdown, worker: 0, factor: 2, start: 0 rounds, end: N s}]", "faults=[{name: slow_link, link: bus, factor: N}]"),
-    *("workload.batch=N", "workload.micro_batch=N", "workload.threads=N", "workload.loaders=N", "workload.label_smoothing=N", "seed=N"),
-    *("workload.model={name: mlp, hidden: [N, 8]}", "workload.model={name: mlp, hidden: N}", "workload.model={name: vit, depth: N, patch: 2, dim: 8}"),
-    *("workload.model={name: vit, patch: N}", "workload.model={name: vit, patch: 2, dim: N, heads: 1}", "workload.model={name: resnet20, width: N}"),
-    *("workload.model={name: cnn, channels: [N, 4]}", "workload.model={name: mlp, hidden: [8], dropout: N}", "workload.model.depth=N"),
-    *("workload.data={name: synthetic, train: N}", "workload.data={name: synthetic, test: N, noise: N}", "workload.data={name: imagenet, size: N}"),
-    *("workload.data={name: cifar10, path: null, verify: false}", "workload.data=nowhere.npz", "workload.augment={crop: N, flip: true}"),
-    *("workload.optimizer={name: adamw, lr: N}", "workload.optimizer={lr: N, momentum: 0.9, clip: N}", "workload.optimizer={lr: 0.1, weight_decay: N}"),
-    *("workload.lr_schedule={name: cosine, warm_up: N, final_lr: N}", "workload.lr_schedule={name: multistep, milestones: [N, 2], gamma: N}"),
-    *("workload.lr_schedule={name: cosine_step, base: 2, total: N}", "workload.precision=fp64", "workload.precision=bf16", "workload.loss=mse"),
-    *("strategy={preset: qsr, alpha: N, h_base: N}", "strategy={preset: qsr, alpha: 0.1, power: N, init_t: N epochs, init_h: N}"),
-    *("strategy={preset: local_sgd, H: N}", "strategy={preset: local_sgd}", "strategy={preset: hdp, total: N}", "strategy={preset: hdp, max: N}"),
-    *("strategy={preset: hdp, mode: no_restriction, max: [N, N]}", "strategy={preset: lshdp, mode: equal, total: 64}", "strategy={preset: fsdp}"),
-    *("strategy={preset: slowmo, H: N, beta: N, alpha: N}", "strategy={preset: diloco, H: N, lr: N, momentum: N}", "strategy={preset: fednova}"),
-    *("strategy={preset: post_local_sgd, t: N steps, H: N}", "strategy={preset: biased_local_sgd, H: 4, ratio: N}", "strategy={preset: fsdp_offload}"),
-    *("strategy={preset: sync_sgd, placement: {sharded: {prefetch: N, unit_bytes: N}}}", "strategy={preset: lsdp, placement: {offloaded: {prefetch: N, overlap: false}}}"),
-    *("strategy={preset: sync_sgd, aggregation: {gradients: {weights: [N, 2]}}}", "strategy={preset: local_sgd, aggregation: {parameters: {weights: [1, N, 3]}}}"),
-    *("strategy={split: {given: {batches: [N, 3], paces: [1, N]}}, schedule: {fixed: 4}, aggregation: parameters}", "strategy={schedule: {fixed: N}}"),
-    *("strategy={split: {given: [N, 3]}}", "strategy={split: {by_class: {cpu: N, slow-cpu: 2}}, aggregation: parameters}"),
-    *("strategy={preset: local_sgd, aggregation: {until: {t: N steps, b: {parameters: {weights: [1, N]}}}}}",),
-    *("strategy={preset: local_sgd, aggregation: {slowmo: {inner: parameters}}}", "strategy={preset: local_sgd, aggregation: {outer_sgd: {inner: {parameters: steps}}}}"),
-    *("strategy={preset: local_sgd, sampling: {top_loss: {ratio: N, refresh: N, workers: [0, N]}}}", "strategy={preset: local_sgd, sampling: {top_loss: {workers: pad}}}"),
-    *("strategy={preset: local_sgd, schedule: {then: {t: N rounds, a: {fixed: N}, b: every}}}", "strategy={preset: local_sgd, schedule: {warm_up: {t: 1 epochs, H: N, then: every}}}"),
-    *("strategy={preset: sync_sgd, sampling: {sliced: drop}}", "strategy.sampling=uniform", "strategy.placement=offloaded", "strategy.placement=sharded_offloaded"),
-    *("report.every=N epochs", "report.every=N steps", "report.log=N rounds", "report.batch_norm={re_estimated: N}", "report.norms=true", "report.trace=true"),
-    *("checkpoint.every=N steps", "checkpoint.at=[N epochs, 1 steps]", "checkpoint.optimizer=shared", "budget.epoch=N steps", "budget.epoch=reference"),
-    *("budget={epochs: N}", "budget={steps: N}", "budget={rounds: N}", "budget={epochs: 0.01, epoch: N steps}", "cluster.profile=profile.yaml"),
-]
+# Settings that are near to right, and so reach further in. N stands for a number.
+EDITS = (ROOT / "tests" / "fuzz_edits.txt").read_text().splitlines()
 
 
 def numbers() -> st.SearchStrategy[str]:
@@ -155,9 +117,8 @@ def quantities() -> st.SearchStrategy[str]:
 
 def values() -> st.SearchStrategy[Raw]:
     """Anything, as YAML text for one value."""
-    return st.one_of(
-        numbers(), quantities(), st.sampled_from(TEXTS).map(json.dumps), st.sampled_from(PLAIN), st.sampled_from(ODD_YAML)
-    ).map(Raw)
+    texts, others = st.sampled_from(TEXTS).map(json.dumps), st.sampled_from([*PLAIN, *ODD_YAML])
+    return st.one_of(numbers(), quantities(), texts, others).map(Raw)
 
 
 @st.composite
@@ -219,20 +180,22 @@ def spoil(draw: Draw, document: Any) -> None:
         holder.append(draw(values()))
 
 
+OTHERS = [b"", b"5", b"[]", b"{}", b"null", b'"x"', b"\x00" * 40, b"\xff\xfe\x00", b"NaN", b"[" * 3000]
+
+
 def garble(draw: Draw, data: bytes) -> bytes:
     """The bytes with some flipped, cut, put in or replaced."""
     how, place = draw(st.integers(0, 5)), draw(st.integers(0, max(0, len(data) - 1)))
+    before, after = data[:place], data[place:]
     if how == 0:
-        return data[:place]
-    if how == 1:
-        return data[:place] + bytes([data[place] ^ (1 << draw(st.integers(0, 7)))]) + data[place + 1 :] if data else data
+        return before
+    if how == 1 and data:
+        return before + bytes([after[0] ^ (1 << draw(st.integers(0, 7)))]) + after[1:]
     if how == 2:
-        return data[:place] + draw(st.binary(max_size=8)) + data[place:]
+        return before + draw(st.binary(max_size=8)) + after
     if how == 3:
-        return draw(st.sampled_from([b"", b"5", b"[]", b"{}", b"null", b'"x"', b"\x00" * 40, b"\xff\xfe\x00", b"NaN", b"[" * 3000]))
-    if how == 4:
-        return data[:place] + data[place + draw(st.integers(1, 40)) :]
-    return data + draw(st.binary(max_size=20))
+        return draw(st.sampled_from(OTHERS))
+    return before + after[draw(st.integers(1, 40)) :]
 
 
 def shorten(draw: Draw, document: dict[str, Any]) -> None:
@@ -259,7 +222,10 @@ def scenarios(draw: Draw) -> bytes:
     return data if draw(st.integers(0, 9)) else garble(draw, data)
 
 
-OPTIONS = [[], [], [], ["--engine", "simpy"], ["--engine", "cohort"], ["--debug"], ["--limit", "1 s"], ["--limit", "0 s"], ["--limit", "x\x1b"]]
+OPTIONS: list[list[str]] = [
+    *([], [], [], ["--engine", "simpy"], ["--engine", "cohort"], ["--debug"], ["--force"]),
+    *(["--limit", "1 s"], ["--limit", "0 s"], ["--limit", "x\x1b"], ["--engine", "x\n"]),
+]
 OUTS = ["run", "run", "run", "new/run", "r[/x]", "r[red]7", "scenario.yaml", "a\nb", "x" * 300, "."]
 
 
@@ -317,13 +283,20 @@ def sweeps(draw: Draw) -> Case:
         text = "".join(f"- {{{write(key)}: {value}}}\n" for point in points for key, value in point.items())
         files["points.yaml"], given = text.encode(errors="surrogatepass"), ["--list", "points.yaml"]
     else:
-        names = draw(st.lists(st.sampled_from(["seed", "workload.batch", "cluster.network.latency", "", "x"]), min_size=1, max_size=3))
+        known = st.sampled_from(["seed", "workload.batch", "cluster.network.latency", "", "x"])
+        names = draw(st.lists(known, min_size=1, max_size=3))
         rows = draw(st.lists(st.lists(values(), min_size=1, max_size=3), min_size=1, max_size=3))
         text = "\n".join([",".join(names), *(",".join(row) for row in rows)])
         files["points.csv"], given = text.encode(errors="surrogatepass"), ["--list", "points.csv"]
     if kind and not draw(st.integers(0, 2)):
         files[given[1]] = garble(draw, files[given[1]])
     return Case(files, ("sweep", "scenario.yaml", "-j", "1", "--out", "table.csv", *given))
+
+
+ODD = [
+    *(None, True, -1, 0, 1e308, float("nan"), float("inf"), 10**400, "x", "\x1b", "y" * 3000),
+    *([], {}, [1, "x"], {"a": 1}),
+]
 
 
 def spoilt_json(draw: Draw, data: bytes) -> bytes:
@@ -333,8 +306,7 @@ def spoilt_json(draw: Draw, data: bytes) -> bytes:
     document = json.loads(data)
     found = paths(document)
     path = draw(st.sampled_from(found))
-    odd = [None, True, -1, 0, 1e308, float("nan"), float("inf"), 10**400, "x", "\x1b", [], {}, [1, "x"], {"a": 1}, "y" * 3000]
-    at(document, path[:-1])[path[-1]] = draw(st.sampled_from(odd))
+    at(document, path[:-1])[path[-1]] = draw(st.sampled_from(ODD))
     return json.dumps(document).encode()
 
 
@@ -345,7 +317,8 @@ def spoilt_run(draw: Draw, run: dict[str, bytes], names: list[str]) -> dict[str,
     if how == 0:
         del files[name]
     elif how == 1:
-        files[f"checkpoints/{draw(st.sampled_from(['round_old', 'round_', 'round_99999999999999999999', 'x']))}/meta.json"] = b"{}"
+        other = draw(st.sampled_from(["round_old", "round_", "round_99999999999999999999", "x"]))
+        files[f"checkpoints/{other}/meta.json"] = b"{}"
     elif name.endswith(".jsonl"):
         lines = files[name].splitlines()
         number = draw(st.integers(0, len(lines) - 1))

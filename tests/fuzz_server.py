@@ -89,7 +89,7 @@ if __name__ == "__main__":
     import paceline.sim.engine
     import paceline.simulating
     import paceline.sweeping
-    import paceline.training  # noqa: F401
+    import paceline.training
     from paceline.__main__ import main
 
     # A resumed run is checked here, and would go on under an mpirun of its own. Nor need files survive a power cut.

@@ -26,7 +26,9 @@ SERVER = TESTS / "fuzz_server.py"
 LINE = 400  # characters of an error
 CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # characters that steer a terminal, or are none
 # Errors of a run that has begun: what it had logged stays.
-MIDWAY = re.compile(r"not finished after the limit|nobody steps in|do not fit together|not finite|no finite|is not a finite")
+MIDWAY = re.compile(
+    r"not finished after the limit|nobody steps in|do not fit together|not finite|no finite|is not a finite"
+)
 
 # What begins a sweep's cell where nobody had thought of an error.
 SURPRISE = re.compile(r'(?:^|[,"])(?!Scenario|Protocol|Paceline)\w+(?:Error|Exception): [^,]*', re.MULTILINE)
@@ -73,7 +75,7 @@ class Runner:
     def __enter__(self) -> Runner:
         self._folder = Path(tempfile.mkdtemp(prefix="paceline-fuzz-"))
         self.work = self._folder / "work"
-        threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         ours = [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "PMI"))]
         environment = {k: v for k, v in os.environ.items() if k not in ours} | threads | {"COLUMNS": "100"}
         self._server = subprocess.Popen(

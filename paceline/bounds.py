@@ -1,0 +1,158 @@
+"""What a simulation takes of this machine, estimated before it begins: time and memory, to an order of magnitude.
+
+Rule: an estimate is a closed form, however long the run is. More memory than there is, or more than a day, is refused
+with the number; minutes are said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .algorithms.effects import AllReduce
+from .algorithms.errors import ScenarioError
+from .fit import predicted
+
+if TYPE_CHECKING:
+    from .algorithms.phantom import PhantomWorker
+    from .config.machines import Cluster
+    from .wiring import Job
+
+DAY, LONG = 86400.0, 60.0  # seconds beyond which it is refused, and said
+# Seconds. An effect takes 1 to 3 us in SimPy and about as long in a cohort's program, where each worker's clock takes
+# 0.03 us more (benchmarks/results/sim_effects.json, sim_scale.json). The others are of a worker to set up, of what is
+# sent once in the background, and of a sweep's point at least, as measured.
+EFFECT, CLOCK, SET_UP, SENDING, POINT = 3e-6, 3e-8, 1e-4, 4e-5, 1e-3
+WORKER, LINE, ROW = 4096, 1500, 1000  # bytes of a worker, of a report line, of a sweep's point
+USUAL, QUICKEST = 1e11, 1e13  # flop/s of a CPU: to say how long learning takes, and to refuse it
+
+
+@dataclass(frozen=True)
+class Effort:
+    """what: begins the sentence. nbytes: of memory. seconds: of computing; least: what it cannot be below."""
+
+    what: str
+    nbytes: float
+    seconds: float
+    least: float
+
+    def check(self, less: str) -> str:
+        """A sentence where it takes minutes, else nothing. ScenarioError where it is too much; less: what to write."""
+        free = available_memory()
+        if self.nbytes > free:
+            raise ScenarioError(
+                f"{self.what} takes about {self.nbytes / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} GiB are "
+                f"free here; write {less}"
+            )
+        if self.least > DAY:
+            raise ScenarioError(f"{self.what} takes about {duration(self.least)} on this machine; write {less}")
+        return f"{self.what} takes about {duration(self.seconds)} here" if self.seconds > LONG else ""
+
+
+def check_workers(cluster: Cluster) -> None:
+    """ScenarioError where the workers alone are more than memory holds; called before anything is made of them."""
+    count = float(cluster.size)
+    Effort(f"cluster: simulating {count:g} workers", WORKER * count, 0.0, 0.0).check("a lower count")
+
+
+def check_points(grid: Mapping[str, Any], points: Sequence[Any], processes: int) -> str:
+    """As Effort.check, for a sweep over a grid and a list; called before its points are made."""
+    count = math.prod(len(values) for values in grid.values() if isinstance(values, Sequence)) * max(1, len(points))
+    seconds = POINT * count / processes
+    effort = Effort(f"simulating {count:.7g} points", float(ROW * count), seconds, seconds)
+    return effort.check("fewer values in --grid, or a shorter --list")
+
+
+def check_simulation(job: Job, workers: Sequence[PhantomWorker], timing_only: bool, by_event: bool) -> str:
+    """As Effort.check, for a job. by_event: in SimPy, which goes through every event of every worker."""
+    steps, rounds, _, lines = job.plan.outlook
+    seconds = least = SET_UP * len(workers) + _seconds(job, workers, steps, rounds, by_event)
+    nbytes = float(WORKER * len(workers) * (1 + by_event) + LINE * lines)
+    less = ["a smaller budget", "fewer workers"]
+    if not timing_only:
+        needs = predicted([w.works for w in workers], job.problem)
+        nbytes += sum(need.device + need.host for need in needs)
+        flops = steps * sum(w.works.step.flops for w in workers)
+        seconds, least = seconds + flops / USUAL, least + flops / QUICKEST
+        less += ["a smaller model", "--timing-only"]
+    if any(flow.every is not None for flow in job.timing.network.background):
+        less += ["a longer cluster.background every"]
+    what = f"simulating {len(workers)} workers for {steps:.3g} steps in {rounds:.3g} rounds"
+    return Effort(what, nbytes, seconds, least).check(f"{', '.join(less[:-1])} or {less[-1]}")
+
+
+def check_rehearsal(job: Job) -> str:
+    """As Effort.check, for the longest of the single rounds that a training is rehearsed with."""
+    longest = job.plan.outlook.longest
+    seconds = _seconds(job, job.problem.phantoms(job.plan), longest, 1, by_event=True)
+    what = f"rehearsing a round of {longest:.3g} steps of {job.workers} workers"
+    return Effort(what, 0.0, seconds, seconds).check("a lower H, or fewer workers")
+
+
+def _seconds(job: Job, workers: Sequence[PhantomWorker], steps: float, rounds: float, by_event: bool) -> float:
+    """Of simulating so many steps, as the clock alone."""
+    plan, place = job.plan, job.plan.strategy.placement
+    kinds = {(id(w.works), pace): w for w, pace in zip(workers, plan.shares.paces, strict=True)}
+    programs = len(workers) if by_event else len(kinds)
+    effects = tested = 0.0
+    for w in kinds.values():
+        units, chunks = len(w.works.units), len(w.works.chunks)
+        # Of each unit: fetched and used forward and backward, its gradient taken away; most is started, then awaited.
+        by_units = place.by_units(plan.strategy.aggregation.synchronous, units)
+        effects = max(effects, 3.0 + 9 * units * chunks * by_units)
+        tested = max(tested, 3.0 + 3 * units * w.evaluation_blocks * w.works.held.fetched)
+    clocks = 0.0 if by_event else CLOCK * len(workers)
+    passed = steps * effects + 5 * rounds + tested * plan.outlook.lines
+    return passed * (EFFECT * programs + clocks) + SENDING * _sendings(job, steps, rounds)
+
+
+def _sendings(job: Job, steps: float, rounds: float) -> float:
+    """How often something is sent in the background, while so many steps are taken."""
+    every = [flow.every for flow in job.timing.network.background if flow.every is not None]
+    if not every:
+        return 0.0
+    from .sim.network import Fabric
+
+    plan, timing = job.plan, job.timing
+    computing = max(device.step_seconds(b) for device, b in zip(timing.devices, plan.shares.batches, strict=True))
+    fabric = Fabric(timing.network, timing.nodes)
+    exchange, _ = fabric.price(AllReduce, 4 * job.problem.cost.parameters, plan.workers)
+    exchanges = steps if plan.strategy.aggregation.synchronous else rounds
+    return sum((steps * computing + exchanges * exchange) / each for each in every)
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: of the machine, its control group and its own limit, the least."""
+    import resource
+
+    free = [float(_field("/proc/meminfo", "MemAvailable:") * 1024) or math.inf]
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        if most := _field(limit):
+            free.append(max(0.0, float(most - _field(used))))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        free.append(max(0.0, float(soft - _field("/proc/self/statm") * resource.getpagesize())))
+    return min(free)
+
+
+def _field(path: str, name: str = "") -> int:
+    """The number behind a name in a file, by default its first; 0 where there is none."""
+    try:
+        words = Path(path).read_text().split()
+        return int(words[words.index(name) + 1 if name else 0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    for size, unit in ((365.25 * DAY, "years"), (DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}" if seconds / size < 100 else f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} seconds"
