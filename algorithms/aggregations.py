@@ -6,12 +6,12 @@ Outer optimizers and FedNova are in outer.py; they wrap a round of Parameters.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .effects import AllReduce, Program
+from .errors import brief
 from .placements import Placement
 from .progress import NEVER, Interval
 from .worker import Worker
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .plan import Round
 
 Weights = Literal["equal", "samples", "steps"] | tuple[float, ...]
+LARGEST = 1e30  # of a given weight: a product of two, and the inverse, are numbers in single precision, too
 
 
 class Aggregation(Protocol):
@@ -35,17 +36,33 @@ class Aggregation(Protocol):
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         """The aggregation with what depends on the inner optimizer filled in; ValueError where they do not fit."""
 
+    def check(self, workers: int) -> None:
+        """ValueError unless it is for so many workers."""
+
+    @property
+    def averages_state(self) -> bool:
+        """Whether it exchanges the optimizer's state."""
+
 
 def check_weights(weights: Weights) -> None:
     """ValueError unless the weights are a known rule or numbers that can be averaged with."""
     if isinstance(weights, str):
         if weights not in ("equal", "samples", "steps"):
-            raise ValueError(f"weights is {weights!r}; write equal, samples, steps or one number per worker")
+            raise ValueError(f"weights is {brief(weights)}; write equal, samples, steps or one number per worker")
         return
-    if not isinstance(weights, tuple) or not all(isinstance(w, int | float) for w in weights):
-        raise ValueError(f"weights is {weights!r}; write equal, samples, steps or a list of one number per worker")
-    if any(w < 0 for w in weights) or not 0 < sum(weights) < math.inf:
-        raise ValueError(f"weights {list(weights)} must be 0 or more and sum to more than 0")
+    numbers = isinstance(weights, tuple) and not any(isinstance(w, bool) for w in weights)
+    if not numbers or not all(isinstance(w, int | float) for w in weights):
+        raise ValueError(f"weights is {brief(weights)}; write equal, samples, steps or a list of one number per worker")
+    if not all(0 <= w <= LARGEST for w in weights) or not sum(weights) >= 1 / LARGEST:
+        raise ValueError(
+            f"weights {brief(list(weights))} must be 0 or more and sum to more than 0, each {LARGEST:g} at most"
+        )
+
+
+def check_count(weights: Weights, workers: int) -> None:
+    """ValueError where weights are given for another number of workers."""
+    if not isinstance(weights, str) and len(weights) != workers:
+        raise ValueError(f"{len(weights)} weights for {workers} workers; list one per worker")
 
 
 def weight_of(weights: Weights, worker: int, r: Round) -> float:
@@ -65,6 +82,7 @@ class Gradients:
 
     weights: Weights = "samples"
     synchronous = True
+    averages_state = False
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
@@ -78,6 +96,9 @@ class Gradients:
 
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return self
+
+    def check(self, workers: int) -> None:
+        check_count(self.weights, workers)
 
 
 @dataclass(frozen=True)
@@ -95,7 +116,7 @@ class Parameters:
     def __post_init__(self) -> None:
         check_weights(self.weights)
         if self.optimizer_state not in ("local", "averaged", "reset"):
-            raise ValueError(f"optimizer_state is {self.optimizer_state!r}; write local, averaged or reset")
+            raise ValueError(f"optimizer_state is {brief(self.optimizer_state)}; write local, averaged or reset")
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
         for i in range(r.steps[w.index]):
@@ -111,6 +132,13 @@ class Parameters:
 
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return self
+
+    def check(self, workers: int) -> None:
+        check_count(self.weights, workers)
+
+    @property
+    def averages_state(self) -> bool:
+        return self.optimizer_state == "averaged"
 
 
 @dataclass(frozen=True)
@@ -130,3 +158,11 @@ class Until:
 
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return dataclasses.replace(self, a=self.a.resolve(optimizer), b=self.b.resolve(optimizer))
+
+    def check(self, workers: int) -> None:
+        self.a.check(workers)
+        self.b.check(workers)
+
+    @property
+    def averages_state(self) -> bool:
+        return self.a.averages_state or self.b.averages_state

@@ -14,7 +14,7 @@ answers. Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -61,8 +61,9 @@ class Work:
 
     phase: "step" (forward, backward and update in one), "gradient" (forward and backward), "forward", "backward",
     "update", "host update", "evaluate", ... unit: the model's unit, or None for the whole model. samples: examples
-    processed. flops: floating point operations in total. bytes: memory that it touches at least once. fraction: the
-    part of the phase on the whole model that this is, by which times measured on the whole are cut.
+    processed. flops: floating point operations in total. bytes: memory that it touches at least once.
+    whole: what this is a part of, and priced by: of a step its gradient and its update, of a gradient a unit's forward
+    or backward pass on a micro-batch; None for what is priced by itself. fraction: the part of its phase in the whole.
     Make one per kind of work and reuse it: prices are cached by identity.
     """
 
@@ -72,6 +73,7 @@ class Work:
     bytes: float = 0.0
     unit: int | None = None
     fraction: float = 1.0
+    whole: Work | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True, eq=False)

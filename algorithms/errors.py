@@ -1,10 +1,61 @@
-"""The errors that Paceline raises on purpose. Each takes one string, since SimPy rebuilds them from `args`."""
+"""The errors that Paceline raises on purpose. Each takes one string, since SimPy rebuilds them from `args`.
+
+Rule: whatever an error quotes (a user's value, a path, another error's text), it is shown in one line of at most
+`MOST` characters, none of which a terminal takes for a command.
+"""
 
 from __future__ import annotations
+
+import reprlib
+import unicodedata
+from collections.abc import Generator
+from typing import Any
+
+MOST = 380  # characters of a message; with "paceline: warning: " before it, a line has less than 400
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict, _REPR.maxset = 3, 6, 6, 4, 6
+_REPR.maxstring, _REPR.maxlong, _REPR.maxother = 60, 40, 60
+
+
+def one_line(text: str, most: int = MOST) -> str:
+    """`text` in one line of at most `most` characters, the middle left out where it is longer.
+
+    What does not print (line breaks, escapes, marks that turn the direction of writing) is written as `\\x1b`.
+    """
+    lines = (line.strip() for line in _cut(text, 8 * MOST).splitlines())  # the rest takes time for each character
+    return _cut("".join(c if _prints(c) else _spelled(c) for c in " ".join(filter(None, lines))), most)
+
+
+def _cut(text: str, most: int) -> str:
+    """What is to be written instead is often said at the end: it stays."""
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
+
+
+def _prints(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+
+
+def _spelled(character: str) -> str:
+    return " " if character == "\t" else character.encode("unicode_escape").decode()
+
+
+def brief(value: Any) -> str:
+    """A user's value as errors quote it: at most 60 characters, made without writing out the whole of it."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # a number of more digits than Python writes out
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 class PacelineError(Exception):
     """Base of the errors below: caught by the command line, shown in one line, exit status 2."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class ScenarioError(PacelineError):
@@ -21,3 +72,10 @@ class BorrowError(ProtocolError):
 
 class WorkerLost(PacelineError):
     """A peer is gone."""
+
+
+def not_an_effect(worker: int, found: object) -> ProtocolError:
+    """The error of a program that yields anything but an effect; all interpreters raise it."""
+    forgotten = isinstance(found, Generator)
+    hint = "; is the `from` of a `yield from` missing?" if forgotten else ""
+    return ProtocolError(f"worker {worker} yielded {brief(found)}, which is no effect{hint}")

@@ -7,15 +7,14 @@ begins with "_" do not outlive a round; others are saved in checkpoints.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .aggregations import Aggregation, Parameters, Weights, check_weights, weight_of
+from .aggregations import Aggregation, Parameters, Weights, check_count, check_weights, weight_of
 from .effects import Array, Program
 from .errors import ScenarioError
 from .placements import Placement
@@ -60,10 +59,11 @@ def denormalise(x: Array, start: Array, *, tau: float) -> None:
 @dataclass(frozen=True)
 class SlowMo:
     """Slow momentum around the mean of the parameters: every round u <- beta u + (x_prev - x_avg) / lr, then
-    x <- x_prev - alpha lr u, with the learning rate of the round's first step.
+    x <- x_prev - alpha lr u, with the learning rate of the round's last step.
 
     Wang et al., "SlowMo: improving communication-efficient distributed SGD with slow momentum", ICLR 2020,
-    arXiv 1910.00643. alpha 1, beta 0 is plain parameter averaging.
+    arXiv 1910.00643. alpha 1, beta 0 is plain parameter averaging. In the paper all of a round's steps have the same
+    rate; where a warm-up raises it, the first step's may be next to 0, and would make u thousands of times too large.
     """
 
     beta: float = 0.5
@@ -76,19 +76,27 @@ class SlowMo:
             raise ValueError(f"beta {self.beta!r} must be in [0, 1) and alpha {self.alpha!r} above 0")
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        if not r.start.lr > 0:
+        lr = r.last_lr
+        if not lr > 0:
             raise ScenarioError(
-                f"strategy.aggregation.slowmo divides by the learning rate, which is {r.start.lr:g} in round "
+                f"strategy.aggregation.slowmo divides by the learning rate, which is {lr:g} at the end of round "
                 f"{r.start.rounds}; give lr_schedule a final_lr above 0"
             )
         yield from w.transform(keep, "_start")
         loss = yield from self.inner.round(w, place, r)
-        outer = partial(slow_momentum, lr=r.start.lr, alpha=self.alpha, beta=self.beta)
+        outer = partial(slow_momentum, lr=lr, alpha=self.alpha, beta=self.beta)
         yield from w.transform(outer, "_start", "slow_momentum")
         return loss
 
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return self
+
+    def check(self, workers: int) -> None:
+        self.inner.check(workers)
+
+    @property
+    def averages_state(self) -> bool:
+        return self.inner.averages_state
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,13 @@ class OuterSGD:
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return self
 
+    def check(self, workers: int) -> None:
+        self.inner.check(workers)
+
+    @property
+    def averages_state(self) -> bool:
+        return self.inner.averages_state
+
 
 @dataclass(frozen=True)
 class FedNova:
@@ -127,12 +142,15 @@ class FedNova:
     Wang et al., "Tackling the objective inconsistency problem in heterogeneous federated optimization", NeurIPS 2020,
     arXiv 2007.07481: the unbiased counterpart of equal weights with unequal steps. p_i: the workers' shares of the
     round's samples, or given. a_i: what i's steps add up to, given the inner momentum, which is reset in each round.
+
+    momentum, nesterov: the inner optimizer's; `resolve` fills them in.
     """
 
     weights: Weights = "samples"
-    momentum: float | None = None
-    nesterov: bool = False
+    momentum: float | None = field(default=None, init=False)
+    nesterov: bool = field(default=False, init=False)
     synchronous = False
+    averages_state = False
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
@@ -155,9 +173,13 @@ class FedNova:
             raise ValueError(
                 f"fednova has no normaliser for {optimizer.get('name')}; write optimizer: {{name: sgd, ...}}"
             )
-        return dataclasses.replace(
-            self, momentum=optimizer.get("momentum", 0.0), nesterov=optimizer.get("nesterov", False)
-        )
+        resolved = FedNova(self.weights)
+        object.__setattr__(resolved, "momentum", optimizer.get("momentum", 0.0))
+        object.__setattr__(resolved, "nesterov", optimizer.get("nesterov", False))
+        return resolved
+
+    def check(self, workers: int) -> None:
+        check_count(self.weights, workers)
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ run take the same decisions, and every worker takes them alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -96,6 +97,11 @@ class Round:
     due: Due
     stride: int | None = None
 
+    @property
+    def last_lr(self) -> float:
+        """Learning rate of the last nominal step."""
+        return self.rate(self.progress + self.slope * (self.H - 1))
+
     def batch(self, worker: int, i: int) -> tuple[int, int]:
         """(position, size) of the worker's batch i."""
         size = self.batches[worker]
@@ -165,12 +171,12 @@ class Plan:
             )
         if self._total_steps is None and not self._by_samples and self._grows(self.strategy.schedule):
             raise ValueError("qsr's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}")
-        weights = getattr(self.strategy.aggregation, "weights", "equal")
-        if not isinstance(weights, str) and len(weights) != self.workers:
-            raise ValueError(f"{len(weights)} weights for {self.workers} workers; list one per worker")
+        self.strategy.aggregation.check(self.workers)
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._division = lru_cache(maxsize=4096)(self._divide)
+        if self.accounting == "reference":
+            _ = self.rounds_per_epoch  # whether there are any
         self._rounds: dict[tuple[int, int, int], Round] = {}
         self.tapes: Tapes = {}  # of phantoms' programs, for those who run the same plan on many clusters
 
@@ -227,6 +233,13 @@ class Plan:
     def first_round(self) -> Round:
         """The round that a run begins with."""
         return self.next_round(State())
+
+    def rounds(self) -> Iterator[Round]:
+        """All rounds of a run, from the beginning."""
+        state = State()
+        while not self.finished(state):
+            yield (round := self.next_round(state))
+            state.after(round, 0.0)
 
     def ahead(self, state: State, rounds: int) -> State:
         """The state after so many more rounds, or at the end."""

@@ -16,7 +16,7 @@ from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from .progress import Interval
 from .sampling import Shuffled, TopLoss
-from .schedules import Every, Fixed, Qsr, Then, warm_up
+from .schedules import Every, Fixed, Qsr, Then
 from .scores import Merge
 from .splits import ByBatch, BySteps, Even, Mode
 from .strategy import Strategy
@@ -98,7 +98,7 @@ def biased_local_sgd(H: Steps = "auto", ratio: float = 4.0, merge: Merge = "late
 
 
 def post_local_sgd(t: Interval, H: int = 16) -> Strategy:
-    """Post-local SGD: synchronous until t (by custom the first decay of the learning rate), then H local steps.
+    """Post-local SGD: synchronous until t (there the first decay of the learning rate), then H local steps.
 
     Lin et al., "Don't use large mini-batches, use local SGD", ICLR 2020, arXiv 1808.07217.
     """
@@ -108,15 +108,11 @@ def post_local_sgd(t: Interval, H: int = 16) -> Strategy:
 def qsr(
     alpha: float, h_base: int = 4, power: float = 2.0, init_t: Interval | None = None, init_h: int | None = None
 ) -> Strategy:
-    """Local SGD or AdamW with H = max(h_base, floor((alpha / lr)^power)); before init_t, init_h (h_base) steps.
+    """Local SGD or AdamW with H = max(h_base, floor((alpha / lr)^power)); in the lr's warm-up, init_h (h_base) steps.
 
-    Gu et al., ICLR 2024, arXiv 2310.14423. init_t is the end of the learning rate's warm-up there.
+    Gu et al., ICLR 2024, arXiv 2310.14423. init_t: where init_h ends, if not with the warm-up.
     """
-    rule = Qsr(alpha, h_base, power)
-    if init_t is None and init_h is not None:
-        raise ValueError("init_h is of the steps before init_t; give init_t, too, or leave init_h out")
-    schedule = rule if init_t is None else warm_up(init_t, h_base if init_h is None else init_h, rule)
-    return Strategy(Even(), schedule, Shuffled(), Parameters("equal"), Replicated())
+    return Strategy(Even(), Qsr(alpha, h_base, power, init_t, init_h), Shuffled(), Parameters("equal"), Replicated())
 
 
 def slowmo(H: int = 48, beta: float = 0.5, alpha: float = 1.0) -> Strategy:

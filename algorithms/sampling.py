@@ -7,8 +7,10 @@ it. Samplers are pure functions of (seed, worker, position), so a run resumes fr
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .splits import Shares
     from .worker import Worker
 
+CHECKED = 10_000  # rounds that are gone through before a run
+
 
 class Sampling(Protocol):
     """Which examples a batch holds."""
@@ -36,6 +40,9 @@ class Sampling(Protocol):
 
     def resolve(self, shares: Shares) -> Sampling:
         """The sampling with what depends on the workers' shares filled in; ValueError where they do not fit."""
+
+    def check(self, plan: Plan) -> None:
+        """ScenarioError where the plan's rounds ask for examples that cannot be had."""
 
     @property
     def by_step(self) -> bool:
@@ -65,6 +72,9 @@ class _Plain:
 
     def resolve(self, shares: Shares) -> Sampling:
         return self  # type: ignore[return-value]
+
+    def check(self, plan: Plan) -> None:
+        pass
 
     def length(self, examples: int) -> int:
         return examples
@@ -163,14 +173,39 @@ class TopLoss(Shuffled):
     def resolve(self, shares: Shares) -> Sampling:
         paces = shares.paces
         if self.workers != "slow":
-            if any(not 0 <= w < len(paces) for w in self.workers):
-                raise ValueError(f"workers {list(self.workers)}: there are workers 0 to {len(paces) - 1}")
+            if any(not 0 <= w < len(paces) for w in self.workers) or len(set(self.workers)) < len(self.workers):
+                raise ValueError(f"workers {list(self.workers)}: there are workers 0 to {len(paces) - 1}, each once")
             return self
         return dataclasses.replace(self, workers=tuple(w for w, pace in enumerate(paces) if pace < 1))
 
     def interval(self, plan: Plan) -> int:
         """Rounds between two refreshes: "auto" is N // (samples in the first round), as the released code has it."""
         return self.refresh if self.refresh != "auto" else max(1, plan.examples // plan.first_round().samples)
+
+    def check(self, plan: Plan) -> None:
+        """Every refresh of the first CHECKED rounds, as H may change; those after it are checked when they come."""
+        slow = self.workers if self.workers != "slow" else ()
+        if not slow:
+            return
+        used = [
+            sum(round.steps[worker] * round.batches[worker] for worker in slow)
+            for round in islice(plan.rounds(), CHECKED)
+        ]
+        every = self.interval(plan)
+        for start in range(0, len(used), every):
+            self._candidates(plan, sum(used[start : start + every]))
+
+    def _candidates(self, plan: Plan, wanted: int) -> int:
+        """From how many examples the slow workers' `wanted` ones are chosen; ScenarioError where there are too few."""
+        candidates, known, every = round(self.ratio * wanted), plan.examples, self.interval(plan)
+        if candidates <= known:
+            return candidates
+        most = math.floor(100 * known / wanted) / 100
+        raise ScenarioError(
+            f"strategy.sampling.top_loss: ratio {self.ratio:g} times the {wanted} samples that the slow workers use "
+            f"between refreshes ({every} round{'s' if every > 1 else ''}) is more than the {known} training examples; "
+            f"write {f'ratio: {most:g} or less, or ' if most >= 1 else ''}a smaller refresh, H or batch"
+        )
 
     def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
         slow = self.workers if self.workers != "slow" else ()
@@ -187,12 +222,7 @@ class TopLoss(Shuffled):
         need = plan.used(state.refreshed, plan.ahead(state, self.interval(plan)))
         ends = np.cumsum([0, *(need[worker] for worker in slow)])
         wanted = int(ends[-1])
-        candidates = round(self.ratio * wanted)
-        if candidates > plan.examples:
-            raise ScenarioError(
-                f"strategy.sampling.top_loss: ratio {self.ratio:g} times the {wanted} samples that the slow workers "
-                f"use between refreshes is more than the {plan.examples} training examples; lower ratio or refresh"
-            )
+        candidates = self._candidates(plan, wanted)
         mine = slow.index(w.index) if w.index in slow else None
         part = slice(0, 0) if mine is None else slice(int(ends[mine]), int(ends[mine + 1]))
         yield from w.on_scores(lambda scores: scores.choose(state.round, candidates, wanted, part))

@@ -22,8 +22,11 @@ class Schedule(Protocol):
     def steps(self, now: Moment) -> int:
         """H of the round that begins now, at least 1."""
 
-    def resolve(self, speeds: Sequence[float]) -> Schedule:
-        """The schedule with everything that depends on the workers' speeds (samples/s) filled in."""
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
+        """The schedule with what follows from the workers' speeds and the learning rate's warm-up filled in.
+
+        speeds: samples/s. warm_up: None where there is none. ValueError where something would have no effect.
+        """
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Every:
     def steps(self, now: Moment) -> int:
         return 1
 
-    def resolve(self, speeds: Sequence[float]) -> Schedule:
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         return self
 
 
@@ -52,7 +55,7 @@ class Fixed:
             raise ValueError("H is auto: resolve(speeds) comes first")
         return self.H
 
-    def resolve(self, speeds: Sequence[float]) -> Schedule:
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         return Fixed(max(1, int(max(speeds) / min(speeds) + 0.5))) if self.H == "auto" else self
 
 
@@ -61,13 +64,17 @@ class Qsr:
     """The quadratic synchronization rule: H = max(h_base, floor((alpha / lr)^power)), lr at the round's first step.
 
     Gu et al., "A quadratic synchronization rule for distributed deep learning", ICLR 2024, arXiv 2310.14423; power 3 is
-    their cubic rule. alpha 0 is fixed(h_base). A relative 1e-9 is added before the floor, since
-    (0.2 / (0.8 * 0.1**2))**2 is 624.9999999 in floating point and means 625.
+    their cubic rule. As in their released code, H is init_h (h_base where it is not given) while the learning rate
+    warms up, since a warm-up's low rates would give the longest rounds, and throughout where alpha is 0. init_t: where
+    this ends instead of with the warm-up. A relative 1e-9 is added before the floor, since (0.2 / (0.8 * 0.1**2))**2 is
+    624.9999999 in floating point and means 625.
     """
 
     alpha: float
     h_base: int = 1
     power: float = 2.0
+    init_t: Interval | None = None
+    init_h: int | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.alpha) and self.alpha >= 0):
@@ -75,17 +82,27 @@ class Qsr:
         if not (math.isfinite(self.power) and self.power > 0):
             raise ValueError(f"power is {self.power!r}; write a number above 0, like 2")
         _check_steps("h_base", self.h_base)
+        if self.init_h is not None:
+            _check_steps("init_h", self.init_h)
 
     def steps(self, now: Moment) -> int:
-        if self.alpha == 0:
-            return self.h_base
+        early = self.init_t is not None and not self.init_t.reached(now)
+        if early or self.alpha == 0:
+            return self.init_h or self.h_base
         if now.lr <= 0 or math.log(self.alpha / now.lr) * self.power > math.log(UNLIMITED):
             return UNLIMITED
         ratio = float((self.alpha / now.lr) ** self.power)
         return max(self.h_base, math.floor(ratio * (1 + 1e-9)))
 
-    def resolve(self, speeds: Sequence[float]) -> Schedule:
-        return self
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
+        if self.init_t is not None:
+            return self
+        if self.init_h is not None and self.alpha > 0 and warm_up is None:
+            raise ValueError(
+                "init_h is of the learning rate's warm-up, and there is none; give lr_schedule a warm_up, give init_t, "
+                "or leave init_h out"
+            )
+        return dataclasses.replace(self, init_t=warm_up)
 
 
 @dataclass(frozen=True)
@@ -99,12 +116,12 @@ class Then:
     def steps(self, now: Moment) -> int:
         return (self.b if self.t.reached(now) else self.a).steps(now)
 
-    def resolve(self, speeds: Sequence[float]) -> Schedule:
-        return dataclasses.replace(self, a=self.a.resolve(speeds), b=self.b.resolve(speeds))
+    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
+        return dataclasses.replace(self, a=self.a.resolve(speeds, warm_up), b=self.b.resolve(speeds, warm_up))
 
 
 def warm_up(t: Interval, H: int, then: Schedule) -> Schedule:
-    """H steps per round until t, then another schedule: QSR's init_h during the learning rate's warm-up."""
+    """H steps per round until t, then another schedule."""
     return Then(t, Fixed(H), then)
 
 

@@ -8,6 +8,8 @@ from typing import Literal, Protocol, get_args
 
 from .batches import fixed_total, no_restriction
 
+UNLIMITED = 1 << 40  # samples; nobody's batch
+
 Mode = Literal["fixed_total", "no_restriction", "equal"]
 
 
@@ -27,6 +29,18 @@ class Device(Protocol):
         """Seconds of one whole training step on `batch` samples."""
 
 
+class Holds(Protocol):
+    """What the devices' memory is predicted to hold."""
+
+    def __call__(self, device: Device, most: int) -> int | None:
+        """The largest batch up to `most`, at least 1; None where it is not known."""
+
+
+def unknown(device: Device, most: int) -> int | None:
+    """Nobody has predicted anything."""
+    return None
+
+
 @dataclass(frozen=True)
 class Shares:
     """The division: worker r takes batches[r] samples a step and floor(H * paces[r] + 1/2) steps a round (1 or more).
@@ -41,8 +55,8 @@ class Shares:
 class Split(Protocol):
     """How the work is divided."""
 
-    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
-        """The division, from the scenario's batch and each worker's device.
+    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+        """The division, from the scenario's batch, each worker's device, and what these hold where nobody has said it.
 
         ValueError where it cannot be made.
         """
@@ -52,7 +66,7 @@ class Split(Protocol):
 class Even:
     """The same batch and the same number of steps for everyone."""
 
-    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
         n = len(devices)
         return Shares((batch,) * n, (1.0,) * n)
 
@@ -61,7 +75,7 @@ class Even:
 class BySteps:
     """Equal round time: steps in proportion to speed, the same batch for everyone (Biased Local SGD's division)."""
 
-    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
         speeds = [batch / device.step_seconds(batch) for device in devices]
         fastest = max(speeds)
         return Shares((batch,) * len(devices), tuple(s / fastest for s in speeds))
@@ -80,7 +94,7 @@ class ByClass:
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"steps of {device} is {count!r}; write a whole number, 1 or more")
 
-    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
         names = [device.name for device in devices]
         for name in names:
             if name not in self.steps:
@@ -95,8 +109,8 @@ class ByBatch:
 
     fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
     memory allows. equal: the same batch for everyone. max: each worker's largest batch, or one for all; by default what
-    the cluster or its profile says. total: by default n times the smallest max, and where none is known n times the
-    scenario's batch. See batches.py; Mirzaei et al., Parallel Computing 2025, 103164.
+    the cluster or its profile says, else what is predicted to fit. total: by default n times the smallest max, and
+    where none is said n times the scenario's batch. See batches.py; Mirzaei et al., Parallel Computing 2025, 103164.
     """
 
     mode: Mode = "fixed_total"
@@ -114,19 +128,27 @@ class ByBatch:
             if size is not None and not _whole(size):
                 raise ValueError(f"max has {size!r}; write whole numbers of samples, 1 or more")
 
-    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
         n, bounds = len(devices), self._bounds(devices)
         known = [size for size in bounds if size is not None]
         total = self.total if self.total is not None else n * min(known, default=batch)
-        most = [size or max(1, total) for size in bounds]
+        limit = UNLIMITED if self.mode == "no_restriction" else max(1, total)
+        held = {device: holds(device, limit) for device, size in zip(devices, bounds, strict=True) if size is None}
+        most = [size or held[device] or limit for device, size in zip(devices, bounds, strict=True)]
         seconds = [device.step_seconds for device in devices]
         if self.mode == "no_restriction":
-            if len(known) < n:
+            if missing := [device.name for device, size in held.items() if size in (None, limit)]:
                 raise ValueError(
-                    f"no_restriction needs the largest batch of {devices[bounds.index(None)].name}; write max, or "
-                    "measure it with `paceline batch-sizes SCENARIO`"
+                    f"no_restriction needs the largest batch of {missing[0]}; write max, or measure it with "
+                    "`paceline batch-sizes SCENARIO`"
                 )
             batches = no_restriction(seconds, most)
+        elif total > sum(most) and any(held.values()):
+            sizes = dict.fromkeys(f"{size} on {device.name}" for device, size in held.items() if size)
+            raise ValueError(
+                f"total is {total}, and {n} workers are predicted to hold {sum(most)} ({', '.join([*sizes][:4])}); "
+                "write a smaller total, workload.batch or workload.micro_batch, or max where you know better"
+            )
         elif self.mode == "equal":
             if total % n or not 1 <= total // n <= min(most):
                 raise ValueError(
@@ -168,7 +190,7 @@ class Given:
         if self.paces and not (numbers and max(self.paces) == 1 and min(self.paces) > 0):
             raise ValueError(f"paces {list(self.paces)}: the fastest worker's must be 1, the others' above 0")
 
-    def shares(self, batch: int, devices: Sequence[Device]) -> Shares:
+    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
         n = len(devices)
         for name, given in (("batches", self.batches), ("paces", self.paces)):
             if given is not None and len(given) != n:

@@ -196,11 +196,21 @@ class Held:
 class Works:
     """The kinds of work of one worker, each made once, for the torch worker and the phantom alike.
 
-    cost: with the units that are exchanged one by one. chunks: micro-batches of a step.
+    cost: with the units that are exchanged one by one. chunks: micro-batches of a step. alone: whether its steps are
+    local ones, of which nothing is exchanged.
+
+    Rule: what a step is done in adds up to the step. So each piece names the whole that it is a part of (Work.whole),
+    and a device prices the whole.
     """
 
     def __init__(
-        self, cost: ModelCost, batch: int, test_samples: int, chunks: int = 1, held: Held | None = None
+        self,
+        cost: ModelCost,
+        batch: int,
+        test_samples: int,
+        chunks: int = 1,
+        held: Held | None = None,
+        alone: bool = False,
     ) -> None:
         self.cost, self.held = cost, held or Held()
         self.units = cost.units or (cost,)
@@ -208,30 +218,40 @@ class Works:
         self.chunks = [stop - start for start, stop in parts(batch, chunks)]
         forward, touched = cost.flops * batch, 4.0 * cost.parameters
         # Backward computes a gradient for the inputs and one for the weights: twice the forward's work.
-        self.gradient = Work("gradient", batch, 3 * forward, 2 * touched + 2 * cost.activations * batch)
-        part, name = 1 / self.held.parts, "host update" if self.held.host else "update"
-        self.update = Work(name, 0, 4.0 * cost.parameters * part, 5 * touched * part, fraction=part)
-        self.step = Work(
-            "step", batch, self.gradient.flops + self.update.flops, self.gradient.bytes + self.update.bytes
-        )
+        gradient = 3 * forward, 2 * touched + 2 * cost.activations * batch
+        update = 4.0 * cost.parameters, 5 * touched
+        both = gradient[0] + update[0], gradient[1] + update[1]
+        self.step = Work("step", batch, *both)
+        # A gradient that follows an exchange may have been measured, and takes longer than one within a local step.
+        pieces = self.step if alone else Work("synchronous step", batch, *both)
+        self.gradient = Work("gradient", batch, *gradient, whole=pieces)
+        self._updated = Work("update", 0, *update, whole=pieces)
+        self.update = self._own_part("host update" if self.held.host else "update", update, self._updated)
+        # Elementwise over the parameters and two vectors: read, combined, one written.
+        self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
+        self.norm = self._own_part("norm", (2.0 * cost.parameters, touched), pieces)
         self.evaluate = Work(
             "evaluate", test_samples, cost.flops * test_samples, touched + cost.activations * test_samples
         )
-        # Elementwise over the parameters and two vectors: read, combined, one written.
-        self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
-        self.norm = Work("norm", 0, 2.0 * cost.parameters * part, touched * part, fraction=part)
         self.scores = Work("scores")
         self._batch = batch
         self._others: dict[tuple[str, int, int], Work] = {}
 
+    def _own_part(self, phase: str, cost: tuple[float, float], whole: Work) -> Work:
+        """What a worker does with the parameters that it keeps. cost: flops and bytes of all of them."""
+        part = 1 / self.held.parts
+        return Work(phase, 0, cost[0] * part, cost[1] * part, fraction=part, whole=whole)
+
     def unit(self, phase: str, unit: int, samples: int) -> Work:
-        """A unit's "forward", "backward" or "evaluate" on so many samples."""
+        """A unit's "forward" or "backward" on so many samples of the batch, or its "evaluate" on those of a block."""
         key = (phase, unit, samples)
         if key not in self._others:
             own, times = self.units[unit], 2 if phase == "backward" else 1
+            whole = self.evaluate if phase == "evaluate" else self.gradient
             fraction = own.flops / self.cost.flops if self.cost.flops else 1 / len(self.units)
+            fraction *= samples / whole.samples if whole.samples else 1.0
             touched = 4.0 * own.parameters + own.activations * samples
-            self._others[key] = Work(phase, samples, times * own.flops * samples, touched, unit, fraction)
+            self._others[key] = Work(phase, samples, times * own.flops * samples, touched, unit, fraction, whole)
         return self._others[key]
 
     @property
@@ -240,12 +260,13 @@ class Works:
         return self.estimate(0)
 
     def estimate(self, batches: int) -> Work:
-        """Forward passes over `batches` batches of the worker's size."""
+        """Forward passes over `batches` batches of the worker's size: so many times the price of one."""
         key = ("estimate", 0, batches)
         if key not in self._others:
-            samples = batches * self._batch
-            touched = 4.0 * self.cost.parameters * batches + self.cost.activations * samples
-            self._others[key] = Work("evaluate", samples, self.cost.flops * samples, touched)
+            cost, batch = self.cost, self._batch
+            one = Work("evaluate", batch, cost.flops * batch, 4.0 * cost.parameters + cost.activations * batch)
+            all_of_them = batches * batch, batches * one.flops, batches * one.bytes
+            self._others[key] = Work("evaluate", *all_of_them, fraction=batches, whole=one)
         return self._others[key]
 
 

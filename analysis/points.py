@@ -9,17 +9,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ScenarioError, brief, one_line
 from ..config import yaml
 
 Point = dict[str, Any]
 Identity = tuple[str, ...]
+MOST = 1_000_000  # points of a sweep
 
 
 def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -27,11 +29,12 @@ def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for text in texts:
         key, equals, values = text.partition("=")
+        where = f"--grid {one_line(text, 100)}"
         if not equals or not key or not values.strip():
-            raise ScenarioError(f"--grid {text}: write it like --grid workload.batch=16,32,64")
+            raise ScenarioError(f"{where}: write it like --grid workload.batch=16,32,64")
         if key in found:
-            raise ScenarioError(f"--grid {text}: {key} is given twice; write its values in one --grid")
-        found[key] = yaml.parse(f"[{values}]", f"--grid {text}")
+            raise ScenarioError(f"{where}: {one_line(key, 60)} is given twice; write its values in one --grid")
+        found[key] = yaml.parse(f"[{values}]", where)
     return found
 
 
@@ -39,10 +42,7 @@ def read_list(path: Path) -> list[Point]:
     """The points in a CSV file (a column per key, an empty cell leaves the key as it is) or a YAML file (a list of
     mappings). ScenarioError where it is neither.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"--list {path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    text = yaml.read_text(path, f"--list {path}", "utf-8-sig")
     points = _csv(text, path) if path.suffix == ".csv" else yaml.parse(text, str(path))
     return check_points(points, f"--list {path}")
 
@@ -53,7 +53,7 @@ def check_points(points: Any, where: str) -> list[Point]:
         raise ScenarioError(f"{where}: holds no points; write a list like [{{workload.batch: 32}}, ...]")
     for number, point in enumerate(points):
         if not isinstance(point, Mapping) or not point or not all(isinstance(key, str) for key in point):
-            raise ScenarioError(f"{where}: point {number} is {point!r:.60}; write {{key: value, ...}}")
+            raise ScenarioError(f"{where}: point {number} is {brief(point)}; write {{key: value, ...}}")
     return [{key: _plain(value) for key, value in point.items()} for point in points]
 
 
@@ -61,10 +61,13 @@ def _csv(text: str, path: Path) -> list[Point]:
     value = lru_cache(maxsize=4096)(lambda cell: yaml.parse(cell, str(path)))
     points = []
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        if None in row or None in row.values():
-            raise ScenarioError(f"--list {path}:{reader.line_num}: has not as many cells as the first line")
-        points.append({key.strip(): value(cell) for key, cell in row.items() if cell.strip()})
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise ScenarioError(f"--list {path}:{reader.line_num}: has not as many cells as the first line")
+            points.append({key.strip(): value(cell) for key, cell in row.items() if cell.strip()})
+    except csv.Error as error:
+        raise ScenarioError(f"--list {path}:{reader.line_num}: {error}") from None
     return points
 
 
@@ -75,12 +78,17 @@ def cross(grid: Mapping[str, Sequence[Any]], points: Sequence[Point] = ()) -> li
     """
     for key, values in grid.items():
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or not list(values):
-            raise ScenarioError(f"grid {key}: {values!r:.60} is no list of values; write one, like [1, 2, 4]")
+            raise ScenarioError(
+                f"grid {one_line(key, 60)}: {brief(values)} is no list of values; write one, like [1, 2, 4]"
+            )
     both = set(grid).intersection(*map(set, points)) if points else set()
     if both:
-        raise ScenarioError(f"{min(both)} is both in the grid and in the list; keep one")
+        raise ScenarioError(f"{one_line(min(both), 60)} is both in the grid and in the list; keep one")
     if not grid and not points:
         raise ScenarioError("nothing varies; name keys with --grid a.b=1,2,4 or --list FILE")
+    count = math.prod(len(list(values)) for values in grid.values()) * max(1, len(points))
+    if count > MOST:
+        raise ScenarioError(f"the values make {count} points, more than {MOST}; sweep fewer at a time")
     combinations = [dict(zip(grid, map(_plain, values), strict=True)) for values in product(*grid.values())]
     found = [{**point, **more} for point in points or [{}] for more in combinations]
     keys, unique = keys_of(found), dict[Identity, Point]()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import Any
 
-from ..algorithms.errors import PacelineError
+from ..algorithms.errors import PacelineError, one_line
 from .points import Point
 from .table import Row, Table, row_of
 
@@ -82,8 +82,7 @@ def measure(simulate: Simulate, points: Iterable[Point]) -> tuple[list[Row], flo
 
 def in_a_line(error: Exception) -> str:
     """What went wrong; an error that is not Paceline's with its type."""
-    text = str(error) if isinstance(error, PacelineError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+    return one_line(str(error) if isinstance(error, PacelineError) else f"{type(error).__name__}: {error}")
 
 
 class _Saver:

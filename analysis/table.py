@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ScenarioError, one_line
 from ..records.directory import to_json, write_atomically
 from .points import Identity, Point, cell, identity
 
@@ -68,9 +68,12 @@ class Table:
             return
         if path.suffix not in SUFFIXES:
             raise ScenarioError(f"--out {path}: write a file that ends in .csv, .json or .parquet")
-        if path.exists() and not force:
-            for row in _read(path):
-                self._take(row, path)
+        try:
+            found = path.exists() and not force
+        except OSError as error:
+            raise ScenarioError(f"--out {path}: {error.strerror}") from None
+        for row in _read(path) if found else ():
+            self._take(row, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.save()
@@ -83,7 +86,7 @@ class Table:
         theirs = [name for name in row if name not in COLUMNS]
         if set(theirs) != set(self.keys):
             raise ScenarioError(
-                f"{path}: holds a sweep over {', '.join(theirs)}, not {', '.join(self.keys)}; "
+                f"{path}: holds a sweep over {_names(theirs)}, not {_names(self.keys)}; "
                 "write --force to begin anew, or --out elsewhere"
             )
         if row.get("base") != self.base:
@@ -143,6 +146,10 @@ class Table:
         return [*self.keys, *(name for name in COLUMNS if name not in left_out)]
 
 
+def _names(keys: Sequence[str]) -> str:
+    return one_line(", ".join(keys), 100)
+
+
 def _encode(rows: Sequence[Row], columns: Sequence[str], suffix: str) -> bytes:
     """The file's contents."""
     plain = [{name: row.get(name) for name in columns} for row in rows]
@@ -165,13 +172,18 @@ def _read(path: Path) -> list[Row]:
     """The rows in a file; ScenarioError where it holds no table."""
     try:
         if path.suffix == ".csv":
-            rows: list[Any] = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+            reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+            rows: list[Any] = list(reader)
+            if not rows and "base" not in (reader.fieldnames or ["base"]):
+                raise ValueError("it has no column 'base'")
         elif path.suffix == ".json":
             rows = json.loads(path.read_text(encoding="utf-8"))
         else:
             rows = pd.read_parquet(path).astype(object).to_dict("records")
+        if any(None in row for row in rows):
+            raise ValueError("a row has more cells than the first line")
         return [{name: _known(name, value) for name, value in row.items()} for row in rows]
-    except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, ImportError, RecursionError, csv.Error) as error:
         raise ScenarioError(f"{path}: is no table of a sweep: {error}; write --force to replace it") from None
 
 

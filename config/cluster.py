@@ -58,14 +58,11 @@ def _hardware(group: WorkerGroup) -> dict[str, Any]:
     """What a device is, but for its times: as the scenario says, else as the catalogue does."""
     known = catalogue().devices.get(group.device)
     found = {name: getattr(group, name) for name in ("slowdown", "memory", "host_memory", "host_link", "torch_device")}
-    bandwidth = group.memory_bandwidth
+    found["host_memory_bandwidth"] = group.host_memory_bandwidth
     if known is not None:
-        bandwidth = bandwidth or known.memory_bandwidth
         found["memory"] = found["memory"] or known.memory
         if found["host_link"] is None and known.host_link is not None:
             found["host_link"] = catalogue().links[known.host_link].bandwidth
-    # Without a link between them, the device's memory is the host's.
-    found["host_memory_bandwidth"] = group.host_memory_bandwidth or (None if found["host_link"] else bandwidth)
     return found
 
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
 
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ScenarioError, brief
 from .sections import Section
-from .units import Duration, read_seconds
+from .units import Duration, Share, read_seconds
 
 
 @dataclass(frozen=True, order=True)
@@ -33,29 +33,30 @@ def read_moment(value: Any) -> Moment:
     """A moment from its spelling, like '2.5 s' or '10 rounds'; ValueError where it is none."""
     if isinstance(value, Moment):
         return value
-    match = re.fullmatch(r"\s*([0-9]+)\s*(round|step)s?\s*", value) if isinstance(value, str) else None
+    match = re.fullmatch(r"\s*([0-9]{1,15})\s*(round|step)s?\s*", value) if isinstance(value, str) else None
     if match:
         return Moment("rounds" if match[2] == "round" else "steps", float(match[1]))
     try:
         return Moment("seconds", read_seconds(value, "2.5 s"))
     except ValueError:
-        raise ValueError(f"{value!r} is no moment; write it like '2.5 s', '10 rounds' or '200 steps'") from None
+        raise ValueError(f"{brief(value)} is no moment; write it like '2.5 s', '10 rounds' or '200 steps'") from None
 
 
+BEGIN = Moment("seconds", 0.0)
 When = Annotated[Moment, BeforeValidator(read_moment), PlainSerializer(str)]
-Factor = Annotated[float, Field(gt=1)]
+Factor = Annotated[float, Field(gt=1, le=1e9)]
 WorkerNumber = Annotated[int, Field(ge=0)]
 
 
 class Window(Section):
     """From `start` to before `end`; without an end, until the run's."""
 
-    start: When = Moment("seconds", 0.0)
+    start: When = BEGIN
     end: When | None = None
 
     @model_validator(mode="after")
     def _order(self) -> Window:
-        if self.end is not None and self.end.unit != self.start.unit and self.start.amount > 0:
+        if self.end is not None and self.end.unit != self.start.unit and self.start != BEGIN:
             raise ValueError(f"start {self.start} and end {self.end} must be in the same unit")
         if self.end is not None and self.end.amount <= self.start.amount:
             raise ValueError(f"end {self.end} must come after start {self.start}")
@@ -68,7 +69,7 @@ class Straggler(Section):
     name: Literal["straggler"]
     worker: WorkerNumber
     factor: Factor
-    probability: float = Field(default=1.0, gt=0, le=1)
+    probability: Share = 1.0
 
 
 class Slowdown(Window):

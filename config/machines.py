@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from .catalogue import LinkBandwidth
 from .network import BackgroundSpec, NetworkSpec
 from .sections import Section
-from .units import Bandwidth, Bytes, Duration, Flops, Speed
+from .units import Bandwidth, Bytes, Count, Duration, Factor, Flops, Share, Speed
 
 
 class WorkerGroup(Section):
@@ -26,17 +26,17 @@ class WorkerGroup(Section):
     """
 
     device: str = "cpu"
-    count: int = Field(default=1, ge=1)
+    count: Count = 1
     speed: Speed | None = None
     step_time: Duration | dict[int, Duration] | None = None
     flops: Flops | None = None
-    efficiency: float | None = Field(default=None, gt=0, le=1)
-    slowdown: float = Field(default=1.0, gt=0)
+    efficiency: Share | None = None
+    slowdown: Factor = 1.0
     memory: Bytes | None = None
     memory_bandwidth: Bandwidth | None = None
     host_memory: Bytes | None = None
     host_memory_bandwidth: Bandwidth | None = None
-    max_batch: int | None = Field(default=None, ge=1)
+    max_batch: Count | None = None
     host_link: LinkBandwidth | None = None
     node: str | int | None = None
     torch_device: Literal["cpu", "cuda"] = "cpu"
@@ -45,7 +45,7 @@ class WorkerGroup(Section):
     @field_validator("step_time")
     @classmethod
     def _times(cls, value: Any) -> Any:
-        if isinstance(value, dict) and (not value or min(value) < 1):
+        if isinstance(value, dict) and not (value and min(value) >= 1 and max(value) <= 10**9):
             raise ValueError("a step-time table needs batch sizes of 1 or more, like {32: 2 ms, 64: 3 ms}")
         return value
 
@@ -72,7 +72,7 @@ class NodeGroup(Section):
     What a device gives itself goes before.
     """
 
-    count: int = Field(default=1, ge=1)
+    count: Count = 1
     devices: tuple[WorkerGroup, ...]
     host_link: LinkBandwidth | None = None
     host_memory: Bytes | None = None

@@ -15,9 +15,7 @@ from .catalogue import LinkBandwidth, LinkName, catalogue
 from .profile import MeasuredNetwork
 from .sections import Section
 from .timing import Background, Link, Network
-from .units import Bandwidth, Bytes, Duration, FreeBandwidth, Seconds
-
-Share = Field(default=1.0, gt=0, le=1)
+from .units import Bandwidth, Bytes, Duration, FreeBandwidth, Seconds, Share
 
 
 class LinkSpec(Section):
@@ -28,7 +26,7 @@ class LinkSpec(Section):
 
     bandwidth: LinkBandwidth
     latency: Seconds = 0.0
-    efficiency: float = Share
+    efficiency: Share = 1.0
 
     @model_validator(mode="before")
     @classmethod
@@ -50,7 +48,7 @@ class NetworkSpec(Section):
     link: LinkName | None = None
     bandwidth: Bandwidth | None = None
     latency: Seconds | None = None
-    efficiency: float = Share
+    efficiency: Share = 1.0
     inside: LinkSpec | None = None
     matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None
     collective: Literal["ordered", "ring", "recursive_doubling", "rabenseifner", "tree", "two_level", "auto"] = (

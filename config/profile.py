@@ -39,8 +39,8 @@ class Profile(Section):
     """
 
     machine: dict[str, Any] = {}
-    devices: dict[str, dict[str, dict[str, dict[int, Seconds]]]]
-    residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0)], ...]]] = {}
+    devices: dict[str, dict[str, dict[str, Annotated[dict[int, Seconds], Field(min_length=1)]]]]
+    residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0, le=1e9)], ...]]] = {}
     max_batch: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}
     network: MeasuredNetwork | None = None
 

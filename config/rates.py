@@ -5,7 +5,7 @@ All of it counts in the budget's unit: in a budget of epochs, milestones and war
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,7 @@ class Schedule(Section):
     """What all schedules take: a straight line from final_lr to the optimizer's lr over the first `warm_up`."""
 
     warm_up: float = Field(default=0.0, ge=0)
-    final_lr: float = Field(default=0.0, ge=0)
+    final_lr: float = Field(default=0.0, ge=0, le=1e30)
 
 
 class Constant(Schedule):
@@ -31,8 +31,8 @@ class Multistep(Schedule):
     """lr * gamma at each milestone."""
 
     name: Literal["multistep"]
-    milestones: tuple[float, ...]
-    gamma: float = Field(default=0.1, gt=0)
+    milestones: tuple[Annotated[float, Field(ge=0)], ...] = Field(max_length=100)
+    gamma: float = Field(default=0.1, gt=0, le=1000)
 
 
 class Cosine(Schedule):
@@ -54,7 +54,7 @@ class CosineStep(Schedule):
 
     name: Literal["cosine_step"]
     total: float | None = Field(default=None, gt=0)
-    base: float = Field(default=2.0, gt=1)
+    base: float = Field(default=2.0, ge=1.001, le=1e9)
 
 
 AnySchedule = Constant | Multistep | Cosine | Linear | CosineStep

@@ -6,18 +6,19 @@ Rule: every mistake is one line that names the key, what was found and what to w
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ScenarioError, brief, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
 from .sections import Section
-from .units import Interval, read_interval
+from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
 
 
@@ -41,9 +42,9 @@ class Budget(Section):
     N // (B n H) rounds of Biased Local SGD's released code. Or so many nominal steps, like "312 steps".
     """
 
-    epochs: float | None = Field(default=None, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    rounds: int | None = Field(default=None, ge=1)
+    epochs: float | None = Field(default=None, gt=0, le=1e9)
+    steps: Steps | None = None
+    rounds: Steps | None = None
     epoch: Literal["samples", "reference"] | Interval = "samples"
 
     @field_validator("epoch", mode="before")
@@ -56,7 +57,7 @@ class Budget(Section):
         except ValueError:
             found = None
         if found is None or found.unit != "steps":
-            raise ValueError(f"{value!r}: write samples, reference or a number of steps, like '312 steps'")
+            raise ValueError(f"{brief(value)}: write samples, reference or a number of steps, like '312 steps'")
         return found
 
     @model_validator(mode="after")
@@ -71,7 +72,7 @@ class Budget(Section):
 class ReEstimated(Section):
     """BatchNorm's statistics re-estimated over so many batches, of all workers together (QSR's recipes: 128)."""
 
-    re_estimated: int = Field(ge=1)
+    re_estimated: Count
 
 
 class Report(Section):
@@ -105,7 +106,7 @@ class CheckpointSpec(Section):
 class Scenario(Section):
     """One scenario; `simulate` and `train` read the same. `recorded` is what a run noted beside it, and is not read."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     workload: Workload
     cluster: Cluster
     strategy: StrategySpec
@@ -140,25 +141,28 @@ def validate(document: Any, where: str) -> Scenario:
 
 def _set(document: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
+    where = f"--set {one_line(setting, 100)}"
     if not equals or not key:
-        raise ScenarioError(f"--set {setting}: write it like --set budget.epochs=5")
-    assign(document, key, yaml.parse(text, f"--set {setting}"), f"--set {setting}")
+        raise ScenarioError(f"{where}: write it like --set budget.epochs=5")
+    assign(document, key, yaml.parse(text, where), where)
 
 
 def assign(document: dict[str, Any], key: str, value: Any, where: str) -> None:
     """Set the key `a.b.0.c` of a document; `where` names the setting in errors (ScenarioError)."""
     *parents, last = key.split(".")
+    if len(parents) > yaml.DEPTH:
+        raise ScenarioError(f"{where}: names {len(parents)} keys in one another; {yaml.DEPTH} at most")
     node: Any = document
     for part in parents:
         node = node[_index(node, part, where)] if isinstance(node, list) else node.setdefault(part, {})
         if not isinstance(node, dict | list):
-            raise ScenarioError(f"{where}: {part} is {node!r}, which has no keys")
+            raise ScenarioError(f"{where}: {one_line(part, 60)} is {brief(node)}, which has no keys")
     node[_index(node, last, where) if isinstance(node, list) else last] = value
 
 
 def _index(node: list[Any], part: str, where: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise ScenarioError(f"{where}: {part!r} is no place in a list of {len(node)}, which count from 0")
+    if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(node):
+        raise ScenarioError(f"{where}: {brief(part)} is no place in a list of {len(node)}, which count from 0")
     return int(part)
 
 
@@ -185,11 +189,11 @@ def _explain(error: ValidationError, document: Any) -> str:
         message = "is missing"
     elif first["type"] == "union_tag_invalid":
         names = [name for section in choice for name in _tags(section)]
-        message = f"unknown name {first['input'].get('name')!r}; write one of {', '.join(names)}"
+        message = f"unknown name {brief(first['input'].get('name'))}; write one of {', '.join(names)}"
     elif first["type"] in _SHAPES:
-        message = f"{_SHAPES[first['type']]}, found {first['input']!r:.60}"
+        message = f"{_SHAPES[first['type']]}, found {brief(first['input'])}"
     elif not first["type"].startswith("value_error"):
-        message = f"{message[0].lower()}{message[1:]}, found {first['input']!r:.60}"
+        message = f"{message[0].lower()}{message[1:]}, found {brief(first['input'])}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{path}: {message}{more}"
 

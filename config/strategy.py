@@ -2,6 +2,8 @@
 
 An axis member is written `name`, `{name: value}` (its first argument) or `{name: {argument: value}}`. Arguments
 that are axis members themselves are written in the same way, intervals as `150 epochs`, bytes as `4 MiB`.
+Rule: what a member takes is what its signature says, read in one place (arguments.py), which the pages are checked
+against, too.
 """
 
 from __future__ import annotations
@@ -9,20 +11,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import types
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin
 
-from ..algorithms.aggregations import Aggregation
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ScenarioError, brief
 from ..algorithms.presets import PRESETS
 from ..algorithms.progress import Interval
-from ..algorithms.schedules import Schedule
 from ..algorithms.strategy import AXES, Strategy
+from .arguments import axis_of, fits, hints_of, kinds_of, words
 from .scenario import StrategySpec
 from .units import read_bytes, read_interval
-
-_AXIS_OF: dict[Any, str] = {Schedule: "schedule", Aggregation: "aggregation"}
 
 
 def build_strategy(spec: StrategySpec) -> Strategy:
@@ -69,7 +67,7 @@ def _known(name: Any, known: list[str], path: str) -> str:
         return str(name)
     near = difflib.get_close_matches(str(name), known, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(known)}"
-    raise ScenarioError(f"{path}: {name!r} is unknown; {hint}")
+    raise ScenarioError(f"{path}: {brief(name)} is unknown; {hint}")
 
 
 def _member(axis: str, value: Any, path: str) -> Any:
@@ -79,14 +77,20 @@ def _member(axis: str, value: Any, path: str) -> Any:
     elif isinstance(value, str):
         name, args = value, {}
     else:
-        raise ScenarioError(f"{path}: {value!r} is no member; write its name, or {{name: {{argument: value}}}}")
+        raise ScenarioError(f"{path}: {brief(value)} is no member; write its name, or {{name: {{argument: value}}}}")
     kind = AXES[axis][_known(name, list(AXES[axis]), path)]
-    if not isinstance(args, dict):  # {fixed: 32} gives the first argument
-        parameters = list(inspect.signature(kind).parameters)
-        if not parameters:
-            raise ScenarioError(f"{path}.{name}: takes no arguments, found {args!r}")
-        args = {parameters[0]: args}
+    hints = hints_of(kind)
+    first = next(iter(hints), None)
+    if not isinstance(args, dict) or (first and get_origin(hints[first]) is Mapping and not _named(first, args)):
+        if first is None:
+            raise ScenarioError(f"{path}.{name}: takes no arguments, found {brief(args)}")
+        args = {first: args}  # {fixed: 32} gives the first argument, and {by_class: {cpu: 1, gpu: 8}} does
     return _call(kind, args, f"{path}.{name}")
+
+
+def _named(argument: str, args: dict[Any, Any]) -> bool:
+    """Whether a mapping gives that argument by its name, and is not the argument itself."""
+    return set(args) == {argument} and isinstance(args[argument], dict)
 
 
 def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
@@ -96,21 +100,29 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
         if key not in parameters:
             near = difflib.get_close_matches(str(key), list(parameters), 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(parameters) or 'none'}"
-            shown = key if str(key).isidentifier() else repr(key)
+            shown = key if str(key).isidentifier() else brief(key)
             raise ScenarioError(f"{path}.{shown}: unknown argument; {hint}")
     for name, parameter in parameters.items():
         if name not in args and parameter.default is parameter.empty:
             raise ScenarioError(f"{path}.{name}: is missing")
-    hints = get_type_hints(kind.__init__ if inspect.isclass(kind) else kind)
+    hints = hints_of(kind)
+    given = {key: _argument(hints[key], value, f"{path}.{key}") for key, value in args.items()}
+    wrong = next((key for key, value in given.items() if not fits(hints[key], value)), None)
+    mistake = wrong and f"{path}.{wrong}: {brief(args[wrong])}: write {words(hints[wrong])}"
     try:
-        return kind(**{key: _argument(hints[key], value, f"{path}.{key}") for key, value in args.items()})
-    except (ValueError, TypeError) as error:
+        made = kind(**given)
+    except ValueError as error:  # the member's own words are better
         raise ScenarioError(f"{path}: {error}") from None
+    except (TypeError, OverflowError) as error:
+        raise ScenarioError(mistake or f"{path}: {error}") from None
+    if mistake:
+        raise ScenarioError(mistake)
+    return made
 
 
 def _argument(hint: Any, value: Any, path: str) -> Any:
     """A value of the file as its parameter's type wants it."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    kinds = kinds_of(hint)
     try:
         if Interval in kinds and value is not None:
             return read_interval(value)
@@ -119,8 +131,8 @@ def _argument(hint: Any, value: Any, path: str) -> Any:
     except ValueError as error:
         raise ScenarioError(f"{path}: {error}") from None
     for kind in kinds:
-        if kind in _AXIS_OF:
-            return _member(_AXIS_OF[kind], value, path)
-    if float in kinds and isinstance(value, bool | str):
-        raise ScenarioError(f"{path}: {value!r} is no number")
+        if axis := axis_of(kind):
+            return _member(axis, value, path)
+    if float in kinds and isinstance(value, bool | str) and not any(get_origin(kind) for kind in kinds):
+        raise ScenarioError(f"{path}: {brief(value)} is no number")
     return tuple(value) if isinstance(value, list) else value

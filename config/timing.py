@@ -5,11 +5,32 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from ..algorithms.effects import Work
+from ..algorithms.errors import ScenarioError
 from .faults import Faults
 
 Table = tuple[tuple[float, float], ...]
+
+REST = {"gradient": "update", "update": "gradient", "forward": "backward", "backward": "forward"}  # of the same whole
+# What part of its whole a phase is where nothing more is known. Backward takes twice the forward's operations; what an
+# update takes, and a norm to clip by, is within the time of the rest.
+USUAL = {"gradient": 1.0, "update": 0.0, "norm": 0.0, "forward": 1 / 3, "backward": 2 / 3}
+
+LONGEST = 1e18  # seconds, twice the age of the universe: sums of such times stay finite
+
+
+def over(amount: float, rate: float) -> float:
+    """Seconds of so much at so much a second: infinite at a rate of 0, which a tiny one may have been rounded to."""
+    return amount / rate if rate else inf if amount else 0.0
+
+
+def lasting(seconds: float, what: str) -> float:
+    """`seconds`; ScenarioError, which says of what, where a run can come to no end with them."""
+    if 0 <= seconds <= LONGEST:
+        return seconds
+    raise ScenarioError(f"{what} takes {seconds:g} s; a time must be 0 s or more, and {LONGEST:g} s at most")
 
 
 @dataclass(frozen=True)
@@ -48,14 +69,14 @@ class Network:
     """
 
     shape: str = "star"
-    bandwidth: float = float("inf")
+    bandwidth: float = inf
     latency: float = 0.0
     efficiency: float = 1.0
     inside: Link | None = None
     matrix: tuple[tuple[float, ...], ...] | None = None
     ports: tuple[float, ...] | None = None
     collective: str = "ordered"
-    reduce_bandwidth: float = float("inf")
+    reduce_bandwidth: float = inf
     background: tuple[Background, ...] = ()
 
 
@@ -66,8 +87,8 @@ def whole_step(batch: int) -> Work:
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A worker's device. A price comes from the phase's own table, else from the table of "step", else from `speed`,
-    else from `flops` and `memory_bandwidth`.
+    """A worker's device. A step's price comes from its table, else from `speed`, else from `flops` and
+    `memory_bandwidth`; what it is done in adds up to it.
 
     tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. flops: flop/s that it
     reaches, efficiency included. memory_bandwidth, host_memory_bandwidth: bytes/s. slowdown: factor on all computing.
@@ -87,44 +108,89 @@ class Device:
     max_batch: int | None = None
     torch_device: str = "cpu"
     flops: float | None = None
-    memory_bandwidth: float = float("inf")
+    memory_bandwidth: float = inf
     host_memory_bandwidth: float | None = None
     step: Callable[[int], Work] = whole_step
     source: str = ""
     residuals: tuple[float, ...] = ()
 
     def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes on this device.
+        """Seconds that `work` takes on this device: its fraction of what its phase takes in the whole."""
+        if work.phase == "host update" and (apart := self._on_host(work)) is not None:
+            return self.slowdown * apart
+        if work.whole is None and self.flops is not None:
+            return self.slowdown * self._roofline(work.flops, work.bytes)
+        return self.slowdown * work.fraction * self._price(work)
 
-        Of a unit's work, its fraction of what was measured on the whole. On a datasheet's device, the roofline of
-        Williams, Waterman and Patterson (CACM 52, 2009): the longer of computing its flops and touching its bytes.
+    def _on_host(self, work: Work) -> float | None:
+        """Seconds of an update of which the host's own speed is known; None where the host's memory is the device's."""
+        if work.phase in self.tables:
+            return work.fraction * interpolate(self.tables[work.phase], work.samples)
+        if self.host_memory_bandwidth is not None:
+            return over(work.bytes, self.host_memory_bandwidth)
+        if self.host_link is not None:
+            return 0.0  # nobody said how fast that host is
+        return over(work.bytes, self.memory_bandwidth) if work.whole is None else None
+
+    def _price(self, work: Work) -> float:
+        """Seconds of the phase in the whole of which `work` is a fraction, slowdown left out.
+
+        Here, and nowhere else, a price known for a whole is cut: by what is known of its phases, scaled so that they
+        add up to it.
         """
-        if work.phase == "host update" and work.phase not in self.tables:
-            known = self.host_memory_bandwidth
-            return self.slowdown * work.bytes / known if known else 0.0
-        if self.flops is not None:
-            return self.slowdown * max(work.flops / self.flops, work.bytes / self.memory_bandwidth)
-        return self.slowdown * work.fraction * self._whole(work.phase, work.samples)
+        whole, phase = work.whole, work.phase
+        if whole is None:
+            return (
+                self._by_itself(phase, work.samples) if self.flops is None else self._roofline(work.flops, work.bytes)
+            )
+        if phase in (whole.phase, "host update"):
+            return self._price(whole)
+        own = rest = None
+        if self.flops is None:
+            own, rest = self._known(phase, whole.samples), self._known(REST.get(phase, ""), whole.samples)
+        elif phase in ("gradient", "update"):
+            # Which is the longer, computing or touching, differs from piece to piece: the rooflines of pieces add up to
+            # more than the whole's, the more the finer it is cut. So they only say how the whole's is divided.
+            own = self._roofline(work.flops, work.bytes)
+            rest = self._roofline(whole.flops - work.flops, whole.bytes - work.bytes)
+        return cut(self._price(whole), own, rest, USUAL[phase])
 
-    def _whole(self, phase: str, samples: int) -> float:
-        """Seconds of a phase on the whole model, slowdown left out.
+    def _roofline(self, flops: float, nbytes: float) -> float:
+        """Williams, Waterman and Patterson (CACM 52, 2009): the longer of computing and of touching memory."""
+        return max(over(flops, self.flops or 0.0), over(nbytes, self.memory_bandwidth))
 
-        Without a table of its own, a gradient costs a step and what else there is nothing; a forward pass costs a third
-        of a gradient, since backward takes twice the forward's operations.
-        """
-        table = self.tables.get(phase)
-        if table is not None:
-            return interpolate(table, samples)
-        if phase in ("forward", "backward", "evaluate"):
-            whole = "gradient" if phase != "evaluate" else "step"
-            return (2 / 3 if phase == "backward" else 1 / 3) * self._whole(whole, samples)
-        if phase not in ("step", "gradient"):
+    def _known(self, phase: str, samples: int) -> float | None:
+        """Seconds of a phase by its own table, of a gradient by those of its two passes; None without."""
+        if phase in self.tables:
+            return interpolate(self.tables[phase], samples)
+        for one, other in (("forward", "backward"), ("backward", "forward")):
+            if phase == "gradient" and one in self.tables:
+                known = interpolate(self.tables[one], samples)
+                rest = self._known(other, samples)
+                return known + (known * USUAL[other] / USUAL[one] if rest is None else rest)
+        return None
+
+    def _by_itself(self, phase: str, samples: int) -> float:
+        """Seconds of a whole on a device with tables or a speed; 0 for what neither knows."""
+        if phase in self.tables:
+            return interpolate(self.tables[phase], samples)
+        if phase in ("gradient", "forward", "backward"):  # of a whole that nobody named
+            whole = "synchronous step" if phase == "gradient" else "gradient"
+            return self._price(Work(phase, samples, whole=Work(whole, samples)))
+        if phase == "evaluate":
+            return USUAL["forward"] * self._by_itself("step", samples)
+        if phase not in ("step", "synchronous step"):
             return 0.0
+        gradient, update = self._known("gradient", samples), self._known("update", samples)
+        if phase == "synchronous step" and gradient is not None:
+            return gradient + (update or 0.0)
         if "step" in self.tables:
             return interpolate(self.tables["step"], samples)
-        if self.speed is None:
-            raise ValueError(f"device {self.name} has no speed and no table of {phase} times")
-        return samples / self.speed
+        if self.speed is not None:
+            return samples / self.speed
+        if gradient is None or update is None:
+            raise ValueError(f"device {self.name} has no speed and no table of step times, or of gradient and update")
+        return gradient + update
 
     def step_seconds(self, batch: int) -> float:
         """Seconds of one whole training step on `batch` samples."""
@@ -141,6 +207,21 @@ class Device:
             f"its {', '.join(phases)} times are known for " + (f"{low:g} to {high:g}" if high > low else f"{low:g}")
             for (low, high), phases in ranges.items()
         )
+
+
+def cut(whole: float, own: float | None, rest: float | None, usual: float) -> float:
+    """A part's seconds, so that it and the rest add up to the whole.
+
+    own, rest: seconds that are known of them. usual: the part's share where neither is.
+    """
+    if own is None:
+        return usual * whole if rest is None else max(0.0, whole - rest)
+    if rest is None:
+        return min(own, whole)
+    both = own + rest
+    if both == whole:
+        return own
+    return whole * (own / both) if both else usual * whole
 
 
 def interpolate(table: Table, samples: float) -> float:
@@ -189,8 +270,18 @@ class Timing:
             raise ValueError(f"{len(self.nodes)} nodes for {len(self.devices)} devices; give each worker's node")
 
     def speeds(self, batch: int) -> tuple[float, ...]:
-        """Each worker's training samples/s at `batch` samples a step."""
-        return tuple(batch / device.step_seconds(batch) for device in self.devices)
+        """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is no speed."""
+        known: dict[Device, float] = {}
+        for device in dict.fromkeys(self.devices):
+            what = f"cluster: a step of {batch} samples on {device.name}"
+            try:
+                seconds = lasting(device.step_seconds(batch), what)
+            except ValueError as error:
+                raise ScenarioError(f"cluster: {error}") from None
+            if not seconds:
+                raise ScenarioError(f"{what} would take no time; give it the time of a smaller batch, or a lower rate")
+            known[device] = batch / seconds
+        return tuple(known[device] for device in self.devices)
 
     def extrapolated(self, batches: Sequence[int]) -> list[str]:
         """A line for each device and batch outside the range of its tables. batches: per worker."""

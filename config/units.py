@@ -2,6 +2,7 @@
 
 Rule: a quantity without a unit is an error (only 0 needs none), and it is written back as it can be read again.
 Prefixes are powers of ten, but for KiB, MiB, GiB, TiB; b is never a byte: bit/s and B/s are spelled out.
+What is written is finite and within bounds that no machine reaches, so that what is computed from it is finite, too.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from ..algorithms import progress
+from ..algorithms.errors import brief
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _PREFIX = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -22,6 +24,15 @@ _FLOPS = {f"{p}flop/s": f for p, f in _PREFIX.items()}
 _CLOCK = {f"{p}Hz": f for p, f in _PREFIX.items()}
 _SPEED = {"samples/s": 1.0, "ksamples/s": 1e3}
 _INTERVAL = {"epoch": "epochs", "step": "steps", "round": "rounds"}
+_LEAST, _MOST = 1e-30, 1e30  # of a quantity in its base unit, but for 0
+_LONGEST = 10**15  # steps, rounds, epochs
+
+Count = Annotated[int, Field(ge=1, le=10**9)]  # of samples, workers, batches
+Steps = Annotated[int, Field(ge=1, le=_LONGEST)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+Rate = Annotated[float, Field(ge=_LEAST, le=_MOST)]  # a learning rate, a norm: above 0 in single precision as well
+Factor = Annotated[float, Field(ge=1e-9, le=1e9)]
+Share = Annotated[float, Field(ge=1e-9, le=1)]
 
 
 def _parse(value: Any, units: dict[str, float], example: str) -> float:
@@ -34,18 +45,26 @@ def _parse(value: Any, units: dict[str, float], example: str) -> float:
     except ValueError:
         number = math.nan
     if match is None or not math.isfinite(number):
-        raise ValueError(f"{value!r} is no quantity with a unit; write it like {example!r}")
+        raise ValueError(f"{brief(value)} is no quantity with a unit; write it like {example!r}")
     if match[2] not in units:
-        raise ValueError(f"{value!r} has the unit {match[2]!r}; write one of {', '.join(units)}, like {example!r}")
+        unit = brief(match[2])
+        raise ValueError(f"{brief(value)} has the unit {unit}; write one of {', '.join(units)}, like {example!r}")
     return number * units[match[2]]
+
+
+def _read(value: Any, units: dict[str, float], base: str, example: str, positive: bool) -> float:
+    """As _parse; ValueError also where the quantity is negative, or beyond what can be computed with."""
+    number = _parse(value, units, example)
+    if number < 0 or (positive and number == 0):
+        raise ValueError(f"{brief(value)} must be {'above' if positive else 'at least'} 0, like {example!r}")
+    if number and not _LEAST <= number <= _MOST:
+        raise ValueError(f"{brief(value)} must lie between {_LEAST:g} and {_MOST:g} {base}, like {example!r}")
+    return number
 
 
 def _quantity(units: dict[str, float], base: str, example: str, positive: bool) -> Any:
     def read(value: Any) -> float:
-        number = _parse(value, units, example)
-        if number < 0 or (positive and number == 0):
-            raise ValueError(f"{value!r} must be {'above' if positive else 'at least'} 0, like {example!r}")
-        return number
+        return _read(value, units, base, example, positive)
 
     return BeforeValidator(read), PlainSerializer(lambda number: f"{number!r} {base}")
 
@@ -60,20 +79,14 @@ FreeBandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", posi
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
 
 
-def read_seconds(value: Any, example: str) -> float:
-    """Seconds of 0 or more from a spelling like '1 h'; ValueError where it is none."""
-    seconds = _parse(value, _SECONDS, example)
-    if seconds < 0:
-        raise ValueError(f"{value!r} must be at least 0, like {example!r}")
-    return seconds
+def read_seconds(value: Any, example: str, positive: bool = False) -> float:
+    """Seconds from a spelling like '1 h'; ValueError where it is none. positive: 0 is none."""
+    return _read(value, _SECONDS, "s", example, positive)
 
 
 def read_bytes(value: Any) -> float:
     """Bytes from their spelling, like '4 GiB'; ValueError where they are none."""
-    number = _parse(value, _BYTES, "4 GiB")
-    if number <= 0:
-        raise ValueError(f"{value!r} must be above 0, like '4 GiB'")
-    return number
+    return _read(value, _BYTES, "B", "4 GiB", positive=True)
 
 
 def read_interval(value: Any) -> progress.Interval:
@@ -83,10 +96,12 @@ def read_interval(value: Any) -> progress.Interval:
     number = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)"
     match = re.fullmatch(rf"\s*{number}\s*([a-z]+?)s?\s*", value) if isinstance(value, str) else None
     if match is None or match[2] not in _INTERVAL:
-        raise ValueError(f"{value!r} is no interval; write it like '1 epoch', '200 steps' or '5 rounds'")
+        raise ValueError(f"{brief(value)} is no interval; write it like '1 epoch', '200 steps' or '5 rounds'")
     amount, unit = float(match[1]), _INTERVAL[match[2]]
-    if amount <= 0 or (unit != "epochs" and amount != int(amount)):
-        raise ValueError(f"{value!r}: a whole number of {unit} above 0, or a part of an epoch like '0.5 epochs'")
+    if not _LEAST <= amount <= _LONGEST or (unit != "epochs" and amount != int(amount)):
+        raise ValueError(
+            f"{brief(value)}: a whole number of {unit} above 0 and up to 1e15, or a part of an epoch like '0.5 epochs'"
+        )
     return progress.Interval(amount, unit)  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .rates import AnySchedule, Constant
 from .sections import Named, Section
+from .units import Count, Rate, Seed
 
 
 class OptimizerSection(Section):
@@ -17,10 +18,10 @@ class OptimizerSection(Section):
     largest norm of a gradient; a local step clips its own gradient, a synchronous one the averaged gradient.
     """
 
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
+    lr: Rate
+    weight_decay: float = Field(default=0.0, ge=0, le=1e30)
     decay: Literal["all", "matrices"] = "all"
-    clip: float | None = Field(default=None, gt=0)
+    clip: Rate | None = None
 
 
 class SGD(OptimizerSection):
@@ -42,8 +43,8 @@ class AdamW(OptimizerSection):
 
     name: Literal["adamw"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    eps: Rate = 1e-8
+    weight_decay: float = Field(default=0.01, ge=0, le=1e30)
 
     @field_validator("betas")
     @classmethod
@@ -56,7 +57,7 @@ class AdamW(OptimizerSection):
 class Augmentation(Section):
     """Training images changed at random: a crop after `crop` pixels of padding on every side, a flip sideways."""
 
-    crop: int = Field(default=0, ge=0)
+    crop: int = Field(default=0, ge=0, le=10_000)
     flip: bool = False
 
 
@@ -73,17 +74,17 @@ class Workload(Section):
     model: Named
     data: Named = Named(name="digits")
     loss: str = "cross_entropy"
-    batch: int = Field(default=64, ge=1)
+    batch: Count = 64
     optimizer: SGD | AdamW = Field(discriminator="name")
     lr_schedule: AnySchedule = Field(default=Constant(), discriminator="name")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    micro_batch: int | None = Field(default=None, ge=1)
+    micro_batch: Count | None = None
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     augment: Augmentation | None = None
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=4096)
     loaders: int = Field(default=0, ge=0, le=64)
-    model_seed: int | None = Field(default=None, ge=0)
-    data_seed: int | None = Field(default=None, ge=0)
+    model_seed: Seed | None = None
+    data_seed: Seed | None = None
 
     @field_validator("optimizer", mode="before")
     @classmethod

@@ -1,4 +1,8 @@
-"""Reading YAML as people write it: `1e-4` is a number, a key given twice is an error."""
+"""Reading YAML as people write it: `1e-4` is a number, a key given twice is an error.
+
+Rule: a small file stays small. What makes much of little (aliases of lists and mappings, merge keys), runs code or
+means another thing than it looks like (tags) is refused, and so is what is nested too deeply for those who read it.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,67 @@ from typing import Any
 
 import yaml
 
-from ..algorithms.errors import ScenarioError
+from ..algorithms.errors import ScenarioError, brief
+
+DEPTH = 40  # levels of lists and mappings in one another
+LARGEST = 1 << 1023  # whole numbers up to it are floating point numbers, too
+LONGEST = 32 << 20  # characters of a file
+_TAG = "tag:yaml.org,2002:"
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # only "\e" and the like can spell them
 
 
 class _Loader(yaml.SafeLoader):
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A part of the document, which is here as it was written."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) and isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
+            raise _mistake(f"*{event.anchor} repeats a list or a mapping, which is not read; write it out", event)
+        if getattr(event, "tag", None) not in (None, f"{_TAG}str"):
+            raise _mistake(f"tags like {event.tag.replace(_TAG, '!!')} are not read; write the value alone", event)
+        if self._depth > DEPTH:
+            raise _mistake(f"more than {DEPTH} lists and mappings in one another", event)
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict):
-                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key_node.start_mark)
+                raise _mistake("a key must be plain text", key_node)
             if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is given twice", problem_mark=key_node.start_mark)
+                raise _mistake(f"key {brief(key)} is given twice", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except ValueError as error:
+            raise _mistake(f"{brief(node.value)} cannot be read: {error}", node) from None
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise _mistake(f"{brief(node.value)} is a number of {value.bit_length()} bits", node)
+        if isinstance(value, str) and _UNWRITABLE.search(value):
+            raise _mistake(f"{brief(value)} holds a control character, or half of one", node)
+        return value
 
-# YAML 1.1 takes 1e-4 for text: it wants a dot and a signed exponent.
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+
+def _mistake(problem: str, found: Any) -> yaml.MarkedYAMLError:
+    """The error of a part of the document, a node or an event."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=found.start_mark)
+
+
+# Dates, `<<` and `=` are text. YAML 1.1 takes 1e-4 for text, too: it wants a dot and a signed exponent.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) not in ("timestamp", "merge", "value")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    f"{_TAG}float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
@@ -35,26 +80,48 @@ def parse(text: str, where: str) -> Any:
     """The document in `text`; `where` names it in errors (ScenarioError)."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        place = f"{where}:{mark.line + 1}" if mark else where
-        raise ScenarioError(f"{place}: not valid YAML: {problem or 'unreadable'}") from None
+    except yaml.MarkedYAMLError as error:
+        place = f"{where}:{error.problem_mark.line + 1}" if error.problem_mark else where
+        raise ScenarioError(f"{place}: not valid YAML: {error.problem or 'unreadable'}") from None
+    except yaml.reader.ReaderError as error:
+        found = f"character #x{error.character:04x}" if isinstance(error.character, int) else "a byte"
+        line = text.count("\n", 0, error.position) + 1
+        raise ScenarioError(f"{where}:{line}: not valid YAML: {found}: {error.reason}") from None
+
+
+def read_text(path: Path, where: str, encoding: str = "utf-8") -> str:
+    """The text in a user's file; `where` names it in errors (ScenarioError)."""
+    try:
+        with path.open(encoding=encoding) as file:
+            text = file.read(LONGEST + 1)
+    except FileNotFoundError:
+        raise ScenarioError(f"{where}: no such file") from None
+    except OSError as error:
+        raise ScenarioError(f"{where}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # bytes that are not text, a name that cannot be one
+        raise ScenarioError(f"{where}: cannot be read: {error}") from None
+    if len(text) > LONGEST:
+        raise ScenarioError(f"{where}: is longer than {LONGEST >> 20} million characters")
+    return text
 
 
 def read_mapping(path: Path, keys: str = "workload: and cluster:") -> dict[str, Any]:
     """The mapping in the file at `path`. ScenarioError where it cannot be read or is no mapping."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ScenarioError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read: {error}") from None
-    document = parse(text, str(path))
+    document = parse(read_text(path, str(path)), str(path))
     if not isinstance(document, dict):
         raise ScenarioError(f"{path}: holds {type(document).__name__}, expected keys such as {keys}")
     return document
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as the same: text that it would take for a number is quoted."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # a person reads and corrects the file
+
+
 def dump(document: Any) -> str:
     """YAML text with the keys in their order."""
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

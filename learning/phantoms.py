@@ -72,6 +72,7 @@ def make_works(
                 f"micro_batch {recipe.micro_batch} cuts the largest batch in {counts[0]}, and so all where parameters "
                 f"are sharded, but the smallest batch is {min(plan.shares.batches)}; raise micro_batch"
             )
+    alone = plan.workers == 1 or not plan.strategy.aggregation.synchronous
     made: dict[tuple[int, bool], Works] = {}
     works = []
     for index, batch in enumerate(plan.shares.batches):
@@ -79,7 +80,7 @@ def make_works(
         apart = staged is not None and (any(staged) if place.sharded else staged[index])
         if (batch, apart) not in made:
             held = held_by(plan, apart, recipe.item)
-            made[batch, apart] = Works(cost, batch, math.ceil(test / plan.workers), counts[index], held)
+            made[batch, apart] = Works(cost, batch, math.ceil(test / plan.workers), counts[index], held, alone)
         works.append(made[batch, apart])
     return works
 

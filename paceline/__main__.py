@@ -1,22 +1,44 @@
-"""The `paceline` command. A known error is one line on standard error and exit status 2."""
+"""The `paceline` command: how it ends. What a user can mend is one line on standard error and exit status 2.
+
+Rule: an interrupt or a want of memory may come at any time, so that everything is imported inside.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
 
 
 def main() -> None:
     """Run the command line."""
-    from .algorithms.errors import PacelineError
-    from .cli import app
-
-    sys.path.append(os.getcwd())  # where a scenario's own package.module:factory is looked for
     try:
-        app(standalone_mode=True)
-    except PacelineError as error:
-        print(f"paceline: {error}", file=sys.stderr)
-        sys.exit(2)
+        from .terminal import enduring
+
+        status = enduring(lambda: _run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("paceline: stopped", file=sys.stderr)
+        status = 130
+    except MemoryError:  # too little to say more
+        print("paceline: not enough memory; see `free` and `ulimit -v`", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit status of a command."""
+    from .runtime.telling import EXPECTED, ends_as_users, tell
+
+    try:
+        from .cli import app
+
+        sys.path.append("")  # the working folder, where a scenario's own package.module:factory is looked for
+        return app.run(arguments)
+    except EXPECTED as error:
+        tell(error)
+    except SystemExit as end:
+        if not ends_as_users(end):
+            raise
+        tell(end)
+    return 2
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from .algorithms.aggregations import Gradients
 from .algorithms.batches import largest_fitting
 from .algorithms.effects import Program
-from .algorithms.errors import ScenarioError
+from .algorithms.errors import ScenarioError, one_line
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.rates import Constant
@@ -31,6 +31,7 @@ from .config.units import read_bytes
 from .problem import Problem, find
 from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .records.outcome import Hooks
+from .terminal import console
 from .wiring import Job, profile_of, timing_of, workload_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Options:
     def modes(self) -> tuple[Mode, ...]:
         """What to compute."""
         if self.mode is not None and self.mode not in get_args(Mode):
-            raise ScenarioError(f"--mode {self.mode}: write {', '.join(get_args(Mode))}")
+            raise ScenarioError(f"--mode {one_line(self.mode, 60)}: write {', '.join(get_args(Mode))}")
         return tuple(mode for mode in get_args(Mode) if self.mode in (None, mode))
 
 
@@ -87,7 +88,7 @@ def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
     arguments = ["batch-sizes", str(scenario), f"--out={options.out}"]
     arguments += [f"--{name}={value}" for name in ("mode", "memory") if (value := getattr(options, name)) is not None]
     arguments += [f"--set={setting}" for setting in options.settings]
-    status = launch(arguments, size, described.workload.threads)
+    status = launch(arguments, size, described.workload.threads, rounds=False)
     if status:
         raise SystemExit(status)
 
@@ -268,7 +269,6 @@ def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float
 
 
 def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: Options) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -278,15 +278,15 @@ def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: 
     for worker, device in enumerate(timing.devices[:ROWS]):
         peak = f"{peaks[device.name] / 1e6:.4g} MB"
         sizes = [str(batches[worker]) for _, batches, _ in divisions]
-        table.add_row(str(worker), device.name, str(device.max_batch), peak, *sizes)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
+        table.add_row(str(worker), one_line(device.name, 60), str(device.max_batch), peak, *sizes)
+    shown = console()
+    shown.print(table)
     if len(timing.devices) > ROWS:
-        console.print(f"... and {len(timing.devices) - ROWS} workers more")
+        shown.print(f"... and {len(timing.devices) - ROWS} workers more")
     for mode, batches, seconds in divisions:
         took = f"{sum(batches)} samples in {seconds * 1e3:.3f} ms, {sum(batches) / seconds:.0f} samples/s"
-        console.print(f"{mode}: {took}")
-    console.print(f"largest batches written to {options.out}; scenarios read them as cluster.profile")
+        shown.print(f"{mode}: {took}")
+    shown.print(one_line(f"largest batches written to {options.out}; scenarios read them as cluster.profile"))
 
 
 def _divisions(scenario: Scenario, timing: Timing, options: Options) -> Iterator[tuple[Mode, tuple[int, ...], float]]:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from .algorithms.errors import ScenarioError
+from .commands import Commands
 
-app = typer.Typer(
+app = Commands(
     help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
     no_args_is_help=True,
     add_completion=False,
@@ -42,7 +43,7 @@ def simulate(
     directory = out or Path("runs") / f"{scenario.stem}-simulated"
     options = {"timing_only": timing_only, "engine": engine, "force": force, "debug": debug}
     try:
-        options["limit"] = None if limit is None else read_seconds(limit, "1 h")
+        options["limit"] = None if limit is None else read_seconds(limit, "1 h", positive=True)
     except ValueError as error:
         raise ScenarioError(f"--limit: {error}") from None
     show_run(run(scenario, settings=setting, out=directory, quiet=False, **options))  # type: ignore[arg-type]

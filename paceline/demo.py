@@ -1,45 +1,55 @@
 """`paceline demo`: the main job from end to end on this machine, in under two minutes.
 
 Profiles the machine, simulates the quickstart and its synchronous twin, trains both for real with an emulated slow
-worker, compares, draws.
+worker, compares, draws. Each is trained twice: no prediction is better than two equal runs agree, and on a machine
+that does other things they do not.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-
-from rich.console import Console
 
 from .analysis.run import Run
 from .profiling import profile
 from .records.directory import refuse
 from .show import save_figures, show_comparison, show_run
 from .simulating import simulate
+from .terminal import console as make_console
 from .training import TrainOptions, launch
 
 
 def demo(out: Path) -> None:
     """Run the demo; everything goes below `out`, which is replaced."""
     refuse(out, force=True)
-    console = Console(soft_wrap=True)
+    console = make_console()
     scenarios = [packaged(name) for name in _NAMES]
     measured = out / "profile.yaml"
     settings = (f"cluster.profile={measured.absolute()}",)
 
+    shares = [core_share(_RANKS)]
     console.rule("1. profile: how fast is this machine?")
     profile(scenarios[0], measured, True, None, ())
+    shares.append(core_share(_RANKS))
     console.rule("2. simulate: the clock and the numbers, predicted")
     predicted = [
         simulate(path, settings=settings, out=out / f"{path.stem}-simulated", force=True, quiet=False)
         for path in scenarios
     ]
-    console.rule("3. train: two processes under mpirun, the second one emulated four times slower")
+    console.rule("3. train, each twice: two processes under mpirun, the second one emulated four times slower")
     options = TrainOptions(settings, out / "trained", force=True, emulate=True)
-    status = launch(scenarios, options, None)
+    repeated = [Path(shutil.copy(path, out / f"{path.stem}_again.yaml")) for path in scenarios]
+    status = launch([*scenarios, *repeated], options, None)
     if status:
         raise SystemExit(status)
-    real = [Run.load(out / "trained" / path.stem) for path in scenarios]
+    shares.append(core_share(_RANKS))
+    real, again = ([Run.load(out / "trained" / path.stem) for path in paths] for paths in (scenarios, repeated))
+    if not all(run.summary["finished"] for run in (*real, *again)):
+        raise SystemExit(130)  # stopped, as has been said
     for number, (left, right) in enumerate(zip(predicted, real, strict=True)):
         console.rule(f"{4 + number}. compare: {_NAMES[number]}, predicted against real")
         show_run(right)
@@ -47,9 +57,48 @@ def demo(out: Path) -> None:
         for path in save_figures([left, right], out / "figures" / _NAMES[number]):
             console.print(f"drawn: {path}")
     console.rule("local SGD with unequal steps against synchronous SGD, the same samples")
-    for name, runs in (("predicted", predicted), ("real", real)):
+    for name, runs in (("predicted", predicted), ("real", real), ("again", again)):
         local, sync = (run.summary["seconds"] for run in runs)
-        console.print(f"{name:9s} {sync:.3f} s / {local:.3f} s = {sync / local:.2f} times faster")
+        console.print(f"{name:9s} {sync:.3f} s / {local:.3f} s: {times(sync / local)}")
+    console.rule("how far to trust this")
+    seconds = ([run.summary["seconds"] for run in runs] for runs in (predicted, real, again))
+    for line in trust(_NAMES, *seconds, min(shares)):
+        console.print(line)
+
+
+def times(ratio: float) -> str:
+    """How fast something is that takes 1/ratio of the other's time."""
+    if round(ratio, 2) == 1:
+        return "as fast"
+    return f"{ratio:.2f} times faster" if ratio > 1 else f"{1 / ratio:.2f} times slower"
+
+
+def trust(
+    names: Sequence[str], predicted: Sequence[float], real: Sequence[float], again: Sequence[float], share: float
+) -> list[str]:
+    """What the errors are worth: a line per scenario, and a warning where the machine was busy.
+
+    predicted, real, again: seconds of each scenario. share: of a core, that each rank had at the worst.
+    """
+    lines, spread = [], 0.0
+    for name, said, first, second in zip(names, predicted, real, again, strict=True):
+        differ = abs(second / first - 1)
+        spread = max(spread, differ)
+        lines.append(f"{name}: the prediction is {said / first - 1:+.1%} off, two equal runs differ by {differ:.1%}")
+    found = f"two equal runs differ by up to {spread:.0%}" if spread > _SPREAD else ""
+    if share < _SHARE:
+        busy = f"each of {_RANKS} processes had as little as {share:.0%} of a core"
+        found = f"{busy}, and {found}" if found else busy
+    if found:
+        lines.append(f"warning: this machine was busy: {found}; the figures above are worth no more than that")
+    return lines
+
+
+def core_share(processes: int) -> float:
+    """Processor time over wall time of the worst off of so many processes that do nothing but compute for a moment."""
+    command = [sys.executable, "-I", "-S", "-c", _SPIN]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    return min(float(process.communicate()[0]) for process in started)
 
 
 def packaged(name: str) -> Path:
@@ -58,3 +107,13 @@ def packaged(name: str) -> Path:
 
 
 _NAMES = ("quickstart", "quickstart_sync")
+_RANKS = 2
+_SPREAD = 0.1  # equal runs that differ by more are said to
+_SHARE = 0.9  # of a core; an idle machine gives more
+_SPIN = """
+from time import perf_counter, process_time
+wall, own = perf_counter(), process_time()
+while perf_counter() < wall + 0.5:
+    pass
+print((process_time() - own) / (perf_counter() - wall))
+"""

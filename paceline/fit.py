@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from .algorithms.batches import largest_fitting
 from .algorithms.errors import ScenarioError
 from .algorithms.footprint import Footprint, footprint
+from .algorithms.placements import Placement
+from .algorithms.plan import Plan
+from .algorithms.progress import Interval
+from .algorithms.rates import Constant
+from .algorithms.splits import Holds, Shares
+from .algorithms.strategy import Strategy
 from .algorithms.worker import Works
-from .learning.phantoms import moments_of
+from .config.timing import Device, Timing
+from .learning.phantoms import make_works, moments_of
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -33,6 +41,47 @@ def record(works: Sequence[Works], problem: Problem) -> dict[str, list[float]]:
     }
 
 
+def holds(problem: Problem, placement: Placement, timing: Timing) -> Holds:
+    """The largest batches that the cluster's devices are predicted to hold, for a split that is told nothing else.
+
+    Where not even parameters and what belongs to them fit there is none: `check` says so, and what to write.
+    """
+    workers, staged = len(timing.devices), [device.torch_device != "cpu" for device in timing.devices]
+
+    def need(device: Any, batch: int) -> Footprint:
+        shares = Shares((batch,) * workers, (1.0,) * workers)
+        plan = Plan(Strategy(placement=placement), shares, Constant(1.0), problem.shape.train, Interval(1, "steps"))
+        works = make_works(plan, problem.cost, 0, problem.recipe, staged)
+        return predicted([works[timing.devices.index(device)]], problem)[0]
+
+    def largest(device: Any, most: int) -> int | None:
+        if device.memory is None or _held(device, need(device, 1))["memory"] > device.memory:
+            return None
+
+        def fits(batch: int) -> bool:
+            return bool(_at_peak(device, need(device, batch)) <= device.memory)
+
+        return max(1, largest_fitting(fits, most))
+
+    return largest
+
+
+def _shared(device: Device) -> bool:
+    """Whether its memory is the host's, too."""
+    return device.host_link is None and device.host_memory is None
+
+
+def _held(device: Device, need: Footprint) -> dict[str, float]:
+    """Bytes of either memory that are certain: parameters, gradients, optimizer state and buffers."""
+    shared = _shared(device)
+    return {"memory": need.device + shared * need.host, "host_memory": 0.0 if shared else need.host}
+
+
+def _at_peak(device: Device, need: Footprint) -> float:
+    """Bytes of the device's memory, with what is estimated of a step."""
+    return _held(device, need)["memory"] + need.activations + need.fresh
+
+
 def check(job: Job) -> Iterator[str]:
     """Lines to say where memory may not suffice; ScenarioError where parameters, gradients and optimizer state do not
     fit. A device without a host link shares the host's memory."""
@@ -45,16 +94,13 @@ def check(job: Job) -> Iterator[str]:
         if (id(device), id(each)) in seen:
             continue
         seen.add((id(device), id(each)))
-        shared = device.host_link is None and device.host_memory is None
-        wanted = {"memory": need.device + shared * need.host, "host_memory": 0.0 if shared else need.host}
-        for key, size in wanted.items():
+        for key, size in _held(device, need).items():
             limit = getattr(device, key)
             if limit is None:
                 continue
             if size > limit:
-                raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, key, shared, size, limit)}")
-            whole = size + need.activations + need.fresh
-            if key == "memory" and whole > limit:
+                raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, key, _shared(device), size, limit)}")
+            if key == "memory" and (whole := _at_peak(device, need)) > limit:
                 yield (
                     f"cluster.{place.key}.memory: parameters, gradients, optimizer state and activations of "
                     f"{max(each.chunks)} samples at a time are about {_gib(whole)} of {_gib(limit)}; "

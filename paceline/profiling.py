@@ -49,7 +49,7 @@ def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, setting
     refuse(out)
     arguments = ["profile", str(scenario), f"--out={out}", *(["--emulate"] if emulate else [])]
     arguments += [f"--set={setting}" for setting in settings]
-    status = launch(arguments, ranks or described.cluster.size, described.workload.threads)
+    status = launch(arguments, ranks or described.cluster.size, described.workload.threads, rounds=False)
     if status:
         raise SystemExit(status)
 

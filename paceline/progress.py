@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .algorithms.errors import one_line
 from .algorithms.progress import Interval
+from .terminal import console
 
 Show = Callable[[dict[str, Any]], None]
+TITLE = 60  # characters
 
 
 def describe(line: dict[str, Any]) -> str:
@@ -41,17 +44,18 @@ def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None)
     if quiet:
         yield lambda line: None
         return
+    title = one_line(title, TITLE)
     if bar is None:
         bar = sys.stdout.isatty()
     if not bar:
         yield lambda line: print(f"{title}: {describe(line)}", flush=True)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     key = budget.unit.removesuffix("s")  # report lines count in epoch, step and round
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(force_terminal=True)) as shown:
+    name, text = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[text]}", markup=False)
+    # A rank has been told that what started it has a terminal, which it cannot see by itself.
+    with Progress(name, BarColumn(), text, TimeRemainingColumn(), console=console(force_terminal=True)) as shown:
         task = shown.add_task(title, total=budget.amount, text="")
         yield lambda line: shown.update(task, completed=float(line[key]), text=brief(line))
 
@@ -62,6 +66,8 @@ def counting(title: str, total: int, quiet: bool, bar: bool | None = None) -> It
 
     bar: whether to draw one; by default where standard output is a terminal. Otherwise a line per tenth.
     """
+
+    title = one_line(title, TITLE)
 
     def text(failed: int) -> str:
         return f"{failed} failed" if failed else ""
@@ -82,7 +88,9 @@ def counting(title: str, total: int, quiet: bool, bar: bool | None = None) -> It
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("[red]{task.fields[text]}")) as shown:
+    name = TextColumn("{task.description}", markup=False)
+    trouble = TextColumn("{task.fields[text]}", style="red", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), trouble)
+    with Progress(*columns, console=console()) as shown:
         task = shown.add_task(title, total=total, text="")
         yield lambda done, failed: shown.update(task, completed=done, text=text(failed))

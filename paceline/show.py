@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from .algorithms.errors import one_line
 from .analysis.compare import compare
 from .analysis.run import Run
 from .config.catalogue import catalogue
+from .terminal import console
 
 
 def show_run(run: Run) -> None:
@@ -31,29 +33,28 @@ def show_run(run: Run) -> None:
     if s.get("params_sha256"):
         rows["parameters"] = f"sha256 {s['params_sha256'][:16]}..."
     if run.directory:
-        rows["written to"] = str(run.directory)
+        rows["written to"] = one_line(str(run.directory))
     for key, text in rows.items():
         table.add_row(key, text)
-    Console(soft_wrap=True).print(table)
+    console().print(table)
 
 
 def show_comparison(left: Run, right: Run) -> None:
     """Two runs held against each other."""
     result = compare(left, right)
-    console = Console(soft_wrap=True)
+    shown = console()
     if result.same:
         reports = f"{len(left.lines)} reports"
         both = left.summary.get("params_sha256") is not None
-        console.print(
-            f"[green]same numbers[/]: {reports}{' and the final parameters' if both else ''} agree to the last bit"
-        )
+        what = f"{reports}{' and the final parameters' if both else ''} agree to the last bit"
+        shown.print(Text.assemble(("same numbers", "green"), f": {what}"))
     else:
-        console.print(f"[red]the runs differ[/]: {result.difference}")
-        console.print(f"largest relative difference of a loss: {result.worst:.3g}")
+        shown.print(Text.assemble(("the runs differ", "red"), f": {one_line(str(result.difference))}"))
+        shown.print(f"largest relative difference of a loss: {result.worst:.3g}")
         for line in result.explained:
-            console.print(f"  this can change bits: {line}")
+            shown.print(f"  this can change bits: {one_line(line)}")
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", left.name, right.name, "error"):
+    for heading in ("", one_line(left.name, 60), one_line(right.name, 60), "error"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row("seconds", *(f"{s:.4f}" for s in result.seconds), f"{result.error:+.1%}")
     table.add_row("ms per round", *(f"{s * 1e3:.4f}" for s in result.per_round), "")
@@ -61,12 +62,11 @@ def show_comparison(left: Run, right: Run) -> None:
     for worker, idle in enumerate(zip(left.summary["idle_share"], right.summary["idle_share"], strict=False)):
         if worker < 8:
             table.add_row(f"idle, worker {worker}", *(f"{share:.1%}" for share in idle), "")
-    console.print(table)
+    shown.print(table)
 
 
 def show_catalogue() -> None:
     """The catalogue's devices and links; long lines are the terminal's to wrap."""
-    console = Console(soft_wrap=True, width=200)
     known = catalogue()
     devices = Table(box=None, padding=(0, 2, 0, 0))
     devices.add_column("device")
@@ -86,10 +86,11 @@ def show_catalogue() -> None:
     links.add_column("source")
     for name, link in known.links.items():
         links.add_row(name, f"{link.bandwidth / 1e9:g}", link.source)
-    console.print(devices, "", links, sep="\n")
+    console(width=200).print(devices, "", links, sep="\n")
 
 
 SHOWN = 20  # rows of a sweep
+TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # columns, and what they are shown in
 
 
 def show_sweep(found: pd.DataFrame, path: Path) -> None:
@@ -97,24 +98,25 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
     varied = list(found.columns[: list(found.columns).index("seconds")])
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in varied:
-        table.add_column(_short(name, varied))
+        table.add_column(one_line(_short(name, varied), 60))
     for heading in ("seconds", "ms per step", "idle"):
         table.add_column(heading, justify="right")
     table.add_column("", overflow="fold")
     for _, row in found.head(SHOWN).iterrows():
-        cells = ["" if pd.isna(row[name]) else str(row[name]) for name in varied]
-        if row["error"]:
-            table.add_row(*cells, "", "", "", f"[red]{escape(row['error'])}[/]")
-        else:
-            numbers = f"{row['seconds']:.4f}", f"{row['seconds_per_step'] * 1e3:.4f}", f"{row['idle_mean']:.1%}"
-            warning = row.get("warning") or ""
-            table.add_row(*map(escape, cells), *numbers, f"[yellow]{escape(warning)}[/]" if warning else "")
-    Console(soft_wrap=True).print(table)
+        told: dict[str, Any] = {name: "" if pd.isna(row[name]) else row[name] for name in found.columns}
+        numbers = ["", "", ""]
+        if not told["error"]:
+            took = (f"{told[name] * scale:.4f}" if told[name] != "" else "" for name, scale in TIMES.items())
+            numbers = [*took, f"{told['idle_mean']:.1%}" if told["idle_mean"] != "" else ""]
+        remark = Text(one_line(told["error"]), "red") if told["error"] else Text(told.get("warning", ""), "yellow")
+        table.add_row(*(one_line(str(told[name]), 60) for name in varied), *numbers, remark)
+    console().print(table)
     counts = [f"{len(found)} rows"]
     for name, text in (("error", "failed"), ("warning", "with a warning")):
         count = int((found[name].fillna("") != "").sum()) if name in found else 0
         counts += [f"{count} {text}"] if count else []
-    print(f"{', '.join(counts)}{f' (the first {SHOWN} above)' if len(found) > SHOWN else ''}; written to {path}")
+    part = f" (the first {SHOWN} above)" if len(found) > SHOWN else ""
+    print(one_line(f"{', '.join(counts)}{part}; written to {path}"))
 
 
 def _short(name: str, names: Sequence[str]) -> str:

@@ -19,7 +19,8 @@ from .records.directory import prepare, refuse
 from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
 from .records.trace import streamed_trace
-from .wiring import Job, resolve, warn
+from .terminal import warn
+from .wiring import Job, resolve
 
 ENGINES = ("auto", "cohort", "simpy")
 
@@ -105,10 +106,9 @@ def run_simulation(
     workers: Sequence[Worker] = phantoms
     if not timing_only:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
-    if job.timing.faults:
-        from .sim.engine import check_links
+    from .sim.engine import check_cluster
 
-        check_links(job.timing)
+    check_cluster(job.timing, 4 * job.problem.cost.parameters)
     if recorder.directory is not None:
         prepare(recorder.directory, force=True)
     recorder.scenario(document)

@@ -32,9 +32,11 @@ from .progress import counting
 from .records.directory import to_json
 from .records.recorder import Recorder
 from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
+from .runtime.telling import TRACEBACK, where
 from .show import show_sweep
 from .simulating import check_engine, run_simulation
-from .wiring import Job, resolve, warn
+from .terminal import say, warn
+from .wiring import Job, resolve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +47,7 @@ class Simulator:
     """Simulates a document with a point's values set; travels to the processes.
 
     where: names the document in errors. folder: where it lies. runs: a folder for run directories, if wanted.
+    traceback: show on standard error where a point failed, whose row has room for a line alone.
     """
 
     document: dict[str, Any]
@@ -53,10 +56,19 @@ class Simulator:
     timing_only: bool = True
     engine: str = "auto"
     runs: Path | None = None
+    traceback: bool = field(default_factory=TRACEBACK.get)
     _latest: Job | None = field(default=None, init=False)
 
     def __call__(self, point: Point) -> dict[str, Any]:
         """The point's summary. ScenarioError, ProtocolError, or what a user's own model raises."""
+        try:
+            return self._simulate(point)
+        except Exception as error:
+            if self.traceback:
+                print(where(error), file=sys.stderr)
+            raise
+
+    def _simulate(self, point: Point) -> dict[str, Any]:
         job = self.resolve(point)
         directory = None if self.runs is None else self.runs / directory_of(point)
         recorder = Recorder(directory, kept=job.scenario.checkpoint.optimizer)
@@ -82,7 +94,7 @@ class Simulator:
 
     def check(self, points: Iterable[Point], keys: Iterable[str]) -> None:
         """ScenarioError where a key is set in no point that can be resolved."""
-        unproven, errors = set(keys), dict[str, str]()
+        unproven, errors = set(keys), dict[str, Exception]()
         for point in points:
             if not unproven:
                 return
@@ -92,10 +104,10 @@ class Simulator:
                 self.resolve(point)
                 unproven.difference_update(point)
             except Exception as error:  # as in the sweep itself
-                errors = dict.fromkeys(point, in_a_line(error)) | errors
+                errors = dict.fromkeys(point, error) | errors
         for key in keys:
             if key in unproven:
-                raise ScenarioError(errors[key])
+                raise ScenarioError(in_a_line(errors[key])) from errors[key]
 
     @property
     def base(self) -> str:
@@ -111,7 +123,7 @@ def directory_of(point: Point) -> str:
     """A run directory's name: readable, and different for each point."""
     whole = ",".join(f"{key}={cell(value)}" for key, value in point.items())
     short = ",".join(f"{key.rpartition('.')[2]}={cell(value)}" for key, value in point.items())
-    readable = re.sub(r"[^\w.,=+-]+", "_", short)[:80]
+    readable = re.sub(r"[^\w.,=+-]+", "_", short, flags=re.ASCII)[:80]
     return f"{readable}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
@@ -246,7 +258,7 @@ def command(
         try:
             table = sweep(scenario, grid, out=out, jobs=processes, executor=pool, quiet=quiet, **options)
         except KeyboardInterrupt:
-            print(f"paceline: stopped; the finished rows are in {out}, and the same command goes on", file=sys.stderr)
+            say(f"stopped; the finished rows are in {out}, and the same command goes on")
             raise SystemExit(130) from None
         if not quiet:
             show_sweep(table, out)

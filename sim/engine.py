@@ -13,7 +13,7 @@ from typing import Any
 
 import simpy
 
-from ..algorithms.effects import Program
+from ..algorithms.effects import AllReduce, Program
 from ..algorithms.errors import ProtocolError, WorkerLost
 from ..config.timing import Timing
 from ..records.outcome import Hooks, Outcome
@@ -78,9 +78,13 @@ def simulate(
     raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
 
 
-def check_links(timing: Timing) -> None:
-    """ScenarioError where a fault is to slow down a link that there is not, or that cannot be slower."""
-    link_rates(timing.faults, Fabric(timing.network, timing.nodes).topology, len(timing.devices))
+def check_cluster(timing: Timing, nbytes: int) -> None:
+    """ScenarioError for what cannot be simulated: a network on which a vector of so many bytes takes for ever from the
+    first worker to the last, a fault of a link that there is not, or that cannot be slower, or that lasts for ever."""
+    fabric, workers = Fabric(timing.network, timing.nodes), len(timing.devices)
+    fabric.group(dict.fromkeys((0, workers - 1))).price(AllReduce, nbytes)
+    link_rates(timing.faults, fabric.topology, workers)
+    conditions(timing.faults, workers, timing.noise.seed)
 
 
 @contextmanager

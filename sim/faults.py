@@ -15,10 +15,12 @@ from typing import Any
 from ..algorithms.errors import ScenarioError
 from ..algorithms.streams import stream
 from ..config.faults import Fault, Loss, Moment, Pause, Slowdown, SlowLink, Straggler
+from ..config.timing import lasting
 from .topology import Topology
 
 DRAWS = 64  # of a straggler's chances, made at a time
-AFRESH = ("step", "gradient", "evaluate")  # phases that begin a step; so does a forward pass, by its first unit
+# Phases that begin a step; so does a forward pass by its first unit, but not that of a step's further micro-batches.
+AFRESH = ("step", "gradient", "evaluate")
 
 
 class Rates:
@@ -43,7 +45,7 @@ class Rates:
             last = i + 1 == len(self._times)
             room = math.inf if last else self._times[i + 1] - (start + taken)
             if rate and left / rate <= room:
-                return taken + left / rate
+                return lasting(taken + left / rate, "faults: a slowed-down computation")
             if last:
                 return math.inf
             left -= rate * room
@@ -72,6 +74,8 @@ class Condition:
                 else:
                     self._windows.append(fault)
             elif isinstance(fault, Pause | Loss):
+                if isinstance(fault, Pause):
+                    lasting(fault.duration, f"faults[{number}].duration: a pause")
                 end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
                 if fault.at.unit != "seconds":
                     self._coming.append(fault)
@@ -87,7 +91,7 @@ class Condition:
     def computing(self, start: float, seconds: float, phase: str) -> float:
         """Seconds that a computation takes which would take `seconds` on a sound worker, from `start` on."""
         if self._stragglers:
-            if phase in AFRESH or (phase == "forward" and self._phase != "forward"):
+            if phase in AFRESH or (phase == "forward" and self._phase not in ("forward", "backward")):
                 self._unlucky = math.prod(factor for factor, chance in self._stragglers if next(chance))
             self._phase = phase
         held = max(0.0, self._held - start)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ..algorithms.effects import AllReduce, Broadcast, Collective
 from ..algorithms.errors import ScenarioError
 from ..algorithms.traffic import Traffic, traffic
-from ..config.timing import Network
+from ..config.timing import Network, lasting, over
 from .collectives import ALGORITHMS, PATTERNS, Step, steps
 from .flows import Demand
 from .topology import Loads, build_topology
@@ -80,15 +80,20 @@ class Prices:
         parts: list[Part] = []
         patterns: list[Pattern] = []
         seconds = sent = 0.0
+        causes = {"latency": 0.0, "bandwidth": 0.0, "reduce_bandwidth": 0.0}
         for step in taken:
             pattern = self._pattern(step, root)
-            delay, added = step.messages * pattern.latency, step.added / network.reduce_bandwidth
-            of_bytes = max((load * step.nbytes / capacity for load, capacity in pattern.tight), default=0.0)
+            delay, added = step.messages * pattern.latency, over(step.added, network.reduce_bandwidth)
+            of_bytes = max((over(load * step.nbytes, capacity) for load, capacity in pattern.tight), default=0.0)
             parts.append(Part(delay + added, Demand(pattern.loads, float(step.streams), step.nbytes), of_bytes))
             seconds += delay + of_bytes + added
+            for cause, taking in zip(causes, (delay, of_bytes, added), strict=True):
+                causes[cause] += taking
             sent += pattern.sent * step.nbytes
             if step.nbytes:
                 patterns.append(pattern)
+        why = max(causes, key=lambda cause: causes[cause])
+        lasting(seconds, f"cluster.network: by its {why}, {kind.__name__} of {nbytes} bytes among {n} workers")
         if kind is AllReduce and network.collective != "ordered":
             what = Traffic(sum(step.messages for step in taken), sent)
         else:

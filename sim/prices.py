@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from ..algorithms.effects import Move, Work
-from ..algorithms.errors import ScenarioError
-from ..config.timing import Device
+from ..config.timing import LONGEST, Device, lasting, over
 
 LANES = {"device": "compute", "host": "host"}  # where a Compute runs
 
 
 def work_seconds(device: Device, work: Work) -> float:
-    """Seconds of `work` on the device; ScenarioError where they are no finite number of 0 or more."""
-    seconds = float(device.seconds(work))
-    if not 0 <= seconds < float("inf"):
-        raise ScenarioError(f"device {device.name} takes {seconds} s for {work}; seconds must be 0 or more")
-    return seconds
+    """Seconds of `work` on the device; ScenarioError where they are no length of time."""
+    return lasting(float(device.seconds(work)), f"cluster: {work.phase} of {work.samples} samples on {device.name}")
 
 
 def move_seconds(device: Device, move: Move) -> float:
-    """Seconds of a copy between host and device; none where they are the same memory."""
-    return 0.0 if device.host_link is None else move.value.nbytes / device.host_link
+    """Seconds of a copy between host and device; none where they are the same memory. ScenarioError as above."""
+    if device.host_link is None:
+        return 0.0
+    seconds = over(move.value.nbytes, device.host_link)
+    if seconds <= LONGEST:
+        return seconds
+    return lasting(seconds, f"cluster: a copy of {move.value.nbytes} bytes over the host_link of {device.name}")

@@ -181,7 +181,7 @@ class Meetings:
                 spans = ticket.member.spans.setdefault(circle.lane, [])
                 self._trace(ticket, spans, begin)
                 if len(spans) > BUFFERED:
-                    ticket.member.hand_on("network", 1)
+                    ticket.member.hand_on(circle.lane, 1)
             ticket.member.finished(ticket)
 
     def _trace(self, ticket: Ticket, spans: list[Span], begin: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from paceline.algorithms import effects as fx
-from paceline.algorithms.errors import BorrowError, ProtocolError
+from paceline.algorithms.errors import BorrowError, ProtocolError, not_an_effect
 from paceline.records.outcome import Hooks
 
 
@@ -153,7 +153,7 @@ class _Lockstep:
         elif isinstance(effect, fx.Collective):
             self.join(slot)
         else:
-            raise ProtocolError(f"worker {i} yielded {effect!r}, which is no effect")
+            raise not_an_effect(i, effect)
         return slot
 
     def join(self, slot: _Slot) -> None:

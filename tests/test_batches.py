@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from math import inf
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +29,7 @@ from paceline.config.machines import Cluster
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
 from paceline.config.timing import Device
-from paceline.wiring import workload_of
+from paceline.wiring import Job, resolve, workload_of
 
 SPEEDS = (100.0, 50.0, 40.0, 25.0)
 FOUR = [Device(f"gpu{speed:g}", speed=speed, max_batch=64) for speed in SPEEDS]
@@ -189,6 +192,56 @@ def test_defaults():
     assert ByBatch(max=40).shares(32, free).batches == (40, 40), "total is 2 times 40"
     assert ByBatch(max=40, total=64).shares(32, free).batches == (40, 24), "a bound is kept"
     assert ByBatch(total=200).shares(32, [Device("a", speed=100.0), Device("b", speed=1.0)]).batches == (199, 1)
+
+
+def test_what_memory_is_predicted_to_hold_bounds_where_nobody_says_a_bound():
+    """What was measured or given goes first; a prediction bounds a batch, and does not say how much there is to do."""
+    free = [Device("a", speed=3.0), Device("b", speed=1.0), Device("c", speed=1.0, max_batch=50)]
+    asked: list[tuple[str, int]] = []
+
+    def holds(device: Device, most: int) -> int | None:
+        asked.append((device.name, most))
+        return {"a": 20, "c": 1}.get(device.name)
+
+    assert ByBatch(total=60).shares(32, free, holds).batches == (20, 20, 20)
+    assert asked == [("a", 60), ("b", 60)]
+    assert ByBatch(max=64, total=60).shares(32, free[:2], holds).batches == (45, 15)
+    assert ByBatch().shares(32, free[:2], holds).batches == (20, 44), "total is 2 times 32"
+    with pytest.raises(ValueError, match=r"total is 64, and 2 workers are predicted to hold 40 \(20 on a\); write"):
+        ByBatch().shares(32, [free[0]] * 2, holds)
+    assert ByBatch("no_restriction").shares(32, [free[0], free[2]], holds).batches == (20, 6)
+    with pytest.raises(ValueError, match="needs the largest batch of b; write max"):
+        ByBatch("no_restriction").shares(32, free, holds)
+
+
+def test_a_split_is_not_one_that_memory_is_predicted_not_to_hold():
+    """A fast device of known memory gets what fits into it, to the last sample, and the others the rest."""
+    document = {
+        "workload": {"model": "torchvision:resnet50", "data": "imagenet", "batch": 256, "optimizer": {"lr": 0.1}},
+        "cluster": {"workers": [{"device": "rtx3090"}, {"device": "epyc-7742", "count": 2}]},
+        "strategy": {"preset": "hdp"},
+        "budget": {"steps": 1},
+    }
+
+    def divided(batches: Sequence[int] = (), **changed: Any) -> Job:
+        more = {"split": {"given": {"batches": list(batches)}}} if batches else {}
+        strategy = {"strategy": {"preset": "sync_sgd" if more else "hdp"} | more}
+        return resolve(validate(document | strategy | changed, "test"), Path())
+
+    job = divided()
+    first, *others = job.plan.shares.batches
+    assert sum((first, *others)) == 3 * 256
+    assert first > max(others)
+    assert not job.warnings
+    assert "22.4 GiB" in divided((first + 1, *others)).warnings[0]
+    small = {"workers": [{"device": "rtx3090", "memory": "100 MB", "count": 2}]}
+    with pytest.raises(ScenarioError, match=r"need 194\.985 MiB of 95\.3674 MiB"):
+        divided(cluster=small)
+    small["workers"][0]["memory"] = "1 GB"
+    with pytest.raises(ScenarioError, match=r"split: total is 512, and 2 workers are predicted to hold 16 \(8 on"):
+        divided(cluster=small)
+    small["workers"][0]["max_batch"] = 256
+    assert divided(cluster=small).warnings
 
 
 # -- the sampler ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ from paceline.sim.engine import simulate
 from paceline.wiring import resolve
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
-VIT = SCENARIOS / "lshdp_vit_l_16_4nodes_1gbit.yaml"
+VIT = SCENARIOS / "papers/lshdp_vit_l_16_4nodes_1gbit.yaml"
 NAMES = ("ddp", "ddp-fp", "fsdp", "fsdp-offload", "lsdp")
 MODES = dict(zip(NAMES, read_list(SCENARIOS / "sweeps/lshdp_modes.yaml"), strict=True))
 P, N = 304_326_632, 4

@@ -135,8 +135,9 @@ def test_a_straggler_by_chance_is_slow_in_that_share_of_its_steps():
     assert run(timing(1, event, noise=Noise(seed=5)), steps(1000))[0].seconds != outcome.seconds
 
 
-def test_chance_falls_once_for_all_units_of_a_step():
-    phases = ("forward", "forward", "backward", "backward", "update")
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_chance_falls_once_for_all_units_and_micro_batches_of_a_step(micro_batches):
+    phases = ("forward", "forward", "backward", "backward") * micro_batches + ("update",)
 
     def program(worker: int) -> Program[None]:
         for _ in range(200):
@@ -147,7 +148,7 @@ def test_chance_falls_once_for_all_units_of_a_step():
     device = Device("d", tables=dict.fromkeys(phases, ((1.0, 1.0),)))
     (outcome,) = run(Timing((device,), faults=faults(event)), program)
     drawn = chances(0.5, 0, 0)
-    assert outcome.seconds == near(200 * 5 + 2 * 5 * sum(next(drawn) for _ in range(200)))
+    assert outcome.seconds == near(len(phases) * (200 + 2 * sum(next(drawn) for _ in range(200))))
 
 
 def test_a_slow_down_in_seconds_and_in_rounds():

@@ -19,7 +19,7 @@ from paceline.algorithms.presets import qsr
 from paceline.algorithms.progress import NEVER, Interval, Moment
 from paceline.algorithms.rates import Constant, Cosine, CosineStep, Linear, WarmUp
 from paceline.algorithms.sampling import TopLoss
-from paceline.algorithms.schedules import Every, Fixed, Qsr, Then
+from paceline.algorithms.schedules import Every, Fixed, Qsr, Schedule, Then
 from paceline.algorithms.scores import Scores
 from paceline.algorithms.splits import ByClass, Shares
 from paceline.algorithms.strategy import Strategy
@@ -42,12 +42,17 @@ def params(strategy: Strategy, momentum: float = 0.0, **given: object) -> np.nda
 def test_qsr_counts_the_papers_syncs(h_base, syncs):
     """ViT-B at B = 4096: 300 epochs of 312 steps, cosine to 1e-6, peak 0.008, 10,000 steps of warm-up, alpha 0.0175."""
     rate = WarmUp(10_000, 1e-6, 0.008, Cosine(0.008, 93_600, 1e-6, 10_000))
-    strategy = qsr(0.0175, h_base, init_t=Interval(10_000, "steps"))
+    strategy = warmed(qsr(0.0175, h_base), Interval(10_000, "steps"))
     p = Plan(strategy, Shares((256,) * 16, (1.0,) * 16), rate, 1_281_167, Interval(93_600, "steps"))
     state = State()
     while not p.finished(state):
         state.after(p.next_round(state), 0.0)
     assert (state.round, state.step) == (syncs, 93_600)
+
+
+def warmed(strategy: Strategy, warm_up: Interval | None) -> Strategy:
+    """The strategy with what follows from the learning rate's warm-up."""
+    return dataclasses.replace(strategy, schedule=strategy.schedule.resolve((1.0, 1.0), warm_up))
 
 
 def test_qsr_in_two_stages_counts_the_same():
@@ -73,6 +78,35 @@ def test_qsr_rule():
     assert Qsr(0.2, h_base=4).steps(at(10.0)) == 4
     assert Qsr(0.0, h_base=4).steps(at(1e-9)) == 4
     assert Qsr(0.2).steps(at(0.0)) == Qsr(0.2).steps(at(1e-300)) > 1e18, "the plan caps it"
+
+
+def first_rounds(strategy: Strategy, warm_up: float, rounds: int = 4) -> list[int]:
+    """H of the first rounds of 40 steps whose rate rises from 1e-6 to 0.1 in the first `warm_up`, then falls to 0."""
+    rate = WarmUp(warm_up, 1e-6, 0.1, Cosine(0.1, 40, 0.0, warm_up))
+    p = plan(warmed(strategy, Interval(warm_up, "steps")), rate=rate, budget=Interval(40, "steps"))
+    state, found = State(), []
+    while not p.finished(state) and len(found) < rounds:
+        found.append(p.next_round(state).H)
+        state.after(p.next_round(state), 0.0)
+    return found
+
+
+def test_qsr_takes_init_h_while_the_rate_warms_up_without_being_told_when_that_ends():
+    """A preset's obvious use is the method: alpha and h_base alone follow the released rule. A warm-up's first rate is
+    next to 0, which by the formula alone would make one round of the whole run.
+    """
+    assert first_rounds(qsr(0.2, 2), 5) == [2, 2, 2, 4], "(0.2 / 0.1)^2 is 4 after step 5, at step 6"
+    assert first_rounds(qsr(0.2, 2, init_h=3), 5) == [3, 3, 4, 4], "a round begun in the warm-up runs past it"
+    assert first_rounds(qsr(0.2, 2, init_t=Interval(8, "steps")), 5) == [2, 2, 2, 2], "what is given goes before"
+    assert first_rounds(qsr(0.2, 2, init_t=Interval(0, "steps")), 5) == [40]
+    assert first_rounds(qsr(0.0, 2, init_h=3), 5) == [3] * 4, "in the released rule alpha 0 is init_h throughout"
+
+
+def test_qsr_refuses_an_init_h_that_no_round_would_take():
+    with pytest.raises(ValueError, match="init_h is of the learning rate's warm-up, and there is none"):
+        Qsr(0.2, init_h=3).resolve((1.0, 1.0))
+    for schedule in (Qsr(0.2, init_h=3, init_t=Interval(5, "steps")), Qsr(0.0, init_h=3)):
+        assert schedule.resolve((1.0, 1.0)) == schedule
 
 
 def test_the_last_sync_falls_on_the_last_step_also_at_rate_zero():
@@ -144,6 +178,17 @@ def test_slowmo_two_rounds_by_hand():
     u2 = beta * u1 + (x1 - x2_avg) / lr
     two = params(with_(SlowMo(beta, alpha)), budget=Interval(2, "rounds"))
     np.testing.assert_allclose(two, x1 - alpha * lr * u2, rtol=1e-4)
+
+
+def test_slowmo_uses_the_rate_at_the_sync():
+    """A preset's obvious use is the method, also in a warm-up: the mean of x moved by some lr times the gradients, and
+    divided by the first step's, which is next to 0, it would be a momentum that ends in NaN.
+    """
+    rate, slowmo = WarmUp(6, 1e-9, 0.05, Constant(0.05)), with_(SlowMo(0.5, 0.8))
+    one, two = ({"rate": rate, "budget": Interval(steps, "steps")} for steps in (2, 4))
+    u = -params(LOCAL, **one) / rate(1)
+    np.testing.assert_allclose(params(slowmo, **one), -0.8 * rate(1) * u, rtol=1e-5)
+    assert np.abs(params(slowmo, **two)).max() < 10 * np.abs(params(LOCAL, **two)).max()
 
 
 def local_from(x: np.ndarray) -> np.ndarray:
@@ -231,9 +276,10 @@ def test_averaged_optimizer_state_is_equal_on_all_workers():
 SLOW = {"shares": Shares((4, 4), (1.0, 0.25)), "examples": 100, "budget": Interval(6, "rounds")}
 
 
-def biased(**sampling: object) -> Plan:
-    strategy = Strategy(schedule=Fixed(8), sampling=TopLoss(**sampling), aggregation=Parameters())
-    return plan(dataclasses.replace(strategy, sampling=strategy.sampling.resolve(Shares((4, 4), (1.0, 0.25)))), **SLOW)
+def biased(schedule: Schedule | None = None, budget: Interval = SLOW["budget"], **sampling: object) -> Plan:
+    strategy = Strategy(schedule=schedule or Fixed(8), sampling=TopLoss(**sampling), aggregation=Parameters())
+    strategy = dataclasses.replace(strategy, sampling=strategy.sampling.resolve(SLOW["shares"]))
+    return plan(strategy, **SLOW | {"budget": budget})
 
 
 @pytest.mark.parametrize(
@@ -321,7 +367,19 @@ def test_top_loss_at_equal_speeds_is_shuffled():
 
 
 def test_top_loss_refuses_more_candidates_than_examples():
-    with pytest.raises(ScenarioError, match="is more than the 100 training examples"):
-        run(biased(refresh=2, ratio=8))
+    """What the plan shows to be impossible is refused before a run begins, with what is possible: in the first round as
+    in one whose H has grown since."""
+    growing = {"refresh": 2, "schedule": Then(Interval(50, "rounds"), Fixed(8), Fixed(80))}
+    for fits in (biased(refresh=2, ratio=6.25), biased(**growing, budget=Interval(50, "rounds"))):
+        fits.strategy.sampling.check(fits)
+    for late, says in (
+        (biased(refresh=2, ratio=8), r"8 times the 16 .* the 100 training examples; write ratio: 6\.25 or less"),
+        (biased(refresh=14, ratio=1, budget=Interval(14, "rounds")), "the 112 .* examples; write a smaller refresh"),
+        (biased(**growing, budget=Interval(52, "rounds")), "the 160 samples"),
+    ):
+        with pytest.raises(ScenarioError, match=says):
+            late.strategy.sampling.check(late)
+        with pytest.raises(ScenarioError, match=says):
+            run(late)
     with pytest.raises(ValueError, match=r"ratio is 0\.5"):
         TopLoss(0.5)

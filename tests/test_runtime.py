@@ -19,7 +19,7 @@ from mpi_checks import ALONE
 from paceline.algorithms.effects import AllReduce, Work
 from paceline.algorithms.errors import BorrowError, ScenarioError
 from paceline.algorithms.traffic import traffic
-from paceline.runtime import banners, launcher, pace, patience
+from paceline.runtime import launcher, pace, patience
 from paceline.runtime.borrow import Loan
 from paceline.runtime.measure import fit
 
@@ -82,18 +82,6 @@ def test_errors_end_the_job_and_are_told_once(kind: str) -> None:
     status, output = finish(start("mpi_ends.py", "exits", ranks=3, kind=kind))
     assert status == 3
     assert "Traceback" not in output
-
-
-def test_banners_go_and_other_lines_stay() -> None:
-    rule = b"-" * 74 + b"\n"
-    abort = [rule, b"MPI_ABORT was invoked on rank 1\n", b"Errorcode: 2\n", rule]
-    about = [rule, b"prterun has exited due to process rank 0 calling\n", b'"abort".\n', rule, b" \n"]
-    killed = [rule, b"process rank 1 exited on signal 9 (Killed)\n", rule]
-    table = [rule, *[b"a row\n"] * 20]
-    stays = [b"first\n", b"\n", *killed, *table, b"last\n", rule, b"left open"]
-    mixed = [*abort, *stays[:2], *about, *stays[2:]]
-    assert list(banners.without_banners(mixed)) == stays
-    assert list(banners.without_banners([b"Abort(2) on node 1 (rank 1 in comm 0): application\n", b"x\n"])) == [b"x\n"]
 
 
 def signalled(kind: str, way: str, *signals: int) -> tuple[int, str]:
@@ -167,12 +155,13 @@ def test_an_mpirun_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_under_mpirun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in launcher.RANK_VARIABLES:
+    for name in launcher.JOB_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert not launcher.under_mpirun()
     with pytest.raises(ZeroDivisionError), launcher.abort_on_error():
         raise ZeroDivisionError  # without an mpirun, errors are the caller's
     monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
     assert launcher.under_mpirun()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from paceline.algorithms.effects import (
     nothing,
 )
 from paceline.config.timing import Device, Network, Noise, Timing
-from paceline.records.outcome import Hooks, Outcome
+from paceline.records.outcome import Hooks, Outcome, Span
+from paceline.records.spool import BUFFERED
 from paceline.sim.engine import simulate
 from paceline.sim.noise import ROWS, Blocks
 
@@ -240,6 +242,33 @@ def test_spans_follow_one_another_and_add_up() -> None:
         assert outcome.lanes["to host"][0][0] == "move"
         assert outcome.lanes["host"][0][0] == "gradient 3"
     assert not any(o.lanes for o in run(cluster(3, host_link=1e4), *map(program, range(3))))
+
+
+def test_spans_that_are_handed_on_in_time_are_those_of_every_lane() -> None:
+    """Whoever takes spans while a run goes gets all of them, of a group's own lane, too."""
+
+    def program(worker: int) -> Program[None]:
+        pair = (0, 1) if worker < 2 else (2, 3)
+        for _ in range(BUFFERED + 50):
+            yield from Compute(work(0.01 * (1 + worker)), nothing)
+            yield from AllReduce(Phantom(8), group=pair)
+        yield from AllReduce(Phantom(8))
+
+    kept = run(cluster(4), *map(program, range(4)), trace=True)
+    taken: list[dict[str, list[Span]]] = [{} for _ in kept]
+    held = 0
+
+    def take(worker: int, lane: str, spans: Sequence[Span]) -> None:
+        nonlocal held
+        held = max(held, len(spans))
+        taken[worker].setdefault(lane, []).extend(spans)
+
+    hooks = Hooks(QUIET.log, QUIET.checkpoint, spans=take)
+    outcomes = simulate([program(worker) for worker in range(4)], cluster(4), hooks, trace=True)
+    assert taken == [outcome.lanes for outcome in kept]
+    assert not any(outcome.lanes for outcome in outcomes)
+    assert held <= BUFFERED + 2
+    assert len(taken[0]["network (0, 1)"]) > BUFFERED
 
 
 def test_waiting_for_others_is_a_span_of_its_own() -> None:

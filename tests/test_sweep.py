@@ -229,7 +229,7 @@ def test_trouble_in_a_users_model(tiny, tmp_path, monkeypatch):
         (["--grid", "strategy.H=1", "--grid", "strategy.H=2"], "strategy.H is given twice"),
         (["--grid", "strategy.H=1", "--list", "points.csv"], "strategy.H is both in the grid and in the list"),
         (["--list", "sparse.csv"], "workload.bach: unknown key"),
-        (["--list", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        (["--list", "nowhere.csv"], "nowhere.csv: no such file"),
         (["--list", "ragged.csv"], "ragged.csv:3: has not as many cells"),
         (["--list", "empty.yaml"], "holds no points"),
         (["--list", "text.yaml"], "point 0 is 'seed'"),

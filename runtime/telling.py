@@ -1,0 +1,97 @@
+"""How an error is told: in one line, and with `--traceback` where it comes from, before that line.
+
+Every command sets TRACEBACK from its option; the launcher hands the option on to the ranks.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from contextvars import ContextVar
+from types import FrameType
+
+from ..algorithms.errors import PacelineError, one_line
+from .place import place
+
+OPTION = "--traceback"
+TRACEBACK = ContextVar("traceback", default=False)
+# Errors that a user can mend. Any other is a mistake in Paceline, and keeps Python's own report.
+EXPECTED = (PacelineError, OSError, ImportError, MemoryError, SystemError)
+LONGEST = 400  # characters of the line
+_NO_MEMORY = ("allocate memory", "failed to map segment", "Memory allocation")  # as loading a library says it
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_OWN = __package__.partition(".")[0]
+
+
+def tell(error: BaseException) -> None:
+    """Print the text for an error that ends this process, where no other rank has the same to say.
+
+    A file or a library that is wrong is so for all ranks of a machine: the first one speaks. (Where ranks have found
+    each other, `launcher.abort_on_error` sees to that.)
+    """
+    here = place()
+    if here is None or here.local == 0 or not isinstance(error, PacelineError):
+        print(told(error), file=sys.stderr, flush=True)
+
+
+def told(error: BaseException) -> str:
+    """The text for an error that is one of EXPECTED, or for an exit that a user's code asked for."""
+    shown = TRACEBACK.get()
+    hint = f" ({OPTION} shows where)" if _users(error) and not shown else ""
+    line = f"paceline: {_reason(error)}"
+    line += hint if len(line) + len(hint) <= LONGEST else ""
+    return f"{where(error)}{line}" if shown else line
+
+
+def where(error: BaseException) -> str:
+    """The traceback of the error, or of what it says in other words: Paceline adds a key or a worker on the way up."""
+    while error.__cause__ is not None and _ours([frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]):
+        error = error.__cause__
+    return "".join(traceback.format_exception(error))
+
+
+def ends_as_users(end: SystemExit) -> bool:
+    """Whether a user's code ended the program: then whatever status it wanted, the work is not done."""
+    return _users(end)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, PacelineError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return one_line(f"the scenario's own code ended the program: SystemExit({error.code!r})")
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return one_line(f"not enough memory; see `free` and `ulimit -v`: {text}" if _of_memory(error) else text)
+
+
+def _of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. Compiled code that meets this leaves a SystemError behind, if anything."""
+    return any(
+        isinstance(each, MemoryError | SystemError) or any(text in str(each) for text in _NO_MEMORY)
+        for each in _chain(error)
+    )
+
+
+def _users(error: BaseException) -> bool:
+    """Whether the error passed through code that is not Paceline's, nor Python's, nor of an installed package."""
+    for each in _chain(error):
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            if not (_ours(frame) or frame.f_code.co_filename.startswith(("<", *_INSTALLED))):
+                return True
+    return False
+
+
+def _ours(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__", "").partition(".")[0] in (_OWN, "__main__")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it came from."""
+    found: BaseException | None = error
+    seen = set[int]()  # Python uses MemoryErrors again, whose chain may end in itself
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        yield found
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
