@@ -110,6 +110,12 @@ def numbers() -> st.SearchStrategy[str]:
     return st.one_of(st.sampled_from(NUMBERS), st.integers(-3, 300).map(str), st.floats().map(repr))
 
 
+def usual() -> st.SearchStrategy[str]:
+    """A number as text, mostly one that people write."""
+    small = st.one_of(st.integers(0, 9).map(str), st.sampled_from(["0.5", "1e-3", "16", "64", "1000"]))
+    return st.one_of(small, small, small, numbers())
+
+
 def quantities() -> st.SearchStrategy[str]:
     """A number with a unit."""
     return st.tuples(numbers(), st.sampled_from(UNITS)).map(" ".join)
@@ -125,17 +131,16 @@ def values() -> st.SearchStrategy[Raw]:
 def edits(draw: Draw) -> str:
     """A setting that is near to right."""
     first, *rest = draw(st.sampled_from(EDITS)).split("N")
-    usual = st.one_of(st.integers(0, 9).map(str), st.sampled_from(["0.5", "1e-3", "64"]), numbers())
-    return first + "".join(f"{draw(usual)}{part}" for part in rest)
+    return first + "".join(f"{draw(usual())}{part}" for part in rest)
 
 
 @st.composite
 def settings(draw: Draw) -> str:
     """A setting of any kind: near to right, anything for a key that exists, or no setting at all."""
     kind = draw(st.integers(0, 9))
-    if kind < 6:
+    if kind < 8:
         return draw(edits())
-    if kind == 6:
+    if kind == 8:
         return draw(st.text(max_size=40)).replace("\x00", "").encode(errors="replace").decode()
     path = draw(st.sampled_from([p for base in BASES[:6] for p in paths(base)]))
     return f"{'.'.join(map(str, path))}={draw(values())}".replace("\x00", "")
@@ -164,15 +169,33 @@ def at(document: Any, path: tuple[Any, ...]) -> Any:
     return document
 
 
+def near(draw: Draw, key: Any, value: Any) -> Any:
+    """Another value of about the same kind: a number, the unit kept; a text that stands under the key elsewhere."""
+    if isinstance(value, str) and not isinstance(value, Raw):
+        number, space, unit = value.partition(" ")
+        if space and number[:1].isdigit():
+            return f"{draw(usual())} {unit}"
+        texts = {item[key] for base in BASES for item in holders(base) if isinstance(item.get(key), str)}
+        return draw(st.sampled_from(sorted(texts | {value})))
+    return Raw(draw(usual())) if isinstance(value, int | float) else draw(values())
+
+
+def holders(value: Any) -> list[dict[Any, Any]]:
+    """All mappings in a document."""
+    return [value, *(inner for path in paths(value) if isinstance(inner := at(value, path), dict))]
+
+
 def spoil(draw: Draw, document: Any) -> None:
     """Change one place of a document: another value, a missing key, one more, or another scenario's section."""
     path = draw(st.sampled_from(paths(document) or [()]))
     if not path:
         return
-    holder, key, how = at(document, path[:-1]), path[-1], draw(st.integers(0, 6))
+    holder, key, how = at(document, path[:-1]), path[-1], draw(st.integers(0, 8))
     if how < 4:
+        holder[key] = near(draw, key, holder[key])
+    elif how < 6:
         holder[key] = draw(values())
-    elif how == 4:
+    elif how == 6:
         del holder[key]
     elif isinstance(holder, dict):
         holder[draw(st.sampled_from(KEYS))] = draw(values())
@@ -200,7 +223,7 @@ def garble(draw: Draw, data: bytes) -> bytes:
 
 def shorten(draw: Draw, document: dict[str, Any]) -> None:
     """Give the scenario a budget of a few steps, and what fits it."""
-    document["budget"] = {"steps": draw(st.integers(1, 6))}
+    document["budget"] = {"steps": draw(st.sampled_from([3, 1, 2, 10, 60]))}
     for section, key in (("report", "every"), ("checkpoint", "at"), ("workload", "lr_schedule")):
         document.get(section, {}).pop(key, None)
 
@@ -216,17 +239,19 @@ def scenarios(draw: Draw) -> bytes:
             document[key] = copy.deepcopy(other[key])
     if draw(st.integers(0, 9)):
         shorten(draw, document)
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(FEW)):
         spoil(draw, document)
     data = document_text(document).encode(errors="surrogatepass")
     return data if draw(st.integers(0, 9)) else garble(draw, data)
 
 
 OPTIONS: list[list[str]] = [
-    *([], [], [], ["--engine", "simpy"], ["--engine", "cohort"], ["--debug"], ["--force"]),
-    *(["--limit", "1 s"], ["--limit", "0 s"], ["--limit", "x\x1b"], ["--engine", "x\n"]),
+    *[[]] * 10,
+    *(["--engine", "simpy"], ["--engine", "cohort"], ["--debug"], ["--force"], ["--limit", "1 s"], ["--limit", "1 h"]),
+    *(["--limit", "0 s"], ["--limit", "x\x1b"], ["--engine", "x\n"]),
 ]
-OUTS = ["run", "run", "run", "new/run", "r[/x]", "r[red]7", "scenario.yaml", "a\nb", "x" * 300, "."]
+OUTS = [*["run"] * 20, "new/run", "r[/x]", "r[red]7", "scenario.yaml", "a\nb", "x" * 300, "."]
+FEW = st.sampled_from([1, 1, 1, 2, 3])
 
 
 @st.composite
@@ -247,7 +272,7 @@ def right(draw: Draw) -> dict[str, bytes]:
 @st.composite
 def set_on_command_line(draw: Draw) -> Case:
     """Settings of a right scenario."""
-    found = [f"--set={draw(settings())}" for _ in range(draw(st.integers(1, 3)))]
+    found = [f"--set={draw(settings())}" for _ in range(draw(FEW))]
     options = draw(st.sampled_from(OPTIONS))
     return Case(right(draw), ("simulate", "scenario.yaml", "--timing-only", "--out", "run", *found, *options))
 
@@ -256,10 +281,10 @@ def set_on_command_line(draw: Draw) -> Case:
 def profiles(draw: Draw) -> Case:
     """A spoilt profile."""
     document = yaml.parse(PROFILE, "profile")
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(FEW)):
         spoil(draw, document)
     data = document_text(document).encode(errors="surrogatepass")
-    scenario = QUICK | {"budget": {"steps": draw(st.integers(1, 6))}, "report": {}}
+    scenario = QUICK | {"budget": {"steps": draw(st.sampled_from([3, 40]))}, "report": {}}
     if draw(st.booleans()):
         scenario["cluster"] = scenario["cluster"] | {"noise": {"source": "profile"}}
     files = {"scenario.yaml": document_text(scenario).encode(), "profile.yaml": data}
@@ -348,7 +373,7 @@ def comparisons(draw: Draw, run: dict[str, bytes]) -> Case:
     names = ["summary.json", "metrics.jsonl", "scenario.yaml", "trace.json.gz"]
     files = inside("a", spoilt_run(draw, run, names)) | inside("b", run)
     order = draw(st.sampled_from([("a", "b"), ("b", "a"), ("a", "a")]))
-    return Case(files, ("compare", *order, *draw(st.sampled_from([[], [], [], [], [], ["--figures", "figures"]]))))
+    return Case(files, ("compare", *order, *draw(st.sampled_from([[]] * 15 + [["--figures", "figures"]]))))
 
 
 @st.composite

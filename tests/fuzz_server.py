@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import os
 import resource
@@ -64,9 +65,8 @@ def watch(process: int, folder: Path) -> int:
 
 def serve() -> None:
     """Answer runs until there are no more."""
-    sys.argv = ["paceline", "catalogue"]
-    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(None):
-        main()  # what is loaded and made with the first command, children have already
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+        app(["catalogue"])  # what is loaded and made with the first command, children have already
     gc.freeze()  # objects that nobody looks at stay on pages that parent and child share
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # to wait for one, with a time limit
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -80,7 +80,6 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    import paceline.cli
     import paceline.learning.phantoms
     import paceline.records.environment
     import paceline.runtime.launcher
@@ -91,6 +90,7 @@ if __name__ == "__main__":
     import paceline.sweeping
     import paceline.training
     from paceline.__main__ import main
+    from paceline.cli import app
 
     # A resumed run is checked here, and would go on under an mpirun of its own. Nor need files survive a power cut.
     paceline.runtime.launcher.launch = lambda *_: 0  # type: ignore[assignment]

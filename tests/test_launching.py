@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 from test_cli import call
-from test_same_numbers import scenario
+from test_same_numbers import MLP, scenario
 
 from paceline.algorithms.errors import PacelineError, ScenarioError
 from paceline.cli import app
@@ -93,20 +93,8 @@ RULE = b"-" * 74 + b"\n"
 ABORTED = [RULE, b"MPI_ABORT was invoked on rank 1\n", b"Errorcode: 2\n", RULE]
 ABOUT = [RULE, b"prterun has exited due to process rank 0 calling\n", b'"abort".\n', RULE, b" \n"]
 KILLED = [RULE, b"prterun noticed that process rank 1 with PID 7 on node vm exited on\n", b"signal 9 (Killed).\n", RULE]
-EXITED = [
-    RULE,
-    b"exited with non-zero status,\n",
-    b"   Process name: [prterun-vm-7@1,2]\n",
-    b"   Exit code:    3\n",
-    RULE,
-]
-NO_NET = [
-    b"[vm:7] pmix_ifinit: unable to find network interfaces.\n",
-    RULE,
-    b"no available\n",
-    b"interfaces were found\n",
-    RULE,
-]
+EXITED = [RULE, b"exited with non-zero status,\n", b"   Process name: [prterun-vm-7@1,2]\n", b"   Exit code:    3\n", RULE]
+NO_NET = [b"[vm:7] pmix_ifinit: unable to find network interfaces.\n", RULE, b"no available\n", b"interfaces were found\n", RULE]
 NO_TMP = [RULE, b"mkdir was unable to create the desired directory:\n", b"\n", b"  Directory: /tmp/ompi.7\n", RULE]
 
 
