@@ -74,6 +74,18 @@ class WorkerLost(PacelineError):
     """A peer is gone."""
 
 
+class WorkloadError(PacelineError):
+    """The user's model, loss or data failed in a worker's step: says worker, step and what it was doing there."""
+
+
+class NotFinite(PacelineError):
+    """Training has gone bad: a loss, a gradient or a parameter is infinite or not a number. Says where."""
+
+
+class ReplicasDiffer(PacelineError):
+    """Workers that must hold the same parameters do not."""
+
+
 def not_an_effect(worker: int, found: object) -> ProtocolError:
     """The error of a program that yields anything but an effect; all interpreters raise it."""
     forgotten = isinstance(found, Generator)

@@ -39,7 +39,7 @@ class PhantomWorker:
         item, kept = works.held.item, sum(size for size, _ in works.sizes)
         self.params: Value = Phantom(item * kept)
         self.grads: Value = Phantom(item * kept)
-        self.buffers: Value = Phantom(4 * works.cost.buffers)
+        self.buffers: Value = Phantom(item * works.cost.buffers)
         self.loss: Value = Phantom(item)
         self.grads_squared: Value = Phantom(8)
         self.units = [_unit(item * own, item * whole) for own, whole in works.sizes]
@@ -47,7 +47,7 @@ class PhantomWorker:
         self.evaluation_blocks = blocks
         self.moments: tuple[Value, ...] = tuple(Phantom(item * works.cost.parameters) for _ in range(moments))
         self._place: Literal["device", "host"] = "host" if works.held.host else "device"
-        self._estimate = partial(Phantom, 4 * works.cost.buffers)
+        self._estimate = partial(Phantom, item * works.cost.buffers)
         self._squares = partial(Phantom, 8 * (2 + moments))
 
     @property

@@ -39,7 +39,8 @@ def report(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
 def evaluate(w: Worker, plan: Plan, state: State) -> Program[dict[str, float]]:
     """Mean loss and accuracy on the test set, of which every worker takes a part; not numbers for phantoms.
 
-    BatchNorm's statistics are averaged for it, running or re-estimated ones; the workers' own stay as they are.
+    `Worker.buffers` are averaged for it, BatchNorm's statistics as they run or re-estimated; the workers' own stay as
+    they are, and each tests its part with its own other buffers.
     """
     buffers = w.buffers
     if buffers.nbytes:

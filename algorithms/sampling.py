@@ -187,6 +187,13 @@ class TopLoss(Shuffled):
         slow = self.workers if self.workers != "slow" else ()
         if not slow:
             return
+        first = plan.first_round().samples
+        if self.refresh == "auto" and first > plan.examples:
+            raise ScenarioError(
+                f"strategy.sampling.top_loss: refresh auto is one pass over the data, but a round uses {first} samples "
+                f"and there are {plan.examples} training examples; write a smaller H or batch, or "
+                "strategy.sampling={top_loss: {refresh: 1}}"
+            )
         used = [
             sum(round.steps[worker] * round.batches[worker] for worker in slow)
             for round in islice(plan.rounds(), CHECKED)

@@ -133,7 +133,8 @@ class ByBatch:
         known = [size for size in bounds if size is not None]
         total = self.total if self.total is not None else n * min(known, default=batch)
         limit = UNLIMITED if self.mode == "no_restriction" else max(1, total)
-        held = {device: holds(device, limit) for device, size in zip(devices, bounds, strict=True) if size is None}
+        free = dict.fromkeys(device for device, size in zip(devices, bounds, strict=True) if size is None)
+        held = {device: holds(device, limit) for device in free}
         most = [size or held[device] or limit for device, size in zip(devices, bounds, strict=True)]
         seconds = [device.step_seconds for device in devices]
         if self.mode == "no_restriction":

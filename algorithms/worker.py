@@ -45,11 +45,12 @@ class Worker(Protocol):
 
     params, grads: fp32 vectors of P + 1 elements: the model's parameters (their gradient) and, last, the mean
     training loss, so that the loss rides on the exchange; of a sharded worker its parts of the units, one behind the
-    other, and no loss. buffers: BatchNorm's running statistics (may be empty). loss: the batch's mean training loss,
-    one element. units: what is exchanged of each unit, in the order of the forward pass. chunks: micro-batches of a
-    step. clips: whether the optimizer needs the norm of the whole gradient; grads_squared: its square, set by the
-    program where the worker has a part only. staged: whether the device has a memory of its own, of which `params` and
-    `grads` are copies on the host. evaluation_blocks: parts in which the test set is evaluated unit by unit.
+    other, and no loss. buffers: those that are averaged for an evaluation, as BatchNorm's running statistics are (may
+    be empty). loss: the batch's mean training loss, one element. units: what is exchanged of each unit, in the order of
+    the forward pass. chunks: micro-batches of a step. clips: whether the optimizer needs the norm of the whole
+    gradient; grads_squared: its square, set by the program where the worker has a part only. staged: whether the device
+    has a memory of its own, of which `params` and `grads` are copies on the host. evaluation_blocks: parts in which the
+    test set is evaluated unit by unit.
     """
 
     index: int
@@ -125,7 +126,7 @@ class Worker(Protocol):
         """Put the optimizer's state back to its beginning: zeros."""
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
-        """BatchNorm's statistics as the mean over `batches` batches of the worker's size, in an array of its own.
+        """`buffers` with BatchNorm's statistics as the mean over `batches` batches of the worker's size: an array.
 
         The worker stays as it is. seed_round: the round, from which the batches are drawn.
         """
@@ -140,7 +141,7 @@ class Worker(Protocol):
         """SHA-256 of the parameters that this worker keeps."""
 
     def snapshot(self) -> dict[str, Array]:
-        """All that the worker must get back to go on with the same bits."""
+        """All that the worker must get back to go on with the same bits. NotFinite where its parameters are not."""
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. Parameters are worker 0's; the loop broadcasts them."""
@@ -150,9 +151,9 @@ class Worker(Protocol):
 class ModelCost:
     """What a model costs, summed over its units.
 
-    parameters, buffers: elements (fp32). flops: multiply-adds counted as two, of one sample's forward pass.
-    activations: bytes of one sample's forward outputs, all units together. units: the same of each unit; none means
-    that the model is one.
+    parameters: elements (fp32). buffers: elements of those that are averaged for an evaluation. flops: multiply-adds
+    counted as two, of one sample's forward pass. activations: bytes of one sample's forward outputs, all units
+    together. units: the same of each unit; none means that the model is one.
     """
 
     parameters: int

@@ -104,7 +104,10 @@ class CheckpointSpec(Section):
 
 
 class Scenario(Section):
-    """One scenario; `simulate` and `train` read the same. `recorded` is what a run noted beside it, and is not read."""
+    """One scenario; `simulate` and `train` read the same. `recorded` is what a run noted beside it, and is not read.
+
+    health: "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" trains on.
+    """
 
     seed: Seed = 0
     workload: Workload
@@ -115,7 +118,14 @@ class Scenario(Section):
     checkpoint: CheckpointSpec = CheckpointSpec()
     reduction: Literal["ordered", "fast"] = "ordered"
     faults: Faults = ()
+    health: Literal["stop", "off"] = "stop"
     recorded: dict[str, Any] | None = None
+
+    @field_validator("health", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """YAML reads `off` as false."""
+        return "off" if value is False else value
 
 
 def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:

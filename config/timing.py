@@ -26,11 +26,11 @@ def over(amount: float, rate: float) -> float:
     return amount / rate if rate else inf if amount else 0.0
 
 
-def lasting(seconds: float, what: str) -> float:
-    """`seconds`; ScenarioError, which says of what, where a run can come to no end with them."""
+def lasting(seconds: float, who: str, what: str) -> float:
+    """`seconds`; ScenarioError, which says who takes them for what, where a run can come to no end with them."""
     if 0 <= seconds <= LONGEST:
         return seconds
-    raise ScenarioError(f"{what} takes {seconds:g} s; a time must be 0 s or more, and {LONGEST:g} s at most")
+    raise ScenarioError(f"{who} takes {seconds} s for {what}; a time must be 0 s or more, and {LONGEST:g} s at most")
 
 
 @dataclass(frozen=True)
@@ -273,13 +273,15 @@ class Timing:
         """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is no speed."""
         known: dict[Device, float] = {}
         for device in dict.fromkeys(self.devices):
-            what = f"cluster: a step of {batch} samples on {device.name}"
+            who, what = f"cluster: device {device.name}", f"a step of {batch} samples"
             try:
-                seconds = lasting(device.step_seconds(batch), what)
+                seconds = lasting(device.step_seconds(batch), who, what)
             except ValueError as error:
                 raise ScenarioError(f"cluster: {error}") from None
             if not seconds:
-                raise ScenarioError(f"{what} would take no time; give it the time of a smaller batch, or a lower rate")
+                raise ScenarioError(
+                    f"{who} would take no time for {what}; give it the time of a smaller batch, or a lower rate"
+                )
             known[device] = batch / seconds
         return tuple(known[device] for device in self.devices)
 

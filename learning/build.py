@@ -6,15 +6,18 @@ Rule: torch's global stream is only moved by the worker of a rank, which owns it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..algorithms.plan import Plan
-from ..algorithms.worker import ModelCost
-from . import meter, storage, units
+from ..algorithms.worker import EVALUATION_BATCH, ModelCost
+from . import imports, meter, units
+from .buffers import ATTRIBUTE, kept_apart
 from .data import Dataset, DataShape
+from .passes import Passes
 from .phantoms import cost_of, make_works
 from .recipe import Recipe
 from .worker import TorchWorker
@@ -38,30 +41,33 @@ def build_workers(
     loaders: int = 0,
     device: str = "cpu",
     staged: Sequence[bool] | None = None,
+    health: bool = True,
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
     optimizer: {name: sgd or adamw, momentum: ..., ...}. recipe: how a step computes. shared_process: True in a
-    simulation, False for the one worker of a rank. warm: the first worker takes a throw-away step (first-use costs are
-    the process's). cost: the model's, where it is known already. model_seed: of the initial parameters, data_seed: of
-    order and augmentation, `seed` by default. loaders: threads of a rank that load batches ahead. device: torch's,
-    where they compute. staged: per worker of the plan, whether its device has memory of its own, so that what is
-    exchanged is copied to the host and back. ValueError of one line for whatever is wrong with model, recipe or
-    optimizer.
+    simulation, False for the one worker of a rank. warm: the first of each kind (batch, micro-batches, memory) takes a
+    throw-away step, which finds what fails and pays first-use costs. cost: the model's, where it is known already.
+    model_seed: of the initial parameters, data_seed: of order and augmentation, `seed` by default. loaders: threads of
+    a rank that load batches ahead. device: torch's, where they compute. staged: per worker of the plan, whether its
+    device has memory of its own, from which what is exchanged is copied. health: see TorchWorker. ValueError of one
+    line for whatever is wrong with model, recipe or optimizer.
     """
     meter.anew(device)
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
-    shape = data.shape
-    args = model_args or {}
-    recipe = recipe or Recipe()
+    shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
+    tried = {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
+    fresh = partial(_fresh, model, args, shape, seed if model_seed is None else model_seed, recipe)
+    first, own = fresh(), imports.named(model)  # of a built-in model the loss reaches all
+    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if own else ()
     return [
         TorchWorker(
             index,
             plan.workers,
-            _fresh(model, args, shape, seed if model_seed is None else model_seed, recipe),
+            fresh() if place else first,
             data,
             recipe=recipe,
             optimizer=optimizer,
@@ -70,18 +76,42 @@ def build_workers(
             works=works[index],
             unit_bytes=plan.strategy.placement.unit_bytes,
             shared_process=shared_process,
-            warm=warm and place == 0,
+            warm=warm and index in tried,
             data_seed=data_seed,
             loaders=0 if shared_process else loaders,
             device=device,
+            unreached=unreached,
+            health=health,
         )
         for place, index in enumerate(numbers)
     ]
 
 
+def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
+    """What a reader of the results must know of a user's model and loss: a line each."""
+    found, apart = list[str](), kept_apart(worker.model) if plan.workers > 1 else []
+    if apart:
+        more = f" and {len(apart) - 3} more" if len(apart) > 3 else ""
+        found.append(
+            f"model {model}: the buffers {', '.join(apart[:3])}{more} stay each worker's own, in evaluations too; a "
+            f"module's attribute {ATTRIBUTE} = (names) has them averaged, as BatchNorm's running statistics are"
+        )
+    if worker.loss_is_mean is None and worker.chunks > 1:
+        found.append(
+            f"loss {loss}: it could not be tried whether it is a mean over examples, as micro-batches need: it fails "
+            "or is not finite in a trial, or the model's outputs are not tensors"
+        )
+    if worker.loss_is_mean is False:
+        synchronous = plan.workers > 1 and plan.strategy.aggregation.synchronous
+        step = ", and a step is not that of all workers' batches in one" if synchronous else ""
+        found.append(
+            f"loss {loss} is not a mean over examples (it weights, leaves out or compares some): test_loss is the mean "
+            f"of blocks of {EVALUATION_BATCH} examples at most{step}"
+        )
+    return found
+
+
 def _fresh(name: str, args: Mapping[str, Any], shape: DataShape, seed: int, recipe: Recipe) -> nn.Module:
     """The model in the recipe's precision, built anew: a copy of a user's may share closures with the original."""
     model = units.build(name, args, shape.input_shape, shape.classes, seed)
-    storage.check(dict(model.named_parameters()), "parameter")
-    storage.check(units.float_buffers(model), "buffer")
-    return model.to(torch.float64 if recipe.precision == "fp64" else torch.float32)
+    return model.to(torch.float64) if recipe.precision == "fp64" else model

@@ -31,6 +31,7 @@ class Chain:
         if x is None:
             assert self._flow is not None
             x = self._flow.detach().requires_grad_(self._flow.requires_grad)
+        self._passes.doing = "the model's forward"
         with self._forgetting():
             out: Tensor = self._passes.forward(x, self._modules[unit], unit == len(self._modules) - 1)
         self._ends.append((x, out))
@@ -41,11 +42,13 @@ class Chain:
         """The loss of the last unit's output, from which backward begins; see Passes.loss."""
         assert self._flow is not None
         loss = self._passes.loss(self._flow, y, whole)
+        self._passes.doing = "backward"
         (self._flow,) = torch.autograd.grad(loss, [self._flow])
         return loss.item()
 
     def backward(self, unit: int, add: bool) -> None:
         """The gradient of the unit's parameters into memory, or added to what is there; then the unit is forgotten."""
+        self._passes.doing = "backward"
         x, out = self._ends.pop()
         parameters = self._parameters[unit]
         trained = [p for p in parameters if p.requires_grad]
@@ -72,6 +75,7 @@ class Chain:
 
     def evaluate(self, unit: int, x: Tensor | None = None) -> Tensor:
         """The unit's output in an evaluation."""
+        self._passes.doing = "the evaluation"
         module = self._modules[unit].eval()
         with torch.no_grad():
             inputs = self._flow if x is None else x
@@ -80,15 +84,15 @@ class Chain:
         module.train()
         return self._flow
 
-    def activations(self, x: Tensor) -> int:
-        """Bytes that a step on x holds beside the parameters when backward begins: what autograd keeps, and the batch
-        of which x is a part, whether autograd keeps it or not."""
+    def activations(self, x: Tensor) -> tuple[int, Any]:
+        """(bytes that a step on x holds beside the parameters when backward begins, the outputs): what autograd keeps,
+        and the batch of which x is a part, whether autograd keeps it or not."""
         self._saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
         for unit in range(len(self._modules)):
             self.forward(unit, x if unit == 0 else None)
-        found = sum(self._saved.values())
+        found, outputs = sum(self._saved.values()), self._flow
         self.forget()
-        return found
+        return found, outputs
 
     def forget(self) -> None:
         """Drop what lies between forward and backward."""

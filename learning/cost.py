@@ -12,9 +12,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..algorithms.worker import ModelCost, together
-from .imports import one_line
+from .buffers import averaged
+from .imports import FAILURES, one_line
 from .tables import Shape
-from .units import float_buffers, units
+from .units import units
 
 EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
 
@@ -74,15 +75,16 @@ def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
     """
     found = list[ModelCost]()
     model.train()
+    known = {id(buffer) for buffer in averaged(model).values()}
+    buffers = {unit: sum(b.numel() for b in unit.buffers() if id(b) in known) for unit in units(model)}
     with torch.random.fork_rng(devices=[]):
         flow = examples(input_shape)
         try:
-            for unit in units(model):
+            for unit, exchanged in buffers.items():
                 flops, activations, flow = measure(unit, flow)
                 parameters = sum(p.numel() for p in unit.parameters())
-                buffers = sum(b.numel() for b in float_buffers(unit).values())
-                found.append(ModelCost(parameters, buffers, flops, activations))
-        except Exception as error:  # whatever a user's model does
+                found.append(ModelCost(parameters, exchanged, flops, activations))
+        except FAILURES as error:  # whatever a user's model does
             shown = (EXAMPLES, *input_shape)
-            raise ValueError(f"the model fails on an input of {shown}: {one_line(error)}") from error
+            raise ValueError(f"the model's forward fails on an input of {shown}: {one_line(error)}") from error
     return together(found)

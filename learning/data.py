@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..algorithms.effects import Array
+from ..algorithms.errors import brief
 from ..algorithms.streams import stream
 from . import imports
 
@@ -26,6 +27,7 @@ KEYS = ("train_x", "train_y", "test_x", "test_y")
 FILE_KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
 MOST = 1e12  # examples, pixels of a side: no machine holds them
 DIGITS = (1437, 360)  # training and test examples
+EXACT = 1 << 24  # up to here float32 holds every whole number
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,16 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """x: float32 (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,)."""
+    """x: float32 (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,).
+
+    notes: what a reader of the results must know: a line each.
+    """
 
     train_x: NDArray[np.float32] | Stored
     train_y: NDArray[np.int64]
     test_x: NDArray[np.float32] | Stored
     test_y: NDArray[np.int64]
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def shape(self) -> DataShape:
@@ -73,8 +79,7 @@ def load(name: str, args: Mapping[str, Any]) -> Dataset:
     if imports.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args)
     if name.endswith(".npz"):
-        imports.options(_no_arguments, args, f"data {name}")
-        return _from_npz(Path(name))
+        return _from_npz(Path(name), _pixels(name, args))
     return _builtin(LOADERS, name)(**_options(name, args))
 
 
@@ -86,13 +91,20 @@ def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
     if imports.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args).shape
     if name.endswith(".npz"):
-        imports.options(_no_arguments, args, f"data {name}")
+        _pixels(name, args)
         return _npz_shape(Path(name))
     return _builtin(SHAPES, name)(**_options(name, args))
 
 
-def _no_arguments() -> None:
-    """What a .npz file takes."""
+def _npz(*, images: bool | None = None) -> None:
+    """What a .npz file takes. images: whether its bytes are pixels, to be scaled to [0, 1]; None: not said."""
+
+
+def _pixels(name: str, args: Mapping[str, Any]) -> bool | None:
+    found = imports.options(_npz, args, f"data {name}")["images"]
+    if found is not None and not isinstance(found, bool):
+        raise ValueError(f"data {name}: images is {brief(found)}; write true or false")
+    return found
 
 
 def _builtin(table: Mapping[str, Callable[..., T]], name: str) -> Callable[..., T]:
@@ -258,13 +270,28 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
         made = tuple(getattr(made, key) for key in KEYS)
     if not isinstance(made, tuple | list) or len(made) != 4:
         raise ValueError(f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}")
-    return checked(dict(zip(KEYS, map(np.asarray, made), strict=True)), what)
+    found = checked(dict(zip(KEYS, map(np.asarray, made), strict=True)), what)
+    return _said(found, made[0], f"{what}: bytes are taken as they are, 0 to 255; let it divide them by 255 if they")
 
 
-def _from_npz(path: Path) -> Dataset:
+def _from_npz(path: Path, pixels: bool | None) -> Dataset:
     with _open(path) as archive:
         arrays = {key: imports.call(archive.__getitem__, f"{path}: reading {key}", key) for key in FILE_KEYS}
-    return checked(arrays, str(path))
+    if pixels is False:
+        return checked(arrays, str(path))
+    if pixels is None:
+        how = f"data {path}: bytes are taken as they are, 0 to 255; write data: {{name: {path}, images: true}} if they"
+        return _said(checked(arrays, str(path)), arrays["x_train"], how)
+    if arrays["x_train"].dtype != np.uint8 or arrays["x_test"].dtype != np.uint8:
+        found = f"{arrays['x_train'].dtype} and {arrays['x_test'].dtype}"
+        raise ValueError(f"{path}: images: true is for bytes (uint8), to divide by 255; x_train and x_test are {found}")
+    return checked(arrays, str(path), scale=255)
+
+
+def _said(data: Dataset, given: Any, how: str) -> Dataset:
+    """The data, with a note where its bytes look like images."""
+    looks = np.asarray(given).dtype == np.uint8 and len(data.train_x.shape) == 4 and data.train_x.shape[1] in (1, 3)
+    return replace(data, notes=(f"{how} are pixels",)) if looks else data
 
 
 def _npz_shape(path: Path) -> DataShape:
@@ -310,15 +337,17 @@ def _head(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> tuple[tuple[in
     return head
 
 
-def checked(arrays: Mapping[str, Array], what: str) -> Dataset:
-    """A Dataset from four arrays in the order of KEYS; bytes are scaled to [0, 1]. ValueError begins with `what`."""
+def checked(arrays: Mapping[str, Array], what: str, scale: int = 1) -> Dataset:
+    """A Dataset from four arrays in the order of KEYS, x divided by `scale`. ValueError begins with `what`."""
     _check({key: (array.shape, array.dtype) for key, array in arrays.items()}, what)
     made = []
     for key, array in arrays.items():
         if "x" in key:
+            if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > EXACT:
+                raise ValueError(f"{what}: {key} holds whole numbers beyond {EXACT}, which float32 would round")
             x = np.require(array, np.float32, ["C", "W"])  # as it is where possible: data may be large
-            if array.dtype == np.uint8:
-                x /= np.float32(255)
+            if scale != 1:
+                x /= np.float32(scale)
             if not np.isfinite(x).all():
                 raise ValueError(f"{what}: {key} holds values that are no finite numbers")
             made.append(x)

@@ -12,10 +12,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def estimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]) -> None:
     """Replace the statistics in the model's buffers by the mean of those of `batches`.
 
-    forward: runs the model, which is in training mode. The variance is the mean of the unbiased batch variances, as
-    PyTorch's momentum None has it. Everything else that the passes may change is the caller's to put back.
+    forward: runs the model, which is in training mode; a norm that it holds in evaluation mode is frozen and keeps its
+    own. The variance is the mean of the unbiased batch variances, as PyTorch's momentum None has it. Everything else
+    that the passes may change is the caller's to put back.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

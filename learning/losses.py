@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
+from ..algorithms.effects import Array
 from . import imports, tables
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+ROWS, SETS = 16, 64  # examples, and sets of labels, with which a user's loss is tried
 
 
 def resolve_loss(name: str) -> Loss:
@@ -30,3 +36,63 @@ def training_loss(name: str, label_smoothing: float = 0.0, each: bool = False) -
     function: Callable[..., Tensor] = resolve_loss(name)
     options: dict[str, Any] = {"label_smoothing": label_smoothing} if label_smoothing else {}
     return partial(function, reduction="none", **options) if each else partial(function, **options)
+
+
+def is_mean(loss: Loss, outputs: Any, y: Tensor, labels: Array) -> bool | None:
+    """Whether the loss is the mean over a batch's examples of what depends on one each; None: it cannot be told.
+
+    Only such a loss may be cut in micro-batches, or among workers, and be put together again by numbers of examples.
+    Weighted ones are not, nor those that ignore some labels, sums, or those that compare examples. Tried on outputs of
+    the model with their targets `y`, and on these outputs, changed at random, with labels of all kinds (`labels`: those
+    that there are, sorted): is the loss of 16 examples the weighted mean of the loss of 5 and of 11?
+    """
+    verdict = None
+    for some, targets in _trials(outputs, y, labels):
+        try:
+            whole = loss(some, targets).item()
+        except imports.FAILURES:  # whatever a user's loss does with outputs that its model did not make
+            continue
+        if not math.isfinite(whole):
+            continue
+        verdict = _adds_up(loss, some, targets, whole)
+        if not verdict:
+            break
+    return verdict
+
+
+def _trials(outputs: Any, y: Tensor, labels: Array) -> Iterator[tuple[Any, Tensor]]:
+    """(outputs, targets) of ROWS examples. Nothing where the outputs are no tensors, of which nobody knows the rows."""
+    leaves, count = tree_leaves(outputs), len(y)
+    if not all(isinstance(leaf, Tensor) for leaf in leaves):
+        return
+    rows = torch.arange(ROWS, device=y.device) % count
+
+    def picked(t: Tensor) -> Tensor:
+        found = t.detach()[rows] if t.ndim and len(t) == count else t.detach()
+        return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
+
+    chosen = tree_map(picked, outputs)
+    yield chosen, y[rows]
+    random = np.random.default_rng(0)
+
+    def changed(t: Tensor) -> Tensor:
+        return t + torch.from_numpy(random.uniform(0, 1, t.shape)).to(t) if t.is_floating_point() else t
+
+    some = tree_map(changed, chosen)
+    sets = min(SETS, -(-len(labels) // ROWS))
+    for place in range(sets):
+        spread = labels[(np.arange(ROWS) * sets + place) * len(labels) // (ROWS * sets)]
+        yield some, torch.from_numpy(spread).to(y)
+
+
+def _adds_up(loss: Loss, outputs: Any, y: Tensor, whole: float) -> bool:
+    """Whether the loss of two parts, weighted by their examples, is that of both together."""
+    total = scale = 0.0
+    for cut in (slice(0, ROWS // 3), slice(ROWS // 3, ROWS)):
+        part = tree_map(lambda t, cut=cut: t[cut] if t.ndim and len(t) == ROWS else t, outputs)
+        try:
+            value = loss(part, y[cut]).item() * len(y[cut]) / ROWS
+        except imports.FAILURES:  # it takes the whole, but not a part
+            return False
+        total, scale = total + value, scale + abs(value)
+    return abs(total - whole) <= 1e-3 * max(scale, abs(whole)) + 1e-7

@@ -7,7 +7,7 @@ NumPy vectors, so nothing is packed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -55,6 +55,8 @@ class Slots:
 class Memory:
     """One worker's parameters and gradients, taken from the units' parameters, which become views of this.
 
+    unreached: ids of the parameters that the loss does not reach.
+
     params, grads: at home, 1-D: the units one behind the other and, where the worker keeps all, one element for the
     loss. host_params, host_grads: the same as exchanges see them (the same memory where home is the host's). layout:
     the parameters at home, for the optimizer. kept: elements of each unit at home. values: what is exchanged of
@@ -71,9 +73,16 @@ class Memory:
     """
 
     def __init__(
-        self, units: Sequence[Sequence[nn.Parameter]], held: Held, index: int, chunks: int, device: torch.device
+        self,
+        units: Sequence[Sequence[nn.Parameter]],
+        held: Held,
+        index: int,
+        chunks: int,
+        device: torch.device,
+        unreached: Collection[int] = (),
     ) -> None:
         self.held, self._units, self._index = held, units, index
+        self._unreached = unreached
         self._own = [sum(p.numel() for p in unit) for unit in units]
         sizes = unit_sizes([ModelCost(n, 0, 0.0, 0.0) for n in self._own], held)
         self.kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
@@ -195,6 +204,7 @@ class Memory:
         pieces: list[Tensor] = []
         trained: list[bool] = []
         matrices: list[bool] = []
+        unreached: list[int] = []
         for unit, home in zip(self._units, self._slice(self.params), strict=True):
             start = self._index * len(home) if self.held.parts > 1 else 0
             at = 0
@@ -210,8 +220,10 @@ class Memory:
                 elif self.held.parts == 1:
                     break  # what is left is the loss's
                 if piece.numel():
+                    if id(p) in self._unreached:
+                        unreached.append(sum(trained))
                     pieces.append(piece)
                     trained.append(p is not None and p.requires_grad)
                     matrices.append(p is not None and p.ndim > 1)
                 at += size
-        return Layout(pieces, trained, matrices)
+        return Layout(pieces, trained, matrices, unreached)

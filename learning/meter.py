@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..algorithms.errors import WorkloadError
+
 # Beside what a step holds at its most, a tenth of it stays free, as in HDP (Mirzaei et al., Parallel Computing 2025).
 MARGIN = 1.1
 # Those without an exception of their own: the CPU's allocator, CUDA itself, cuBLAS and cuDNN.
@@ -128,10 +130,16 @@ def fits(action: Callable[[], object], meter: Meter, budget: float) -> bool:
     try:
         with meter:
             action()
-    except (MemoryError, torch.OutOfMemoryError):
-        return False
-    except RuntimeError as error:
-        if not any(words in str(error) for words in OUT_OF_MEMORY):
+    except (MemoryError, RuntimeError, WorkloadError) as error:
+        if not _out_of_memory(error):
             raise
         return False
     return MARGIN * meter.peak <= budget
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether that is what went wrong, in a worker's step or elsewhere."""
+    cause = error.__cause__ if isinstance(error, WorkloadError) else error
+    if isinstance(cause, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(cause, RuntimeError) and any(words in str(cause) for words in OUT_OF_MEMORY)

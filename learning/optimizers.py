@@ -1,7 +1,8 @@
 """Optimizers over views of flat storage.
 
-Rule: elementwise, over the same list of tensors whether the gradients are fresh from autograd or views of the exchanged
-vector, so a local step and gradient + update give the same bits. The learning rate comes from the round.
+Rules: elementwise, over the same list of tensors whether the gradients are fresh from autograd or views of the
+exchanged vector, so a local step and gradient + update give the same bits. The learning rate comes from the round. A
+parameter without a gradient is left alone, as torch does: no decay, no momentum, no count of a step.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .storage import views, zeros
 
 T = TypeVar("T")
 Decay = Literal["all", "matrices"]
+Gradients = Sequence[Tensor | None]  # one per trained parameter, None where the loss did not reach it
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,14 @@ class Group:
         """The group's items of a list that has one per trained parameter."""
         return [items[place] for place in self.places]
 
+    def with_gradients(self, grads: Gradients, own: Sequence[list[Any]]) -> list[list[Any]]:
+        """The group's gradients that there are, and of the lists in `own` the items at their places."""
+        found = self.of(grads)
+        missing = {i for i, grad in enumerate(found) if grad is None}
+        if not missing:
+            return [found, *own]
+        return [[item for i, item in enumerate(items) if i not in missing] for items in (found, *own)]
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -44,6 +54,7 @@ class Layout:
     parameters: Sequence[Tensor]
     trained: Sequence[bool]
     matrices: Sequence[bool] | None = None  # whether each is a piece of a parameter of two dimensions or more
+    unreached: Sequence[int] = ()  # places, among those that are trained, of those that the loss does not reach
 
     def select(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Those of `tensors`, one per parameter, whose parameters are trained."""
@@ -77,8 +88,9 @@ class Optimizer(Protocol):
 
     clips: bool
 
-    def apply(self, grads: list[Tensor], lr: float, squares: float | None = None) -> None:
-        """One update of the trained parameters; `grads` have their shapes and are clipped in place.
+    def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
+        """One update of the trained parameters; `grads` have their shapes and are clipped in place. The norm that they
+        had, of an optimizer that clips.
 
         squares: the sum of the whole gradient's squares, where these are a part of it.
         """
@@ -116,16 +128,17 @@ class SGD:
             self.state["momentum"], velocity = layout.zeros()
             self.moments = ("momentum",)
         self._groups = [
-            (group, group.of(parameters), group.of(velocity)) for group in layout.groups(decay, weight_decay)
+            (group, (group.of(parameters), group.of(velocity))) for group in layout.groups(decay, weight_decay)
         ]
 
-    def apply(self, grads: list[Tensor], lr: float, squares: float | None = None) -> None:
+    def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
         """See Optimizer. Fused: one pass over memory instead of up to four (15 % of a 4 M-parameter MLP's step)."""
-        clip(grads, self._clip, squares)
-        for group, parameters, velocity in self._groups:
+        norm = clip(grads, self._clip, squares)
+        for group, own in self._groups:
+            fresh, parameters, velocity = group.with_gradients(grads, own)
             sgd(
                 parameters,
-                group.of(grads),
+                fresh,
                 velocity,
                 fused=True,
                 lr=lr,
@@ -134,6 +147,7 @@ class SGD:
                 weight_decay=group.weight_decay,
                 **self._options,
             )
+        return norm
 
 
 class AdamW:
@@ -165,21 +179,22 @@ class AdamW:
         first, firsts = layout.zeros()
         second, seconds = layout.zeros()
         self.clips = clip is not None
-        # One count per tensor, as torch wants it; all are equal.
+        # One count per tensor, as torch wants it; equal but for those that the loss does not always reach.
         steps = torch.zeros(len(parameters), device=first.device)
         self.state = {"exp_avg": first, "exp_avg_sq": second, "step": steps}
         self._groups = [
-            (group, group.of(parameters), group.of(firsts), group.of(seconds), group.of(list(steps)))
+            (group, (group.of(parameters), group.of(firsts), group.of(seconds), group.of(list(steps))))
             for group in layout.groups(decay, weight_decay)
         ]
 
-    def apply(self, grads: list[Tensor], lr: float, squares: float | None = None) -> None:
+    def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
         """See Optimizer."""
-        clip(grads, self._clip, squares)
-        for group, parameters, firsts, seconds, steps in self._groups:
+        norm = clip(grads, self._clip, squares)
+        for group, own in self._groups:
+            fresh, parameters, firsts, seconds, steps = group.with_gradients(grads, own)
             adamw(
                 parameters,
-                group.of(grads),
+                fresh,
                 firsts,
                 seconds,
                 [],
@@ -191,20 +206,24 @@ class AdamW:
                 maximize=False,
                 **self._options,
             )
+        return norm
 
 
-def clip(grads: list[Tensor], most: float | None, squares: float | None = None) -> None:
-    """Scale the gradients in place so that their common norm is `most` at most, as torch.nn.utils.clip_grad_norm_.
+def clip(grads: Gradients, most: float | None, squares: float | None = None) -> Tensor | None:
+    """Scale the gradients in place so that their common norm is `most` at most, as torch.nn.utils.clip_grad_norm_;
+    the norm that they had.
 
     squares: the sum of the squares, where it is not that of these gradients alone.
     """
-    if most is None or not grads:
-        return
+    there = [] if most is None else [grad for grad in grads if grad is not None]
+    if most is None or not there:
+        return None
     if squares is None:
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(there)))
     else:
-        norm = torch.tensor(squares, dtype=grads[0].dtype, device=grads[0].device).sqrt()
-    torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
+        norm = torch.tensor(squares, dtype=there[0].dtype, device=there[0].device).sqrt()
+    torch._foreach_mul_(there, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm
 
 
 def _checked(decay: str, clip: float | None) -> float | None:

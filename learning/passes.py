@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from ..algorithms.effects import Array
 from ..algorithms.fold import parts
-from ..algorithms.streams import stream
+from ..algorithms.streams import stream, torch_seed
+from . import imports
 from .ahead import Ahead
 from .augment import augment
+from .buffers import unchanged
 from .data import Dataset, Stored
 from .losses import resolve_loss, training_loss
 from .recipe import Recipe, check
@@ -69,9 +71,10 @@ class Passes:
     ) -> None:
         check(recipe, data.train_x.shape[1:])
         self.model = model
-        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
+        self.doing = ""  # what it is at, for errors: a name costs nothing until something fails
         self.examples = len(data.train_y)
-        self.evaluation_loss = resolve_loss(recipe.loss)
+        self.loss_name, self.evaluation_loss = recipe.loss, resolve_loss(recipe.loss)
         self._loss = training_loss(recipe.loss, recipe.label_smoothing, each)
         self._like = self.trained[0]
         self._x, self._y = Source(data.train_x), torch.from_numpy(data.train_y)
@@ -98,7 +101,7 @@ class Passes:
 
     def prepare(self, indices: Array, position: int) -> tuple[Tensor, Tensor]:
         """The batch (inputs, targets), augmented, where the model is."""
-        self._seen = []
+        self._seen, self.doing = [], "reading the data"
         x, y = self.ahead.get(position, indices)
         return self.placed(x), y.to(self._like.device)
 
@@ -129,13 +132,16 @@ class Passes:
         chunks = self.chunks(len(y))
         total = 0.0
         for cut in chunks:
+            self.doing = "the model's forward"
             loss = self.loss(self.forward(x[cut]), y[cut], len(y) if len(chunks) > 1 else None)
+            self.doing = "backward"
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         return total
 
     def loss(self, outputs: Any, y: Tensor, whole: int | None) -> Tensor:
         """The mean loss, or a micro-batch's part in the mean over `whole` examples."""
+        self.doing = "the loss"
         losses = self._loss(outputs, y)
         if self._each:
             self._seen.append(losses.detach().cpu().numpy())
@@ -147,11 +153,27 @@ class Passes:
         for p in self.trained:
             p.grad = None
 
-    def gradients(self) -> list[Tensor]:
-        """The new gradients; zeros for parameters that the loss did not reach."""
-        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
+    def gradients(self) -> list[Tensor | None]:
+        """The new gradients; none for parameters that the loss did not reach."""
+        return [p.grad for p in self.trained]
+
+    def unreached(self) -> set[int]:
+        """Places among all parameters of those that are trained and that the loss does not reach, tried with the first
+        two examples. Alike for workers of any batch and stream; the model stays as it is. Where the try fails there
+        are none: the step that a worker tries next says why.
+        """
+        with torch.random.fork_rng(devices=[]), unchanged(self.model):
+            torch.manual_seed(torch_seed(self._seed, "reached"))
+            try:
+                self.backward(np.arange(2) % self.examples, 0)
+                missing = {id(p) for p in self.trained if p.grad is None}
+            except imports.FAILURES:  # whatever a user's model or loss does
+                missing = set()
+            self.forget()
+        return {place for place, p in enumerate(self.model.parameters()) if id(p) in missing}
 
 
-def squares(tensors: Sequence[Tensor]) -> float:
-    """The sum of squares over all tensors, added up in float64."""
-    return sum(float(torch.linalg.vector_norm(t.detach(), dtype=torch.float64)) ** 2 for t in tensors)
+def squares(tensors: Sequence[Tensor | None]) -> float:
+    """The sum of squares over all tensors that are there, added up in float64."""
+    there = [t.detach() for t in tensors if t is not None]
+    return sum(float(torch.linalg.vector_norm(t, dtype=torch.float64)) ** 2 for t in there)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..algorithms.effects import Array
 from ..algorithms.scores import Scores
+from .buffers import Buffers
 from .memory import Memory
 from .optimizers import Optimizer
 
@@ -24,17 +27,18 @@ class Snapshots:
     _optimizer: Optimizer
     _scores: Scores | None
     _params: Array
-    _buffers: Tensor
-    _counts: list[Tensor]
+    _buffers: Buffers
     _vectors: dict[str, Array]
     _shared: bool
     _stream: Tensor
+    _check_parameters: Callable[[], None]
 
     def snapshot(self) -> dict[str, Array]:
-        """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), buffers, counts
-        (BatchNorm's), rng (torch's stream, bytes), on a GPU device_rng (its dropout's), the optimizer's vectors as
+        """Copies of all that outlives a round: params (worker 0's, the loop broadcasts them), what Buffers.snapshot
+        says, rng (torch's stream, bytes), on a GPU device_rng (its dropout's), the optimizer's vectors as
         optimizer.<name> and, where `transform` has made them, its own as vector.<name>; of a sharded worker units, the
-        elements that it keeps of each."""
+        elements that it keeps of each. NotFinite where a parameter is, so that no checkpoint holds one."""
+        self._check_parameters()
         saved = self._state()
         if self.index != 0 and self._memory.held.parts == 1:
             del saved["params"]
@@ -65,14 +69,9 @@ class Snapshots:
         if "params" in arrays:
             self._params[:] = arrays["params"]
             self._memory.push()
-        self._buffers.copy_(torch.from_numpy(np.array(arrays["buffers"])))
+        self._buffers.restore(arrays)
         for name, vector in self._optimizer.state.items():
             vector.copy_(torch.from_numpy(np.array(arrays[f"optimizer.{name}"])))
-        counts, start = arrays["counts"], 0
-        for count in self._counts:
-            taken = counts[start : start + count.numel()]
-            count.copy_(torch.from_numpy(np.array(taken)).view(count.shape))
-            start += count.numel()
         self._vectors = {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
         if self._scores is not None:
             self._scores.restore({k.removeprefix(SCORES): v for k, v in arrays.items() if k.startswith(SCORES)})
@@ -86,13 +85,11 @@ class Snapshots:
 
     def _state(self) -> dict[str, Array]:
         self._memory.pull()
-        counts = [c.cpu().numpy().astype(np.int64).ravel() for c in self._counts]
         state = self._stream if self._shared else torch.get_rng_state()
         device = self._memory.device
         return {
             "params": self._params.copy(),
-            "buffers": self._buffers.cpu().numpy().copy(),
-            "counts": np.concatenate(counts) if counts else np.empty(0, np.int64),
+            **self._buffers.snapshot(),
             "rng": state.numpy().copy(),
             **({DEVICE_RNG: torch.cuda.get_rng_state(device).numpy().copy()} if device.type == "cuda" else {}),
             **{f"optimizer.{name}": vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},

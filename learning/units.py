@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..algorithms.placements import UNIT_BYTES
 from ..algorithms.streams import torch_seed
-from . import imports, tables, torchvision_tables, torchvision_units
+from . import buffers, imports, storage, tables, torchvision_tables, torchvision_units
 from .tables import Shape
 from .vit import vit
 
@@ -41,8 +41,10 @@ def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int,
         raise ValueError(f"model {model!r} gave a {type(made).__name__}; its factory must return a torch.nn.Module")
     if any(nn.parameter.is_lazy(p) for p in (*made.parameters(), *made.buffers())):
         raise ValueError(f"model {model!r} has lazy layers without sizes; call it once on an example in its factory")
-    if not any(p.requires_grad for p in made.parameters()):
+    if not any(p.requires_grad and p.numel() for p in made.parameters()):
         raise ValueError(f"model {model!r} has no parameters to train")
+    storage.check(dict(made.named_parameters()), "parameter")
+    storage.check(buffers.averaged(made), "buffer")
     return made
 
 
@@ -89,15 +91,6 @@ def merge_units(given: list[nn.Module], least: float = UNIT_BYTES) -> list[nn.Mo
         given[start] if stop == start + 1 else nn.Sequential(*given[start:stop])
         for start, stop in tables.groups(sizes, least)
     ]
-
-
-def float_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """The floating-point buffers that belong to the model's state (BatchNorm's running statistics), by name.
-
-    Buffers left out of the state dict are constants: averaging them would only add rounding.
-    """
-    kept = model.state_dict(keep_vars=True)
-    return {n: b for n, b in model.named_buffers() if n in kept and b.is_floating_point()}
 
 
 def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:

@@ -17,6 +17,7 @@ from ..algorithms.effects import Array, Compute, Move, Value
 from ..algorithms.fold import parts
 from ..algorithms.plan import Round
 from ..algorithms.worker import UnitValues, Whole, Works
+from .buffers import Buffers
 from .chain import Chain
 from .memory import Memory
 from .passes import Passes, squares
@@ -34,9 +35,10 @@ class UnitWise:
     _next_batch: Callable[[Round, int], tuple[Array, int]]
     _score: Callable[[Round, int, Array], None]
     _tests: Array
-    _buffers: Tensor
+    _buffers: Buffers
     _set_buffers: Callable[[Value], None]
-
+    _check: Callable[[str, float], None]
+    _check_parameters: Callable[[], None]
     _test_inputs: Callable[[Array], Tensor]
     _judge: Callable[[Tensor, Array], Array]
     _loss_so_far: float = 0.0
@@ -113,7 +115,9 @@ class UnitWise:
         return Compute(work, partial(self._run, self._evaluate_unit, buffers, block, unit))
 
     def _squares(self) -> Array:
-        return np.array([squares([self._memory.grads])])
+        found = squares([self._memory.grads])
+        self._check("the gradient's norm", found)
+        return np.array([found])
 
     def _forward(self, round: Round, i: int, chunk: int, unit: int) -> None:
         x = None
@@ -128,6 +132,7 @@ class UnitWise:
         if unit < len(self.units) - 1:
             return
         loss = self._chain.loss(self._batch[1][cut], len(self._indices) if self.chunks > 1 else None)
+        self._check("the training loss", loss)
         self._note_loss(loss + (self._loss_so_far if chunk else 0.0))
         if chunk == self.chunks - 1:
             self._batch = None
@@ -145,25 +150,27 @@ class UnitWise:
         start, stop = parts(len(self._tests), self.evaluation_blocks)[block]
         chosen = self._tests[start:stop]
         if block == unit == 0:
+            self._check_parameters()
             self._sums = np.zeros(3)
         if not len(chosen):
             return self._sums.copy()
-        own = self._buffers.clone()
+        own = self._buffers.vector.clone()
         self._set_buffers(buffers)
         outputs = self._chain.evaluate(unit, self._test_inputs(chosen) if unit == 0 else None)
-        self._buffers.copy_(own)
+        self._buffers.vector.copy_(own)
         if unit == len(self.units) - 1:
             self._sums += self._judge(outputs, chosen)
         return self._sums.copy()
 
     def _warm_units(self) -> None:
-        """One pass through all units on whatever their memory holds."""
+        """One pass through all units on whatever their memory holds, with micro-batches of each size."""
         indices = np.arange(self.works.step.samples) % self._passes.examples
         x, y = self._passes.prepare(indices, 0)
-        for unit in range(len(self.units)):
-            self._chain.forward(unit, x if unit == 0 else None)
-        self._chain.loss(y, None)
-        for unit in reversed(range(len(self.units))):
-            self._chain.backward(unit, False)
+        for size in sorted(set(self.works.chunks)):
+            for unit in range(len(self.units)):
+                self._chain.forward(unit, x[:size] if unit == 0 else None)
+            self._chain.loss(y[:size], None)
+            for unit in reversed(range(len(self.units))):
+                self._chain.backward(unit, False)
         with torch.no_grad():
             self._memory.grads.zero_()

@@ -7,7 +7,7 @@ same calls give the same bits alone in a process (a rank) and beside other worke
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -21,15 +21,18 @@ from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
 from ..algorithms.streams import stream, torch_seed
 from ..algorithms.worker import EVALUATION_BATCH, Works, evaluation_blocks, share
-from . import imports, optimizers, storage
+from . import optimizers, storage
+from .buffers import Buffers, unchanged
 from .chain import Chain
 from .data import Dataset
 from .estimate import estimate
+from .guard import Guarded
 from .memory import Memory
 from .passes import Passes, Source, squares
 from .recipe import Recipe
 from .snapshots import Snapshots
-from .units import float_buffers, merge_units, units
+from .trial import Trial
+from .units import merge_units, units
 from .unitwise import UnitWise
 
 T = TypeVar("T")
@@ -41,16 +44,17 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-class TorchWorker(UnitWise, Snapshots):
+class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
     """algorithms.worker.Worker with a torch model.
 
     params, grads: float32 (P + 1,), the last element the mean training loss; params are the model's own memory.
-    buffers: float32, BatchNorm's running statistics likewise. Assigning to them copies into that memory.
-
+    buffers: float32, those that are averaged (see Buffers). Assigning to them copies into that memory.
     model: taken over, from the CPU to `device`. shared_process: other workers compute in this process too, so torch's
     stream is swapped. warm: take a throw-away step now, so that torch's first-use costs do not fall into the run.
     data_seed: of order, augmentation and BatchNorm's estimates, `seed` by default. loaders: threads that load batches
-    ahead. ValueError where the model is not fp32, or where that step fails.
+    ahead. unreached: places of the parameters that the loss does not reach (see Passes.unreached). health: whether to
+    raise NotFinite where a loss, a gradient's norm or a parameter is not finite. ValueError where that step fails.
+    What fails later in the user's own code is a WorkloadError.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class TorchWorker(UnitWise, Snapshots):
         data_seed: int | None = None,
         loaders: int = 0,
         device: str = "cpu",
+        unreached: Collection[int] = (),
+        health: bool = True,
     ) -> None:
         self.index = index
         self.model = model.train()
@@ -83,7 +89,8 @@ class TorchWorker(UnitWise, Snapshots):
         self.evaluation_blocks = evaluation_blocks(len(data.test_y), workers)
         self._test_x = Source(data.test_x, loaders, share(len(data.test_y), index, workers)[1])
         self._test_y = torch.from_numpy(data.test_y)
-        self._hold(optimizer, unit_bytes, torch.device(device))
+        missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
+        self._hold(optimizer, unit_bytes, torch.device(device), missing)
         self._scores = Scores(self._passes.examples, self._seed) if sampling.scored else None
         self._exchanged = False  # whether the last update was by `grads`
         self._activations = 0  # known once warm
@@ -92,22 +99,25 @@ class TorchWorker(UnitWise, Snapshots):
             torch.manual_seed(torch_seed(seed, "torch", index))
             self._stream = torch.get_rng_state()
             if warm:
-                self._warm_up()
+                self._warm_up(data)
+        self._health = health
         if not shared_process:
             torch.set_rng_state(self._stream)
 
-    def _hold(self, optimizer: Mapping[str, Any], unit_bytes: int, device: torch.device) -> None:
+    def _hold(
+        self, optimizer: Mapping[str, Any], unit_bytes: int, device: torch.device, unreached: Collection[int]
+    ) -> None:
         """Move parameters, gradients and buffers into flat storage."""
         modules = merge_units(units(self.model), unit_bytes) if len(self.works.units) > 1 else [self.model]
         parameters = [list(m.parameters()) for m in modules]
-        self._memory = Memory(parameters, self.works.held, self.index, self.chunks, device)
+        self._memory = Memory(parameters, self.works.held, self.index, self.chunks, device, unreached)
         self.model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
-        self._buffers = storage.flatten(list(float_buffers(self.model).values()))
-        self._counts = [b for b in self.model.buffers() if not b.is_floating_point()]
+        self._buffers = Buffers(self.model)
         self._params, self._grads = self._memory.host_params, self._memory.host_grads
         layout = self._memory.layout
         # What stays as it is has gradient 0, set here once: autograd never touches it.
         self._grad_views = layout.select(storage.views(self._memory.grads, layout.parameters))
+        self._unreached = layout.unreached
         self._whole = self._memory.grads[:-1] if all(layout.trained) else None
         self._vectors: dict[str, Array] = {}
         self._optimizer = optimizers.make(optimizer, layout)
@@ -136,8 +146,8 @@ class TorchWorker(UnitWise, Snapshots):
 
     @property
     def buffers(self) -> Value:
-        """The floating-point buffers: float32."""
-        return self._buffers.cpu().numpy()
+        """The buffers that are averaged for an evaluation: float32."""
+        return self._buffers.vector.cpu().numpy()
 
     @buffers.setter
     def buffers(self, value: Value) -> None:
@@ -145,7 +155,7 @@ class TorchWorker(UnitWise, Snapshots):
 
     def _set_buffers(self, value: Value) -> None:
         assert isinstance(value, np.ndarray)
-        self._buffers.copy_(torch.from_numpy(value))
+        self._buffers.vector.copy_(torch.from_numpy(value))
 
     def step(self, round: Round, i: int) -> Compute[None]:
         """Local step i of the round; the mean of the round's losses so far goes into params[-1]."""
@@ -157,7 +167,7 @@ class TorchWorker(UnitWise, Snapshots):
 
     def update(self, round: Round, i: int) -> Compute[None]:
         """Apply `grads` with the learning rate of step i."""
-        return Compute(self.works.update, partial(self._update, round, i), on=self._home)
+        return Compute(self.works.update, partial(self._guarded, self._update, round, i), on=self._home)
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         """[sum of losses, correct, count] over the worker's part of the test set with these buffers, float64 (3,)."""
@@ -177,7 +187,7 @@ class TorchWorker(UnitWise, Snapshots):
         return Compute(self.works.transform, self._reset, on=self._home)
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
-        """The buffers with BatchNorm's statistics re-estimated, float32; the worker itself stays as it is."""
+        """The averaged buffers, BatchNorm's statistics re-estimated, float32; the worker itself stays as it is."""
         return Compute(self.works.estimate(batches), partial(self._estimate, seed_round, batches))
 
     def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
@@ -209,11 +219,11 @@ class TorchWorker(UnitWise, Snapshots):
     def _run(self, body: Callable[..., T], *args: Any) -> T:
         """body(*args) with torch's stream at the worker's place in it."""
         if not self._shared:
-            return self._ended(body(*args))
+            return self._guarded(body, *args)
         outer = torch.get_rng_state()
         torch.set_rng_state(self._stream)
         try:
-            return self._ended(body(*args))
+            return self._guarded(body, *args)
         finally:
             self._stream = torch.get_rng_state()
             torch.set_rng_state(outer)
@@ -226,7 +236,8 @@ class TorchWorker(UnitWise, Snapshots):
 
     def _step(self, round: Round, i: int) -> None:
         loss = self._backward(round, i)
-        self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i))
+        self._passes.doing = "the optimizer"
+        self._check_norm(self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i)))
         self._note_mean(loss, i)
         self._exchanged = False
 
@@ -234,21 +245,32 @@ class TorchWorker(UnitWise, Snapshots):
         loss = self._backward(round, i)
         fresh = self._passes.gradients()
         if self._whole is not None:
-            torch.cat([g.view(-1) for g in fresh], out=self._whole)
+            every = zip(self._grad_views, fresh, strict=True)
+            torch.cat([torch.zeros_like(v).view(-1) if g is None else g.view(-1) for v, g in every], out=self._whole)
         else:
             for view, grad in zip(self._grad_views, fresh, strict=True):
-                view.copy_(grad)
+                view.zero_() if grad is None else view.copy_(grad)
         self._grads[-1] = loss
 
     def _update(self, round: Round, i: int) -> None:
+        self._passes.doing = "the optimizer"
         whole = self.grads_squared.item() if self._memory.held.parts > 1 and self.clips else None
-        self._optimizer.apply(self._grad_views, round.lr(self.index, i), whole)
+        self._check_norm(self._optimizer.apply(self._exchanged_gradients(), round.lr(self.index, i), whole))
         self._exchanged = True
         if self._memory.held.parts == 1:
             self._note_mean(self._grads.item(-1), i)
         elif self.staged:
             self._memory.pull()
-        self._ended(None)
+
+    def _exchanged_gradients(self) -> optimizers.Gradients:
+        """The mean gradients; none for a parameter that the loss does not reach, unless one came in this step.
+
+        All workers see the same mean, and know alike which parameters these are, so they decide alike.
+        """
+        if not self._unreached:
+            return self._grad_views
+        idle = {place for place in self._unreached if not self._grad_views[place].any()}
+        return [None if place in idle else view for place, view in enumerate(self._grad_views)]
 
     def _note_mean(self, loss: float, i: int) -> None:
         """The mean of the round's losses so far into params[-1]."""
@@ -257,7 +279,9 @@ class TorchWorker(UnitWise, Snapshots):
 
     def _evaluate(self, buffers: Value, examples: int) -> Array:
         """The sums over the first `examples` of the worker's part; the worker's own buffers are put back."""
-        sums, own = np.zeros(3), self._buffers.clone()
+        self._passes.doing = "the evaluation"
+        self._check_parameters()
+        sums, own = np.zeros(3), self._buffers.vector.clone()
         self._set_buffers(buffers)
         self.model.eval()
         with torch.no_grad():
@@ -265,7 +289,7 @@ class TorchWorker(UnitWise, Snapshots):
                 chosen = self._tests[start : min(start + EVALUATION_BATCH, examples)]
                 sums += self._judge(self._passes.forward(self._test_inputs(chosen)), chosen)
         self.model.train()
-        self._buffers.copy_(own)
+        self._buffers.vector.copy_(own)
         return sums
 
     def _test_inputs(self, chosen: Array) -> Tensor:
@@ -275,7 +299,9 @@ class TorchWorker(UnitWise, Snapshots):
         """[loss, correct, count] summed over the chosen test examples."""
         y = self._test_y.index_select(0, torch.from_numpy(chosen)).to(outputs.device)
         correct = int((outputs.argmax(1) == y).sum())
-        return np.array([self._passes.evaluation_loss(outputs, y).item() * len(y), correct, len(y)])
+        loss = self._passes.evaluation_loss(outputs, y).item()
+        self._check("the test loss", loss)
+        return np.array([loss * len(y), correct, len(y)])
 
     def _transform(self, function: Callable[..., None], names: tuple[str, ...]) -> None:
         own = self._params[:-1]
@@ -294,37 +320,42 @@ class TorchWorker(UnitWise, Snapshots):
             vector.zero_()
 
     def _all_squares(self) -> Array:
-        gradient = self._grad_views if self._exchanged else self._passes.gradients()
-        moments = [[self._optimizer.state[name]] for name in self._optimizer.moments]
-        return np.array([squares(part) for part in (gradient, [self._memory.parameters], *moments)])
+        parts: dict[str, optimizers.Gradients] = {
+            "gradient": self._grad_views if self._exchanged else self._passes.gradients(),
+            "parameters": [self._memory.parameters],
+        }
+        parts |= {name: [self._optimizer.state[name]] for name in self._optimizer.moments}
+        found = {name: squares(part) for name, part in parts.items()}
+        for name, value in found.items():
+            self._check(f"the norm of the {name}", value)
+        return np.array(list(found.values()))
 
     def _estimate(self, seed_round: int, batches: int) -> Array:
+        self._passes.doing = "the evaluation"
         chosen = stream(self._seed, "bn", seed_round, self.index).integers(
             0, self._passes.examples, (batches, self.works.step.samples)
         )
-        buffers, counts = self._buffers.clone(), [count.clone() for count in self._counts]
+        devices = [self._memory.device] if self._memory.device.type == "cuda" else []
         # Dropout draws from a stream of this estimate, and torch's own is put back.
-        with torch.random.fork_rng(devices=[self._memory.device] if self._memory.device.type == "cuda" else []):
+        with unchanged(self.model), torch.random.fork_rng(devices=devices):
             torch.manual_seed(torch_seed(self._seed, "bn", seed_round, self.index))
             # In micro-batches, since these are what the statistics in training are of.
             cuts = self._passes.chunks(self.works.step.samples)
             inputs = (self._passes.inputs(row[cut]) for row in chosen for cut in cuts)
             estimate(self.model, inputs, self._passes.forward)
-        found = self._buffers.cpu().numpy().copy()
-        self._buffers.copy_(buffers)
-        for count, before in zip(self._counts, counts, strict=True):
-            count.copy_(before)
-        return found
+            return self.buffers.copy()  # type: ignore[union-attr]
 
     def _backward(self, round: Round, i: int) -> float:
         """Leave the gradient of step i's batch in the parameters' .grad; its mean loss."""
         indices, position = self._next_batch(round, i)
         loss = self._passes.backward(indices, position)
+        self._check("the training loss", loss)
         self._score(round, i, indices)
         return loss
 
     def _next_batch(self, round: Round, i: int) -> tuple[Array, int]:
         """(indices, position) of step i's batch."""
+        self._at = round, i
         position, size = round.batch(self.index, i)
         if self._scores is not None and len(self._scores.chosen):
             return self._scores.take(size), position
@@ -343,26 +374,6 @@ class TorchWorker(UnitWise, Snapshots):
             if not ahead.knows(position):
                 indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
                 ahead.begin(position, indices)
-
-    def _warm_up(self) -> None:
-        """One step and one batch of evaluation, whose effects are taken back."""
-        saved, batch = self._state(), self.works.step.samples
-        try:
-            whole = self._passes.inputs(np.arange(batch) % self._passes.examples)
-            self._activations = self._chain.activations(whole[: max(self.works.chunks)])
-            del whole  # it would lie beside the batch of the step that follows
-            if self._memory.held.fetched:
-                self._warm_units()
-            else:
-                self._passes.backward(np.arange(batch) % self._passes.examples, 0)
-                self._optimizer.apply(self._passes.gradients(), 0.0)
-                self._evaluate(self.buffers, min(EVALUATION_BATCH, len(self._tests)))
-        except Exception as error:  # whatever a user's model or loss does
-            raise ValueError(f"a training step of {batch} examples fails: {imports.one_line(error)}") from error
-        self.restore({k: v for k, v in saved.items() if k != "params" or "params" in self.snapshot()})
-        self._params[:] = saved["params"]
-        self._memory.push()
-        self._passes.forget()
 
 
 def _take(own: Array, value: Value) -> None:

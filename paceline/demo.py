@@ -61,8 +61,8 @@ def demo(out: Path) -> None:
         local, sync = (run.summary["seconds"] for run in runs)
         console.print(f"{name:9s} {sync:.3f} s / {local:.3f} s: {times(sync / local)}")
     console.rule("how far to trust this")
-    seconds = ([run.summary["seconds"] for run in runs] for runs in (predicted, real, again))
-    for line in trust(_NAMES, *seconds, min(shares)):
+    said, first, second = ([run.summary["seconds"] for run in runs] for runs in (predicted, real, again))
+    for line in trust(_NAMES, said, first, second, min(shares)):
         console.print(line)
 
 

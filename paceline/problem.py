@@ -6,17 +6,20 @@ Described without torch where the model is built in; torch is loaded with the fi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .algorithms.errors import ScenarioError
+from .algorithms.errors import NotFinite, ReplicasDiffer, ScenarioError
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
 from .algorithms.worker import ModelCost
 from .config.scenario import Scenario
+from .records import checkpoints
 
 if TYPE_CHECKING:
     from .config.timing import Timing
@@ -34,13 +37,44 @@ def fingerprints(digests: Sequence[str], sharded: bool) -> dict[str, Any]:
     return {"params_sha256": digests[0], "replicas_agree": len(set(digests)) == 1}
 
 
+def check_replicas(digests: Sequence[str], where: Path | None) -> None:
+    """ReplicasDiffer unless all have the same hash. where: the run's directory, which holds it by now."""
+    others = [str(worker) for worker, digest in enumerate(digests) if digest != digests[0]]
+    if others:
+        shown = ", ".join(others[:8]) + ", ..." * (len(others) > 8)
+        recorded = f"; the run is in {where}" if where else ""
+        raise ReplicasDiffer(
+            f"replicas disagree: workers {shown} end with other parameters than worker 0, though all had the same "
+            f"exchanges; does the model or the loss change parameters by itself?{recorded}"
+        )
+
+
+@contextmanager
+def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
+    """Add to a NotFinite how to go on. directory: the run's, with its checkpoints."""
+    try:
+        yield
+    except NotFinite as error:
+        lower = f"--set workload.optimizer.lr={scenario.workload.optimizer.lr / 2:g}"
+        saved = directory and checkpoints.newest(directory)
+        how = f"there is no checkpoint; begin again, perhaps with {lower}"
+        if directory and saved:
+            resume = f"paceline train --resume {shlex.quote(str(directory))} {lower}"
+            how = f"the last good checkpoint is {saved.name}; go on from it, perhaps with {resume}"
+        raise NotFinite(f"{error}; {how} (health: off trains on)") from error
+
+
 @dataclass(eq=False)
 class Problem:
-    """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster."""
+    """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster.
+
+    notes: what a reader of the results must know, found when workers are built: a line each.
+    """
 
     scenario: Scenario
     folder: Path
     timing: Timing | None = None
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def shape(self) -> DataShape:
@@ -115,14 +149,14 @@ class Problem:
 
         Sets torch's number of threads to the scenario's.
         """
-        from .learning.build import build_workers
+        from .learning.build import build_workers, notes
         from .learning.worker import set_threads
 
         w, staged = self.scenario.workload, self._staged
         if seat is not None:
             staged = [staged[seat]] * plan.workers
         set_threads(w.threads)
-        return _named(
+        made = _named(
             "workload",
             lambda: build_workers(
                 plan,
@@ -140,8 +174,11 @@ class Problem:
                 cost=self.cost,
                 device="cpu" if shared_process else self.device(indexes[0] if seat is None else seat),
                 staged=staged,
+                health=self.scenario.health == "stop",
             ),
         )
+        self.notes = [*self.data.notes, *notes(plan, made[0], w.model.name, w.loss)]
+        return made
 
     @property
     def _staged(self) -> list[bool]:

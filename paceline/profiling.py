@@ -7,6 +7,7 @@ that follows an exchange finds its caches cold, and takes up to half as long aga
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -80,7 +81,6 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     from mpi4py import MPI
 
     from .records.environment import environment
-    from .runtime.measure import fit, measure_allreduce
     from .runtime.messages import gather_texts
 
     comm = MPI.COMM_WORLD
@@ -98,12 +98,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
                 residuals += [seconds / usual for seconds in taken]
     found = {"device": group.device, "tables": tables, "residuals": residuals}
     gathered = [json.loads(text) for text in gather_texts(comm, json.dumps(found))]
-    network: dict[str, Any] | None = None
-    if comm.Get_size() > 1:
-        times = measure_allreduce(comm, [4 * 10**k for k in range(2, 8)])
-        latency, bandwidth = fit(times, comm.Get_size())
-        reduced = {nbytes: _text(seconds) for nbytes, seconds in times}
-        network = {"latency": _text(latency), "bandwidth": f"{bandwidth:.4g} B/s", "all_reduce": reduced}
+    network = _network(comm) if comm.Get_size() > 1 else None
     if comm.Get_rank() > 0:
         return
     key = workload_of(scenario.workload)
@@ -116,6 +111,22 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     new = Profile.model_validate(document)
     save_profile(out, merge_profiles(load_profile(out) if out.exists() else None, new))
     _show(new, key, out)
+
+
+def _network(comm: Any) -> dict[str, Any]:
+    """The profile's network section. ScenarioError, on all ranks, where the times follow no bandwidth."""
+    from .runtime.measure import fit, measure_allreduce
+
+    for _ in range(_TRIES):
+        times = measure_allreduce(comm, [4 * 10**k for k in range(2, 8)])
+        latency, bandwidth = fit(times, comm.Get_size())
+        if math.isfinite(bandwidth):
+            reduced = {nbytes: _text(seconds) for nbytes, seconds in times}
+            return {"latency": _text(latency), "bandwidth": f"{bandwidth:.4g} B/s", "all_reduce": reduced}
+    raise ScenarioError(
+        f"profile: measured {_TRIES} times, large messages took no longer than small ones: this machine is too busy to "
+        "measure what joins its processes; do it again when other programs have ended"
+    )
 
 
 def mean_tables(ranks: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
@@ -197,4 +208,5 @@ def typical(seconds: list[float]) -> float:
 
 
 _STEPS = 160  # of each short training
+_TRIES = 3  # to measure the network
 _QUANTILES = 100  # of the residuals, in the profile

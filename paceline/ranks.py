@@ -12,7 +12,7 @@ from .algorithms.errors import PacelineError, ScenarioError
 from .algorithms.plan import State
 from .analysis.run import Run
 from .fit import record
-from .problem import fingerprints
+from .problem import check_replicas, fingerprints, going_on
 from .progress import progress
 from .records import checkpoints
 from .records.directory import prepare
@@ -64,6 +64,8 @@ class _Rank:
         from .runtime.engine import run
 
         state, worker = self._start()
+        if self.rank == 0:
+            self.job.warn()  # what was found when the worker was built
         options, scenario = self.options, self.job.scenario
         device = self.job.timing.devices[self.rank]
         slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
@@ -72,7 +74,8 @@ class _Rank:
         take = self.spool.take if self.spool is not None else None
         hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take)
         silent = quiet or self.rank > 0
-        with progress(f"train {self.task.title}", self.job.plan.budget, silent, options.bar) as self.recorder.on_line:
+        shown = progress(f"train {self.task.title}", self.job.plan.budget, silent, options.bar)
+        with shown as self.recorder.on_line, going_on(scenario, self.task.directory):
             outcome = run(
                 self.job.programs([worker], state)[0],
                 hooks,
@@ -92,6 +95,7 @@ class _Rank:
             self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
         (worker,) = problem.workers(plan, [self.rank], shared_process=False)
+        self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
         if self.options.resume is None:
             self._on_first(self._new_run)
             return State(), worker
@@ -166,3 +170,6 @@ class _Rank:
             how = "".join(f" --{name}" for name in ("emulate",) if getattr(self.options, name))
             command = f"paceline train --resume {shlex.quote(str(self.task.directory))}{how}"
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
+        devices = {device.torch_device for device in self.job.timing.devices}
+        if not self.options.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
+            check_replicas(digests, self.task.directory)  # a CPU and a GPU round differently

@@ -13,7 +13,7 @@ from .analysis.run import Run
 from .bounds import check_simulation
 from .config.scenario import Scenario, load
 from .fit import record
-from .problem import fingerprints
+from .problem import check_replicas, fingerprints, going_on
 from .progress import progress
 from .records.directory import prepare, refuse
 from .records.outcome import Hooks, Outcome
@@ -58,6 +58,7 @@ def simulate(
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
         run = run_simulation(job, recorder, timing_only, debug, engine, limit, warn)
+    job.warn()  # what was found when workers were built
     run.label = title if directory is None else ""
     return run
 
@@ -97,7 +98,6 @@ def run_simulation(
 
     An earlier run in the recorder's directory is replaced once nothing can refuse this one.
     """
-    document = job.record()
     if engine == "auto":
         engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
     phantoms = job.problem.phantoms(job.plan)
@@ -106,6 +106,7 @@ def run_simulation(
     workers: Sequence[Worker] = phantoms
     if not timing_only:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
+    document = job.record()
     from .sim.engine import check_cluster
 
     check_cluster(job.timing, 4 * job.problem.cost.parameters)
@@ -118,12 +119,16 @@ def run_simulation(
             recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
     traced = job.scenario.report.trace
-    with streamed_trace(recorder.directory if traced else None, job.workers) as spans:
+    directory = recorder.directory
+    with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
         ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
     extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], job.problem)}
+    digests, sharded = [w.digest() for w in workers], job.plan.strategy.placement.sharded
     if not timing_only:
-        extra |= fingerprints([w.digest() for w in workers], job.plan.strategy.placement.sharded)
+        extra |= fingerprints(digests, sharded)
     summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
+    if not sharded:
+        check_replicas(digests, recorder.directory)
     run = Run(summary, recorder.lines, document, recorder.directory)
     if recorder.directory is None:
         run.lanes = [outcome.lanes for outcome in outcomes] if traced else []

@@ -55,6 +55,7 @@ class Job:
     tight: list[str] = field(default_factory=list)  # where memory may not suffice
     remarks: list[str] = field(default_factory=list)  # where a method is hardly itself
     again: bool = False  # whether the plan served an earlier job
+    _said: set[str] = field(default_factory=set, init=False)  # warnings
 
     @property
     def workers(self) -> int:
@@ -64,12 +65,15 @@ class Job:
     @property
     def warnings(self) -> list[str]:
         """What a reader of the results must know: a line each."""
-        return self.timing.extrapolated(self.plan.shares.batches) + self.remarks + self.tight
+        beforehand = self.timing.extrapolated(self.plan.shares.batches) + self.remarks + self.tight
+        return beforehand + self.problem.notes
 
     def warn(self) -> None:
-        """Say so on standard error."""
+        """Say so on standard error, each line once."""
         for line in self.warnings:
-            warn(line)
+            if line not in self._said:
+                self._said.add(line)
+                warn(line)
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""

@@ -165,14 +165,8 @@ def launch(
         )
     mpirun, relay = find_mpirun(kind), Relay()
     flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
-    process = subprocess.Popen(
-        command(mpirun, [sys.executable, *program, *argv, *flags], ranks),
-        env=environment(mpirun, ranks, threads),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: die_with_parent(KILLERS[mpirun.kind]),
-    )
+    line = command(mpirun, [sys.executable, *program, *argv, *flags], ranks)
+    process = _start(mpirun, line, environment(mpirun, ranks, threads))
     errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
     got: list[int] = []
 
@@ -207,6 +201,17 @@ def launch(
     if status and not relay.said:
         say(f"paceline: {relay.ended or f'{mpirun.path} ended with status {status}, and no rank said why'}")
     return status
+
+
+def _start(mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        line,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(KILLERS[mpirun.kind]),
+    )
 
 
 def _end(process: subprocess.Popen[Any], kind: Kind) -> None:

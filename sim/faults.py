@@ -45,7 +45,7 @@ class Rates:
             last = i + 1 == len(self._times)
             room = math.inf if last else self._times[i + 1] - (start + taken)
             if rate and left / rate <= room:
-                return lasting(taken + left / rate, "faults: a slowed-down computation")
+                return lasting(taken + left / rate, "faults: a worker", "one computation")
             if last:
                 return math.inf
             left -= rate * room
@@ -75,7 +75,7 @@ class Condition:
                     self._windows.append(fault)
             elif isinstance(fault, Pause | Loss):
                 if isinstance(fault, Pause):
-                    lasting(fault.duration, f"faults[{number}].duration: a pause")
+                    lasting(fault.duration, f"faults[{number}]: worker {fault.worker}", "a pause")
                 end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
                 if fault.at.unit != "seconds":
                     self._coming.append(fault)

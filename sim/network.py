@@ -93,7 +93,7 @@ class Prices:
             if step.nbytes:
                 patterns.append(pattern)
         why = max(causes, key=lambda cause: causes[cause])
-        lasting(seconds, f"cluster.network: by its {why}, {kind.__name__} of {nbytes} bytes among {n} workers")
+        lasting(seconds, f"cluster.network, by its {why},", f"{kind.__name__} of {nbytes} bytes among {n} workers")
         if kind is AllReduce and network.collective != "ordered":
             what = Traffic(sum(step.messages for step in taken), sent)
         else:

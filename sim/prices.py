@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from ..algorithms.effects import Move, Work
-from ..config.timing import LONGEST, Device, lasting, over
+from ..config.timing import LONGEST, Device, lasting
 
 LANES = {"device": "compute", "host": "host"}  # where a Compute runs
 
 
 def work_seconds(device: Device, work: Work) -> float:
     """Seconds of `work` on the device; ScenarioError where they are no length of time."""
-    return lasting(float(device.seconds(work)), f"cluster: {work.phase} of {work.samples} samples on {device.name}")
+    what = f"{work.phase} of {work.samples} samples"
+    return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
 
 
 def move_seconds(device: Device, move: Move) -> float:
     """Seconds of a copy between host and device; none where they are the same memory. ScenarioError as above."""
     if device.host_link is None:
         return 0.0
-    seconds = over(move.value.nbytes, device.host_link)
+    seconds = move.value.nbytes / device.host_link
     if seconds <= LONGEST:
         return seconds
-    return lasting(seconds, f"cluster: a copy of {move.value.nbytes} bytes over the host_link of {device.name}")
+    what = f"a copy of {move.value.nbytes} bytes"
+    return lasting(seconds, f"cluster: the host_link of device {device.name}", what)

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
@@ -242,8 +242,9 @@ def test_each_rank_measures_its_own_device(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [job.problem.device(rank) for rank in range(4)] == ["cpu", "cuda:0", "cuda:1", "cuda:0"]
-    made = Mock()
+    made = MagicMock()
     monkeypatch.setattr("paceline.learning.build.build_workers", made)
+    monkeypatch.setattr("paceline.learning.build.notes", lambda *_: [])
     for rank, device in enumerate(["cpu", "cuda:0", "cuda:1"]):
         job.problem.workers(make_plan(batches=(2,)), [0], shared_process=False, seat=rank)
         assert made.call_args.kwargs["device"] == device

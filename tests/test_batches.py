@@ -205,6 +205,8 @@ def test_what_memory_is_predicted_to_hold_bounds_where_nobody_says_a_bound():
 
     assert ByBatch(total=60).shares(32, free, holds).batches == (20, 20, 20)
     assert asked == [("a", 60), ("b", 60)]
+    assert ByBatch(total=60).shares(32, [free[0], free[1], free[0]], holds).batches == (20, 20, 20)
+    assert len(asked) == 4, "equal workers are asked about once"
     assert ByBatch(max=64, total=60).shares(32, free[:2], holds).batches == (45, 15)
     assert ByBatch().shares(32, free[:2], holds).batches == (20, 44), "total is 2 times 32"
     with pytest.raises(ValueError, match=r"total is 64, and 2 workers are predicted to hold 40 \(20 on a\); write"):

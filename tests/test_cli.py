@@ -48,7 +48,8 @@ def call(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
         ("workload.model=resnet2", "workload.model: no model 'resnet2'"),
         ("workload.model={name: mlp, hiden: [3]}", "model mlp has no argument 'hiden'; it takes hidden"),
         ("workload.model=nowhere.at_all:make", "no module named 'nowhere'"),
-        ("workload.model=json:make", "json has no 'make'"),
+        ("workload.model=yaml:make", "yaml has no 'make'"),
+        ("workload.data=os:system", "os is a module of Python's standard library"),
         ("workload.data=nowhere.npz", "nowhere.npz"),
         ("workload.data=digitz", "did you mean 'digits'"),
         ("workload.loss=nothing", "workload.loss: no loss 'nothing'"),
@@ -97,7 +98,7 @@ def test_a_run_is_not_overwritten(command, tiny, monkeypatch, capsys):
     assert "--force" in err
 
 
-REFUSED = ["workload.loss=math:sqrt", "faults=[{name: slow_link, link: uplink, factor: 3}]"]
+REFUSED = ["workload.loss=torch:sqrt", "faults=[{name: slow_link, link: uplink, factor: 3}]"]
 
 
 @pytest.mark.parametrize("setting", REFUSED)

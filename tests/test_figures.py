@@ -82,3 +82,12 @@ def test_faults_are_shaded_where_they_hit(fault, rows, left, right):
 def test_a_run_without_a_trace_says_so():
     with pytest.raises(ValueError, match="has no trace; run it with --set"):
         timeline([run([])])
+
+
+def test_a_runs_name_is_no_formula():
+    """What matplotlib takes for mathematics in a name is shown as it is."""
+    found = run([LANES])
+    found.label = "r$\\x$"
+    figure = timeline([found])
+    figure.canvas.draw()
+    assert figure.axes[0].get_title(loc="left").startswith("r$\\x$")

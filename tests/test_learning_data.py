@@ -56,14 +56,14 @@ def distinctness(found: data.Dataset) -> float:
     return float(np.std([g.mean(0) for g in groups], 0).mean() / np.mean([g.std(0).mean() for g in groups]))
 
 
-def test_npz_scales_bytes_and_reads_only_heads_for_the_shape(tmp_path, monkeypatch):
+def test_npz_scales_pixels_and_reads_only_heads_for_the_shape(tmp_path, monkeypatch):
     path = tmp_path / "a.npz"
-    given = arrays()
-    given["x_train"] = np.full((6, 1, 4, 4), 255, np.uint8)
+    given = arrays() | {f"x_{part}": np.full((n, 1, 4, 4), 255, np.uint8) for part, n in (("train", 6), ("test", 3))}
     np.savez_compressed(path, **given)
-    found = load(str(path), {})
+    found = load(str(path), {"images": True})
     assert found.train_x.dtype == np.float32
-    assert found.train_x.max() == 1.0
+    assert found.train_x.max() == found.test_x.max() == 1.0
+    assert not found.notes
     assert found.shape == shape_of(str(path), {}) == DataShape((1, 4, 4), 6, 6, 3)
     read = []
     original = np.lib.npyio.NpzFile.__getitem__

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from paceline.learning import cost, imports, tables, units
+from paceline.learning import buffers, cost, imports, tables, units
 from paceline.learning.data import DataShape
 from paceline.learning.phantoms import cost_of
 
@@ -58,7 +58,7 @@ def test_the_table_says_what_torch_does(model, args, shape):
     x = torch.rand(2, *shape)
     for unit, row in zip(own, table, strict=True):
         assert row.parameters == sum(p.numel() for p in unit.parameters()), row.name
-        assert row.buffers == sum(b.numel() for b in units.float_buffers(unit).values()), row.name
+        assert row.buffers == sum(b.numel() for b in buffers.averaged(unit).values()), row.name
         with cost.flop_counter() as counter, torch.no_grad():
             x = unit(x)
         assert 2 * row.flops == counter.get_total_flops(), row.name
@@ -94,12 +94,6 @@ def test_measuring_leaves_torchs_stream():
     stream = torch.get_rng_state()
     cost.measured_cost(units.build("mlp", {"dropout": 0.5}, DIGITS, 10, seed=0), DIGITS)
     assert torch.equal(torch.get_rng_state(), stream)
-
-
-def test_constants_are_no_buffers():
-    model = nn.BatchNorm1d(4)
-    model.register_buffer("positions", torch.rand(9), persistent=False)
-    assert list(units.float_buffers(model)) == ["running_mean", "running_var"]
 
 
 def test_units_are_merged_to_a_megabyte():
@@ -144,9 +138,14 @@ def test_a_users_model_is_built_and_measured():
         ("vit", {"heads": 5}, DIGITS, "model vit: dim 64 must be a multiple of heads 5"),
         ("vit", {"depth": 0}, DIGITS, "model vit: depth is 0; write a whole number, 1 or more"),
         ("no_such:model", {}, DIGITS, "model 'no_such:model': no module named 'no_such'; is its folder on PYTHONPATH?"),
-        ("json:dump_", {}, DIGITS, "model 'json:dump_': json has no 'dump_'; did you mean 'dump"),
-        ("json:__doc__", {}, DIGITS, "model 'json:__doc__' is a str; name a function or class that makes the model"),
-        ("json:", {}, DIGITS, "is no import path; write package.module:factory"),
+        ("yaml:dump_", {}, DIGITS, "model 'yaml:dump_': yaml has no 'dump_'; did you mean 'dump"),
+        (
+            "numpy:__version__",
+            {},
+            DIGITS,
+            "'numpy:__version__' is a str; name a function or class that makes",
+        ),
+        ("yaml:", {}, DIGITS, "is no import path; write package.module:factory"),
         ("test_learning_models:own_wrong", {}, DIGITS, "gave a str; its factory must return a torch.nn.Module"),
         ("test_learning_models:own_failing", {}, DIGITS, "failed: RuntimeError: first line"),
         ("test_learning_models:own_lazy", {}, DIGITS, "has lazy layers without sizes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from lockstep import lockstep
 from test_algorithms import plan, run
 from toy import ToyWorker
 
+from paceline import simulate
 from paceline.algorithms.aggregations import Gradients, Parameters, Until
 from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.loop import train
@@ -25,6 +27,8 @@ from paceline.algorithms.splits import ByClass, Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.config.timing import Device
 from paceline.records.outcome import Hooks
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
 
 
 def at(lr: float, step: int = 0) -> Moment:
@@ -381,5 +385,15 @@ def test_top_loss_refuses_more_candidates_than_examples():
             late.strategy.sampling.check(late)
         with pytest.raises(ScenarioError, match=says):
             run(late)
+    small = biased(Fixed(100))  # 500 samples in a round
+    with pytest.raises(ScenarioError, match="a round uses 500 samples and there are 100 training examples; write a sm"):
+        small.strategy.sampling.check(small)
+
+
+def test_biased_sampling_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
+    settings = ["strategy.ratio=30"]
+    with pytest.raises(ScenarioError, match=r"ratio 30 times .* write ratio: \d+\.\d+ or less"):
+        simulate(SCENARIOS / "biased_local_sgd.yaml", settings=settings, out=tmp_path / "run", timing_only=True)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"ratio is 0\.5"):
         TopLoss(0.5)
