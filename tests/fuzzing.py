@@ -137,13 +137,13 @@ def fault(end: End) -> str:
     lost = [path for path, content in end.before.items() if end.after.get(path) != content]
     if end.status == 2 and lost:
         return f"refused, but changed {', '.join(lost)}"
-    if end.status == 2 and "Usage:" not in end.err:
+    if end.status == 2:
         errors = [line for line in lines if not line.startswith("paceline: warning: ")]
         if len(errors) != 1:
             return f"{len(errors)} lines for an error: {end.err[:600]!r}"
         if end.after != end.before and not MIDWAY.search(errors[0]):
             return f"refused, but wrote {', '.join(end.after.keys() - end.before)}: {errors[0]}"
-    for line in lines if "Usage:" not in end.err else ():
+    for line in lines:
         if not line.startswith("paceline: "):
             return f"not ours: {line[:300]!r}"
         if len(line) > LINE:
