@@ -27,6 +27,7 @@ DAY, LONG = 86400.0, 15.0  # seconds beyond which it is refused, and said: an es
 # sent once in the background, and of a sweep's point at least, as measured.
 EFFECT, CLOCK, SET_UP, SENDING, POINT = 3e-6, 3e-8, 1e-4, 4e-5, 1e-3
 WORKER, LINE, ROW = 4096, 1500, 1000  # bytes of a worker, of a report line, of a sweep's point
+LITTLE = 1 << 24  # bytes that are there: the machine is not asked, as a sweep's points are many
 USUAL, QUICKEST = 1e11, 1e13  # flop/s of a CPU: to say how long learning takes, and to refuse it
 
 
@@ -41,7 +42,7 @@ class Effort:
 
     def check(self, less: str) -> str:
         """A sentence where it takes minutes, else nothing. ScenarioError where it is too much; less: what to write."""
-        free = available_memory()
+        free = available_memory() if self.nbytes > LITTLE else math.inf
         if self.nbytes > free:
             raise ScenarioError(
                 f"{self.what} takes about {self.nbytes / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} GiB are "
@@ -118,7 +119,8 @@ def seconds_of(job: Job, workers: Sequence[PhantomWorker], steps: float, rounds:
         tested = max(tested, 3.0 + 3 * units * w.evaluation_blocks * w.works.held.fetched)
     clocks = 0.0 if by_event else CLOCK * len(workers)
     passed = steps * effects + 3 * rounds + tested * plan.outlook.lines
-    return passed * (EFFECT * programs + clocks) + SENDING * _sendings(job, steps, rounds)
+    traced = job.scenario.report.trace  # a span takes as long as its effect
+    return passed * (EFFECT * (1 + traced) * programs + clocks) + SENDING * _sendings(job, steps, rounds)
 
 
 def _sendings(job: Job, steps: float, rounds: float) -> float:
