@@ -168,6 +168,7 @@ def launch(
     line = command(mpirun, [sys.executable, *program, *argv, *flags], ranks)
     process = _start(mpirun, line, environment(mpirun, ranks, threads))
     errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
+    errors.start()
     got: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -184,7 +185,6 @@ def launch(
     try:
         for number in passed:
             signal.signal(number, pass_on)
-        errors.start()
         status = process.wait()
     finally:
         _end(process, mpirun.kind)

@@ -288,7 +288,7 @@ def test_ranks_start_here(tmp_path):
 
 
 def test_users_have_open_mpis_mpirun():
-    """Both wheels hold bin/mpirun: what users run installs one of them, and the tests, which need both, have it last."""
+    """Both wheels hold bin/mpirun: users get one of them, and the tests, which need both, have it last."""
 
     def installs(target: str) -> list[str]:
         line = ["make", "--dry-run", "--always-make", target]
