@@ -281,6 +281,8 @@ def set_on_command_line(draw: Draw) -> Case:
 def profiles(draw: Draw) -> Case:
     """A spoilt profile."""
     document = yaml.parse(PROFILE, "profile")
+    measured = document["devices"].items()
+    document["residuals"] = {device: {name: [0.9, 1.0, 1.1] for name in known} for device, known in measured}
     for _ in range(draw(FEW)):
         spoil(draw, document)
     data = document_text(document).encode(errors="surrogatepass")
