@@ -9,6 +9,8 @@ from typing import Any
 
 from .run import Run
 
+# What a run that computes has in its reports, but for the one before its first step.
+_EXPECTED = ("train_loss", "test_loss", "accuracy", "grad_norm", "param_norm")
 # What two worlds must agree on to the last bit.
 _NUMBERS = ("train_loss", "test_loss", "accuracy", "grad_norm", "param_norm", "m_norm", "v_norm")
 _PLAN = ("round", "step", "samples", "H", "lr")
@@ -16,23 +18,32 @@ _PLAN = ("round", "step", "samples", "H", "lr")
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where two runs part. line: number of the report, from 0."""
+    """The first place where two runs part, or where neither has a number. line: number of the report, from 0."""
 
     line: int
     field: str
     left: Any
     right: Any
 
+    @property
+    def nothing(self) -> bool:
+        """Whether there is no number to compare."""
+        return not _known(self.left) and not _known(self.right)
+
     def __str__(self) -> str:
+        if self.nothing:
+            return f"report {self.line}: {self.field} is not a number in either run"
         return f"report {self.line}: {self.field} is {self.left!r} in the first run and {self.right!r} in the second"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """same: losses, accuracies and parameters agree to the last bit. worst: the largest relative loss difference.
+    """same: losses, accuracies and parameters agree to the last bit, and are numbers. worst: the largest relative loss
+    difference.
 
     seconds: each run's total. per_round: each run's seconds per round. error: (left - right) / right, so that with the
-    prediction left and the real run right it is the prediction's error. explained: environment differences that can
+    prediction left and the real run right it is the prediction's error; not a number where the right one took no time,
+    or where seconds are missing. explained: environment differences that can
     change bits, such as the instruction set.
     """
 
@@ -52,7 +63,8 @@ def compare(left: Run, right: Run) -> Comparison:
     hashes = left.summary.get("params_sha256"), right.summary.get("params_sha256")
     if difference is None and hashes[0] != hashes[1]:
         difference = Difference(len(left.lines), "params_sha256", *hashes)
-    seconds = float(left.summary["seconds"]), float(right.summary["seconds"])
+    first, second = (run.summary.get("seconds") for run in (left, right))
+    seconds = math.nan if first is None else float(first), math.nan if second is None else float(second)
     rounds = left.summary["rounds"], right.summary["rounds"]
     return Comparison(
         same=difference is None,
@@ -71,9 +83,11 @@ def _relative(left: float, right: float) -> float:
 
 
 def _first_difference(left: Run, right: Run) -> Difference | None:
+    expected = _expected(left, right)
     for number, (a, b) in enumerate(zip(left.lines, right.lines, strict=False)):
         for name in (*_PLAN, *_NUMBERS):
-            if not _equal(a.get(name), b.get(name)):
+            nothing = name in expected and name in a and a["step"] > 0 and not _known(a[name])
+            if nothing or not _equal(a.get(name), b.get(name)):
                 return Difference(number, name, a.get(name), b.get(name))
     if len(left.lines) != len(right.lines):
         return Difference(
@@ -84,8 +98,20 @@ def _first_difference(left: Run, right: Run) -> Difference | None:
 
 def _equal(a: Any, b: Any) -> bool:
     """Equal to the last bit; not a number, which files hold as null, is equal to itself."""
-    missing = [value is None or value != value for value in (a, b)]
-    return missing[0] == missing[1] if any(missing) else bool(a == b)
+    return bool(a == b) if _known(a) and _known(b) else _known(a) == _known(b)
+
+
+def _known(value: Any) -> bool:
+    """Whether it is a number; files hold null for one that is not."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _expected(left: Run, right: Run) -> set[str]:
+    """What must be numbers, if these runs are to say the same: nothing of a clock alone, no test without test data."""
+    if left.summary.get("timing_only") and right.summary.get("timing_only"):
+        return set()
+    lines = [*left.lines, *right.lines]
+    return {name for name in _EXPECTED if name == "train_loss" or any(_known(line.get(name)) for line in lines)}
 
 
 def _worst(left: Run, right: Run) -> float:
@@ -94,21 +120,23 @@ def _worst(left: Run, right: Run) -> float:
         (a[name], b[name])
         for a, b in zip(left.lines, right.lines, strict=False)
         for name in ("train_loss", "test_loss")
-        if a.get(name) is not None and b.get(name) is not None
+        if _known(a.get(name)) and _known(b.get(name))
     ]
     return max((abs(x - y) / max(abs(y), 1e-12) for x, y in pairs), default=0.0)
 
 
 def _median_interval_error(left: Run, right: Run) -> float:
     """Median of |error| over the intervals between reports: typical where a hiccup spoils the total."""
-    times = [[0.0, *(line["seconds"] for line in run.lines)] for run in (left, right)]
-    spans = [[b - a for a, b in pairwise(t)] for t in times]
-    errors = sorted(abs(_relative(a, b)) for a, b in zip(*spans, strict=False) if b > 0)
+    lines = zip(left.lines, right.lines, strict=False)
+    times = [(a["seconds"], b["seconds"]) for a, b in lines if _known(a.get("seconds")) and _known(b.get("seconds"))]
+    known: list[tuple[float, float]] = [(0.0, 0.0), *times]
+    spans = [(late[0] - early[0], late[1] - early[1]) for early, late in pairwise(known)]
+    errors = sorted(abs(_relative(a, b)) for a, b in spans if b > 0)
     return errors[len(errors) // 2] if errors else math.nan
 
 
 def _environment_differences(left: Run, right: Run) -> list[str]:
-    a, b = (run.scenario.get("recorded", {}).get("environment", {}) for run in (left, right))
+    a, b = ((run.scenario.get("recorded") or {}).get("environment", {}) for run in (left, right))
     return [
         f"{key}: {a.get(key)} against {b.get(key)}"
         for key in ("torch", "numpy", "instruction_set", "threads")

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from ..algorithms.errors import ScenarioError
 from ..config.faults import Moment, Pause, SlowLink, Straggler, Window, read_faults
 from .run import Run
 
@@ -42,7 +43,8 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     for run in runs:
         style = "--" if run.summary["engine"] == "mpi" else "-"
         for ax, key in zip(axes, ("train_loss", "accuracy"), strict=True):
-            known = run.metrics[["seconds", key]].dropna()  # a line that was only logged has no accuracy
+            # A line that was only logged has no accuracy.
+            known = run.metrics.reindex(columns=["seconds", key]).dropna()
             ax.plot(known["seconds"], known[key], style, label=run.name)
     for ax, label in zip(axes, ("training loss", "test accuracy"), strict=True):
         ax.set(xlabel="seconds (evaluation excluded)", ylabel=label)
@@ -139,7 +141,11 @@ def _phase(name: str) -> str:
 
 def _faults(run: Run) -> Iterator[tuple[int, float, float]]:
     """(worker, start, end) in seconds of the scenario's faults; those counted in steps have no place in a trace."""
-    for fault in read_faults(run.scenario.get("faults", [])):
+    try:
+        faults = read_faults(run.scenario.get("faults", []))
+    except ValueError as error:
+        raise ScenarioError(f"{run.name}: faults in its scenario: {str(error).splitlines()[0]}") from None
+    for fault in faults:
         for worker, lanes in enumerate(run.lanes):
             ends = [0.0, *(stop for _, _, stop in lanes.get("rounds", []))]
             if isinstance(fault, SlowLink):

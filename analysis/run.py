@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +11,11 @@ import pandas as pd
 
 from ..algorithms.errors import ScenarioError
 from ..config import yaml
+from ..config.recorded import Recorded
 from ..records.directory import METRICS, SCENARIO, SUMMARY, TRACE
 from ..records.outcome import Span
+from ..records.replacing import set_aside
+from ..records.schemas import Summary, checked, read_document, read_lines
 from ..records.trace import read_trace
 
 
@@ -36,23 +38,20 @@ class Run:
         directory = Path(directory)
         if not (directory / SUMMARY).exists():
             reason = "the run in it did not finish" if (directory / SCENARIO).exists() else "it holds no run"
-            raise ScenarioError(f"{directory}: has no {SUMMARY}; {reason}")
-        try:
-            lines = [json.loads(text) for text in (directory / METRICS).read_text().splitlines()]
-            summary = json.loads((directory / SUMMARY).read_text())
-        except (OSError, ValueError, KeyError) as error:
-            raise ScenarioError(f"{directory}: cannot be read: {error}") from None
-        return cls(summary, lines, yaml.read_mapping(directory / SCENARIO), directory)
+            earlier = set_aside(directory)
+            kept = f"; the run that it was to replace is in {earlier[-1]}" if earlier else ""
+            raise ScenarioError(f"{directory}: has no {SUMMARY}; {reason}{kept}")
+        lines, _ = read_lines(directory / METRICS)
+        scenario = yaml.read_mapping(directory / SCENARIO)
+        checked(Recorded, scenario.get("recorded") or {}, f"{directory / SCENARIO}: recorded")
+        return cls(read_document(directory / SUMMARY, Summary), lines, scenario, directory)
 
     @cached_property
     def lanes(self) -> list[dict[str, list[Span]]]:
         """Per worker, spans by lane; empty unless traced. ScenarioError where the trace cannot be read."""
         if self.directory is None or not (self.directory / TRACE).exists():
             return []
-        try:
-            return read_trace(self.directory / TRACE)
-        except (OSError, ValueError, KeyError) as error:
-            raise ScenarioError(f"{self.directory / TRACE}: cannot be read: {error}") from None
+        return read_trace(self.directory / TRACE)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:

@@ -69,11 +69,14 @@ class Table:
         if path.suffix not in SUFFIXES:
             raise ScenarioError(f"--out {path}: write a file that ends in .csv, .json or .parquet")
         try:
-            found = path.exists() and not force
+            found = path.exists()
         except OSError as error:
             raise ScenarioError(f"--out {path}: {error.strerror}") from None
         for row in _read(path) if found else ():
-            self._take(row, path)
+            if not force:
+                self._take(row, path)
+            elif "base" not in row:
+                raise ScenarioError(f"{path}: is no table of a sweep; name another file with --out")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.save()
@@ -184,7 +187,7 @@ def _read(path: Path) -> list[Row]:
             raise ValueError("a row has more cells than the first line")
         return [{name: _known(name, value) for name, value in row.items()} for row in rows]
     except (OSError, ValueError, TypeError, AttributeError, ImportError, RecursionError, csv.Error) as error:
-        raise ScenarioError(f"{path}: is no table of a sweep: {error}; write --force to replace it") from None
+        raise ScenarioError(f"{path}: is no table of a sweep: {error}; name another file with --out") from None
 
 
 def _known(name: str, value: Any) -> Any:

@@ -26,7 +26,7 @@ class Moment:
     amount: float
 
     def __str__(self) -> str:
-        return f"{self.amount!r} s" if self.unit == "seconds" else f"{self.amount:g} {self.unit}"
+        return f"{self.amount!r} s" if self.unit == "seconds" else f"{int(self.amount)} {self.unit}"
 
 
 def read_moment(value: Any) -> Moment:

@@ -17,12 +17,13 @@ from ..algorithms.errors import ScenarioError, brief, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
-from .sections import Section
+from .recorded import Recorded
+from .sections import Open, Section
 from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
 
 
-class StrategySpec(Section):
+class StrategySpec(Open, Section):
     """A preset with its arguments and overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
 
     model_config = ConfigDict(extra="allow")
@@ -103,8 +104,14 @@ class CheckpointSpec(Section):
     optimizer: Literal["local", "shared", "none"] = "local"
 
 
+class RecordSpec(Section):
+    """What a run's record tells besides what its result depends on. host: the name of the machine."""
+
+    host: bool = False
+
+
 class Scenario(Section):
-    """One scenario; `simulate` and `train` read the same. `recorded` is what a run noted beside it, and is not read.
+    """One scenario; `simulate` and `train` read the same. recorded: what a run noted of itself.
 
     health: "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" trains on.
     """
@@ -119,7 +126,8 @@ class Scenario(Section):
     reduction: Literal["ordered", "fast"] = "ordered"
     faults: Faults = ()
     health: Literal["stop", "off"] = "stop"
-    recorded: dict[str, Any] | None = None
+    record: RecordSpec = RecordSpec()
+    recorded: Recorded | None = None
 
     @field_validator("health", mode="before")
     @classmethod

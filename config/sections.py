@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ..algorithms.errors import brief
+
+
+class Open(BaseModel):
+    """Takes a user's own arguments besides its keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def described(section: BaseModel) -> dict[str, Any]:
+    """The document that reads back as this section: defaults filled in, keys without a value left out.
+
+    A user's own arguments stay what they are, null among them.
+    """
+    document = section.model_dump(mode="json", exclude_none=True)
+    _keep_own(section, document)
+    return document
+
+
+def _keep_own(section: BaseModel, document: dict[str, Any]) -> None:
+    for name in _leading(type(section)):
+        value = getattr(section, name)
+        if isinstance(value, Open):
+            own = value.model_extra or {}
+            document[name] = {key: found for key, found in value if found is not None or key in own}
+        else:
+            _keep_own(value, document[name])
+
+
+@cache
+def _leading(kind: type[BaseModel]) -> tuple[str, ...]:
+    """The fields that are open sections, or have such."""
+    types = {name: field.annotation for name, field in kind.model_fields.items()}
+    models = {name: found for name, found in types.items() if isinstance(found, type) and issubclass(found, BaseModel)}
+    return tuple(name for name, found in models.items() if issubclass(found, Open) or _leading(found))
 
 
 class Section(BaseModel):
@@ -37,10 +72,10 @@ def _plain(annotation: Any) -> set[Any]:
     return set[Any]().union(*map(_plain, inside)) if inside else {annotation}
 
 
-class Named(BaseModel):
+class Named(Open):
     """Something chosen by name, with its own arguments: `mlp` or `{name: mlp, hidden: [256, 128]}`."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(frozen=True)
     name: str
 
     @model_validator(mode="before")

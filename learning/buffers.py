@@ -2,7 +2,7 @@
 
 Rule: what a buffer means is known by its module, never by its type. Averaged are the running statistics of batch norm
 (and of instance norm, the same class's), and what a module names in its attribute `averaged_buffers`. The mean of
-anything else may mean nothing: of unit vectors it is no unit vector, of a mask's -inf it is not a number.
+anything else may mean nothing: of unit vectors it is not one, of a mask's -inf it is not a number.
 """
 
 from __future__ import annotations

@@ -59,10 +59,9 @@ def build_workers(
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
     shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
-    tried = {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
     fresh = partial(_fresh, model, args, shape, seed if model_seed is None else model_seed, recipe)
-    first, own = fresh(), imports.named(model)  # of a built-in model the loss reaches all
-    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if own else ()
+    first, tried = fresh(), {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
+    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if imports.named(model) else ()
     return [
         TorchWorker(
             index,

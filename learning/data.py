@@ -345,11 +345,12 @@ def checked(arrays: Mapping[str, Array], what: str, scale: int = 1) -> Dataset:
         if "x" in key:
             if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > EXACT:
                 raise ValueError(f"{what}: {key} holds whole numbers beyond {EXACT}, which float32 would round")
-            x = np.require(array, np.float32, ["C", "W"])  # as it is where possible: data may be large
+            with np.errstate(over="ignore"):  # what is too large for float32 is refused below
+                x = np.require(array, np.float32, ["C", "W"])  # as it is where possible: data may be large
             if scale != 1:
                 x /= np.float32(scale)
             if not np.isfinite(x).all():
-                raise ValueError(f"{what}: {key} holds values that are no finite numbers")
+                raise ValueError(f"{what}: {key} holds values that are no finite numbers in float32")
             made.append(x)
         else:
             made.append(_labels(array, key, what))

@@ -16,6 +16,7 @@ from .optimizers import Optimizer
 
 SCORES = "scores."  # begins the names of biased sampling's arrays in snapshots
 DEVICE_RNG = "device_rng"  # a GPU's stream of torch; there are none on the CPU, where a run may go on
+_ANY_LENGTH = (f"{SCORES}chosen", f"{SCORES}seen")
 VECTOR = "vector."  # begins the names of transform's vectors in snapshots
 
 
@@ -62,7 +63,11 @@ class Snapshots:
                 f"worker {self.index}: the checkpoint's model is cut into other units; write the unit_bytes of then"
             )
         for name, array in arrays.items():
-            if array.shape != here[name].shape and not name.startswith(SCORES):
+            if array.dtype != here[name].dtype:
+                raise ValueError(
+                    f"worker {self.index}: {name} is {array.dtype} in the checkpoint, {here[name].dtype} here"
+                )
+            if array.shape != here[name].shape and name not in _ANY_LENGTH:
                 raise ValueError(
                     f"worker {self.index}: {name} has {array.size} elements in the checkpoint, {here[name].size} here"
                 )

@@ -163,7 +163,7 @@ class UnitWise:
         return self._sums.copy()
 
     def _warm_units(self) -> None:
-        """One pass through all units on whatever their memory holds, with micro-batches of each size."""
+        """Passes through all units on whatever their memory holds: with micro-batches of each size, and a test."""
         indices = np.arange(self.works.step.samples) % self._passes.examples
         x, y = self._passes.prepare(indices, 0)
         for size in sorted(set(self.works.chunks)):
@@ -172,5 +172,8 @@ class UnitWise:
             self._chain.loss(y[:size], None)
             for unit in reversed(range(len(self.units))):
                 self._chain.backward(unit, False)
+        for unit in range(len(self.units)):
+            self._evaluate_unit(self._buffers.vector.cpu().numpy(), 0, unit)
+        self._chain.forget()
         with torch.no_grad():
             self._memory.grads.zero_()

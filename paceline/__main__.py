@@ -30,7 +30,6 @@ def _run(arguments: list[str]) -> int:
     try:
         from .cli import app
 
-        sys.path.append("")  # the working folder, where a scenario's own package.module:factory is looked for
         return app.run(arguments)
     except EXPECTED as error:
         tell(error)
@@ -42,4 +41,6 @@ def _run(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the working folder, which comes after a scenario's own (Problem.look_for_modules)
     main()

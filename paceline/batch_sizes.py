@@ -28,7 +28,7 @@ from .config.profile import Profile, load_profile, merge_profiles, save_profile
 from .config.scenario import Scenario, load
 from .config.strategy import build_strategy
 from .config.units import read_bytes
-from .problem import Problem, find
+from .problem import Problem, find, folders_of
 from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .records.outcome import Hooks
 from .terminal import console
@@ -246,7 +246,7 @@ def _two_steps(worker: Worker, plan: Plan) -> Program[None]:
 def _profile(scenario: Scenario, folder: Path) -> Profile | None:
     """The scenario's profile, if it is there yet."""
     path = None if scenario.recorded else scenario.cluster.profile
-    return None if path and not find(path, folder).exists() else profile_of(scenario, folder)
+    return None if path and not find(path, folders_of(scenario, folder)).exists() else profile_of(scenario, folder)
 
 
 def _known(scenario: Scenario, profile: Profile | None, problem: Problem) -> bool:

@@ -58,6 +58,7 @@ def train(
     ] = False,
     phantom: Annotated[bool, typer.Option("--phantom", help="Real messages; computing replaced by sleeping.")] = False,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on from a run's newest checkpoint.")] = None,
+    change: Annotated[bool, typer.Option("--change", help="Resume with another seed, model, data or batch.")] = False,
     setting: Settings = [],  # noqa: B006
     out: Out = None,
     force: Force = False,
@@ -80,13 +81,14 @@ def train(
         from .ranks import train_ranks
         from .training import TrainOptions
 
-        train_ranks(found, TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar), quiet, stop)
+        options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar, change)
+        train_ranks(found, options, quiet, stop)
         return
     import sys
 
     from .training import TrainOptions, launch
 
-    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, sys.stdout.isatty())
+    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, sys.stdout.isatty(), change)
     raise typer.Exit(launch(found, options, ranks, quiet))
 
 

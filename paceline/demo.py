@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .analysis.run import Run
 from .profiling import profile
-from .records.directory import refuse
+from .records.replacing import refuse
 from .show import save_figures, show_comparison, show_run
 from .simulating import simulate
 from .terminal import console as make_console

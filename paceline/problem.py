@@ -6,11 +6,13 @@ Described without torch where the model is built in; torch is loaded with the fi
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +20,7 @@ from .algorithms.errors import NotFinite, ReplicasDiffer, ScenarioError
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
 from .algorithms.worker import ModelCost
+from .config.recorded import Place
 from .config.scenario import Scenario
 from .records import checkpoints
 
@@ -101,9 +104,15 @@ class Problem:
     def take_over(self, other: Problem) -> None:
         """Keep what `other` has found out, where it is about the same model and data."""
         ours, theirs = self.scenario.workload, other.scenario.workload
-        if (ours.data, self.folder) == (theirs.data, other.folder):
+        if (ours.data, self.folders) == (theirs.data, other.folders):
             kept = ("shape", "data", "cost") if ours.model == theirs.model else ("shape", "data")
             self.__dict__.update((name, other.__dict__[name]) for name in kept if name in other.__dict__)
+
+    def look_for_modules(self) -> None:
+        """Let Python find what the scenario names as package.module:factory where its files are found."""
+        w = self.scenario.workload
+        if any(":" in name for name in (w.model.name, w.data.name, w.loss)):
+            sys.path.extend(str(path) for path in self.folders if path.is_dir() and str(path) not in sys.path)
 
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
@@ -201,18 +210,41 @@ class Problem:
         return f"cuda:{before % torch.cuda.device_count()}"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where relative paths and modules are looked for, in this order."""
+        return folders_of(self.scenario, self.folder)
+
+    @property
     def _data(self) -> tuple[str, dict[str, Any]]:
         """Name and arguments, with paths as they are from here."""
         name, args = self.scenario.workload.data.name, self.scenario.workload.data.args
         if isinstance(args.get("path"), str) and ":" not in name:
-            args["path"] = str(find(Path(args["path"]), self.folder))
-        return (str(find(Path(name), self.folder)) if name.endswith(".npz") else name), args
+            args["path"] = str(find(Path(args["path"]), self.folders))
+        return (str(find(Path(name), self.folders)) if name.endswith(".npz") else name), args
 
 
-def find(path: Path, folder: Path) -> Path:
-    """A path in a scenario: relative to the scenario's folder if it is there, else to the working folder."""
-    beside = folder / path
-    return beside if beside.exists() else path
+def folders_of(scenario: Scenario, folder: Path) -> tuple[Path, ...]:
+    """Where a scenario in `folder` finds its relative paths and modules: its folder, then the working folder.
+
+    A run's own scenario looks first where the run did.
+    """
+    try:
+        working = os.getcwd()
+    except FileNotFoundError:  # it has been removed
+        working = ""
+    return _folders(scenario.recorded.folders if scenario.recorded else (), folder, working)
+
+
+@lru_cache(maxsize=64)  # a sweep asks at every point
+def _folders(recorded: tuple[Place, ...], folder: Path, working: str) -> tuple[Path, ...]:
+    earlier = [path for place in recorded for path in (Path(place.path), folder / place.from_run)]
+    every = (*earlier, folder, *([Path(working)] if working else []))
+    return tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in every))
+
+
+def find(path: Path, folders: Iterable[Path]) -> Path:
+    """A path in a scenario, in the first of its folders that has it; unchanged where none has."""
+    return next((found for folder in folders if (found := folder / path).exists()), path)
 
 
 def _named(key: str, action: Callable[[], T]) -> T:

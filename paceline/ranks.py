@@ -15,12 +15,14 @@ from .fit import record
 from .problem import check_replicas, fingerprints, going_on
 from .progress import progress
 from .records import checkpoints
-from .records.directory import prepare
 from .records.outcome import Hooks
 from .records.recorder import Recorder
+from .records.replacing import prepare, put_back, putting_back
 from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
+from .resuming import Resumption, resumption, subject
 from .runtime.launcher import Stop, abort_on_error
+from .terminal import say
 from .training import Task, TrainOptions, tasks
 from .wiring import Job, resolve
 
@@ -55,15 +57,19 @@ class _Rank:
         self.comm, self.task, self.job, self.options, self.stop = comm, task, job, options, stop
         self.rank = comm.Get_rank()
         self.kept = job.scenario.checkpoint.optimizer
-        self.recorder = Recorder(task.directory)
+        self.recorder = Recorder(task.directory, subject=subject(job.scenario, job.plan.shares.batches))
         self.spool: Spool | None = None  # for the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
 
     def train(self, quiet: bool) -> None:
         """Train, record, and on rank 0 show the run."""
+        state, worker = self._start()
+        with putting_back(self.task.directory if self.rank == 0 else None):
+            self._run(state, worker, quiet)
+
+    def _run(self, state: State, worker: Any, quiet: bool) -> None:
         from .runtime.engine import run
 
-        state, worker = self._start()
         if self.rank == 0:
             self.job.warn()  # what was found when the worker was built
         options, scenario = self.options, self.job.scenario
@@ -99,22 +105,25 @@ class _Rank:
         if self.options.resume is None:
             self._on_first(self._new_run)
             return State(), worker
-        saved = checkpoints.newest(self.options.resume)
-        assert saved
-        meta = checkpoints.read_meta(saved, self.job.workers)
+        found = resumption(self.task.directory, self.job, self.options.change)
+        state = found.state
         try:
-            worker.restore(checkpoints.resumed(saved, self.rank, self.kept, worker.snapshot()))
-            state = State(**meta["state"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
-        self.recorder.earlier, self.resumed = meta["seconds"], state.round
-        self._on_first(lambda: self.recorder.resume(state.round, meta["seconds"]))
-        self._on_first(lambda: self.recorder.scenario(self.job.record()))
+            worker.restore(checkpoints.resumed(found.saved, self.rank, self.kept, worker.snapshot(), found.sha256))
+        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+            raise ScenarioError(f"{found.saved}: does not fit the scenario: {error}") from None
+        self.recorder.earlier, self.resumed = found.seconds, state.round
+        self._on_first(lambda: self._go_on(found))
         return state, worker
 
+    def _go_on(self, found: Resumption) -> None:
+        torn = self.recorder.resume(found.state.round, found.seconds)
+        self.recorder.scenario(self.job.record(self.task.directory, found.parts))
+        for line in filter(None, (*found.said, torn)):
+            say(f"resumed: {line}")
+
     def _new_run(self) -> None:
-        prepare(self.task.directory, self.options.force)
-        self.recorder.scenario(self.job.record())
+        prepare(self.task.directory, self.options.force, [self.task.path])
+        self.recorder.scenario(self.job.record(self.task.directory, [self.job.part()]))
 
     def _on_first(self, action: Any) -> None:
         """Do `action` on rank 0; what it raises is raised on every rank, so that all end in the same way."""
@@ -134,10 +143,12 @@ class _Rank:
         """Every rank writes its part; when all have, rank 0 finishes the checkpoint."""
         if self.options.phantom:
             return
-        checkpoints.write_worker(self.task.directory, worker, state.round, arrays, self.kept)
-        self.comm.Barrier()
+        from .runtime.messages import gather_texts
+
+        digest = checkpoints.write_worker(self.task.directory, worker, state.round, arrays, self.kept)
+        sha256 = gather_texts(self.comm, digest)
         if self.rank == 0:
-            self.recorder.commit(self.job.workers, seconds, state)
+            self.recorder.commit(sha256, seconds, state)
 
     def _finish(self, outcome: Any, worker: Any, quiet: bool) -> None:
         from .runtime.messages import gather_outcomes, gather_texts
@@ -170,6 +181,8 @@ class _Rank:
             how = "".join(f" --{name}" for name in ("emulate",) if getattr(self.options, name))
             command = f"paceline train --resume {shlex.quote(str(self.task.directory))}{how}"
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
+            if line := put_back(self.task.directory):
+                print(line)
         devices = {device.torch_device for device in self.job.timing.devices}
         if not self.options.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
             check_replicas(digests, self.task.directory)  # a CPU and a GPU round differently

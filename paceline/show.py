@@ -48,6 +48,8 @@ def show_comparison(left: Run, right: Run) -> None:
         both = left.summary.get("params_sha256") is not None
         what = f"{reports}{' and the final parameters' if both else ''} agree to the last bit"
         shown.print(Text.assemble(("same numbers", "green"), f": {what}"))
+    elif result.difference and result.difference.nothing:
+        shown.print(Text.assemble(("no numbers to compare", "red"), f": {result.difference}"))
     else:
         shown.print(Text.assemble(("the runs differ", "red"), f": {one_line(str(result.difference))}"))
         shown.print(f"largest relative difference of a loss: {result.worst:.3g}")
@@ -56,13 +58,18 @@ def show_comparison(left: Run, right: Run) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("", one_line(left.name, 60), one_line(right.name, 60), "error"):
         table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("seconds", *(f"{s:.4f}" for s in result.seconds), f"{result.error:+.1%}")
+    table.add_row("seconds", *(f"{s:.4f}" for s in result.seconds), _share(result.error, "+.1%"))
     table.add_row("ms per round", *(f"{s * 1e3:.4f}" for s in result.per_round), "")
-    table.add_row("between reports, median", "", "", f"{result.per_report_error:.1%}")
+    table.add_row("between reports, median", "", "", _share(result.per_report_error, ".1%"))
     for worker, idle in enumerate(zip(left.summary["idle_share"], right.summary["idle_share"], strict=False)):
         if worker < 8:
             table.add_row(f"idle, worker {worker}", *(f"{share:.1%}" for share in idle), "")
     shown.print(table)
+
+
+def _share(value: float, form: str) -> str:
+    """A share in percent; nothing where it is not a number."""
+    return "" if value != value else format(value, form)
 
 
 def show_catalogue() -> None:

@@ -15,10 +15,11 @@ from .config.scenario import Scenario, load
 from .fit import record
 from .problem import check_replicas, fingerprints, going_on
 from .progress import progress
-from .records.directory import prepare, refuse
 from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
+from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
+from .resuming import subject
 from .terminal import warn
 from .wiring import Job, resolve
 
@@ -54,7 +55,7 @@ def simulate(
     job.warn()
     directory = Path(out) if out is not None else None
     if directory is not None:
-        refuse(directory, force)
+        refuse(directory, force, [] if isinstance(scenario, Scenario) else [Path(scenario)])
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
         run = run_simulation(job, recorder, timing_only, debug, engine, limit, warn)
@@ -96,7 +97,7 @@ def run_simulation(
     """Simulate a resolved scenario and record it. tell: takes a line where it will take minutes. ProtocolError where it
     trains not a single round, ScenarioError where it is more than this machine can do.
 
-    An earlier run in the recorder's directory is replaced once nothing can refuse this one.
+    An earlier run in the recorder's directory is set aside once nothing can refuse this one.
     """
     if engine == "auto":
         engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
@@ -106,13 +107,30 @@ def run_simulation(
     workers: Sequence[Worker] = phantoms
     if not timing_only:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
-    document = job.record()
     from .sim.engine import check_cluster
 
     check_cluster(job.timing, 4 * job.problem.cost.parameters)
-    if recorder.directory is not None:
-        prepare(recorder.directory, force=True)
-    recorder.scenario(document)
+    if recorder.directory is None:
+        return _record(job, recorder, workers, job.record(), timing_only, debug, engine, limit)
+    document = job.record(recorder.directory, [job.part()])
+    recorder.subject = subject(job.scenario, job.plan.shares.batches)
+    prepare(recorder.directory, force=True)
+    with putting_back(recorder.directory):
+        recorder.scenario(document)
+        return _record(job, recorder, workers, document, timing_only, debug, engine, limit)
+
+
+def _record(
+    job: Job,
+    recorder: Recorder,
+    workers: Sequence[Any],
+    document: dict[str, Any],
+    timing_only: bool,
+    debug: bool,
+    engine: str,
+    limit: float | None,
+) -> Run:
+    """Simulate, and fill the run's directory, if it has one."""
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         if not timing_only:

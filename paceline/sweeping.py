@@ -27,6 +27,7 @@ from .analysis.points import Point, cell, check_points, cross, keys_of, read_lis
 from .analysis.sweep import in_a_line, run
 from .analysis.table import Table
 from .config.scenario import Scenario, assign, read, validate
+from .config.sections import described
 from .problem import find
 from .progress import counting
 from .records.directory import to_json
@@ -113,7 +114,7 @@ class Simulator:
     def base(self) -> str:
         """Tells rows of this scenario, and this way to simulate it, from those of another."""
         profile = (self.document.get("cluster") or {}).get("profile")
-        found = find(Path(profile), self.folder) if isinstance(profile, str) else None
+        found = find(Path(profile), (self.folder, Path())) if isinstance(profile, str) else None
         measured = found.read_text() if found is not None and found.is_file() else ""
         text = to_json([self.document, measured, self.timing_only, self.engine, __version__])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -156,7 +157,7 @@ def sweep(
     """
     folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
     if isinstance(scenario, Scenario):
-        document = scenario.model_dump(mode="json", exclude_none=True)
+        document = described(scenario)
     else:
         document = read(scenario, settings)
     where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name

@@ -16,7 +16,10 @@ from .analysis.run import Run
 from .bounds import check_training
 from .config.scenario import Scenario, load
 from .records import checkpoints
-from .records.directory import SCENARIO, refuse
+from .records.directory import SCENARIO
+from .records.replacing import put_back, refuse
+from .resuming import resumption
+from .terminal import say
 from .wiring import rehearse, resolve
 
 
@@ -25,6 +28,7 @@ class TrainOptions:
     """How to train. emulate: slow workers sleep. phantom: real messages, computing replaced by sleeping.
 
     out: run directory (of one scenario) or folder of run directories (of several). resume: a run directory to go on in.
+    change: go on with another seed, model, data or batch.
     """
 
     settings: tuple[str, ...] = ()
@@ -35,16 +39,22 @@ class TrainOptions:
     debug: bool = False
     resume: Path | None = None
     bar: bool = False
+    change: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One scenario to train: where it came from, and where its run goes."""
+    """One scenario to train: where it came from, and where its run goes. path: the file."""
 
     title: str
     scenario: Scenario
-    folder: Path
+    path: Path
     directory: Path
+
+    @property
+    def folder(self) -> Path:
+        """Where the scenario lies."""
+        return self.path.parent
 
 
 def tasks(scenarios: Sequence[Path], options: TrainOptions) -> list[Task]:
@@ -55,7 +65,9 @@ def tasks(scenarios: Sequence[Path], options: TrainOptions) -> list[Task]:
         path = options.resume / SCENARIO
         if not path.exists() or checkpoints.newest(options.resume) is None:
             raise ScenarioError(f"--resume {options.resume}: holds no checkpoint of a run")
-        return [Task(options.resume.name, load(path, options.settings), options.resume, options.resume)]
+        return [Task(options.resume.name, load(path, options.settings), path, options.resume)]
+    if options.change:
+        raise ScenarioError("--change says how to go on; write it with --resume DIR")
     if not scenarios:
         raise ScenarioError("name a scenario file, or --resume DIR")
     names = [path.stem for path in scenarios]
@@ -66,7 +78,7 @@ def tasks(scenarios: Sequence[Path], options: TrainOptions) -> list[Task]:
             directory = Path("runs") / f"{name}-trained"
         else:
             directory = options.out if len(scenarios) == 1 else options.out / name
-        found.append(Task(name, load(path, options.settings), path.parent, directory))
+        found.append(Task(name, load(path, options.settings), path, directory))
     return found
 
 
@@ -80,13 +92,11 @@ def check(found: Sequence[Task], options: TrainOptions) -> None:
             check_training(job)
         rehearse(job)
         if options.resume is None:
-            refuse(task.directory, options.force)
+            refuse(task.directory, options.force, [task.path])
         else:
-            saved = checkpoints.newest(options.resume)
-            assert saved
-            checkpoints.read_meta(saved, job.workers)
+            point = resumption(task.directory, job, options.change)
             for worker in range(job.workers):
-                checkpoints.read_worker(saved, worker)
+                checkpoints.read_worker(point.saved, worker, point.sha256)
 
 
 def train(
@@ -126,7 +136,11 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
     if quiet:
         arguments.append("--quiet")
     threads = max(task.scenario.workload.threads for task in found)
-    return start(arguments, ranks or max(sizes), threads)
+    status = start(arguments, ranks or max(sizes), threads)
+    for task in found if status else ():
+        if line := put_back(task.directory):
+            say(line)
+    return status
 
 
 def _flags(options: TrainOptions) -> list[str]:
@@ -134,5 +148,5 @@ def _flags(options: TrainOptions) -> list[str]:
     flags = [f"--set={setting}" for setting in options.settings]
     flags += [f"--out={options.out}"] if options.out is not None else []
     flags += [f"--resume={options.resume}"] if options.resume is not None else []
-    names = ("force", "emulate", "phantom", "debug", "bar")
+    names = ("force", "emulate", "phantom", "debug", "bar", "change")
     return flags + [f"--{name}" for name in names if getattr(options, name)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,12 +32,15 @@ from .config.faults import check_faults
 from .config.profile import Profile, load_profile, workload_key
 from .config.rates import build_rate
 from .config.scenario import Budget, Scenario
+from .config.sections import described
 from .config.strategy import build_strategy
 from .config.timing import Timing
 from .config.workload import SGD, Workload
 from .fit import check as check_memory
 from .fit import holds
-from .problem import Problem, find
+from .problem import Problem, find, folders_of
+from .records import history
+from .records.environment import environment
 from .terminal import warn
 
 if TYPE_CHECKING:
@@ -52,8 +56,8 @@ class Job:
     timing: Timing
     problem: Problem
     profile: Profile | None
+    remarks: list[str]  # where a method is hardly itself
     tight: list[str] = field(default_factory=list)  # where memory may not suffice
-    remarks: list[str] = field(default_factory=list)  # where a method is hardly itself
     again: bool = False  # whether the plan served an earlier job
     _said: set[str] = field(default_factory=set, init=False)  # warnings
 
@@ -103,30 +107,45 @@ class Job:
         longest = max(busy)
         return [1 - seconds / longest for seconds in busy]
 
-    def record(self) -> dict[str, Any]:
-        """The resolved scenario as it lies beside the results."""
-        from .records.environment import environment
+    def record(self, directory: Path | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+        """The resolved scenario as it lies in a run's directory: what gives the run again, from any working folder.
 
-        document = self.scenario.model_dump(mode="json", exclude_none=True, exclude={"recorded"})
-        batch = self.scenario.workload.batch
+        parts: of its history; see records/history.py.
+        """
         recorded: dict[str, Any] = {
             "environment": environment(self.scenario.workload.threads),
             "batches": list(self.plan.shares.batches),
             "paces": list(self.plan.shares.paces),
-            "speeds": [f"{speed!r} samples/s" for speed in self.timing.speeds(batch)],
+            "speeds": [f"{speed!r} samples/s" for speed in self.timing.speeds(self.scenario.workload.batch)],
             "rounding_idle": self.rounding_idle(),
             "strategy": repr(self.plan.strategy),
             "prices": list(dict.fromkeys(f"{device.name}: {device.source}" for device in self.timing.devices)),
         }
         if self.warnings:
             recorded["warnings"] = self.warnings
+        if directory is not None:
+            recorded["folders"] = [
+                {"path": str(path), "from_run": os.path.relpath(path, directory)}
+                for path in self.problem.folders
+                if path.is_dir() and str(path).isprintable()  # no file holds the others' names
+            ]
+            recorded["history"] = list(parts)
         if self.profile is not None:
-            recorded["profile"] = self.profile.model_dump(mode="json", exclude_none=True)
-        return document | {"recorded": recorded}
+            recorded |= {
+                "profile": self.profile.model_dump(mode="json", exclude_none=True),
+                "profile_path": str(self.scenario.cluster.profile),
+            }
+        return described(self.scenario) | {"recorded": recorded}
+
+    def part(self, from_round: int = 0) -> dict[str, Any]:
+        """The entry in a run's history for what begins now; see records/history.py."""
+        now = environment(self.scenario.workload.threads)
+        folder = next(path for path in (*self.problem.folders, Path()) if path.is_dir())
+        return history.part(from_round, now, folder, self.scenario.record.host)
 
 
 def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
-    """Fill in a scenario. folder: where it lies, for paths in it. ScenarioError where it makes no sense.
+    """Fill in a scenario. folder: where it lies, for paths and modules in it. ScenarioError where it makes no sense.
 
     like: an earlier job, whose data, model's cost, and plan with its rounds serve again where they are the same.
     """
@@ -134,6 +153,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     problem = Problem(scenario, folder)
     if like is not None:
         problem.take_over(like.problem)
+    problem.look_for_modules()
     problem.check()
     profile = profile_of(scenario, folder)
     timing = timing_of(scenario, profile, problem)
@@ -166,14 +186,14 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
             accounting=_accounting(scenario.budget),
             estimate=0 if scenario.report.batch_norm == "averaged" else scenario.report.batch_norm.re_estimated,
         )
+        remarks = list(_unlike_local_steps(strategy, plan))
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
     if like is not None and plan.agrees(like.plan):
         plan = like.plan
     else:
         plan.strategy.sampling.check(plan)
-    job = Job(scenario, plan, timing, problem, profile, again=like is not None and plan is like.plan)
-    job.remarks = list(_unlike_local_steps(strategy, plan))
+    job = Job(scenario, plan, timing, problem, profile, remarks, again=like is not None and plan is like.plan)
     job.tight = list(check_memory(job))
     return job
 
@@ -271,12 +291,12 @@ def _unlike_local_steps(strategy: Strategy, plan: Plan) -> Iterator[str]:
 
 def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
     """The scenario's profile, if it names one; ScenarioError where that is missing or wrong."""
-    if scenario.recorded and "profile" in scenario.recorded:  # a run's own scenario carries what it was run with
-        return Profile.model_validate(scenario.recorded["profile"])
-    path = scenario.cluster.profile
+    path, kept = scenario.cluster.profile, scenario.recorded
+    if kept and kept.profile and kept.profile_path in (None, str(path)):
+        return kept.profile  # a run's own scenario carries what it was run with
     if path is None:
         return None
-    found = find(path, folder)
+    found = find(path, folders_of(scenario, folder))
     if not found.exists():
         raise ScenarioError(f"cluster.profile: {path}: no such file; `paceline profile SCENARIO --out {path}` makes it")
     return load_profile(found)

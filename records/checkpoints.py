@@ -1,14 +1,17 @@
 """Checkpoints: `checkpoints/round_000012/` with one safetensors file per worker and meta.json, whole or absent.
 
-Workers write into a folder with a temporary name; when all have, it is renamed. Nothing is unpickled.
+Workers write into a folder with a temporary name; when all have, it is renamed. Nothing is unpickled. meta.json holds
+the SHA-256 of every file, and none is read that has another.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
 import os
+import re
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +21,11 @@ from safetensors.numpy import load_file, save
 from ..algorithms.effects import Array
 from ..algorithms.errors import ScenarioError
 from .directory import CHECKPOINTS, to_json, write_atomically
+from .schemas import Meta, read_document
 
 Kept = Literal["local", "shared", "none"]  # see config.scenario.CheckpointSpec
 OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in workers' snapshots
+META = "meta.json"
 
 
 def _folder(directory: Path, round: int) -> tuple[Path, Path]:
@@ -29,20 +34,31 @@ def _folder(directory: Path, round: int) -> tuple[Path, Path]:
     return directory / CHECKPOINTS / name, directory / CHECKPOINTS / f".{name}.partial"
 
 
-def write_worker(directory: Path, worker: int, round: int, arrays: dict[str, Array], optimizer: Kept = "local") -> None:
-    """Write one worker's arrays into the unfinished checkpoint of `round`. optimizer: see CheckpointSpec."""
+def write_worker(directory: Path, worker: int, round: int, arrays: dict[str, Array], optimizer: Kept = "local") -> str:
+    """Write one worker's arrays into the unfinished checkpoint of `round`; returns the file's SHA-256.
+
+    optimizer: see CheckpointSpec.
+    """
     if optimizer == "none" or (optimizer == "shared" and worker > 0):
         arrays = _without(arrays)
     _, partial = _folder(directory, round)
     partial.mkdir(parents=True, exist_ok=True)
-    write_atomically(partial / f"worker_{worker}.safetensors", save(arrays))
+    data = save(arrays)
+    write_atomically(partial / _name(worker), data)
+    return hashlib.sha256(data).hexdigest()
 
 
-def commit(directory: Path, workers: int, state: Any, seconds: float) -> Path:
-    """Finish the checkpoint that all workers have written into; returns its folder."""
+def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, subject: Mapping[str, Any] = {}) -> Path:
+    """Finish the checkpoint that all workers have written into; returns its folder.
+
+    sha256: of each worker's file. subject: what the run is of.
+    """
     final, partial = _folder(directory, state.round)
-    meta = {"workers": workers, "seconds": seconds, "state": dataclasses.asdict(state)}
-    write_atomically(partial / "meta.json", to_json(meta, indent=1).encode())
+    files = {_name(worker): digest for worker, digest in enumerate(sha256)}
+    meta: dict[str, Any] = {"workers": len(sha256), "seconds": seconds, "state": dataclasses.asdict(state)}
+    meta |= {"subject": dict(subject), "sha256": files}
+    files[META] = _digest(meta)
+    write_atomically(partial / META, to_json(meta, indent=1).encode())
     if final.exists():  # the same round again, after a resume: equal by construction
         shutil.rmtree(final)
     partial.replace(final)
@@ -50,44 +66,56 @@ def commit(directory: Path, workers: int, state: Any, seconds: float) -> Path:
     return final
 
 
+def finished(directory: Path) -> list[Path]:
+    """The finished checkpoints of a run, the newest last. What else lies there, a user's backup say, is left alone."""
+    found = [path.parent for path in (directory / CHECKPOINTS).glob(f"round_*/{META}")]
+    named = [path for path in found if re.fullmatch(r"round_\d{6,}", path.name, re.ASCII)]
+    return sorted(named, key=lambda path: int(path.name.removeprefix("round_")))
+
+
 def newest(directory: Path) -> Path | None:
     """The newest finished checkpoint of a run."""
-    found = [meta.parent for meta in (directory / CHECKPOINTS).glob("round_*/meta.json")]
-    return max(found, key=lambda folder: int(folder.name.removeprefix("round_")), default=None)
+    found = finished(directory)
+    return found[-1] if found else None
 
 
 def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
-    """workers, seconds and state of a finished checkpoint. ScenarioError where it is broken or of other workers."""
-    path = checkpoint / "meta.json"
-    try:
-        meta = json.loads(path.read_text())
-        found, seconds, state = int(meta["workers"]), float(meta["seconds"]), dict(meta["state"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScenarioError(f"{path}: is no checkpoint's: {error!r}") from None
-    if found != workers:
-        raise ScenarioError(f"{checkpoint}: was written by {found} workers; the scenario has {workers}")
-    return {"workers": found, "seconds": seconds, "state": state}
+    """What a finished checkpoint's meta.json says; see Meta. ScenarioError where it is broken or of other workers."""
+    path = checkpoint / META
+    written = read_document(path, Meta)
+    meta = Meta(**written).model_dump()
+    if meta["sha256"] and meta["sha256"].get(META) != _digest(written):
+        raise _damaged(path)
+    if meta["workers"] != workers:
+        raise ScenarioError(f"{checkpoint}: was written by {meta['workers']} workers; the scenario has {workers}")
+    return meta
 
 
-def read_worker(checkpoint: Path, worker: int) -> dict[str, Array]:
-    """One worker's arrays."""
-    path = checkpoint / f"worker_{worker}.safetensors"
+def read_worker(checkpoint: Path, worker: int, sha256: Mapping[str, str] = {}) -> dict[str, Array]:
+    """One worker's arrays. sha256: what its file must have, by name; ScenarioError where it has another."""
+    path = checkpoint / _name(worker)
     try:
+        if path.name in sha256:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256[path.name]:
+                    raise _damaged(path)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, LookupError) as error:
         raise ScenarioError(f"{path}: cannot be read: {error}") from None
 
 
-def resumed(checkpoint: Path, worker: int, optimizer: Kept, fresh: dict[str, Array]) -> dict[str, Array]:
+def resumed(
+    checkpoint: Path, worker: int, optimizer: Kept, fresh: dict[str, Array], sha256: Mapping[str, str] = {}
+) -> dict[str, Array]:
     """What a worker resumes with. fresh: the snapshot of a new one, whose optimizer's vectors are zeros.
 
     ScenarioError where a worker's optimizer is wanted that the checkpoint was written without.
     """
-    arrays = read_worker(checkpoint, worker)
+    arrays = read_worker(checkpoint, worker, sha256)
     if optimizer == "local":
         source = arrays
     else:
-        source = fresh if optimizer == "none" else read_worker(checkpoint, 0)
+        source = fresh if optimizer == "none" else read_worker(checkpoint, 0, sha256)
     found = {name: array for name, array in source.items() if name.startswith(OPTIMIZER)}
     if not found and any(name.startswith(OPTIMIZER) for name in fresh):
         other = "shared for worker 0's, or " if optimizer == "local" else ""
@@ -101,6 +129,25 @@ def resumed(checkpoint: Path, worker: int, optimizer: Kept, fresh: dict[str, Arr
 def _without(arrays: dict[str, Array]) -> dict[str, Array]:
     """The arrays but for the optimizer's."""
     return {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
+
+
+def _name(worker: int) -> str:
+    return f"worker_{worker}.safetensors"
+
+
+def _digest(meta: Mapping[str, Any]) -> str:
+    """The SHA-256 of a meta.json's contents but for itself."""
+    others = {name: digest for name, digest in meta["sha256"].items() if name != META}
+    return hashlib.sha256(to_json({**meta, "sha256": others}).encode()).hexdigest()
+
+
+def _damaged(path: Path) -> ScenarioError:
+    """What to do about a file that is not as it was written."""
+    before = [folder.name for folder in finished(path.parents[2]) if folder.name < path.parent.name]
+    how = f"to go on from {before[-1]}" if before else "and begin again: there is none before it"
+    return ScenarioError(
+        f"{path}: is damaged, its SHA-256 is not the one in {META}; remove the folder {path.parent.name} {how}"
+    )
 
 
 def _fsync_folder(folder: Path) -> None:

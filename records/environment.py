@@ -1,8 +1,9 @@
-"""What a result depends on beside the scenario: versions, instruction set, threads. Recorded beside every run."""
+"""What a result depends on besides the scenario: versions, instruction set, threads. Recorded with every run."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,11 @@ def environment(threads: int) -> dict[str, Any]:
         "instruction_set": next((s for s in _SETS if s in flags), platform.machine()),
         "threads": threads,
     }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two environments, a line each; what only one of them tells is left out."""
+    return [f"{key} is {now[key]}, and was {before[key]}" for key in now if before.get(key, now[key]) != now[key]]
 
 
 @cache

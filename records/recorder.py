@@ -6,51 +6,57 @@ only kept.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..algorithms.effects import Array
-from ..algorithms.errors import ProtocolError, ScenarioError
+from ..algorithms.errors import ProtocolError
 from ..config import yaml
 from . import checkpoints
 from .directory import METRICS, SCENARIO, SUMMARY, to_json, write_atomically
 from .outcome import Outcome
+from .replacing import discard
+from .schemas import read_lines
 
 
 class Recorder:
-    """One run's records. on_line: called with each report line, for progress. kept: the optimizers in checkpoints."""
+    """One run's records. on_line: called with each report line, for progress. kept: the optimizers in checkpoints.
+
+    subject: what checkpoints say that the run is of; see schemas.Meta.
+    """
 
     def __init__(
         self,
         directory: Path | None,
         on_line: Callable[[dict[str, Any]], None] = lambda line: None,
         kept: checkpoints.Kept = "local",
+        subject: Mapping[str, Any] = {},
     ) -> None:
-        self.directory, self.kept = directory, kept
+        self.directory, self.kept, self.subject = directory, kept, subject
         self.lines: list[dict[str, Any]] = []
         self.earlier = 0.0  # seconds of the run that this one resumes
         self.saved: Path | None = None
         self.on_line = on_line
-        self._written = 0
+        self._written: dict[int, str] = {}  # the SHA-256 of each worker's part
 
     def scenario(self, document: dict[str, Any]) -> None:
         """Write the resolved scenario."""
         if self.directory:
             write_atomically(self.directory / SCENARIO, yaml.dump(document).encode())
 
-    def resume(self, round: int, seconds: float) -> None:
-        """Go on after `round`: report lines up to it stay, later ones (of a run that died) go."""
+    def resume(self, round: int, seconds: float) -> str:
+        """Go on after `round`: report lines up to it stay, later ones (of a run that died) go.
+
+        Returns what a person must know: whether the last line was torn.
+        """
         assert self.directory
         path = self.directory / METRICS
-        try:
-            kept = [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
-            self.lines = [line for line in kept if line["round"] <= round]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ScenarioError(f"{path}: cannot be read: {error}; correct or remove that line") from None
+        lines, torn = read_lines(path, resuming=True)
+        self.lines = [line for line in lines if line["round"] <= round]
         write_atomically(path, "".join(f"{to_json(line)}\n" for line in self.lines).encode())
         self.earlier = seconds
+        return f"{path}: the last line was torn, and is cut" if torn else ""
 
     def log(self, worker: int, seconds: float, fields: dict[str, Any]) -> None:
         """Take a report line."""
@@ -69,27 +75,28 @@ class Recorder:
         """
         if self.directory is None:
             return
-        checkpoints.write_worker(self.directory, worker, state.round, arrays, self.kept)
-        self._written += 1
-        if self._written == workers:
-            self._written = 0
-            self.commit(workers, seconds, state)
+        self._written[worker] = checkpoints.write_worker(self.directory, worker, state.round, arrays, self.kept)
+        if len(self._written) == workers:
+            self.commit([digest for _, digest in sorted(self._written.items())], seconds, state)
+            self._written = {}
 
-    def commit(self, workers: int, seconds: float, state: Any) -> None:
-        """Finish the checkpoint that every worker has written its part of."""
+    def commit(self, sha256: Sequence[str], seconds: float, state: Any) -> None:
+        """Finish the checkpoint that every worker has written its part of. sha256: of each part."""
         assert self.directory
-        self.saved = checkpoints.commit(self.directory, workers, state, seconds + self.earlier)
+        self.saved = checkpoints.commit(self.directory, sha256, state, seconds + self.earlier, self.subject)
 
     def finish(self, engine: str, outcomes: Sequence[Outcome], extra: dict[str, Any]) -> dict[str, Any]:
-        """Write summary and the per-epoch files; returns the summary."""
+        """Write summary and the per-epoch files; returns the summary. A run that this one replaces is removed."""
         summary = summarize(engine, outcomes, self.lines, self.earlier) | extra
         if self.directory:
             write_atomically(self.directory / SUMMARY, to_json(summary, indent=1).encode())
             (self.directory / METRICS).touch()
             epochs = per_epoch(evaluated(self.lines))
             for name, key in (("loss.txt", "train_loss"), ("acc.txt", "accuracy")):
-                rows = "".join(f"{to_json(line[key])}\n" for line in epochs)
+                rows = "".join(f"{to_json(line.get(key))}\n" for line in epochs)
                 write_atomically(self.directory / name, rows.encode())
+            if summary.get("finished") and summary.get("replicas_agree", True):
+                discard(self.directory)
         return summary
 
 

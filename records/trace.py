@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,14 +18,18 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from ..algorithms.errors import ScenarioError
 from .directory import SPANS, TRACE
 from .outcome import Span
+from .schemas import Finite
 from .spool import Spool, read_spools
 
 Lanes = Mapping[str, Iterable[Span]]
 ROUNDS = "rounds"  # the lane of what the others' spans are nested in
 ORDER = ("compute", "host", "to host", "to device", "network")  # of the lanes, from above
+_LANES = TypeAdapter(list[dict[str, list[tuple[str, Finite, Finite]]]])
 CLOSE = 1e-9  # seconds: spans that overlap by less follow one another
 
 
@@ -152,7 +157,18 @@ def _phase(span: Span) -> str:
 
 
 def read_trace(path: Path) -> list[dict[str, list[Span]]]:
-    """Spans by worker and lane, in seconds; rounds are a lane of their own, steps and passes left out."""
+    """Spans by worker and lane, in seconds; rounds are a lane of their own, steps and passes left out.
+
+    ScenarioError where the file is no trace, or damaged.
+    """
+    try:
+        return _LANES.validate_python(_read(path), strict=True)
+    except (OSError, EOFError, zlib.error, RecursionError, LookupError, TypeError, AttributeError, ValueError) as error:
+        lines = str(error).splitlines() or [repr(error)]
+        raise ScenarioError(f"{path}: is no trace, or damaged: {lines[0][:120]}") from None
+
+
+def _read(path: Path) -> list[dict[str, list[Span]]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
     lanes = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}

@@ -105,9 +105,10 @@ REFUSED = ["workload.loss=torch:sqrt", "faults=[{name: slow_link, link: uplink, 
 def test_a_run_that_is_refused_replaces_none(setting, tiny, monkeypatch, capsys):
     run = tiny.parent / "run"
     run.mkdir()
-    (run / "summary.json").write_text("precious")
+    (run / "scenario.yaml").write_text("recorded: {precious: true}")
     status, _, err = call(monkeypatch, capsys, "simulate", tiny, "--out", run, "--force", "--set", setting)
-    assert (status, [path.name for path in run.iterdir()]) == (2, ["summary.json"]), err
+    assert (status, [path.name for path in run.iterdir()]) == (2, ["scenario.yaml"]), err
+    assert "--force" not in err
 
 
 def test_simulate_writes_a_whole_run_directory(tiny, monkeypatch, capsys):

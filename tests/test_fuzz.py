@@ -29,10 +29,9 @@ def run(runner, tmp_path_factory) -> dict[str, bytes]:
     end = runner.run(Case(files, ("simulate", "scenario.yaml", "--timing-only", "--out", "run")))
     assert (end.status, fault(end)) == (0, ""), end.err
     directory = runner.work / "run"
-    for worker in range(2):
-        arrays = {"params": np.ones(9, np.float32), "optimizer.momentum": np.ones(8, np.float32)}
-        checkpoints.write_worker(directory, worker, 5, arrays)
-    checkpoints.commit(directory, 2, State(5, 80, 6080, 16), 1.5)
+    arrays = {"params": np.ones(9, np.float32), "optimizer.momentum": np.ones(8, np.float32)}
+    written = [checkpoints.write_worker(directory, worker, 5, arrays) for worker in range(2)]
+    checkpoints.commit(directory, written, State(5, 80, 6080, 16), 1.5)
     return {str(p.relative_to(directory)): p.read_bytes() for p in sorted(directory.rglob("*")) if p.is_file()}
 
 

@@ -223,7 +223,7 @@ def test_a_users_loss_is_tried_for_being_a_mean_over_examples(name, mean, count)
 
 @pytest.mark.parametrize("place", [Replicated(), Sharded(unit_bytes=1)])
 def test_micro_batches_are_refused_where_they_would_change_the_gradient(place):
-    """A loss that weights, ignores or compares examples is no mean over them: its micro-batches do not add up."""
+    """A loss that weights, ignores or compares examples is not a mean over them: its micro-batches do not add up."""
     plan, recipe = plan_of(place=place), Recipe("users_kit:weighted", micro_batch=3)
     with pytest.raises(ValueError, match=r"loss users_kit:weighted is not the mean .* leave out micro_batch, or name"):
         make(plan, "sizes", recipe=recipe)
@@ -316,6 +316,11 @@ def test_a_step_is_tried_once_for_each_kind_of_worker(monkeypatch):
             make(plan_of((8, 8, 1), place=place), "normed")
     with pytest.raises(ValueError, match="worker 0: a training step of 3 examples fails in the model's forward"):
         make(plan_of((3,), place=Sharded(unit_bytes=1)), "normed", recipe=Recipe(micro_batch=2))
+    for place in (Replicated(), Sharded(unit_bytes=1)):
+        with pytest.raises(
+            ValueError, match="worker 0: a training step of 8 examples fails in the evaluation: Runtime"
+        ):
+            make(plan_of(place=place), "failing", model_args={"how": "evaluation", "at": 1})
     tried = []
     monkeypatch.setattr("paceline.learning.worker.TorchWorker._warm_up", lambda self, data: tried.append(self.index))
     make(plan_of((8, 8, 4, 8, 4)), "normed")

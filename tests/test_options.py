@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from shutil import rmtree
 
+import numpy as np
+from learning_kit import DIGITS
 from test_same_numbers import paceline, read
 
 from paceline import simulate
@@ -13,6 +15,7 @@ from paceline.config import yaml
 from paceline.config.rates import CosineStep, Multistep
 from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, load
 from paceline.config.workload import SGD, AdamW, Augmentation, Workload
+from paceline.learning.data import FILE_KEYS, KEYS
 from paceline.problem import fingerprints
 from paceline.records import checkpoints
 from paceline.records.outcome import Hooks
@@ -20,6 +23,13 @@ from paceline.sim.engine import simulate as run_programs
 from paceline.wiring import resolve
 
 FILE = Path(__file__).parent / "every_option.yaml"
+OWN = """
+from torch import nn
+
+def make(input_shape, classes, momentum=0.1):
+    norm = nn.BatchNorm1d(24, momentum=momentum)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), norm, nn.ReLU(), nn.Linear(24, classes))
+"""
 SGDS = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay": "all", "clip": 2}
 STEPS = {"name": "multistep", "milestones": [1.5, 2], "gamma": 0.2, "warm_up": 0.5, "final_lr": 0.01}
 LEFT_OUT = {
@@ -29,7 +39,10 @@ LEFT_OUT = {
 
 
 def documents() -> dict[str, dict]:
-    """The scenario, and one with the other optimizer, learning rate, rule and checkpoints."""
+    """The scenario, and one with the other optimizer, learning rate, rule and checkpoints.
+
+    Its model is the user's own, with an argument that is null, and its data are named by a relative path.
+    """
     adamw, sgd = yaml.read_mapping(FILE), yaml.read_mapping(FILE)
     sgd["workload"] |= {"optimizer": SGDS, "lr_schedule": STEPS, "loaders": 1}
     sgd["strategy"] = {
@@ -40,6 +53,7 @@ def documents() -> dict[str, dict]:
         "init_h": 2,
     }  # the cubic rule
     sgd["checkpoint"] |= {"optimizer": "none"}
+    sgd["workload"] |= {"model": {"name": "own_model:make", "momentum": None}, "data": "own.npz"}
     return {"adamw": adamw, "sgd": sgd}
 
 
@@ -70,11 +84,17 @@ def continued(folder: Path, name: str, directory: Path, settings: list[str]) -> 
     return fingerprints([w.digest() for w in workers], False)["params_sha256"], outcomes[0].result.step
 
 
-def test_every_option_works_in_both_worlds(tmp_path):
+def test_every_option_works_in_both_worlds(tmp_path, monkeypatch):
     found = documents()
+    (tmp_path / "own_model.py").write_text(OWN)
+    arrays = (getattr(DIGITS, key) for key in KEYS)
+    np.savez(tmp_path / "own.npz", **dict(zip(FILE_KEYS, arrays, strict=True)))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
     for name, document in found.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
     paceline("train", *(f"{name}.yaml" for name in found), "--out", "real", cwd=tmp_path)
+    monkeypatch.chdir(elsewhere)
     for name in found:
         full = simulate(tmp_path / f"{name}.yaml", out=tmp_path / "simulated" / name)
         clock = simulate(tmp_path / f"{name}.yaml", timing_only=True)
@@ -83,6 +103,8 @@ def test_every_option_works_in_both_worlds(tmp_path):
         (virtual, predicted), (real, measured) = read(tmp_path / "simulated" / name), read(tmp_path / "real" / name)
         assert [{**line, "seconds": 0} for line in predicted] == [{**line, "seconds": 0} for line in measured], name
         assert virtual["params_sha256"] == real["params_sha256"], name
+        again = simulate(tmp_path / "real" / name / "scenario.yaml")
+        assert again.summary["params_sha256"] == real["params_sha256"], f"{name}: the record is not the run"
         steps = [(line["step"], "accuracy" in line, "m_norm" in line) for line in predicted]
         assert (steps[0], steps[-1]) == ((0, True, True), (24, True, True)), name
         assert (False, True) in {(tested, normed) for _, tested, normed in steps}, "lines without an evaluation"
@@ -94,7 +116,7 @@ def test_every_option_works_in_both_worlds(tmp_path):
         for later in folders[0][2:]:
             rmtree(later)
         settings = ["budget.epochs=3"]
-        paceline("train", "--resume", f"real/{name}", "--set", *settings, cwd=tmp_path)
+        paceline("train", "--resume", f"../real/{name}", "--set", *settings, cwd=elsewhere)
         sha256, step = continued(tmp_path, name, tmp_path / "simulated" / name, settings)
         assert (read(tmp_path / "real" / name)[0]["params_sha256"], 36) == (sha256, step)
 

@@ -47,7 +47,7 @@ class Net(nn.Module):
 
 
 class Spectral(Net):
-    """Spectral norm keeps two unit vectors of each weight, whose mean over workers is no unit vector."""
+    """Spectral norm keeps two unit vectors of each weight, whose mean over workers is not one."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__(width, classes)

@@ -1,0 +1,99 @@
+"""What a run goes on with: a whole checkpoint, of the same run; and what differs from before, which is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from .algorithms.errors import ScenarioError, brief
+from .algorithms.plan import State
+from .config.recorded import Recorded
+from .config.scenario import Scenario, load
+from .config.sections import described
+from .records import checkpoints
+from .records.directory import SCENARIO, to_json
+from .records.environment import differences
+from .records.history import changes
+from .records.schemas import parsed
+from .wiring import Job
+
+_STATE = TypeAdapter(State)
+
+
+@dataclass(frozen=True, eq=False)
+class Resumption:
+    """saved: the checkpoint. seconds: of the run so far. parts: the run's history, the part that begins now included.
+    said: what differs from the part before, a line each. sha256: of the checkpoint's files."""
+
+    saved: Path
+    state: State
+    seconds: float
+    parts: list[dict[str, Any]]
+    said: list[str]
+    sha256: dict[str, str]
+
+
+def subject(scenario: Scenario, batches: Sequence[int]) -> dict[str, Any]:
+    """What a run is of, by the keys of the scenario: with another, a checkpoint's run would not go on.
+
+    batches: of each worker, which follow from the split and from how fast the devices are.
+    """
+    w = described(scenario)["workload"]
+    keys = ("model", "model_seed", "data", "data_seed", "loss", "batch")
+    of = {"seed": scenario.seed} | {f"workload.{key}": w.get(key) for key in keys} | {"batches": list(batches)}
+    plain: dict[str, Any] = parsed(to_json(of), "the run's subject")
+    return plain
+
+
+def resumption(directory: Path, job: Job, change: bool) -> Resumption:
+    """How the run in a directory goes on as this job. ScenarioError where the checkpoint is broken, or of another run.
+
+    change: go on with another seed, model, data or batch.
+    """
+    saved = checkpoints.newest(directory)
+    if saved is None:
+        raise ScenarioError(f"--resume {directory}: holds no checkpoint of a run")
+    meta = checkpoints.read_meta(saved, job.workers)
+    state = _state(meta["state"], saved)
+    before = load(directory / SCENARIO)
+    kept = before.recorded or Recorded()
+    now = subject(job.scenario, job.plan.shares.batches)
+    was = meta["subject"] or subject(before, kept.batches or job.plan.shares.batches)
+    other = {key: [was[key], value] for key, value in now.items() if key in was and was[key] != value}
+    if other and not change:
+        key, (old, new) = next(iter(other.items()))
+        raise ScenarioError(
+            f"--resume {directory}: {key} is {brief(new)}, and was {brief(old)}, so this would be another run; "
+            "write --change to go on all the same"
+        )
+    changed = changes(*({**described(each), "recorded": None} for each in (before, job.scenario))) | other
+    part = job.part(state.round)
+    said = [f"{key} is {brief(new)}, and was {brief(old)}" for key, (old, new) in changed.items()]
+    said += differences(kept.environment, part["environment"])
+    # Earlier versions recorded no history.
+    earlier = kept.history or ({"from_round": 0, "environment": kept.environment},)
+    parts = [*earlier, part | ({"changed": changed} if changed else {})]
+    return Resumption(saved, state, meta["seconds"], parts, said, meta["sha256"])
+
+
+def _state(document: dict[str, Any], saved: Path) -> State:
+    """The state in a checkpoint; ScenarioError where it is none."""
+    where = f"{saved / checkpoints.META}: state"
+    unknown = document.keys() ^ {field.name for field in fields(State)}
+    if unknown:
+        raise ScenarioError(f"{where}: {brief(min(unknown))} is missing or unknown; another version wrote it")
+    loss = math.nan if document["loss"] is None else document["loss"]
+    try:
+        state = _STATE.validate_json(to_json({**document, "loss": 0.0}), strict=True)
+        state.loss = TypeAdapter(float).validate_python(loss, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise ScenarioError(f"{where}: {'.'.join(map(str, first['loc'])) or 'loss'}: {first['msg']}") from None
+    if saved.name != f"round_{state.round:06d}" or min(state.step, state.samples, state.H, state.weight) < 0:
+        raise ScenarioError(f"{where}: its numbers are not those of {saved.name}; the file is damaged")
+    return state

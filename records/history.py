@@ -1,0 +1,62 @@
+"""The history of a run: what each part of it, from a start or resume on, was run with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..algorithms.errors import one_line
+
+
+def part(from_round: int, environment: Mapping[str, Any], folder: Path, host: bool) -> dict[str, Any]:
+    """A new part's entry. folder: of the scenario. host: whether to name the machine."""
+    return {
+        "from_round": from_round,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(),
+        "environment": dict(environment),
+        **({"git": git} if (git := commit(folder)) else {}),
+        **({"host": platform.node()} if host else {}),
+    }
+
+
+def command() -> str:
+    """The command line as the user typed it; only that it was Python, where Paceline is a library."""
+    program = Path(sys.argv[0]).parts[-2:]
+    if program[-1:] != ("paceline",) and program != ("paceline", "__main__.py"):
+        return "from Python"
+    return one_line(shlex.join(["paceline", *(word for word in sys.argv[1:] if word != "--bar")]), 2000)
+
+
+@cache
+def commit(folder: Path) -> dict[str, Any] | None:
+    """The commit that is checked out in a folder, and whether tracked files differ from it; None where git has none."""
+    line = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    calm = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        found = subprocess.run(line, capture_output=True, text=True, env=calm, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    name, _, dirty = found.stdout.strip().partition("-")
+    return {"commit": name, "dirty": bool(dirty)} if found.returncode == 0 else None
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """key.of.the.scenario -> [value before, value now], where two documents differ; None where one has none."""
+    old, new = _flat(before), _flat(now)
+    return {key: [old.get(key), new.get(key)] for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)}
+
+
+def _flat(document: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) and value else {f"{above}{key}": value}
+    return found

@@ -1,0 +1,122 @@
+"""What the files of a run hold: they are read through these, and whatever a file has become, its error is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..algorithms.errors import ScenarioError
+
+Count = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Number = Finite | None  # files hold null for what is not a number
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class Line(_Strict):
+    """A report in metrics.jsonl."""
+
+    round: Count
+    step: Count
+    samples: Count
+    seconds: Number
+    epoch: Finite
+    train_loss: Number = None
+    test_loss: Number = None
+    accuracy: Number = None
+    lr: Number = None
+
+
+class Summary(_Strict):
+    """summary.json, as far as it is read again."""
+
+    engine: str
+    workers: Annotated[int, Field(ge=1)]
+    rounds: Annotated[int, Field(ge=1)]
+    steps: Count
+    samples: Count
+    seconds: Annotated[Finite, Field(ge=0)]
+    idle_share: Annotated[list[Finite], Field(min_length=1)]
+    bytes_per_worker: Annotated[list[Finite], Field(min_length=1)]
+    train_loss: Number = None
+    test_loss: Number = None
+    accuracy: Number = None
+    params_sha256: str | None = None
+    timing_only: bool = False
+
+
+class Meta(BaseModel):
+    """A checkpoint's meta.json. sha256: of its files by name, of meta.json without that entry. subject: what the run is
+    of; see `paceline/resuming.py`. Earlier versions wrote neither."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    workers: Annotated[int, Field(ge=1)]
+    seconds: Annotated[Finite, Field(ge=0)]
+    state: dict[str, Any]
+    sha256: dict[str, str] = {}
+    subject: dict[str, Any] = {}
+
+
+def parsed(text: str | bytes, where: str) -> Any:
+    """The document in a JSON text; `where` names it in errors (ScenarioError)."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ScenarioError(f"{where}: is not JSON: {_short(error)}") from None
+
+
+def checked(model: type[BaseModel], document: Any, where: str) -> None:
+    """ScenarioError that names the first place where a document is not what the model says."""
+    try:
+        model.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = repr(".".join(map(str, first["loc"])) or type(document).__name__)[1:-1]
+        raise ScenarioError(f"{where}: {place[:60]}: {first['msg'][:160]}; no run wrote this") from None
+
+
+def read_document(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON document in a file, as it is written there. ScenarioError where it is not what the model says."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
+    document = parsed(text, str(path))
+    checked(model, document, str(path))
+    found: dict[str, Any] = document
+    return found
+
+
+def read_lines(path: Path, resuming: bool = False) -> tuple[list[dict[str, Any]], bool]:
+    """(the reports in metrics.jsonl, whether the last line was torn). ScenarioError names the line that is none.
+
+    resuming: a run that died may have torn its last line, which is left out.
+    """
+    try:
+        texts = path.read_bytes().splitlines() if path.exists() or not resuming else []
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
+    found: list[dict[str, Any]] = []
+    for number, text in enumerate(texts, 1):
+        where = f"{path}:{number}"
+        try:
+            document = parsed(text, where)
+        except ScenarioError:
+            if resuming and number == len(texts):
+                return found, True
+            raise
+        checked(Line, document, where)
+        found.append(document)
+    return found, False
+
+
+def _short(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:120] if lines else type(error).__name__
