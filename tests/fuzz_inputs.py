@@ -382,6 +382,9 @@ def comparisons(draw: Draw, run: dict[str, bytes]) -> Case:
 def resumptions(draw: Draw, run: dict[str, bytes]) -> Case:
     """A run to go on with whose scenario, lines or checkpoint are spoilt."""
     names = [name for name in run if "checkpoints" in name] * 2 + ["scenario.yaml", "metrics.jsonl", "summary.json"]
+    if draw(st.booleans()):  # a checkpoint from before there were checksums, so that what is spoilt is read
+        meta = next(name for name in run if name.endswith("meta.json"))
+        run = run | {meta: json.dumps(json.loads(run[meta]) | {"sha256": {}}).encode()}
     more = [f"--set={draw(settings())}"] if not draw(st.integers(0, 4)) else []
     return Case(inside("a", spoilt_run(draw, run, names)), ("train", "--resume", "a", *more))
 
