@@ -29,6 +29,10 @@ EFFECT, CLOCK, SET_UP, SENDING, POINT = 3e-6, 3e-8, 1e-4, 4e-5, 1e-3
 WORKER, LINE, ROW = 4096, 1500, 1000  # bytes of a worker, of a report line, of a sweep's point
 LITTLE = 1 << 24  # bytes that are there: the machine is not asked, as a sweep's points are many
 USUAL, QUICKEST = 1e11, 1e13  # flop/s of a CPU: to say how long learning takes, and to refuse it
+CONTROL_GROUPS = (  # folder, limit, usage, and the key of the part of it that is files; version 2 and version 1
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "cache"),
+)
 
 
 @dataclass(frozen=True)
@@ -148,12 +152,10 @@ def available_memory() -> float:
     import resource
 
     free = [float(_field("/proc/meminfo", "MemAvailable:") * 1024) or math.inf]
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        if most := _field(limit):
-            free.append(max(0.0, float(most - _field(used))))
+    for group, limit, usage, cache in CONTROL_GROUPS:
+        if most := _field(f"{group}/{limit}"):
+            used = _field(f"{group}/{usage}") - _field(f"{group}/memory.stat", cache)  # files' pages can be given back
+            free.append(max(0.0, float(most - used)))
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
         free.append(max(0.0, float(soft - _field("/proc/self/statm") * resource.getpagesize())))
