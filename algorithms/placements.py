@@ -47,6 +47,10 @@ class Placement:
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name} is {value!r}; write a whole number, {least} or more")
 
+    def by_units(self, synchronous: bool, units: int) -> bool:
+        """Whether a step goes unit by unit, instead of computing the whole model at once."""
+        return self.offloaded or (synchronous and (self.sharded or (self.overlap and units > 1)))
+
     def begin(self, w: Worker) -> Program[None]:
         """Give every worker worker 0's parameters; sharded, each has its part of the model that all have built."""
         if not self.sharded:
@@ -56,7 +60,7 @@ class Placement:
 
     def synchronous_step(self, w: Worker, round: Round, i: int, weight: float) -> Program[float]:
         """A step with the workers' weighted mean gradient; returns the mean training loss."""
-        if self.sharded or self.offloaded or (self.overlap and len(w.units) > 1):
+        if self.by_units(True, len(w.units)):
             return (yield from unitwise.step(self, w, round, i, weight))
         staged = w.staged
         yield from w.gradient(round, i)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .progress import Interval, Moment, Unit
 from .rates import Rate
@@ -20,6 +20,7 @@ from .splits import Shares
 from .strategy import Strategy
 from .tape import Tapes
 
+LOOKS = 8  # places of a run at which its outlook is taken
 KEPT = 2048  # rounds that a plan remembers: its workers are about in the same one, later runs go through them again
 
 
@@ -122,6 +123,15 @@ class Round:
     def lr(self, worker: int, i: int) -> float:
         """Learning rate of the worker's step i."""
         return self.rate(self.progress + self.slope * (self.nominal(worker, i) - self.start.steps))
+
+
+class Outlook(NamedTuple):
+    """About what a run comes to. longest: the most nominal steps of a round. lines: that it logs."""
+
+    steps: int
+    rounds: int
+    longest: int
+    lines: float
 
 
 @dataclass(eq=False)
@@ -239,6 +249,25 @@ class Plan:
                 break
             later.after(self.next_round(later), 0.0)
         return later
+
+    @cached_property
+    def outlook(self) -> Outlook:
+        """What the budget comes to, from looks at a few places of it: a run of 1e12 rounds cannot be gone through."""
+        state, longest = State(), 0
+        while not self.finished(state):
+            r = self.next_round(state)
+            if self._total_steps is not None:
+                passed, total = r.H, self._total_steps
+            elif self._by_samples:
+                passed, total = r.samples, self._total_samples
+            else:
+                passed, total = 1, math.ceil(self.budget.amount)
+            alike = max(1, total // (LOOKS * passed))
+            state = State(state.round + alike, state.step + alike * r.H, state.samples + alike * r.samples)
+            longest = max(longest, r.H)
+        intervals = [every for every in (self.report, self.log) if every is not None]
+        lines = 2 + sum(min(float(state.round), self.progress(state, e.unit) / e.amount) for e in intervals)
+        return Outlook(state.step, state.round, longest, lines)
 
     def used(self, mark: tuple[int, int, int], until: State) -> list[int]:
         """Samples that each worker uses from a mark to a later state."""

@@ -63,7 +63,8 @@ class Fetch:
 
     def __init__(self, place: Placement, w: Worker) -> None:
         self._stages = fetching(place, w)
-        self._overlap, self._prefetch, self._units = place.overlap, place.prefetch, len(w.units)
+        self._overlap, self._units = place.overlap, len(w.units)
+        self._prefetch = min(place.prefetch, self._units)  # with as many as there are, all are fetched at once
         self._started: dict[int, Handle[Any]] = {}  # by the `at` of use
 
     def begin(self) -> Program[None]:

@@ -159,8 +159,9 @@ class Cluster(Section):
 
     @property
     def size(self) -> int:
-        """Number of workers."""
-        return len(self.places)
+        """Number of workers, which may be more than can be listed."""
+        inside = sum(node.count * sum(group.count for group in node.devices) for node in self.nodes or ())
+        return sum(group.count for group in self.workers or ()) + inside
 
     @property
     def places(self) -> list[Place]:

@@ -196,10 +196,13 @@ def _explain(error: ValidationError, document: Any) -> str:
     errors = error.errors(include_url=False, include_context=False)
     # An unknown key explains a missing one better than the other way round; of a union's, the deepest fits best.
     first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
-    steps, sections, choice = _follow(first["loc"])
+    unknown = first["type"] == "extra_forbidden"
+    steps, sections, choice = _follow(first["loc"][:-1] if unknown else first["loc"])
+    if unknown:  # a key of the user's, whatever it looks like
+        steps, sections = [*steps, first["loc"][-1]], choice
     path = "".join(f"[{s}]" if isinstance(s, int) else f".{repr(s)[1:-1]}" for s in steps).lstrip(".") or "scenario"
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    if unknown:
         keys = sorted({key for section in sections for key in section.model_fields} - {"recorded"})
         near = difflib.get_close_matches(str(steps[-1]), keys, 1, 0.5)
         message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(keys)}"

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
 FILE_KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
+MOST = 1e12  # examples, pixels of a side: no machine holds them
 DIGITS = (1437, 360)  # training and test examples
 EXACT = 1 << 24  # up to here float32 holds every whole number
 
@@ -126,8 +127,11 @@ def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
             continue
         number = float if key == "noise" else int
         least = {"train": 10, "test": 1, "size": 1}.get(key, 0)  # all ten classes must be there
-        if isinstance(value, bool) or not isinstance(value, int | number) or not least <= value < float("inf"):
-            raise ValueError(f"data {name}: {key} is {value!r}; write a number of {least} or more")
+        most = 1 << 63 if key == "seed" else MOST
+        if isinstance(value, bool) or not isinstance(value, int | number) or not least <= value <= most:
+            raise ValueError(
+                f"data {name}: {key} is {value!r:.60}; write a number of {least} or more, up to {most:.3g}"
+            )
     return found
 
 

@@ -17,6 +17,8 @@ from . import imports, tables, torchvision_tables
 from .data import DataShape
 from .recipe import Recipe
 
+MOST_PARTS = 100_000  # micro-batches of a step, each of which is planned
+
 
 def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
     """The model's cost: from its table, or measured on forward passes, for which torch is loaded.
@@ -58,6 +60,11 @@ def make_works(
     recipe, place = recipe or Recipe(), plan.strategy.placement
     cost = tables.merged(cost, place.unit_bytes)
     counts = [math.ceil(batch / (recipe.micro_batch or batch)) for batch in plan.shares.batches]
+    if max(counts) > MOST_PARTS:
+        raise ValueError(
+            f"micro_batch {recipe.micro_batch} cuts a batch of {max(plan.shares.batches)} in {max(counts)} parts, and "
+            f"{MOST_PARTS} can be planned; raise micro_batch"
+        )
     if place.sharded:  # units are gathered by all in every micro-batch
         counts = [max(counts)] * plan.workers
         if min(plan.shares.batches) < counts[0]:

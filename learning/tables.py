@@ -17,6 +17,8 @@ from . import imports
 
 Shape = tuple[int, ...]
 LOSSES = ("cross_entropy",)
+# What no layer has as many of; ten thousand blocks take seconds to plan with.
+MOST, WIDEST, DEEPEST = 2**31 - 1, 2**20, 10_000
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,8 @@ def _drop(elements: int, rate: float) -> float:
 
 def _sizes(what: str, value: Any) -> tuple[int, ...]:
     sizes = (value,) if isinstance(value, int) else value
-    if not isinstance(sizes, list | tuple) or not all(isinstance(s, int) and s >= 1 for s in sizes):
-        raise ValueError(f"{what} is {value!r}; write a list of layer sizes, 1 or more each, like [256, 128]")
+    if not isinstance(sizes, list | tuple) or not all(isinstance(s, int) and 1 <= s <= MOST for s in sizes):
+        raise ValueError(f"{what} is {value!r:.60}; write a list of layer sizes, from 1 to {MOST}, like [256, 128]")
     return tuple(sizes)
 
 
@@ -234,15 +236,19 @@ def _rate(what: str, value: Any) -> float:
 
 
 def _ratio(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{what} is {value!r}; write a number above 0 (1 is the usual width)")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= WIDEST:
+        raise ValueError(f"{what} is {value!r:.60}; write a number above 0 (1 is the usual width) and up to {WIDEST}")
     return float(value)
 
 
-def _count(what: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what} is {value!r}; write a whole number, 1 or more")
+def _count(what: str, value: Any, most: int = MOST) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ValueError(f"{what} is {value!r:.60}; write a whole number, 1 or more and up to {most}")
     return value
+
+
+def _depth(what: str, value: Any) -> int:
+    return _count(what, value, DEEPEST)
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -251,5 +257,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dropout": _rate,
     "width": _ratio,
     "mlp_ratio": _ratio,
-    **dict.fromkeys(("patch", "dim", "depth", "heads"), _count),
+    "depth": _depth,
+    **dict.fromkeys(("patch", "dim", "heads"), _count),
 }

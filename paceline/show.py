@@ -140,10 +140,10 @@ def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     from .analysis.figures import learning_curves, timeline
 
-    folder.mkdir(parents=True, exist_ok=True)
     figures = {"curves.png": learning_curves(runs)} if all(run.lines for run in runs) else {}
     if all(run.lanes for run in runs):
         figures["timeline.png"] = timeline(runs)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=130)
     return [folder / name for name in figures]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from .algorithms.errors import ScenarioError
 from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
+from .bounds import check_simulation
 from .config.scenario import Scenario, load
 from .fit import record
 from .problem import check_replicas, fingerprints, going_on
@@ -19,6 +20,7 @@ from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
 from .resuming import subject
+from .terminal import warn
 from .wiring import Job, resolve
 
 ENGINES = ("auto", "cohort", "simpy")
@@ -56,7 +58,7 @@ def simulate(
         refuse(directory, force, [] if isinstance(scenario, Scenario) else [Path(scenario)])
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
-        run = run_simulation(job, recorder, timing_only, debug, engine, limit)
+        run = run_simulation(job, recorder, timing_only, debug, engine, limit, warn)
     job.warn()  # what was found when workers were built
     run.label = title if directory is None else ""
     return run
@@ -70,11 +72,17 @@ def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False, 
         return
     if reason := _needs_simpy(job, timing_only, debug, limit):
         raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
-    from .sim.cohort import events_needed
     from .sim.world import NeedsEvents
 
-    if reason := events_needed(job.timing):
+    if reason := needs_events(job):
         raise NeedsEvents(reason)
+
+
+def needs_events(job: Job) -> str:
+    """What of the cluster the cohort engine cannot do; empty where there is nothing."""
+    from .sim.cohort import events_needed
+
+    return events_needed(job.timing)
 
 
 def run_simulation(
@@ -84,15 +92,20 @@ def run_simulation(
     debug: bool = False,
     engine: str = "auto",
     limit: float | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Run:
-    """Simulate a resolved scenario and record it. ProtocolError where it trains not a single round.
+    """Simulate a resolved scenario and record it. tell: takes a line where it will take minutes. ProtocolError where it
+    trains not a single round, ScenarioError where it is more than this machine can do.
 
     An earlier run in the recorder's directory is set aside once nothing can refuse this one.
     """
-    workers: Sequence[Worker]
-    if timing_only:
-        workers = job.problem.phantoms(job.plan)
-    else:
+    if engine == "auto":
+        engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
+    phantoms = job.problem.phantoms(job.plan)
+    if line := check_simulation(job, phantoms, timing_only, by_event=engine == "simpy" or bool(needs_events(job))):
+        tell(line)
+    workers: Sequence[Worker] = phantoms
+    if not timing_only:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
     from .sim.engine import check_cluster
 
@@ -123,8 +136,6 @@ def _record(
         if not timing_only:
             recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
-    if engine == "auto":
-        engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
     traced = job.scenario.report.trace
     directory = recorder.directory
     with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import __version__
+from . import __version__, bounds
 from .algorithms.errors import ScenarioError
 from .analysis.points import Point, cell, check_points, cross, keys_of, read_list
 from .analysis.sweep import in_a_line, run
@@ -36,7 +36,7 @@ from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, und
 from .runtime.telling import TRACEBACK, where
 from .show import show_sweep
 from .simulating import check_engine, run_simulation
-from .terminal import say
+from .terminal import say, warn
 from .wiring import Job, resolve
 
 if TYPE_CHECKING:
@@ -162,7 +162,10 @@ def sweep(
         document = read(scenario, settings)
     where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name
     simulator = Simulator(document, where, folder, not full, engine, Path(runs) if runs is not None else None)
-    found = cross(grid or {}, _points(points))
+    listed = _points(points)
+    if line := bounds.check_points(grid or {}, listed, jobs or cores()):
+        warn(line)
+    found = cross(grid or {}, listed)
     keys = keys_of(found)
     simulator.check(found, keys)
     table = Table(Path(out) if out is not None else None, found, keys, simulator.base, force)

@@ -37,6 +37,11 @@ def say(text: str) -> None:
     print(f"paceline: {one_line(text)}", file=sys.stderr, flush=True)
 
 
+def warn(text: str) -> None:
+    """What a reader of the results, or who waits for them, must know."""
+    say(f"warning: {text}")
+
+
 class _Patient(io.FileIO):
     """A file that takes everything; `failed` holds the first error of those that kept it from being written."""
 

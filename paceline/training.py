@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .algorithms.errors import ScenarioError
 from .analysis.run import Run
+from .bounds import check_training
 from .config.scenario import Scenario, load
 from .records import checkpoints
 from .records.directory import SCENARIO
@@ -87,6 +88,8 @@ def check(found: Sequence[Task], options: TrainOptions) -> None:
         job = resolve(task.scenario, task.folder)
         if task.scenario.faults:
             raise ScenarioError(f"{task.title}: faults: only `paceline simulate` has them so far; --set faults=[]")
+        if not options.phantom:
+            check_training(job)
         rehearse(job)
         if options.resume is None:
             refuse(task.directory, options.force, [task.path])

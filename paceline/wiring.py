@@ -26,6 +26,7 @@ from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.tape import taped
 from .algorithms.worker import ModelCost, Worker, Works
+from .bounds import check_rehearsal, check_workers
 from .config.cluster import build_timing
 from .config.faults import check_faults
 from .config.profile import Profile, load_profile, workload_key
@@ -40,7 +41,7 @@ from .fit import holds
 from .problem import Problem, find, folders_of
 from .records import history
 from .records.environment import environment
-from .terminal import say
+from .terminal import warn
 
 if TYPE_CHECKING:
     from .sim.cohort import Cohort
@@ -76,7 +77,7 @@ class Job:
         for line in self.warnings:
             if line not in self._said:
                 self._said.add(line)
-                say(f"warning: {line}")
+                warn(line)
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker, each with a state of its own that starts like `state`."""
@@ -103,7 +104,8 @@ class Job:
             steps * device.step_seconds(batch)
             for steps, batch, device in zip(r.steps, r.batches, self.timing.devices, strict=True)
         ]
-        return [1 - seconds / max(busy) for seconds in busy]
+        longest = max(busy)
+        return [1 - seconds / longest for seconds in busy]
 
     def record(self, directory: Path | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """The resolved scenario as it lies in a run's directory: what gives the run again, from any working folder.
@@ -147,6 +149,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
 
     like: an earlier job, whose data, model's cost, and plan with its rounds serve again where they are the same.
     """
+    check_workers(scenario.cluster)
     problem = Problem(scenario, folder)
     if like is not None:
         problem.take_over(like.problem)
@@ -322,11 +325,13 @@ def _places(at: tuple[Interval, ...], budget: Interval) -> tuple[Interval, ...]:
 
 def rehearse(job: Job, seconds: float = 2.0) -> None:
     """Run the plan's telling rounds timing-only: the first ones, each new H, the last. ProtocolError where the workers'
-    programs do not fit together. Takes `seconds` of real time at most.
+    programs do not fit together, ScenarioError where a round is too long. None begins after `seconds` of real time.
     """
     from .records.outcome import Hooks
     from .sim.engine import simulate
 
+    if line := check_rehearsal(job):
+        warn(line)
     timing = dataclasses.replace(job.timing, faults=())  # they are not the programs' fault
     # A run that is asked to stop at once performs exactly one round.
     hooks = Hooks(log=lambda *_: None, checkpoint=lambda *_: None, stop=lambda: True)

@@ -33,6 +33,9 @@ def quickstart() -> dict:
     [
         ("checkpoint.at=3 steps", "checkpoint.at: write a list, like [1, 2], found '3 steps'"),
         ("budget=4", "budget: write keys and their values, like {key: value}, found 4"),
+        ("[x]=1", "[x]: unknown key; known keys: "),  # pydantic writes the kinds of a union like that, too
+        ("float=1", "float: unknown key; did you mean"),
+        ("workload.optimizer.sgd=1", "workload.optimizer.sgd: unknown key; known keys: "),
         ("cluster.wrokers=1", "cluster.wrokers: unknown key; did you mean 'workers'?"),
         ("cluster.workers=[]", "cluster.workers: no workers; list at least one"),
         ("cluster.workers.0.speed=-4 samples/s", "cluster.workers[0].speed: '-4 samples/s' must be above 0"),
