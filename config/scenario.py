@@ -203,7 +203,8 @@ def _explain(error: ValidationError, document: Any) -> str:
     path = "".join(f"[{s}]" if isinstance(s, int) else f".{repr(s)[1:-1]}" for s in steps).lstrip(".") or "scenario"
     message = first["msg"].removeprefix("Value error, ")
     if unknown:
-        keys = sorted({key for section in sections for key in section.model_fields} - {"recorded"})
+        fields = [field for section in sections for field in section.model_fields.items()]
+        keys = sorted({field.alias or name for name, field in fields} - {"recorded"})
         near = difflib.get_close_matches(str(steps[-1]), keys, 1, 0.5)
         message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(keys)}"
     elif first["type"] == "missing":
