@@ -350,7 +350,7 @@ def checked(arrays: Mapping[str, Array], what: str, scale: int = 1) -> Dataset:
             if scale != 1:
                 x /= np.float32(scale)
             if not np.isfinite(x).all():
-                raise ValueError(f"{what}: {key} holds values that are no finite numbers in float32")
+                raise ValueError(f"{what}: {key} holds values that are not finite numbers in float32")
             made.append(x)
         else:
             made.append(_labels(array, key, what))

@@ -29,7 +29,7 @@ def load(path: str, what: str) -> Callable[..., Any]:
     """The callable at `package.module:factory`; `what` ("model", "data", "loss") begins the ValueErrors."""
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        raise ValueError(f"{what} {path!r} is no import path; write package.module:factory")
+        raise ValueError(f"{what} {path!r} is not an import path; write package.module:factory")
     _refuse_standard(module_name, what, path)
     try:
         found: Any = importlib.import_module(module_name)

@@ -155,5 +155,5 @@ def test_values_that_are_no_numbers_are_refused(value, tmp_path):
     given["x_train"] = given["x_train"].astype(np.float64)
     given["x_train"][0] = value
     np.savez(tmp_path / "nan.npz", **given)
-    with pytest.raises(ValueError, match="x_train holds values that are no finite numbers"):
+    with pytest.raises(ValueError, match="x_train holds values that are not finite numbers"):
         load(str(tmp_path / "nan.npz"), {})
