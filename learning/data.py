@@ -314,7 +314,7 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         try:
             archive: Any = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no .npz file: {imports.one_line(error)}") from error
+            raise ValueError(f"{path} is not an .npz file: {imports.in_words(error)}") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
         missing = [key for key in FILE_KEYS if key not in archive.files]

@@ -42,7 +42,7 @@ def load(path: str, what: str) -> Callable[..., Any]:
             f"{what} {path!r}: no module named {missing!r}{whose}; is its folder on PYTHONPATH?"
         ) from error
     except FAILURES as error:  # whatever a user's module does at import
-        raise ValueError(f"{what} {path!r}: importing {module_name} failed: {one_line(error)}") from error
+        raise ValueError(f"{what} {path!r}: importing {module_name} failed: {in_words(error)}") from error
     for name in attribute.split("."):
         if not hasattr(found, name):
             public = [n for n in vars(found) if not n.startswith("_")]
@@ -75,7 +75,7 @@ def torchvision(what: str) -> Any:
     except ModuleNotFoundError:
         raise ValueError(f"{what} needs torchvision, which is not installed: pip install 'paceline[vision]'") from None
     except Exception as error:  # a build for another torch fails in its own ways
-        raise ValueError(f"{what} needs torchvision, which does not load: {one_line(error)}") from error
+        raise ValueError(f"{what} needs torchvision, which does not load: {in_words(error)}") from error
     return found
 
 
@@ -84,10 +84,10 @@ def call(function: Callable[..., Any], what: str, *args: Any, **options: Any) ->
     try:
         return function(*args, **options)
     except FAILURES as error:  # whatever a user's factory does
-        raise ValueError(f"{what} failed: {one_line(error)}") from error
+        raise ValueError(f"{what} failed: {in_words(error)}") from error
 
 
-def one_line(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its text, as far as it can be shown."""
     first = next(iter(str(error).splitlines()), "")
     shown = errors.one_line(first, SHOWN)

@@ -136,7 +136,7 @@ def test_a_wrong_npz_is_one_line(tmp_path, change, message):
 def test_what_is_no_npz(tmp_path):
     path = tmp_path / "text.npz"
     path.write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.npz is no \.npz file"):
+    with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file"):
         load(str(path), {})
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
@@ -145,7 +145,7 @@ def test_what_is_no_npz(tmp_path):
     whole = tmp_path / "whole.npz"
     np.savez(whole, **arrays())
     whole.write_bytes(whole.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"whole\.npz is no \.npz file"):
+    with pytest.raises(ValueError, match=r"whole\.npz is not an \.npz file"):
         shape_of(str(whole), {})
 
 
