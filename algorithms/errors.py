@@ -90,4 +90,4 @@ def not_an_effect(worker: int, found: object) -> ProtocolError:
     """The error of a program that yields anything but an effect; all interpreters raise it."""
     forgotten = isinstance(found, Generator)
     hint = "; is the `from` of a `yield from` missing?" if forgotten else ""
-    return ProtocolError(f"worker {worker} yielded {brief(found)}, which is no effect{hint}")
+    return ProtocolError(f"worker {worker} yielded {brief(found)}, which is not an effect{hint}")

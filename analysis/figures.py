@@ -36,7 +36,7 @@ _FAULT = "#F0E442"
 _ROWS = {"computing": ("compute",), "host": ("host",), "host link": ("to host", "to device"), "network": ("network",)}
 
 
-@mpl.rc_context({"text.parse_math": False})  # a run's name is no formula, whatever signs it has
+@mpl.rc_context({"text.parse_math": False})  # a run's name is not a formula, whatever signs it has
 def learning_curves(runs: Sequence[Run]) -> Figure:
     """Training loss and test accuracy against seconds, one line per run."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
@@ -54,7 +54,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-@mpl.rc_context({"text.parse_math": False})  # a run's name is no formula, whatever signs it has
+@mpl.rc_context({"text.parse_math": False})  # a run's name is not a formula, whatever signs it has
 def timeline(runs: Sequence[Run], rounds: int = 3, skip: int = 1) -> Figure:
     """What every worker does in a few rounds: one panel per run, by custom the simulated above the real one.
 

@@ -79,7 +79,7 @@ def cross(grid: Mapping[str, Sequence[Any]], points: Sequence[Point] = ()) -> li
     for key, values in grid.items():
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or not list(values):
             raise ScenarioError(
-                f"grid {one_line(key, 60)}: {brief(values)} is no list of values; write one, like [1, 2, 4]"
+                f"grid {one_line(key, 60)}: {brief(values)} is not a list of values; write one, like [1, 2, 4]"
             )
     both = set(grid).intersection(*map(set, points)) if points else set()
     if both:

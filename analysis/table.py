@@ -76,7 +76,7 @@ class Table:
             if not force:
                 self._take(row, path)
             elif "base" not in row:
-                raise ScenarioError(f"{path}: is no table of a sweep; name another file with --out")
+                raise ScenarioError(f"{path}: is not a table of a sweep; name another file with --out")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.save()
@@ -187,7 +187,7 @@ def _read(path: Path) -> list[Row]:
             raise ValueError("a row has more cells than the first line")
         return [{name: _known(name, value) for name, value in row.items()} for row in rows]
     except (OSError, ValueError, TypeError, AttributeError, ImportError, RecursionError, csv.Error) as error:
-        raise ScenarioError(f"{path}: is no table of a sweep: {error}; name another file with --out") from None
+        raise ScenarioError(f"{path}: is not a table of a sweep: {error}; name another file with --out") from None
 
 
 def _known(name: str, value: Any) -> Any:

@@ -70,12 +70,12 @@ def _known_link(name: str) -> str:
     links = catalogue().links
     if name not in links:
         hint = nearest(name, links) or f"; known: {', '.join(links)}"
-        raise ValueError(f"{name!r} is no link of the catalogue{hint}")
+        raise ValueError(f"{name!r} is not a link of the catalogue{hint}")
     return name
 
 
 def _bandwidth(value: Any) -> Any:
-    """A link's name becomes its bandwidth; what ends in /s, or is no text, is left to the units."""
+    """A link's name becomes its bandwidth; what ends in /s, or is not text, is left to the units."""
     if not isinstance(value, str) or value.rstrip().endswith("/s"):
         return value
     return f"{catalogue().links[_known_link(value)].bandwidth!r} B/s"

@@ -39,7 +39,7 @@ def read_moment(value: Any) -> Moment:
     try:
         return Moment("seconds", read_seconds(value, "2.5 s"))
     except ValueError:
-        raise ValueError(f"{brief(value)} is no moment; write it like '2.5 s', '10 rounds' or '200 steps'") from None
+        raise ValueError(f"{brief(value)} is not a moment; write it like '2.5 s', '10 rounds' or '200 steps'") from None
 
 
 BEGIN = Moment("seconds", 0.0)

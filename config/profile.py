@@ -93,7 +93,7 @@ def _load(path: Path, changed: int) -> Profile:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
-        raise ScenarioError(f"{path}: is no profile: {place}: {message}") from None
+        raise ScenarioError(f"{path}: is not a profile: {place}: {message}") from None
 
 
 def merge_profiles(old: Profile | None, new: Profile) -> Profile:

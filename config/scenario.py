@@ -180,7 +180,7 @@ def assign(document: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 def _index(node: list[Any], part: str, where: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(node):
-        raise ScenarioError(f"{where}: {brief(part)} is no place in a list of {len(node)}, which count from 0")
+        raise ScenarioError(f"{where}: {brief(part)} is not a place in a list of {len(node)}, which count from 0")
     return int(part)
 
 

@@ -77,7 +77,7 @@ def _member(axis: str, value: Any, path: str) -> Any:
     elif isinstance(value, str):
         name, args = value, {}
     else:
-        raise ScenarioError(f"{path}: {brief(value)} is no member; write its name, or {{name: {{argument: value}}}}")
+        raise ScenarioError(f"{path}: {brief(value)} is not a member; write its name, or {{name: {{argument: value}}}}")
     kind = AXES[axis][_known(name, list(AXES[axis]), path)]
     hints = hints_of(kind)
     first = next(iter(hints), None)
@@ -134,5 +134,5 @@ def _argument(hint: Any, value: Any, path: str) -> Any:
         if axis := axis_of(kind):
             return _member(axis, value, path)
     if float in kinds and isinstance(value, bool | str) and not any(get_origin(kind) for kind in kinds):
-        raise ScenarioError(f"{path}: {brief(value)} is no number")
+        raise ScenarioError(f"{path}: {brief(value)} is not a number")
     return tuple(value) if isinstance(value, list) else value

@@ -26,11 +26,11 @@ def over(amount: float, rate: float) -> float:
     return amount / rate if rate else inf if amount else 0.0
 
 
-def lasting(seconds: float, who: str, what: str) -> float:
-    """`seconds`; ScenarioError, which says who takes them for what, where a run can come to no end with them."""
+def lasting(seconds: float, taker: str, what: str) -> float:
+    """`seconds`; ScenarioError where a run with them would never end. taker, what: what takes them, and for what."""
     if 0 <= seconds <= LONGEST:
         return seconds
-    raise ScenarioError(f"{who} takes {seconds} s for {what}; a time must be 0 s or more, and {LONGEST:g} s at most")
+    raise ScenarioError(f"{taker} takes {seconds} s for {what}; a time must be 0 s or more, and {LONGEST:g} s at most")
 
 
 @dataclass(frozen=True)
@@ -270,17 +270,17 @@ class Timing:
             raise ValueError(f"{len(self.nodes)} nodes for {len(self.devices)} devices; give each worker's node")
 
     def speeds(self, batch: int) -> tuple[float, ...]:
-        """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is no speed."""
+        """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is not a speed."""
         known: dict[Device, float] = {}
         for device in dict.fromkeys(self.devices):
-            who, what = f"cluster: device {device.name}", f"a step of {batch} samples"
+            taker, what = f"cluster: device {device.name}", f"a step of {batch} samples"
             try:
-                seconds = lasting(device.step_seconds(batch), who, what)
+                seconds = lasting(device.step_seconds(batch), taker, what)
             except ValueError as error:
                 raise ScenarioError(f"cluster: {error}") from None
             if not seconds:
                 raise ScenarioError(
-                    f"{who} would take no time for {what}; give it the time of a smaller batch, or a lower rate"
+                    f"{taker} would take no time for {what}; give it the time of a smaller batch, or a lower rate"
                 )
             known[device] = batch / seconds
         return tuple(known[device] for device in self.devices)

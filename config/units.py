@@ -36,7 +36,7 @@ Share = Annotated[float, Field(ge=1e-9, le=1)]
 
 
 def _parse(value: Any, units: dict[str, float], example: str) -> float:
-    """`value` in the base unit; ValueError with an example where it has no unit, a wrong one, or is no number."""
+    """`value` in the base unit; ValueError with an example where it has no unit, a wrong one, or is not a number."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
         return 0.0
     match = re.fullmatch(r"\s*([-+0-9.eE]+)\s*([^\d\s].*?)\s*", value) if isinstance(value, str) else None
@@ -45,7 +45,7 @@ def _parse(value: Any, units: dict[str, float], example: str) -> float:
     except ValueError:
         number = math.nan
     if match is None or not math.isfinite(number):
-        raise ValueError(f"{brief(value)} is no quantity with a unit; write it like {example!r}")
+        raise ValueError(f"{brief(value)} is not a quantity with a unit; write it like {example!r}")
     if match[2] not in units:
         unit = brief(match[2])
         raise ValueError(f"{brief(value)} has the unit {unit}; write one of {', '.join(units)}, like {example!r}")
@@ -96,7 +96,7 @@ def read_interval(value: Any) -> progress.Interval:
     number = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)"
     match = re.fullmatch(rf"\s*{number}\s*([a-z]+?)s?\s*", value) if isinstance(value, str) else None
     if match is None or match[2] not in _INTERVAL:
-        raise ValueError(f"{brief(value)} is no interval; write it like '1 epoch', '200 steps' or '5 rounds'")
+        raise ValueError(f"{brief(value)} is not an interval; write it like '1 epoch', '200 steps' or '5 rounds'")
     amount, unit = float(match[1]), _INTERVAL[match[2]]
     if not _LEAST <= amount <= _LONGEST or (unit != "epochs" and amount != int(amount)):
         raise ValueError(

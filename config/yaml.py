@@ -1,7 +1,7 @@
 """Reading YAML as people write it: `1e-4` is a number, a key given twice is an error.
 
 Rule: a small file stays small. What makes much of little (aliases of lists and mappings, merge keys), runs code or
-means another thing than it looks like (tags) is refused, and so is what is nested too deeply for those who read it.
+means another thing than it looks like (tags) is refused, and so is what is nested too deeply for what reads it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def read_text(path: Path, where: str, encoding: str = "utf-8") -> str:
 
 
 def read_mapping(path: Path, keys: str = "workload: and cluster:") -> dict[str, Any]:
-    """The mapping in the file at `path`. ScenarioError where it cannot be read or is no mapping."""
+    """The mapping in the file at `path`. ScenarioError where it cannot be read or is not a mapping."""
     document = parse(read_text(path, str(path)), str(path))
     if not isinstance(document, dict):
         raise ScenarioError(f"{path}: holds {type(document).__name__}, expected keys such as {keys}")

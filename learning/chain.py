@@ -85,7 +85,7 @@ class Chain:
         return self._flow
 
     def activations(self, x: Tensor) -> tuple[int, Any]:
-        """(bytes that a step on x holds beside the parameters when backward begins, the outputs): what autograd keeps,
+        """(bytes that a step on x holds next to the parameters when backward begins, the outputs): what autograd keeps,
         and the batch of which x is a part, whether autograd keeps it or not."""
         self._saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
         for unit in range(len(self._modules)):

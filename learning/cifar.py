@@ -139,7 +139,7 @@ def _contents(name: str, path: str | None, verify: bool) -> dict[str, bytes]:
             members = {Path(member.name).name: member for member in opened if member.isfile()}
             return {file: opened.extractfile(members[file]).read() for file in files}  # type: ignore[union-attr]
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
-        raise ValueError(f"{archive} is no archive with {', '.join(files)}: {error}") from error
+        raise ValueError(f"{archive} is not an archive with {', '.join(files)}: {error}") from error
 
 
 def _check(what: str, content: bytes, md5: str, remedy: str) -> None:

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..algorithms.worker import ModelCost, together
 from .buffers import averaged
-from .imports import FAILURES, one_line
+from .imports import FAILURES, in_words
 from .tables import Shape
 from .units import units
 
@@ -86,5 +86,5 @@ def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
                 found.append(ModelCost(parameters, exchanged, flops, activations))
         except FAILURES as error:  # whatever a user's model does
             shown = (EXAMPLES, *input_shape)
-            raise ValueError(f"the model's forward fails on an input of {shown}: {one_line(error)}") from error
+            raise ValueError(f"the model's forward fails on an input of {shown}: {in_words(error)}") from error
     return together(found)

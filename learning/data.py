@@ -314,7 +314,7 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         try:
             archive: Any = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is no .npz file: {imports.one_line(error)}") from error
+            raise ValueError(f"{path} is not an .npz file: {imports.in_words(error)}") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
         missing = [key for key in FILE_KEYS if key not in archive.files]
@@ -350,7 +350,7 @@ def checked(arrays: Mapping[str, Array], what: str, scale: int = 1) -> Dataset:
             if scale != 1:
                 x /= np.float32(scale)
             if not np.isfinite(x).all():
-                raise ValueError(f"{what}: {key} holds values that are no finite numbers in float32")
+                raise ValueError(f"{what}: {key} holds values that are not finite numbers in float32")
             made.append(x)
         else:
             made.append(_labels(array, key, what))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..algorithms.errors import NotFinite, PacelineError, WorkloadError
 from ..algorithms.plan import Round
-from .imports import FAILURES, one_line
+from .imports import FAILURES, in_words
 from .memory import Memory
 from .passes import Passes
 
@@ -38,7 +38,7 @@ class Guarded:
         except PacelineError:
             raise
         except FAILURES as error:
-            shown = one_line(error)
+            shown = in_words(error)
             raise WorkloadError(f"{self._where()}: {self._passes.doing} failed: {shown}") from error
 
     def _where(self) -> str:

@@ -29,7 +29,7 @@ def load(path: str, what: str) -> Callable[..., Any]:
     """The callable at `package.module:factory`; `what` ("model", "data", "loss") begins the ValueErrors."""
     module_name, _, attribute = path.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        raise ValueError(f"{what} {path!r} is no import path; write package.module:factory")
+        raise ValueError(f"{what} {path!r} is not an import path; write package.module:factory")
     _refuse_standard(module_name, what, path)
     try:
         found: Any = importlib.import_module(module_name)
@@ -42,7 +42,7 @@ def load(path: str, what: str) -> Callable[..., Any]:
             f"{what} {path!r}: no module named {missing!r}{whose}; is its folder on PYTHONPATH?"
         ) from error
     except FAILURES as error:  # whatever a user's module does at import
-        raise ValueError(f"{what} {path!r}: importing {module_name} failed: {one_line(error)}") from error
+        raise ValueError(f"{what} {path!r}: importing {module_name} failed: {in_words(error)}") from error
     for name in attribute.split("."):
         if not hasattr(found, name):
             public = [n for n in vars(found) if not n.startswith("_")]
@@ -75,7 +75,7 @@ def torchvision(what: str) -> Any:
     except ModuleNotFoundError:
         raise ValueError(f"{what} needs torchvision, which is not installed: pip install 'paceline[vision]'") from None
     except Exception as error:  # a build for another torch fails in its own ways
-        raise ValueError(f"{what} needs torchvision, which does not load: {one_line(error)}") from error
+        raise ValueError(f"{what} needs torchvision, which does not load: {in_words(error)}") from error
     return found
 
 
@@ -84,10 +84,10 @@ def call(function: Callable[..., Any], what: str, *args: Any, **options: Any) ->
     try:
         return function(*args, **options)
     except FAILURES as error:  # whatever a user's factory does
-        raise ValueError(f"{what} failed: {one_line(error)}") from error
+        raise ValueError(f"{what} failed: {in_words(error)}") from error
 
 
-def one_line(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     """An exception in one line: its type and the first line of its text, as far as it can be shown."""
     first = next(iter(str(error).splitlines()), "")
     shown = errors.one_line(first, SHOWN)

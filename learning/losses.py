@@ -61,7 +61,7 @@ def is_mean(loss: Loss, outputs: Any, y: Tensor, labels: Array) -> bool | None:
 
 
 def _trials(outputs: Any, y: Tensor, labels: Array) -> Iterator[tuple[Any, Tensor]]:
-    """(outputs, targets) of ROWS examples. Nothing where the outputs are no tensors, of which nobody knows the rows."""
+    """(outputs, targets) of ROWS examples. Nothing where the outputs are not tensors: their rows are unknown."""
     leaves, count = tree_leaves(outputs), len(y)
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
         return

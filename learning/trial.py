@@ -57,7 +57,7 @@ class Trial:
         except imports.FAILURES as error:  # whatever a user's model or loss does
             raise ValueError(
                 f"worker {self.index}: a training step of {batch} examples fails in {self._passes.doing}: "
-                f"{imports.one_line(error)}"
+                f"{imports.in_words(error)}"
             ) from error
         if self.chunks > 1 and self.loss_is_mean is False:
             raise ValueError(

@@ -265,7 +265,7 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
     def _exchanged_gradients(self) -> optimizers.Gradients:
         """The mean gradients; none for a parameter that the loss does not reach, unless one came in this step.
 
-        All workers see the same mean, and know alike which parameters these are, so they decide alike.
+        All workers see the same mean, and know which parameters these are, so they decide alike.
         """
         if not self._unreached:
             return self._grad_views

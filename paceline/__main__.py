@@ -25,7 +25,7 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     """The exit status of a command."""
-    from .runtime.telling import EXPECTED, ends_as_users, tell
+    from .runtime.telling import EXPECTED, of_users_code, tell
 
     try:
         from .cli import app
@@ -34,7 +34,7 @@ def _run(arguments: list[str]) -> int:
     except EXPECTED as error:
         tell(error)
     except SystemExit as end:
-        if not ends_as_users(end):
+        if not of_users_code(end):  # else, whatever status it wanted, the work is not done
             raise
         tell(end)
     return 2

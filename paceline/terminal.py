@@ -38,7 +38,7 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """What a reader of the results, or who waits for them, must know."""
+    """What one who reads the results, or waits for them, must know."""
     say(f"warning: {text}")
 
 

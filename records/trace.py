@@ -159,13 +159,13 @@ def _phase(span: Span) -> str:
 def read_trace(path: Path) -> list[dict[str, list[Span]]]:
     """Spans by worker and lane, in seconds; rounds are a lane of their own, steps and passes left out.
 
-    ScenarioError where the file is no trace, or damaged.
+    ScenarioError where the file is not a trace, or damaged.
     """
     try:
         return _LANES.validate_python(_read(path), strict=True)
     except (OSError, EOFError, zlib.error, RecursionError, LookupError, TypeError, AttributeError, ValueError) as error:
         lines = str(error).splitlines() or [repr(error)]
-        raise ScenarioError(f"{path}: is no trace, or damaged: {lines[0][:120]}") from None
+        raise ScenarioError(f"{path}: is not a trace, or damaged: {lines[0][:120]}") from None
 
 
 def _read(path: Path) -> list[dict[str, list[Span]]]:

@@ -31,7 +31,7 @@ from typing import Any
 from ..algorithms.errors import PacelineError, ScenarioError
 from .banners import Relay
 from .place import JOB_VARIABLES, Kind, place, strangers
-from .telling import EXPECTED, OPTION, TRACEBACK, ends_as_users, told
+from .telling import EXPECTED, OPTION, TRACEBACK, of_users_code, told
 
 # What a rank may get to say "finish the round": SIGUSR1 by way of any mpirun, the others from a scheduler or by hand.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
@@ -303,7 +303,7 @@ def abort_on_error() -> Iterator[None]:
     except EXPECTED as error:
         _abort(rank, size, told(error), 2)
     except SystemExit as end:
-        if ends_as_users(end):
+        if of_users_code(end):  # whatever status it wanted, the work is not done
             _abort(rank, size, told(end), 2)
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if status:

@@ -39,7 +39,7 @@ def tell(error: BaseException) -> None:
 def told(error: BaseException) -> str:
     """The text for an error that is one of EXPECTED, or for an exit that a user's code asked for."""
     shown = TRACEBACK.get()
-    hint = f" ({OPTION} shows where)" if _users(error) and not shown else ""
+    hint = f" ({OPTION} shows where)" if of_users_code(error) and not shown else ""
     line = f"paceline: {_reason(error)}"
     line += hint if len(line) + len(hint) <= LONGEST else ""
     return f"{where(error)}{line}" if shown else line
@@ -50,11 +50,6 @@ def where(error: BaseException) -> str:
     while error.__cause__ is not None and _ours([frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]):
         error = error.__cause__
     return "".join(traceback.format_exception(error))
-
-
-def ends_as_users(end: SystemExit) -> bool:
-    """Whether a user's code ended the program: then whatever status it wanted, the work is not done."""
-    return _users(end)
 
 
 def _reason(error: BaseException) -> str:
@@ -74,7 +69,7 @@ def _of_memory(error: BaseException) -> bool:
     )
 
 
-def _users(error: BaseException) -> bool:
+def of_users_code(error: BaseException) -> bool:
     """Whether the error passed through code that is not Paceline's, nor Python's, nor of an installed package."""
     for each in _chain(error):
         for frame, _ in traceback.walk_tb(each.__traceback__):

@@ -1,4 +1,4 @@
-"""What work and moves cost on a device, as both engines ask it. Rule: a price that is no length of time is refused."""
+"""What work and moves cost on a device, as both engines ask it. Rule: a price must be a length of time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LANES = {"device": "compute", "host": "host"}  # where a Compute runs
 
 
 def work_seconds(device: Device, work: Work) -> float:
-    """Seconds of `work` on the device; ScenarioError where they are no length of time."""
+    """Seconds of `work` on the device; ScenarioError where they are not a length of time."""
     what = f"{work.phase} of {work.samples} samples"
     return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
 

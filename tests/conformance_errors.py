@@ -157,7 +157,7 @@ wrong(
 )
 wrong("a value with two dimensions", 2, one(lambda r: AllReduce(np.zeros((2, 2), np.float32))), "AllReduce", "(2, 2)")
 wrong("a mean of integers", 2, one(lambda r: AllReduce(np.zeros(2, np.int64))), "AllReduce", "int64")
-wrong("something that is no effect", 1, _no_effect, "worker 0", "3")
+wrong("something that is not an effect", 1, _no_effect, "worker 0", "3")
 wrong("a helper without its `from`", 1, _without_from, "worker 0 yielded", "is the `from` of a `yield from` missing?")
 wrong("starting a log", 1, one(lambda r: Start(Log(x=1))), "worker 0", "Log")
 wrong("waiting twice", 2, _wait_twice, "AllReduce", "twice")

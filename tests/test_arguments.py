@@ -166,8 +166,8 @@ def test_a_value_of_another_kind_is_refused_in_one_line(name):
         ({"slowmo": {"inner": "gradients"}}, "slowmo.inner: 'gradients': write parameters"),
         ({"outer_sgd": {"inner": {"slowmo": 0.5}}}, "outer_sgd.inner: {'slowmo': 0.5}: write parameters"),
         ({"slowmo": {"inner": {"parameters": {"weigths": 1}}}}, "inner.parameters.weigths: unknown argument"),
-        ({"slowmo": {"inner": None}}, "slowmo.inner: None is no member"),
-        ({"until": {"a": 3}}, "until.a: 3 is no member"),
+        ({"slowmo": {"inner": None}}, "slowmo.inner: None is not a member"),
+        ({"until": {"a": 3}}, "until.a: 3 is not a member"),
         ({"fednova": {"momentum": 0.9}}, "fednova.momentum: unknown argument; it takes weights"),
     ],
 )

@@ -134,7 +134,7 @@ def test_what_is_written_is_read_again():
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"- 1", b"5", BOMB.encode(), b"a: !!set {b}", b"[" * 500])
 def test_every_file_of_yaml_is_read_in_the_same_way(content, scenario, monkeypatch, capsys):
-    """A scenario, a profile, a sweep's list: what is no mapping, no text or no plain YAML is one line."""
+    """A scenario, a profile, a sweep's list: what is not a mapping, not text or not plain YAML is one line."""
     Path("bad.yaml").write_bytes(content)
     for arguments in (
         ["simulate", "bad.yaml", "--out", "run"],
@@ -205,7 +205,7 @@ def test_quantities_stay_within_what_can_be_computed_with(key, unit):
         (["workload.optimizer={name: adamw, lr: 0.1, betas: [true, false]}"], "betas is [True, False]; write a number"),
         ([f"{GROUP}.step_time={{16: true}}"], "step_time is {16: True}; write a number"),
         (["a.b.c" + ".d" * 100 + "=1"], "keys in one another"),
-        (["cluster.workers.²=1"], "is no place in a list of 2"),
+        (["cluster.workers.²=1"], "is not a place in a list of 2"),
         ([f"{LONG}=1"], "unknown key"),
         ([f"seed=[{LONG}]"], "seed"),
     ],
@@ -222,7 +222,7 @@ def test_combinations_that_make_no_sense_are_refused_at_load(settings, message):
     "wrapped", ["{}", "{{until: {{t: 1 step, b: {}}}}}", "{{slowmo: {{inner: {}}}}}", "{{outer_sgd: {{inner: {}}}}}"]
 )
 def test_weights_are_checked_wherever_they_stand(wrapped, weights):
-    """Weights for another number of workers, or that are no weights, inside of a member that wraps another."""
+    """Weights for another number of workers, or that are not weights, inside of a member that wraps another."""
     inner = wrapped.format(f"{{parameters: {{weights: {weights}}}}}")
     assert "weights" in refused("strategy={schedule: {fixed: 2}}", f"strategy.aggregation={inner}")
 
@@ -266,7 +266,7 @@ def test_what_a_user_types_is_quoted_short_and_harmless(arguments, scenario, mon
 
 @pytest.mark.parametrize("out", ["r[/x]", "r[red]7", "r:bug:", "r\x1b[31m"])
 def test_a_folders_name_is_shown_as_it_is(out, scenario, monkeypatch, capsys):
-    """Text of a user's is no markup of the library that draws the tables."""
+    """A user's text is not markup for the library that draws the tables."""
     shown = out.replace("\x1b", "\\x1b")
     status, printed, _ = call(monkeypatch, capsys, "simulate", "s.yaml", "--timing-only", "--out", out)
     assert status == 0

@@ -131,7 +131,7 @@ def test_a_batch_of_one_that_does_not_fit(tmp_path):
         ([], "how much memory may a use? write --memory, like --memory '4 GiB'"),
         (["--memory", "4 GBit"], "--memory '4 GBit' has the unit 'GBit'"),
         (["--memory", "0 GiB"], "--memory '0 GiB' must be above 0"),
-        (["--memory", "4"], "--memory '4' is no quantity with a unit; write it like '4 GiB'"),
+        (["--memory", "4"], "--memory '4' is not a quantity with a unit; write it like '4 GiB'"),
         (["--memory", "4 GiB", "--mode", "all"], "--mode all: write fixed_total, no_restriction, equal"),
         (["--memory", "4 GiB", "-n", "1"], "1 ranks measure no b; start 2 or more, with -n or mpirun -np"),
         (["--memory", "4 GiB", "--out", "."], "--out .: is a folder"),

@@ -263,7 +263,7 @@ def test_programs_that_do_not_fit_together_say_where_each_is() -> None:
         simulate_cohorts(cohorts, timing, QUIET)
     with pytest.raises(ProtocolError, match="ended without a Wait"):
         simulate_cohorts([Cohort(alone(Start(barrier())), (0, 1, 2))], timing, QUIET)
-    with pytest.raises(ProtocolError, match="yielded 3, which is no effect"):
+    with pytest.raises(ProtocolError, match="yielded 3, which is not an effect"):
         simulate_cohorts([Cohort((n for n in (3,)), (0, 1, 2))], timing, QUIET)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="workers 0 to 2 once"):
         simulate_cohorts([Cohort(alone(barrier()), (0, 1))], timing, QUIET)

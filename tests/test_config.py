@@ -41,18 +41,18 @@ def quickstart() -> dict:
         ("cluster.workers.0.speed=-4 samples/s", "cluster.workers[0].speed: '-4 samples/s' must be above 0"),
         ("cluster.workers.0.speed=4 s", "'4 s' has the unit 's'; write one of samples/s"),
         ("cluster.workers.0.sped=4", "cluster.workers[0].sped: unknown key; did you mean 'speed'?"),
-        ("cluster.workers.7.speed=4", "'7' is no place in a list of 2"),
+        ("cluster.workers.7.speed=4", "'7' is not a place in a list of 2"),
         ("cluster.workers.0.count=0", "cluster.workers[0].count: "),
         ("cluster.workers.0.step_time={0: 1 ms}", "batch sizes of 1 or more"),
         ("cluster.workers.0.slowdown=-1", "cluster.workers[0].slowdown: "),
-        ("cluster.network.bandwidth=25", "25 is no quantity with a unit; write it like '25 Gbit/s'"),
+        ("cluster.network.bandwidth=25", "25 is not a quantity with a unit; write it like '25 Gbit/s'"),
         ("cluster.network.latency=5 Gbit/s", "unit 'Gbit/s'; write one of s, ms"),
         ("cluster.network.shape=ring", "cluster.network.shape: "),
         ("cluster.noise.sigma=-1", "cluster.noise.sigma: "),
         ("budget.epochs=-1", "budget.epochs: "),
         ("budget.epochs=.nan", "budget.epochs: "),
         ("budget.steps=4", "budget: give exactly one of epochs, steps and rounds"),
-        ("report.every=3", "report.every: 3 is no interval; write it like '1 epoch'"),
+        ("report.every=3", "report.every: 3 is not an interval; write it like '1 epoch'"),
         ("report.every=1.5 rounds", "a whole number of rounds above 0"),
         ("workload.model=3", "workload.model: 3: write a name"),
         ("workload.batch=0", "workload.batch: "),
@@ -65,10 +65,10 @@ def quickstart() -> dict:
         ("workload.optimizer.lr=high", "workload.optimizer.lr: "),
         ("budget.epoch=312", "budget.epoch: 312: write samples, reference or a number of steps, like '312 steps'"),
         ("budget.epoch=3 rounds", "budget.epoch: '3 rounds': write samples, reference or a number of steps"),
-        ("report.log=5", "report.log: 5 is no interval; write it like '1 epoch'"),
+        ("report.log=5", "report.log: 5 is not an interval; write it like '1 epoch'"),
         ("report.norms=loud", "report.norms: "),
         ("report.logs=5 steps", "report.logs: unknown key; did you mean 'log'?"),
-        ("checkpoint.at=[10]", "checkpoint.at[0]: 10 is no interval; write it like '1 epoch'"),
+        ("checkpoint.at=[10]", "checkpoint.at[0]: 10 is not an interval; write it like '1 epoch'"),
         ("checkpoint.at=10 epochs", "checkpoint.at: "),
         ("checkpoint.optimizer=false", "checkpoint.optimizer: "),
         ("checkpoint.optimizer=one", "checkpoint.optimizer: input should be 'local', 'shared' or 'none', found 'one'"),
@@ -97,7 +97,7 @@ def test_mistakes_are_one_line(setting, message):
         ({"schedule": {"fixed": {"h": 3}}}, "strategy.schedule.fixed.h: unknown argument; it takes H"),
         ({"schedule": {"every": 3}}, "strategy.schedule.every: takes no arguments"),
         ({"placement": {"replicated": "fp8"}}, "strategy.placement.replicated: precision is 'fp8'; write one of fp32"),
-        ({"schedule": [3]}, "strategy.schedule: [3] is no member"),
+        ({"schedule": [3]}, "strategy.schedule: [3] is not a member"),
         ({"split": {"given": {"paces": [0.5, 0.5]}}}, "the fastest worker's must be 1"),
         ({"split": {"given": {"batches": [0, 1]}}}, "each must be 1 or more"),
         ({"split": {"given": {"batches": 3}}}, "strategy.split.given: batches is 3; list one number per worker"),
@@ -115,8 +115,11 @@ def test_mistakes_are_one_line(setting, message):
         ({"aggregation": {"parameters": {"weights": "fair"}}}, "weights is 'fair'"),
         ({"schedule": "qsr"}, "strategy.schedule.qsr.alpha: is missing"),
         ({"schedule": {"qsr": {"alpha": -1}}}, "strategy.schedule.qsr: alpha is -1; write a number of 0 or more"),
-        ({"schedule": {"qsr": {"alpha": "much"}}}, "strategy.schedule.qsr.alpha: 'much' is no number"),
-        ({"schedule": {"then": {"t": 3, "a": "every", "b": "every"}}}, "strategy.schedule.then.t: 3 is no interval"),
+        ({"schedule": {"qsr": {"alpha": "much"}}}, "strategy.schedule.qsr.alpha: 'much' is not a number"),
+        (
+            {"schedule": {"then": {"t": 3, "a": "every", "b": "every"}}},
+            "strategy.schedule.then.t: 3 is not an interval",
+        ),
         (
             {"schedule": {"then": {"t": "3 steps", "a": "evry", "b": "every"}}},
             "then.a: 'evry' is unknown; did you mean",
@@ -243,7 +246,7 @@ def test_profile_round_trip_and_merge(tmp_path):
     with pytest.raises(ValueError, match="not in the profile"):
         read.tables("gpu", "mlp")
     path.write_text("devices: {cpu: {mlp: {step: {32: 2}}}}")
-    with pytest.raises(ScenarioError, match="no quantity with a unit"):
+    with pytest.raises(ScenarioError, match="not a quantity with a unit"):
         load_profile(path)
 
 

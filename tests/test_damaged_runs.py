@@ -116,12 +116,12 @@ def spans_or_error(path: Path) -> object:
 )
 def test_a_trace_of_other_types(events, tmp_path):
     (tmp_path / "trace.json.gz").write_bytes(gzip.compress(events.encode()))
-    with pytest.raises(ScenarioError, match="is no trace, or damaged"):
+    with pytest.raises(ScenarioError, match="is not a trace, or damaged"):
         read_trace(tmp_path / "trace.json.gz")
 
 
 def test_a_torn_last_line_is_cut_on_resume(run):
-    """A run that died while it wrote a report goes on; a line in the middle that is no report is an error."""
+    """A run that died while it wrote a report goes on; a line in the middle that is not a report is an error."""
     path = run / "metrics.jsonl"
     first, second = lines_of(run)
     path.write_text(f"{first}\n{second[:30]}")

@@ -330,7 +330,7 @@ def test_the_limit_comes_before_a_pause_is_over():
     ("event", "message"),
     [
         ({"name": "slow"}, "faults[0]: unknown name 'slow'; write one of straggler, slowdown, pause"),
-        ({"name": "pause", "worker": 0, "at": "soon", "duration": "1 s"}, "faults[0].at: 'soon' is no moment"),
+        ({"name": "pause", "worker": 0, "at": "soon", "duration": "1 s"}, "faults[0].at: 'soon' is not a moment"),
         ({"name": "pause", "worker": 0, "at": "1.5 rounds", "duration": "1 s"}, "faults[0].at: '1.5 rounds' is no"),
         ({"name": "pause", "worker": 0, "at": "1 s"}, "faults[0].duration: is missing"),
         ({"name": "straggler", "worker": 0, "factor": 0.5}, "faults[0].factor: "),
@@ -386,7 +386,7 @@ def test_a_run_that_cannot_finish_keeps_its_reports(tmp_path, capsys, monkeypatc
     assert [json.loads(line)["round"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert not (tmp_path / "summary.json").exists(), "which a finished run has"
     assert "not finished after the limit of 2e-06 s: " in command(*settings, "--limit", "2 us")
-    assert "--limit: '2' is no quantity with a unit" in command(*settings, "--limit", "2")
+    assert "--limit: '2' is not a quantity with a unit" in command(*settings, "--limit", "2")
 
 
 def test_faults_change_the_clock_and_not_the_plan(tmp_path):

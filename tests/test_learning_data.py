@@ -136,7 +136,7 @@ def test_a_wrong_npz_is_one_line(tmp_path, change, message):
 def test_what_is_no_npz(tmp_path):
     path = tmp_path / "text.npz"
     path.write_text("hello")
-    with pytest.raises(ValueError, match=r"text\.npz is no \.npz file"):
+    with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file"):
         load(str(path), {})
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
@@ -145,7 +145,7 @@ def test_what_is_no_npz(tmp_path):
     whole = tmp_path / "whole.npz"
     np.savez(whole, **arrays())
     whole.write_bytes(whole.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"whole\.npz is no \.npz file"):
+    with pytest.raises(ValueError, match=r"whole\.npz is not an \.npz file"):
         shape_of(str(whole), {})
 
 
@@ -155,5 +155,5 @@ def test_values_that_are_no_numbers_are_refused(value, tmp_path):
     given["x_train"] = given["x_train"].astype(np.float64)
     given["x_train"][0] = value
     np.savez(tmp_path / "nan.npz", **given)
-    with pytest.raises(ValueError, match="x_train holds values that are no finite numbers"):
+    with pytest.raises(ValueError, match="x_train holds values that are not finite numbers"):
         load(str(tmp_path / "nan.npz"), {})

@@ -109,7 +109,7 @@ def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, mon
     with pytest.raises(ValueError, match="bytes for each of"):
         load(name, args)  # the archive is the right one by now, its files are not of the official size
     archive.write_bytes(archive.read_bytes()[:-40])
-    with pytest.raises(ValueError, match="is no archive with"):
+    with pytest.raises(ValueError, match="is not an archive with"):
         load(name, args | {"verify": False})
     assert not list(tmp_path.glob("*.bin")), "nothing is unpacked to disk"
 

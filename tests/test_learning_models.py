@@ -145,7 +145,7 @@ def test_a_users_model_is_built_and_measured():
             DIGITS,
             "'numpy:__version__' is a str; name a function or class that makes",
         ),
-        ("yaml:", {}, DIGITS, "is no import path; write package.module:factory"),
+        ("yaml:", {}, DIGITS, "is not an import path; write package.module:factory"),
         ("test_learning_models:own_wrong", {}, DIGITS, "gave a str; its factory must return a torch.nn.Module"),
         ("test_learning_models:own_failing", {}, DIGITS, "failed: RuntimeError: first line"),
         ("test_learning_models:own_lazy", {}, DIGITS, "has lazy layers without sizes"),

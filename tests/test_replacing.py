@@ -59,25 +59,24 @@ def users_summary(folder: Path) -> list[str]:
     return ["s.yaml", "--out", "out"]
 
 
-def linked_checkpoints(folder: Path) -> list[str]:
+def linked(folder: Path, part: str) -> list[str]:
+    """A run of which a part lies elsewhere, behind a link."""
     simulate("s.yaml", out="out")
-    (folder / "out" / "checkpoints").rename("scratch")
-    (folder / "out" / "checkpoints").symlink_to(folder / "scratch")
+    (folder / "out" / part).rename("elsewhere")
+    (folder / "out" / part).symlink_to(folder / "elsewhere")
     return ["s.yaml", "--out", "out"]
+
+
+def linked_checkpoints(folder: Path) -> list[str]:
+    return linked(folder, "checkpoints")
 
 
 def linked_checkpoint(folder: Path) -> list[str]:
-    simulate("s.yaml", out="out")
-    (folder / "out" / "checkpoints" / "round_000001").rename("scratch")
-    (folder / "out" / "checkpoints" / "round_000001").symlink_to(folder / "scratch")
-    return ["s.yaml", "--out", "out"]
+    return linked(folder, "checkpoints/round_000001")
 
 
 def linked_file(folder: Path) -> list[str]:
-    simulate("s.yaml", out="out")
-    (folder / "out" / "metrics.jsonl").rename("elsewhere")
-    (folder / "out" / "metrics.jsonl").symlink_to(folder / "elsewhere")
-    return ["s.yaml", "--out", "out"]
+    return linked(folder, "metrics.jsonl")
 
 
 def notes_in_a_checkpoint(folder: Path) -> list[str]:

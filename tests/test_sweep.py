@@ -167,7 +167,7 @@ def test_another_sweep_is_not_mixed_in(tiny, tmp_path):
     with pytest.raises(ScenarioError, match="holds a sweep over something else"):
         sweep(tiny, {"strategy.H": [1]}, jobs=1, out=out)
     (tmp_path / "table.json").write_text("[1, 2]")
-    with pytest.raises(ScenarioError, match="is no table of a sweep"):
+    with pytest.raises(ScenarioError, match="is not a table of a sweep"):
         sweep(tiny, {"strategy.H": [1]}, jobs=1, out=tmp_path / "table.json")
 
 
@@ -220,7 +220,7 @@ def test_trouble_in_a_users_model(tiny, tmp_path, monkeypatch):
     [
         (["--grid", "workload.bach=3,4"], "workload.bach: unknown key; did you mean 'batch'?"),
         (["--grid", "strategy.HH=3,4"], "strategy.HH: unknown argument; did you mean 'H'?"),
-        (["--grid", "cluster.workers.9.count=3"], "'9' is no place in a list of 2"),
+        (["--grid", "cluster.workers.9.count=3"], "'9' is not a place in a list of 2"),
         (["--grid", "seed.x=1"], "seed is 5, which has no keys"),
         (["--grid", "workload.batch=-1,-2"], "workload.batch: input should be greater than or equal to 1"),
         (["--grid", "workload.batch"], "write it like --grid"),
@@ -255,7 +255,7 @@ def test_bad_input_is_one_line_before_anything_runs(arguments, message, tiny, mo
 
 
 def test_python_mistakes(tiny):
-    with pytest.raises(ScenarioError, match="is no list of values"):
+    with pytest.raises(ScenarioError, match="is not a list of values"):
         sweep(tiny, {"strategy.preset": "local_sgd"})
     with pytest.raises(ScenarioError, match="points: point 1 is 3"):
         sweep(tiny, points=[{"strategy.H": 1}, 3])
