@@ -52,7 +52,7 @@ def where(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-def ends_as_users(end: SystemExit) -> bool:
+def ends_as_users(end: BaseException) -> bool:
     """Whether a user's code ended the program: then whatever status it wanted, the work is not done."""
     return _users(end)
 
