@@ -10,7 +10,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from .algorithms.errors import one_line
+from .algorithms.errors import ScenarioError, one_line
 from .analysis.compare import compare
 from .analysis.run import Run
 from .config.catalogue import catalogue
@@ -145,7 +145,10 @@ def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
     figures = {"curves.png": learning_curves(runs)} if all(run.lines for run in runs) else {}
     if all(run.lanes for run in runs):
         figures["timeline.png"] = timeline(runs)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=130)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=130)
+    except OSError as error:
+        raise ScenarioError(f"{folder}: figures cannot be written: {error.strerror}; name another folder") from None
     return [folder / name for name in figures]

@@ -239,7 +239,7 @@ def test_phantom_sends_real_messages(tiny):
 
 
 def test_a_removed_working_folder_is_one_line(tmp_path, monkeypatch, capsys):
-    """Odd places to stand in: where the working folder is gone, loading torch would end the process in its own words."""
+    """Odd places: without a working folder, loading torch would end the process in words of its own."""
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
@@ -265,4 +265,13 @@ def test_a_narrow_terminal_cuts_no_path(tiny, tmp_path, monkeypatch, capsys):
     """Odd terminals: what a line has no room for is wrapped by the terminal, never left out."""
     monkeypatch.setenv("COLUMNS", "10")
     status, out, _ = call(monkeypatch, capsys, "simulate", tiny, "--timing-only", "--out", tmp_path / ("long" * 20))
-    assert status == 0 and str(tmp_path / ("long" * 20)) in out
+    assert status == 0
+    assert str(tmp_path / ("long" * 20)) in out
+
+
+def test_figures_that_cannot_be_written_are_one_line(tiny, tmp_path, monkeypatch, capsys):
+    """Odd paths: a folder for figures that is a file is named, with what to do."""
+    call(monkeypatch, capsys, "simulate", tiny, "--out", tmp_path / "run")
+    status, _, err = call(monkeypatch, capsys, "compare", tmp_path / "run", tmp_path / "run", "--figures", tiny)
+    assert status == 2
+    assert err == f"paceline: {tiny}: figures cannot be written: File exists; name another folder\n"
