@@ -259,7 +259,7 @@ def command(
         try:
             table = sweep(scenario, grid, out=out, jobs=processes, executor=pool, quiet=quiet, **options)
         except KeyboardInterrupt:
-            say(f"stopped; the finished rows are in {out}, and the same command goes on")
+            say(f"stopped; the finished rows are in {out}, and the same command goes on" if out.exists() else "stopped")
             raise SystemExit(130) from None
         if not quiet:
             show_sweep(table, out)
