@@ -62,6 +62,12 @@ def _csv(text: str, path: Path) -> list[Point]:
     points = []
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
+        heads = [key.strip() for key in reader.fieldnames or ()]
+        for key in heads:
+            if not key or heads.count(key) > 1:
+                raise ScenarioError(
+                    f"--list {path}:1: {brief(key)} must head one column, and name a key of the scenario"
+                )
         for row in reader:
             if None in row or None in row.values():
                 raise ScenarioError(f"--list {path}:{reader.line_num}: has not as many cells as the first line")

@@ -143,6 +143,12 @@ class Passes:
         """The mean loss, or a micro-batch's part in the mean over `whole` examples."""
         self.doing = "the loss"
         losses = self._loss(outputs, y)
+        if not isinstance(losses, Tensor):
+            raise TypeError(f"it gave a {type(losses).__name__}; a loss must return a tensor of one number")
+        if not self._each and losses.numel() != 1:
+            raise TypeError(
+                f"it gave a tensor of shape {tuple(losses.shape)}; a loss must return one number, such as a mean"
+            )
         if self._each:
             self._seen.append(losses.detach().cpu().numpy())
         loss = losses.mean() if self._each else losses

@@ -5,6 +5,7 @@ Rule: an interrupt or a want of memory may come at any time, so that everything 
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -28,16 +29,31 @@ def _run(arguments: list[str]) -> int:
     from .runtime.telling import EXPECTED, of_users_code, tell
 
     try:
+        _check_folder()
         from .cli import app
 
         return app.run(arguments)
     except EXPECTED as error:
         tell(error)
-    except SystemExit as end:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as end:  # SystemExit, and what a user's code raises that is not an Exception either
         if not of_users_code(end):  # else, whatever status it wanted, the work is not done
             raise
         tell(end)
     return 2
+
+
+def _check_folder() -> None:
+    """ScenarioError where the working folder has been removed: torch's libraries then end the process."""
+    from .algorithms.errors import ScenarioError
+
+    try:
+        os.getcwd()
+    except OSError:
+        raise ScenarioError(
+            "the working folder has been removed; change to one that exists (cd), then begin again"
+        ) from None
 
 
 if __name__ == "__main__":

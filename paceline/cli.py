@@ -110,7 +110,7 @@ def sweep(
     jobs: Annotated[int | None, typer.Option("-j", min=1, help="Processes. Default: one per core.")] = None,
     runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep a run directory of every point there.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Simulate again what is in the table with an error.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Begin the table anew.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin the table again.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
 ) -> None:
     """Simulate a scenario at many points, in parallel: one table. Goes on with a table that is there already."""
@@ -124,8 +124,8 @@ def sweep(
 
 @app.command()
 def compare(
-    left: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the simulated run.")],
-    right: Annotated[Path, typer.Argument(metavar="RUN", help="By custom the real one.")],
+    left: Annotated[Path, typer.Argument(metavar="RUN", help="Usually the simulated run.")],
+    right: Annotated[Path, typer.Argument(metavar="RUN", help="Usually the real one.")],
     figures: Annotated[Path | None, typer.Option(help="A folder for the figures.")] = None,
 ) -> None:
     """Same losses? Where do two runs part? How far are their clocks apart?"""

@@ -10,11 +10,13 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from .algorithms.errors import one_line
+from .algorithms.errors import ScenarioError, one_line
 from .analysis.compare import compare
 from .analysis.run import Run
 from .config.catalogue import catalogue
 from .terminal import console
+
+WIDE = 500  # characters; the terminal wraps what is longer than its lines
 
 
 def show_run(run: Run) -> None:
@@ -36,11 +38,11 @@ def show_run(run: Run) -> None:
         rows["written to"] = one_line(str(run.directory))
     for key, text in rows.items():
         table.add_row(key, text)
-    console().print(table)
+    console(width=WIDE).print(table)  # a path is never cut
 
 
 def show_comparison(left: Run, right: Run) -> None:
-    """Two runs held against each other."""
+    """How two runs compare."""
     result = compare(left, right)
     shown = console()
     if result.same:
@@ -93,7 +95,7 @@ def show_catalogue() -> None:
     links.add_column("source")
     for name, link in known.links.items():
         links.add_row(name, f"{link.bandwidth / 1e9:g}", link.source)
-    console(width=200).print(devices, "", links, sep="\n")
+    console(width=WIDE).print(devices, "", links, sep="\n")
 
 
 SHOWN = 20  # rows of a sweep
@@ -143,7 +145,10 @@ def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
     figures = {"curves.png": learning_curves(runs)} if all(run.lines for run in runs) else {}
     if all(run.lanes for run in runs):
         figures["timeline.png"] = timeline(runs)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=130)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=130)
+    except OSError as error:
+        raise ScenarioError(f"{folder}: figures cannot be written: {error.strerror}; name another folder") from None
     return [folder / name for name in figures]

@@ -148,7 +148,7 @@ def sweep(
 
     grid: {"cluster.network.latency": ["1 us", "10 us"], ...}. points: [{"workload.batch": 32, ...}, ...], or a CSV or
     YAML file of them. out: the table's file (.csv, .json, .parquet); what is in it already is not run again, but rows
-    with an error are where `retry` says so; `force` begins anew. full: the numbers, too, not the clock alone. jobs:
+    with an error are where `retry` says so; `force` begins again. full: the numbers, too, not the clock alone. jobs:
     processes, one per core by default. runs: a folder for run directories. executor: where to simulate instead of in
     processes of this machine, `jobs` points at a time; an mpi4py.futures executor, for example.
 
@@ -259,7 +259,7 @@ def command(
         try:
             table = sweep(scenario, grid, out=out, jobs=processes, executor=pool, quiet=quiet, **options)
         except KeyboardInterrupt:
-            say(f"stopped; the finished rows are in {out}, and the same command goes on")
+            say(f"stopped; the finished rows are in {out}, and the same command goes on" if out.exists() else "stopped")
             raise SystemExit(130) from None
         if not quiet:
             show_sweep(table, out)

@@ -236,3 +236,42 @@ def test_phantom_sends_real_messages(tiny):
     assert real["bytes_per_worker"] == virtual["bytes_per_worker"]
     assert real["timing_only"]
     assert json.loads((tiny.parent / "run" / "summary.json").read_text())["accuracy"] is None
+
+
+def test_a_removed_working_folder_is_one_line(tmp_path, monkeypatch, capsys):
+    """Odd places: without a working folder, loading torch would end the process in words of its own."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert call(monkeypatch, capsys, "catalogue") == (
+        2,
+        "",
+        "paceline: the working folder has been removed; change to one that exists (cd), then begin again\n",
+    )
+
+
+def test_whatever_a_users_code_raises_is_one_line(tiny, tmp_path, monkeypatch, capsys):
+    """User code that raises what is not an Exception, as test tools and schedulers do, has failed like any other."""
+    (tmp_path / "odd_raise.py").write_text("def model(input_shape, classes):\n    raise BaseException('odd')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    setting = "workload.model=odd_raise:model"
+    status, out, err = call(monkeypatch, capsys, "simulate", tiny, "--set", setting, "--out", tmp_path / "out")
+    assert (status, out, err) == (2, "", "paceline: BaseException: odd (--traceback shows where)\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_narrow_terminal_cuts_no_path(tiny, tmp_path, monkeypatch, capsys):
+    """Odd terminals: what a line has no room for is wrapped by the terminal, never left out."""
+    monkeypatch.setenv("COLUMNS", "10")
+    status, out, _ = call(monkeypatch, capsys, "simulate", tiny, "--timing-only", "--out", tmp_path / ("long" * 20))
+    assert status == 0
+    assert str(tmp_path / ("long" * 20)) in out
+
+
+def test_figures_that_cannot_be_written_are_one_line(tiny, tmp_path, monkeypatch, capsys):
+    """Odd paths: a folder for figures that is a file is named, with what to do."""
+    call(monkeypatch, capsys, "simulate", tiny, "--out", tmp_path / "run")
+    status, _, err = call(monkeypatch, capsys, "compare", tmp_path / "run", tmp_path / "run", "--figures", tiny)
+    assert status == 2
+    assert err == f"paceline: {tiny}: figures cannot be written: File exists; name another folder\n"

@@ -362,6 +362,18 @@ def test_a_users_loss_that_fails_or_ends_the_program_is_one_line():
         simulate(validate(scenario(workload__data="users_kit:leaving"), "test"))
 
 
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("nothing", "in the loss: TypeError: it gave a NoneType; a loss must return a tensor of one number"),
+        ("for_each", r"in the loss: TypeError: it gave a tensor of shape \(8,\); a loss must return one number"),
+    ],
+)
+def test_a_users_loss_that_gives_no_number_is_told_what_to_give(loss, message):
+    with pytest.raises(ScenarioError, match=message):
+        simulate(validate(scenario("sizes", workload__loss=f"users_kit:{loss}"), "test"))
+
+
 def test_running_out_of_memory_is_known_as_such_in_a_workers_step():
     """As the search for the largest batch needs it; any other failure passes."""
     plan = plan_of((8,))

@@ -231,6 +231,8 @@ def test_trouble_in_a_users_model(tiny, tmp_path, monkeypatch):
         (["--list", "sparse.csv"], "workload.bach: unknown key"),
         (["--list", "nowhere.csv"], "nowhere.csv: no such file"),
         (["--list", "ragged.csv"], "ragged.csv:3: has not as many cells"),
+        (["--list", "twice.csv"], "twice.csv:1: 'workload.batch' must head one column"),
+        (["--list", "nameless.csv"], "nameless.csv:1: '' must head one column"),
         (["--list", "empty.yaml"], "holds no points"),
         (["--list", "text.yaml"], "point 0 is 'seed'"),
         ([], "nothing varies"),
@@ -244,6 +246,8 @@ def test_bad_input_is_one_line_before_anything_runs(arguments, message, tiny, mo
     Path("points.csv").write_text("strategy.H\n1\n2\n")
     Path("sparse.csv").write_text("strategy.H,workload.bach\n1,\n1,3\n")
     Path("ragged.csv").write_text("strategy.H\n1\n2,3\n")
+    Path("twice.csv").write_text("workload.batch, workload.batch\n4,5\n")
+    Path("nameless.csv").write_text("strategy.H,\n1,2\n")
     Path("empty.yaml").write_text("[]")
     Path("text.yaml").write_text("[seed]")
     status, out, err = call(monkeypatch, capsys, "sweep", tiny, *arguments)

@@ -234,5 +234,13 @@ def binary(outputs, y):
     return functional.binary_cross_entropy(outputs[:, 0], (y > 0).float())
 
 
+def nothing(outputs, y):
+    return None
+
+
+def for_each(outputs, y):
+    return functional.cross_entropy(outputs, y, reduction="none")
+
+
 def ill(outputs, y):
     raise RuntimeError("it is ill")
