@@ -183,6 +183,8 @@ def _read(path: Path) -> list[Row]:
             rows = json.loads(path.read_text(encoding="utf-8"))
         else:
             rows = pd.read_parquet(path).astype(object).to_dict("records")
+        if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+            raise ValueError("it is not a list of rows")
         if any(None in row for row in rows):
             raise ValueError("a row has more cells than the first line")
         return [{name: _known(name, value) for name, value in row.items()} for row in rows]

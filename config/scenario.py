@@ -187,6 +187,7 @@ def _index(node: list[Any], part: str, where: str) -> int:
 _SHAPES = {
     "tuple_type": "write a list, like [1, 2]",
     "model_type": "write keys and their values, like {key: value}",
+    "model_attributes_type": "write keys and their values, like {key: value}",
     "dict_type": "write keys and their values, like {key: value}",
 }
 
@@ -209,9 +210,12 @@ def _explain(error: ValidationError, document: Any) -> str:
         message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(keys)}"
     elif first["type"] == "missing":
         message = "is missing"
-    elif first["type"] == "union_tag_invalid":
-        names = [name for section in choice for name in _tags(section)]
-        message = f"unknown name {brief(first['input'].get('name'))}; write one of {', '.join(names)}"
+    elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        names = ", ".join(name for section in choice for name in _tags(section))
+        given = isinstance(first["input"], dict) and first["input"].get("name")
+        message = (
+            f"unknown name {brief(given)}; write one of {names}" if given else f"has no name; write one of {names}"
+        )
     elif first["type"] in _SHAPES:
         message = f"{_SHAPES[first['type']]}, found {brief(first['input'])}"
     elif not first["type"].startswith("value_error"):

@@ -76,6 +76,8 @@ def quickstart() -> dict:
         ("workload.loaders=-1", "workload.loaders: "),
         ("workload.loaders=all", "workload.loaders: "),
         ("reduction=tree", "reduction: "),
+        ("faults=[{pause: {worker: 0}}]", "faults[0]: has no name; write one of straggler, slowdown, pause, "),
+        ("faults=[3]", "faults[0]: write keys and their values, like {key: value}, found 3"),
         ("seed=-1", "seed: "),
     ],
 )
