@@ -110,46 +110,30 @@ def run_simulation(
     from .sim.engine import check_cluster
 
     check_cluster(job.timing, 4 * job.problem.cost.parameters)
-    if recorder.directory is None:
-        return _record(job, recorder, workers, job.record(), timing_only, debug, engine, limit)
-    document = job.record(recorder.directory, [job.part()])
-    recorder.subject = subject(job.scenario, job.plan.shares.batches)
-    prepare(recorder.directory, force=True)
-    with putting_back(recorder.directory):
-        recorder.scenario(document)
-        return _record(job, recorder, workers, document, timing_only, debug, engine, limit)
-
-
-def _record(
-    job: Job,
-    recorder: Recorder,
-    workers: Sequence[Any],
-    document: dict[str, Any],
-    timing_only: bool,
-    debug: bool,
-    engine: str,
-    limit: float | None,
-) -> Run:
-    """Simulate, and fill the run's directory, if it has one."""
+    directory, traced, sharded = recorder.directory, job.scenario.report.trace, job.plan.strategy.placement.sharded
+    document = job.record(directory, [job.part()] if directory is not None else ())
+    if directory is not None:
+        recorder.subject = subject(job.scenario, job.plan.shares.batches)
+        prepare(directory, force=True)
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         if not timing_only:
             recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
-    traced = job.scenario.report.trace
-    directory = recorder.directory
-    with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
-        ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
-    extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], job.problem)}
-    digests, sharded = [w.digest() for w in workers], job.plan.strategy.placement.sharded
-    if not timing_only:
-        extra |= fingerprints(digests, sharded)
-    summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
-    if not sharded:
-        check_replicas(digests, recorder.directory)
-    run = Run(summary, recorder.lines, document, recorder.directory)
-    if recorder.directory is None:
-        run.lanes = [outcome.lanes for outcome in outcomes] if traced else []
+    with putting_back(directory):
+        recorder.scenario(document)
+        with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
+            ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
+        extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], job.problem)}
+        digests = [w.digest() for w in workers]
+        if not timing_only:
+            extra |= fingerprints(digests, sharded)
+        summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
+        if not sharded:
+            check_replicas(digests, directory)
+    run = Run(summary, recorder.lines, document, directory)
+    if directory is None and traced:
+        run.lanes = [outcome.lanes for outcome in outcomes]
     return run
 
 
