@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .effects import AllReduce, Program
-from .errors import brief
+from ..program.effects import AllReduce, Program
+from ..program.errors import brief
 from .placements import Placement
 from .progress import NEVER, Interval
 from .worker import Worker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .effects import Checkpoint, Program
+from ..program.effects import Checkpoint, Program
 from .plan import Due, Plan, State
 from .reports import report
 from .worker import Worker

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..program.effects import Array, Program
+from ..program.errors import ScenarioError
 from .aggregations import Aggregation, Parameters, Weights, check_count, check_weights, weight_of
-from .effects import Array, Program
-from .errors import ScenarioError
 from .placements import Placement
 from .worker import Worker
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from .effects import Array, Compute, Move, Phantom, Value, nothing
-from .fold import parts
+from ..program.effects import Array, Compute, Move, Phantom, Value, nothing
+from ..program.fold import parts
 from .worker import UnitValues, Whole, Works
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..program.effects import AllReduce, Broadcast, Program, Value, Wire
+from ..program.wire import DTYPES
 from . import unitwise
-from .effects import AllReduce, Broadcast, Program, Value, Wire
-from .wire import DTYPES
 from .worker import Worker, last
 
 if TYPE_CHECKING:

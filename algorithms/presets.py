@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
+from ..program.effects import Wire
 from .aggregations import Gradients, Parameters, Until
-from .effects import Wire
 from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from .progress import Interval

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from .effects import AllReduce, Log, Phantom, Program
+from ..program.effects import AllReduce, Log, Phantom, Program
 from .plan import Due, Plan, State
 from .worker import Worker
 

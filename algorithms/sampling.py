@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from .effects import AllGather, Array, Phantom, Program
-from .errors import ScenarioError
+from ..program.effects import AllGather, Array, Phantom, Program
+from ..program.errors import ScenarioError
+from ..program.streams import stream
 from .scores import FIELDS, Merge, Scores
-from .streams import stream
 
 if TYPE_CHECKING:
     from .plan import Plan, State

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from .effects import Array
-from .streams import stream
+from ..program.effects import Array
+from ..program.streams import stream
 
 Merge = Literal["latest", "min"]
 FIELDS = 3  # what travels of each example seen: index, loss, step

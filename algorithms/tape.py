@@ -11,7 +11,7 @@ import copy
 from collections.abc import Hashable
 from typing import Any, TypeVar
 
-from .effects import Effect, Program, Start
+from ..program.effects import Effect, Program, Start
 
 T = TypeVar("T")
 LONGEST = 50_000  # effects that are kept of a program

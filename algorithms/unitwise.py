@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .effects import AllGather, AllReduce, Effect, Handle, Program, ReduceScatter, Start, Value, Wait
+from ..program.effects import AllGather, AllReduce, Effect, Handle, Program, ReduceScatter, Start, Value, Wait
 from .worker import Worker, last
 
 if TYPE_CHECKING:

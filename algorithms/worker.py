@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from .effects import Array, Compute, Move, Value, Work
-from .fold import parts
+from ..program.effects import Array, Compute, Move, Value, Work
+from ..program.fold import parts
 
 if TYPE_CHECKING:
     from .plan import Round

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..algorithms.errors import ScenarioError
 from ..config.faults import Moment, Pause, SlowLink, Straggler, Window, read_faults
+from ..program.errors import ScenarioError
 from .run import Run
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).

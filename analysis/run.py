@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from ..algorithms.errors import ScenarioError
 from ..config import yaml
 from ..config.recorded import Recorded
+from ..program.errors import ScenarioError
+from ..program.outcome import Span
 from ..records.directory import METRICS, SCENARIO, SUMMARY, TRACE
-from ..records.outcome import Span
 from ..records.replacing import set_aside
 from ..records.schemas import Summary, checked, read_document, read_lines
 from ..records.trace import read_trace

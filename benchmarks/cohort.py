@@ -24,7 +24,7 @@ import numpy as np
 
 from paceline.algorithms.plan import State
 from paceline.config.scenario import Scenario
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate as simulate_events
 from paceline.wiring import Job, resolve

@@ -29,8 +29,8 @@ from runtime_step import OPTIMIZER, Batches, build, job
 
 from paceline.algorithms.placements import Replicated
 from paceline.algorithms.plan import State
+from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
-from paceline.records.outcome import Hooks
 from paceline.wiring import Job
 
 RESULTS = Path(__file__).parent / "results" / "data_parallel.json"

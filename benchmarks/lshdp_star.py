@@ -38,12 +38,12 @@ from typing import Any
 import numpy as np
 from star import Star, missing
 
-from paceline.algorithms.effects import AllReduce, Compute, Program
 from paceline.algorithms.plan import State
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Network, Timing
+from paceline.program.effects import AllReduce, Compute, Program
+from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
-from paceline.records.outcome import Hooks
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error, under_mpirun
 from paceline.runtime.messages import gather_texts

@@ -33,9 +33,9 @@ from typing import Any
 import numpy as np
 from star import Star, missing
 
-from paceline.algorithms.effects import AllReduce, Array, Compute, Program, Start, Wait, Work
+from paceline.program.effects import AllReduce, Array, Compute, Program, Start, Wait, Work
+from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
-from paceline.records.outcome import Hooks
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
 from paceline.runtime.messages import gather_texts

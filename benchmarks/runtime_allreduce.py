@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms.effects import AllReduce, Program, Wire
-from paceline.records.outcome import Hooks
+from paceline.program.effects import AllReduce, Program, Wire
+from paceline.program.outcome import Hooks
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
 

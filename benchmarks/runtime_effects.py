@@ -21,7 +21,6 @@ from time import perf_counter
 from typing import Any
 
 from paceline.algorithms.aggregations import Parameters
-from paceline.algorithms.effects import Compute, Program, Work, nothing
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
 from paceline.algorithms.plan import Plan, State
@@ -30,7 +29,8 @@ from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.algorithms.worker import ModelCost, Works
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.effects import Compute, Program, Work, nothing
+from paceline.program.outcome import Hooks, Outcome
 from paceline.records.spool import Spool, read_spools
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import launch, under_mpirun

@@ -18,8 +18,8 @@ from typing import Any
 
 from paceline.algorithms.plan import State
 from paceline.config.scenario import validate
+from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
-from paceline.records.outcome import Hooks
 from paceline.wiring import Job, resolve
 
 RESULTS = Path(__file__).parent / "results" / "runtime_step.json"

@@ -23,7 +23,6 @@ import numpy as np
 import simpy
 
 from paceline.algorithms.aggregations import Parameters
-from paceline.algorithms.effects import Compute, Program, Work, nothing
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
 from paceline.algorithms.plan import Plan, State
@@ -33,7 +32,8 @@ from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.algorithms.worker import ModelCost, Works
 from paceline.config.timing import Device, Network, Noise, Timing
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.effects import Compute, Program, Work, nothing
+from paceline.program.outcome import Hooks, Outcome
 from paceline.records.spool import Spool, read_spools
 from paceline.sim.engine import simulate
 

@@ -30,9 +30,9 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from paceline.algorithms.effects import Compute, Program, Work, barrier, nothing
 from paceline.config.timing import Device, Link, Network, Timing
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.effects import Compute, Program, Work, barrier, nothing
+from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate

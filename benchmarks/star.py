@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from paceline.algorithms.errors import ScenarioError
+from paceline.program.errors import ScenarioError
 from paceline.runtime import launcher
 
 SUBNET = "10.9.0"  # of the namespaces' own network, which nothing else sees

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..algorithms.effects import Work
-from ..algorithms.errors import ScenarioError
+from ..program.effects import Work
+from ..program.errors import ScenarioError
 from .catalogue import CatalogueDevice, catalogue, nearest
 from .machines import Cluster, WorkerGroup
 from .network import build_network

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
 
-from ..algorithms.errors import ScenarioError, brief
+from ..program.errors import ScenarioError, brief
 from .sections import Section
 from .units import Duration, Share, read_seconds
 

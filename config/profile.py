@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from ..algorithms.errors import ScenarioError
+from ..program.errors import ScenarioError
 from . import yaml
 from .sections import Section
 from .timing import Table

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..algorithms import rates
-from ..algorithms.errors import ScenarioError
+from ..program.errors import ScenarioError
 from .sections import Section
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..algorithms.errors import ScenarioError, brief, one_line
+from ..program.errors import ScenarioError, brief, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster

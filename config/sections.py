@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ..algorithms.errors import brief
+from ..program.errors import brief
 
 
 class Open(BaseModel):

@@ -14,10 +14,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_origin
 
-from ..algorithms.errors import ScenarioError, brief
 from ..algorithms.presets import PRESETS
 from ..algorithms.progress import Interval
 from ..algorithms.strategy import AXES, Strategy
+from ..program.errors import ScenarioError, brief
 from .arguments import axis_of, fits, hints_of, kinds_of, words
 from .scenario import StrategySpec
 from .units import read_bytes, read_interval

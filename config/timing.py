@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
-from ..algorithms.effects import Work
-from ..algorithms.errors import ScenarioError
+from ..program.effects import Work
+from ..program.errors import ScenarioError
 from .faults import Faults
 
 Table = tuple[tuple[float, float], ...]

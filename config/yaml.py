@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ..algorithms.errors import ScenarioError, brief
+from ..program.errors import ScenarioError, brief
 
 DEPTH = 40  # levels of lists and mappings in one another
 LARGEST = 1 << 1023  # whole numbers up to it are floating point numbers, too

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ..algorithms.effects import Array
+from ..program.effects import Array
 
 T = TypeVar("T")
 

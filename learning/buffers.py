@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..algorithms.effects import Array
-from ..algorithms.errors import brief
+from ..program.effects import Array
+from ..program.errors import brief
 from . import imports, storage
 
 ATTRIBUTE = "averaged_buffers"

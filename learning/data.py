@@ -16,9 +16,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..algorithms.effects import Array
-from ..algorithms.errors import brief
-from ..algorithms.streams import stream
+from ..program.effects import Array
+from ..program.errors import brief
+from ..program.streams import stream
 from . import imports
 
 T = TypeVar("T")

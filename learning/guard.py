@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..algorithms.errors import NotFinite, PacelineError, WorkloadError
 from ..algorithms.plan import Round
+from ..program.errors import NotFinite, PacelineError, WorkloadError
 from .imports import FAILURES, in_words
 from .memory import Memory
 from .passes import Passes

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..algorithms.effects import Array
+from ..program.effects import Array
 from . import imports
 from .data import Dataset, DataShape
 

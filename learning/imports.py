@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from ..algorithms import errors
+from ..program import errors
 
 FAILURES = (Exception, SystemExit)  # what a user's code may raise; KeyboardInterrupt is the user at the keyboard
 SHOWN = 200  # characters of an exception's text

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..algorithms.effects import Array
+from ..program.effects import Array
 from . import imports, tables
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..algorithms.errors import WorkloadError
+from ..program.errors import WorkloadError
 
 # Beside what a step holds at its most, a tenth of it stays free, as in HDP (Mirzaei et al., Parallel Computing 2025).
 MARGIN = 1.1

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..algorithms.effects import Array
-from ..algorithms.fold import parts
-from ..algorithms.streams import stream, torch_seed
+from ..program.effects import Array
+from ..program.fold import parts
+from ..program.streams import stream, torch_seed
 from . import imports
 from .ahead import Ahead
 from .augment import augment

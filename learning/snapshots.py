@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..algorithms.effects import Array
 from ..algorithms.scores import Scores
+from ..program.effects import Array
 from .buffers import Buffers
 from .memory import Memory
 from .optimizers import Optimizer

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..algorithms.effects import Array
 from ..algorithms.worker import EVALUATION_BATCH, Works
+from ..program.effects import Array
 from . import imports
 from .chain import Chain
 from .data import Dataset

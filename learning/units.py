@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithms.placements import UNIT_BYTES
-from ..algorithms.streams import torch_seed
+from ..program.streams import torch_seed
 from . import buffers, imports, storage, tables, torchvision_tables, torchvision_units
 from .tables import Shape
 from .vit import vit

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..algorithms.effects import Array, Compute, Move, Value
-from ..algorithms.fold import parts
 from ..algorithms.plan import Round
 from ..algorithms.worker import UnitValues, Whole, Works
+from ..program.effects import Array, Compute, Move, Value
+from ..program.fold import parts
 from .buffers import Buffers
 from .chain import Chain
 from .memory import Memory

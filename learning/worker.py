@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.effects import Array, Compute, Value
 from ..algorithms.plan import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
-from ..algorithms.streams import stream, torch_seed
 from ..algorithms.worker import EVALUATION_BATCH, Works, evaluation_blocks, share
+from ..program.effects import Array, Compute, Value
+from ..program.streams import stream, torch_seed
 from . import optimizers, storage
 from .buffers import Buffers, unchanged
 from .chain import Chain

@@ -27,16 +27,16 @@ _HOMES = {
     "train": "paceline.training",
     "load": "paceline.analysis.run",
     "compare": "paceline.analysis.compare",
-    "ScenarioError": "paceline.algorithms.errors",
-    "ProtocolError": "paceline.algorithms.errors",
-    "BorrowError": "paceline.algorithms.errors",
-    "WorkerLost": "paceline.algorithms.errors",
+    "ScenarioError": "paceline.program.errors",
+    "ProtocolError": "paceline.program.errors",
+    "BorrowError": "paceline.program.errors",
+    "WorkerLost": "paceline.program.errors",
 }
 
 if TYPE_CHECKING:
-    from .algorithms.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
     from .analysis.compare import compare
     from .analysis.run import load
+    from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
     from .simulating import simulate
     from .sweeping import sweep
     from .training import train

@@ -46,7 +46,7 @@ def _run(arguments: list[str]) -> int:
 
 def _check_folder() -> None:
     """ScenarioError where the working folder has been removed: torch's libraries then end the process."""
-    from .algorithms.errors import ScenarioError
+    from .program.errors import ScenarioError
 
     try:
         os.getcwd()

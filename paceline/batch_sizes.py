@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .algorithms.aggregations import Gradients
 from .algorithms.batches import largest_fitting
-from .algorithms.effects import Program
-from .algorithms.errors import ScenarioError, one_line
 from .algorithms.plan import Plan, State
 from .algorithms.progress import Interval
 from .algorithms.rates import Constant
@@ -30,7 +28,9 @@ from .config.strategy import build_strategy
 from .config.units import read_bytes
 from .problem import Problem, find, folders_of
 from .profiling import mean_tables, phases, refuse, typical, unpriced
-from .records.outcome import Hooks
+from .program.effects import Program
+from .program.errors import ScenarioError, one_line
+from .program.outcome import Hooks
 from .terminal import console
 from .wiring import Job, profile_of, timing_of, workload_of
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .algorithms.effects import AllReduce
-from .algorithms.errors import ScenarioError
 from .fit import predicted
+from .program.effects import AllReduce
+from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
     from .algorithms.phantom import PhantomWorker

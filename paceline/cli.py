@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .algorithms.errors import ScenarioError
 from .commands import Commands
+from .program.errors import ScenarioError
 
 app = Commands(
     help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
@@ -114,7 +114,7 @@ def sweep(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
 ) -> None:
     """Simulate a scenario at many points, in parallel: one table. Goes on with a table that is there already."""
-    from .analysis.points import parse_grid
+    from .studies.points import parse_grid
     from .sweeping import command
 
     table = out or Path("runs") / f"{scenario.stem}-sweep.csv"

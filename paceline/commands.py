@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.models import CommandFunctionType
 
-from .algorithms.errors import ScenarioError
+from .program.errors import ScenarioError
 from .runtime.telling import OPTION, TRACEBACK
 
 Traceback = Annotated[bool, typer.Option(OPTION, help="Of an error, show also where your own code failed.")]

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .algorithms.batches import largest_fitting
-from .algorithms.errors import ScenarioError
 from .algorithms.footprint import Footprint, footprint
 from .algorithms.placements import Placement
 from .algorithms.plan import Plan
@@ -18,6 +17,7 @@ from .algorithms.strategy import Strategy
 from .algorithms.worker import Works
 from .config.timing import Device, Timing
 from .learning.phantoms import make_works, moments_of
+from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
     from .problem import Problem

@@ -16,12 +16,12 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .algorithms.errors import NotFinite, ReplicasDiffer, ScenarioError
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
 from .algorithms.worker import ModelCost
 from .config.recorded import Place
 from .config.scenario import Scenario
+from .program.errors import NotFinite, ReplicasDiffer, ScenarioError
 from .records import checkpoints
 
 if TYPE_CHECKING:

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from .algorithms.aggregations import Parameters
-from .algorithms.effects import Work
-from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
 from .algorithms.placements import Replicated
 from .algorithms.plan import Plan, State
@@ -29,7 +27,9 @@ from .algorithms.strategy import Strategy
 from .config.machines import Cluster
 from .config.profile import Profile, load_profile, merge_profiles, save_profile
 from .config.scenario import Scenario, StrategySpec, load
-from .records.outcome import Hooks
+from .program.effects import Work
+from .program.errors import ScenarioError
+from .program.outcome import Hooks
 from .wiring import Job, resolve, workload_of
 
 

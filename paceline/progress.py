@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .algorithms.errors import one_line
 from .algorithms.progress import Interval
+from .program.errors import one_line
 from .terminal import console
 
 Show = Callable[[dict[str, Any]], None]

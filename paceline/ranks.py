@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .algorithms.errors import PacelineError, ScenarioError
 from .algorithms.plan import State
 from .analysis.run import Run
 from .fit import record
 from .problem import check_replicas, fingerprints, going_on
+from .program.errors import PacelineError, ScenarioError
+from .program.outcome import Hooks
 from .progress import progress
 from .records import checkpoints
-from .records.outcome import Hooks
 from .records.recorder import Recorder
 from .records.replacing import prepare, put_back, putting_back
 from .records.spool import Spool

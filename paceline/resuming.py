@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .algorithms.errors import ScenarioError, brief
 from .algorithms.plan import State
 from .config.recorded import Recorded
 from .config.scenario import Scenario, load
 from .config.sections import described
+from .program.errors import ScenarioError, brief
 from .records import checkpoints
 from .records.directory import SCENARIO, to_json
 from .records.environment import differences

@@ -10,10 +10,10 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from .algorithms.errors import ScenarioError, one_line
 from .analysis.compare import compare
 from .analysis.run import Run
 from .config.catalogue import catalogue
+from .program.errors import ScenarioError, one_line
 from .terminal import console
 
 WIDE = 500  # characters; the terminal wraps what is longer than its lines

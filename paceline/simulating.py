@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .algorithms.errors import ScenarioError
 from .algorithms.plan import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
@@ -14,8 +13,9 @@ from .bounds import check_simulation
 from .config.scenario import Scenario, load
 from .fit import record
 from .problem import check_replicas, fingerprints, going_on
+from .program.errors import ScenarioError
+from .program.outcome import Hooks, Outcome
 from .progress import progress
-from .records.outcome import Hooks, Outcome
 from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace

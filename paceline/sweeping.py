@@ -22,13 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import __version__, bounds
-from .algorithms.errors import ScenarioError
-from .analysis.points import Point, cell, check_points, cross, keys_of, read_list
-from .analysis.sweep import in_a_line, run
-from .analysis.table import Table
 from .config.scenario import Scenario, assign, read, validate
 from .config.sections import described
 from .problem import find
+from .program.errors import ScenarioError
 from .progress import counting
 from .records.directory import to_json
 from .records.recorder import Recorder
@@ -36,6 +33,9 @@ from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, und
 from .runtime.telling import TRACEBACK, where
 from .show import show_sweep
 from .simulating import check_engine, run_simulation
+from .studies.points import Point, cell, check_points, cross, keys_of, read_list
+from .studies.sweep import in_a_line, run
+from .studies.table import Table
 from .terminal import say, warn
 from .wiring import Job, resolve
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from .algorithms.errors import one_line
+from .program.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console

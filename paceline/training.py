@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .algorithms.errors import ScenarioError
 from .analysis.run import Run
 from .bounds import check_training
 from .config.scenario import Scenario, load
+from .program.errors import ScenarioError
 from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.replacing import put_back, refuse

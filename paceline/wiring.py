@@ -15,8 +15,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .algorithms.effects import Program, Work
-from .algorithms.errors import ScenarioError
 from .algorithms.loop import train
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan, State
@@ -39,6 +37,8 @@ from .config.workload import SGD, Workload
 from .fit import check as check_memory
 from .fit import holds
 from .problem import Problem, find, folders_of
+from .program.effects import Program, Work
+from .program.errors import ScenarioError
 from .records import history
 from .records.environment import environment
 from .terminal import warn
@@ -327,7 +327,7 @@ def rehearse(job: Job, seconds: float = 2.0) -> None:
     """Run the plan's telling rounds timing-only: the first ones, each new H, the last. ProtocolError where the workers'
     programs do not fit together, ScenarioError where a round is too long. None begins after `seconds` of real time.
     """
-    from .records.outcome import Hooks
+    from .program.outcome import Hooks
     from .sim.engine import simulate
 
     if line := check_rehearsal(job):

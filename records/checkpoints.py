@@ -18,8 +18,8 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..algorithms.effects import Array
-from ..algorithms.errors import ScenarioError
+from ..program.effects import Array
+from ..program.errors import ScenarioError
 from .directory import CHECKPOINTS, to_json, write_atomically
 from .schemas import Meta, read_document
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..algorithms.errors import one_line
+from ..program.errors import one_line
 
 
 def part(from_round: int, environment: Mapping[str, Any], folder: Path, host: bool) -> dict[str, Any]:

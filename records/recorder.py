@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..algorithms.effects import Array
-from ..algorithms.errors import ProtocolError
 from ..config import yaml
+from ..program.effects import Array
+from ..program.errors import ProtocolError
+from ..program.outcome import Outcome
 from . import checkpoints
 from .directory import METRICS, SCENARIO, SUMMARY, to_json, write_atomically
-from .outcome import Outcome
 from .replacing import discard
 from .schemas import read_lines
 

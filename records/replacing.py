@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..algorithms.errors import PacelineError, ScenarioError, one_line
 from ..config import yaml
+from ..program.errors import PacelineError, ScenarioError, one_line
 from .directory import CHECKPOINTS, FILES, FOLDERS, SCENARIO, SUMMARY
 
 _CHECKPOINT = re.compile(r"round_\d{6,}|\.round_\d{6,}\.partial")

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .outcome import Span
+from ..program.outcome import Span
 
 BUFFERED = 256  # spans that an interpreter keeps of a lane before it hands them on
 RECORD = np.dtype([("name", "<i4"), ("start", "<f8"), ("stop", "<f8")])

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
-from ..algorithms.errors import ScenarioError
+from ..program.errors import ScenarioError
+from ..program.outcome import Span
 from .directory import SPANS, TRACE
-from .outcome import Span
 from .schemas import Finite
 from .spool import Spool, read_spools
 

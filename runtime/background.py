@@ -14,8 +14,8 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from ..algorithms.effects import Compute, Move
-from ..algorithms.errors import ProtocolError
+from ..program.effects import Compute, Move
+from ..program.errors import ProtocolError
 from .borrow import Loan
 from .collectives import KINDS, Collectives, describe, group_of
 from .pace import Pace

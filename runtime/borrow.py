@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.effects import Array
-from ..algorithms.errors import BorrowError
+from ..program.effects import Array
+from ..program.errors import BorrowError
 from .collectives import checked_out, describe
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..algorithms.effects import (
+from ..program.effects import (
     AllGather,
     AllReduce,
     Array,
@@ -26,10 +26,10 @@ from ..algorithms.effects import (
     Wire,
     gather_sizes,
 )
-from ..algorithms.errors import ProtocolError
-from ..algorithms.fold import parts
-from ..algorithms.traffic import traffic
-from ..algorithms.wire import DTYPES, narrow, objection, wire_bytes
+from ..program.errors import ProtocolError
+from ..program.fold import parts
+from ..program.traffic import traffic
+from ..program.wire import DTYPES, narrow, objection, wire_bytes
 from .exchange import exchange
 from .headers import Members, misfit, mpi_error
 from .reduction import Pool, Reduction, element_type

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..algorithms.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
-from ..algorithms.errors import ProtocolError, not_an_effect
-from ..records.outcome import Hooks, Outcome, Span, count_move
+from ..program.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
+from ..program.errors import ProtocolError, not_an_effect
+from ..program.outcome import Hooks, Outcome, Span, count_move
 from ..records.spool import BUFFERED
 from .background import Background, Job, moved
 from .borrow import Loan
@@ -48,7 +48,7 @@ def run(
     The clock starts behind a barrier. Its seconds leave out effects of phase "evaluate" and the hooks; spans are in
     seconds since that start, with nothing left out.
 
-    Raises what the program raises; ProtocolError, BorrowError and WorkerLost as `algorithms.errors` defines them. A
+    Raises what the program raises; ProtocolError, BorrowError and WorkerLost as `program.errors` defines them. A
     rank that raises leaves the others waiting: see `launcher.abort_on_error`.
     """
     from mpi4py import MPI

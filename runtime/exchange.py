@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..algorithms.effects import Array
+from ..program.effects import Array
 from .headers import TAG
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..algorithms.effects import Array
-from ..algorithms.errors import ProtocolError, WorkerLost
+from ..program.effects import Array
+from ..program.errors import ProtocolError, WorkerLost
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..algorithms.errors import PacelineError, ScenarioError
+from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
 from .place import JOB_VARIABLES, Kind, place, strangers
 from .telling import EXPECTED, OPTION, TRACEBACK, of_users_code, told

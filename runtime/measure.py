@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..algorithms.effects import AllReduce, Program
-from ..algorithms.traffic import traffic
-from ..records.outcome import Hooks
+from ..program.effects import AllReduce, Program
+from ..program.outcome import Hooks
+from ..program.traffic import traffic
 from .engine import run
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _seconds(comm: MPI.Intracomm, value: np.ndarray, count: int) -> float:
 def fit(points: Sequence[tuple[int, float]], ranks: int) -> tuple[float, float]:
     """(latency in seconds per message step, bandwidth in bytes/s) that explain measured all-reduces best.
 
-    The model is that of `algorithms.traffic` on a star: seconds = messages * latency + sent / bandwidth. Least squares
+    The model is that of `program.traffic` on a star: seconds = messages * latency + sent / bandwidth. Least squares
     of the relative error, neither part negative. ValueError with fewer than two ranks or no point.
     """
     if ranks < 2 or not points:

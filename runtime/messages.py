@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records.outcome import Outcome
+from ..program.outcome import Outcome
 
 
 def broadcast_text(comm: Any, text: str) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from ..algorithms.effects import Work
+from ..program.effects import Work
 
 SHORTEST = 20e-6  # seconds below which a sleep is left to the next one
 

@@ -1,8 +1,8 @@
-"""Reductions in rank order over MPI: the bits of `algorithms.fold.fold` of whole vectors, at any number of ranks.
+"""Reductions in rank order over MPI: the bits of `program.fold.fold` of whole vectors, at any number of ranks.
 
 Small ones gather everything and fold it everywhere; large ones exchange parts, fold the own part, and gather the
 parts. A `Reduction` is prepared once for a kind of call (size, type, op, group) and keeps its buffers, since fresh
-memory costs page faults that outweigh the fold. What travels as bf16 or fp16 (algorithms.wire) is rounded into a
+memory costs page faults that outweigh the fold. What travels as bf16 or fp16 (program.wire) is rounded into a
 buffer as long as the vector and travels from there; the fold widens what arrives, piece by piece.
 """
 
@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.effects import AllReduce, Array, Op, ReduceScatter, Wire
-from ..algorithms.errors import ProtocolError
-from ..algorithms.fold import coefficients, fold, parts
-from ..algorithms.traffic import gathers, traffic
-from ..algorithms.wire import DTYPES, narrow, round_trip, wire_bytes
+from ..program.effects import AllReduce, Array, Op, ReduceScatter, Wire
+from ..program.errors import ProtocolError
+from ..program.fold import coefficients, fold, parts
+from ..program.traffic import gathers, traffic
+from ..program.wire import DTYPES, narrow, round_trip, wire_bytes
 from .exchange import exchange
 from .headers import Headers, Members, make_headers, misfit, mpi_error
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from types import FrameType
 
-from ..algorithms.errors import PacelineError, one_line
+from ..program.errors import PacelineError, one_line
 from .place import place
 
 OPTION = "--traceback"

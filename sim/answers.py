@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.effects import AllGather, AllReduce, Broadcast, Effect, Phantom, ReduceScatter, Value, gather_sizes
-from ..algorithms.errors import BorrowError, ProtocolError
-from ..algorithms.fold import coefficients, fold, parts
-from ..algorithms.wire import narrowed, objection, round_trip, wire_bytes
-from .texts import describe
+from ..program.effects import AllGather, AllReduce, Broadcast, Effect, Phantom, ReduceScatter, Value, gather_sizes
+from ..program.errors import BorrowError, ProtocolError
+from ..program.fold import coefficients, fold, parts
+from ..program.texts import describe
+from ..program.wire import narrowed, objection, round_trip, wire_bytes
 
 PHANTOM_ITEM = 4  # bytes of an element that a phantom stands for: parameters and gradients are fp32
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..algorithms.effects import Program
-from ..algorithms.errors import ProtocolError
 from ..config.timing import Timing
-from ..records.outcome import Hooks, Outcome
+from ..program.effects import Program
+from ..program.errors import ProtocolError
+from ..program.outcome import Hooks, Outcome
+from ..program.texts import everyone
 from .crew import Crew
 from .network import Fabric
 from .noise import draws
-from .texts import everyone
 from .world import NeedsEvents, World
 
 

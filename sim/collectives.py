@@ -9,7 +9,7 @@ in MPICH", 2005), with latency alpha, beta seconds/byte, gamma seconds/byte adde
   tree                 a binomial reduce, then a binomial broadcast: 2 ceil(lg) (alpha + m beta) + ceil(lg) m gamma
   two_level            tree's reduce in each node, an all-reduce among the nodes' first members, tree's broadcast
   auto                 as MPICH: recursive doubling up to 2,048 bytes, else rabenseifner; two_level with several nodes
-  ordered              what the MPI interpreter performs: algorithms.traffic
+  ordered              what the MPI interpreter performs: program.traffic
 
 They differ in the all-reduce. All but `ordered` gather around a ring, (n-1) alpha + (n-1)/n m beta, and scatter
 pairwise, the same with gamma. A broadcast is a binomial tree in all of them, ceil(lg) (alpha + m beta).
@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..algorithms.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
-from ..algorithms.traffic import gathers, traffic
+from ..program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
+from ..program.traffic import gathers, traffic
 
 # Of bytes, MPIR_CVAR_ALLREDUCE_SHORT_MSG_SIZE: up to here an all-reduce is short.
 SHORT = 2048
@@ -111,7 +111,7 @@ PATTERNS: dict[str, Callable[[int, int, int], Pairs]] = {
 
 
 def ordered(n: int, m: float) -> list[Step]:
-    """What algorithms.traffic says: everyone sends to everyone, whole or in parts, and adds up what it receives."""
+    """What program.traffic says: everyone sends to everyone, whole or in parts, and adds up what it receives."""
     what = traffic(AllReduce, int(m), n)
     added = (n - 1) * m if gathers(int(m), n) else (n - 1) / n * m
     return [Step("everyone", what.messages, what.sent, added, streams=n - 1)]

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..algorithms.effects import (
+from ..config.timing import Device
+from ..program.effects import (
     AllGather,
     AllReduce,
     Array,
@@ -29,13 +30,12 @@ from ..algorithms.effects import (
     Wait,
     Work,
 )
-from ..algorithms.errors import ProtocolError, not_an_effect
-from ..config.timing import Device
-from ..records.outcome import Hooks, Outcome, count_move
+from ..program.errors import ProtocolError, not_an_effect
+from ..program.outcome import Hooks, Outcome, count_move
+from ..program.texts import describe, doing
 from .driver import BLOCKED, KNOWN, phase_of
 from .noise import Draws
 from .prices import LANES, move_seconds, work_seconds
-from .texts import describe, doing
 from .world import NeedsEvents, Ticket, World
 
 Seconds = float | Array  # of all workers alike, or (columns,)

@@ -13,7 +13,8 @@ from typing import Any
 
 import simpy
 
-from ..algorithms.effects import (
+from ..config.timing import Device
+from ..program.effects import (
     AllGather,
     AllReduce,
     Broadcast,
@@ -30,15 +31,14 @@ from ..algorithms.effects import (
     Wait,
     Work,
 )
-from ..algorithms.errors import ProtocolError, not_an_effect
-from ..config.timing import Device
-from ..records.outcome import Hooks, Outcome, Span, count_move
+from ..program.errors import ProtocolError, not_an_effect
+from ..program.outcome import Hooks, Outcome, Span, count_move
+from ..program.texts import describe, doing
 from ..records.spool import BUFFERED
 from .answers import deliver
 from .faults import Condition
 from .prices import LANES, move_seconds, work_seconds
 from .rendezvous import Meetings, Ticket
-from .texts import describe, doing
 from .transfers import Timer
 
 BLOCKED: Any = object()  # what a handler returns when the program must wait; an answer may be None

@@ -13,16 +13,16 @@ from typing import Any
 
 import simpy
 
-from ..algorithms.effects import AllReduce, Program
-from ..algorithms.errors import ProtocolError, WorkerLost
 from ..config.timing import Timing
-from ..records.outcome import Hooks, Outcome
+from ..program.effects import AllReduce, Program
+from ..program.errors import ProtocolError, WorkerLost
+from ..program.outcome import Hooks, Outcome
+from ..program.texts import everyone
 from .driver import Driver
 from .faults import Rates, conditions, link_rates
 from .network import Fabric
 from .noise import draws
 from .rendezvous import Meetings
-from .texts import everyone
 from .transfers import Timer, Transfers
 
 

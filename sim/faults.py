@@ -12,10 +12,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..algorithms.errors import ScenarioError
-from ..algorithms.streams import stream
 from ..config.faults import Fault, Loss, Moment, Pause, Slowdown, SlowLink, Straggler
 from ..config.timing import lasting
+from ..program.errors import ScenarioError
+from ..program.streams import stream
 from .topology import Topology
 
 DRAWS = 64  # of a straggler's chances, made at a time

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..algorithms.effects import AllReduce, Broadcast, Collective
-from ..algorithms.errors import ScenarioError
-from ..algorithms.traffic import Traffic, traffic
 from ..config.timing import Network, lasting, over
+from ..program.effects import AllReduce, Broadcast, Collective
+from ..program.errors import ScenarioError
+from ..program.traffic import Traffic, traffic
 from .collectives import ALGORITHMS, PATTERNS, Step, steps
 from .flows import Demand
 from .topology import Loads, build_topology

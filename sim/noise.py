@@ -15,8 +15,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from ..algorithms.streams import stream
 from ..config.timing import Device, Noise
+from ..program.streams import stream
 
 ROWS = 64
 KEPT = 4  # blocks of a class held at a time; its workers keep about the same pace, so they read the same few

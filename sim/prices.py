@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..algorithms.effects import Move, Work
 from ..config.timing import LONGEST, Device, lasting
+from ..program.effects import Move, Work
 
 LANES = {"device": "compute", "host": "host"}  # where a Compute runs
 

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import simpy
 
-from ..algorithms.effects import Broadcast, Group
-from ..algorithms.errors import ProtocolError
-from ..algorithms.traffic import Traffic
-from ..records.outcome import Outcome, Span
+from ..program.effects import Broadcast, Group
+from ..program.errors import ProtocolError
+from ..program.outcome import Outcome, Span
+from ..program.texts import describe, doing, everyone
+from ..program.traffic import Traffic
 from ..records.spool import BUFFERED
 from .answers import Loan, carried, check, results, terms
 from .network import Fabric, Prices
-from .texts import describe, doing, everyone
 from .transfers import Timer, Transfers
 
 

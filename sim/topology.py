@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..algorithms.errors import ScenarioError
 from ..config.timing import Link, Network
+from ..program.errors import ScenarioError
 
 Loads = dict[str, float]  # link -> how many times the bytes that a member sends cross it
 

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ..algorithms.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
-from ..algorithms.errors import ProtocolError, ScenarioError
+from ..program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
+from ..program.errors import ProtocolError, ScenarioError
+from ..program.texts import describe, doing, everyone
 from .answers import carried, check, deliver, terms, whole_bytes
 from .network import Fabric
-from .texts import describe, doing, everyone
 
 
 class NeedsEvents(ScenarioError):

@@ -8,7 +8,7 @@ import numpy as np
 from conformance_kit import STEP, case, one, vector, wrong
 from conformance_worlds import overlap, phantoms, reversed_waits
 
-from paceline.algorithms.effects import (
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Broadcast,
@@ -22,7 +22,7 @@ from paceline.algorithms.effects import (
     Wait,
     barrier,
 )
-from paceline.algorithms.errors import BorrowError
+from paceline.program.errors import BorrowError
 
 # --- errors -----------------------------------------------------------------------------------------------------------
 

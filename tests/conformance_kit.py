@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms.effects import (
+from paceline.program.effects import (
     Array,
     Effect,
     Program,
     Work,
 )
-from paceline.algorithms.errors import ProtocolError
-from paceline.records.outcome import Hooks
+from paceline.program.errors import ProtocolError
+from paceline.program.outcome import Hooks
 
 STEP = Work("step", 8, 1e6, 1e4)
 
@@ -86,7 +86,7 @@ def on_wire(value: Array, wire: str) -> Array:
 
 
 def by_hand(values: Sequence[Array], weights: Sequence[float], op: str) -> Array:
-    """The reduction as algorithms.fold defines it, whole vectors at a time."""
+    """The reduction as program.fold defines it, whole vectors at a time."""
     kind = values[0].dtype.type
     same = all(w == weights[0] for w in weights)
     total = float(sum(weights))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from conformance_kit import by_hand, case, each, equals, on_wire, one, same, vector, wrong
 
-from paceline.algorithms.effects import (
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Array,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from conformance_kit import STEP, Record, by_hand, case, each, equals, one, same, vector
 
-from paceline.algorithms.effects import (
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Array,

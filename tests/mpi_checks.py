@@ -17,7 +17,7 @@ import pytest
 from conformance import CASES, Case, Record
 from conformance_kit import STEP, by_hand, on_wire, same, vector
 
-from paceline.algorithms.effects import (
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Array,
@@ -33,10 +33,10 @@ from paceline.algorithms.effects import (
     Wait,
     Work,
 )
-from paceline.algorithms.errors import ProtocolError
-from paceline.algorithms.fold import fold, parts
-from paceline.algorithms.traffic import GATHER_LIMIT, traffic
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.errors import ProtocolError
+from paceline.program.fold import fold, parts
+from paceline.program.outcome import Hooks, Outcome
+from paceline.program.traffic import GATHER_LIMIT, traffic
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error
 from paceline.runtime.measure import measure_allreduce

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 
-from paceline.algorithms.errors import ScenarioError
+from paceline.program.errors import ScenarioError
 from paceline.runtime.launcher import STOP_SIGNALS, abort_on_error, world
 
 

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lockstep import lockstep
 from toy import ToyWorker
 
 from paceline.algorithms.aggregations import Gradients, Parameters
-from paceline.algorithms.effects import AllReduce, Broadcast, Checkpoint, Compute, Log
-from paceline.algorithms.fold import fold, parts
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
 from paceline.algorithms.plan import Plan, State
@@ -25,10 +22,13 @@ from paceline.algorithms.sampling import Shuffled, Uniform
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import BySteps, Even, Given, Shares
 from paceline.algorithms.strategy import AXES, Strategy
-from paceline.algorithms.streams import stream, torch_seed
 from paceline.algorithms.worker import ModelCost, Works
 from paceline.config.timing import Device
-from paceline.records.outcome import Hooks
+from paceline.program.effects import AllReduce, Broadcast, Checkpoint, Compute, Log
+from paceline.program.fold import fold, parts
+from paceline.program.lockstep import lockstep
+from paceline.program.outcome import Hooks
+from paceline.program.streams import stream, torch_seed
 
 
 def plan(strategy: Strategy, n: int = 2, **given: object) -> Plan:

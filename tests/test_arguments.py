@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from paceline.algorithms.aggregations import Gradients, Parameters, Until
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.outer import FedNova, OuterSGD, SlowMo
 from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.presets import PRESETS
@@ -23,6 +22,7 @@ from paceline.algorithms.strategy import AXES, Strategy
 from paceline.config.arguments import axis_of, fits, hints_of, words
 from paceline.config.scenario import StrategySpec
 from paceline.config.strategy import build_strategy
+from paceline.program.errors import ScenarioError
 
 PAGE = Path(__file__).parent.parent / "docs/scenarios.md"
 MEMBERS = {name: member for members in AXES.values() for name, member in members.items()}

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from test_cli import call
 
-from paceline.algorithms.errors import PacelineError, ScenarioError, brief, one_line
 from paceline.config import yaml
 from paceline.config.profile import load_profile
 from paceline.config.scenario import validate
+from paceline.program.errors import PacelineError, ScenarioError, brief, one_line
 from paceline.wiring import resolve
 
 BASE: dict[str, Any] = {

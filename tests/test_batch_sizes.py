@@ -12,7 +12,6 @@ from unittest.mock import MagicMock, Mock
 import pytest
 import torch
 from learning_kit import make, make_plan
-from lockstep import lockstep
 from test_cli import call
 from test_same_numbers import paceline
 from torch import nn
@@ -28,7 +27,8 @@ from paceline.config.scenario import load
 from paceline.learning.meter import MARGIN, Reserved, Tensors, fits, free
 from paceline.learning.storage import HUGE, zeros
 from paceline.profiling import unpriced
-from paceline.records.outcome import Hooks
+from paceline.program.lockstep import lockstep
+from paceline.program.outcome import Hooks
 from paceline.runtime.launcher import command, environment, find_mpirun
 from paceline.wiring import workload_of
 

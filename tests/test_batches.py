@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from paceline import simulate
 from paceline.algorithms.batches import fixed_total, largest_fitting, no_restriction
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.progress import Interval
 from paceline.algorithms.rates import Constant
@@ -29,6 +28,7 @@ from paceline.config.machines import Cluster
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
 from paceline.config.timing import Device
+from paceline.program.errors import ScenarioError
 from paceline.wiring import Job, resolve, workload_of
 
 SPEEDS = (100.0, 50.0, 40.0, 25.0)

@@ -11,11 +11,11 @@ import pytest
 from test_same_numbers import MLP, scenario
 
 from paceline import simulate
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.plan import State
-from paceline.analysis.points import parse_grid
 from paceline.bounds import EFFECT, available_memory, check_points, check_training, duration, seconds_of
 from paceline.config.scenario import Scenario
+from paceline.program.errors import ScenarioError
+from paceline.studies.points import parse_grid
 from paceline.wiring import rehearse, resolve
 
 UNITS = {"unit_bytes": 0}

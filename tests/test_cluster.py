@@ -10,8 +10,6 @@ import pytest
 from test_same_numbers import MLP, scenario
 
 import paceline
-from paceline.algorithms.effects import Work
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.worker import ModelCost, Works
 from paceline.config import yaml
 from paceline.config.catalogue import catalogue
@@ -20,6 +18,8 @@ from paceline.config.machines import Cluster, WorkerGroup
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Timing
+from paceline.program.effects import Work
+from paceline.program.errors import ScenarioError
 from paceline.show import show_catalogue
 
 DOCS = Path(__file__).parent.parent / "docs" / "clusters.md"

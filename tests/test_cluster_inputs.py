@@ -12,12 +12,12 @@ import pytest
 from test_same_numbers import MLP, scenario
 
 import paceline
-from paceline.algorithms.effects import Compute, Move, Phantom, Program, Work, nothing
 from paceline.config.machines import Cluster
 from paceline.config.profile import Profile, save_profile
 from paceline.config.scenario import Scenario, _sections, validate
 from paceline.config.sections import Section
-from paceline.records.outcome import Hooks
+from paceline.program.effects import Compute, Move, Phantom, Program, Work, nothing
+from paceline.program.outcome import Hooks
 from paceline.sim.engine import simulate
 from paceline.wiring import resolve, workload_of
 

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline import simulate
-from paceline.algorithms.effects import (
+from paceline.algorithms.plan import State
+from paceline.algorithms.presets import PRESETS
+from paceline.config import yaml
+from paceline.config.scenario import Scenario, load
+from paceline.config.timing import Device, Network, Noise, Timing
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Broadcast,
@@ -28,13 +33,8 @@ from paceline.algorithms.effects import (
     barrier,
     nothing,
 )
-from paceline.algorithms.errors import ProtocolError, ScenarioError
-from paceline.algorithms.plan import State
-from paceline.algorithms.presets import PRESETS
-from paceline.config import yaml
-from paceline.config.scenario import Scenario, load
-from paceline.config.timing import Device, Network, Noise, Timing
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.errors import ProtocolError, ScenarioError
+from paceline.program.outcome import Hooks, Outcome
 from paceline.records.recorder import Recorder
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts

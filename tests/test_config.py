@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.placements import Sharded
 from paceline.algorithms.schedules import Then
 from paceline.algorithms.strategy import AXES
@@ -19,6 +18,7 @@ from paceline.config.scenario import Scenario, load, validate
 from paceline.config.strategy import build_strategy
 from paceline.config.timing import Device, interpolate
 from paceline.config.units import _BANDWIDTH, _SECONDS, _parse
+from paceline.program.errors import ScenarioError
 from paceline.wiring import resolve
 
 QUICKSTART = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
@@ -217,7 +217,7 @@ def test_every_axis_member_has_a_spelling():
 
 
 def test_device_prices():
-    from paceline.algorithms.effects import Work
+    from paceline.program.effects import Work
 
     table = Device("d", {"step": ((16, 1.0), (32, 2.0))}, slowdown=2)
     assert table.seconds(Work("step", 24)) == 3.0

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paceline.algorithms.errors import ScenarioError
 from paceline.config.scenario import load
+from paceline.program.errors import ScenarioError
 
 QUICKSTART = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 

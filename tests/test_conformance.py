@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from conformance import CASES, Case, Record
-from lockstep import lockstep
 
-from paceline.algorithms.effects import Work
 from paceline.config.timing import Device, Network, Noise, Timing
+from paceline.program.effects import Work
+from paceline.program.lockstep import lockstep
 from paceline.sim.engine import simulate
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_flows import ends
 
-from paceline.algorithms.effects import (
+from paceline.config.timing import Background, Device, Link, Network, Timing
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Broadcast,
@@ -27,9 +28,8 @@ from paceline.algorithms.effects import (
     barrier,
     nothing,
 )
-from paceline.algorithms.errors import ScenarioError
-from paceline.config.timing import Background, Device, Link, Network, Timing
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.errors import ScenarioError
+from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
 from paceline.sim.flows import Course, Flows
 from paceline.sim.network import Fabric, Price

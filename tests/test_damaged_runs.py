@@ -15,10 +15,10 @@ from test_cli import call
 from test_same_numbers import scenario
 
 from paceline import simulate
-from paceline.algorithms.errors import ScenarioError
 from paceline.analysis.compare import compare
 from paceline.analysis.run import Run
 from paceline.config import yaml
+from paceline.program.errors import ScenarioError
 from paceline.records import checkpoints
 from paceline.records.directory import to_json
 from paceline.records.recorder import Recorder

@@ -30,14 +30,14 @@ from paceline.algorithms.progress import Interval
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.algorithms.worker import ModelCost, Works, together
-from paceline.analysis.points import read_list
 from paceline.config.scenario import load
 from paceline.config.timing import Device, Network, Timing
 from paceline.learning.phantoms import held_by
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate
+from paceline.studies.points import read_list
 from paceline.wiring import resolve
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from paceline.algorithms.errors import ScenarioError
 from paceline.demo import core_share, times, trust
 from paceline.profiling import _network
+from paceline.program.errors import ScenarioError
 
 NAMES = ("local", "sync")
 

@@ -12,7 +12,11 @@ import pytest
 
 import paceline
 from paceline.__main__ import main
-from paceline.algorithms.effects import (
+from paceline.algorithms.plan import State
+from paceline.config.faults import check_faults
+from paceline.config.scenario import validate
+from paceline.config.timing import Device, Network, Noise, Timing
+from paceline.program.effects import (
     AllReduce,
     Checkpoint,
     Compute,
@@ -25,12 +29,8 @@ from paceline.algorithms.effects import (
     barrier,
     nothing,
 )
-from paceline.algorithms.errors import ProtocolError, ScenarioError, WorkerLost
-from paceline.algorithms.plan import State
-from paceline.config.faults import check_faults
-from paceline.config.scenario import validate
-from paceline.config.timing import Device, Network, Noise, Timing
-from paceline.records.outcome import Hooks, Outcome
+from paceline.program.errors import ProtocolError, ScenarioError, WorkerLost
+from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
 from paceline.sim.faults import Rates, chances
 

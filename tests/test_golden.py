@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from paceline import simulate
-from paceline.algorithms.fold import fold
-from paceline.algorithms.streams import stream, torch_seed
 from paceline.config.timing import Device, Noise
+from paceline.program.fold import fold
+from paceline.program.streams import stream, torch_seed
 from paceline.sim.noise import draws
 
 FOLDER = Path(__file__).parent / "golden"

@@ -12,9 +12,9 @@ import typer
 from test_cli import call
 from test_same_numbers import MLP, scenario
 
-from paceline.algorithms.errors import PacelineError, ScenarioError
 from paceline.cli import app
 from paceline.config import yaml
+from paceline.program.errors import PacelineError, ScenarioError
 from paceline.runtime import launcher
 from paceline.runtime.banners import Relay
 from paceline.runtime.place import JOB_VARIABLES, Place, place

@@ -9,12 +9,12 @@ from learning_kit import DIGITS, make, make_plan, torch_as_it_was  # noqa: F401 
 from torch import nn
 
 from paceline.algorithms.plan import State
-from paceline.algorithms.streams import stream
 from paceline.learning import units
 from paceline.learning.augment import augment
 from paceline.learning.losses import training_loss
 from paceline.learning.passes import Passes
 from paceline.learning.recipe import Augment, Recipe, check
+from paceline.program.streams import stream
 
 
 def passes(recipe: Recipe, **options) -> Passes:

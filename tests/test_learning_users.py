@@ -19,7 +19,6 @@ from users_kit import CLASSES, WIDTH
 
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients, Parameters
-from paceline.algorithms.errors import NotFinite, PacelineError, ReplicasDiffer, ScenarioError, WorkloadError
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded
 from paceline.algorithms.progress import Interval
 from paceline.config import yaml
@@ -29,6 +28,7 @@ from paceline.learning.build import build_workers, notes
 from paceline.learning.data import load
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
+from paceline.program.errors import NotFinite, PacelineError, ReplicasDiffer, ScenarioError, WorkloadError
 
 POINTS = load("users_kit:points", {})
 ADAMW = {"name": "adamw", "weight_decay": 0.1}

@@ -9,8 +9,8 @@ from learning_kit import DIGITS, SGD, make, make_plan, torch_as_it_was  # noqa: 
 from torch import nn
 
 from paceline.algorithms.plan import State
-from paceline.algorithms.streams import stream
 from paceline.learning.phantoms import build_phantoms, moments_of
+from paceline.program.streams import stream
 
 
 def keep(x, start):

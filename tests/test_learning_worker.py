@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from learning_kit import DIGITS, SGD, make, make_plan, torch_as_it_was  # noqa: F401 - a fixture
-from lockstep import lockstep
 from torch import nn
 
 from paceline.algorithms.aggregations import Gradients, Parameters
@@ -17,12 +16,13 @@ from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.plan import Plan, State
 from paceline.algorithms.progress import Interval
-from paceline.algorithms.streams import torch_seed
 from paceline.learning import optimizers, storage, units
 from paceline.learning.memory import Memory
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
-from paceline.records.outcome import Hooks
+from paceline.program.lockstep import lockstep
+from paceline.program.outcome import Hooks
+from paceline.program.streams import torch_seed
 
 
 def run(plan: Plan, workers, state: State | None = None, saved=None) -> tuple[State, list[dict]]:

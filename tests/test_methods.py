@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lockstep import lockstep
 from test_algorithms import plan, run
 from toy import ToyWorker
 
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients, Parameters, Until
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.loop import train
 from paceline.algorithms.outer import FedNova, OuterSGD, SlowMo, normaliser
 from paceline.algorithms.plan import Plan, State
@@ -26,7 +24,9 @@ from paceline.algorithms.scores import Scores
 from paceline.algorithms.splits import ByClass, Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.config.timing import Device
-from paceline.records.outcome import Hooks
+from paceline.program.errors import ScenarioError
+from paceline.program.lockstep import lockstep
+from paceline.program.outcome import Hooks
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 

@@ -9,13 +9,13 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from paceline.algorithms.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
-from paceline.algorithms.errors import ScenarioError
-from paceline.algorithms.traffic import traffic
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.network import NetworkSpec
 from paceline.config.timing import Background, Link, Network
+from paceline.program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
+from paceline.program.errors import ScenarioError
+from paceline.program.traffic import traffic
 from paceline.sim.collectives import SHORT
 from paceline.sim.network import Fabric
 

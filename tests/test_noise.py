@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paceline.algorithms.effects import Compute, Program, Work, nothing
-from paceline.algorithms.errors import ScenarioError
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
 from paceline.config.timing import Device, Noise, Timing
-from paceline.records.outcome import Hooks
+from paceline.program.effects import Compute, Program, Work, nothing
+from paceline.program.errors import ScenarioError
+from paceline.program.outcome import Hooks
 from paceline.sim.engine import simulate
 from paceline.sim.noise import Blocks, varies
 

@@ -17,8 +17,8 @@ from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, l
 from paceline.config.workload import SGD, AdamW, Augmentation, Workload
 from paceline.learning.data import FILE_KEYS, KEYS
 from paceline.problem import fingerprints
+from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
-from paceline.records.outcome import Hooks
 from paceline.sim.engine import simulate as run_programs
 from paceline.wiring import resolve
 

@@ -12,11 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 import paceline
-from paceline.algorithms.errors import ScenarioError
-from paceline.analysis.points import read_list
 from paceline.cli import app
 from paceline.config import yaml
 from paceline.config.scenario import load
+from paceline.program.errors import ScenarioError
+from paceline.studies.points import read_list
 from paceline.wiring import resolve
 
 ROOT = Path(__file__).parent.parent

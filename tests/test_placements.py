@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 import torch
 from learning_kit import DIGITS, make_plan, torch_as_it_was  # noqa: F401 - a fixture
-from lockstep import lockstep
 
 from paceline.algorithms.aggregations import Gradients, Parameters
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.footprint import footprint
 from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
@@ -24,7 +22,9 @@ from paceline.learning.meter import Tensors
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
 from paceline.learning.worker import TorchWorker
-from paceline.records.outcome import Hooks
+from paceline.program.errors import ScenarioError
+from paceline.program.lockstep import lockstep
+from paceline.program.outcome import Hooks
 from paceline.wiring import resolve
 
 BATCHES = (24, 16, 16, 8)

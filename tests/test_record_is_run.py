@@ -15,10 +15,10 @@ from test_cli import call
 from test_same_numbers import SCENARIOS, scenario
 
 from paceline import simulate
-from paceline.algorithms.errors import ScenarioError
 from paceline.config import yaml
 from paceline.config.scenario import load, validate
 from paceline.config.sections import described
+from paceline.program.errors import ScenarioError
 from paceline.records import checkpoints
 from paceline.records.history import changes, command, commit
 from paceline.resuming import resumption

@@ -9,13 +9,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from paceline.algorithms.effects import Compute, Program, Work, nothing
-from paceline.algorithms.errors import ScenarioError
 from paceline.algorithms.plan import State
 from paceline.analysis.run import Run
 from paceline.config.timing import Device, Timing
+from paceline.program.effects import Compute, Program, Work, nothing
+from paceline.program.errors import ScenarioError
+from paceline.program.outcome import Hooks, Outcome
 from paceline.records import checkpoints
-from paceline.records.outcome import Hooks, Outcome
 from paceline.records.recorder import Recorder, per_epoch
 from paceline.records.replacing import prepare
 from paceline.records.trace import read_trace, split_waits, streamed_trace, write_trace

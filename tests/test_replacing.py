@@ -11,9 +11,9 @@ from test_cli import call
 from test_same_numbers import scenario
 
 from paceline import simulate
-from paceline.algorithms.errors import PacelineError, ScenarioError
 from paceline.analysis.run import Run
 from paceline.config import yaml
+from paceline.program.errors import PacelineError, ScenarioError
 from paceline.records.recorder import Recorder
 from paceline.records.replacing import discard, prepare, put_back
 

@@ -16,9 +16,9 @@ import pytest
 from conformance import CASES
 from mpi_checks import ALONE
 
-from paceline.algorithms.effects import AllReduce, Work
-from paceline.algorithms.errors import BorrowError, ScenarioError
-from paceline.algorithms.traffic import traffic
+from paceline.program.effects import AllReduce, Work
+from paceline.program.errors import BorrowError, ScenarioError
+from paceline.program.traffic import traffic
 from paceline.runtime import launcher, pace, patience
 from paceline.runtime.borrow import Loan
 from paceline.runtime.measure import fit

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conformance_kit import Record
 
-from paceline.algorithms.effects import (
+from paceline.config.timing import Device, Network, Noise, Timing
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Array,
@@ -27,8 +28,7 @@ from paceline.algorithms.effects import (
     barrier,
     nothing,
 )
-from paceline.config.timing import Device, Network, Noise, Timing
-from paceline.records.outcome import Hooks, Outcome, Span
+from paceline.program.outcome import Hooks, Outcome, Span
 from paceline.records.spool import BUFFERED
 from paceline.sim.engine import simulate
 from paceline.sim.noise import ROWS, Blocks

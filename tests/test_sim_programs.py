@@ -11,9 +11,9 @@ import pytest
 from conformance_kit import Record, by_hand, same, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lockstep import lockstep
 
-from paceline.algorithms.effects import (
+from paceline.config.timing import Device, Network, Noise, Timing
+from paceline.program.effects import (
     AllGather,
     AllReduce,
     Broadcast,
@@ -29,12 +29,12 @@ from paceline.algorithms.effects import (
     barrier,
     nothing,
 )
-from paceline.algorithms.errors import BorrowError, ProtocolError, ScenarioError
-from paceline.algorithms.fold import fold, parts
-from paceline.config.timing import Device, Network, Noise, Timing
-from paceline.records.outcome import Hooks
+from paceline.program.errors import BorrowError, ProtocolError, ScenarioError
+from paceline.program.fold import fold, parts
+from paceline.program.lockstep import lockstep
+from paceline.program.outcome import Hooks
+from paceline.program.texts import size
 from paceline.sim.engine import simulate
-from paceline.sim.texts import size
 
 QUIET = Hooks(lambda *_: None, lambda *_: None)
 STEP = Work("step", 8)

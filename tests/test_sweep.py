@@ -22,13 +22,13 @@ from test_same_numbers import paceline as run_cli
 
 import paceline
 from paceline import ScenarioError, simulate, sweep, sweeping
-from paceline.algorithms.errors import PacelineError, ProtocolError
 from paceline.algorithms.plan import State
-from paceline.analysis.points import cross, parse_grid, read_list
-from paceline.analysis.table import COLUMNS
 from paceline.config import yaml
-from paceline.records.outcome import Outcome
+from paceline.program.errors import PacelineError, ProtocolError
+from paceline.program.outcome import Outcome
 from paceline.records.recorder import summarize
+from paceline.studies.points import cross, parse_grid, read_list
+from paceline.studies.table import COLUMNS
 
 ROOT = Path(__file__).parent.parent
 GRID = {"cluster.network.latency": ["10 us", "1 ms"], "strategy.H": [1, 4], "cluster.noise.sigma": [0, 0.3]}

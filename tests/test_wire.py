@@ -7,12 +7,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from paceline.algorithms.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter
-from paceline.algorithms.fold import PIECE, fold
-from paceline.algorithms.traffic import traffic
-from paceline.algorithms.wire import DTYPES, narrowed, objection, round_trip, wire_bytes
 from paceline.config.timing import Device, Network, Timing
-from paceline.records.outcome import Hooks
+from paceline.program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter
+from paceline.program.fold import PIECE, fold
+from paceline.program.outcome import Hooks
+from paceline.program.traffic import traffic
+from paceline.program.wire import DTYPES, narrowed, objection, round_trip, wire_bytes
 from paceline.sim.engine import simulate
 
 TORCH = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms.effects import Array, Compute
 from paceline.algorithms.plan import Plan, Round
 from paceline.algorithms.scores import Scores
-from paceline.algorithms.streams import stream
 from paceline.algorithms.worker import ModelCost, UnitValues, Works, share
+from paceline.program.effects import Array, Compute
+from paceline.program.streams import stream
 
 
 class ToyWorker:

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms import effects as fx
-from paceline.algorithms.errors import BorrowError, ProtocolError, not_an_effect
-from paceline.records.outcome import Hooks
+from . import effects as fx
+from .errors import BorrowError, ProtocolError, not_an_effect
+from .outcome import Hooks
 
 
 class _Slot:
     """One worker's part in one effect: from its yield (or Start) until its answer is taken."""
 
     def __init__(self, worker: int, effect: Any, debug: bool) -> None:
-        self.worker, self.effect, self.done, self.taken, self.result = worker, effect, False, False, None
+        self.worker, self.effect = worker, effect
+        self.done = self.taken = self.stop = False
+        self.result: Any = None
         self.lent = [
             v
             for v in (getattr(effect, "value", None), getattr(effect, "out", None))
@@ -199,7 +201,7 @@ class _Lockstep:
             return e.run()
         if isinstance(e, fx.Move):
             return e.copy() if e.copy else e.value if isinstance(e.value, fx.Phantom) else e.value.copy()
-        self.stop[slot.worker] |= getattr(slot, "stop", False)
+        self.stop[slot.worker] |= slot.stop
         if e.out is None or isinstance(e.out, fx.Phantom):
             return slot.result
         if e.out.shape != slot.result.shape or e.out.dtype != slot.result.dtype:

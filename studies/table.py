@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..algorithms.errors import ScenarioError, one_line
+from ..program.errors import ScenarioError, one_line
 from ..records.directory import to_json, write_atomically
 from .points import Identity, Point, cell, identity
 

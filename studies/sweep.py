@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import Any
 
-from ..algorithms.errors import PacelineError, one_line
+from ..program.errors import PacelineError, one_line
 from .points import Point
 from .table import Row, Table, row_of
 

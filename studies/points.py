@@ -16,8 +16,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..algorithms.errors import ScenarioError, brief, one_line
 from ..config import yaml
+from ..program.errors import ScenarioError, brief, one_line
 
 Point = dict[str, Any]
 Identity = tuple[str, ...]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..algorithms.effects import Array, Move
+from .effects import Array, Move
 
 Span = tuple[str, float, float]  # (name, start, stop) in seconds
 

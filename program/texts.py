@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..algorithms.effects import (
+from .effects import (
     AllGather,
     AllReduce,
     Broadcast,
