@@ -8,16 +8,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ..program.effects import AllReduce, Program
 from ..program.errors import brief
 from .placements import Placement
-from .progress import NEVER, Interval
+from .rounds import NEVER, Interval, Round
 from .worker import Worker
-
-if TYPE_CHECKING:
-    from .plan import Round
 
 Weights = Literal["equal", "samples", "steps"] | tuple[float, ...]
 LARGEST = 1e30  # of a given weight: a product of two, and the inverse, are numbers in single precision, too

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..program.effects import Checkpoint, Program
-from .plan import Due, Plan, State
+from .plan import Plan
 from .reports import report
+from .rounds import Due, State
 from .worker import Worker
 
 

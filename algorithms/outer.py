@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,10 +18,8 @@ from ..program.effects import Array, Program
 from ..program.errors import ScenarioError
 from .aggregations import Aggregation, Parameters, Weights, check_count, check_weights, weight_of
 from .placements import Placement
+from .rounds import Round
 from .worker import Worker
-
-if TYPE_CHECKING:
-    from .plan import Round
 
 
 def keep(x: Array, start: Array) -> None:

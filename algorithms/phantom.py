@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..program.effects import Array, Compute, Move, Phantom, Value, nothing
 from ..program.fold import parts
-from .worker import UnitValues, Whole, Works
-
-if TYPE_CHECKING:
-    from .plan import Round
-    from .scores import Scores
+from .costs import Works
+from .rounds import Round
+from .scores import Scores
+from .worker import UnitValues, Whole
 
 
 def _unit(kept: int, whole: int) -> UnitValues:

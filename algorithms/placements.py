@@ -8,15 +8,13 @@ lies in the device's memory or the host's (offloaded).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from ..program.effects import AllReduce, Broadcast, Program, Value, Wire
 from ..program.wire import DTYPES
 from . import unitwise
+from .rounds import Round
 from .worker import Worker, last
-
-if TYPE_CHECKING:
-    from .plan import Round
 
 UNIT_BYTES = 1 << 20  # consecutive units of fewer bytes of fp32 parameters are merged
 

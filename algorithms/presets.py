@@ -14,7 +14,7 @@ from ..program.effects import Wire
 from .aggregations import Gradients, Parameters, Until
 from .outer import FedNova, OuterSGD, SlowMo
 from .placements import Offloaded, Replicated, Sharded, ShardedOffloaded
-from .progress import Interval
+from .rounds import Interval
 from .sampling import Shuffled, TopLoss
 from .schedules import Every, Fixed, Qsr, Then
 from .scores import Merge

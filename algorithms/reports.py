@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 from ..program.effects import AllReduce, Log, Phantom, Program
-from .plan import Due, Plan, State
+from .plan import Plan
+from .rounds import Due, State
 from .worker import Worker
 
 NORMS = ("grad_norm", "param_norm", "m_norm", "v_norm")  # in the order of Worker.squares

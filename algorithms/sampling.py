@@ -11,19 +11,17 @@ import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ..program.effects import AllGather, Array, Phantom, Program
 from ..program.errors import ScenarioError
 from ..program.streams import stream
+from .rounds import Rounds, State
 from .scores import FIELDS, Merge, Scores
-
-if TYPE_CHECKING:
-    from .plan import Plan, State
-    from .splits import Shares
-    from .worker import Worker
+from .splits import Shares
+from .worker import Worker
 
 CHECKED = 10_000  # rounds that are gone through before a run
 
@@ -35,13 +33,13 @@ class Sampling(Protocol):
     def scored(self) -> bool:
         """Whether workers must note the loss of each example."""
 
-    def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
+    def prepare(self, w: Worker, plan: Rounds, state: State) -> Program[None]:
         """What a worker does for its sampling before the round that begins at `state`."""
 
     def resolve(self, shares: Shares) -> Sampling:
         """The sampling with what depends on the workers' shares filled in; ValueError where they do not fit."""
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Rounds) -> None:
         """ScenarioError where the plan's rounds ask for examples that cannot be had."""
 
     @property
@@ -67,13 +65,13 @@ class _Plain:
     scored = False
     by_step = False
 
-    def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
+    def prepare(self, w: Worker, plan: Rounds, state: State) -> Program[None]:
         yield from ()
 
     def resolve(self, shares: Shares) -> Sampling:
         return self  # type: ignore[return-value]
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Rounds) -> None:
         pass
 
     def length(self, examples: int) -> int:
@@ -178,11 +176,11 @@ class TopLoss(Shuffled):
             return self
         return dataclasses.replace(self, workers=tuple(w for w, pace in enumerate(paces) if pace < 1))
 
-    def interval(self, plan: Plan) -> int:
+    def interval(self, plan: Rounds) -> int:
         """Rounds between two refreshes: "auto" is N // (samples in the first round), as the released code has it."""
         return self.refresh if self.refresh != "auto" else max(1, plan.examples // plan.first_round().samples)
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: Rounds) -> None:
         """Every refresh of the first CHECKED rounds, as H may change; those after it are checked when they come."""
         slow = self.workers if self.workers != "slow" else ()
         if not slow:
@@ -202,7 +200,7 @@ class TopLoss(Shuffled):
         for start in range(0, len(used), every):
             self._candidates(plan, sum(used[start : start + every]))
 
-    def _candidates(self, plan: Plan, wanted: int) -> int:
+    def _candidates(self, plan: Rounds, wanted: int) -> int:
         """From how many examples the slow workers' `wanted` ones are chosen; ScenarioError where there are too few."""
         candidates, known, every = round(self.ratio * wanted), plan.examples, self.interval(plan)
         if candidates <= known:
@@ -214,7 +212,7 @@ class TopLoss(Shuffled):
             f"write {f'ratio: {most:g} or less, or ' if most >= 1 else ''}a smaller refresh, H or batch"
         )
 
-    def prepare(self, w: Worker, plan: Plan, state: State) -> Program[None]:
+    def prepare(self, w: Worker, plan: Rounds, state: State) -> Program[None]:
         slow = self.workers if self.workers != "slow" else ()
         if state.round % self.interval(plan) or not slow:
             return

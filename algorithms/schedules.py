@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .progress import Interval, Moment
+from .rounds import Interval, Moment
 
 UNLIMITED = 1 << 62  # steps; the plan's cap makes of it what is left
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from .batches import fixed_total, no_restriction
+from .balance import fixed_total, no_restriction
 
 UNLIMITED = 1 << 40  # samples; nobody's batch
 
@@ -110,7 +110,7 @@ class ByBatch:
     fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
     memory allows. equal: the same batch for everyone. max: each worker's largest batch, or one for all; by default what
     the cluster or its profile says, else what is predicted to fit. total: by default n times the smallest max, and
-    where none is said n times the scenario's batch. See batches.py; Mirzaei et al., Parallel Computing 2025, 103164.
+    where none is said n times the scenario's batch. See balance.py; Mirzaei et al., Parallel Computing 2025, 103164.
     """
 
     mode: Mode = "fixed_total"

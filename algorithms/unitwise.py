@@ -8,19 +8,35 @@ collectives in the same order; a started effect is waited for where the program 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ..program.effects import AllGather, AllReduce, Effect, Handle, Program, ReduceScatter, Start, Value, Wait
+from ..program.effects import AllGather, AllReduce, Effect, Handle, Program, ReduceScatter, Start, Value, Wait, Wire
+from .rounds import Round
 from .worker import Worker, last
-
-if TYPE_CHECKING:
-    from .placements import Placement
-    from .plan import Round
 
 Stage = Callable[[int], Effect[Any]]  # unit -> what is done with it
 
 
-def fetching(place: Placement, w: Worker, phase: str = "parameters") -> list[Stage]:
+class Holding(Protocol):
+    """What the step reads of a placement; see placements.Placement."""
+
+    @property
+    def sharded(self) -> bool: ...
+
+    @property
+    def offloaded(self) -> bool: ...
+
+    @property
+    def precision(self) -> Wire: ...
+
+    @property
+    def overlap(self) -> bool: ...
+
+    @property
+    def prefetch(self) -> int: ...
+
+
+def fetching(place: Holding, w: Worker, phase: str = "parameters") -> list[Stage]:
     """How a unit's parameters come to the device: gathered from the workers that hold parts, moved from the host."""
 
     def gather(u: int) -> Effect[Any]:
@@ -33,7 +49,7 @@ def fetching(place: Placement, w: Worker, phase: str = "parameters") -> list[Sta
     return [gather] * place.sharded + [load] * moves
 
 
-def reducing(place: Placement, w: Worker, chunk: int, weight: float | None) -> list[Stage]:
+def reducing(place: Holding, w: Worker, chunk: int, weight: float | None) -> list[Stage]:
     """How a unit's gradient leaves its buffer on the device, and becomes the workers' mean unless `weight` is None."""
 
     def unload(u: int) -> Effect[Any]:
@@ -61,7 +77,7 @@ class Fetch:
         starts      1    2    3    -    -    1    0    -     (unit 0 before `at` 0; 3 and 2 are still held)
     """
 
-    def __init__(self, place: Placement, w: Worker) -> None:
+    def __init__(self, place: Holding, w: Worker) -> None:
         self._stages = fetching(place, w)
         self._overlap, self._units = place.overlap, len(w.units)
         self._prefetch = min(place.prefetch, self._units)  # with as many as there are, all are fetched at once
@@ -141,7 +157,7 @@ class Reduce:
                 self._moving.append((unit, k, handle))
 
 
-def step(place: Placement, w: Worker, round: Round, i: int, weight: float | None) -> Program[float]:
+def step(place: Holding, w: Worker, round: Round, i: int, weight: float | None) -> Program[float]:
     """Step i of the round; returns the workers' mean training loss. weight None: a local step, nothing is exchanged.
 
     Of a batch in several micro-batches, gradients add up unsharded: on the device, or, where parameters are offloaded,
@@ -173,7 +189,7 @@ def step(place: Placement, w: Worker, round: Round, i: int, weight: float | None
     return loss
 
 
-def evaluate(place: Placement, w: Worker, buffers: Value) -> Program[Value]:
+def evaluate(place: Holding, w: Worker, buffers: Value) -> Program[Value]:
     """As Worker.evaluate, where the device holds a few units at a time."""
     stages, sums = fetching(place, w, "evaluate"), buffers
     for block in range(w.evaluation_blocks):

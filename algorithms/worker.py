@@ -1,4 +1,4 @@
-"""What a training program needs of a worker, and what a model's computations cost.
+"""What a training program needs of a worker.
 
 Two workers exist: `learning.TorchWorker` computes, `phantom.PhantomWorker` only says how much work there
 is. Rule: all mutation of a worker happens inside `Compute.run` (or by an interpreter, into an `out=` buffer).
@@ -9,15 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from ..program.effects import Array, Compute, Move, Value, Work
-from ..program.fold import parts
-
-if TYPE_CHECKING:
-    from .plan import Round
-    from .scores import Scores
-
+from ..program.effects import Array, Compute, Move, Value
+from .costs import Works
+from .rounds import Round
+from .scores import Scores
 
 EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
 
@@ -145,145 +142,6 @@ class Worker(Protocol):
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. Parameters are worker 0's; the loop broadcasts them."""
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """What a model costs, summed over its units.
-
-    parameters: elements (fp32). buffers: elements of those that are averaged for an evaluation. flops: multiply-adds
-    counted as two, of one sample's forward pass. activations: bytes of one sample's forward outputs, all units
-    together. units: the same of each unit; none means that the model is one.
-    """
-
-    parameters: int
-    buffers: int
-    flops: float
-    activations: float
-    units: tuple[ModelCost, ...] = ()
-
-
-def together(units: Sequence[ModelCost]) -> ModelCost:
-    """The cost of units that follow one another."""
-    return ModelCost(
-        parameters=sum(u.parameters for u in units),
-        buffers=sum(u.buffers for u in units),
-        flops=math.fsum(u.flops for u in units),
-        activations=math.fsum(u.activations for u in units),
-        units=tuple(units),
-    )
-
-
-@dataclass(frozen=True)
-class Held:
-    """How a worker holds its model.
-
-    parts: it keeps 1 of so many equal parts (1: all). host: in host memory. staged: the device has memory of its own,
-    which exchanges cannot reach. prefetch: units that are fetched ahead. item: bytes of a parameter.
-    """
-
-    parts: int = 1
-    host: bool = False
-    staged: bool = False
-    prefetch: int = 1
-    item: int = 4
-
-    @property
-    def fetched(self) -> bool:
-        """Whether a unit's parameters are brought to the device before each use."""
-        return self.parts > 1 or self.host
-
-
-class Works:
-    """The kinds of work of one worker, each made once, for the torch worker and the phantom alike.
-
-    cost: with the units that are exchanged one by one. chunks: micro-batches of a step. alone: whether its steps are
-    local ones, of which nothing is exchanged.
-
-    Rule: what a step is done in adds up to the step. So each piece names the whole that it is a part of (Work.whole),
-    and a device prices the whole.
-    """
-
-    def __init__(
-        self,
-        cost: ModelCost,
-        batch: int,
-        test_samples: int,
-        chunks: int = 1,
-        held: Held | None = None,
-        alone: bool = False,
-    ) -> None:
-        self.cost, self.held = cost, held or Held()
-        self.units = cost.units or (cost,)
-        self.sizes = unit_sizes(self.units, self.held)
-        self.chunks = [stop - start for start, stop in parts(batch, chunks)]
-        forward, touched = cost.flops * batch, 4.0 * cost.parameters
-        # Backward computes a gradient for the inputs and one for the weights: twice the forward's work.
-        gradient = 3 * forward, 2 * touched + 2 * cost.activations * batch
-        update = 4.0 * cost.parameters, 5 * touched
-        both = gradient[0] + update[0], gradient[1] + update[1]
-        self.step = Work("step", batch, *both)
-        # A gradient that follows an exchange may have been measured, and takes longer than one within a local step.
-        pieces = self.step if alone else Work("synchronous step", batch, *both)
-        self.gradient = Work("gradient", batch, *gradient, whole=pieces)
-        self._updated = Work("update", 0, *update, whole=pieces)
-        self.update = self._own_part("host update" if self.held.host else "update", update, self._updated)
-        # Elementwise over the parameters and two vectors: read, combined, one written.
-        self.transform = Work("transform", 0, 2.0 * cost.parameters, 3 * touched)
-        self.norm = self._own_part("norm", (2.0 * cost.parameters, touched), pieces)
-        self.evaluate = Work(
-            "evaluate", test_samples, cost.flops * test_samples, touched + cost.activations * test_samples
-        )
-        self.scores = Work("scores")
-        self._batch = batch
-        self._others: dict[tuple[str, int, int], Work] = {}
-
-    def _own_part(self, phase: str, cost: tuple[float, float], whole: Work) -> Work:
-        """What a worker does with the parameters that it keeps. cost: flops and bytes of all of them."""
-        part = 1 / self.held.parts
-        return Work(phase, 0, cost[0] * part, cost[1] * part, fraction=part, whole=whole)
-
-    def unit(self, phase: str, unit: int, samples: int) -> Work:
-        """A unit's "forward" or "backward" on so many samples of the batch, or its "evaluate" on those of a block."""
-        key = (phase, unit, samples)
-        if key not in self._others:
-            own, times = self.units[unit], 2 if phase == "backward" else 1
-            whole = self.evaluate if phase == "evaluate" else self.gradient
-            fraction = own.flops / self.cost.flops if self.cost.flops else 1 / len(self.units)
-            fraction *= samples / whole.samples if whole.samples else 1.0
-            touched = 4.0 * own.parameters + own.activations * samples
-            self._others[key] = Work(phase, samples, times * own.flops * samples, touched, unit, fraction, whole)
-        return self._others[key]
-
-    @property
-    def squares(self) -> Work:
-        """Norms for a report: an evaluation of no examples."""
-        return self.estimate(0)
-
-    def estimate(self, batches: int) -> Work:
-        """Forward passes over `batches` batches of the worker's size: so many times the price of one."""
-        key = ("estimate", 0, batches)
-        if key not in self._others:
-            cost, batch = self.cost, self._batch
-            one = Work("evaluate", batch, cost.flops * batch, 4.0 * cost.parameters + cost.activations * batch)
-            all_of_them = batches * batch, batches * one.flops, batches * one.bytes
-            self._others[key] = Work("evaluate", *all_of_them, fraction=batches, whole=one)
-        return self._others[key]
-
-
-def unit_sizes(units: Sequence[ModelCost], held: Held) -> list[tuple[int, int]]:
-    """(elements kept, elements of the whole) of each unit: padded to equal parts where sharded; else the last unit's
-    gradient carries the loss, so it has one element more."""
-    if held.parts == 1:
-        return [(u.parameters + (i == len(units) - 1),) * 2 for i, u in enumerate(units)]
-    kept = [-(-u.parameters // held.parts) for u in units]
-    return [(size, size * held.parts) for size in kept]
-
-
-def slot_sizes(sizes: Sequence[int], count: int) -> list[int]:
-    """Elements of each of `count` buffers that units of these sizes take in turn, unit u the buffer u mod count."""
-    count = min(count, len(sizes))
-    return [max(sizes[first::count]) for first in range(count)]
 
 
 def evaluation_blocks(test_samples: int, workers: int) -> int:

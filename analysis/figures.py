@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..config.faults import Moment, Pause, SlowLink, Straggler, Window, read_faults
+from ..config.faults import Instant, Pause, SlowLink, Straggler, Window, read_faults
 from ..program.errors import ScenarioError
 from .run import Run
 
@@ -166,7 +166,7 @@ def _faults(run: Run) -> Iterator[tuple[int, float, float]]:
                 yield worker, start, end
 
 
-def _seconds(moment: Moment, ends: Sequence[float]) -> float | None:
+def _seconds(moment: Instant, ends: Sequence[float]) -> float | None:
     """When a moment was. ends: of the rounds, the run's start before them; None where the trace does not say."""
     if moment.unit == "seconds":
         return moment.amount

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.config.scenario import Scenario
+from paceline.job import Job, resolve
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate as simulate_events
-from paceline.wiring import Job, resolve
 
 RESULTS = Path(__file__).parent / "results" / "cohort.json"
 HOOKS = Hooks(lambda *_: None, lambda *_: None)

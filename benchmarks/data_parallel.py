@@ -28,10 +28,10 @@ from typing import Any
 from runtime_step import OPTIMIZER, Batches, build, job
 
 from paceline.algorithms.placements import Replicated
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
+from paceline.job import Job
 from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
-from paceline.wiring import Job
 
 RESULTS = Path(__file__).parent / "results" / "data_parallel.json"
 MLP = {"name": "mlp", "hidden": [1024, 896]}
@@ -56,13 +56,13 @@ class Torch:
         from torch.distributed.fsdp import fully_shard
         from torch.nn.parallel import DistributedDataParallel
 
-        from paceline.learning import units
+        from paceline.learning import models
 
         place, model = described.plan.strategy.placement, build(described)
         self.model: torch.nn.Module
         if place.sharded:
             mesh = init_device_mesh("cpu", (2,))
-            parts = units.merge_units(units.units(model), place.unit_bytes)
+            parts = models.merge_units(models.units(model), place.unit_bytes)
             for unit, part in enumerate(parts):
                 fully_shard(part, mesh=mesh, reshard_after_forward=unit < len(parts) - place.prefetch - 1)
             self.model = torch.nn.Sequential(*parts)

@@ -38,9 +38,10 @@ from typing import Any
 import numpy as np
 from star import Star, missing
 
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Network, Timing
+from paceline.job import Job, resolve
 from paceline.program.effects import AllReduce, Compute, Program
 from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
@@ -48,7 +49,6 @@ from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error, under_mpirun
 from paceline.runtime.messages import gather_texts
 from paceline.sim.engine import simulate
-from paceline.wiring import Job, resolve
 
 RESULTS = Path(__file__).parent / "results" / "lshdp_star.json"
 RATE = 125e6  # bytes/s of a port

@@ -6,7 +6,7 @@ Two ranks compute units (a matrix product each, of a few ms) and all-reduce a ve
 ways that take turns block by block in one mpirun:
 
 - ceiling: the units alone, nothing is sent. No overlap: each AllReduce is waited for at once.
-- sleeping thread: Start and Wait, as the runtime serves them (runtime/patience.py).
+- sleeping thread: Start and Wait, as the runtime serves them (runtime/polling.py).
 - blocking thread: a thread that does the same exchange in MPI's blocking calls.
 - polling: the program itself looks for messages between units, and goes on with the exchange when they are there.
 

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.config.scenario import validate
+from paceline.job import Job, resolve
 from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
-from paceline.wiring import Job, resolve
 
 RESULTS = Path(__file__).parent / "results" / "runtime_step.json"
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -65,10 +65,10 @@ class Batches:
 
 def build(job: Job) -> Any:
     """The job's model, to be trained."""
-    from paceline.learning import units
+    from paceline.learning import models
 
     model, shape = job.scenario.workload.model, job.problem.shape
-    return units.build(model.name, model.args, shape.input_shape, shape.classes, 0).train()
+    return models.build(model.name, model.args, shape.input_shape, shape.classes, 0).train()
 
 
 class HandWritten:

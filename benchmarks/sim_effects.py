@@ -23,14 +23,14 @@ import numpy as np
 import simpy
 
 from paceline.algorithms.aggregations import Parameters
+from paceline.algorithms.costs import ModelCost, Works
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.plan import Plan, State
-from paceline.algorithms.progress import Interval
+from paceline.algorithms.plan import Plan
+from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
-from paceline.algorithms.worker import ModelCost, Works
 from paceline.config.timing import Device, Network, Noise, Timing
 from paceline.program.effects import Compute, Program, Work, nothing
 from paceline.program.outcome import Hooks, Outcome

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..algorithms.aggregations import Aggregation
-from ..algorithms.progress import Interval
+from ..algorithms.rounds import Interval
 from ..algorithms.schedules import Schedule
 from ..algorithms.strategy import AXES
 

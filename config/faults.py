@@ -19,7 +19,7 @@ from .units import Duration, Share, read_seconds
 
 
 @dataclass(frozen=True, order=True)
-class Moment:
+class Instant:
     """unit "seconds": since the start; "rounds", "steps": done so far, where the workers sync."""
 
     unit: Literal["seconds", "rounds", "steps"]
@@ -29,21 +29,21 @@ class Moment:
         return f"{self.amount!r} s" if self.unit == "seconds" else f"{int(self.amount)} {self.unit}"
 
 
-def read_moment(value: Any) -> Moment:
+def read_instant(value: Any) -> Instant:
     """A moment from its spelling, like '2.5 s' or '10 rounds'; ValueError where it is none."""
-    if isinstance(value, Moment):
+    if isinstance(value, Instant):
         return value
     match = re.fullmatch(r"\s*([0-9]{1,15})\s*(round|step)s?\s*", value) if isinstance(value, str) else None
     if match:
-        return Moment("rounds" if match[2] == "round" else "steps", float(match[1]))
+        return Instant("rounds" if match[2] == "round" else "steps", float(match[1]))
     try:
-        return Moment("seconds", read_seconds(value, "2.5 s"))
+        return Instant("seconds", read_seconds(value, "2.5 s"))
     except ValueError:
         raise ValueError(f"{brief(value)} is not a moment; write it like '2.5 s', '10 rounds' or '200 steps'") from None
 
 
-BEGIN = Moment("seconds", 0.0)
-When = Annotated[Moment, BeforeValidator(read_moment), PlainSerializer(str)]
+BEGIN = Instant("seconds", 0.0)
+When = Annotated[Instant, BeforeValidator(read_instant), PlainSerializer(str)]
 Factor = Annotated[float, Field(gt=1, le=1e9)]
 WorkerNumber = Annotated[int, Field(ge=0)]
 
@@ -106,7 +106,7 @@ class SlowLink(Window):
         return self
 
 
-class Loss(Section):
+class WorkerLoss(Section):
     """Worker `worker` is gone from `at` on."""
 
     name: Literal["loss"]
@@ -114,7 +114,7 @@ class Loss(Section):
     at: When
 
 
-Fault = Straggler | Slowdown | Pause | SlowLink | Loss
+Fault = Straggler | Slowdown | Pause | SlowLink | WorkerLoss
 Faults = tuple[Annotated[Fault, Field(discriminator="name")], ...]
 
 

@@ -101,7 +101,7 @@ class NodeGroup(Section):
         ]
 
 
-class Place(NamedTuple):
+class WorkerPlace(NamedTuple):
     """Where one worker is. key: its group's in the scenario. node: the node's number."""
 
     key: str
@@ -164,19 +164,19 @@ class Cluster(Section):
         return sum(group.count for group in self.workers or ()) + inside
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[WorkerPlace]:
         """Each worker's group and node, in worker order. Nodes are counted as they first appear."""
-        places: list[Place] = []
+        places: list[WorkerPlace] = []
         named: dict[str | int, int] = {}
         nodes = 0
         for number, group in enumerate(self.workers or ()):
             for _ in range(group.count):
                 node = nodes if group.node is None else named.setdefault(group.node, nodes)
                 nodes = max(nodes, node + 1)
-                places.append(Place(f"workers[{number}]", group, node))
+                places.append(WorkerPlace(f"workers[{number}]", group, node))
         for number, described in enumerate(self.nodes or ()):
             groups = [(f"nodes[{number}].devices[{i}]", group) for i, group in enumerate(described.groups())]
             for node in range(nodes, nodes + described.count):
-                places += [Place(key, group, node) for key, group in groups for _ in range(group.count)]
+                places += [WorkerPlace(key, group, node) for key, group in groups for _ in range(group.count)]
             nodes += described.count
         return places

@@ -14,7 +14,7 @@ from ..program.errors import ScenarioError
 from .catalogue import LinkBandwidth, LinkName, catalogue
 from .profile import MeasuredNetwork
 from .sections import Section
-from .timing import Background, Link, Network
+from .timing import BackgroundTraffic, Link, Network
 from .units import Bandwidth, Bytes, Duration, FreeBandwidth, Seconds, Share
 
 
@@ -151,5 +151,7 @@ def build_network(
         ports=tuple(port or bandwidth for port in ports) if any(ports) else None,
         collective=given.collective,
         reduce_bandwidth=given.reduce_bandwidth or float("inf"),
-        background=tuple(Background(f.sender, f.receiver, f.bandwidth, f.bytes, f.every, f.start) for f in background),
+        background=tuple(
+            BackgroundTraffic(f.sender, f.receiver, f.bandwidth, f.bytes, f.every, f.start) for f in background
+        ),
     )

@@ -10,7 +10,7 @@ from .profile import Profile
 from .sections import Section
 
 
-class Place(Section):
+class RecordedFolder(Section):
     """A folder in which a run looked for files and modules. path: absolute. from_run: from the run's own directory,
     for a project that was moved as a whole."""
 
@@ -29,7 +29,7 @@ class Recorded(Section):
 
     profile: Profile | None = None
     profile_path: str | None = None
-    folders: tuple[Place, ...] = ()
+    folders: tuple[RecordedFolder, ...] = ()
     batches: tuple[int, ...] = ()
     environment: dict[str, Any] = {}
     history: tuple[dict[str, Any], ...] = ()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_origin
 
 from ..algorithms.presets import PRESETS
-from ..algorithms.progress import Interval
+from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES, Strategy
 from ..program.errors import ScenarioError, brief
 from .arguments import axis_of, fits, hints_of, kinds_of, words

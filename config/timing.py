@@ -42,7 +42,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Background:
+class BackgroundTraffic:
     """Traffic of others from worker to worker: a stream of at most `bandwidth` bytes/s, or `nbytes` `every` seconds.
 
     start: seconds at which it begins.
@@ -77,7 +77,7 @@ class Network:
     ports: tuple[float, ...] | None = None
     collective: str = "ordered"
     reduce_bandwidth: float = inf
-    background: tuple[Background, ...] = ()
+    background: tuple[BackgroundTraffic, ...] = ()
 
 
 def whole_step(batch: int) -> Work:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
-from ..algorithms import progress
+from ..algorithms import rounds
 from ..program.errors import brief
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
@@ -89,9 +89,9 @@ def read_bytes(value: Any) -> float:
     return _read(value, _BYTES, "B", "4 GiB", positive=True)
 
 
-def read_interval(value: Any) -> progress.Interval:
+def read_interval(value: Any) -> rounds.Interval:
     """An interval from its spelling, like '1 epoch'; ValueError where it is none."""
-    if isinstance(value, progress.Interval):
+    if isinstance(value, rounds.Interval):
         return value
     number = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)"
     match = re.fullmatch(rf"\s*{number}\s*([a-z]+?)s?\s*", value) if isinstance(value, str) else None
@@ -102,17 +102,17 @@ def read_interval(value: Any) -> progress.Interval:
         raise ValueError(
             f"{brief(value)}: a whole number of {unit} above 0 and up to 1e15, or a part of an epoch like '0.5 epochs'"
         )
-    return progress.Interval(amount, unit)  # type: ignore[arg-type]
+    return rounds.Interval(amount, unit)  # type: ignore[arg-type]
 
 
-def _written(every: progress.Interval) -> str:
+def _written(every: rounds.Interval) -> str:
     """With all digits of the amount; a whole one without a point."""
     amount = int(every.amount) if every.amount == int(every.amount) else every.amount
     return f"{amount!r} {every.unit}"
 
 
 Interval = Annotated[
-    progress.Interval,
+    rounds.Interval,
     BeforeValidator(read_interval),
     PlainSerializer(_written),
 ]

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from .rates import AnySchedule, Constant
+from .lr_schedule import AnyLrSchedule, ConstantSpec
 from .sections import Named, Section
 from .units import Count, Rate, Seed
 
 
-class OptimizerSection(Section):
+class OptimizerSpec(Section):
     """What all optimizers take.
 
     decay: weight decay on all parameters, or on matrices only (none on biases and norms, which are 1-D). clip: the
@@ -24,7 +24,7 @@ class OptimizerSection(Section):
     clip: Rate | None = None
 
 
-class SGD(OptimizerSection):
+class SGDSpec(OptimizerSpec):
     """SGD as PyTorch defines it: v <- momentum v + g; x <- x - lr v (nesterov: g + momentum v)."""
 
     name: Literal["sgd"] = "sgd"
@@ -32,13 +32,13 @@ class SGD(OptimizerSection):
     nesterov: bool = False
 
     @model_validator(mode="after")
-    def _nesterov(self) -> SGD:
+    def _nesterov(self) -> SGDSpec:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
 
-class AdamW(OptimizerSection):
+class AdamWSpec(OptimizerSpec):
     """AdamW as PyTorch defines it (Loshchilov and Hutter, arXiv 1711.05101)."""
 
     name: Literal["adamw"] = "adamw"
@@ -75,8 +75,8 @@ class Workload(Section):
     data: Named = Named(name="digits")
     loss: str = "cross_entropy"
     batch: Count = 64
-    optimizer: SGD | AdamW = Field(discriminator="name")
-    lr_schedule: AnySchedule = Field(default=Constant(), discriminator="name")
+    optimizer: SGDSpec | AdamWSpec = Field(discriminator="name")
+    lr_schedule: AnyLrSchedule = Field(default=ConstantSpec(), discriminator="name")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     micro_batch: Count | None = None
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
@@ -89,7 +89,7 @@ class Workload(Section):
     @field_validator("optimizer", mode="before")
     @classmethod
     def _optimizer(cls, value: Any) -> Any:
-        """{lr: 0.1} alone is SGD."""
+        """{lr: 0.1} alone is SGDSpec."""
         return {"name": "sgd"} | value if isinstance(value, dict) else _by_name(value)
 
     @field_validator("lr_schedule", mode="before")

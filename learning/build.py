@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..algorithms.costs import ModelCost
 from ..algorithms.plan import Plan
-from ..algorithms.worker import EVALUATION_BATCH, ModelCost
-from . import imports, meter, units
+from ..algorithms.worker import EVALUATION_BATCH
+from . import imports, memory_meter, models
 from .buffers import ATTRIBUTE, kept_apart
 from .data import Dataset, DataShape
 from .passes import Passes
@@ -53,7 +54,7 @@ def build_workers(
     device has memory of its own, from which what is exchanged is copied. health: see TorchWorker. ValueError of one
     line for whatever is wrong with model, recipe or optimizer.
     """
-    meter.anew(device)
+    memory_meter.anew(device)
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
@@ -112,5 +113,5 @@ def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
 
 def _fresh(name: str, args: Mapping[str, Any], shape: DataShape, seed: int, recipe: Recipe) -> nn.Module:
     """The model in the recipe's precision, built anew: a copy of a user's may share closures with the original."""
-    model = units.build(name, args, shape.input_shape, shape.classes, seed)
+    model = models.build(name, args, shape.input_shape, shape.classes, seed)
     return model.to(torch.float64) if recipe.precision == "fp64" else model

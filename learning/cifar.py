@@ -23,7 +23,7 @@ PIXELS = 3 * 32 * 32
 
 
 @dataclass(frozen=True)
-class Kind:
+class BinaryFormat:
     """One of the two: its files, and the bytes of labels before each image, of which the last is the class.
 
     mean, deviation: per channel of [0, 1]. archive_md5: as PAGE publishes it. md5: of the files, where known; of other
@@ -49,7 +49,7 @@ class Kind:
 # CIFAR-10's normalisation is the one in common use, of the released code of the papers that Paceline follows; its
 # checksums are those that several independent projects ship.
 KINDS = {
-    "cifar10": Kind(
+    "cifar10": BinaryFormat(
         "cifar-10-binary.tar.gz",
         "c32a1d4ab5d03f1284b67883e8d87530",
         tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
@@ -67,7 +67,7 @@ KINDS = {
             "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
         },
     ),
-    "cifar100": Kind(
+    "cifar100": BinaryFormat(
         "cifar-100-binary.tar.gz",
         "03b5dce01913d631647c71ecec9e9cb8",
         ("train.bin",),
@@ -112,7 +112,7 @@ def load(name: str, path: str | None, verify: bool) -> Dataset:
     return Dataset(*arrays)  # type: ignore[arg-type]
 
 
-def _parts(kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _parts(kind: BinaryFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return kind.train, kind.test
 
 
@@ -148,7 +148,7 @@ def _check(what: str, content: bytes, md5: str, remedy: str) -> None:
         raise ValueError(f"{what} has the MD5 checksum {found}, not {md5}; {remedy}")
 
 
-def _rows(file: str, content: bytes, kind: Kind, count: int | None) -> NDArray[np.uint8]:
+def _rows(file: str, content: bytes, kind: BinaryFormat, count: int | None) -> NDArray[np.uint8]:
     """uint8 (examples, record). count: how many there must be, None for any whole number."""
     expected = f"{kind.labels + PIXELS} bytes for each of {'its' if count is None else count} examples"
     if not content or len(content) % kind.record or (count is not None and len(content) != count * kind.record):

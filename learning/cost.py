@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from ..algorithms.worker import ModelCost, together
+from ..algorithms.costs import ModelCost, together
 from .buffers import averaged
 from .imports import FAILURES, in_words
+from .models import units
 from .tables import Shape
-from .units import units
 
 EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
 

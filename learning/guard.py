@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..algorithms.plan import Round
+from ..algorithms.rounds import Round
 from ..program.errors import NotFinite, PacelineError, WorkloadError
 from .imports import FAILURES, in_words
 from .memory import Memory

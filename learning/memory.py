@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.worker import Held, ModelCost, UnitValues, Whole, slot_sizes, unit_sizes
+from ..algorithms.costs import Held, ModelCost, slot_sizes, unit_sizes
+from ..algorithms.worker import UnitValues, Whole
 from .optimizers import Layout
 from .storage import views, zeros
 

@@ -25,7 +25,7 @@ Gradients = Sequence[Tensor | None]  # one per trained parameter, None where the
 
 
 @dataclass(frozen=True)
-class Group:
+class ParameterGroup:
     """places: among the trained parameters, of those that share a weight decay."""
 
     places: list[int]
@@ -67,14 +67,14 @@ class Layout:
         vector = zeros(size, first.dtype, first.device)
         return vector, self.select(views(vector, self.parameters))
 
-    def groups(self, decay: Decay, weight_decay: float) -> list[Group]:
+    def groups(self, decay: Decay, weight_decay: float) -> list[ParameterGroup]:
         """The trained parameters with their weight decay, in at most two groups."""
         every = [p.ndim > 1 for p in self.parameters] if self.matrices is None else self.matrices
         matrices = [matrix for matrix, trained in zip(every, self.trained, strict=True) if trained]
         decays = [decay == "all" or matrix for matrix in matrices]
         found = [
-            Group([i for i, flag in enumerate(decays) if flag], weight_decay),
-            Group([i for i, flag in enumerate(decays) if not flag], 0.0),
+            ParameterGroup([i for i, flag in enumerate(decays) if flag], weight_decay),
+            ParameterGroup([i for i, flag in enumerate(decays) if not flag], 0.0),
         ]
         return [group for group in found if group.places]
 

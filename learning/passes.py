@@ -17,10 +17,10 @@ from ..program.effects import Array
 from ..program.fold import parts
 from ..program.streams import stream, torch_seed
 from . import imports
-from .ahead import Ahead
 from .augment import augment
 from .buffers import unchanged
 from .data import Dataset, Stored
+from .loaders import Ahead
 from .losses import resolve_loss, training_loss
 from .recipe import Recipe, check
 

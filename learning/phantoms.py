@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..algorithms.costs import Held, ModelCost, Works
 from ..algorithms.phantom import PhantomWorker
 from ..algorithms.plan import Plan
-from ..algorithms.worker import Held, ModelCost, Works, evaluation_blocks
+from ..algorithms.worker import evaluation_blocks
 from . import imports, tables, torchvision_tables
 from .data import DataShape
 from .recipe import Recipe
@@ -32,7 +33,7 @@ def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
     if not imports.named(model):
         return tables.total(tables.cost(model, args, shape.input_shape, shape.classes))
     from .cost import measured_cost
-    from .units import build
+    from .models import build
 
     return measured_cost(build(model, args, shape.input_shape, shape.classes, seed=0), shape.input_shape)
 

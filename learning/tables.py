@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..algorithms.costs import ModelCost, together
 from ..algorithms.placements import UNIT_BYTES
-from ..algorithms.worker import ModelCost, together
 from . import imports
 
 Shape = tuple[int, ...]

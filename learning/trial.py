@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..algorithms.worker import EVALUATION_BATCH, Works
+from ..algorithms.costs import Works
+from ..algorithms.worker import EVALUATION_BATCH
 from ..program.effects import Array
 from . import imports
 from .chain import Chain

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..algorithms.plan import Round
-from ..algorithms.worker import UnitValues, Whole, Works
+from ..algorithms.costs import Works
+from ..algorithms.rounds import Round
+from ..algorithms.worker import UnitValues, Whole
 from ..program.effects import Array, Compute, Move, Value
 from ..program.fold import parts
 from .buffers import Buffers

@@ -15,24 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.plan import Round
+from ..algorithms.costs import Works
+from ..algorithms.rounds import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
-from ..algorithms.worker import EVALUATION_BATCH, Works, evaluation_blocks, share
+from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
 from ..program.effects import Array, Compute, Value
 from ..program.streams import stream, torch_seed
 from . import optimizers, storage
+from .batch_norm import estimate
 from .buffers import Buffers, unchanged
 from .chain import Chain
 from .data import Dataset
-from .estimate import estimate
 from .guard import Guarded
 from .memory import Memory
+from .models import merge_units, units
 from .passes import Passes, Source, squares
 from .recipe import Recipe
 from .snapshots import Snapshots
 from .trial import Trial
-from .units import merge_units, units
 from .unitwise import UnitWise
 
 T = TypeVar("T")

@@ -26,7 +26,7 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     """The exit status of a command."""
-    from .runtime.telling import EXPECTED, of_users_code, tell
+    from .runtime.tracebacks import EXPECTED, of_users_code, tell
 
     try:
         _check_folder()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from .algorithms.aggregations import Gradients
-from .algorithms.batches import largest_fitting
-from .algorithms.plan import Plan, State
-from .algorithms.progress import Interval
-from .algorithms.rates import Constant
+from .algorithms.balance import largest_fitting
+from .algorithms.learning_rates import Constant
+from .algorithms.plan import Plan
+from .algorithms.rounds import Interval, State
 from .algorithms.splits import ByBatch, Mode, Shares
 from .algorithms.strategy import Strategy
 from .config.catalogue import catalogue
@@ -26,13 +26,13 @@ from .config.profile import Profile, load_profile, merge_profiles, save_profile
 from .config.scenario import Scenario, load
 from .config.strategy import build_strategy
 from .config.units import read_bytes
+from .job import Job, profile_of, timing_of, workload_of
 from .problem import Problem, find, folders_of
 from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
 from .terminal import console
-from .wiring import Job, profile_of, timing_of, workload_of
 
 if TYPE_CHECKING:
     from .algorithms.worker import Worker
@@ -172,7 +172,7 @@ def _in_turns(comm: Any, device: str, action: Any) -> Any:
     """What `action(ranks on this node with this device)` returns, one rank of a node after the other."""
     from mpi4py import MPI
 
-    from .learning import meter
+    from .learning import memory_meter
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
     sharing = node.allgather(device).count(device)
@@ -180,7 +180,7 @@ def _in_turns(comm: Any, device: str, action: Any) -> Any:
     for turn in range(node.Get_size()):
         if turn == node.Get_rank():
             result = action(sharing)
-            meter.release()  # the next rank may have the same GPU
+            memory_meter.release()  # the next rank may have the same GPU
         node.Barrier()
     node.Free()
     return result
@@ -192,13 +192,13 @@ def _largest(
     """(the largest batch that fits, the bytes that its step holds at most) of this rank's device, alone."""
     from mpi4py import MPI
 
-    from .learning import meter
+    from .learning import memory_meter
     from .runtime.engine import run
 
     device = job.problem.device(rank)
-    budget = min(budget, meter.free(device, sharing))
+    budget = min(budget, memory_meter.free(device, sharing))
     strategy = Strategy(aggregation=Gradients(), placement=build_strategy(scenario.strategy).placement)
-    gauge = meter.of(device)
+    gauge = memory_meter.of(device)
     with gauge:
         first = _plan(job, strategy, 2 * (scenario.workload.micro_batch or 1))  # two micro-batches, if any: room to add
         (worker,) = job.problem.workers(first, [0], shared_process=False, seat=rank)
@@ -211,7 +211,7 @@ def _largest(
 
     def fits(size: int) -> bool:
         try:
-            found = meter.fits(lambda: step(size), gauge, budget)
+            found = memory_meter.fits(lambda: step(size), gauge, budget)
         except Exception as error:  # whatever a user's model does
             raise ScenarioError(f"workload: a training step of {size} examples fails: {error}") from error
         peaks[size] = gauge.peak
@@ -222,7 +222,7 @@ def _largest(
     largest = largest_fitting(fits, job.plan.examples)
     if not largest:
         raise ScenarioError(
-            f"a batch of 1 does not fit on {group.device}: its step needs {meter.MARGIN:g} times "
+            f"a batch of 1 does not fit on {group.device}: its step needs {memory_meter.MARGIN:g} times "
             f"{peaks[1] / 1e6:.4g} MB or more, and may use {budget / 1e6:.4g} MB; give it more memory, or a "
             "smaller model"
         )

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .fit import predicted
+from .memory_check import predicted
 from .program.effects import AllReduce
 from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
     from .algorithms.phantom import PhantomWorker
     from .config.machines import Cluster
-    from .wiring import Job
+    from .job import Job
 
 DAY, LONG = 86400.0, 15.0  # seconds beyond which it is refused, and said: an estimate may be three times too low
 # Seconds. An effect takes 1 to 3 us in SimPy and about as long in a cohort's program, where each worker's clock takes

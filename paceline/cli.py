@@ -37,7 +37,7 @@ def simulate(
 ) -> None:
     """Simulate a scenario in virtual time."""
     from .config.units import read_seconds
-    from .show import show_run
+    from .printing import show_run
     from .simulating import simulate as run
 
     directory = out or Path("runs") / f"{scenario.stem}-simulated"
@@ -130,7 +130,7 @@ def compare(
 ) -> None:
     """Same losses? Where do two runs part? How far are their clocks apart?"""
     from .analysis.run import load
-    from .show import save_figures, show_comparison
+    from .printing import save_figures, show_comparison
 
     runs = [load(left), load(right)]
     show_comparison(*runs)
@@ -162,7 +162,7 @@ def profile(
 @app.command()
 def catalogue() -> None:
     """List the devices and links that a scenario may name, with their sources."""
-    from .show import show_catalogue
+    from .printing import show_catalogue
 
     show_catalogue()
 

@@ -11,7 +11,7 @@ import typer
 from typer.models import CommandFunctionType
 
 from .program.errors import ScenarioError
-from .runtime.telling import OPTION, TRACEBACK
+from .runtime.tracebacks import OPTION, TRACEBACK
 
 Traceback = Annotated[bool, typer.Option(OPTION, help="Of an error, show also where your own code failed.")]
 

@@ -15,9 +15,9 @@ from importlib import resources
 from pathlib import Path
 
 from .analysis.run import Run
+from .printing import save_figures, show_comparison, show_run
 from .profiling import profile
 from .records.replacing import refuse
-from .show import save_figures, show_comparison, show_run
 from .simulating import simulate
 from .terminal import console as make_console
 from .training import TrainOptions, launch

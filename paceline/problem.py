@@ -16,10 +16,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .algorithms.costs import ModelCost
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
-from .algorithms.worker import ModelCost
-from .config.recorded import Place
+from .config.recorded import RecordedFolder
 from .config.scenario import Scenario
 from .program.errors import NotFinite, ReplicasDiffer, ScenarioError
 from .records import checkpoints
@@ -236,7 +236,7 @@ def folders_of(scenario: Scenario, folder: Path) -> tuple[Path, ...]:
 
 
 @lru_cache(maxsize=64)  # a sweep asks at every point
-def _folders(recorded: tuple[Place, ...], folder: Path, working: str) -> tuple[Path, ...]:
+def _folders(recorded: tuple[RecordedFolder, ...], folder: Path, working: str) -> tuple[Path, ...]:
     earlier = [path for place in recorded for path in (Path(place.path), folder / place.from_run)]
     every = (*earlier, folder, *([Path(working)] if working else []))
     return tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in every))

@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 
 from .algorithms.aggregations import Parameters
+from .algorithms.learning_rates import Constant
 from .algorithms.loop import train
 from .algorithms.placements import Replicated
-from .algorithms.plan import Plan, State
-from .algorithms.progress import Interval
-from .algorithms.rates import Constant
+from .algorithms.plan import Plan
+from .algorithms.rounds import Interval, State
 from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .config.machines import Cluster
 from .config.profile import Profile, load_profile, merge_profiles, save_profile
 from .config.scenario import Scenario, StrategySpec, load
+from .job import Job, resolve, workload_of
 from .program.effects import Work
 from .program.errors import ScenarioError
 from .program.outcome import Hooks
-from .wiring import Job, resolve, workload_of
 
 
 def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, settings: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .algorithms.progress import Interval
+from .algorithms.rounds import Interval
 from .program.errors import one_line
 from .terminal import console
 

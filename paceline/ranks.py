@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .algorithms.plan import State
+from .algorithms.rounds import State
 from .analysis.run import Run
-from .fit import record
+from .job import Job, resolve
+from .memory_check import record
 from .problem import check_replicas, fingerprints, going_on
 from .program.errors import PacelineError, ScenarioError
 from .program.outcome import Hooks
@@ -24,7 +25,6 @@ from .resuming import Resumption, resumption, subject
 from .runtime.launcher import Stop, abort_on_error
 from .terminal import say
 from .training import Task, TrainOptions, tasks
-from .wiring import Job, resolve
 
 
 def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, stop: Stop) -> None:
@@ -174,7 +174,7 @@ class _Rank:
             extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
         summary = self.recorder.finish("mpi", outcomes, extra)
         if not quiet:
-            from .show import show_run
+            from .printing import show_run
 
             show_run(Run(summary, self.recorder.lines, {}, self.task.directory))
         if not finished and self.recorder.saved:

@@ -10,17 +10,17 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .algorithms.plan import State
+from .algorithms.rounds import State
 from .config.recorded import Recorded
 from .config.scenario import Scenario, load
 from .config.sections import described
+from .job import Job
 from .program.errors import ScenarioError, brief
 from .records import checkpoints
 from .records.directory import SCENARIO, to_json
 from .records.environment import differences
 from .records.history import changes
 from .records.schemas import parsed
-from .wiring import Job
 
 _STATE = TypeAdapter(State)
 

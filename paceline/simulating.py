@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .algorithms.plan import State
+from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
 from .bounds import check_simulation
 from .config.scenario import Scenario, load
-from .fit import record
+from .job import Job, resolve
+from .memory_check import record
 from .problem import check_replicas, fingerprints, going_on
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome
@@ -21,7 +22,6 @@ from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
 from .resuming import subject
 from .terminal import warn
-from .wiring import Job, resolve
 
 ENGINES = ("auto", "cohort", "simpy")
 
@@ -72,7 +72,7 @@ def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False, 
         return
     if reason := _needs_simpy(job, timing_only, debug, limit):
         raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
-    from .sim.world import NeedsEvents
+    from .sim.cohort_meetings import NeedsEvents
 
     if reason := needs_events(job):
         raise NeedsEvents(reason)
@@ -156,7 +156,7 @@ def _run(
     """(the engine that ran, outcomes). "cohort or simpy" falls back where cohort finds on its way that it cannot."""
     if engine != "simpy":
         from .sim.cohort import simulate as run_cohorts
-        from .sim.world import NeedsEvents
+        from .sim.cohort_meetings import NeedsEvents
 
         try:
             return "cohort", run_cohorts(job.cohorts(workers), job.timing, hooks)

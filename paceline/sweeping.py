@@ -24,20 +24,20 @@ from typing import TYPE_CHECKING, Any, cast
 from . import __version__, bounds
 from .config.scenario import Scenario, assign, read, validate
 from .config.sections import described
+from .job import Job, resolve
+from .printing import show_sweep
 from .problem import find
 from .program.errors import ScenarioError
 from .progress import counting
 from .records.directory import to_json
 from .records.recorder import Recorder
 from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
-from .runtime.telling import TRACEBACK, where
-from .show import show_sweep
+from .runtime.tracebacks import TRACEBACK, where
 from .simulating import check_engine, run_simulation
 from .studies.points import Point, cell, check_points, cross, keys_of, read_list
 from .studies.sweep import in_a_line, run
 from .studies.table import Table
 from .terminal import say, warn
-from .wiring import Job, resolve
 
 if TYPE_CHECKING:
     import pandas as pd

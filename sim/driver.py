@@ -37,8 +37,8 @@ from ..program.texts import describe, doing
 from ..records.spool import BUFFERED
 from .answers import deliver
 from .faults import Condition
+from .meetings import Meetings, Ticket
 from .prices import LANES, move_seconds, work_seconds
-from .rendezvous import Meetings, Ticket
 from .transfers import Timer
 
 BLOCKED: Any = object()  # what a handler returns when the program must wait; an answer may be None

@@ -20,9 +20,9 @@ from ..program.outcome import Hooks, Outcome
 from ..program.texts import everyone
 from .driver import Driver
 from .faults import Rates, conditions, link_rates
+from .meetings import Meetings
 from .network import Fabric
 from .noise import draws
-from .rendezvous import Meetings
 from .transfers import Timer, Transfers
 
 

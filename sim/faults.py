@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ..config.faults import Fault, Loss, Moment, Pause, Slowdown, SlowLink, Straggler
+from ..config.faults import Fault, Instant, Pause, Slowdown, SlowLink, Straggler, WorkerLoss
 from ..config.timing import lasting
 from ..program.errors import ScenarioError
 from ..program.streams import stream
@@ -61,7 +61,7 @@ class Condition:
         asleep, slow = list[tuple[float, float, float]](), list[tuple[float, float, float]]()
         self._stragglers: list[tuple[float, Iterator[bool]]] = []
         self._windows: list[Slowdown] = []  # in rounds or steps
-        self._coming: list[Pause | Loss] = []  # at a round or step
+        self._coming: list[Pause | WorkerLoss] = []  # at a round or step
         for number, fault in faults:
             if isinstance(fault, Straggler):
                 if fault.probability < 1:
@@ -73,7 +73,7 @@ class Condition:
                     slow.append((fault.start.amount, fault.end.amount if fault.end else math.inf, fault.factor))
                 else:
                     self._windows.append(fault)
-            elif isinstance(fault, Pause | Loss):
+            elif isinstance(fault, Pause | WorkerLoss):
                 if isinstance(fault, Pause):
                     lasting(fault.duration, f"faults[{number}]: worker {fault.worker}", "a pause")
                 end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
@@ -109,7 +109,7 @@ class Condition:
         for fault in [fault for fault in self._coming if done[fault.at.unit] >= fault.at.amount]:
             self._coming.remove(fault)
             self._held = max(self._held, now + fault.duration if isinstance(fault, Pause) else math.inf)
-            self.lost = min(self.lost, now if isinstance(fault, Loss) else math.inf)
+            self.lost = min(self.lost, now if isinstance(fault, WorkerLoss) else math.inf)
 
 
 def conditions(faults: Sequence[Fault], workers: int, seed: int) -> list[Condition | None]:
@@ -136,7 +136,7 @@ def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dic
             if any(topology.capacity[link] == math.inf for link in links):
                 raise ScenarioError(f"faults[{number}]: the network is infinitely fast; give it a bandwidth")
             found = (fault.start.amount, end, fault.factor)
-        elif isinstance(fault, Pause | Loss) and fault.at.unit == "seconds":
+        elif isinstance(fault, Pause | WorkerLoss) and fault.at.unit == "seconds":
             ports = topology.ports(fault.worker)
             links = tuple(link for link in ports if topology.capacity[link] < math.inf)
             end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
@@ -156,7 +156,7 @@ def chances(probability: float, seed: int, number: int) -> Iterator[bool]:
         block += 1
 
 
-def _in_seconds(start: Moment, end: Moment | None) -> bool:
+def _in_seconds(start: Instant, end: Instant | None) -> bool:
     return start.unit == "seconds" and (end is None or end.unit == "seconds")
 
 

@@ -14,7 +14,7 @@ from itertools import count
 import simpy
 from simpy.events import NORMAL
 
-from ..config.timing import Background
+from ..config.timing import BackgroundTraffic
 from .flows import Course, Demand, Flow, Flows
 from .network import Fabric, Price
 
@@ -138,7 +138,7 @@ class Transfers:
             self._flows.advance(due)
             self._plan()
 
-    def _add_background(self, name: str, background: Background) -> None:
+    def _add_background(self, name: str, background: BackgroundTraffic) -> None:
         links = dict.fromkeys(self._topology.route(background.sender, background.receiver), 1.0)
         self._others |= links.keys()
         if background.bandwidth is not None:

@@ -85,9 +85,9 @@ def serve() -> None:
 
 if __name__ == "__main__":
     import paceline.learning.phantoms
+    import paceline.printing
     import paceline.records.environment
     import paceline.runtime.launcher
-    import paceline.show
     import paceline.sim.cohort
     import paceline.sim.engine
     import paceline.simulating

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from paceline.algorithms.aggregations import Parameters
+from paceline.algorithms.learning_rates import Constant
 from paceline.algorithms.plan import Interval, Plan
 from paceline.algorithms.presets import sync_sgd
-from paceline.algorithms.rates import Constant
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import Given
 from paceline.config.timing import Device

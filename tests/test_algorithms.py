@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from toy import ToyWorker
 
 from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.costs import ModelCost, Works
+from paceline.algorithms.learning_rates import Constant, Multistep
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.plan import Plan
 from paceline.algorithms.presets import PRESETS, local_sgd, sync_sgd
-from paceline.algorithms.progress import Interval
-from paceline.algorithms.rates import Constant, Multistep
+from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.sampling import Shuffled, Uniform
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import BySteps, Even, Given, Shares
 from paceline.algorithms.strategy import AXES, Strategy
-from paceline.algorithms.worker import ModelCost, Works
 from paceline.config.timing import Device
 from paceline.program.effects import AllReduce, Broadcast, Checkpoint, Compute, Log
 from paceline.program.fold import fold, parts

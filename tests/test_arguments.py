@@ -14,7 +14,7 @@ from paceline.algorithms.aggregations import Gradients, Parameters, Until
 from paceline.algorithms.outer import FedNova, OuterSGD, SlowMo
 from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.presets import PRESETS
-from paceline.algorithms.progress import NEVER, Interval
+from paceline.algorithms.rounds import NEVER, Interval
 from paceline.algorithms.sampling import TopLoss
 from paceline.algorithms.schedules import Every, Fixed, warm_up
 from paceline.algorithms.splits import ByBatch, ByClass, Given

@@ -17,8 +17,8 @@ from test_cli import call
 from paceline.config import yaml
 from paceline.config.profile import load_profile
 from paceline.config.scenario import validate
+from paceline.job import resolve
 from paceline.program.errors import PacelineError, ScenarioError, brief, one_line
-from paceline.wiring import resolve
 
 BASE: dict[str, Any] = {
     "workload": {"model": "mlp", "data": {"name": "synthetic", "train": 256}, "batch": 32, "optimizer": {"lr": 0.1}},
@@ -279,7 +279,7 @@ def test_a_folders_name_is_shown_as_it_is(out, scenario, monkeypatch, capsys):
 ENDS = """
 import os, sys
 from paceline.__main__ import main
-import paceline.show, paceline.simulating, paceline.sim.engine, paceline.sim.cohort
+import paceline.printing, paceline.simulating, paceline.sim.engine, paceline.sim.cohort
 
 for number, target in enumerate([None, "/dev/full", "pipe", "out"]):
     name = ("plain", "full", "pipe", "caf\\u00e9[red]")[number]

@@ -19,18 +19,18 @@ from torch import nn
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded
-from paceline.algorithms.progress import Interval
+from paceline.algorithms.rounds import Interval
 from paceline.algorithms.strategy import Strategy
 from paceline.batch_sizes import _two_steps
 from paceline.config import yaml
 from paceline.config.scenario import load
-from paceline.learning.meter import MARGIN, Reserved, Tensors, fits, free
+from paceline.job import workload_of
+from paceline.learning.memory_meter import MARGIN, Reserved, Tensors, fits, free
 from paceline.learning.storage import HUGE, zeros
 from paceline.profiling import unpriced
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
 from paceline.runtime.launcher import command, environment, find_mpirun
-from paceline.wiring import workload_of
 
 MODEL = {"name": "mlp", "hidden": [64, 32]}
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9}

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline import simulate
-from paceline.algorithms.batches import fixed_total, largest_fitting, no_restriction
-from paceline.algorithms.plan import Plan, State
-from paceline.algorithms.progress import Interval
-from paceline.algorithms.rates import Constant
+from paceline.algorithms.balance import fixed_total, largest_fitting, no_restriction
+from paceline.algorithms.learning_rates import Constant
+from paceline.algorithms.plan import Plan
+from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.sampling import Sliced, permutation
 from paceline.algorithms.schedules import Fixed
 from paceline.algorithms.splits import ByBatch, Given, Shares
@@ -28,8 +28,8 @@ from paceline.config.machines import Cluster
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
 from paceline.config.timing import Device
+from paceline.job import Job, resolve, workload_of
 from paceline.program.errors import ScenarioError
-from paceline.wiring import Job, resolve, workload_of
 
 SPEEDS = (100.0, 50.0, 40.0, 25.0)
 FOUR = [Device(f"gpu{speed:g}", speed=speed, max_batch=64) for speed in SPEEDS]

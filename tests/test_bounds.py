@@ -11,12 +11,12 @@ import pytest
 from test_same_numbers import MLP, scenario
 
 from paceline import simulate
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.bounds import EFFECT, available_memory, check_points, check_training, duration, seconds_of
 from paceline.config.scenario import Scenario
+from paceline.job import rehearse, resolve
 from paceline.program.errors import ScenarioError
 from paceline.studies.points import parse_grid
-from paceline.wiring import rehearse, resolve
 
 UNITS = {"unit_bytes": 0}
 PLACED = {

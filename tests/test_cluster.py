@@ -10,7 +10,7 @@ import pytest
 from test_same_numbers import MLP, scenario
 
 import paceline
-from paceline.algorithms.worker import ModelCost, Works
+from paceline.algorithms.costs import ModelCost, Works
 from paceline.config import yaml
 from paceline.config.catalogue import catalogue
 from paceline.config.cluster import EFFICIENCY, build_timing
@@ -18,9 +18,9 @@ from paceline.config.machines import Cluster, WorkerGroup
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Timing
+from paceline.printing import show_catalogue
 from paceline.program.effects import Work
 from paceline.program.errors import ScenarioError
-from paceline.show import show_catalogue
 
 DOCS = Path(__file__).parent.parent / "docs" / "clusters.md"
 SPEED = {"speed": "10 samples/s"}

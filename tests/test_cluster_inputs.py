@@ -16,10 +16,10 @@ from paceline.config.machines import Cluster
 from paceline.config.profile import Profile, save_profile
 from paceline.config.scenario import Scenario, _sections, validate
 from paceline.config.sections import Section
+from paceline.job import resolve, workload_of
 from paceline.program.effects import Compute, Move, Phantom, Program, Work, nothing
 from paceline.program.outcome import Hooks
 from paceline.sim.engine import simulate
-from paceline.wiring import resolve, workload_of
 
 NETWORK = {"bandwidth": "1 Gbit/s", "latency": "50 us"}
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline import simulate
-from paceline.algorithms.plan import State
 from paceline.algorithms.presets import PRESETS
+from paceline.algorithms.rounds import State
 from paceline.config import yaml
 from paceline.config.scenario import Scenario, load
 from paceline.config.timing import Device, Network, Noise, Timing
+from paceline.job import Job, resolve
 from paceline.program.effects import (
     AllGather,
     AllReduce,
@@ -38,10 +39,9 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.records.recorder import Recorder
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
+from paceline.sim.cohort_meetings import NeedsEvents
 from paceline.sim.engine import simulate as simulate_events
-from paceline.sim.world import NeedsEvents
 from paceline.simulating import run_simulation
-from paceline.wiring import Job, resolve
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 PARTS = ("*.yaml", "papers/[bq]*.yaml", "papers/lshdp*1gbit.yaml")  # LSHDP's other sides are alike, and take long
@@ -315,7 +315,7 @@ def test_a_plan_that_serves_again_gives_the_same(preset):
     for latency in ("10 us", "20 us", "30 us", "10 us"):
         job = resolve(load(path, [f"cluster.network.latency={latency}", "report.trace=false"]), path.parent, job)
         before.append(run_simulation(job, Recorder(None), timing_only=True, engine="cohort"))
-    assert len(job.plan.tapes) == (0 if preset == "fsdp" else len(job.cohorts(job.problem.phantoms(job.plan))))
+    assert len(job.plan.recordings) == (0 if preset == "fsdp" else len(job.cohorts(job.problem.phantoms(job.plan))))
     assert repr(before[0].summary) == repr(before[3].summary)  # NaN is not equal to itself
     assert before[0].metrics.equals(before[3].metrics)
     assert before[0].summary["seconds"] < before[1].summary["seconds"] < before[2].summary["seconds"]

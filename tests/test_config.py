@@ -12,14 +12,14 @@ from paceline.algorithms.placements import Sharded
 from paceline.algorithms.schedules import Then
 from paceline.algorithms.strategy import AXES
 from paceline.config import yaml
+from paceline.config.lr_schedule import build_rate
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
-from paceline.config.rates import build_rate
 from paceline.config.scenario import Scenario, load, validate
 from paceline.config.strategy import build_strategy
 from paceline.config.timing import Device, interpolate
 from paceline.config.units import _BANDWIDTH, _SECONDS, _parse
+from paceline.job import resolve
 from paceline.program.errors import ScenarioError
-from paceline.wiring import resolve
 
 QUICKSTART = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_flows import ends
 
-from paceline.config.timing import Background, Device, Link, Network, Timing
+from paceline.config.timing import BackgroundTraffic, Device, Link, Network, Timing
 from paceline.program.effects import (
     AllGather,
     AllReduce,
@@ -142,7 +142,7 @@ def test_a_barrier_is_not_slowed_by_bytes() -> None:
 
 
 def with_others(**background: Any) -> float:
-    return clock(Network("star", BANDWIDTH, LATENCY, background=(Background(0, 1, **background),)), *_pair())[0]
+    return clock(Network("star", BANDWIDTH, LATENCY, background=(BackgroundTraffic(0, 1, **background),)), *_pair())[0]
 
 
 def _pair(**more: Any) -> list[Program[None]]:
@@ -170,14 +170,16 @@ def test_others_keep_no_run_alive_and_are_caught_up_with() -> None:
 
     So both share for 90 ms, then 5 ms are ours alone, and the last 50,000 bytes share with the next 50,000.
     """
-    network = Network("star", BANDWIDTH, 0.0, background=(Background(0, 1, nbytes=50_000, every=0.1, start=0.095),))
+    network = Network(
+        "star", BANDWIDTH, 0.0, background=(BackgroundTraffic(0, 1, nbytes=50_000, every=0.1, start=0.095),)
+    )
     found = clock(network, *_pair(after=1000, nbytes=100_000))[0]
     assert found == near(1000 + 0.09 + 0.005 + 0.1)
     assert clock(network, *_pair(nbytes=0)) == [0.0, 0.0]
 
 
 def test_others_elsewhere_do_not_disturb() -> None:
-    quiet = Network("star", BANDWIDTH, LATENCY, background=(Background(2, 3, BANDWIDTH),))
+    quiet = Network("star", BANDWIDTH, LATENCY, background=(BackgroundTraffic(2, 3, BANDWIDTH),))
     programs = [*_pair(), *(exchange((i,)) for i in (2, 3))]
     assert clock(quiet, *programs)[0] == clock(STAR, *_pair())[0]
 

@@ -18,12 +18,12 @@ from paceline import simulate
 from paceline.analysis.compare import compare
 from paceline.analysis.run import Run
 from paceline.config import yaml
+from paceline.printing import save_figures, show_comparison
 from paceline.program.errors import ScenarioError
 from paceline.records import checkpoints
 from paceline.records.directory import to_json
 from paceline.records.recorder import Recorder
 from paceline.records.trace import read_trace
-from paceline.show import save_figures, show_comparison
 
 NAN, INF = float("nan"), float("inf")
 

@@ -21,24 +21,23 @@ import pytest
 
 import paceline
 from paceline.algorithms.aggregations import Gradients
-from paceline.algorithms.footprint import footprint
+from paceline.algorithms.costs import ModelCost, Works, footprint, together
 from paceline.algorithms.loop import train
 from paceline.algorithms.phantom import PhantomWorker
 from paceline.algorithms.placements import Offloaded, Placement, Replicated, Sharded, ShardedOffloaded
-from paceline.algorithms.plan import Plan, State
-from paceline.algorithms.progress import Interval
+from paceline.algorithms.plan import Plan
+from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
-from paceline.algorithms.worker import ModelCost, Works, together
 from paceline.config.scenario import load
 from paceline.config.timing import Device, Network, Timing
+from paceline.job import resolve
 from paceline.learning.phantoms import held_by
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate
 from paceline.studies.points import read_list
-from paceline.wiring import resolve
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 VIT = SCENARIOS / "papers/lshdp_vit_l_16_4nodes_1gbit.yaml"

@@ -12,7 +12,7 @@ import pytest
 
 import paceline
 from paceline.__main__ import main
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.config.faults import check_faults
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Network, Noise, Timing

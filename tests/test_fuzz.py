@@ -11,7 +11,7 @@ from fuzz_inputs import PROFILE, QUICK, cases, document_text
 from fuzzing import Case, Runner, fault
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.records import checkpoints
 
 

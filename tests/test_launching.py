@@ -17,8 +17,8 @@ from paceline.config import yaml
 from paceline.program.errors import PacelineError, ScenarioError
 from paceline.runtime import launcher
 from paceline.runtime.banners import Relay
-from paceline.runtime.place import JOB_VARIABLES, Place, place
-from paceline.runtime.telling import TRACEBACK, told
+from paceline.runtime.ranks import JOB_VARIABLES, RankPlace, place
+from paceline.runtime.tracebacks import TRACEBACK, told
 
 ROOT = Path(__file__).parent.parent
 BATCH = {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "1", "SLURM_NTASKS": "1"}  # in every batch script
@@ -55,11 +55,11 @@ def set_all(monkeypatch, variables) -> None:
         ({"PMIX_RANK": "0"}, None),
         ({"OMPI_COMM_WORLD_RANK": "0"}, None),
         (PMI | {"PMI_RANK": "all"}, None),
-        (BATCH | OPENMPI | PMIX, Place(1, 3, 0, "openmpi")),
-        (STEP | PMIX, Place(1, 2, 1, "openmpi")),
-        (PMIX, Place(1, None, 1, "openmpi")),
-        (STEP | PMI, Place(1, 2, 1, "mpich")),
-        (TYPED | PMI | {"MPI_LOCALRANKID": "0"}, Place(1, 2, 0, "mpich")),
+        (BATCH | OPENMPI | PMIX, RankPlace(1, 3, 0, "openmpi")),
+        (STEP | PMIX, RankPlace(1, 2, 1, "openmpi")),
+        (PMIX, RankPlace(1, None, 1, "openmpi")),
+        (STEP | PMI, RankPlace(1, 2, 1, "mpich")),
+        (TYPED | PMI | {"MPI_LOCALRANKID": "0"}, RankPlace(1, 2, 0, "mpich")),
     ],
 )
 def test_a_rank_is_known_by_all_that_its_launcher_sets(variables, expected, monkeypatch):
@@ -182,11 +182,11 @@ main()
 @pytest.mark.parametrize(
     ("name", "error", "status", "line"),
     [
-        ("paceline.runtime.telling", "KeyboardInterrupt", 130, "paceline: stopped"),
+        ("paceline.runtime.tracebacks", "KeyboardInterrupt", 130, "paceline: stopped"),
         ("typer", "KeyboardInterrupt", 130, "paceline: stopped"),
         ("typer", "MemoryError", 2, "paceline: not enough memory; see `free` and `ulimit -v`: MemoryError"),
         (
-            "paceline.show",
+            "paceline.printing",
             "ImportError('libx.so: failed to map segment from shared object')",
             2,
             "paceline: not enough memory; see `free` and `ulimit -v`: ImportError: libx.so: failed to map segment from "

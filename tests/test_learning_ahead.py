@@ -9,10 +9,9 @@ import pytest
 from learning_kit import make, make_plan, torch_as_it_was  # noqa: F401 - a fixture
 from test_learning_worker import run
 
-from paceline.algorithms.plan import State
-from paceline.algorithms.progress import Interval
+from paceline.algorithms.rounds import Interval, State
 from paceline.learning import passes
-from paceline.learning.ahead import Ahead
+from paceline.learning.loaders import Ahead
 from paceline.learning.recipe import Augment, Recipe
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from paceline.learning import buffers, cost, imports, tables, units
+from paceline.learning import buffers, cost, imports, models, tables
 from paceline.learning.data import DataShape
 from paceline.learning.phantoms import cost_of
 
@@ -50,10 +50,10 @@ def own_lazy(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 
 @pytest.mark.parametrize(("model", "args", "shape"), CASES)
 def test_the_table_says_what_torch_does(model, args, shape):
-    module = units.build(model, args, shape, 10, seed=0)
+    module = models.build(model, args, shape, 10, seed=0)
     table = tables.cost(model, args, shape, 10)
     assert tables.total(table) == cost.measured_cost(module, shape)
-    own = units.units(module)
+    own = models.units(module)
     assert len(own) == len(table)
     x = torch.rand(2, *shape)
     for unit, row in zip(own, table, strict=True):
@@ -66,9 +66,9 @@ def test_the_table_says_what_torch_does(model, args, shape):
 
 
 def test_resnet20_has_the_papers_parameters_and_begins_as_its_shortcuts():
-    model = units.build("resnet20", {}, CIFAR, 10, seed=3)
+    model = models.build("resnet20", {}, CIFAR, 10, seed=3)
     assert sum(p.numel() for p in model.parameters()) == 272_474
-    blocks = [m for m in model if isinstance(m, units.Block)]
+    blocks = [m for m in model if isinstance(m, models.Block)]
     assert len(blocks) == 9
     assert all((b.norm2.weight == 0).all() and (b.norm1.weight == 1).all() for b in blocks)
     assert sum(b.shortcut is not None for b in blocks) == 2
@@ -81,10 +81,10 @@ def test_resnet20_has_the_papers_parameters_and_begins_as_its_shortcuts():
 def test_a_model_depends_on_the_seed_alone_and_leaves_torchs_stream():
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = units.build("cnn", {}, DIGITS, 10, seed=7)
+    first = models.build("cnn", {}, DIGITS, 10, seed=7)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again, other = (units.build("cnn", {}, DIGITS, 10, seed=s) for s in (7, 8))
+    again, other = (models.build("cnn", {}, DIGITS, 10, seed=s) for s in (7, 8))
     same = [torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)]
     assert all(same)
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
@@ -92,7 +92,7 @@ def test_a_model_depends_on_the_seed_alone_and_leaves_torchs_stream():
 
 def test_measuring_leaves_torchs_stream():
     stream = torch.get_rng_state()
-    cost.measured_cost(units.build("mlp", {"dropout": 0.5}, DIGITS, 10, seed=0), DIGITS)
+    cost.measured_cost(models.build("mlp", {"dropout": 0.5}, DIGITS, 10, seed=0), DIGITS)
     assert torch.equal(torch.get_rng_state(), stream)
 
 
@@ -101,8 +101,8 @@ def test_units_are_merged_to_a_megabyte():
     assert tables.groups([1, 1], 4) == [(0, 2)]
     assert tables.groups([1, 3, 9, 2, 2, 1], 4) == [(0, 2), (2, 3), (3, 6)]
     assert tables.groups([9, 1, 1], 4) == [(0, 3)]
-    model = units.build("mlp", {"hidden": [512] * 4}, CIFAR, 10, seed=0)
-    merged = units.merge_units(units.units(model))
+    model = models.build("mlp", {"hidden": [512] * 4}, CIFAR, 10, seed=0)
+    merged = models.merge_units(models.units(model))
     assert [sum(p.numel() * 4 for p in u.parameters()) >= 1 << 20 for u in merged] == [True] * len(merged)
     x = torch.rand(2, *CIFAR)
     expected = model(x)
@@ -110,7 +110,7 @@ def test_units_are_merged_to_a_megabyte():
         x = unit(x)
     assert torch.equal(x, expected)
     whole = nn.Bilinear(2, 2, 2)
-    assert units.units(whole) == [whole]
+    assert models.units(whole) == [whole]
 
 
 def test_a_users_model_is_built_and_measured():
@@ -154,7 +154,7 @@ def test_a_users_model_is_built_and_measured():
 )
 def test_a_wrong_model_is_one_line(model, args, shape, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
-        units.build(model, args, shape, 10, seed=0)
+        models.build(model, args, shape, 10, seed=0)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     if not imports.named(model):  # refused alike without torch

@@ -8,8 +8,8 @@ import torch
 from learning_kit import DIGITS, make, make_plan, torch_as_it_was  # noqa: F401 - a fixture
 from torch import nn
 
-from paceline.algorithms.plan import State
-from paceline.learning import optimizers, units
+from paceline.algorithms.rounds import State
+from paceline.learning import models, optimizers
 from paceline.learning.optimizers import Layout
 
 CASES = [
@@ -32,7 +32,7 @@ def test_it_trains_as_torch_does(spec, clip):
     """A hand-written loop on the same batches: the same bits, in steps and in gradient + update."""
     plan = make_plan([16], H=5)
     (w,), (v,) = (make(plan, optimizer=spec | {"clip": clip}) for _ in range(2))
-    model = units.build("mlp", {}, (1, 8, 8), 10, seed=7)
+    model = models.build("mlp", {}, (1, 8, 8), 10, seed=7)
     optimizer = torchs(spec, model.parameters())
     r = plan.next_round(State())
     for i in range(5):

@@ -8,8 +8,8 @@ import torch
 from learning_kit import DIGITS, make, make_plan, torch_as_it_was  # noqa: F401 - a fixture
 from torch import nn
 
-from paceline.algorithms.plan import State
-from paceline.learning import units
+from paceline.algorithms.rounds import State
+from paceline.learning import models
 from paceline.learning.augment import augment
 from paceline.learning.losses import training_loss
 from paceline.learning.passes import Passes
@@ -18,7 +18,7 @@ from paceline.program.streams import stream
 
 
 def passes(recipe: Recipe, **options) -> Passes:
-    return Passes(units.build("mlp", {}, (1, 8, 8), 10, seed=1), DIGITS, recipe, seed=3, worker=1, **options)
+    return Passes(models.build("mlp", {}, (1, 8, 8), 10, seed=1), DIGITS, recipe, seed=3, worker=1, **options)
 
 
 def gradient(p: Passes) -> torch.Tensor:

@@ -20,10 +20,10 @@ from users_kit import CLASSES, WIDTH
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded
-from paceline.algorithms.progress import Interval
+from paceline.algorithms.rounds import Interval
 from paceline.config import yaml
 from paceline.config.scenario import validate
-from paceline.learning import buffers, imports, losses, meter, units
+from paceline.learning import buffers, imports, losses, memory_meter, models
 from paceline.learning.build import build_workers, notes
 from paceline.learning.data import load
 from paceline.learning.phantoms import build_phantoms
@@ -117,7 +117,7 @@ def test_a_worker_is_tested_with_its_own_buffers_and_the_averaged_ones(place):
     plan = plan_of(H=1 if place.sharded else 3, aggregation=None if place.sharded else Parameters(), place=place)
     workers = make(plan, "spectral", ADAMW)
     _, lines = run(plan, workers)
-    model, own = units.build("users_kit:spectral", {}, (WIDTH,), CLASSES, seed=7), [w.model for w in workers]
+    model, own = models.build("users_kit:spectral", {}, (WIDTH,), CLASSES, seed=7), [w.model for w in workers]
     if not place.sharded:
         model.load_state_dict(own[0].state_dict())
         mean = torch.stack([m.norm.running_mean for m in own]).mean(0)
@@ -263,8 +263,8 @@ OPTIMIZERS = [{"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}, ADAMW, ADAM
 def test_parameters_without_a_gradient_or_an_element_are_left_alone_as_torch_does(model, optimizer):
     """No decay, no momentum and no count of a step for what the loss never reaches, in local steps and in exchanged
     ones, in one piece and unit by unit."""
-    expected = torchs(units.build(f"users_kit:{model}", {}, (WIDTH,), CLASSES, 7), optimizer, 5, optimizer.get("clip"))
-    start = units.build(f"users_kit:{model}", {}, (WIDTH,), CLASSES, 7)
+    expected = torchs(models.build(f"users_kit:{model}", {}, (WIDTH,), CLASSES, 7), optimizer, 5, optimizer.get("clip"))
+    start = models.build(f"users_kit:{model}", {}, (WIDTH,), CLASSES, 7)
     for aggregation in (Parameters(), Gradients()):
         for place in (Replicated(), Offloaded(), Sharded()):
             if place.sharded and aggregation == Parameters():
@@ -286,7 +286,7 @@ def test_parameters_without_a_gradient_or_an_element_are_left_alone_as_torch_doe
 
 def test_a_parameter_that_only_some_steps_reach_is_as_torchs_and_alike_on_all_workers():
     """A branch that the data decides: locally as torch to the bit, exchanged the mean where any worker reached it."""
-    expected = torchs(units.build("users_kit:unused", {"edge": 0.0}, (WIDTH,), CLASSES, 7), ADAMW, 5)
+    expected = torchs(models.build("users_kit:unused", {"edge": 0.0}, (WIDTH,), CLASSES, 7), ADAMW, 5)
     (w,) = make(plan_of((8,), aggregation=Parameters(), steps=5), "unused", ADAMW, model_args={"edge": 0.0})
     run(plan_of((8,), aggregation=Parameters(), steps=5), [w])
     assert np.array_equal(w.params[:-1], expected)
@@ -381,10 +381,12 @@ def test_running_out_of_memory_is_known_as_such_in_a_workers_step():
         (w,) = make(plan, "failing", model_args={"how": how, "at": 5}, warm=False)
         steps = [w.step(plan.first_round(), 0).run for _ in range(6)]
         if error is None:
-            assert meter.fits(lambda steps=steps: [step() for step in steps], meter.of("cpu"), 1e12) is False
+            assert (
+                memory_meter.fits(lambda steps=steps: [step() for step in steps], memory_meter.of("cpu"), 1e12) is False
+            )
         else:
             with pytest.raises(error):
-                meter.fits(lambda steps=steps: [step() for step in steps], meter.of("cpu"), 1e12)
+                memory_meter.fits(lambda steps=steps: [step() for step in steps], memory_meter.of("cpu"), 1e12)
 
 
 @pytest.mark.parametrize("path", ["os:system", "sys:exit", "builtins:print", "users_kit:os.getcwd", "shutil:rmtree"])

@@ -8,7 +8,7 @@ import torch
 from learning_kit import DIGITS, SGD, make, make_plan, torch_as_it_was  # noqa: F401 - a fixture
 from torch import nn
 
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.learning.phantoms import build_phantoms, moments_of
 from paceline.program.streams import stream
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from paceline.learning import tables, torchvision_tables, units
+from paceline.learning import models, tables, torchvision_tables
 from paceline.learning.data import DataShape, shape_of
 from paceline.learning.phantoms import cost_of
 
@@ -60,7 +60,7 @@ def test_without_torchvision_the_error_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     message = "model torchvision:vit_b_16 needs torchvision, which is not installed: pip install 'paceline\\[vision\\]'"
     with pytest.raises(ValueError, match=message):
-        units.build("torchvision:vit_b_16", {}, (3, 224, 224), 1000, seed=0)
+        models.build("torchvision:vit_b_16", {}, (3, 224, 224), 1000, seed=0)
     with pytest.raises(ValueError, match="model torchvision:alexnet needs torchvision"):
         cost_of("torchvision:alexnet", {}, DataShape((3, 224, 224), 10, 100, 10))
 
@@ -88,7 +88,7 @@ def test_torchvision_agrees(name, pixels):
     from paceline.learning.cost import measured_cost
 
     shape = (3, pixels, pixels)
-    model, known = units.build(f"torchvision:{name}", {}, shape, 7, seed=0), torchvision_tables.cost(name, shape, 7)
+    model, known = models.build(f"torchvision:{name}", {}, shape, 7, seed=0), torchvision_tables.cost(name, shape, 7)
     measured = measured_cost(model, shape)
     assert replace(tables.total(known), units=()) == replace(measured, units=())
     assert [unit.parameters for unit in known] == [unit.parameters for unit in measured.units]
@@ -135,7 +135,7 @@ class Residual(nn.Module):
 def test_units_of_torchvisions_models_are_the_model(kind, count):
     torch.manual_seed(0)
     model, x = kind(), torch.randn(2, 3, 8, 8)
-    found = units.units(model)
+    found = models.units(model)
     assert len(found) == count
     assert {id(p) for unit in found for p in unit.parameters()} == {id(p) for p in model.parameters()}
     torch.manual_seed(1)

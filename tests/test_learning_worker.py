@@ -14,9 +14,9 @@ from torch import nn
 from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded
-from paceline.algorithms.plan import Plan, State
-from paceline.algorithms.progress import Interval
-from paceline.learning import optimizers, storage, units
+from paceline.algorithms.plan import Plan
+from paceline.algorithms.rounds import Interval, State
+from paceline.learning import models, optimizers, storage
 from paceline.learning.memory import Memory
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
@@ -104,7 +104,7 @@ def test_it_trains_as_torch_does(options):
     r = plan.next_round(State())
     for i in range(5):
         w.step(r, i).run()
-    model = units.build("mlp", {"dropout": 0.3}, (1, 8, 8), 10, seed=7)
+    model = models.build("mlp", {"dropout": 0.3}, (1, 8, 8), 10, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True, **options)
     torch.manual_seed(torch_seed(7, "torch", 0))
     losses = []

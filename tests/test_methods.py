@@ -12,12 +12,12 @@ from toy import ToyWorker
 
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients, Parameters, Until
+from paceline.algorithms.learning_rates import Constant, Cosine, CosineStep, Linear, WarmUp
 from paceline.algorithms.loop import train
 from paceline.algorithms.outer import FedNova, OuterSGD, SlowMo, normaliser
-from paceline.algorithms.plan import Plan, State
+from paceline.algorithms.plan import Plan
 from paceline.algorithms.presets import qsr
-from paceline.algorithms.progress import NEVER, Interval, Moment
-from paceline.algorithms.rates import Constant, Cosine, CosineStep, Linear, WarmUp
+from paceline.algorithms.rounds import NEVER, Interval, Moment, State
 from paceline.algorithms.sampling import TopLoss
 from paceline.algorithms.schedules import Every, Fixed, Qsr, Schedule, Then
 from paceline.algorithms.scores import Scores

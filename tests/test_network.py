@@ -12,7 +12,7 @@ import yaml
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.network import NetworkSpec
-from paceline.config.timing import Background, Link, Network
+from paceline.config.timing import BackgroundTraffic, Link, Network
 from paceline.program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from paceline.program.errors import ScenarioError
 from paceline.program.traffic import traffic
@@ -266,7 +266,7 @@ def test_what_is_written_is_what_is_priced() -> None:
         inside=Link(found.inside.bandwidth if found.inside else 0, 2e-6),
         collective="auto",
         reduce_bandwidth=20e9,
-        background=(Background(0, 1, None, 100e6, 1.0, 3.0),),
+        background=(BackgroundTraffic(0, 1, None, 100e6, 1.0, 3.0),),
     )
     assert found.inside is not None
     assert 1e11 < found.inside.bandwidth < 2e11  # half of 300 GB/s
@@ -323,4 +323,4 @@ def test_the_page_names_every_shape_algorithm_and_key() -> None:
 def test_the_pages_background_is_read() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
     found = described([{"count": 4}], network=FAST, background=yaml.safe_load(text)["cluster"]["background"]).background
-    assert found == (Background(0, 1, 2e9 / 8), Background(2, 3, None, 100e6, 1.0, 5.0))
+    assert found == (BackgroundTraffic(0, 1, 2e9 / 8), BackgroundTraffic(2, 3, None, 100e6, 1.0, 5.0))

@@ -10,17 +10,17 @@ from learning_kit import DIGITS
 from test_same_numbers import paceline, read
 
 from paceline import simulate
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.config import yaml
-from paceline.config.rates import CosineStep, Multistep
+from paceline.config.lr_schedule import CosineStepSpec, MultistepSpec
 from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, load
-from paceline.config.workload import SGD, AdamW, Augmentation, Workload
+from paceline.config.workload import AdamWSpec, Augmentation, SGDSpec, Workload
+from paceline.job import resolve
 from paceline.learning.data import FILE_KEYS, KEYS
 from paceline.problem import fingerprints
 from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
 from paceline.sim.engine import simulate as run_programs
-from paceline.wiring import resolve
 
 FILE = Path(__file__).parent / "every_option.yaml"
 OWN = """
@@ -62,8 +62,8 @@ def test_every_key_is_said():
     adamw, sgd = documents().values()
     work = adamw["workload"]
     said = [
-        *((Scenario, adamw), (Workload, work), (AdamW, work["optimizer"]), (CosineStep, work["lr_schedule"])),
-        *((SGD, sgd["workload"]["optimizer"]), (Multistep, sgd["workload"]["lr_schedule"])),
+        *((Scenario, adamw), (Workload, work), (AdamWSpec, work["optimizer"]), (CosineStepSpec, work["lr_schedule"])),
+        *((SGDSpec, sgd["workload"]["optimizer"]), (MultistepSpec, sgd["workload"]["lr_schedule"])),
         *((Augmentation, work["augment"]), (Budget, adamw["budget"]), (Report, adamw["report"])),
         (CheckpointSpec, adamw["checkpoint"]),
     ]
@@ -126,14 +126,14 @@ def test_every_key_is_documented():
     for section in (
         Scenario,
         Workload,
-        SGD,
-        AdamW,
+        SGDSpec,
+        AdamWSpec,
         Augmentation,
         Budget,
         Report,
         CheckpointSpec,
-        CosineStep,
-        Multistep,
+        CosineStepSpec,
+        MultistepSpec,
     ):
         for key in section.model_fields.keys() - {"recorded", "name"}:
             assert f"`{key}`" in text or f"{key}: " in text, f"{section.__name__}.{key}"

@@ -15,9 +15,9 @@ import paceline
 from paceline.cli import app
 from paceline.config import yaml
 from paceline.config.scenario import load
+from paceline.job import resolve
 from paceline.program.errors import ScenarioError
 from paceline.studies.points import read_list
-from paceline.wiring import resolve
 
 ROOT = Path(__file__).parent.parent
 SCENARIOS = ROOT / "scenarios"

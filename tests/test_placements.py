@@ -11,21 +11,21 @@ import torch
 from learning_kit import DIGITS, make_plan, torch_as_it_was  # noqa: F401 - a fixture
 
 from paceline.algorithms.aggregations import Gradients, Parameters
-from paceline.algorithms.footprint import footprint
+from paceline.algorithms.costs import footprint
 from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
-from paceline.algorithms.plan import Plan, State
-from paceline.algorithms.progress import Interval
+from paceline.algorithms.plan import Plan
+from paceline.algorithms.rounds import Interval, State
 from paceline.config.scenario import load, validate
+from paceline.job import resolve
 from paceline.learning.build import build_workers
-from paceline.learning.meter import Tensors
+from paceline.learning.memory_meter import Tensors
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
 from paceline.learning.worker import TorchWorker
 from paceline.program.errors import ScenarioError
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
-from paceline.wiring import resolve
 
 BATCHES = (24, 16, 16, 8)
 VIT = {"patch": 2, "dim": 32, "depth": 3, "heads": 2}

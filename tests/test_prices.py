@@ -13,15 +13,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import paceline
+from paceline.algorithms.costs import Held, ModelCost, Works, together
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.worker import Held, ModelCost, Works, together
 from paceline.config.scenario import Scenario, validate
 from paceline.config.timing import Device
+from paceline.job import profile_of, timing_of, workload_of
 from paceline.learning.tables import cost, merged, total
 from paceline.problem import Problem
 from paceline.program.effects import Work
 from paceline.program.errors import ScenarioError
-from paceline.wiring import profile_of, timing_of, workload_of
 
 MODELS = [
     total(cost(model, args, shape, 10))

@@ -18,11 +18,11 @@ from paceline import simulate
 from paceline.config import yaml
 from paceline.config.scenario import load, validate
 from paceline.config.sections import described
+from paceline.job import resolve
 from paceline.program.errors import ScenarioError
 from paceline.records import checkpoints
 from paceline.records.history import changes, command, commit
 from paceline.resuming import resumption
-from paceline.wiring import resolve
 
 FILES = [*SCENARIOS.glob("*.yaml"), *SCENARIOS.glob("papers/*.yaml")]
 SHORT = ["budget={steps: 2}", "workload.lr_schedule=constant", "report={}"]

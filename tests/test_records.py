@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.analysis.run import Run
 from paceline.config.timing import Device, Timing
 from paceline.program.effects import Compute, Program, Work, nothing
@@ -251,7 +251,7 @@ def test_run_load_says_what_is_missing(tmp_path):
 
 @pytest.mark.parametrize("accuracy", [None, float("nan"), 0.5])
 def test_a_run_stopped_before_its_first_report_can_be_shown(accuracy, capsys):
-    from paceline.show import show_run
+    from paceline.printing import show_run
 
     summary = {"engine": "mpi", "workers": 2, "rounds": 1, "steps": 8, "samples": 64, "seconds": 0.5}
     summary |= {"idle_share": [0.1, 0.0], "bytes_per_worker": [8.0, 8.0], "accuracy": accuracy, "train_loss": 0.1}

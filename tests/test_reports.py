@@ -12,8 +12,7 @@ from test_algorithms import plan, run
 from test_learning_worker import run as train_in_lockstep
 
 from paceline.algorithms.aggregations import Gradients, Parameters
-from paceline.algorithms.plan import State
-from paceline.algorithms.progress import Interval
+from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.schedules import Fixed, Qsr, Schedule
 from paceline.algorithms.strategy import Strategy
 from paceline.learning.phantoms import build_phantoms

@@ -19,7 +19,7 @@ from mpi_checks import ALONE
 from paceline.program.effects import AllReduce, Work
 from paceline.program.errors import BorrowError, ScenarioError
 from paceline.program.traffic import traffic
-from paceline.runtime import launcher, pace, patience
+from paceline.runtime import emulation, launcher, polling
 from paceline.runtime.borrow import Loan
 from paceline.runtime.measure import fit
 
@@ -184,20 +184,20 @@ class Clock:
 @pytest.mark.parametrize("took", [5e-6, 1e-3])
 def test_sleeping_is_exact_on_average(monkeypatch: pytest.MonkeyPatch, late: float, took: float) -> None:
     clock = Clock(late)
-    monkeypatch.setattr(pace, "time", clock)
-    emulated, work = pace.Pace(4.0, None), Work("step")
+    monkeypatch.setattr(emulation, "time", clock)
+    emulated, work = emulation.Emulation(4.0, None), Work("step")
     for _ in range(1000):
         begin = clock.now
         clock.now += took
         assert emulated(work, begin, clock.now) == clock.now
-    assert clock.now == pytest.approx(1000 * 4.0 * took, abs=late + pace.SHORTEST)
-    described = pace.Pace(1.0, lambda work: 2e-3)
+    assert clock.now == pytest.approx(1000 * 4.0 * took, abs=late + emulation.SHORTEST)
+    described = emulation.Emulation(1.0, lambda work: 2e-3)
     begin = clock.now
     for _ in range(1000):
         described(work, clock.now, clock.now)
-    assert clock.now - begin == pytest.approx(2.0, abs=late + pace.SHORTEST)
+    assert clock.now - begin == pytest.approx(2.0, abs=late + emulation.SHORTEST)
     with pytest.raises(ValueError, match="below 1"):
-        pace.Pace(0.5, None)
+        emulation.Emulation(0.5, None)
 
 
 class Request:
@@ -212,17 +212,17 @@ class Request:
 
 
 def test_lanes_sleep_between_looks_unless_the_program_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, waiting = Clock(0.0), patience.Patience()
-    monkeypatch.setattr(patience, "time", clock)
+    clock, waiting = Clock(0.0), polling.Polling()
+    monkeypatch.setattr(polling, "time", clock)
     waiting.wait(Request(0), Request(0))
     assert clock.sleeps == 0
-    waiting.wait(Request(3 * patience.TESTS))
-    assert clock.now == pytest.approx(7 * patience.SHORTEST)
-    waiting.wait(Request(100 * patience.TESTS))
-    assert clock.now < 103 * patience.LONGEST
+    waiting.wait(Request(3 * polling.TESTS))
+    assert clock.now == pytest.approx(7 * polling.SHORTEST)
+    waiting.wait(Request(100 * polling.TESTS))
+    assert clock.now < 103 * polling.LONGEST
     assert clock.sleeps == 103
     waiting.hurried = True
-    waiting.wait(Request(100 * patience.TESTS))
+    waiting.wait(Request(100 * polling.TESTS))
     assert clock.sleeps == 103
 
 

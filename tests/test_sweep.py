@@ -22,7 +22,7 @@ from test_same_numbers import paceline as run_cli
 
 import paceline
 from paceline import ScenarioError, simulate, sweep, sweeping
-from paceline.algorithms.plan import State
+from paceline.algorithms.rounds import State
 from paceline.config import yaml
 from paceline.program.errors import PacelineError, ProtocolError
 from paceline.program.outcome import Outcome

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms.plan import Plan, Round
+from paceline.algorithms.costs import ModelCost, Works
+from paceline.algorithms.plan import Plan
+from paceline.algorithms.rounds import Round
 from paceline.algorithms.scores import Scores
-from paceline.algorithms.worker import ModelCost, UnitValues, Works, share
+from paceline.algorithms.worker import UnitValues, share
 from paceline.program.effects import Array, Compute
 from paceline.program.streams import stream
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithms.placements import UNIT_BYTES
+from ..learning import buffers, imports, storage, tables, torchvision_tables, torchvision_units
 from ..program.streams import torch_seed
-from . import buffers, imports, storage, tables, torchvision_tables, torchvision_units
 from .tables import Shape
 from .vit import vit
 

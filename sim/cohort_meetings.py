@@ -1,4 +1,4 @@
-"""The collectives of all workers, met by cohorts: what sim/rendezvous.py is to single workers.
+"""The collectives of all workers, met by cohorts: what sim/meetings.py is to single workers.
 
 Rule: the k-th collective of one cohort meets the k-th of every other. It begins when the last worker has come and the
 network has carried those before it; as every worker takes part in each, one number says until when that is.
@@ -26,52 +26,52 @@ class NeedsEvents(ScenarioError):
         )
 
 
-class Member(Protocol):
-    """What a meeting needs of a cohort: sim.crew.Crew."""
+class CohortMember(Protocol):
+    """What a meeting needs of a cohort: sim.cohort_driver.CohortDriver."""
 
     index: int
     tally: dict[str, list[float]]
 
 
-class Ticket:
+class CohortTicket:
     """A cohort's part in one effect that may run beside its program.
 
     direct: whether the program waits in it. end: when it is over, a number or one per column; None while that is not
     known. answer: a collective's.
     """
 
-    __slots__ = ("answer", "crew", "direct", "effect", "end", "stop", "taken")
+    __slots__ = ("answer", "direct", "driver", "effect", "end", "stop", "taken")
 
-    def __init__(self, crew: Member, effect: Any, direct: bool) -> None:
-        self.crew, self.effect, self.direct = crew, effect, direct
+    def __init__(self, driver: CohortMember, effect: Any, direct: bool) -> None:
+        self.driver, self.effect, self.direct = driver, effect, direct
         self.end: Any = None
         self.answer: Any = None
         self.stop = self.taken = False
 
 
-class Meeting:
+class CohortMeeting:
     """One collective: the cohorts' tickets so far, and when the last of their workers came."""
 
     __slots__ = ("arrived", "terms", "tickets")
 
     def __init__(self, terms: tuple[Any, ...]) -> None:
         self.terms = terms
-        self.tickets: list[Ticket] = []
+        self.tickets: list[CohortTicket] = []
         self.arrived = 0.0
 
 
-class World:
+class CohortMeetings:
     """All collectives of a run, whose group is always all workers."""
 
     def __init__(self, cohorts: int, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
         self._cohorts, self._members, self._fabric, self._stop = cohorts, range(workers), fabric, stop
         self._port = 0.0  # until when the network carries what has begun
-        self._open: deque[Meeting] = deque()
+        self._open: deque[CohortMeeting] = deque()
         self._first = 0  # number of the oldest open meeting
-        self._came: dict[Member, int] = {}  # meetings that each cohort has entered
+        self._came: dict[CohortMember, int] = {}  # meetings that each cohort has entered
         self._known: dict[tuple[Any, ...], tuple[float, float]] = {}  # terms -> (seconds, bytes that a member sends)
 
-    def join(self, ticket: Ticket, arrived: float) -> None:
+    def join(self, ticket: CohortTicket, arrived: float) -> None:
         """A cohort, whose last worker arrives at this time, comes to its next meeting; the last cohort completes it."""
         effect = ticket.effect
         wanted = terms(effect)
@@ -81,13 +81,13 @@ class World:
         if self._cohorts == 1:
             self._complete([ticket], arrived, *known)
             return
-        came = self._came[ticket.crew] = self._came.get(ticket.crew, 0) + 1
+        came = self._came[ticket.driver] = self._came.get(ticket.driver, 0) + 1
         if came > self._first + len(self._open):
-            self._open.append(Meeting(wanted))
+            self._open.append(CohortMeeting(wanted))
         meeting = self._open[came - self._first - 1]
         meeting.tickets.append(ticket)
         if meeting.terms != wanted:
-            where = everyone({t.crew.index: doing(t.effect) for t in meeting.tickets})
+            where = everyone({t.driver.index: doing(t.effect) for t in meeting.tickets})
             raise ProtocolError(f"collective {came} of all workers must be the same for all its members: {where}")
         meeting.arrived = max(meeting.arrived, arrived)
         if len(meeting.tickets) == self._cohorts:
@@ -95,7 +95,7 @@ class World:
             self._first += 1
             self._complete(meeting.tickets, meeting.arrived, *known)
 
-    def _check(self, ticket: Ticket, wanted: tuple[Any, ...]) -> tuple[float, float]:
+    def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
         """(seconds, bytes that a member sends) of a collective; it is refused where it cannot be simulated exactly."""
         effect, n = ticket.effect, len(self._members)
         if effect.group is not None and set(effect.group) != set(self._members):
@@ -104,18 +104,18 @@ class World:
             raise NeedsEvents(f"{describe(effect)} carries numbers, it simulates timing only")
         if type(effect) is ReduceScatter and effect.value.nbytes % n:
             raise NeedsEvents(f"{describe(effect)} gives {n} workers parts of unequal size")
-        check(effect, ticket.crew.index, self._members)
+        check(effect, ticket.driver.index, self._members)
         root = effect.root if type(effect) is Broadcast else 0
         seconds, traffic = self._fabric.price(type(effect), carried(effect, n), n, root)
         known = self._known[wanted] = seconds, traffic.sent
         return known
 
-    def _complete(self, tickets: Sequence[Ticket], arrived: float, seconds: float, sent: float) -> None:
+    def _complete(self, tickets: Sequence[CohortTicket], arrived: float, seconds: float, sent: float) -> None:
         # The same sum as SimPy's clock makes, so that both come to the same bits.
         end = self._port = max(arrived, self._port) + seconds
         stop = self._stop()
         for ticket in tickets:
-            effect, tally = ticket.effect, ticket.crew.tally
+            effect, tally = ticket.effect, ticket.driver.tally
             if effect.phase not in tally:
                 tally[effect.phase] = [0.0, 0]
             counts = tally[effect.phase]
@@ -125,7 +125,7 @@ class World:
             if effect.out is effect.value and type(effect) is AllReduce:  # most are so
                 ticket.answer = effect.out
             else:
-                ticket.answer = deliver(effect, ticket.crew.index, self._result(effect))
+                ticket.answer = deliver(effect, ticket.driver.index, self._result(effect))
 
     def _result(self, effect: Any) -> Value:
         value: Value = effect.value

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from types import FrameType
 
 from ..program.errors import PacelineError, one_line
-from .place import place
+from .ranks import place
 
 OPTION = "--traceback"
 TRACEBACK = ContextVar("traceback", default=False)

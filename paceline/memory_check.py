@@ -6,22 +6,21 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .algorithms.batches import largest_fitting
-from .algorithms.footprint import Footprint, footprint
+from .algorithms.balance import largest_fitting
+from .algorithms.costs import Footprint, Works, footprint
+from .algorithms.learning_rates import Constant
 from .algorithms.placements import Placement
 from .algorithms.plan import Plan
-from .algorithms.progress import Interval
-from .algorithms.rates import Constant
+from .algorithms.rounds import Interval
 from .algorithms.splits import Holds, Shares
 from .algorithms.strategy import Strategy
-from .algorithms.worker import Works
 from .config.timing import Device, Timing
 from .learning.phantoms import make_works, moments_of
 from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
+    from .job import Job
     from .problem import Problem
-    from .wiring import Job
 
 
 def predicted(works: Sequence[Works], problem: Problem) -> list[Footprint]:

@@ -2,7 +2,7 @@
 
 One thread serves each group's collectives, another computations and moves, each in the order of starting: the
 exchanges of one group match in that order, and those of different groups do not wait for each other. They wait for
-messages asleep (patience.py), so that the program keeps the core. The threads are daemons, so a rank that fails can
+messages asleep (polling.py), so that the program keeps the core. The threads are daemons, so a rank that fails can
 end. Where MPI does not allow several threads, effects run at their start: the same answers, no overlap.
 """
 
@@ -18,13 +18,13 @@ from ..program.effects import Compute, Move
 from ..program.errors import ProtocolError
 from .borrow import Loan
 from .collectives import KINDS, Collectives, describe, group_of
-from .pace import Pace
-from .patience import Patience
+from .emulation import Emulation
+from .polling import Polling
 
 Lane = tuple[int, ...] | None  # a group's workers; None for computations and moves
 
 
-class Job:
+class StartedEffect:
     """One started effect. start, stop: when it ran. error: what Wait is to raise. sent, halt, told: see Collectives."""
 
     __slots__ = ("answer", "effect", "error", "halt", "loan", "ready", "sent", "start", "stop", "taken", "told")
@@ -37,11 +37,13 @@ class Job:
         self.halt = self.told = self.taken = False
 
 
-class Background:
+class StartedEffects:
     """One rank's started effects.
 
-    open_lane: makes a Collectives, to be used by one thread only. make_pace: makes a Pace, in the thread that uses it.
-    threads: whether MPI may be called from several threads at a time. patience: with which lanes wait for messages.
+    open_lane: makes a Collectives, to be used by one thread only.
+    make_emulation: makes an Emulation, in the thread that uses it.
+    threads: whether MPI may be called from several threads at a time.
+    polling: how lanes wait for messages.
     """
 
     def __init__(
@@ -49,19 +51,19 @@ class Background:
         rank: int,
         size: int,
         open_lane: Callable[[], Collectives],
-        make_pace: Callable[[], Pace | None],
+        make_emulation: Callable[[], Emulation | None],
         threads: bool,
-        patience: Patience,
+        polling: Polling,
     ) -> None:
-        self._rank, self._size, self._threads, self._patience = rank, size, threads, patience
-        self._open_lane, self._make_pace = open_lane, make_pace
-        self._queues: dict[Lane, SimpleQueue[Job | None]] = {}
+        self._rank, self._size, self._threads, self._polling = rank, size, threads, polling
+        self._open_lane, self._make_emulation = open_lane, make_emulation
+        self._queues: dict[Lane, SimpleQueue[StartedEffect | None]] = {}
         self._collectives: dict[Lane, Collectives] = {}
         self._running: list[threading.Thread] = []
-        self._pace: Pace | None = None
-        self.jobs: list[Job] = []  # those not waited for
+        self._emulation: Emulation | None = None
+        self.jobs: list[StartedEffect] = []  # those not waited for
 
-    def begin(self, effect: Any, debug: bool) -> Job:
+    def begin(self, effect: Any, debug: bool) -> StartedEffect:
         """Start the effect. ProtocolError where it is none that can be started."""
         kind = type(effect)
         if kind in KINDS:
@@ -71,7 +73,7 @@ class Background:
         else:
             raise ProtocolError(f"worker {self._rank} cannot start {kind.__name__}; yield it instead")
         lends = debug and kind is not Compute and not effect.fills
-        job = Job(effect, Loan(self._rank, effect) if lends else None)
+        job = StartedEffect(effect, Loan(self._rank, effect) if lends else None)
         self.jobs.append(job)
         if lane not in self._queues:
             self._open(lane)
@@ -81,13 +83,13 @@ class Background:
             self._perform(lane, job)
         return job
 
-    def wait(self, job: Job) -> Any:
+    def wait(self, job: StartedEffect) -> Any:
         """The job's answer, once it is there. Raises what it raised; ProtocolError if it was waited for before."""
         if job.taken:
             raise ProtocolError(f"worker {self._rank} waits twice for {describe(job.effect)}")
-        self._patience.hurried = type(job.effect) in KINDS
+        self._polling.hurried = type(job.effect) in KINDS
         job.ready.wait()
-        self._patience.hurried = False
+        self._polling.hurried = False
         job.taken = True
         self.jobs.remove(job)
         if job.error is not None:
@@ -121,15 +123,15 @@ class Background:
             self._running.append(thread)
             thread.start()
         else:
-            self._pace = self._pace or self._make_pace()
+            self._emulation = self._emulation or self._make_emulation()
 
     def _serve(self, lane: Lane) -> None:
         if lane is None:
-            self._pace = self._make_pace()
+            self._emulation = self._make_emulation()
         while (job := self._queues[lane].get()) is not None:
             self._perform(lane, job)
 
-    def _perform(self, lane: Lane, job: Job) -> None:
+    def _perform(self, lane: Lane, job: StartedEffect) -> None:
         effect = job.effect if job.loan is None else job.loan.effect
         job.start = perf_counter()
         try:
@@ -139,8 +141,8 @@ class Background:
                 job.sent, job.halt, job.told = collectives.sent, collectives.halt, collectives.told
             elif type(effect) is Compute:
                 job.answer = effect.run()
-                if self._pace is not None:
-                    self._pace(effect.work, job.start, perf_counter())
+                if self._emulation is not None:
+                    self._emulation(effect.work, job.start, perf_counter())
             else:
                 job.answer = moved(effect)
         except BaseException as error:

@@ -16,7 +16,7 @@ from ..program.effects import Work
 SHORTEST = 20e-6  # seconds below which a sleep is left to the next one
 
 
-class Pace:
+class Emulation:
     """Makes computations last longer. One per thread, made in that thread.
 
     slowness k: a computation that took s is followed by a sleep of (k - 1) s. price: instead, it lasts price(work)

@@ -10,10 +10,10 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["openmpi", "mpich"]
+MpiKind = Literal["openmpi", "mpich"]
 # Whose libmpi reads these, a rank's number, what its launcher always sets with it, the number of ranks, and the rank
 # among those of its machine.
-_LAUNCHERS: tuple[tuple[Kind, str, str, str, str], ...] = (
+_LAUNCHERS: tuple[tuple[MpiKind, str, str, str, str], ...] = (
     # Open MPI's mpirun
     ("openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     # srun --mpi=pmix, PRRTE
@@ -26,7 +26,7 @@ JOB_VARIABLES = (*(name for row in _LAUNCHERS for name in row[1:3]), "PMI_FD", "
 
 
 @dataclass(frozen=True)
-class Place:
+class RankPlace:
     """This process's place among ranks. size: how many there are; None where the launcher does not say.
 
     local: the rank among those of this machine; `rank` where the launcher does not say.
@@ -35,17 +35,17 @@ class Place:
     rank: int
     size: int | None
     local: int
-    kind: Kind
+    kind: MpiKind
 
 
-def place() -> Place | None:
+def place() -> RankPlace | None:
     """The place that a launcher gave to this process, or None where it is not a rank."""
     for kind, rank, companion, size, local in _LAUNCHERS:
         number, ranks, here = _number(rank), _number(size), _number(local)
         # A shell under `srun --pty` is a rank of one, but what is typed into it is not meant as one.
         typed = "SLURM_PTY_PORT" in os.environ and ranks in (None, 1)
         if number is not None and companion in os.environ and not typed:
-            return Place(number, ranks, number if here is None else here, kind)
+            return RankPlace(number, ranks, number if here is None else here, kind)
     return None
 
 

@@ -9,25 +9,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ..algorithms import rates
+from ..algorithms import learning_rates
 from ..program.errors import ScenarioError
 from .sections import Section
 
 
-class Schedule(Section):
+class LrSchedule(Section):
     """What all schedules take: a straight line from final_lr to the optimizer's lr over the first `warm_up`."""
 
     warm_up: float = Field(default=0.0, ge=0)
     final_lr: float = Field(default=0.0, ge=0, le=1e30)
 
 
-class Constant(Schedule):
+class ConstantSpec(LrSchedule):
     """The optimizer's lr throughout."""
 
     name: Literal["constant"] = "constant"
 
 
-class Multistep(Schedule):
+class MultistepSpec(LrSchedule):
     """lr * gamma at each milestone."""
 
     name: Literal["multistep"]
@@ -35,21 +35,21 @@ class Multistep(Schedule):
     gamma: float = Field(default=0.1, gt=0, le=1000)
 
 
-class Cosine(Schedule):
+class CosineSpec(LrSchedule):
     """Half a cosine from lr to final_lr. total: where it ends, by default with the budget."""
 
     name: Literal["cosine"]
     total: float | None = Field(default=None, gt=0)
 
 
-class Linear(Schedule):
+class LinearSpec(LrSchedule):
     """A straight line from lr to final_lr. total: where it ends, by default with the budget."""
 
     name: Literal["linear"]
     total: float | None = Field(default=None, gt=0)
 
 
-class CosineStep(Schedule):
+class CosineStepSpec(LrSchedule):
     """The cosine rounded to the nearest power of `base`."""
 
     name: Literal["cosine_step"]
@@ -57,10 +57,10 @@ class CosineStep(Schedule):
     base: float = Field(default=2.0, ge=1.001, le=1e9)
 
 
-AnySchedule = Constant | Multistep | Cosine | Linear | CosineStep
+AnyLrSchedule = ConstantSpec | MultistepSpec | CosineSpec | LinearSpec | CosineStepSpec
 
 
-def build_rate(lr: float, schedule: AnySchedule, budget: float) -> rates.Rate:
+def build_rate(lr: float, schedule: AnyLrSchedule, budget: float) -> learning_rates.Rate:
     """The learning rate as a function of progress. budget: its amount. ScenarioError where they do not fit."""
     try:
         rate = _after_warm_up(lr, schedule, budget)
@@ -72,20 +72,20 @@ def build_rate(lr: float, schedule: AnySchedule, budget: float) -> rates.Rate:
         raise ScenarioError(
             f"workload.lr_schedule.warm_up: {schedule.warm_up:g} is not less than the budget of {budget:g}"
         )
-    return rates.WarmUp(schedule.warm_up, schedule.final_lr, lr, rate)
+    return learning_rates.WarmUp(schedule.warm_up, schedule.final_lr, lr, rate)
 
 
-def _after_warm_up(lr: float, schedule: AnySchedule, budget: float) -> rates.Rate:
-    if isinstance(schedule, Constant):
-        return rates.Constant(lr)
-    if isinstance(schedule, Multistep):
+def _after_warm_up(lr: float, schedule: AnyLrSchedule, budget: float) -> learning_rates.Rate:
+    if isinstance(schedule, ConstantSpec):
+        return learning_rates.Constant(lr)
+    if isinstance(schedule, MultistepSpec):
         late = [m for m in schedule.milestones if m > budget]
         if late:
             raise ValueError(f"milestone {late[0]:g} lies after the end of the budget, {budget:g}; leave it out")
-        return rates.Multistep(lr, schedule.milestones, schedule.gamma)
+        return learning_rates.Multistep(lr, schedule.milestones, schedule.gamma)
     total, final, start = schedule.total or budget, schedule.final_lr, schedule.warm_up
-    if isinstance(schedule, Cosine):
-        return rates.Cosine(lr, total, final, start)
-    if isinstance(schedule, Linear):
-        return rates.Linear(lr, total, final, start)
-    return rates.CosineStep(lr, total, final, start, schedule.base)
+    if isinstance(schedule, CosineSpec):
+        return learning_rates.Cosine(lr, total, final, start)
+    if isinstance(schedule, LinearSpec):
+        return learning_rates.Linear(lr, total, final, start)
+    return learning_rates.CosineStep(lr, total, final, start, schedule.base)

@@ -15,27 +15,28 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .algorithms.costs import ModelCost, Works
 from .algorithms.loop import train
 from .algorithms.phantom import PhantomWorker
-from .algorithms.plan import Plan, State
-from .algorithms.progress import Interval
+from .algorithms.plan import Plan
+from .algorithms.replay import replayed
+from .algorithms.rounds import Interval, State
 from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
-from .algorithms.tape import taped
-from .algorithms.worker import ModelCost, Worker, Works
+from .algorithms.worker import Worker
 from .bounds import check_rehearsal, check_workers
 from .config.cluster import build_timing
 from .config.faults import check_faults
+from .config.lr_schedule import build_rate
 from .config.profile import Profile, load_profile, workload_key
-from .config.rates import build_rate
 from .config.scenario import Budget, Scenario
 from .config.sections import described
 from .config.strategy import build_strategy
 from .config.timing import Timing
-from .config.workload import SGD, Workload
-from .fit import check as check_memory
-from .fit import holds
+from .config.workload import SGDSpec, Workload
+from .memory_check import check as check_memory
+from .memory_check import holds
 from .problem import Problem, find, folders_of
 from .program.effects import Program, Work
 from .program.errors import ScenarioError
@@ -95,7 +96,7 @@ class Job:
     def _cohort_program(self, w: PhantomWorker) -> Program[State]:
         """A phantom's program from the beginning; of a plan that serves again, recorded or played back."""
         program = train(w, self.plan, State())
-        return taped(self.plan.tapes, (w.index, w.kind), program) if self.again else program
+        return replayed(self.plan.recordings, (w.index, w.kind), program) if self.again else program
 
     def rounding_idle(self) -> list[float]:
         """Share of a round that each worker waits because steps are whole: predicted, network and noise left out."""
@@ -244,7 +245,7 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
 def workload_of(workload: Workload) -> str:
     """The key under which profiles file this workload's times."""
     optimizer = workload.optimizer
-    kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGD) and optimizer.momentum else "")
+    kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGDSpec) and optimizer.momentum else "")
     kind += ", clipped" if optimizer.clip else ""
     kind += f", micro-batches of {workload.micro_batch}" if workload.micro_batch else ""
     kind += f", {workload.precision}" if workload.precision != "fp32" else ""

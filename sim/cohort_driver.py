@@ -33,10 +33,10 @@ from ..program.effects import (
 from ..program.errors import ProtocolError, not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe, doing
+from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .driver import BLOCKED, KNOWN, phase_of
 from .noise import Draws
 from .prices import LANES, move_seconds, work_seconds
-from .world import NeedsEvents, Ticket, World
 
 Seconds = float | Array  # of all workers alike, or (columns,)
 FREE = 0.0  # the price, as an object, of what takes no time on any device: there is nothing to add up
@@ -55,7 +55,7 @@ def last_of(clock: Seconds) -> float:
     return max(clock.tolist()) if clock.size <= FEW else float(np.maximum.reduce(clock))
 
 
-class Crew:
+class CohortDriver:
     """Drives one cohort's program. members: its workers, first the one whose program it is.
 
     A column is a worker where noise tells them apart, else a device, as workers on the same one then have one clock.
@@ -67,14 +67,14 @@ class Crew:
         members: Sequence[int],
         devices: Sequence[Device],
         draws: Draws | None,
-        world: World,
+        meetings: CohortMeetings,
         hooks: Hooks,
     ) -> None:
         self.members, self.index = members, members[0]
         self.ended = False
         self.tally: dict[str, list[float]] = {}  # phase -> [bytes sent, collectives], of each worker
         self._moved: dict[str, float] = {}
-        self._send, self._world, self._hooks = program.send, world, hooks
+        self._send, self._meetings, self._hooks = program.send, meetings, hooks
         kinds = list(dict.fromkeys(devices[worker] for worker in members))
         if draws is None:
             self._columns = {worker: kinds.index(devices[worker]) for worker in members}
@@ -89,8 +89,8 @@ class Crew:
         self._prices: dict[Work, tuple[Seconds, bool]] = {}
         self._busy: dict[str, Seconds] = {}
         self._effect: Any = None
-        self._waiting: Ticket | None = None
-        self._started: dict[Ticket, None] = {}
+        self._waiting: CohortTicket | None = None
+        self._started: dict[CohortTicket, None] = {}
         self._stop = False
         self._result: Any = None
         self._handlers: dict[type, Callable[[Any], Any]] = {
@@ -223,11 +223,11 @@ class Crew:
         return self._block(self._ticket(effect, direct=True))
 
     def _collective(self, effect: Any) -> Any:
-        ticket = Ticket(self, effect, direct=True)
-        self._world.join(ticket, last_of(self._now))
+        ticket = CohortTicket(self, effect, direct=True)
+        self._meetings.join(ticket, last_of(self._now))
         return self._block(ticket)
 
-    def _block(self, ticket: Ticket) -> Any:
+    def _block(self, ticket: CohortTicket) -> Any:
         if ticket.end is None:
             self._waiting = ticket
             return BLOCKED
@@ -243,11 +243,11 @@ class Crew:
         self._started[ticket] = None
         return Handle(inner, ticket)
 
-    def _ticket(self, effect: Any, direct: bool) -> Ticket:
+    def _ticket(self, effect: Any, direct: bool) -> CohortTicket:
         """Begin a started effect, or one that the program waits in."""
-        ticket = Ticket(self, effect, direct)
+        ticket = CohortTicket(self, effect, direct)
         if isinstance(effect, Collective):
-            self._world.join(ticket, last_of(self._now))
+            self._meetings.join(ticket, last_of(self._now))
             return ticket
         if isinstance(effect, Compute):
             lane = LANES[effect.on]
@@ -266,7 +266,7 @@ class Crew:
 
     def _wait(self, effect: Wait[Any]) -> Any:
         ticket = effect.handle.inner
-        if not isinstance(ticket, Ticket) or ticket.crew is not self:
+        if not isinstance(ticket, CohortTicket) or ticket.driver is not self:
             raise ProtocolError(
                 f"worker {self.index} waits for {describe(effect.handle.effect)}, which it did not start"
             )
@@ -274,7 +274,7 @@ class Crew:
             raise ProtocolError(f"worker {self.index} waits twice for the same {describe(ticket.effect)}")
         return self._block(ticket)
 
-    def _take(self, ticket: Ticket) -> Any:
+    def _take(self, ticket: CohortTicket) -> Any:
         """Wait until the ticket's end; its answer, which from now on is the program's."""
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)

@@ -16,23 +16,23 @@ from ..program.effects import Effect, Program, Start
 T = TypeVar("T")
 LONGEST = 50_000  # effects that are kept of a program
 
-Tapes = dict[Hashable, tuple[list[Effect[Any]], Any]]  # by what tells programs apart: effects and result
+Recordings = dict[Hashable, tuple[list[Effect[Any]], Any]]  # by what tells programs apart: effects and result
 
 
-def taped(tapes: Tapes, key: Hashable, program: Program[T]) -> Program[T]:
-    """The program, recorded in `tapes` under `key`; or what is there, played back, if it ran before."""
-    if key in tapes:
-        return _played(*tapes[key])
-    return _recorded(tapes, key, program)
+def replayed(recordings: Recordings, key: Hashable, program: Program[T]) -> Program[T]:
+    """The program, recorded in `recordings` under `key`; or what is there, played back, if it ran before."""
+    if key in recordings:
+        return _replay(*recordings[key])
+    return _recorded(recordings, key, program)
 
 
-def _played(effects: list[Effect[Any]], result: T) -> Program[T]:
+def _replay(effects: list[Effect[Any]], result: T) -> Program[T]:
     for effect in effects:  # noqa: UP028 - a list takes no answers
         yield effect
     return copy.copy(result)
 
 
-def _recorded(tapes: Tapes, key: Hashable, program: Program[T]) -> Program[T]:
+def _recorded(recordings: Recordings, key: Hashable, program: Program[T]) -> Program[T]:
     effects: list[Effect[Any]] = []
     keeping, answer = True, None
     while True:
@@ -40,7 +40,7 @@ def _recorded(tapes: Tapes, key: Hashable, program: Program[T]) -> Program[T]:
             effect = program.send(answer)
         except StopIteration as end:
             if keeping:
-                tapes[key] = effects, copy.copy(end.value)
+                recordings[key] = effects, copy.copy(end.value)
             result: T = end.value
             return result
         keeping = keeping and type(effect) is not Start and len(effects) < LONGEST
