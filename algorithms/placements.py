@@ -23,13 +23,13 @@ UNIT_BYTES = 1 << 20  # consecutive units of fewer bytes of fp32 parameters are 
 class Placement:
     """Base of the members.
 
-    precision: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
+    wire: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
     mean training loss where it rides along. overlap: exchanges and moves run beside the computation, unit by unit;
     without it they alternate, and a replicated model is exchanged as one flat unit. prefetch: how many units are
     fetched ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
     """
 
-    precision: Wire = "fp32"
+    wire: Wire = "fp32"
     overlap: bool = True
     prefetch: int = 1
     unit_bytes: int = UNIT_BYTES
@@ -37,8 +37,8 @@ class Placement:
     offloaded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.precision not in tuple(DTYPES):
-            raise ValueError(f"precision is {self.precision!r}; write one of {', '.join(DTYPES)}")
+        if self.wire not in tuple(DTYPES):
+            raise ValueError(f"wire is {self.wire!r}; write one of {', '.join(DTYPES)}")
         if not isinstance(self.overlap, bool):
             raise ValueError(f"overlap is {self.overlap!r}; write true or false")
         for name, value, least in (("prefetch", self.prefetch, 1), ("unit_bytes", self.unit_bytes, 0)):
@@ -64,7 +64,7 @@ class Placement:
         yield from w.gradient(round, i)
         if staged:
             yield from w.pull("gradients")
-        w.grads = yield from AllReduce(w.grads, weight, out=w.grads, phase="gradients", wire=self.precision)
+        w.grads = yield from AllReduce(w.grads, weight, out=w.grads, phase="gradients", wire=self.wire)
         if staged:
             yield from w.push("gradients")
         yield from w.update(round, i)
@@ -82,7 +82,7 @@ class Placement:
         staged = w.staged and not self.offloaded
         if staged:
             yield from w.pull("parameters")
-        w.params = yield from AllReduce(w.params, weight, out=w.params, phase="parameters", wire=self.precision)
+        w.params = yield from AllReduce(w.params, weight, out=w.params, phase="parameters", wire=self.wire)
         if staged:
             yield from w.push("parameters")
         return last(w.params)

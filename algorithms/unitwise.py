@@ -27,7 +27,7 @@ class Holding(Protocol):
     def offloaded(self) -> bool: ...
 
     @property
-    def precision(self) -> Wire: ...
+    def wire(self) -> Wire: ...
 
     @property
     def overlap(self) -> bool: ...
@@ -40,7 +40,7 @@ def fetching(place: Holding, w: Worker, phase: str = "parameters") -> list[Stage
     """How a unit's parameters come to the device: gathered from the workers that hold parts, moved from the host."""
 
     def gather(u: int) -> Effect[Any]:
-        return AllGather(w.units[u].kept, out=w.units[u].gathered, phase=phase, wire=place.precision)
+        return AllGather(w.units[u].kept, out=w.units[u].gathered, phase=phase, wire=place.wire)
 
     def load(u: int) -> Effect[Any]:
         return w.load(u, phase)
@@ -57,7 +57,7 @@ def reducing(place: Holding, w: Worker, chunk: int, weight: float | None) -> lis
 
     def exchange(u: int) -> Effect[Any]:
         unit, kind = w.units[u], ReduceScatter if place.sharded else AllReduce
-        return kind(unit.gradient, weight or 0.0, out=unit.reduced, phase="gradients", wire=place.precision)
+        return kind(unit.gradient, weight or 0.0, out=unit.reduced, phase="gradients", wire=place.wire)
 
     away = place.offloaded or w.staged
     if weight is None:

@@ -18,6 +18,7 @@ from . import yaml
 from .faults import Faults
 from .machines import Cluster
 from .recorded import Recorded
+from .renamed import update_record
 from .sections import Open, Section
 from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
@@ -144,6 +145,7 @@ def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:
 def read(path: Path | str, settings: Iterable[str] = ()) -> dict[str, Any]:
     """The document in the file at `path` with the settings applied, not validated yet. ScenarioError as load."""
     document = yaml.read_mapping(Path(path))
+    update_record(document)
     for setting in settings:
         _set(document, setting)
     return document

@@ -19,6 +19,7 @@ from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES, Strategy
 from ..program.errors import ScenarioError, brief
 from .arguments import axis_of, fits, hints_of, kinds_of, words
+from .renamed import RENAMED
 from .scenario import StrategySpec
 from .units import read_bytes, read_interval
 
@@ -98,6 +99,8 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
     parameters = inspect.signature(kind).parameters
     for key in args:
         if key not in parameters:
+            if (now := RENAMED.get(key)) in parameters:
+                raise ScenarioError(f"{path}.{key}: is called {now} now; write {now}: {brief(args[key])}")
             near = difflib.get_close_matches(str(key), list(parameters), 1, 0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(parameters) or 'none'}"
             shown = key if str(key).isidentifier() else brief(key)

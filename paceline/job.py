@@ -229,10 +229,10 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
             "checkpoint.optimizer: sharded workers have a part each of the optimizer's state, which cannot be shared; "
             "write optimizer: local"
         )
-    if place.precision != "fp32" and scenario.workload.precision == "fp64":
+    if place.wire != "fp32" and scenario.workload.precision == "fp64":
         raise ScenarioError(
-            f"strategy.placement: only fp32 values are rounded to {place.precision}, and workload.precision is fp64; "
-            "write precision: fp32, which sends values as they are"
+            f"strategy.placement: only fp32 values are rounded to {place.wire}, and workload.precision is fp64; "
+            "write wire: fp32, which sends values as they are"
         )
     apart = any(device.torch_device != "cpu" for device in timing.devices)
     if apart and not place.offloaded and strategy.aggregation.averages_state:

@@ -318,9 +318,9 @@ def test_what_does_not_fit_is_refused(memory, placement, worker, message):
 
 
 def test_a_wire_is_for_fp32():
-    settings = ["workload.precision=fp64", "strategy.placement={sharded: {precision: fp16}}"]
+    settings = ["workload.precision=fp64", "strategy.placement={sharded: {wire: fp16}}"]
     scenario = load(Path(__file__).parent.parent / "scenarios/fsdp.yaml", settings)
-    message = r"strategy.placement: only fp32 .* fp16, .* is fp64; write precision: fp32"
+    message = r"strategy.placement: only fp32 .* fp16, .* is fp64; write wire: fp32"
     with pytest.raises(ScenarioError, match=message):
         resolve(scenario, Path())
 
