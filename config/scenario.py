@@ -19,12 +19,12 @@ from .faults import Faults
 from .machines import Cluster
 from .recorded import Recorded
 from .renamed import update_record
-from .sections import Open, Section
+from .sections import OpenSection, Section
 from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
 
 
-class StrategySpec(Open, Section):
+class StrategySpec(OpenSection, Section):
     """A preset with its arguments and overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
 
     model_config = ConfigDict(extra="allow")

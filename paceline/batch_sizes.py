@@ -27,7 +27,7 @@ from .config.scenario import Scenario, load
 from .config.strategy import build_strategy
 from .config.units import read_bytes
 from .job import Job, profile_of, timing_of, workload_of
-from .problem import Problem, find, folders_of
+from .learning_problem import LearningProblem, find, folders_of
 from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
@@ -43,7 +43,7 @@ ROWS = 16  # of the table that is shown
 
 
 @dataclass(frozen=True)
-class Options:
+class BatchSizeOptions:
     """out: the profile to write. mode: what to compute (None: everything). memory: each worker's budget, as written."""
 
     out: Path
@@ -67,7 +67,7 @@ class Options:
         return tuple(mode for mode in get_args(Mode) if self.mode in (None, mode))
 
 
-def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
+def batch_sizes(scenario: Path, options: BatchSizeOptions, ranks: int | None) -> None:
     """Measure, write the profile and show the table; starts mpirun itself, or runs under one.
 
     Step times are the scenario's where it knows them, by itself or by its profile, else measured at the sizes found.
@@ -93,7 +93,7 @@ def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
         raise SystemExit(status)
 
 
-def _check(scenario: Scenario, folder: Path, options: Options) -> None:
+def _check(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
     """ScenarioError for what would otherwise be found when all is measured."""
     _ = options.modes, _profile(scenario, folder)
     build_strategy(scenario.strategy)
@@ -113,7 +113,7 @@ def _groups(scenario: Scenario, ranks: int) -> list[WorkerGroup]:
     return groups[:ranks] + [groups[-1]] * (ranks - len(groups))
 
 
-def _budget(group: WorkerGroup, options: Options) -> float:
+def _budget(group: WorkerGroup, options: BatchSizeOptions) -> float:
     """Bytes that a step may hold on this device: what was said, a GPU's by default what is free on it."""
     known = catalogue().devices.get(group.device)
     said = options.budget or group.memory or (known.memory if known else None)
@@ -125,7 +125,7 @@ def _budget(group: WorkerGroup, options: Options) -> float:
     return said or float("inf")
 
 
-def _measure(scenario: Scenario, folder: Path, options: Options) -> None:
+def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
     from mpi4py import MPI
 
     from .runtime.messages import broadcast_text, gather_texts
@@ -249,7 +249,7 @@ def _profile(scenario: Scenario, folder: Path) -> Profile | None:
     return None if path and not find(path, folders_of(scenario, folder)).exists() else profile_of(scenario, folder)
 
 
-def _known(scenario: Scenario, profile: Profile | None, problem: Problem) -> bool:
+def _known(scenario: Scenario, profile: Profile | None, problem: LearningProblem) -> bool:
     """Whether the scenario or its profile says how fast the cluster is."""
     try:
         timing_of(scenario, profile, problem)
@@ -268,7 +268,7 @@ def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float
     return tables
 
 
-def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: Options) -> None:
+def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: BatchSizeOptions) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -289,7 +289,9 @@ def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: 
     shown.print(one_line(f"largest batches written to {options.out}; scenarios read them as cluster.profile"))
 
 
-def _divisions(scenario: Scenario, timing: Timing, options: Options) -> Iterator[tuple[Mode, tuple[int, ...], float]]:
+def _divisions(
+    scenario: Scenario, timing: Timing, options: BatchSizeOptions
+) -> Iterator[tuple[Mode, tuple[int, ...], float]]:
     """(mode, batches, seconds of the slowest worker's step)."""
     for mode in options.modes:
         batches = ByBatch(mode).shares(scenario.workload.batch, timing.devices).batches

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from .commands import Commands
+from .app import App
 from .program.errors import ScenarioError
 
-app = Commands(
+app = App(
     help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
     no_args_is_help=True,
     add_completion=False,
@@ -78,8 +78,8 @@ def train(
         from .runtime.launcher import Stop
 
         stop = Stop()  # before the imports below, which take seconds
-        from .ranks import train_ranks
         from .training import TrainOptions
+        from .training_rank import train_ranks
 
         options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar, change)
         train_ranks(found, options, quiet, stop)
@@ -183,10 +183,10 @@ def batch_sizes(
     setting: Settings = [],  # noqa: B006
 ) -> None:
     """Measure the largest batch that each worker's memory holds, and divide steps so that all finish together."""
-    from .batch_sizes import Options
+    from .batch_sizes import BatchSizeOptions
     from .batch_sizes import batch_sizes as run
 
-    run(scenario, Options(out, mode, memory, tuple(setting)), ranks)
+    run(scenario, BatchSizeOptions(out, mode, memory, tuple(setting)), ranks)
 
 
 @app.command()

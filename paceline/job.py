@@ -25,7 +25,6 @@ from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.worker import Worker
-from .bounds import check_rehearsal, check_workers
 from .config.cluster import build_timing
 from .config.faults import check_faults
 from .config.lr_schedule import build_rate
@@ -35,9 +34,10 @@ from .config.sections import described
 from .config.strategy import build_strategy
 from .config.timing import Timing
 from .config.workload import SGDSpec, Workload
+from .job_effort import check_rehearsal, check_workers
+from .learning_problem import LearningProblem, find, folders_of
 from .memory_check import check as check_memory
 from .memory_check import holds
-from .problem import Problem, find, folders_of
 from .program.effects import Program, Work
 from .program.errors import ScenarioError
 from .records import history
@@ -55,7 +55,7 @@ class Job:
     scenario: Scenario
     plan: Plan
     timing: Timing
-    problem: Problem
+    problem: LearningProblem
     profile: Profile | None
     remarks: list[str]  # where a method is hardly itself
     tight: list[str] = field(default_factory=list)  # where memory may not suffice
@@ -151,7 +151,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     like: an earlier job, whose data, model's cost, and plan with its rounds serve again where they are the same.
     """
     check_workers(scenario.cluster)
-    problem = Problem(scenario, folder)
+    problem = LearningProblem(scenario, folder)
     if like is not None:
         problem.take_over(like.problem)
     problem.look_for_modules()
@@ -199,7 +199,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     return job
 
 
-def timing_of(scenario: Scenario, profile: Profile | None, problem: Problem) -> Timing:
+def timing_of(scenario: Scenario, profile: Profile | None, problem: LearningProblem) -> Timing:
     """The scenario's cluster; ScenarioError where nothing says how fast it is."""
     return build_timing(
         scenario.cluster,

@@ -20,17 +20,17 @@ from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
     from .job import Job
-    from .problem import Problem
+    from .learning_problem import LearningProblem
 
 
-def predicted(works: Sequence[Works], problem: Problem) -> list[Footprint]:
+def predicted(works: Sequence[Works], problem: LearningProblem) -> list[Footprint]:
     """Each worker's memory at its peak."""
     moments = moments_of(problem.scenario.workload.optimizer.model_dump())
     inputs, known = math.prod(problem.shape.input_shape), dict[int, Footprint]()
     return [known.get(id(each)) or known.setdefault(id(each), footprint(each, moments, inputs)) for each in works]
 
 
-def record(works: Sequence[Works], problem: Problem) -> dict[str, list[float]]:
+def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[float]]:
     """Bytes per worker for summary.json."""
     found = predicted(works, problem)
     return {
@@ -40,7 +40,7 @@ def record(works: Sequence[Works], problem: Problem) -> dict[str, list[float]]:
     }
 
 
-def holds(problem: Problem, placement: Placement, timing: Timing) -> Holds:
+def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Holds:
     """The largest batches that the cluster's devices are predicted to hold, for a split that is told nothing else.
 
     Where not even parameters and what belongs to them fit there is none: `check` says so, and what to write.

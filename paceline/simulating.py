@@ -9,11 +9,11 @@ from typing import Any
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
-from .bounds import check_simulation
 from .config.scenario import Scenario, load
 from .job import Job, resolve
+from .job_effort import check_simulation
+from .learning_problem import check_replicas, fingerprints, going_on
 from .memory_check import record
-from .problem import check_replicas, fingerprints, going_on
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome
 from .progress import progress

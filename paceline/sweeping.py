@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import __version__, bounds
+from . import __version__, job_effort
 from .config.scenario import Scenario, assign, read, validate
 from .config.sections import described
 from .job import Job, resolve
+from .learning_problem import find
 from .printing import show_sweep
-from .problem import find
 from .program.errors import ScenarioError
 from .progress import counting
 from .records.directory import to_json
@@ -36,7 +36,7 @@ from .runtime.tracebacks import TRACEBACK, where
 from .simulating import check_engine, run_simulation
 from .studies.points import Point, cell, check_points, cross, keys_of, read_list
 from .studies.sweep import in_a_line, run
-from .studies.table import Table
+from .studies.table import SweepTable
 from .terminal import say, warn
 
 if TYPE_CHECKING:
@@ -163,12 +163,12 @@ def sweep(
     where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name
     simulator = Simulator(document, where, folder, not full, engine, Path(runs) if runs is not None else None)
     listed = _points(points)
-    if line := bounds.check_points(grid or {}, listed, jobs or cores()):
+    if line := job_effort.check_points(grid or {}, listed, jobs or cores()):
         warn(line)
     found = cross(grid or {}, listed)
     keys = keys_of(found)
     simulator.check(found, keys)
-    table = Table(Path(out) if out is not None else None, found, keys, simulator.base, force)
+    table = SweepTable(Path(out) if out is not None else None, found, keys, simulator.base, force)
     missing = table.missing(retry)
     bar = False if under_mpirun() else None  # Open MPI gives its ranks terminals, wherever their output goes
     with counting(f"sweep {Path(where).stem}", len(found), quiet, bar) as show:

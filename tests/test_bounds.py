@@ -12,9 +12,9 @@ from test_same_numbers import MLP, scenario
 
 from paceline import simulate
 from paceline.algorithms.rounds import State
-from paceline.bounds import EFFECT, available_memory, check_points, check_training, duration, seconds_of
 from paceline.config.scenario import Scenario
 from paceline.job import rehearse, resolve
+from paceline.job_effort import EFFECT, available_memory, check_points, check_training, duration, seconds_of
 from paceline.program.errors import ScenarioError
 from paceline.studies.points import parse_grid
 

@@ -19,7 +19,7 @@ from paceline.config.scenario import Scenario, validate
 from paceline.config.timing import Device
 from paceline.job import profile_of, timing_of, workload_of
 from paceline.learning.tables import cost, merged, total
-from paceline.problem import Problem
+from paceline.learning_problem import LearningProblem
 from paceline.program.effects import Work
 from paceline.program.errors import ScenarioError
 
@@ -96,7 +96,7 @@ def scenario(worker: Worker, batch: int, micro: int | None, strategy: dict[str, 
 
 def described(found: Scenario) -> Device:
     """The first worker's device."""
-    return timing_of(found, profile_of(found, Path()), Problem(found, Path())).devices[0]
+    return timing_of(found, profile_of(found, Path()), LearningProblem(found, Path())).devices[0]
 
 
 def step_seconds(found: Scenario, engine: str = "simpy") -> float:

@@ -1,4 +1,4 @@
-"""Keys with a new name: the old one is refused with a line that names the new, except in the records of earlier runs."""
+"""Keys with a new name: the old one is refused with a line that names the new; records of earlier runs keep working."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .runtime.tracebacks import OPTION, TRACEBACK
 Traceback = Annotated[bool, typer.Option(OPTION, help="Of an error, show also where your own code failed.")]
 
 
-class Commands(typer.Typer):
+class App(typer.Typer):
     """A Typer whose commands all take `--traceback`."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:

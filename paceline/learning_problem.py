@@ -68,7 +68,7 @@ def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
 
 
 @dataclass(eq=False)
-class Problem:
+class LearningProblem:
     """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster.
 
     notes: what a reader of the results must know, found when workers are built: a line each.
@@ -101,7 +101,7 @@ class Problem:
 
         return _named("workload.data", lambda: load(*self._data))
 
-    def take_over(self, other: Problem) -> None:
+    def take_over(self, other: LearningProblem) -> None:
         """Keep what `other` has found out, where it is about the same model and data."""
         ours, theirs = self.scenario.workload, other.scenario.workload
         if (ours.data, self.folders) == (theirs.data, other.folders):
