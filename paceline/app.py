@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -44,6 +45,13 @@ class App(typer.Typer):
             path = f"paceline {known}".rstrip()
             raise ScenarioError(f"{error.format_message().rstrip('.')}; see {path} --help") from None
         return 0
+
+
+def print_version(wanted: bool) -> None:
+    """What `paceline --version` prints; pyproject.toml says it."""
+    if wanted:
+        print(f"paceline {version('paceline')}")
+        raise typer.Exit
 
 
 def _with_traceback(function: Callable[..., None]) -> Callable[..., None]:

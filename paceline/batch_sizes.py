@@ -22,16 +22,18 @@ from .algorithms.splits import ByBatch, Mode, Shares
 from .algorithms.strategy import Strategy
 from .config.catalogue import catalogue
 from .config.machines import WorkerGroup
-from .config.profile import Profile, load_profile, merge_profiles, save_profile
+from .config.profile import Profile, load_profile, merge_profiles, save_profile, workload_key
 from .config.scenario import Scenario, load
 from .config.strategy import build_strategy
 from .config.units import read_bytes
-from .job import Job, profile_of, timing_of, workload_of
-from .learning_problem import LearningProblem, find, folders_of
+from .folders import find, folders_of
+from .job import Job
+from .learning_problem import LearningProblem
 from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
+from .speeds import profile_of, timing_of
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> Non
     every = json.loads(broadcast_text(comm, json.dumps(every)))
     bounds = {e["device"]: min(o["largest"] for o in every if o["device"] == e["device"]) for e in every}
     peaks = {e["device"]: max(o["peak"] for o in every if o["device"] == e["device"]) for e in every}
-    key = workload_of(scenario.workload)
+    key = workload_key(scenario.workload)
     before = _profile(scenario, folder)
     known = _known(scenario, before, job.problem)
     if not known:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .app import App
+from .app import App, print_version
 from .program.errors import ScenarioError
 
 app = App(
@@ -17,6 +17,16 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What every command shares."""
+
 
 Settings = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory. Default: runs/NAME-simulated or NAME-trained.")]

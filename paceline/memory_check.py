@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .algorithms.balance import largest_fitting
 from .algorithms.costs import Footprint, Works, footprint
@@ -16,11 +16,8 @@ from .algorithms.splits import Holds, Shares
 from .algorithms.strategy import Strategy
 from .config.timing import Device, Timing
 from .learning.phantoms import make_works, moments_of
+from .learning_problem import LearningProblem
 from .program.errors import ScenarioError
-
-if TYPE_CHECKING:
-    from .job import Job
-    from .learning_problem import LearningProblem
 
 
 def predicted(works: Sequence[Works], problem: LearningProblem) -> list[Footprint]:
@@ -43,7 +40,7 @@ def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[f
 def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Holds:
     """The largest batches that the cluster's devices are predicted to hold, for a split that is told nothing else.
 
-    Where not even parameters and what belongs to them fit there is none: `check` says so, and what to write.
+    Where not even parameters and what belongs to them fit there is none: `check_memory` says so, and what to write.
     """
     workers, staged = len(timing.devices), [device.torch_device != "cpu" for device in timing.devices]
 
@@ -81,15 +78,15 @@ def _at_peak(device: Device, need: Footprint) -> float:
     return _held(device, need)["memory"] + need.activations + need.fresh
 
 
-def check(job: Job) -> Iterator[str]:
+def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterator[str]:
     """Lines to say where memory may not suffice; ScenarioError where parameters, gradients and optimizer state do not
     fit. A device without a host link shares the host's memory."""
-    if all(device.memory is None and device.host_memory is None for device in job.timing.devices):
+    if all(device.memory is None and device.host_memory is None for device in timing.devices):
         return
-    works = [w.works for w in job.problem.phantoms(job.plan)]
-    needs = predicted(works, job.problem)
+    works = [w.works for w in problem.phantoms(plan)]
+    needs = predicted(works, problem)
     seen = set[tuple[int, int]]()
-    for place, device, each, need in zip(job.scenario.cluster.places, job.timing.devices, works, needs, strict=True):
+    for place, device, each, need in zip(problem.scenario.cluster.places, timing.devices, works, needs, strict=True):
         if (id(device), id(each)) in seen:
             continue
         seen.add((id(device), id(each)))
@@ -98,7 +95,8 @@ def check(job: Job) -> Iterator[str]:
             if limit is None:
                 continue
             if size > limit:
-                raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, key, _shared(device), size, limit)}")
+                mistake = _too_much(plan.strategy.placement, key, _shared(device), size, limit)
+                raise ScenarioError(f"cluster.{place.key}.{key}: {mistake}")
             if key == "memory" and (whole := _at_peak(device, need)) > limit:
                 yield (
                     f"cluster.{place.key}.memory: parameters, gradients, optimizer state and activations of "
@@ -107,9 +105,8 @@ def check(job: Job) -> Iterator[str]:
                 )
 
 
-def _too_much(job: Job, key: str, shared: bool, size: float, limit: float) -> str:
+def _too_much(place: Placement, key: str, shared: bool, size: float, limit: float) -> str:
     """What needs too much, and what helps. shared: the host's memory is the device's."""
-    place = job.plan.strategy.placement
     held, ways = "parameters, gradients and optimizer state", list[str]()
     if not (place.sharded or place.offloaded):
         ways = ["placement: sharded", "placement: offloaded"]

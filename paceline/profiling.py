@@ -25,9 +25,9 @@ from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .config.machines import Cluster
-from .config.profile import Profile, load_profile, merge_profiles, save_profile
+from .config.profile import Profile, load_profile, merge_profiles, save_profile, workload_key
 from .config.scenario import Scenario, StrategySpec, load
-from .job import Job, resolve, workload_of
+from .job import Job, resolve
 from .program.effects import Work
 from .program.errors import ScenarioError
 from .program.outcome import Hooks
@@ -101,7 +101,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     network = _network(comm) if comm.Get_size() > 1 else None
     if comm.Get_rank() > 0:
         return
-    key = workload_of(scenario.workload)
+    key = workload_key(scenario.workload)
     document = {
         "machine": environment(scenario.workload.threads) | {"ranks": comm.Get_size(), "emulated": emulate},
         "devices": {name: {key: table} for name, table in mean_tables(gathered).items()},

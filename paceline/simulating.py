@@ -12,7 +12,6 @@ from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .job import Job, resolve
 from .job_effort import check_simulation
-from .learning_problem import check_replicas, fingerprints, going_on
 from .memory_check import record
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome
@@ -20,7 +19,8 @@ from .progress import progress
 from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
-from .resuming import subject
+from .replicas import check_replicas, fingerprints
+from .resuming import going_on, subject
 from .terminal import warn
 
 ENGINES = ("auto", "cohort", "simpy")

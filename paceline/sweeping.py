@@ -21,15 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from . import __version__, job_effort
 from .config.scenario import Scenario, assign, read, validate
 from .config.sections import described
+from .effort import check_sweep
+from .folders import find
 from .job import Job, resolve
-from .learning_problem import find
 from .printing import show_sweep
 from .program.errors import ScenarioError
 from .progress import counting
 from .records.directory import to_json
+from .records.environment import installed
 from .records.recorder import Recorder
 from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
 from .runtime.tracebacks import TRACEBACK, where
@@ -116,7 +117,7 @@ class Simulator:
         profile = (self.document.get("cluster") or {}).get("profile")
         found = find(Path(profile), (self.folder, Path())) if isinstance(profile, str) else None
         measured = found.read_text() if found is not None and found.is_file() else ""
-        text = to_json([self.document, measured, self.timing_only, self.engine, __version__])
+        text = to_json([self.document, measured, self.timing_only, self.engine, installed("paceline")])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -163,7 +164,7 @@ def sweep(
     where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name
     simulator = Simulator(document, where, folder, not full, engine, Path(runs) if runs is not None else None)
     listed = _points(points)
-    if line := job_effort.check_points(grid or {}, listed, jobs or cores()):
+    if line := check_sweep(grid or {}, listed, jobs or cores()):
         warn(line)
     found = cross(grid or {}, listed)
     keys = keys_of(found)

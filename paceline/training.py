@@ -13,12 +13,13 @@ from pathlib import Path
 
 from .analysis.run import Run
 from .config.scenario import Scenario, load
-from .job import rehearse, resolve
+from .job import resolve
 from .job_effort import check_training
 from .program.errors import ScenarioError
 from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.replacing import put_back, refuse
+from .rehearsal import rehearse
 from .resuming import resumption
 from .terminal import say
 

@@ -11,7 +11,6 @@ from typing import Any
 from .algorithms.rounds import State
 from .analysis.run import Run
 from .job import Job, resolve
-from .learning_problem import check_replicas, fingerprints, going_on
 from .memory_check import record
 from .program.errors import PacelineError, ScenarioError
 from .program.outcome import Hooks
@@ -21,7 +20,8 @@ from .records.recorder import Recorder
 from .records.replacing import prepare, put_back, putting_back
 from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
-from .resuming import Resumption, resumption, subject
+from .replicas import check_replicas, fingerprints
+from .resuming import Resumption, going_on, resumption, subject
 from .runtime.launcher import Stop, abort_on_error
 from .terminal import say
 from .training import Training, TrainOptions, trainings

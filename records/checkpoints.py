@@ -80,7 +80,7 @@ def newest(directory: Path) -> Path | None:
 
 
 def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
-    """What a finished checkpoint's meta.json says; see CheckpointMeta. ScenarioError where it is broken or of other workers."""
+    """What a finished checkpoint's meta.json says. ScenarioError where it is broken or of another number of workers."""
     path = checkpoint / META
     written = read_document(path, CheckpointMeta)
     meta = CheckpointMeta(**written).model_dump()

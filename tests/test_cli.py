@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from test_same_numbers import MLP, paceline, read, scenario
 
+from paceline import __version__ as version
 from paceline.__main__ import main
 from paceline.config import yaml
 
@@ -33,6 +35,12 @@ def call(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
         main()
     out, err = capsys.readouterr()
     return end.value.code or 0, out, err
+
+
+def test_the_version_has_one_source(monkeypatch, capsys):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert call(monkeypatch, capsys, "--version") == (0, f"paceline {project['version']}\n", "")
+    assert version == project["version"]
 
 
 @pytest.mark.parametrize("command", ["simulate", "train"])

@@ -13,10 +13,10 @@ from test_same_numbers import MLP, scenario
 
 import paceline
 from paceline.config.machines import Cluster
-from paceline.config.profile import Profile, save_profile
+from paceline.config.profile import Profile, save_profile, workload_key
 from paceline.config.scenario import Scenario, _sections, validate
 from paceline.config.sections import Section
-from paceline.job import resolve, workload_of
+from paceline.job import resolve
 from paceline.program.effects import Compute, Move, Phantom, Program, Work, nothing
 from paceline.program.outcome import Hooks
 from paceline.sim.engine import simulate
@@ -155,7 +155,7 @@ def clock(cluster: dict[str, Any], host: bool) -> float:
 def profiles(tmp_path, monkeypatch):
     """Two profiles in the working folder, one of a machine twice as fast."""
     monkeypatch.chdir(tmp_path)
-    key = workload_of(described(two()).workload)
+    key = workload_key(described(two()).workload)
     for name, seconds in (("a.yaml", "2 ms"), ("b.yaml", "1 ms")):
         document = {"devices": {"measured": {key: {"step": {8: seconds}}}}}
         document["residuals"] = {"measured": {key: [0.9, 1.0, 1.5]}}

@@ -17,9 +17,9 @@ from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, l
 from paceline.config.workload import AdamWSpec, Augmentation, SGDSpec, Workload
 from paceline.job import resolve
 from paceline.learning.data import FILE_KEYS, KEYS
-from paceline.learning_problem import fingerprints
 from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
+from paceline.replicas import fingerprints
 from paceline.sim.engine import simulate as run_programs
 
 FILE = Path(__file__).parent / "every_option.yaml"

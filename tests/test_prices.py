@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 import paceline
 from paceline.algorithms.costs import Held, ModelCost, Works, together
 from paceline.algorithms.phantom import PhantomWorker
+from paceline.config.profile import workload_key
 from paceline.config.scenario import Scenario, validate
 from paceline.config.timing import Device
-from paceline.job import profile_of, timing_of, workload_of
 from paceline.learning.tables import cost, merged, total
 from paceline.learning_problem import LearningProblem
 from paceline.program.effects import Work
 from paceline.program.errors import ScenarioError
+from paceline.speeds import profile_of, timing_of
 
 MODELS = [
     total(cost(model, args, shape, 10))
@@ -87,7 +88,7 @@ def scenario(worker: Worker, batch: int, micro: int | None, strategy: dict[str, 
         "budget": {"steps": 3},
     }
     if known is not None:
-        key = workload_of(validate(document, "test").workload)
+        key = workload_key(validate(document, "test").workload)
         filed = {phase: {n: f"{time!r} s" for n, time in table.items()} for phase, table in known.items()}
         document["recorded"] = {"profile": {"devices": {worker["device"]: {key: filed}}}}
         document["cluster"]["profile"] = "measured.yaml"
