@@ -114,14 +114,22 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
     """`new` added to what the file already held; the newest measurement of a device and workload wins."""
     if old is None:
         return new
-    filed = ("devices", "residuals", "max_batch")
-    merged = {name: _merged(getattr(old, name), getattr(new, name)) for name in filed}
+    merged = {
+        "devices": _merged(old.devices, new.devices),
+        "residuals": _merged(old.residuals, new.residuals),
+        "max_batch": _merged(old.max_batch, new.max_batch),
+    }
     return new.model_copy(update={**merged, "network": new.network or old.network})
 
 
 def _merged(old: dict[str, dict[str, T]], new: dict[str, dict[str, T]]) -> dict[str, dict[str, T]]:
     """device -> workload -> what was measured, the newest first."""
     return {name: old.get(name, {}) | new.get(name, {}) for name in (*old, *new)}
+
+
+def add_to_profile(path: Path, new: Profile) -> None:
+    """Write what was measured to a file, which keeps what else it holds."""
+    save_profile(path, merge_profiles(load_profile(path) if path.exists() else None, new))
 
 
 def save_profile(path: Path, profile: Profile) -> None:

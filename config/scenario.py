@@ -5,7 +5,6 @@ Rule: every mistake is one line that names the key, what was found and what to w
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..program.errors import ScenarioError, brief, one_line
+from ..program.errors import ScenarioError, brief, nearest, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
@@ -208,8 +207,7 @@ def _explain(error: ValidationError, document: Any) -> str:
     if unknown:
         fields = [field for section in sections for field in section.model_fields.items()]
         keys = sorted({field.alias or name for name, field in fields} - {"recorded"})
-        near = difflib.get_close_matches(str(steps[-1]), keys, 1, 0.5)
-        message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(keys)}"
+        message = "unknown key" + (nearest(steps[-1], keys) or f"; known keys: {', '.join(keys)}")
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):

@@ -22,7 +22,7 @@ from .algorithms.splits import ByBatch, Mode, Shares
 from .algorithms.strategy import Strategy
 from .config.catalogue import catalogue
 from .config.machines import WorkerGroup
-from .config.profile import Profile, load_profile, merge_profiles, save_profile, workload_key
+from .config.profile import Profile, add_to_profile, merge_profiles, workload_key
 from .config.scenario import Scenario, load
 from .config.strategy import build_strategy
 from .config.units import read_bytes
@@ -88,7 +88,8 @@ def batch_sizes(scenario: Path, options: BatchSizeOptions, ranks: int | None) ->
     for group in _groups(described, size):
         _budget(group, options)
     arguments = ["batch-sizes", str(scenario), f"--out={options.out}"]
-    arguments += [f"--{name}={value}" for name in ("mode", "memory") if (value := getattr(options, name)) is not None]
+    given = {"mode": options.mode, "memory": options.memory}
+    arguments += [f"--{name}={value}" for name, value in given.items() if value is not None]
     arguments += [f"--set={setting}" for setting in options.settings]
     status = launch(arguments, size, described.workload.threads, rounds=False)
     if status:
@@ -159,7 +160,7 @@ def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> Non
             "max_batch": {device: {key: most} for device, most in bounds.items()},
         }
     )
-    save_profile(options.out, merge_profiles(load_profile(options.out) if options.out.exists() else None, new))
+    add_to_profile(options.out, new)
     timing = timing_of(scenario, merge_profiles(before, new), job.problem)
     _show(scenario, timing, peaks, options)
 

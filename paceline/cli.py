@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -77,29 +78,24 @@ def train(
     bar: Annotated[bool, typer.Option("--bar", hidden=True)] = False,
 ) -> None:
     """Train scenarios for real: starts mpirun itself, or runs under one."""
-    from .runtime.launcher import under_mpirun
+    from .runtime.launcher import Stop, under_mpirun
 
     found = scenarios or []
     if emulate and phantom:
         raise ScenarioError("--emulate and --phantom exclude one another: one computes, the other only sleeps")
     if resume is not None and phantom:
         raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
-    if under_mpirun():
-        from .runtime.launcher import Stop
-
-        stop = Stop()  # before the imports below, which take seconds
-        from .training import TrainOptions
-        from .training_rank import train_ranks
-
-        options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar, change)
-        train_ranks(found, options, quiet, stop)
-        return
-    import sys
-
+    inside = under_mpirun()
+    stop = Stop() if inside else None  # before the imports below, which take seconds
     from .training import TrainOptions, launch
 
-    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, sys.stdout.isatty(), change)
-    raise typer.Exit(launch(found, options, ranks, quiet))
+    shown = bar if inside else sys.stdout.isatty()
+    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, shown, change)
+    if stop is None:
+        raise typer.Exit(launch(found, options, ranks, quiet))
+    from .training_rank import train_ranks
+
+    train_ranks(found, options, quiet, stop)
 
 
 @app.command()

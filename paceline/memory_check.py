@@ -90,9 +90,9 @@ def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterat
         if (id(device), id(each)) in seen:
             continue
         seen.add((id(device), id(each)))
+        limits = {"memory": device.memory, "host_memory": device.host_memory}
         for key, size in _held(device, need).items():
-            limit = getattr(device, key)
-            if limit is None:
+            if (limit := limits[key]) is None:
                 continue
             if size > limit:
                 mistake = _too_much(plan.strategy.placement, key, _shared(device), size, limit)

@@ -25,7 +25,7 @@ from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .config.machines import Cluster
-from .config.profile import Profile, load_profile, merge_profiles, save_profile, workload_key
+from .config.profile import Profile, add_to_profile, load_profile, workload_key
 from .config.scenario import Scenario, StrategySpec, load
 from .job import Job, resolve
 from .program.effects import Work
@@ -109,7 +109,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
         "network": network,
     }
     new = Profile.model_validate(document)
-    save_profile(out, merge_profiles(load_profile(out) if out.exists() else None, new))
+    add_to_profile(out, new)
     _show(new, key, out)
 
 

@@ -149,7 +149,5 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
 def _flags(options: TrainOptions) -> list[str]:
     """The options as the command line spells them, for the ranks."""
     flags = [f"--set={setting}" for setting in options.settings]
-    flags += [f"--out={options.out}"] if options.out is not None else []
-    flags += [f"--resume={options.resume}"] if options.resume is not None else []
-    names = ("force", "emulate", "phantom", "debug", "bar", "change")
-    return flags + [f"--{name}" for name in names if getattr(options, name)]
+    flags += [f"--{name}={path}" for name, path in vars(options).items() if isinstance(path, Path)]
+    return flags + [f"--{name}" for name, wanted in vars(options).items() if wanted is True]

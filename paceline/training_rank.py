@@ -178,7 +178,7 @@ class _Rank:
 
             show_run(Run(summary, self.recorder.lines, {}, self.training.directory))
         if not finished and self.recorder.saved:
-            how = "".join(f" --{name}" for name in ("emulate",) if getattr(self.options, name))
+            how = " --emulate" if self.options.emulate else ""
             command = f"paceline train --resume {shlex.quote(str(self.training.directory))}{how}"
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
             if line := put_back(self.training.directory):
