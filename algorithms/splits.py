@@ -52,18 +52,24 @@ class Shares:
     paces: tuple[float, ...]
 
 
-class Split(Protocol):
-    """How the work is divided."""
+class Split:
+    """Base of the members: how is the work divided?"""
+
+    @property
+    def unequal_steps(self) -> bool:
+        """Whether workers may take unequal numbers of steps in a round."""
+        return False
 
     def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
         """The division, from the scenario's batch, each worker's device, and what these hold where nobody has said it.
 
         ValueError where it cannot be made.
         """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Even:
+class Even(Split):
     """The same batch and the same number of steps for everyone."""
 
     def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
@@ -72,8 +78,10 @@ class Even:
 
 
 @dataclass(frozen=True)
-class BySteps:
+class BySteps(Split):
     """Equal round time: steps in proportion to speed, the same batch for everyone (Biased Local SGD's division)."""
+
+    unequal_steps = True
 
     def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
         speeds = [batch / device.step_seconds(batch) for device in devices]
@@ -82,10 +90,11 @@ class BySteps:
 
 
 @dataclass(frozen=True)
-class ByClass:
+class ByClass(Split):
     """Steps in a round given for each class of devices, as in `steps: {gpu: 32, cpu: 1}` beside H = 32."""
 
     steps: Mapping[str, int]
+    unequal_steps = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, Mapping) or not self.steps:
@@ -104,7 +113,7 @@ class ByClass:
 
 
 @dataclass(frozen=True)
-class ByBatch:
+class ByBatch(Split):
     """Equal step time: batches such that all workers finish a step together (HDP's division), one step each.
 
     fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
@@ -175,7 +184,7 @@ def _whole(size: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Split):
     """Batches and paces as the scenario lists them, one per worker; what is not listed is even."""
 
     batches: tuple[int, ...] | None = None

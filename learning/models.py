@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.placements import UNIT_BYTES
+from ..algorithms.unitwise import UNIT_BYTES
 from ..learning import buffers, imports, storage, tables, torchvision_tables, torchvision_units
 from ..program.streams import torch_seed
 from .tables import Shape

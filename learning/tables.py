@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..algorithms.costs import ModelCost, together
-from ..algorithms.placements import UNIT_BYTES
+from ..algorithms.unitwise import UNIT_BYTES
 from . import imports
 
 Shape = tuple[int, ...]

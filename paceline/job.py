@@ -21,8 +21,6 @@ from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
 from .algorithms.replay import replayed
 from .algorithms.rounds import Interval, State
-from .algorithms.schedules import Fixed
-from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .algorithms.worker import Worker
 from .bounds import check_rehearsal, check_workers
@@ -173,7 +171,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
         raise ScenarioError(f"strategy.split: {error}") from None
     try:
         plan = Plan(
-            strategy=_resolved(strategy, shares, speeds, warm_up, scenario.workload.optimizer.model_dump()),
+            strategy=strategy.resolve(shares, speeds, warm_up, scenario.workload.optimizer.model_dump()),
             shares=shares,
             rate=rate,
             examples=problem.shape.train,
@@ -187,7 +185,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
             accounting=_accounting(scenario.budget),
             estimate=0 if scenario.report.batch_norm == "averaged" else scenario.report.batch_norm.re_estimated,
         )
-        remarks = list(_unlike_local_steps(strategy, plan))
+        remarks = list(_unlike_local_steps(strategy, plan, speeds))
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
     if like is not None and plan.agrees(like.plan):
@@ -259,27 +257,11 @@ def _text(name: str, args: dict[str, Any]) -> str:
     return f"{name}({inside})" if inside else name
 
 
-def _resolved(
-    strategy: Strategy, shares: Shares, speeds: Sequence[float], warm_up: Interval | None, optimizer: Mapping[str, Any]
-) -> Strategy:
-    """The strategy with what follows from the workers, the rate's warm-up and the inner optimizer filled in."""
-    return dataclasses.replace(
-        strategy,
-        sampling=strategy.sampling.resolve(shares),
-        schedule=strategy.schedule.resolve(speeds, warm_up),
-        aggregation=strategy.aggregation.resolve(optimizer),
-    )
-
-
-def _unlike_local_steps(strategy: Strategy, plan: Plan) -> Iterator[str]:
+def _unlike_local_steps(strategy: Strategy, plan: Plan, speeds: Sequence[float]) -> Iterator[str]:
     """A line where local steps come to a sync after every step, or to a single one at the end."""
     if plan.workers == 1:
         return
-    if (strategy.schedule, plan.strategy.schedule) == (Fixed("auto"), Fixed(1)):
-        yield (
-            "strategy: H is auto, which among workers of about equal speed is 1, a sync after every step; "
-            "write a number of steps, like H: 16"
-        )
+    yield from (f"strategy: {line}" for line in strategy.schedule.remarks(speeds))
     if plan.budget.unit == "rounds":
         return
     H = plan.first_round().H
