@@ -17,7 +17,7 @@ from ..algorithms.plan import Plan
 from ..algorithms.worker import EVALUATION_BATCH
 from . import imports, memory_meter, models
 from .buffers import ATTRIBUTE, kept_apart
-from .data import Dataset, DataShape
+from .dataset import Dataset, DataShape
 from .passes import Passes
 from .phantoms import cost_of, make_works
 from .recipe import Recipe

@@ -19,7 +19,7 @@ from ..program.streams import stream, torch_seed
 from . import imports
 from .augment import augment
 from .buffers import unchanged
-from .data import Dataset, Stored
+from .dataset import Dataset, Stored
 from .loaders import Ahead
 from .losses import resolve_loss, training_loss
 from .recipe import Recipe, check

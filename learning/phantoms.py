@@ -15,7 +15,7 @@ from ..algorithms.phantom import PhantomWorker
 from ..algorithms.plan import Plan
 from ..algorithms.worker import evaluation_blocks
 from . import imports, tables, torchvision_tables
-from .data import DataShape
+from .dataset import DataShape
 from .recipe import Recipe
 
 MOST_PARTS = 100_000  # micro-batches of a step, each of which is planned

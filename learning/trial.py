@@ -13,7 +13,7 @@ from ..algorithms.worker import EVALUATION_BATCH
 from ..program.effects import Array
 from . import imports
 from .chain import Chain
-from .data import Dataset
+from .dataset import Dataset
 from .losses import is_mean
 from .memory import Memory
 from .optimizers import Optimizer

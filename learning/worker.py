@@ -26,7 +26,7 @@ from . import optimizers, storage
 from .batch_norm import estimate
 from .buffers import Buffers, unchanged
 from .chain import Chain
-from .data import Dataset
+from .dataset import Dataset
 from .guard import Guarded
 from .memory import Memory
 from .models import merge_units, units

@@ -26,7 +26,7 @@ from .records import checkpoints
 
 if TYPE_CHECKING:
     from .config.timing import Timing
-    from .learning.data import Dataset, DataShape
+    from .learning.dataset import Dataset, DataShape
     from .learning.recipe import Recipe
     from .learning.worker import TorchWorker
 

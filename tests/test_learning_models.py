@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from paceline.learning import buffers, cost, imports, models, tables
-from paceline.learning.data import DataShape
+from paceline.learning.dataset import DataShape
 from paceline.learning.phantoms import cost_of
 
 DIGITS, CIFAR = (1, 8, 8), (3, 32, 32)

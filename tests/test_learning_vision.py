@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from paceline.learning import models, tables, torchvision_tables
-from paceline.learning.data import DataShape, shape_of
+from paceline.learning.data import shape_of
+from paceline.learning.dataset import DataShape
 from paceline.learning.phantoms import cost_of
 
 # Parameters as torchvision documents them; FLOPs and bytes measured on torchvision 0.28 with cost.measured_cost.
