@@ -13,7 +13,7 @@ UNLIMITED = 1 << 40  # samples; nobody's batch
 Mode = Literal["fixed_total", "no_restriction", "equal"]
 
 
-class Device(Protocol):
+class DeviceView(Protocol):
     """What a split reads of a worker's device. max_batch: the most samples that its memory holds, where that is known.
 
     Equal workers share one object.
@@ -29,14 +29,14 @@ class Device(Protocol):
         """Seconds of one whole training step on `batch` samples."""
 
 
-class Holds(Protocol):
+class Capacity(Protocol):
     """What the devices' memory is predicted to hold."""
 
-    def __call__(self, device: Device, most: int) -> int | None:
+    def __call__(self, device: DeviceView, most: int) -> int | None:
         """The largest batch up to `most`, at least 1; None where it is not known."""
 
 
-def unknown(device: Device, most: int) -> int | None:
+def unknown_capacity(device: DeviceView, most: int) -> int | None:
     """Nobody has predicted anything."""
     return None
 
@@ -60,7 +60,7 @@ class Split:
         """Whether workers may take unequal numbers of steps in a round."""
         return False
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         """The division, from the scenario's batch, each worker's device, and what these hold where nobody has said it.
 
         ValueError where it cannot be made.
@@ -72,7 +72,7 @@ class Split:
 class Even(Split):
     """The same batch and the same number of steps for everyone."""
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         n = len(devices)
         return Shares((batch,) * n, (1.0,) * n)
 
@@ -83,7 +83,7 @@ class BySteps(Split):
 
     unequal_steps = True
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         speeds = [batch / device.step_seconds(batch) for device in devices]
         fastest = max(speeds)
         return Shares((batch,) * len(devices), tuple(s / fastest for s in speeds))
@@ -103,7 +103,7 @@ class ByClass(Split):
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"steps of {device} is {count!r}; write a whole number, 1 or more")
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         names = [device.name for device in devices]
         for name in names:
             if name not in self.steps:
@@ -137,7 +137,7 @@ class ByBatch(Split):
             if size is not None and not _whole(size):
                 raise ValueError(f"max has {size!r}; write whole numbers of samples, 1 or more")
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         n, bounds = len(devices), self._bounds(devices)
         known = [size for size in bounds if size is not None]
         total = self.total if self.total is not None else n * min(known, default=batch)
@@ -170,7 +170,7 @@ class ByBatch(Split):
             batches = fixed_total(seconds, most, total)
         return Shares(batches, (1.0,) * n)
 
-    def _bounds(self, devices: Sequence[Device]) -> list[int | None]:
+    def _bounds(self, devices: Sequence[DeviceView]) -> list[int | None]:
         """Each worker's largest batch, None where it is not known."""
         if isinstance(self.max, tuple):
             if len(self.max) != len(devices):
@@ -200,7 +200,7 @@ class Given(Split):
         if self.paces and not (numbers and max(self.paces) == 1 and min(self.paces) > 0):
             raise ValueError(f"paces {list(self.paces)}: the fastest worker's must be 1, the others' above 0")
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         n = len(devices)
         for name, given in (("batches", self.batches), ("paces", self.paces)):
             if given is not None and len(given) != n:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..program.effects import Array
 from ..program.errors import brief
 from ..program.streams import stream
-from . import cifar, imports
+from . import cifar, user_code
 from . import images as image_folders
 from .dataset import Dataset, DataShape
 
@@ -36,7 +36,7 @@ def load(name: str, args: Mapping[str, Any]) -> Dataset:
 
     ValueError of one line where it cannot be had.
     """
-    if imports.named(name) and not name.endswith(".npz"):
+    if user_code.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args)
     if name.endswith(".npz"):
         return _from_npz(Path(name), _pixels(name, args))
@@ -49,7 +49,7 @@ def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
 
     Data by import path has to be made to be known. ValueError as for `load`.
     """
-    if imports.named(name) and not name.endswith(".npz"):
+    if user_code.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args).shape
     if name.endswith(".npz"):
         _pixels(name, args)
@@ -63,7 +63,7 @@ def _npz(*, images: bool | None = None) -> None:
 
 
 def _pixels(name: str, args: Mapping[str, Any]) -> bool | None:
-    found = imports.options(_npz, args, f"data {name}")["images"]
+    found = user_code.options(_npz, args, f"data {name}")["images"]
     if found is not None and not isinstance(found, bool):
         raise ValueError(f"data {name}: images is {brief(found)}; write true or false")
     return found
@@ -72,14 +72,14 @@ def _pixels(name: str, args: Mapping[str, Any]) -> bool | None:
 def _builtin(name: str) -> tuple[Callable[..., Dataset], Callable[..., DataShape]]:
     if name not in BUILT_IN:
         raise ValueError(
-            f"no data {name!r}{imports.nearest(name, BUILT_IN)}; write {', '.join(BUILT_IN)}, a file that ends in .npz "
-            "or an import path package.module:factory"
+            f"no data {name!r}{user_code.nearest(name, BUILT_IN)}; write {', '.join(BUILT_IN)}, a file that ends in "
+            ".npz or an import path package.module:factory"
         )
     return BUILT_IN[name]
 
 
 def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    found = imports.options(BUILT_IN[name][0], args, f"data {name}")
+    found = user_code.options(BUILT_IN[name][0], args, f"data {name}")
     for key, value in found.items():
         if key in TYPES:
             if not isinstance(value, TYPES[key]):
@@ -174,7 +174,7 @@ BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
 
 def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
     what = f"data {path!r}"
-    made = imports.call(imports.load(path, "data"), what, **args)
+    made = user_code.call(user_code.load(path, "data"), what, **args)
     if isinstance(made, Dataset):
         made = tuple(getattr(made, key) for key in KEYS)
     if not isinstance(made, tuple | list) or len(made) != 4:
@@ -185,7 +185,7 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
 
 def _from_npz(path: Path, pixels: bool | None) -> Dataset:
     with _open(path) as archive:
-        arrays = {key: imports.call(archive.__getitem__, f"{path}: reading {key}", key) for key in FILE_KEYS}
+        arrays = {key: user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in FILE_KEYS}
     if pixels is False:
         return checked(arrays, str(path))
     if pixels is None:
@@ -206,7 +206,7 @@ def _said(data: Dataset, given: Any, how: str) -> Dataset:
 def _npz_shape(path: Path) -> DataShape:
     with _open(path) as archive:
         heads = {key: _head(archive, path, key) for key in FILE_KEYS}
-        labels = [imports.call(archive.__getitem__, f"{path}: reading {key}", key) for key in ("y_train", "y_test")]
+        labels = [user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in ("y_train", "y_test")]
     _check(heads, str(path))
     highest = max(
         int(_labels(y, key, str(path)).max(initial=0)) for y, key in zip(labels, ("y_train", "y_test"), strict=True)
@@ -223,7 +223,7 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         try:
             archive: Any = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not an .npz file: {imports.in_words(error)}") from error
+            raise ValueError(f"{path} is not an .npz file: {user_code.in_words(error)}") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
         missing = [key for key in FILE_KEYS if key not in archive.files]
@@ -242,7 +242,7 @@ def _head(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> tuple[tuple[in
             shape, _, dtype = reader(file)
             return shape, dtype
 
-    head: tuple[tuple[int, ...], np.dtype[Any]] = imports.call(read, f"{path}: reading {key}'s header")
+    head: tuple[tuple[int, ...], np.dtype[Any]] = user_code.call(read, f"{path}: reading {key}'s header")
     return head
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..program.effects import Array
-from . import imports
+from . import user_code
 from .dataset import Dataset, DataShape
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
@@ -54,13 +54,13 @@ class Images:
         made = np.empty((len(indices), *self.shape[1:]), np.float32)
         for row, index in enumerate(indices):
             file = self.files[int(index)]
-            made[row] = imports.call(self._read, f"image {file}", file)
+            made[row] = user_code.call(self._read, f"image {file}", file)
         return made
 
 
 def reader(size: int) -> Callable[[Path], Array]:
     """The function that reads one file: float32 (3, size, size)."""
-    imports.torchvision("data images")
+    user_code.torchvision("data images")
     from torchvision import transforms
     from torchvision.datasets.folder import default_loader
 

@@ -12,10 +12,10 @@ from .algorithms.learning_rates import Constant
 from .algorithms.placements import Placement
 from .algorithms.plan import Plan
 from .algorithms.rounds import Interval
-from .algorithms.splits import Holds, Shares
+from .algorithms.splits import Capacity, Shares
 from .algorithms.strategy import Strategy
 from .config.timing import Device, Timing
-from .learning.phantoms import make_works, moments_of
+from .learning.works import make_works, moments_of
 from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def record(works: Sequence[Works], problem: Problem) -> dict[str, list[float]]:
     }
 
 
-def holds(problem: Problem, placement: Placement, timing: Timing) -> Holds:
+def holds(problem: Problem, placement: Placement, timing: Timing) -> Capacity:
     """The largest batches that the cluster's devices are predicted to hold, for a split that is told nothing else.
 
     Where not even parameters and what belongs to them fit there is none: `check` says so, and what to write.

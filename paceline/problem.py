@@ -89,7 +89,7 @@ class Problem:
     @cached_property
     def cost(self) -> ModelCost:
         """The model's cost, from its table; a model without one is built with torch and measured."""
-        from .learning.phantoms import cost_of
+        from .learning.works import cost_of
 
         model = self.scenario.workload.model
         return _named("workload.model", lambda: cost_of(model.name, model.args, self.shape))
@@ -116,8 +116,8 @@ class Problem:
 
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
+        from .learning.cost_tables import check_loss
         from .learning.recipe import check
-        from .learning.tables import check_loss
 
         _ = self.cost
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
