@@ -12,10 +12,10 @@ from .algorithms.learning_rates import Constant
 from .algorithms.placements import Placement
 from .algorithms.plan import Plan
 from .algorithms.rounds import Interval
-from .algorithms.splits import Holds, Shares
+from .algorithms.splits import Capacity, Shares
 from .algorithms.strategy import Strategy
 from .config.timing import Device, Timing
-from .learning.phantoms import make_works, moments_of
+from .learning.works import make_works, moments_of
 from .learning_problem import LearningProblem
 from .program.errors import ScenarioError
 
@@ -37,7 +37,7 @@ def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[f
     }
 
 
-def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Holds:
+def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Capacity:
     """The largest batches that the cluster's devices are predicted to hold, for a split that is told nothing else.
 
     Where not even parameters and what belongs to them fit there is none: `check_memory` says so, and what to write.

@@ -25,8 +25,8 @@ from paceline.batch_sizes import _two_steps
 from paceline.config import yaml
 from paceline.config.profile import workload_key
 from paceline.config.scenario import load
+from paceline.learning.flat_storage import HUGE, zeros
 from paceline.learning.memory_meter import MARGIN, Reserved, Tensors, fits, free
-from paceline.learning.storage import HUGE, zeros
 from paceline.profiling import unpriced
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks

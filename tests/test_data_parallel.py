@@ -32,7 +32,7 @@ from paceline.algorithms.strategy import Strategy
 from paceline.config.scenario import load
 from paceline.config.timing import Device, Network, Timing
 from paceline.job import resolve
-from paceline.learning.phantoms import held_by
+from paceline.learning.works import held_by
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts

@@ -9,7 +9,8 @@ from learning_kit import DIGITS, SGD, make, make_plan, torch_as_it_was  # noqa: 
 from torch import nn
 
 from paceline.algorithms.rounds import State
-from paceline.learning.phantoms import build_phantoms, moments_of
+from paceline.learning.phantoms import build_phantoms
+from paceline.learning.works import moments_of
 from paceline.program.streams import stream
 
 

@@ -226,7 +226,7 @@ def test_memory_is_what_was_predicted():
 @pytest.mark.parametrize("place", ["flat", "ddp", "lsdp"])
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet20", "vit"])
 def test_a_step_holds_no_more_than_was_predicted(model, place, micro_batch):
-    """Held against all tensors of two steps. What is estimated is not too little: it is compared with limits."""
+    """Compared with all tensors of two steps. What is estimated is not too little: it is compared with limits."""
     plan, meter = plan_of(PLACEMENTS[place], (24,)), Tensors()
     with meter:
         options = {"args": VIT if model == "vit" else {}, "recipe": Recipe(micro_batch=micro_batch)}

@@ -13,12 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import paceline
-from paceline.algorithms.costs import Held, ModelCost, Works, together
+from paceline.algorithms.costs import Holding, ModelCost, Works, together
 from paceline.algorithms.phantom import PhantomWorker
 from paceline.config.profile import workload_key
 from paceline.config.scenario import Scenario, validate
 from paceline.config.timing import Device
-from paceline.learning.tables import cost, merged, total
+from paceline.learning.cost_tables import cost, merged, total
 from paceline.learning_problem import LearningProblem
 from paceline.program.effects import Work
 from paceline.program.errors import ScenarioError
@@ -123,7 +123,7 @@ def test_the_parts_of_a_step_take_together_what_the_step_takes(
     them they add up to it, whatever it comes from; so do an evaluation's units and blocks."""
     device = described(scenario(worker, batch, None, {"preset": "sync_sgd"}))
     host = host and "host update" not in device.tables  # which says that the host is another memory
-    works = Works(merged(model, unit_bytes), batch, tests, min(cuts, batch), Held(host=host), alone)
+    works = Works(merged(model, unit_bytes), batch, tests, min(cuts, batch), Holding(host=host), alone)
     w = PhantomWorker(0, works, blocks=min(cuts, max(1, tests)))
 
     def passes(phase: Any) -> float:
