@@ -62,7 +62,8 @@ class Tracer:
     def close(self) -> dict[str, list[Span]]:
         """Give all that is left away, or return it by lane where nothing takes it."""
         if self._take is None:
-            return {lane: spans if self._named is None else self._named(spans) for lane, spans in self._lanes.items()}
+            lanes = {lane: spans for lane, spans in self._lanes.items() if spans}
+            return lanes if self._named is None else {lane: self._named(spans) for lane, spans in lanes.items()}
         for lane in self._lanes:
             self.hand_on(lane, keep=0)
         return {}

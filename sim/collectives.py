@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..config.timing import CollectiveAlgorithm
 from ..program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from ..program.traffic import gathers, traffic
 
@@ -159,15 +160,6 @@ def tree(n: int, m: float) -> list[CollectiveStep]:
     return binomial_reduce(n, m) + binomial(n, m)
 
 
-ALGORITHMS: dict[str, Callable[[int, float], list[CollectiveStep]]] = {
-    "ordered": ordered,
-    "ring": ring,
-    "recursive_doubling": recursive_doubling,
-    "rabenseifner": rabenseifner,
-    "tree": tree,
-}
-
-
 def by_size(n: int, m: float) -> list[CollectiveStep]:
     """MPICH's choice."""
     return recursive_doubling(n, m) if m <= SHORT else rabenseifner(n, m)
@@ -181,21 +173,40 @@ def two_level(sizes: Sequence[int], m: float) -> list[CollectiveStep]:
     return [*binomial_reduce(inside, m, "inside"), *between, *binomial(inside, m, "inside")]
 
 
-def all_reduce(algorithm: str, sizes: Sequence[int], m: float) -> list[CollectiveStep]:
-    """An all-reduce of m bytes among sum(sizes) members, sizes of which share a node."""
-    hierarchical = len(sizes) > 1 and max(sizes) > 1
-    if algorithm == "two_level" or (algorithm == "auto" and hierarchical):
-        return two_level(sizes, m)
-    return ALGORITHMS.get(algorithm, by_size)(sum(sizes), m)
+def auto(sizes: Sequence[int], m: float) -> list[CollectiveStep]:
+    """sizes: as of two_level, which it is where several nodes have several members."""
+    several = len(sizes) > 1 and max(sizes) > 1
+    return two_level(sizes, m) if several else by_size(sum(sizes), m)
 
 
-def collective_steps(kind: type[Collective], algorithm: str, sizes: Sequence[int], nbytes: int) -> list[CollectiveStep]:
+Algorithm = Callable[[Sequence[int], float], list[CollectiveStep]]  # (members in each node, bytes) -> steps
+
+
+def _flat(steps: Callable[[int, float], list[CollectiveStep]]) -> Algorithm:
+    """An algorithm that asks only for the number of members, whatever their nodes."""
+    return lambda sizes, m: steps(sum(sizes), m)
+
+
+ALGORITHMS: dict[CollectiveAlgorithm, Algorithm] = {
+    "ordered": _flat(ordered),
+    "ring": _flat(ring),
+    "recursive_doubling": _flat(recursive_doubling),
+    "rabenseifner": _flat(rabenseifner),
+    "tree": _flat(tree),
+    "two_level": two_level,
+    "auto": auto,
+}
+
+
+def collective_steps(
+    kind: type[Collective], algorithm: CollectiveAlgorithm, sizes: Sequence[int], nbytes: int
+) -> list[CollectiveStep]:
     """The steps of any collective. nbytes: the whole vector (an AllGather's: of all members' values together)."""
     n, m = sum(sizes), float(nbytes)
     if n == 1:
         return []
     if kind is AllReduce:
-        return all_reduce(algorithm, sizes, m)
+        return ALGORITHMS[algorithm](sizes, m)
     if kind is Broadcast:
         return binomial(n, m)
     part = (n - 1) / n * nbytes

@@ -137,9 +137,8 @@ class Fabric:
     """A described network. nodes: the node of each worker; empty where each is a node of its own."""
 
     def __init__(self, network: Network, nodes: Sequence[int] = ()) -> None:
-        if network.collective not in (*ALGORITHMS, "two_level", "auto"):
-            names = ", ".join([*ALGORITHMS, "two_level", "auto"])
-            raise ScenarioError(f"network collective is {network.collective!r}; write one of {names}")
+        if network.collective not in ALGORITHMS:
+            raise ScenarioError(f"network collective is {network.collective!r}; write one of {', '.join(ALGORITHMS)}")
         self.network = network
         self.topology = build_topology(network, nodes)
         self._groups: dict[tuple[int, ...], GroupPrices] = {}
