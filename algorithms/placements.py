@@ -7,6 +7,7 @@ lies in the device's memory or the host's (offloaded).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -102,3 +103,12 @@ class ShardedOffloaded(Placement):
 
     sharded: ClassVar[bool] = True
     offloaded: ClassVar[bool] = True
+
+
+# The members by the names that scenarios use.
+PLACEMENTS: dict[str, Callable[..., Placement]] = {
+    "replicated": Replicated,
+    "sharded": Sharded,
+    "offloaded": Offloaded,
+    "sharded_offloaded": ShardedOffloaded,
+}

@@ -208,7 +208,7 @@ def _largest(
     peaks: dict[int, float] = {}
 
     def step(size: int) -> None:
-        silent, plan = Hooks(lambda *_: None, lambda *_: None), _plan(job, strategy, size)
+        silent, plan = Hooks(), _plan(job, strategy, size)
         worker.works = job.problem.phantoms(plan)[0].works  # as many micro-batches as this size has
         run(_two_steps(worker, plan), silent, comm=MPI.COMM_SELF)
 

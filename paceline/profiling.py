@@ -190,7 +190,7 @@ def phases(
         )
         (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
         worker.snapshot = dict  # type: ignore[method-assign]  # nothing is to be saved
-        hooks = Hooks(lambda *_: None, lambda *_: None)
+        hooks = Hooks()
         outcome = run(train(worker, plan, State()), hooks, comm=comm, trace=True, slowness=slowness)
         works = {work.phase: work for work in vars(worker.works).values() if isinstance(work, Work)}
         del worker  # before the next one is made: a GPU may not hold both

@@ -55,7 +55,7 @@ EVALUATE = Work("evaluate")
 
 
 def hooks(stop: Callable[[], bool] = lambda: False) -> Hooks:
-    return Hooks(lambda *_: None, lambda *_: None, stop)
+    return Hooks(stop)
 
 
 def plain(value: Any) -> Any:

@@ -195,7 +195,7 @@ def test_large_vectors_are_counted():
 @pytest.mark.parametrize(("broken", "calls"), [("forward", 3), ("loss", 1), ("_keep", 2)])
 def test_what_runs_out_of_memory_leaves_nothing_behind(place, broken, calls, monkeypatch):
     """Wherever the step is when memory ends: between units, at the loss, in backward."""
-    plan, meter, silent = make_plan(batches=(32,)), Tensors(), Hooks(lambda *_: None, lambda *_: None)
+    plan, meter, silent = make_plan(batches=(32,)), Tensors(), Hooks()
     plan = replace(plan, strategy=Strategy(aggregation=Gradients(), placement=place), budget=Interval(2, "steps"))
     with meter:
         (worker,) = make(plan, args={"hidden": [64, 32]}, shared=False, optimizer=SGD)

@@ -148,7 +148,7 @@ def clock(cluster: dict[str, Any], host: bool) -> float:
         return float(paceline.simulate(described(cluster), timing_only=True).summary["seconds"])
     timing = resolve(described(cluster), folder=None).timing  # type: ignore[arg-type]
     programs = [moving() for _ in timing.devices]
-    return max(outcome.seconds for outcome in simulate(programs, timing, Hooks(lambda *_: None, lambda *_: None)))
+    return max(outcome.seconds for outcome in simulate(programs, timing, Hooks()))
 
 
 @pytest.fixture

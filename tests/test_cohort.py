@@ -47,7 +47,7 @@ SCENARIOS = Path(__file__).parent.parent / "scenarios"
 PARTS = ("*.yaml", "papers/[bq]*.yaml", "papers/lshdp*1gbit.yaml")  # LSHDP's other sides are alike, and take long
 PATHS = sorted(path for part in PARTS for path in SCENARIOS.glob(part))
 REFUSED: dict[str, str] = {}  # scenario -> why cohort cannot simulate it
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 
 
 # --- every preset -----------------------------------------------------------------------------------------------------

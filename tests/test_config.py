@@ -96,7 +96,7 @@ def test_mistakes_are_one_line(setting, message):
         ({"schedule": {"fixd": 3}}, "strategy.schedule: 'fixd' is unknown; did you mean 'fixed'?"),
         ({"schedule": {"fixed": 0}}, "strategy.schedule.fixed: H is 0; write a whole number"),
         ({"schedule": {"fixed": "sometimes"}}, "H is 'sometimes'"),
-        ({"schedule": {"fixed": {"h": 3}}}, "strategy.schedule.fixed.h: unknown argument; it takes H"),
+        ({"schedule": {"fixed": {"h": 3}}}, "strategy.schedule.fixed.h: unknown argument; did you mean 'H'?"),
         ({"schedule": {"every": 3}}, "strategy.schedule.every: takes no arguments"),
         ({"placement": {"replicated": "fp8"}}, "strategy.placement.replicated: wire is 'fp8'; write one of fp32"),
         ({"schedule": [3]}, "strategy.schedule: [3] is not a member"),

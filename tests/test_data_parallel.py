@@ -186,7 +186,7 @@ def test_lshdp_is_the_fastest_of_the_papers_modes_per_sample():
 # -- overlap: closed forms on a hand-made model ------------------------------------------------------------------------
 
 C, BANDWIDTH = 0.010, 1e9
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 
 
 def simpy(programs: list[Any], timing: Timing) -> list[Outcome]:

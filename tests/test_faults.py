@@ -34,7 +34,7 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
 from paceline.sim.faults import PiecewiseRate, chances
 
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 STEP = Work("step", 1)
 BASE = {
     "workload": {"model": "mlp", "data": "digits", "batch": 8, "optimizer": {"lr": 0.1}},

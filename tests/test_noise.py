@@ -25,7 +25,7 @@ def computing(count: int) -> Program[None]:
 
 
 def seconds(timing: Timing, count: int) -> list[float]:
-    hooks = Hooks(lambda *_: None, lambda *_: None)
+    hooks = Hooks()
     return [o.seconds for o in simulate([computing(count) for _ in timing.devices], timing, hooks)]
 
 

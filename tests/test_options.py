@@ -79,7 +79,7 @@ def continued(folder: Path, name: str, directory: Path, settings: list[str]) -> 
     for w in workers:
         w.restore(checkpoints.resumed(saved, w.index, job.scenario.checkpoint.optimizer, w.snapshot()))
     state = State(**checkpoints.read_meta(saved, 2)["state"])
-    hooks = Hooks(lambda *_: None, lambda *_: None)
+    hooks = Hooks()
     outcomes = run_programs(job.programs(workers, state), job.timing, hooks)
     return fingerprints([w.digest() for w in workers], False)["params_sha256"], outcomes[0].result.step
 

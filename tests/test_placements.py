@@ -175,7 +175,7 @@ def test_phantoms_yield_what_workers_yield(place, clip):
     seen = []
     for workers in (real, phantoms):
         log: list = []
-        lockstep([spied(train(w, plan, State()), log) for w in workers], Hooks(lambda *_: None, lambda *_: None))
+        lockstep([spied(train(w, plan, State()), log) for w in workers], Hooks())
         seen.append(log)
     assert seen[0] == seen[1]
 

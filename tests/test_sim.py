@@ -33,7 +33,7 @@ from paceline.records.spool import BUFFERED
 from paceline.sim.engine import simulate
 from paceline.sim.noise import ROWS, ClassNoise
 
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 NETWORK = Network("star", 1e6, 1e-3)
 
 

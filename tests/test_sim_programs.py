@@ -36,7 +36,7 @@ from paceline.program.outcome import Hooks
 from paceline.program.texts import size
 from paceline.sim.engine import simulate
 
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 STEP = Work("step", 8)
 
 
