@@ -5,14 +5,13 @@ Rule: catalogue.yaml holds facts with their source; what a datasheet leaves out 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator
 
+from ..program.errors import nearest
 from . import yaml
 from .sections import Section
 from .units import Bandwidth, Bytes, Clock, Flops
@@ -58,12 +57,6 @@ class Catalogue(Section):
 def catalogue() -> Catalogue:
     """The catalogue that comes with Paceline."""
     return Catalogue.model_validate(yaml.read_mapping(Path(__file__).with_name("catalogue.yaml"), "devices:"))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: "; did you mean 'x'?", or nothing where none is near."""
-    near = difflib.get_close_matches(name.lower(), list(known), 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _known_link(name: str) -> str:

@@ -18,6 +18,7 @@ from . import yaml
 from .sections import Section
 from .timing import Table
 from .units import Bandwidth, Duration, Seconds
+from .workload import SGDSpec, Workload
 
 T = TypeVar("T")
 
@@ -74,9 +75,22 @@ class Profile(Section):
         return found
 
 
-def workload_key(model: str, data: str, optimizer: str, threads: int) -> str:
-    """The name under which a profile files what was measured."""
-    return f"{model} on {data}, {optimizer}, {threads} thread{'s' if threads > 1 else ''}"
+def workload_key(workload: Workload) -> str:
+    """The key under which profiles file this workload's times."""
+    optimizer = workload.optimizer
+    kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGDSpec) and optimizer.momentum else "")
+    kind += ", clipped" if optimizer.clip else ""
+    kind += f", micro-batches of {workload.micro_batch}" if workload.micro_batch else ""
+    kind += f", {workload.precision}" if workload.precision != "fp32" else ""
+    kind += ", augmented" if workload.augment else ""
+    kind += f", {workload.loaders} loaders" if workload.loaders else ""
+    threads = f"{workload.threads} thread{'s' if workload.threads > 1 else ''}"
+    return f"{_text(workload.model.name, workload.model.args)} on {workload.data.name}, {kind}, {threads}"
+
+
+def _text(name: str, args: dict[str, Any]) -> str:
+    inside = ", ".join(f"{key}={value}" for key, value in sorted(args.items()))
+    return f"{name}({inside})" if inside else name
 
 
 def load_profile(path: Path) -> Profile:
@@ -100,14 +114,22 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
     """`new` added to what the file already held; the newest measurement of a device and workload wins."""
     if old is None:
         return new
-    filed = ("devices", "residuals", "max_batch")
-    merged = {name: _merged(getattr(old, name), getattr(new, name)) for name in filed}
+    merged = {
+        "devices": _merged(old.devices, new.devices),
+        "residuals": _merged(old.residuals, new.residuals),
+        "max_batch": _merged(old.max_batch, new.max_batch),
+    }
     return new.model_copy(update={**merged, "network": new.network or old.network})
 
 
 def _merged(old: dict[str, dict[str, T]], new: dict[str, dict[str, T]]) -> dict[str, dict[str, T]]:
     """device -> workload -> what was measured, the newest first."""
     return {name: old.get(name, {}) | new.get(name, {}) for name in (*old, *new)}
+
+
+def add_to_profile(path: Path, new: Profile) -> None:
+    """Write what was measured to a file, which keeps what else it holds."""
+    save_profile(path, merge_profiles(load_profile(path) if path.exists() else None, new))
 
 
 def save_profile(path: Path, profile: Profile) -> None:

@@ -5,7 +5,6 @@ Rule: every mistake is one line that names the key, what was found and what to w
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,17 +12,18 @@ from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..program.errors import ScenarioError, brief, one_line
+from ..program.errors import ScenarioError, brief, nearest, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
 from .recorded import Recorded
-from .sections import Open, Section
+from .renamed import update_record
+from .sections import OpenSection, Section
 from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
 
 
-class StrategySpec(Open, Section):
+class StrategySpec(OpenSection, Section):
     """A preset with its arguments and overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
 
     model_config = ConfigDict(extra="allow")
@@ -144,6 +144,7 @@ def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:
 def read(path: Path | str, settings: Iterable[str] = ()) -> dict[str, Any]:
     """The document in the file at `path` with the settings applied, not validated yet. ScenarioError as load."""
     document = yaml.read_mapping(Path(path))
+    update_record(document)
     for setting in settings:
         _set(document, setting)
     return document
@@ -206,8 +207,7 @@ def _explain(error: ValidationError, document: Any) -> str:
     if unknown:
         fields = [field for section in sections for field in section.model_fields.items()]
         keys = sorted({field.alias or name for name, field in fields} - {"recorded"})
-        near = difflib.get_close_matches(str(steps[-1]), keys, 1, 0.5)
-        message = f"unknown key; did you mean {near[0]!r}?" if near else f"unknown key; known keys: {', '.join(keys)}"
+        message = "unknown key" + (nearest(steps[-1], keys) or f"; known keys: {', '.join(keys)}")
     elif first["type"] == "missing":
         message = "is missing"
     elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from ..program.errors import brief
 
 
-class Open(BaseModel):
+class OpenSection(BaseModel):
     """Takes a user's own arguments besides its keys."""
 
     model_config = ConfigDict(extra="allow")
@@ -29,7 +29,7 @@ def described(section: BaseModel) -> dict[str, Any]:
 def _keep_own(section: BaseModel, document: dict[str, Any]) -> None:
     for name in _leading(type(section)):
         value = getattr(section, name)
-        if isinstance(value, Open):
+        if isinstance(value, OpenSection):
             own = value.model_extra or {}
             document[name] = {key: found for key, found in value if found is not None or key in own}
         else:
@@ -41,7 +41,7 @@ def _leading(kind: type[BaseModel]) -> tuple[str, ...]:
     """The fields that are open sections, or have such."""
     types = {name: field.annotation for name, field in kind.model_fields.items()}
     models = {name: found for name, found in types.items() if isinstance(found, type) and issubclass(found, BaseModel)}
-    return tuple(name for name, found in models.items() if issubclass(found, Open) or _leading(found))
+    return tuple(name for name, found in models.items() if issubclass(found, OpenSection) or _leading(found))
 
 
 class Section(BaseModel):
@@ -72,7 +72,7 @@ def _plain(annotation: Any) -> set[Any]:
     return set[Any]().union(*map(_plain, inside)) if inside else {annotation}
 
 
-class Named(Open):
+class Named(OpenSection):
     """Something chosen by name, with its own arguments: `mlp` or `{name: mlp, hidden: [256, 128]}`."""
 
     model_config = ConfigDict(frozen=True)

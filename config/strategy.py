@@ -9,7 +9,6 @@ against, too.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_origin
@@ -17,8 +16,9 @@ from typing import Any, get_origin
 from ..algorithms.presets import PRESETS
 from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES, Strategy
-from ..program.errors import ScenarioError, brief
+from ..program.errors import ScenarioError, brief, nearest
 from .arguments import axis_of, fits, hints_of, kinds_of, words
+from .renamed import RENAMED
 from .scenario import StrategySpec
 from .units import read_bytes, read_interval
 
@@ -33,7 +33,8 @@ def build_strategy(spec: StrategySpec) -> Strategy:
         _known(next(iter(arguments)), [*AXES, "preset"], "strategy")
     else:
         strategy = Strategy()
-    chosen = {axis: getattr(spec, axis) for axis in AXES if getattr(spec, axis) is not None}
+    given = dict(spec)
+    chosen = {axis: given[axis] for axis in AXES if given[axis] is not None}
     if not chosen and spec.preset is None:
         raise ScenarioError(f"strategy: give a preset ({', '.join(PRESETS)}) or the axes ({', '.join(AXES)})")
     members = {axis: _member(axis, value, f"strategy.{axis}") for axis, value in chosen.items()}
@@ -65,9 +66,8 @@ def _refuse_unheard(
 def _known(name: Any, known: list[str], path: str) -> str:
     if name in known:
         return str(name)
-    near = difflib.get_close_matches(str(name), known, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(known)}"
-    raise ScenarioError(f"{path}: {brief(name)} is unknown; {hint}")
+    hint = nearest(name, known) or f"; write one of {', '.join(known)}"
+    raise ScenarioError(f"{path}: {brief(name)} is unknown{hint}")
 
 
 def _member(axis: str, value: Any, path: str) -> Any:
@@ -98,10 +98,11 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
     parameters = inspect.signature(kind).parameters
     for key in args:
         if key not in parameters:
-            near = difflib.get_close_matches(str(key), list(parameters), 1, 0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(parameters) or 'none'}"
+            if (now := RENAMED.get(key)) in parameters:
+                raise ScenarioError(f"{path}.{key}: is called {now} now; write {now}: {brief(args[key])}")
+            hint = nearest(key, parameters) or f"; it takes {', '.join(parameters) or 'none'}"
             shown = key if str(key).isidentifier() else brief(key)
-            raise ScenarioError(f"{path}.{shown}: unknown argument; {hint}")
+            raise ScenarioError(f"{path}.{shown}: unknown argument{hint}")
     for name, parameter in parameters.items():
         if name not in args and parameter.default is parameter.empty:
             raise ScenarioError(f"{path}.{name}: is missing")

@@ -19,7 +19,6 @@ __all__ = [
     "sweep",
     "train",
 ]
-__version__ = "0.1.0"
 
 _HOMES = {
     "simulate": "paceline.simulating",
@@ -41,8 +40,14 @@ if TYPE_CHECKING:
     from .sweeping import sweep
     from .training import train
 
+    __version__: str
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # pyproject.toml says it
+        from importlib.metadata import version
+
+        return version("paceline")
     if name not in _HOMES:
         raise AttributeError(f"module 'paceline' has no attribute {name!r}")
     from importlib import import_module

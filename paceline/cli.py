@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .commands import Commands
+from .app import App, print_version
 from .program.errors import ScenarioError
 
-app = Commands(
+app = App(
     help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """What every command shares."""
+
 
 Settings = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario.")]
 Out = Annotated[Path | None, typer.Option(help="Run directory. Default: runs/NAME-simulated or NAME-trained.")]
@@ -67,29 +78,24 @@ def train(
     bar: Annotated[bool, typer.Option("--bar", hidden=True)] = False,
 ) -> None:
     """Train scenarios for real: starts mpirun itself, or runs under one."""
-    from .runtime.launcher import under_mpirun
+    from .runtime.launcher import Stop, under_mpirun
 
     found = scenarios or []
     if emulate and phantom:
         raise ScenarioError("--emulate and --phantom exclude one another: one computes, the other only sleeps")
     if resume is not None and phantom:
         raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
-    if under_mpirun():
-        from .runtime.launcher import Stop
-
-        stop = Stop()  # before the imports below, which take seconds
-        from .ranks import train_ranks
-        from .training import TrainOptions
-
-        options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, bar, change)
-        train_ranks(found, options, quiet, stop)
-        return
-    import sys
-
+    inside = under_mpirun()
+    stop = Stop() if inside else None  # before the imports below, which take seconds
     from .training import TrainOptions, launch
 
-    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, sys.stdout.isatty(), change)
-    raise typer.Exit(launch(found, options, ranks, quiet))
+    shown = bar if inside else sys.stdout.isatty()
+    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, shown, change)
+    if stop is None:
+        raise typer.Exit(launch(found, options, ranks, quiet))
+    from .training_rank import train_ranks
+
+    train_ranks(found, options, quiet, stop)
 
 
 @app.command()
@@ -183,10 +189,10 @@ def batch_sizes(
     setting: Settings = [],  # noqa: B006
 ) -> None:
     """Measure the largest batch that each worker's memory holds, and divide steps so that all finish together."""
-    from .batch_sizes import Options
+    from .batch_sizes import BatchSizeOptions
     from .batch_sizes import batch_sizes as run
 
-    run(scenario, Options(out, mode, memory, tuple(setting)), ranks)
+    run(scenario, BatchSizeOptions(out, mode, memory, tuple(setting)), ranks)
 
 
 @app.command()

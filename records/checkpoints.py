@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save
 from ..program.effects import Array
 from ..program.errors import ScenarioError
 from .directory import CHECKPOINTS, to_json, write_atomically
-from .schemas import Meta, read_document
+from .schemas import CheckpointMeta, read_document
 
 Kept = Literal["local", "shared", "none"]  # see config.scenario.CheckpointSpec
 OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in workers' snapshots
@@ -80,10 +80,10 @@ def newest(directory: Path) -> Path | None:
 
 
 def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
-    """What a finished checkpoint's meta.json says; see Meta. ScenarioError where it is broken or of other workers."""
+    """What a finished checkpoint's meta.json says. ScenarioError where it is broken or of another number of workers."""
     path = checkpoint / META
-    written = read_document(path, Meta)
-    meta = Meta(**written).model_dump()
+    written = read_document(path, CheckpointMeta)
+    meta = CheckpointMeta(**written).model_dump()
     if meta["sha256"] and meta["sha256"].get(META) != _digest(written):
         raise _damaged(path)
     if meta["workers"] != workers:

@@ -18,7 +18,7 @@ def environment(threads: int) -> dict[str, Any]:
     name, flags = _processor()
     return {
         "python": platform.python_version(),
-        **{package: found for package in _PACKAGES if (found := _version(package))},
+        **{package: found for package in _PACKAGES if (found := installed(package))},
         "processor": name,
         "instruction_set": next((s for s in _SETS if s in flags), platform.machine()),
         "threads": threads,
@@ -31,7 +31,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 @cache
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

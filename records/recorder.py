@@ -23,7 +23,7 @@ from .schemas import read_lines
 class Recorder:
     """One run's records. on_line: called with each report line, for progress. kept: the optimizers in checkpoints.
 
-    subject: what checkpoints say that the run is of; see schemas.Meta.
+    subject: what checkpoints say that the run is of; see schemas.CheckpointMeta.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class Line(_Strict):
+class ReportLine(_Strict):
     """A report in metrics.jsonl."""
 
     round: Count
@@ -51,7 +51,7 @@ class Summary(_Strict):
     timing_only: bool = False
 
 
-class Meta(BaseModel):
+class CheckpointMeta(BaseModel):
     """A checkpoint's meta.json. sha256: of its files by name, of meta.json without that entry. subject: what the run is
     of; see `paceline/resuming.py`. Earlier versions wrote neither."""
 
@@ -112,7 +112,7 @@ def read_lines(path: Path, resuming: bool = False) -> tuple[list[dict[str, Any]]
             if resuming and number == len(texts):
                 return found, True
             raise
-        checked(Line, document, where)
+        checked(ReportLine, document, where)
         found.append(document)
     return found, False
 

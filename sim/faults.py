@@ -23,7 +23,7 @@ DRAWS = 64  # of a straggler's chances, made at a time
 AFRESH = ("step", "gradient", "evaluate")
 
 
-class Rates:
+class PiecewiseRate:
     """A speed that is constant between moments. windows: (start, end, factor), the speed is divided by the factors of
     all windows that hold; an infinite one stands still.
     """
@@ -53,7 +53,7 @@ class Rates:
             i += 1
 
 
-class Condition:
+class WorkerFaults:
     """One worker's: how fast it is now. lost: when it went for good, infinite before."""
 
     def __init__(self, faults: Sequence[tuple[int, Fault]], seed: int) -> None:
@@ -82,7 +82,7 @@ class Condition:
                     continue
                 asleep.append((fault.at.amount, end, math.inf))
                 self.lost = min(self.lost, fault.at.amount if end == math.inf else math.inf)
-        self._awake, self._computing = Rates(asleep), Rates(asleep + slow)
+        self._awake, self._computing = PiecewiseRate(asleep), PiecewiseRate(asleep + slow)
         self._held = 0.0  # until when a pause that came with a sync holds
         self._factor = self._unlucky = 1.0
         self._phase = ""
@@ -112,15 +112,15 @@ class Condition:
             self.lost = min(self.lost, now if isinstance(fault, WorkerLoss) else math.inf)
 
 
-def conditions(faults: Sequence[Fault], workers: int, seed: int) -> list[Condition | None]:
+def faults_of_workers(faults: Sequence[Fault], workers: int, seed: int) -> list[WorkerFaults | None]:
     """One for each worker that a fault names, None for the others."""
     numbered = list(enumerate(faults))
     of_workers = [(number, fault) for number, fault in numbered if not isinstance(fault, SlowLink)]
     own = [[(number, fault) for number, fault in of_workers if fault.worker == worker] for worker in range(workers)]
-    return [Condition(found, seed) if found else None for found in own]
+    return [WorkerFaults(found, seed) if found else None for found in own]
 
 
-def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dict[str, Rates]:
+def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dict[str, PiecewiseRate]:
     """The links that faults slow down or stop, and how fast each is when. A pause stops its worker's port.
 
     ScenarioError where there is no such link, or one has no bandwidth that could be less.
@@ -145,7 +145,7 @@ def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dic
             continue
         for link in links:
             windows.setdefault(link, []).append(found)
-    return {link: Rates(found) for link, found in windows.items()}
+    return {link: PiecewiseRate(found) for link, found in windows.items()}
 
 
 def chances(probability: float, seed: int, number: int) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..program.errors import PacelineError, one_line
 from .points import Point
-from .table import Row, Table, row_of
+from .table import Row, SweepTable, row_of
 
 Simulate = Callable[[Point], Mapping[str, Any]]  # answers with the run's summary
 
@@ -26,7 +26,7 @@ def run(
     points: Sequence[Point],
     simulate: Simulate,
     executor: Executor,
-    table: Table,
+    table: SweepTable,
     *,
     processes: int = 1,
     tell: Callable[[], None] = lambda: None,
@@ -61,7 +61,7 @@ def run(
         table.save()
 
 
-def _collect(future: Future[tuple[list[Row], float]], part: Sequence[Point], table: Table) -> float:
+def _collect(future: Future[tuple[list[Row], float]], part: Sequence[Point], table: SweepTable) -> float:
     """Put finished rows into the table; seconds per point."""
     rows, seconds = future.result()
     for point, row in zip(part, rows, strict=True):
@@ -88,7 +88,7 @@ def in_a_line(error: Exception) -> str:
 class _Saver:
     """Saves a table from time to time."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: SweepTable) -> None:
         self._table, self._due = table, time.monotonic() + SAVE_EVERY
 
     def save_if_due(self) -> None:

@@ -51,7 +51,7 @@ def row_of(summary: Mapping[str, Any]) -> Row:
     return {name: None if value != value else value for name, value in row.items()}
 
 
-class Table:
+class SweepTable:
     """The rows of the points asked for, and those that the file held already.
 
     path: ends in .csv, .json or .parquet; None keeps the table in memory. base: tells rows of one scenario from those

@@ -25,10 +25,10 @@ from paceline.algorithms.splits import ByBatch, Given, Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
-from paceline.config.profile import Profile
+from paceline.config.profile import Profile, workload_key
 from paceline.config.scenario import validate
 from paceline.config.timing import Device
-from paceline.job import Job, resolve, workload_of
+from paceline.job import Job, resolve
 from paceline.program.errors import ScenarioError
 
 SPEEDS = (100.0, 50.0, 40.0, 25.0)
@@ -381,7 +381,7 @@ def test_bad_strategies(strategy, message):
 
 def test_bounds_from_cluster_and_profile():
     """The scenario's own number goes before the profile's, which is filed under the workload."""
-    key = workload_of(validate(scenario(preset="ddp"), "test").workload)
+    key = workload_key(validate(scenario(preset="ddp"), "test").workload)
     document = {"devices": {}, "max_batch": {"a": {key: 24}, "b": {key: 4, "other": 9}}}
     groups = validate(scenario(preset="ddp"), "test").cluster.workers
     cluster = Cluster(workers=(groups[0], groups[1].model_copy(update={"max_batch": 6})))

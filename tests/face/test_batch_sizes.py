@@ -22,10 +22,10 @@ from paceline.algorithms.rounds import Interval
 from paceline.algorithms.strategy import Strategy
 from paceline.batch_sizes import _two_steps
 from paceline.config import yaml
+from paceline.config.profile import workload_key
 from paceline.config.scenario import load
-from paceline.job import workload_of
+from paceline.learning.flat_storage import HUGE, zeros
 from paceline.learning.memory_meter import MARGIN, Reserved, Tensors, fits, free
-from paceline.learning.storage import HUGE, zeros
 from paceline.profiling import unpriced
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
@@ -68,7 +68,7 @@ def test_measured_written_and_read(tmp_path):
     (tmp_path / "s.yaml").write_text(yaml.dump(scenario(*workers, profile="p.yaml")))
     done = paceline("batch-sizes", "s.yaml", "--out", "p.yaml", cwd=tmp_path)
     profile = yaml.read_mapping(tmp_path / "p.yaml")
-    key = workload_of(load(tmp_path / "s.yaml").workload)
+    key = workload_key(load(tmp_path / "s.yaml").workload)
     found = {name: profile["max_batch"][name][key] for name in budgets}
     for name, budget in budgets.items():
         assert MARGIN * peak_of(found[name]) <= budget < MARGIN * peak_of(found[name] + 1)
@@ -90,7 +90,7 @@ def test_under_mpirun_with_known_speeds(tmp_path):
     done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     profile = yaml.read_mapping(tmp_path / "p.yaml")
-    key = workload_of(load(tmp_path / "s.yaml").workload)
+    key = workload_key(load(tmp_path / "s.yaml").workload)
     most = profile["max_batch"]["a"].pop(key)
     assert MARGIN * peak_of(most) <= 600e3 < MARGIN * peak_of(most + 1)
     assert profile["max_batch"] == {"a": {"other": 5}, "b": {"other": 6}}
@@ -194,7 +194,7 @@ def test_large_vectors_are_counted():
 @pytest.mark.parametrize(("broken", "calls"), [("forward", 3), ("loss", 1), ("_keep", 2)])
 def test_what_runs_out_of_memory_leaves_nothing_behind(place, broken, calls, monkeypatch):
     """Wherever the step is when memory ends: between units, at the loss, in backward."""
-    plan, meter, silent = make_plan(batches=(32,)), Tensors(), Hooks(lambda *_: None, lambda *_: None)
+    plan, meter, silent = make_plan(batches=(32,)), Tensors(), Hooks()
     plan = replace(plan, strategy=Strategy(aggregation=Gradients(), placement=place), budget=Interval(2, "steps"))
     with meter:
         (worker,) = make(plan, args={"hidden": [64, 32]}, shared=False, optimizer=SGD)

@@ -12,10 +12,12 @@ import pytest
 from kit.cli import MLP, scenario
 from paceline import simulate
 from paceline.algorithms.rounds import State
-from paceline.bounds import EFFECT, available_memory, check_points, check_training, duration, seconds_of
 from paceline.config.scenario import Scenario
-from paceline.job import rehearse, resolve
+from paceline.effort import available_memory, check_sweep, duration
+from paceline.job import resolve
+from paceline.job_effort import EFFECT, check_training, seconds_of
 from paceline.program.errors import ScenarioError
+from paceline.rehearsal import rehearse
 from paceline.studies.points import parse_grid
 
 UNITS = {"unit_bytes": 0}
@@ -83,9 +85,9 @@ def test_parameters_that_memory_does_not_hold(tmp_path):
 
 def test_a_sweep_of_more_points_than_can_be_made():
     grid = parse_grid([f"cluster.network.latency={','.join(map(str, range(1000)))}", "seed=" + ",".join("1" * 1000)])
-    assert check_points(grid, [], 1) == "simulating 1000000 points takes about 17 minutes here"
+    assert check_sweep(grid, [], 1) == "simulating 1000000 points takes about 17 minutes here"
     with pytest.raises(ScenarioError, match=r"simulating 1e\+08 points takes about .* free here; write fewer values"):
-        check_points(grid, [{}] * 100, 1)
+        check_sweep(grid, [{}] * 100, 1)
 
 
 def test_a_round_that_takes_too_long_to_rehearse():

@@ -6,12 +6,15 @@ import json
 import signal
 import subprocess
 import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from kit.cli import MLP, call, paceline, read, scenario
+from kit.paths import ROOT
+from paceline import __version__ as version
 from paceline.__main__ import main
 from paceline.config import yaml
 
@@ -22,6 +25,12 @@ def tiny(tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.dump(scenario(2, MLP, {"preset": "local_sgd"}, 3)))
     return path
+
+
+def test_the_version_has_one_source(monkeypatch, capsys):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert call(monkeypatch, capsys, "--version") == (0, f"paceline {project['version']}\n", "")
+    assert version == project["version"]
 
 
 @pytest.mark.parametrize("command", ["simulate", "train"])

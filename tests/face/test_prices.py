@@ -13,15 +13,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import paceline
-from paceline.algorithms.costs import Held, ModelCost, Works, together
+from paceline.algorithms.costs import Holding, ModelCost, Works, together
 from paceline.algorithms.phantom import PhantomWorker
+from paceline.config.profile import workload_key
 from paceline.config.scenario import Scenario, validate
 from paceline.config.timing import Device
-from paceline.job import profile_of, timing_of, workload_of
-from paceline.learning.tables import cost, merged, total
-from paceline.problem import Problem
+from paceline.learning.cost_tables import cost, merged, total
+from paceline.learning_problem import LearningProblem
 from paceline.program.effects import Work
 from paceline.program.errors import ScenarioError
+from paceline.speeds import profile_of, timing_of
 
 MODELS = [
     total(cost(model, args, shape, 10))
@@ -87,7 +88,7 @@ def scenario(worker: Worker, batch: int, micro: int | None, strategy: dict[str, 
         "budget": {"steps": 3},
     }
     if known is not None:
-        key = workload_of(validate(document, "test").workload)
+        key = workload_key(validate(document, "test").workload)
         filed = {phase: {n: f"{time!r} s" for n, time in table.items()} for phase, table in known.items()}
         document["recorded"] = {"profile": {"devices": {worker["device"]: {key: filed}}}}
         document["cluster"]["profile"] = "measured.yaml"
@@ -96,7 +97,7 @@ def scenario(worker: Worker, batch: int, micro: int | None, strategy: dict[str, 
 
 def described(found: Scenario) -> Device:
     """The first worker's device."""
-    return timing_of(found, profile_of(found, Path()), Problem(found, Path())).devices[0]
+    return timing_of(found, profile_of(found, Path()), LearningProblem(found, Path())).devices[0]
 
 
 def step_seconds(found: Scenario, engine: str = "simpy") -> float:
@@ -122,7 +123,7 @@ def test_the_parts_of_a_step_take_together_what_the_step_takes(
     them they add up to it, whatever it comes from; so do an evaluation's units and blocks."""
     device = described(scenario(worker, batch, None, {"preset": "sync_sgd"}))
     host = host and "host update" not in device.tables  # which says that the host is another memory
-    works = Works(merged(model, unit_bytes), batch, tests, min(cuts, batch), Held(host=host), alone)
+    works = Works(merged(model, unit_bytes), batch, tests, min(cuts, batch), Holding(host=host), alone)
     w = PhantomWorker(0, works, blocks=min(cuts, max(1, tests)))
 
     def passes(phase: Any) -> float:

@@ -56,7 +56,7 @@ EVALUATE = Work("evaluate")
 
 
 def hooks(stop: Callable[[], bool] = lambda: False) -> Hooks:
-    return Hooks(lambda *_: None, lambda *_: None, stop)
+    return Hooks(stop=stop)
 
 
 def plain(value: Any) -> Any:

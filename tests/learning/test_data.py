@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from paceline.learning import data
-from paceline.learning.data import DataShape, load, shape_of
+from paceline.learning.data import load, shape_of
+from paceline.learning.dataset import DataShape
 
 
 def arrays(train=(6, 1, 4, 4), test=(3, 1, 4, 4)):

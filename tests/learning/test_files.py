@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from paceline.learning import cifar, images
-from paceline.learning.data import Dataset, DataShape, load, shape_of
+from paceline.learning.data import load, shape_of
+from paceline.learning.dataset import Dataset, DataShape
 from paceline.learning.passes import Source
 
 FILES = {"cifar10": ({f"data_batch_{i}.bin": 4 for i in range(1, 6)}, {"test_batch.bin": 3})}
@@ -25,7 +26,7 @@ def write(folder: Path, name: str) -> dict[str, np.ndarray]:
     random = np.random.default_rng(0)
     rows = {}
     for file, count in (FILES[name][0] | FILES[name][1]).items():
-        kind = cifar.KINDS[name]
+        kind = cifar.FORMATS[name]
         rows[file] = random.integers(0, 256, (count, kind.record), np.uint8)
         rows[file][:, : kind.labels] = random.integers(0, kind.classes, (count, kind.labels))
         (folder / file).write_bytes(rows[file].tobytes())
@@ -34,7 +35,7 @@ def write(folder: Path, name: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_binary_files_are_read_and_normalised_per_channel(name, tmp_path):
-    rows, kind = write(tmp_path, name), cifar.KINDS[name]
+    rows, kind = write(tmp_path, name), cifar.FORMATS[name]
     args = {"path": str(tmp_path), "verify": False}
     found = load(name, args)
     assert shape_of(name, args) == DataShape((3, 32, 32), kind.classes, 20, 3)
@@ -50,7 +51,7 @@ def test_binary_files_are_read_and_normalised_per_channel(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_official_numbers_need_no_files(name):
-    assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.KINDS[name].classes, 50_000, 10_000)
+    assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.FORMATS[name].classes, 50_000, 10_000)
 
 
 def test_what_is_wrong_with_cifar_is_one_line(tmp_path):
@@ -94,7 +95,7 @@ def test_files_of_the_right_size_are_held_against_checksums(tmp_path, monkeypatc
 def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, monkeypatch):
     (tmp_path / "unpacked").mkdir()
     write(tmp_path / "unpacked", name)
-    kind, args = cifar.KINDS[name], {"path": str(tmp_path)}
+    kind, args = cifar.FORMATS[name], {"path": str(tmp_path)}
     archive = tmp_path / kind.archive
     with tarfile.open(archive, "w:gz") as packed:
         packed.add(tmp_path / "unpacked", arcname="cifar-binary")
@@ -105,7 +106,7 @@ def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, mon
         assert np.array_equal(getattr(found, key), getattr(expected, key))
     assert shape_of(name, args | {"verify": False}) == DataShape((3, 32, 32), kind.classes, 20, 3)
     md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(cifar.KINDS, name, replace(kind, archive_md5=md5))
+    monkeypatch.setitem(cifar.FORMATS, name, replace(kind, archive_md5=md5))
     with pytest.raises(ValueError, match="bytes for each of"):
         load(name, args)  # the archive is the right one by now, its files are not of the official size
     archive.write_bytes(archive.read_bytes()[:-40])

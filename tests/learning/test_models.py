@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from kit.paths import ROOT
-from paceline.learning import buffers, cost, imports, models, tables
-from paceline.learning.data import DataShape
-from paceline.learning.phantoms import cost_of
+from paceline.learning import buffers, cost_tables, measured_costs, models, user_code
+from paceline.learning.dataset import DataShape
+from paceline.learning.works import cost_of
 
 DIGITS, CIFAR = (1, 8, 8), (3, 32, 32)
 CASES = [
@@ -51,15 +51,15 @@ def own_lazy(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 @pytest.mark.parametrize(("model", "args", "shape"), CASES)
 def test_the_table_says_what_torch_does(model, args, shape):
     module = models.build(model, args, shape, 10, seed=0)
-    table = tables.cost(model, args, shape, 10)
-    assert tables.total(table) == cost.measured_cost(module, shape)
+    table = cost_tables.cost(model, args, shape, 10)
+    assert cost_tables.total(table) == measured_costs.measured_cost(module, shape)
     own = models.units(module)
     assert len(own) == len(table)
     x = torch.rand(2, *shape)
     for unit, row in zip(own, table, strict=True):
         assert row.parameters == sum(p.numel() for p in unit.parameters()), row.name
         assert row.buffers == sum(b.numel() for b in buffers.averaged(unit).values()), row.name
-        with cost.flop_counter() as counter, torch.no_grad():
+        with measured_costs.flop_counter() as counter, torch.no_grad():
             x = unit(x)
         assert 2 * row.flops == counter.get_total_flops(), row.name
     assert x.shape == (2, 10)
@@ -92,15 +92,15 @@ def test_a_model_depends_on_the_seed_alone_and_leaves_torchs_stream():
 
 def test_measuring_leaves_torchs_stream():
     stream = torch.get_rng_state()
-    cost.measured_cost(models.build("mlp", {"dropout": 0.5}, DIGITS, 10, seed=0), DIGITS)
+    measured_costs.measured_cost(models.build("mlp", {"dropout": 0.5}, DIGITS, 10, seed=0), DIGITS)
     assert torch.equal(torch.get_rng_state(), stream)
 
 
 def test_units_are_merged_to_a_megabyte():
-    assert tables.groups([]) == []
-    assert tables.groups([1, 1], 4) == [(0, 2)]
-    assert tables.groups([1, 3, 9, 2, 2, 1], 4) == [(0, 2), (2, 3), (3, 6)]
-    assert tables.groups([9, 1, 1], 4) == [(0, 3)]
+    assert cost_tables.groups([]) == []
+    assert cost_tables.groups([1, 1], 4) == [(0, 2)]
+    assert cost_tables.groups([1, 3, 9, 2, 2, 1], 4) == [(0, 2), (2, 3), (3, 6)]
+    assert cost_tables.groups([9, 1, 1], 4) == [(0, 3)]
     model = models.build("mlp", {"hidden": [512] * 4}, CIFAR, 10, seed=0)
     merged = models.merge_units(models.units(model))
     assert [sum(p.numel() * 4 for p in u.parameters()) >= 1 << 20 for u in merged] == [True] * len(merged)
@@ -157,9 +157,9 @@ def test_a_wrong_model_is_one_line(model, args, shape, message):
         models.build(model, args, shape, 10, seed=0)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-    if not imports.named(model):  # refused alike without torch
+    if not user_code.named(model):  # refused alike without torch
         with pytest.raises(ValueError) as alike:  # noqa: PT011
-            tables.cost(model, args, shape, 10)
+            cost_tables.cost(model, args, shape, 10)
         assert str(alike.value) == str(caught.value)
 
 
@@ -168,16 +168,17 @@ def test_a_module_that_needs_another_is_told_from_one_that_is_missing(tmp_path, 
     (tmp_path / "broken.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match="no module named 'not_installed_at_all', which needs_another needs"):
-        imports.load("needs_another:f", "model")
+        user_code.load("needs_another:f", "model")
     with pytest.raises(ValueError, match="importing broken failed: ZeroDivisionError: division by zero"):
-        imports.load("broken:f", "model")
+        user_code.load("broken:f", "model")
 
 
 def test_tables_data_and_phantoms_need_no_torch():
     code = (
-        "import sys; from paceline.learning import tables, data, phantoms; from paceline.learning.data import shape_of;"
-        "shape = shape_of('synthetic', {'train': 500}); print(phantoms.cost_of('resnet20', {}, shape).parameters);"
-        "tables.check_loss('cross_entropy'); assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
+        "import sys; from paceline.learning import cost_tables, phantoms, works; "
+        "from paceline.learning.data import shape_of; "
+        "shape = shape_of('synthetic', {'train': 500}); print(works.cost_of('resnet20', {}, shape).parameters);"
+        "cost_tables.check_loss('cross_entropy'); assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True

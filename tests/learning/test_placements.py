@@ -131,7 +131,7 @@ def test_phantoms_yield_what_workers_yield(place, clip):
     seen = []
     for workers in (real, phantoms):
         log: list = []
-        lockstep([spied(train(w, plan, State()), log) for w in workers], Hooks(lambda *_: None, lambda *_: None))
+        lockstep([spied(train(w, plan, State()), log) for w in workers], Hooks())
         seen.append(log)
     assert seen[0] == seen[1]
 
@@ -182,7 +182,7 @@ def test_memory_is_what_was_predicted():
 @pytest.mark.parametrize("place", ["flat", "ddp", "lsdp"])
 @pytest.mark.parametrize("model", ["mlp", "cnn", "resnet20", "vit"])
 def test_a_step_holds_no_more_than_was_predicted(model, place, micro_batch):
-    """Held against all tensors of two steps. What is estimated is not too little: it is compared with limits."""
+    """Compared with all tensors of two steps. What is estimated is not too little: it is compared with limits."""
     plan, meter = plan_of(PLACEMENTS[place], (24,)), Tensors()
     with meter:
         options = {"args": VIT if model == "vit" else {}, "recipe": Recipe(micro_batch=micro_batch)}
@@ -274,9 +274,9 @@ def test_what_does_not_fit_is_refused(memory, placement, worker, message):
 
 
 def test_a_wire_is_for_fp32():
-    settings = ["workload.precision=fp64", "strategy.placement={sharded: {precision: fp16}}"]
+    settings = ["workload.precision=fp64", "strategy.placement={sharded: {wire: fp16}}"]
     scenario = load(SCENARIOS / "fsdp.yaml", settings)
-    message = r"strategy.placement: only fp32 .* fp16, .* is fp64; write precision: fp32"
+    message = r"strategy.placement: only fp32 .* fp16, .* is fp64; write wire: fp32"
     with pytest.raises(ScenarioError, match=message):
         resolve(scenario, Path())
 

@@ -23,7 +23,7 @@ from paceline.algorithms.placements import Offloaded, Replicated, Sharded
 from paceline.algorithms.rounds import Interval
 from paceline.config import yaml
 from paceline.config.scenario import validate
-from paceline.learning import buffers, imports, losses, memory_meter, models
+from paceline.learning import buffers, losses, memory_meter, models, user_code
 from paceline.learning.build import build_workers, notes
 from paceline.learning.data import load
 from paceline.learning.phantoms import build_phantoms
@@ -392,8 +392,8 @@ def test_running_out_of_memory_is_known_as_such_in_a_workers_step():
 @pytest.mark.parametrize("path", ["os:system", "sys:exit", "builtins:print", "kit.users:os.getcwd", "shutil:rmtree"])
 def test_what_a_scenario_names_is_never_pythons_own_library(path):
     with pytest.raises(ValueError, match=r"is a module of Python's standard library; name a function of your own"):
-        imports.load(path, "data")
-    assert imports.load("torch.nn.functional:mse_loss", "loss") is nn.functional.mse_loss
+        user_code.load(path, "data")
+    assert user_code.load("torch.nn.functional:mse_loss", "loss") is nn.functional.mse_loss
 
 
 # --- what is not finite -----------------------------------------------------------------------------------------------

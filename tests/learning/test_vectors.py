@@ -9,7 +9,8 @@ from torch import nn
 
 from kit.learning import DIGITS, SGD, make, make_plan
 from paceline.algorithms.rounds import State
-from paceline.learning.phantoms import build_phantoms, moments_of
+from paceline.learning.phantoms import build_phantoms
+from paceline.learning.works import moments_of
 from paceline.program.streams import stream
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from kit.paths import ROOT
-from paceline.learning import models, tables, torchvision_tables
-from paceline.learning.data import DataShape, shape_of
-from paceline.learning.phantoms import cost_of
+from paceline.learning import cost_tables, models, torchvision_tables
+from paceline.learning.data import shape_of
+from paceline.learning.dataset import DataShape
+from paceline.learning.works import cost_of
 
 # Parameters as torchvision documents them; FLOPs and bytes measured on torchvision 0.28 with cost.measured_cost.
 KNOWN = {
@@ -38,8 +39,8 @@ def test_tables_are_lists_of_units():
     assert len(found) == 26
     assert len(torchvision_tables.cost("resnet152", (3, 224, 224), 1000)) == 52
     small = torchvision_tables.cost("resnet50", (3, 200, 200), 1000)
-    assert tables.total(small).flops == 6_997_645_312
-    assert tables.total(small).activations == 74_737_568
+    assert cost_tables.total(small).flops == 6_997_645_312
+    assert cost_tables.total(small).activations == 74_737_568
     assert torchvision_tables.cost("alexnet", (3, 224, 224), 1000) is None
 
 
@@ -84,12 +85,12 @@ def test_timing_only_needs_neither_torch_nor_torchvision():
 @pytest.mark.parametrize(("name", "pixels"), [("vit_b_32", 64), ("resnet50", 65), ("resnet101", 32)])
 def test_torchvision_agrees(name, pixels):
     pytest.importorskip("torchvision", exc_type=ImportError)
-    from paceline.learning.cost import measured_cost
+    from paceline.learning.measured_costs import measured_cost
 
     shape = (3, pixels, pixels)
     model, known = models.build(f"torchvision:{name}", {}, shape, 7, seed=0), torchvision_tables.cost(name, shape, 7)
     measured = measured_cost(model, shape)
-    assert replace(tables.total(known), units=()) == replace(measured, units=())
+    assert replace(cost_tables.total(known), units=()) == replace(measured, units=())
     assert [unit.parameters for unit in known] == [unit.parameters for unit in measured.units]
 
 

@@ -14,8 +14,8 @@ from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
 from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.rounds import Interval, State
-from paceline.learning import models, optimizers, storage
-from paceline.learning.memory import Memory
+from paceline.learning import flat_storage, models, optimizers
+from paceline.learning.parameter_memory import Memory
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
 from paceline.program.streams import torch_seed
@@ -40,10 +40,10 @@ def test_the_model_lives_in_the_vectors():
     assert w.params[-1] == total
 
 
-@pytest.mark.parametrize("size", [0, 5, storage.HUGE // 4 - 1, storage.HUGE // 4 + 3])
+@pytest.mark.parametrize("size", [0, 5, flat_storage.HUGE // 4 - 1, flat_storage.HUGE // 4 + 3])
 def test_vectors_of_any_size_are_zero_aligned_and_as_long_as_asked(size):
     for dtype in (torch.float32, torch.float64):
-        vector = storage.zeros(size, dtype, torch.device("cpu"))
+        vector = flat_storage.zeros(size, dtype, torch.device("cpu"))
         assert vector.shape == (size,)
         assert vector.dtype == dtype
         assert not vector.any()

@@ -218,7 +218,7 @@ def test_memory_stays_flat_while_a_run_is_traced(tmp_path):
     def peak(count: int) -> int:
         tracemalloc.start()
         with streamed_trace(tmp_path, 2) as take:
-            hooks = Hooks(lambda *_: None, lambda *_: None, spans=take)
+            hooks = Hooks(spans=take)
             outcomes = simulate([program(count), program(count)], timing, hooks, trace=True)
         assert outcomes[0].lanes == {}
         found = tracemalloc.get_traced_memory()[1]

@@ -24,7 +24,7 @@ from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate
 
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 NETWORK = Network("star", 1e6, 1e-3)
 SILENT = Noise()
 PARAMETERS = 10_000

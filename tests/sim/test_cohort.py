@@ -42,12 +42,12 @@ from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.cohort_meetings import NeedsEvents
 from paceline.sim.engine import simulate as simulate_events
-from paceline.simulating import run_simulation
+from paceline.simulating import SimulateOptions, run_simulation
 
 PARTS = ("*.yaml", "papers/[bq]*.yaml", "papers/lshdp*1gbit.yaml")  # LSHDP's other sides are alike, and take long
 PATHS = sorted(path for part in PARTS for path in SCENARIOS.glob(part))
 REFUSED: dict[str, str] = {}  # scenario -> why cohort cannot simulate it
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 
 
 # --- every preset -----------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_a_plan_that_serves_again_gives_the_same(preset):
     job, before = None, []
     for latency in ("10 us", "20 us", "30 us", "10 us"):
         job = resolve(load(path, [f"cluster.network.latency={latency}", "report.trace=false"]), path.parent, job)
-        before.append(run_simulation(job, Recorder(None), timing_only=True, engine="cohort"))
+        before.append(run_simulation(job, Recorder(None), SimulateOptions(timing_only=True, engine="cohort")))
     assert len(job.plan.recordings) == (0 if preset == "fsdp" else len(job.cohorts(job.problem.phantoms(job.plan))))
     assert repr(before[0].summary) == repr(before[3].summary)  # NaN is not equal to itself
     assert before[0].metrics.equals(before[3].metrics)

@@ -35,7 +35,7 @@ from paceline.sim.flows import Course, Flows
 from paceline.sim.network import Fabric, Price
 from paceline.sim.transfers import Transfers, course
 
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 BANDWIDTH, LATENCY, BYTES = 1e6, 1e-3, 400_000
 
 

@@ -32,7 +32,7 @@ from paceline.algorithms.strategy import Strategy
 from paceline.config.scenario import load
 from paceline.config.timing import Device, Network, Timing
 from paceline.job import resolve
-from paceline.learning.phantoms import held_by
+from paceline.learning.works import held_by
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
@@ -76,9 +76,7 @@ def units() -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "b"), [("fp16", 2), ("fp32", 4)])
-@pytest.mark.parametrize(
-    "place", ["{replicated: {overlap: false, precision: %s}}", "{replicated: %s}", "{offloaded: %s}"]
-)
+@pytest.mark.parametrize("place", ["{replicated: {overlap: false, wire: %s}}", "{replicated: %s}", "{offloaded: %s}"])
 def test_ddp_and_lsdp_send_what_a_ring_all_reduce_sends(place, name, b):
     sent = per_step(place % name, "bytes_per_worker")
     assert sent == pytest.approx(2 * (N - 1) / N * b * (P + 1), rel=1e-12)  # the training loss rides along
@@ -89,18 +87,16 @@ def test_ddp_and_lsdp_send_what_a_ring_all_reduce_sends(place, name, b):
 def test_fsdp_sends_half_as_much_again(kind, name, b):
     padded = [-(-unit // N) * N for unit in units()]
     loss = (N - 1) * 4
-    in_turn = per_step(f"{{{kind}: {{precision: {name}, overlap: false}}}}", "bytes_per_worker")
+    in_turn = per_step(f"{{{kind}: {{wire: {name}, overlap: false}}}}", "bytes_per_worker")
     assert in_turn == pytest.approx(3 * (N - 1) / N * b * sum(padded) + loss, rel=1e-12)
     for prefetch in (1, 3):
         kept = padded[-prefetch - 1 :]  # the last units' parameters are still there when backward begins
-        sent = per_step(f"{{{kind}: {{precision: {name}, prefetch: {prefetch}}}}}", "bytes_per_worker")
+        sent = per_step(f"{{{kind}: {{wire: {name}, prefetch: {prefetch}}}}}", "bytes_per_worker")
         assert sent == pytest.approx((N - 1) / N * b * (3 * sum(padded) - sum(kept)) + loss, rel=1e-12)
 
 
 def test_the_modes_send_what_the_method_says():
-    fp16 = {
-        place: per_step(f"{{{place}: {{precision: fp16, overlap: false}}}}", "bytes_per_worker") for place in PLACES
-    }
+    fp16 = {place: per_step(f"{{{place}: {{wire: fp16, overlap: false}}}}", "bytes_per_worker") for place in PLACES}
     assert fp16["replicated"] == pytest.approx(0.913e9, abs=5e5)
     assert fp16["offloaded"] == fp16["replicated"]
     assert fp16["sharded"] == pytest.approx(1.369e9, abs=1e6)
@@ -108,7 +104,7 @@ def test_the_modes_send_what_the_method_says():
 
 @pytest.mark.parametrize(("place", "seconds"), [("replicated", 7.30), ("offloaded", 7.30), ("sharded", 10.96)])
 def test_the_networks_seconds_at_1_gbit(place, seconds):
-    placement = f"{{{place}: {{precision: fp16, overlap: false}}}}"
+    placement = f"{{{place}: {{wire: fp16, overlap: false}}}}"
     settings = ("cluster.network={link: 1gbe}",)
     found = per_step(placement, "seconds", *settings)
     assert found == pytest.approx(seconds, abs=0.005)
@@ -116,8 +112,8 @@ def test_the_networks_seconds_at_1_gbit(place, seconds):
 
 
 def test_the_host_link_carries_parameters_twice_and_gradients_once():
-    for precision in ("fp32", "fp16"):  # on the wire; in memory they are fp32
-        moved = per_step(f"{{offloaded: {{precision: {precision}, overlap: false}}}}", "moved_per_worker")
+    for wire in ("fp32", "fp16"):  # on the wire; in memory they are fp32
+        moved = per_step(f"{{offloaded: {{wire: {wire}, overlap: false}}}}", "moved_per_worker")
         assert moved == pytest.approx(12 * (P + 1), rel=1e-12)
     assert moved == pytest.approx(3.65e9, rel=1e-3)
     last = units()[-2:]  # with overlap, two units are still on the device when backward begins
@@ -189,7 +185,7 @@ def test_lshdp_is_the_fastest_of_the_papers_modes_per_sample():
 # -- overlap: closed forms on a hand-made model ------------------------------------------------------------------------
 
 C, BANDWIDTH = 0.010, 1e9
-QUIET = Hooks(lambda *_: None, lambda *_: None)
+QUIET = Hooks()
 
 
 def simpy(programs: list[Any], timing: Timing) -> list[Outcome]:

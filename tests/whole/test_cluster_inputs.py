@@ -13,10 +13,10 @@ import pytest
 import paceline
 from kit.cli import MLP, scenario
 from paceline.config.machines import Cluster
-from paceline.config.profile import Profile, save_profile
+from paceline.config.profile import Profile, save_profile, workload_key
 from paceline.config.scenario import Scenario, _sections, validate
 from paceline.config.sections import Section
-from paceline.job import resolve, workload_of
+from paceline.job import resolve
 from paceline.program.effects import Compute, Move, Phantom, Program, Work, nothing
 from paceline.program.outcome import Hooks
 from paceline.sim.engine import simulate
@@ -148,14 +148,14 @@ def clock(cluster: dict[str, Any], host: bool) -> float:
         return float(paceline.simulate(described(cluster), timing_only=True).summary["seconds"])
     timing = resolve(described(cluster), folder=None).timing  # type: ignore[arg-type]
     programs = [moving() for _ in timing.devices]
-    return max(outcome.seconds for outcome in simulate(programs, timing, Hooks(lambda *_: None, lambda *_: None)))
+    return max(outcome.seconds for outcome in simulate(programs, timing, Hooks()))
 
 
 @pytest.fixture
 def profiles(tmp_path, monkeypatch):
     """Two profiles in the working folder, one of a machine twice as fast."""
     monkeypatch.chdir(tmp_path)
-    key = workload_of(described(two()).workload)
+    key = workload_key(described(two()).workload)
     for name, seconds in (("a.yaml", "2 ms"), ("b.yaml", "1 ms")):
         document = {"devices": {"measured": {key: {"step": {8: seconds}}}}}
         document["residuals"] = {"measured": {key: [0.9, 1.0, 1.5]}}

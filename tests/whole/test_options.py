@@ -18,9 +18,9 @@ from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, l
 from paceline.config.workload import AdamWSpec, Augmentation, SGDSpec, Workload
 from paceline.job import resolve
 from paceline.learning.data import FILE_KEYS, KEYS
-from paceline.problem import fingerprints
 from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
+from paceline.replicas import fingerprints
 from paceline.sim.engine import simulate as run_programs
 
 FILE = Path(__file__).parent / "every_option.yaml"
@@ -80,7 +80,7 @@ def continued(folder: Path, name: str, directory: Path, settings: list[str]) -> 
     for w in workers:
         w.restore(checkpoints.resumed(saved, w.index, job.scenario.checkpoint.optimizer, w.snapshot()))
     state = State(**checkpoints.read_meta(saved, 2)["state"])
-    hooks = Hooks(lambda *_: None, lambda *_: None)
+    hooks = Hooks()
     outcomes = run_programs(job.programs(workers, state), job.timing, hooks)
     return fingerprints([w.digest() for w in workers], False)["params_sha256"], outcomes[0].result.step
 

@@ -139,7 +139,7 @@ def test_qsr_for_resnet_saves_communication():
 def test_lshdp_with_equal_totals_step_by_step():
     """Throughput over the flat DDP, and over FSDP that overlaps or not; the broadcast at the beginning left out."""
     modes = read_list(SCENARIOS / "sweeps/lshdp_modes_total_64.yaml")
-    alternating = {"strategy.placement": {"sharded": {"precision": "fp16", "overlap": False}}, "strategy.mode": "equal"}
+    alternating = {"strategy.placement": {"sharded": {"wire": "fp16", "overlap": False}}, "strategy.mode": "equal"}
     table = paceline.sweep(
         SCENARIOS / "papers/lshdp_vit_l_16_total_64.yaml", {"budget.steps": [2, 3]}, [*modes, alternating], jobs=1
     )

@@ -26,8 +26,8 @@ def scenarios(n: int) -> dict[str, dict]:
             n, MLP, {"preset": "sync_sgd", "split": {"given": {"batches": [9, 5, 3, 2][:n]}}}, 5
         ),
         "local-paces": scenario(n, MLP, LOCAL | {"split": {"given": {"paces": paces}}, "aggregation": weights}, 5),
-        "sync-bf16": scenario(n, MLP, {"preset": "sync_sgd", "placement": {"replicated": {"precision": "bf16"}}}, 5),
-        "fsdp-bf16": scenario(n, MLP, {"preset": "fsdp", "placement": {"sharded": {"precision": "bf16"}}}, 3),
+        "sync-bf16": scenario(n, MLP, {"preset": "sync_sgd", "placement": {"replicated": {"wire": "bf16"}}}, 5),
+        "fsdp-bf16": scenario(n, MLP, {"preset": "fsdp", "placement": {"sharded": {"wire": "bf16"}}}, 3),
         "local-fp16": scenario(n, MLP, {"preset": "local_sgd", "placement": {"replicated": "fp16"}}, 3),
         "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
     }

@@ -12,7 +12,6 @@ from .algorithms.rounds import State
 from .analysis.run import Run
 from .job import Job, resolve
 from .memory_check import record
-from .problem import check_replicas, fingerprints, going_on
 from .program.errors import PacelineError, ScenarioError
 from .program.outcome import Hooks
 from .progress import progress
@@ -21,10 +20,11 @@ from .records.recorder import Recorder
 from .records.replacing import prepare, put_back, putting_back
 from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
-from .resuming import Resumption, resumption, subject
+from .replicas import check_replicas, fingerprints
+from .resuming import Resumption, going_on, resumption, subject
 from .runtime.launcher import Stop, abort_on_error
 from .terminal import say
-from .training import Task, TrainOptions, tasks
+from .training import Training, TrainOptions, trainings
 
 
 def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, stop: Stop) -> None:
@@ -33,11 +33,11 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
         from mpi4py import MPI
 
         comm = MPI.COMM_WORLD
-        for task in tasks(scenarios, options):
-            job = resolve(task.scenario, task.folder)
+        for training in trainings(scenarios, options):
+            job = resolve(training.scenario, training.folder)
             if comm.Get_size() < job.workers:
                 raise ScenarioError(
-                    f"{task.title}: {job.workers} workers but {comm.Get_size()} ranks; "
+                    f"{training.title}: {job.workers} workers but {comm.Get_size()} ranks; "
                     f"start mpirun with -np {job.workers}"
                 )
             taking_part = comm.Get_rank() < job.workers
@@ -45,7 +45,7 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
             if comm.Get_rank() == 0:
                 job.warn()
             if taking_part:
-                _Rank(group, task, job, options, stop).train(quiet)
+                _Rank(group, training, job, options, stop).train(quiet)
             group.Free()
             comm.Barrier()
 
@@ -53,18 +53,18 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
 class _Rank:
     """One rank's part in one scenario."""
 
-    def __init__(self, comm: Any, task: Task, job: Job, options: TrainOptions, stop: Stop) -> None:
-        self.comm, self.task, self.job, self.options, self.stop = comm, task, job, options, stop
+    def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:
+        self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
         self.rank = comm.Get_rank()
         self.kept = job.scenario.checkpoint.optimizer
-        self.recorder = Recorder(task.directory, subject=subject(job.scenario, job.plan.shares.batches))
+        self.recorder = Recorder(training.directory, subject=subject(job.scenario, job.plan.shares.batches))
         self.spool: Spool | None = None  # for the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
 
     def train(self, quiet: bool) -> None:
         """Train, record, and on rank 0 show the run."""
         state, worker = self._start()
-        with putting_back(self.task.directory if self.rank == 0 else None):
+        with putting_back(self.training.directory if self.rank == 0 else None):
             self._run(state, worker, quiet)
 
     def _run(self, state: State, worker: Any, quiet: bool) -> None:
@@ -76,12 +76,12 @@ class _Rank:
         device = self.job.timing.devices[self.rank]
         slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
         if scenario.report.trace:
-            self.spool = open_spool(self.task.directory, self.rank)
+            self.spool = open_spool(self.training.directory, self.rank)
         take = self.spool.take if self.spool is not None else None
         hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take)
         silent = quiet or self.rank > 0
-        shown = progress(f"train {self.task.title}", self.job.plan.budget, silent, options.bar)
-        with shown as self.recorder.on_line, going_on(scenario, self.task.directory):
+        shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, options.bar)
+        with shown as self.recorder.on_line, going_on(scenario, self.training.directory):
             outcome = run(
                 self.job.programs([worker], state)[0],
                 hooks,
@@ -105,7 +105,7 @@ class _Rank:
         if self.options.resume is None:
             self._on_first(self._new_run)
             return State(), worker
-        found = resumption(self.task.directory, self.job, self.options.change)
+        found = resumption(self.training.directory, self.job, self.options.change)
         state = found.state
         try:
             worker.restore(checkpoints.resumed(found.saved, self.rank, self.kept, worker.snapshot(), found.sha256))
@@ -117,13 +117,13 @@ class _Rank:
 
     def _go_on(self, found: Resumption) -> None:
         torn = self.recorder.resume(found.state.round, found.seconds)
-        self.recorder.scenario(self.job.record(self.task.directory, found.parts))
+        self.recorder.scenario(self.job.record(self.training.directory, found.parts))
         for line in filter(None, (*found.said, torn)):
             say(f"resumed: {line}")
 
     def _new_run(self) -> None:
-        prepare(self.task.directory, self.options.force, [self.task.path])
-        self.recorder.scenario(self.job.record(self.task.directory, [self.job.part()]))
+        prepare(self.training.directory, self.options.force, [self.training.path])
+        self.recorder.scenario(self.job.record(self.training.directory, [self.job.part()]))
 
     def _on_first(self, action: Any) -> None:
         """Do `action` on rank 0; what it raises is raised on every rank, so that all end in the same way."""
@@ -145,7 +145,7 @@ class _Rank:
             return
         from .runtime.messages import gather_texts
 
-        digest = checkpoints.write_worker(self.task.directory, worker, state.round, arrays, self.kept)
+        digest = checkpoints.write_worker(self.training.directory, worker, state.round, arrays, self.kept)
         sha256 = gather_texts(self.comm, digest)
         if self.rank == 0:
             self.recorder.commit(sha256, seconds, state)
@@ -161,7 +161,7 @@ class _Rank:
         if self.rank > 0:
             return
         if self.spool is not None:
-            write_spooled(self.task.directory, self.job.workers, split=True)
+            write_spooled(self.training.directory, self.job.workers, split=True)
         finished = self.job.plan.finished(outcome.result)
         extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
         if self.resumed:
@@ -176,13 +176,13 @@ class _Rank:
         if not quiet:
             from .printing import show_run
 
-            show_run(Run(summary, self.recorder.lines, {}, self.task.directory))
+            show_run(Run(summary, self.recorder.lines, {}, self.training.directory))
         if not finished and self.recorder.saved:
-            how = "".join(f" --{name}" for name in ("emulate",) if getattr(self.options, name))
-            command = f"paceline train --resume {shlex.quote(str(self.task.directory))}{how}"
+            how = " --emulate" if self.options.emulate else ""
+            command = f"paceline train --resume {shlex.quote(str(self.training.directory))}{how}"
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
-            if line := put_back(self.task.directory):
+            if line := put_back(self.training.directory):
                 print(line)
         devices = {device.torch_device for device in self.job.timing.devices}
         if not self.options.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
-            check_replicas(digests, self.task.directory)  # a CPU and a GPU round differently
+            check_replicas(digests, self.training.directory)  # a CPU and a GPU round differently

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..algorithms.costs import ModelCost, together
-from ..algorithms.placements import UNIT_BYTES
-from . import imports
+from ..algorithms.unitwise import UNIT_BYTES
+from . import user_code
 
 Shape = tuple[int, ...]
 LOSSES = ("cross_entropy",)
@@ -47,10 +47,10 @@ def resolve(model: str, args: Mapping[str, Any]) -> tuple[Callable[..., list[Uni
     """(the model's table, its arguments checked and with defaults filled in)."""
     if model not in TABLES:
         raise ValueError(
-            f"no model {model!r}{imports.nearest(model, TABLES)}; "
+            f"no model {model!r}{user_code.nearest(model, TABLES)}; "
             f"write {', '.join(TABLES)} or an import path package.module:factory"
         )
-    checked = imports.options(TABLES[model], args, f"model {model}")
+    checked = user_code.options(TABLES[model], args, f"model {model}")
     for name, value in checked.items():
         checked[name] = _CHECKS[name](f"model {model}: {name}", value)
     return TABLES[model], checked
@@ -58,9 +58,9 @@ def resolve(model: str, args: Mapping[str, Any]) -> tuple[Callable[..., list[Uni
 
 def check_loss(name: str) -> None:
     """ValueError unless the loss is built in or an import path."""
-    if name not in LOSSES and not imports.named(name):
+    if name not in LOSSES and not user_code.named(name):
         raise ValueError(
-            f"no loss {name!r}{imports.nearest(name, LOSSES)}; "
+            f"no loss {name!r}{user_code.nearest(name, LOSSES)}; "
             f"write {', '.join(LOSSES)} or an import path package.module:function"
         )
 

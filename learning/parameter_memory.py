@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.costs import Held, ModelCost, slot_sizes, unit_sizes
+from ..algorithms.costs import Holding, ModelCost, slot_sizes, unit_sizes
 from ..algorithms.worker import UnitValues, Whole
+from .flat_storage import views, zeros
 from .optimizers import Layout
-from .storage import views, zeros
 
 
 class Slots:
@@ -76,7 +76,7 @@ class Memory:
     def __init__(
         self,
         units: Sequence[Sequence[nn.Parameter]],
-        held: Held,
+        held: Holding,
         index: int,
         chunks: int,
         device: torch.device,

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .memory import Memory
+from .parameter_memory import Memory
 from .passes import Passes
 
 
-class Chain:
+class UnitPasses:
     """The units between their parameters in `memory` and the batches and the loss of `passes`."""
 
     def __init__(self, modules: Sequence[nn.Module], passes: Passes, memory: Memory) -> None:

@@ -19,9 +19,9 @@ from ..algorithms.worker import UnitValues, Whole
 from ..program.effects import Array, Compute, Move, Value
 from ..program.fold import parts
 from .buffers import Buffers
-from .chain import Chain
-from .memory import Memory
+from .parameter_memory import Memory
 from .passes import Passes, squares
+from .unit_passes import UnitPasses
 
 
 class UnitWise:
@@ -30,7 +30,7 @@ class UnitWise:
     works: Works
     evaluation_blocks: int
     _memory: Memory
-    _chain: Chain
+    _chain: UnitPasses
     _passes: Passes
     _run: Callable[..., Any]
     _next_batch: Callable[[Round, int], tuple[Array, int]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ from .runtime.tracebacks import OPTION, TRACEBACK
 Traceback = Annotated[bool, typer.Option(OPTION, help="Of an error, show also where your own code failed.")]
 
 
-class Commands(typer.Typer):
+class App(typer.Typer):
     """A Typer whose commands all take `--traceback`."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
@@ -44,6 +45,13 @@ class Commands(typer.Typer):
             path = f"paceline {known}".rstrip()
             raise ScenarioError(f"{error.format_message().rstrip('.')}; see {path} --help") from None
         return 0
+
+
+def print_version(wanted: bool) -> None:
+    """What `paceline --version` prints; pyproject.toml says it."""
+    if wanted:
+        print(f"paceline {version('paceline')}")
+        raise typer.Exit
 
 
 def _with_traceback(function: Callable[..., None]) -> Callable[..., None]:

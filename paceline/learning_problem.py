@@ -5,70 +5,31 @@ Described without torch where the model is built in; torch is loaded with the fi
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .algorithms.costs import ModelCost
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
-from .config.recorded import RecordedFolder
 from .config.scenario import Scenario
-from .program.errors import NotFinite, ReplicasDiffer, ScenarioError
-from .records import checkpoints
+from .folders import find, folders_of
+from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
     from .config.timing import Timing
-    from .learning.data import Dataset, DataShape
+    from .learning.dataset import Dataset, DataShape
     from .learning.recipe import Recipe
     from .learning.worker import TorchWorker
 
 T = TypeVar("T")
 
 
-def fingerprints(digests: Sequence[str], sharded: bool) -> dict[str, Any]:
-    """The hash of worker 0's parameters and whether all have the same; sharded, the hash of all workers' hashes."""
-    if sharded:
-        return {"params_sha256": hashlib.sha256("".join(digests).encode()).hexdigest()}
-    return {"params_sha256": digests[0], "replicas_agree": len(set(digests)) == 1}
-
-
-def check_replicas(digests: Sequence[str], where: Path | None) -> None:
-    """ReplicasDiffer unless all have the same hash. where: the run's directory, which holds it by now."""
-    others = [str(worker) for worker, digest in enumerate(digests) if digest != digests[0]]
-    if others:
-        shown = ", ".join(others[:8]) + ", ..." * (len(others) > 8)
-        recorded = f"; the run is in {where}" if where else ""
-        raise ReplicasDiffer(
-            f"replicas disagree: workers {shown} end with other parameters than worker 0, though all had the same "
-            f"exchanges; does the model or the loss change parameters by itself?{recorded}"
-        )
-
-
-@contextmanager
-def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
-    """Add to a NotFinite how to go on. directory: the run's, with its checkpoints."""
-    try:
-        yield
-    except NotFinite as error:
-        lower = f"--set workload.optimizer.lr={scenario.workload.optimizer.lr / 2:g}"
-        saved = directory and checkpoints.newest(directory)
-        how = f"there is no checkpoint; begin again, perhaps with {lower}"
-        if directory and saved:
-            resume = f"paceline train --resume {shlex.quote(str(directory))} {lower}"
-            how = f"the last good checkpoint is {saved.name}; go on from it, perhaps with {resume}"
-        raise NotFinite(f"{error}; {how} (health: off trains on)") from error
-
-
 @dataclass(eq=False)
-class Problem:
+class LearningProblem:
     """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster.
 
     notes: what a reader of the results must know, found when workers are built: a line each.
@@ -89,7 +50,7 @@ class Problem:
     @cached_property
     def cost(self) -> ModelCost:
         """The model's cost, from its table; a model without one is built with torch and measured."""
-        from .learning.phantoms import cost_of
+        from .learning.works import cost_of
 
         model = self.scenario.workload.model
         return _named("workload.model", lambda: cost_of(model.name, model.args, self.shape))
@@ -101,7 +62,7 @@ class Problem:
 
         return _named("workload.data", lambda: load(*self._data))
 
-    def take_over(self, other: Problem) -> None:
+    def take_over(self, other: LearningProblem) -> None:
         """Keep what `other` has found out, where it is about the same model and data."""
         ours, theirs = self.scenario.workload, other.scenario.workload
         if (ours.data, self.folders) == (theirs.data, other.folders):
@@ -116,8 +77,8 @@ class Problem:
 
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
+        from .learning.cost_tables import check_loss
         from .learning.recipe import check
-        from .learning.tables import check_loss
 
         _ = self.cost
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
@@ -221,30 +182,6 @@ class Problem:
         if isinstance(args.get("path"), str) and ":" not in name:
             args["path"] = str(find(Path(args["path"]), self.folders))
         return (str(find(Path(name), self.folders)) if name.endswith(".npz") else name), args
-
-
-def folders_of(scenario: Scenario, folder: Path) -> tuple[Path, ...]:
-    """Where a scenario in `folder` finds its relative paths and modules: its folder, then the working folder.
-
-    A run's own scenario looks first where the run did.
-    """
-    try:
-        working = os.getcwd()
-    except FileNotFoundError:  # it has been removed
-        working = ""
-    return _folders(scenario.recorded.folders if scenario.recorded else (), folder, working)
-
-
-@lru_cache(maxsize=64)  # a sweep asks at every point
-def _folders(recorded: tuple[RecordedFolder, ...], folder: Path, working: str) -> tuple[Path, ...]:
-    earlier = [path for place in recorded for path in (Path(place.path), folder / place.from_run)]
-    every = (*earlier, folder, *([Path(working)] if working else []))
-    return tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in every))
-
-
-def find(path: Path, folders: Iterable[Path]) -> Path:
-    """A path in a scenario, in the first of its folders that has it; unchanged where none has."""
-    return next((found for folder in folders if (found := folder / path).exists()), path)
 
 
 def _named(key: str, action: Callable[[], T]) -> T:

@@ -1,74 +1,25 @@
-"""What a simulation takes of this machine, estimated before it begins: time and memory, to an order of magnitude.
+"""What a job takes of this machine, estimated before it begins: the seconds and bytes of simulating or training it.
 
-Rule: an estimate is a closed form, however long the run is. More memory than there is, or more than a day, is refused
-with the number; minutes are said.
+Rule: an estimate is a closed form, however long the run is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
+from .algorithms.phantom import PhantomWorker
+from .effort import WORKER, Effort
+from .job import Job
 from .memory_check import predicted
 from .program.effects import AllReduce
-from .program.errors import ScenarioError
 
-if TYPE_CHECKING:
-    from .algorithms.phantom import PhantomWorker
-    from .config.machines import Cluster
-    from .job import Job
-
-DAY, LONG = 86400.0, 15.0  # seconds beyond which it is refused, and said: an estimate may be three times too low
 # Seconds. An effect takes 1 to 3 us in SimPy and about as long in a cohort's program, where each worker's clock takes
-# 0.03 us more (benchmarks/results/sim_effects.json, sim_scale.json). The others are of a worker to set up, of what is
-# sent once in the background, and of a sweep's point at least, as measured.
-EFFECT, CLOCK, SET_UP, SENDING, POINT = 3e-6, 3e-8, 1e-4, 4e-5, 1e-3
-WORKER, LINE, ROW = 4096, 1500, 1000  # bytes of a worker, of a report line, of a sweep's point
-LITTLE = 1 << 24  # bytes that are there: the machine is not asked, as a sweep's points are many
+# 0.03 us more (benchmarks/results/sim_effects.json, sim_scale.json). The others are of a worker to set up, and of what
+# is sent once in the background, as measured.
+EFFECT, CLOCK, SET_UP, SENDING = 3e-6, 3e-8, 1e-4, 4e-5
+LINE = 1500  # bytes of a report line
 USUAL, QUICKEST = 1e11, 1e13  # flop/s of a CPU: to say how long learning takes, and to refuse it
-CONTROL_GROUPS = (  # folder, limit, usage, and the key of the part of it that is files; version 2 and version 1
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "file"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "cache"),
-)
-
-
-@dataclass(frozen=True)
-class Effort:
-    """what: begins the sentence. nbytes: of memory. seconds: of computing; least: what it cannot be below."""
-
-    what: str
-    nbytes: float
-    seconds: float
-    least: float
-
-    def check(self, less: str) -> str:
-        """A sentence where it takes minutes, else nothing. ScenarioError where it is too much; less: what to write."""
-        free = available_memory() if self.nbytes > LITTLE else math.inf
-        if self.nbytes > free:
-            raise ScenarioError(
-                f"{self.what} takes about {self.nbytes / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} GiB are "
-                f"free here; write {less}"
-            )
-        if self.least > DAY:
-            raise ScenarioError(f"{self.what} takes about {duration(self.least)} on this machine; write {less}")
-        return f"{self.what} takes about {duration(self.seconds)} here" if self.seconds > LONG else ""
-
-
-def check_workers(cluster: Cluster) -> None:
-    """ScenarioError where the workers alone are more than memory holds; called before anything is made of them."""
-    count = float(cluster.size)
-    Effort(f"cluster: simulating {count:g} workers", WORKER * count, 0.0, 0.0).check("a lower count")
-
-
-def check_points(grid: Mapping[str, Any], points: Sequence[Any], processes: int) -> str:
-    """As Effort.check, for a sweep over a grid and a list; called before its points are made."""
-    count = math.prod(len(values) for values in grid.values() if isinstance(values, Sequence)) * max(1, len(points))
-    seconds = POINT * count / processes
-    effort = Effort(f"simulating {count:.7g} points", float(ROW * count), seconds, seconds)
-    return effort.check("fewer values in --grid, or a shorter --list")
 
 
 def check_simulation(job: Job, workers: Sequence[PhantomWorker], timing_only: bool, by_event: bool) -> str:
@@ -145,37 +96,3 @@ def _sendings(job: Job, steps: float, rounds: float) -> float:
         least = max(flow.every or 0.0, (flow.nbytes or 0.0) / narrowest)
         sent += (steps * computing + exchanges * exchange) / least if least else math.inf
     return sent
-
-
-def available_memory() -> float:
-    """Bytes that this process may still take: of the machine, its control group and its own limit, the least."""
-    import resource
-
-    free = [float(_field("/proc/meminfo", "MemAvailable:") * 1024) or math.inf]
-    for group, limit, usage, cache in CONTROL_GROUPS:
-        if most := _field(f"{group}/{limit}"):
-            used = _field(f"{group}/{usage}") - _field(f"{group}/memory.stat", cache)  # files' pages can be given back
-            free.append(max(0.0, float(most - used)))
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        free.append(max(0.0, float(soft - _field("/proc/self/statm") * resource.getpagesize())))
-    return min(free)
-
-
-def _field(path: str, name: str = "") -> int:
-    """The number behind a name in a file, by default its first; 0 where there is none."""
-    try:
-        words = Path(path).read_text().split()
-        return int(words[words.index(name) + 1 if name else 0])
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def duration(seconds: float) -> str:
-    """For people."""
-    if seconds == math.inf:
-        return "for ever"
-    for size, unit in ((365.25 * DAY, "years"), (DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
-        if seconds >= size:
-            return f"{seconds / size:.2g} {unit}" if seconds / size < 100 else f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.2g} seconds"

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..algorithms.costs import ModelCost, together
 from .buffers import averaged
-from .imports import FAILURES, in_words
+from .cost_tables import Shape
 from .models import units
-from .tables import Shape
+from .user_code import FAILURES, in_words
 
 EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
 
@@ -67,7 +67,7 @@ def examples(input_shape: Shape) -> list[Any]:
 
 
 def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
-    """The cost of any model and of its units, in the terms of tables.UnitCost.
+    """The cost of any model and of its units, in the terms of cost_tables.UnitCost.
 
     FLOPs are those that flop_counter knows. The model is used up: BatchNorm's statistics move, and a copy
     would not do, since a user's model may hold closures over its own layers. ValueError where it cannot take such an

@@ -1,0 +1,46 @@
+"""How fast a scenario's cluster is: its profile, and the timing that follows from it."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from pathlib import Path
+
+from .algorithms.costs import ModelCost, Works
+from .config.cluster import build_timing
+from .config.profile import Profile, load_profile, workload_key
+from .config.scenario import Scenario
+from .config.timing import Timing
+from .folders import find, folders_of
+from .learning_problem import LearningProblem
+from .program.effects import Work
+from .program.errors import ScenarioError
+
+
+def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
+    """The scenario's profile, if it names one; ScenarioError where that is missing or wrong."""
+    path, kept = scenario.cluster.profile, scenario.recorded
+    if kept and kept.profile and kept.profile_path in (None, str(path)):
+        return kept.profile  # a run's own scenario carries what it was run with
+    if path is None:
+        return None
+    found = find(path, folders_of(scenario, folder))
+    if not found.exists():
+        raise ScenarioError(f"cluster.profile: {path}: no such file; `paceline profile SCENARIO --out {path}` makes it")
+    return load_profile(found)
+
+
+def timing_of(scenario: Scenario, profile: Profile | None, problem: LearningProblem) -> Timing:
+    """The scenario's cluster; ScenarioError where nothing says how fast it is."""
+    return build_timing(
+        scenario.cluster,
+        profile,
+        workload_key(scenario.workload),
+        scenario.seed,
+        scenario.workload.precision,
+        cache(partial(_step, problem.cost)),
+    )
+
+
+def _step(cost: ModelCost, batch: int) -> Work:
+    """One training step, for the devices that are priced by its flops and bytes."""
+    return Works(cost, batch, 0).step
