@@ -46,10 +46,9 @@ class Effect(Generic[T]):
         answer: T = yield self
         return answer
 
-    @property
-    def fills(self) -> bool:
-        """Whether it writes to its value, which is then no loan."""
-        return False
+    def borrowed(self) -> tuple[Any, ...]:
+        """The values that the program must leave as they are until the answer."""
+        return ()
 
 
 Program = Generator[Effect[Any], Any, T]
@@ -97,10 +96,9 @@ class Move(Effect[Any]):
     copy: Callable[[], Any] | None = None
     phase: str = "move"
 
-    @property
-    def fills(self) -> bool:
-        # A worker's own copy to the host goes to `value`.
-        return self.to == "host" and self.copy is not None
+    def borrowed(self) -> tuple[Any, ...]:
+        # A worker's own copy to the host is written to `value` itself.
+        return () if self.to == "host" and self.copy is not None else (self.value,)
 
 
 @dataclass(slots=True, eq=False)
@@ -121,13 +119,15 @@ class Collective(Effect[Any]):
     phase: str = "sync"
     wire: Wire = "fp32"
 
+    def borrowed(self) -> tuple[Any, ...]:
+        return self.value, self.out
+
 
 @dataclass(slots=True, eq=False)
-class AllReduce(Collective):
-    """The workers' values reduced in rank order by `fold`; every member gets the result.
+class Reducing(Collective):
+    """Base of the two that reduce the members' values, in rank order by `fold`.
 
     op "mean": sum(weight_r * value_r) / sum(weight_r); "sum": sum(weight_r * value_r).
-    An AllReduce of an empty value is a barrier.
     """
 
     weight: float = 1.0
@@ -135,11 +135,13 @@ class AllReduce(Collective):
 
 
 @dataclass(slots=True, eq=False)
-class ReduceScatter(Collective):
-    """As AllReduce, but member r gets part r of the result: parts as `fold.parts` cuts them."""
+class AllReduce(Reducing):
+    """Every member gets the whole result. An AllReduce of an empty value is a barrier."""
 
-    weight: float = 1.0
-    op: Op = "mean"
+
+@dataclass(slots=True, eq=False)
+class ReduceScatter(Reducing):
+    """Member r gets part r of the result, cut as `fold.parts` cuts it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -151,12 +153,20 @@ class AllGather(Collective):
 
     sizes: tuple[int, ...] | None = None
 
+    def counts(self, members: int) -> tuple[int, ...]:
+        """Each member's number of elements (bytes for a Phantom)."""
+        value = self.value
+        return self.sizes or (value.nbytes if isinstance(value, Phantom) else value.size,) * members
+
 
 @dataclass(slots=True, eq=False)
 class Broadcast(Collective):
     """The root's value. root: a worker's number."""
 
     root: int = 0
+
+
+COLLECTIVES = frozenset((AllReduce, ReduceScatter, AllGather, Broadcast))
 
 
 @dataclass(slots=True, eq=False)
@@ -211,10 +221,3 @@ def nothing() -> None:
 def barrier(group: Group = None) -> AllReduce:
     """Wait for every member of the group: an AllReduce of nothing."""
     return AllReduce(np.empty(0, np.float32), group=group)
-
-
-def gather_sizes(effect: AllGather, members: int) -> tuple[int, ...]:
-    """Elements that each of `members` contributes to an AllGather (bytes for a Phantom)."""
-    value = effect.value
-    own = value.nbytes if isinstance(value, Phantom) else value.size
-    return effect.sizes or (own,) * members

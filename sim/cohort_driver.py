@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..config.timing import Device
+from ..program.checks import check_startable, never_waited, not_started, waited_twice
 from ..program.effects import (
-    AllGather,
-    AllReduce,
+    COLLECTIVES,
     Array,
-    Broadcast,
     Checkpoint,
     Collective,
     Compute,
@@ -25,12 +24,11 @@ from ..program.effects import (
     Log,
     Move,
     Program,
-    ReduceScatter,
     Start,
     Wait,
     Work,
 )
-from ..program.errors import ProtocolError, not_an_effect
+from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe, doing
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
@@ -99,7 +97,7 @@ class CohortDriver:
             Wait: self._wait,
             Log: self._log,
             Checkpoint: self._checkpoint,
-            **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._collective),
+            **dict.fromkeys(COLLECTIVES, self._collective),
         }
 
     def outcomes(self) -> list[Outcome]:
@@ -166,8 +164,7 @@ class CohortDriver:
 
     def _end(self, result: Any) -> None:
         if self._started:
-            left = ", ".join(describe(ticket.effect) for ticket in self._started)
-            raise ProtocolError(f"worker {self.index}'s program has ended without a Wait for what it started: {left}")
+            raise never_waited((ticket.effect for ticket in self._started), self.index)
         self.ended, self._result = True, result
 
     def _at(self, clock: Seconds, worker: int) -> float:
@@ -235,10 +232,7 @@ class CohortDriver:
 
     def _start(self, effect: Start[Any]) -> Handle[Any]:
         inner = effect.effect
-        if not isinstance(inner, Compute | Move | Collective):
-            raise ProtocolError(
-                f"worker {self.index} starts {describe(inner)}; only Compute, Move and collectives can be started"
-            )
+        check_startable(inner, self.index)
         ticket = self._ticket(inner, direct=False)
         self._started[ticket] = None
         return Handle(inner, ticket)
@@ -267,11 +261,9 @@ class CohortDriver:
     def _wait(self, effect: Wait[Any]) -> Any:
         ticket = effect.handle.inner
         if not isinstance(ticket, CohortTicket) or ticket.driver is not self:
-            raise ProtocolError(
-                f"worker {self.index} waits for {describe(effect.handle.effect)}, which it did not start"
-            )
+            raise not_started(effect.handle.effect, self.index)
         if ticket.taken:
-            raise ProtocolError(f"worker {self.index} waits twice for the same {describe(ticket.effect)}")
+            raise waited_twice(ticket.effect, self.index)
         return self._block(ticket)
 
     def _take(self, ticket: CohortTicket) -> Any:

@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from ..program.checks import check_part, not_the_same
 from ..program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
-from ..program.errors import ProtocolError, ScenarioError
-from ..program.texts import describe, doing, everyone
-from .answers import carried, check, deliver, terms, whole_bytes
+from ..program.errors import ScenarioError
+from ..program.loans import deliver
+from ..program.texts import describe, doing, terms
+from ..program.traffic import carried, whole_bytes
 from .network import Fabric
 
 
@@ -87,8 +89,7 @@ class CohortMeetings:
         meeting = self._open[came - self._first - 1]
         meeting.tickets.append(ticket)
         if meeting.terms != wanted:
-            where = everyone({t.driver.index: doing(t.effect) for t in meeting.tickets})
-            raise ProtocolError(f"collective {came} of all workers must be the same for all its members: {where}")
+            raise not_the_same(self._members, {t.driver.index: doing(t.effect) for t in meeting.tickets}, came)
         meeting.arrived = max(meeting.arrived, arrived)
         if len(meeting.tickets) == self._cohorts:
             self._open.popleft()
@@ -104,7 +105,7 @@ class CohortMeetings:
             raise NeedsEvents(f"{describe(effect)} carries numbers, it simulates timing only")
         if type(effect) is ReduceScatter and effect.value.nbytes % n:
             raise NeedsEvents(f"{describe(effect)} gives {n} workers parts of unequal size")
-        check(effect, ticket.driver.index, self._members)
+        check_part(effect, ticket.driver.index, self._members)
         root = effect.root if type(effect) is Broadcast else 0
         seconds, traffic = self._fabric.price(type(effect), carried(effect, n), n, root)
         known = self._known[wanted] = seconds, traffic.sent

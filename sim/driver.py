@@ -14,10 +14,9 @@ from typing import Any
 import simpy
 
 from ..config.timing import Device
+from ..program.checks import check_startable, never_waited, not_started, waited_twice
 from ..program.effects import (
-    AllGather,
-    AllReduce,
-    Broadcast,
+    COLLECTIVES,
     Checkpoint,
     Collective,
     Compute,
@@ -26,16 +25,15 @@ from ..program.effects import (
     Move,
     Phantom,
     Program,
-    ReduceScatter,
     Start,
     Wait,
     Work,
 )
-from ..program.errors import ProtocolError, not_an_effect
+from ..program.errors import not_an_effect
+from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, Span, count_move
 from ..program.texts import describe, doing
 from ..records.spool import BUFFERED
-from .answers import deliver
 from .faults import Condition
 from .meetings import Meetings, Ticket
 from .prices import LANES, move_seconds, work_seconds
@@ -138,8 +136,7 @@ class Driver:
 
     def _end(self, result: Any) -> None:
         if self._started:
-            left = ", ".join(describe(ticket.effect) for ticket in self._started)
-            raise ProtocolError(f"worker {self.index}'s program has ended without a Wait for what it started: {left}")
+            raise never_waited((ticket.effect for ticket in self._started), self.index)
         self.ended = True
         self.outcome.result = result
         self.outcome.seconds = self._clock()
@@ -186,10 +183,7 @@ class Driver:
 
     def _start(self, effect: Start[Any]) -> Handle[Any]:
         inner = effect.effect
-        if not isinstance(inner, Compute | Move | Collective):
-            raise ProtocolError(
-                f"worker {self.index} starts {describe(inner)}; only Compute, Move and collectives can be started"
-            )
+        check_startable(inner, self.index)
         ticket = self._ticket(inner, direct=False)
         self._started[ticket] = None
         return Handle(inner, ticket)
@@ -239,11 +233,9 @@ class Driver:
     def _wait(self, effect: Wait[Any]) -> Any:
         ticket = effect.handle.inner
         if not isinstance(ticket, Ticket) or ticket.member is not self:
-            raise ProtocolError(
-                f"worker {self.index} waits for {describe(effect.handle.effect)}, which it did not start"
-            )
+            raise not_started(effect.handle.effect, self.index)
         if ticket.taken:
-            raise ProtocolError(f"worker {self.index} waits twice for the same {describe(ticket.effect)}")
+            raise waited_twice(ticket.effect, self.index)
         return self._take(ticket) if ticket.done else self._block(ticket)
 
     def finished(self, ticket: Ticket) -> None:
@@ -311,7 +303,7 @@ HANDLERS: dict[type, Callable[[Driver, Any], Any]] = {
     Wait: Driver._wait,
     Log: Driver._log,
     Checkpoint: Driver._checkpoint,
-    **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), Driver._direct),
+    **dict.fromkeys(COLLECTIVES, Driver._direct),
 }
 
 

@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 import simpy
 
+from ..program.checks import check_part, group_members, not_a_member, not_the_same
 from ..program.effects import Broadcast, Group
-from ..program.errors import ProtocolError
+from ..program.loans import Loan
 from ..program.outcome import Outcome, Span
-from ..program.texts import describe, doing, everyone
-from ..program.traffic import Traffic
+from ..program.texts import doing, terms
+from ..program.traffic import Traffic, carried
 from ..records.spool import BUFFERED
-from .answers import Loan, carried, check, results, terms
+from .answers import results
 from .network import Fabric, Prices
 from .transfers import Timer, Transfers
 
@@ -49,7 +50,7 @@ class Ticket:
 
     def __init__(self, member: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
         self.member, self.effect, self.since, self.direct = member, effect, since, direct
-        self.loan = Loan(effect, member.index) if debug and not effect.fills else None
+        self.loan = Loan(effect, member.index) if debug else None
         self.done = self.taken = self.stop = False
         self.result: Any = None
 
@@ -92,10 +93,8 @@ class Circle:
         meeting = self.open[number]
         if meeting.terms != wanted:
             came = [t for t in meeting.tickets if t is not None]
-            where = everyone({t.member.index: doing(t.effect) for t in [*came, ticket]})
-            raise ProtocolError(
-                f"collective {self.came[place]} of group {self.members} must be the same for all its members: {where}"
-            )
+            states = {t.member.index: doing(t.effect) for t in [*came, ticket]}
+            raise not_the_same(self.members, states, self.came[place])
         meeting.tickets[place] = ticket
         meeting.missing -= 1
         if not meeting.missing:
@@ -122,19 +121,14 @@ class Meetings:
         effect, worker = ticket.effect, ticket.member.index
         circle = self._circles.get(effect.group) or self._circle(effect, worker)
         if worker not in circle.places:
-            raise ProtocolError(f"worker {worker} is not in the group {effect.group} of its {describe(effect)}")
-        check(effect, worker, circle.members)
+            raise not_a_member(effect, worker)
+        check_part(effect, worker, circle.members)
         meeting = circle.enter(ticket)
         if not meeting.missing:
             self._begin(circle, meeting)
 
     def _circle(self, effect: Any, worker: int) -> Circle:
-        members = tuple(sorted(effect.group))
-        if len(set(members)) < len(members) or not set(members) <= set(self._world.members):
-            raise ProtocolError(
-                f"worker {worker}: group {effect.group} of {describe(effect)} must name each member once, "
-                f"out of workers 0 to {self._workers - 1}"
-            )
+        members = group_members(effect, worker, self._workers)
         return self._circles.setdefault(effect.group, self._circles.get(members) or self._made(members))
 
     def _made(self, members: tuple[int, ...]) -> Circle:

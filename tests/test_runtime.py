@@ -18,9 +18,9 @@ from mpi_checks import ALONE
 
 from paceline.program.effects import AllReduce, Work
 from paceline.program.errors import BorrowError, ScenarioError
+from paceline.program.loans import Loan
 from paceline.program.traffic import traffic
 from paceline.runtime import emulation, launcher, polling
-from paceline.runtime.borrow import Loan
 from paceline.runtime.measure import fit
 
 HERE = Path(__file__).parent
@@ -245,11 +245,11 @@ def test_fit_recovers_what_it_models() -> None:
 
 def test_loans() -> None:
     value, out = np.arange(4.0), np.zeros(4)
-    loan = Loan(3, AllReduce(value, out=out))
-    assert loan.effect.out is None
+    loan = Loan(AllReduce(value, out=out), 3)
+    assert loan.performed.out is None
     assert loan.settle(np.ones(4)) is out
     assert out.tolist() == [1.0] * 4
-    loan = Loan(3, AllReduce(value, out=value, phase="gradients"))
+    loan = Loan(AllReduce(value, out=value, phase="gradients"), 3)
     value[0] = 9.0
-    with pytest.raises(BorrowError, match=r"worker 3 .* AllReduce of 32 B \(gradients\)"):
+    with pytest.raises(BorrowError, match=r"worker 3: .* AllReduce of 32 B \(gradients\)"):
         loan.settle(np.ones(4))
