@@ -85,8 +85,8 @@ def not_the_same(members: Sequence[int], states: dict[int, str], number: int | N
     return ProtocolError(f"{which} of group {tuple(members)} must be the same for all its members: {everyone(states)}")
 
 
-def bad_weights(what: str, members: Sequence[int], why: ValueError) -> ProtocolError:
-    """The members' weights make no mean (fold.coefficients says why)."""
+def bad_weights(what: str, members: Sequence[int], why: object) -> ProtocolError:
+    """The members' weights make no mean. what: the collective."""
     return ProtocolError(f"{what} of workers {tuple(members)}: {why}")
 
 
