@@ -64,18 +64,19 @@ def check_part(effect: Collective, worker: int, members: Sequence[int]) -> None:
             )
 
 
-def check_out(effect: Collective, worker: int, size: int) -> None:
-    """Whether an answer of `size` elements (a phantom's bytes) fits into `out`, if there is one."""
+def check_out(effect: Any, worker: int, size: int) -> None:
+    """Whether a collective's answer of `size` elements (a phantom's bytes) fits into its `out`, if there is one."""
     value, out = effect.value, effect.out
-    if isinstance(value, Phantom):
-        if out is None or (isinstance(out, Phantom) and out.nbytes == size):
+    if out is None:
+        return
+    phantom = type(value) is Phantom
+    if type(out) is Phantom:
+        if phantom and out.nbytes == size:
             return
-        wanted = f"a Phantom of {size} bytes"
-    else:
-        if out is None or (isinstance(out, np.ndarray) and out.shape == (size,) and out.dtype == value.dtype):
-            return
-        wanted = f"{value.dtype} of shape ({size},)"
-    found = f"{out.dtype} of shape {out.shape}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
+    elif not phantom and out.shape == (size,) and out.dtype == value.dtype:
+        return
+    found = "a Phantom" if type(out) is Phantom else f"{out.dtype} of shape {out.shape}"
+    wanted = f"a Phantom of {size} bytes" if phantom else f"{value.dtype} of shape ({size},)"
     raise ProtocolError(f"worker {worker}: out of {describe(effect)} is {found}, the answer {wanted}")
 
 
