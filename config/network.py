@@ -6,7 +6,7 @@ Rule: a key that the chosen shape does not read is refused, so that nothing writ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from ..program.errors import ScenarioError
 from .catalogue import LinkBandwidth, LinkName, catalogue
 from .profile import MeasuredNetwork
 from .sections import Section
-from .timing import BackgroundTraffic, Link, Network
+from .timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, Shape
 from .units import Bandwidth, Bytes, Duration, FreeBandwidth, Seconds, Share
 
 
@@ -44,16 +44,14 @@ class NetworkSpec(Section):
     reduce_bandwidth: bytes that a worker can add up in a second.
     """
 
-    shape: Literal["star", "bus", "two_level", "matrix"] = "star"
+    shape: Shape = "star"
     link: LinkName | None = None
     bandwidth: Bandwidth | None = None
     latency: Seconds | None = None
     efficiency: Share = 1.0
     inside: LinkSpec | None = None
     matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None
-    collective: Literal["ordered", "ring", "recursive_doubling", "rabenseifner", "tree", "two_level", "auto"] = (
-        "ordered"
-    )
+    collective: CollectiveAlgorithm = "ordered"
     reduce_bandwidth: Bandwidth | None = None
 
     @field_validator("matrix")
@@ -143,12 +141,11 @@ def build_network(
             )
     return Network(
         shape=given.shape,
-        bandwidth=bandwidth,
+        bandwidth=bandwidth * given.efficiency,
         latency=latency,
-        efficiency=given.efficiency,
         inside=Link(inside.bandwidth * inside.efficiency, inside.latency) if inside else None,
-        matrix=given.matrix,
-        ports=tuple(port or bandwidth for port in ports) if any(ports) else None,
+        matrix=given.matrix and tuple(tuple(entry * given.efficiency for entry in row) for row in given.matrix),
+        ports=tuple((port or bandwidth) * given.efficiency for port in ports) if any(ports) else None,
         collective=given.collective,
         reduce_bandwidth=given.reduce_bandwidth or float("inf"),
         background=tuple(

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import Literal
 
 from ..program.effects import Work
 from ..program.errors import ScenarioError
@@ -56,28 +57,30 @@ class BackgroundTraffic:
     start: float = 0.0
 
 
+Shape = Literal[  # of a network; the links of each are in sim/topology.py
+    "star",  # each worker has a full-duplex port to a switch
+    "bus",  # all workers share one pipe
+    "two_level",  # a star within each node, and one full-duplex uplink per node
+    "matrix",  # a link from each worker to each other
+]
+CollectiveAlgorithm = Literal[  # of an all-reduce; the steps of each are in sim/collectives.py
+    "ordered", "ring", "recursive_doubling", "rabenseifner", "tree", "two_level", "auto"
+]
+
+
 @dataclass(frozen=True)
 class Network:
-    """How workers are joined.
+    """How workers are joined. Bandwidths are those that transfers reach."""
 
-    shape: "star" (each worker has a full-duplex port to a switch), "bus" (all share one pipe), "two_level" (ports of
-    `inside` within a node, and one full-duplex uplink per node) or "matrix" (a link from each worker to each other).
-    bandwidth: bytes/s of a port, of the pipe, of an uplink. latency: seconds per message step. efficiency: the part of
-    the bandwidth that transfers reach (not of `inside`). matrix: bytes/s from row to column. ports: bytes/s of each
-    worker's port in a star, where they differ. collective: the algorithm, see sim/collectives.py. reduce_bandwidth:
-    bytes/s that a worker adds up. background: what else the links carry.
-    """
-
-    shape: str = "star"
-    bandwidth: float = inf
-    latency: float = 0.0
-    efficiency: float = 1.0
-    inside: Link | None = None
-    matrix: tuple[tuple[float, ...], ...] | None = None
-    ports: tuple[float, ...] | None = None
-    collective: str = "ordered"
-    reduce_bandwidth: float = inf
-    background: tuple[BackgroundTraffic, ...] = ()
+    shape: Shape = "star"
+    bandwidth: float = inf  # bytes/s of a port, of the bus, of an uplink
+    latency: float = 0.0  # seconds per message step
+    inside: Link | None = None  # two_level: a worker's port within its node
+    matrix: tuple[tuple[float, ...], ...] | None = None  # bytes/s from the row's worker to the column's
+    ports: tuple[float, ...] | None = None  # star: bytes/s of each worker's port, where they differ
+    collective: CollectiveAlgorithm = "ordered"
+    reduce_bandwidth: float = inf  # bytes/s that a worker adds up
+    background: tuple[BackgroundTraffic, ...] = ()  # what else the links carry
 
 
 def whole_step(batch: int) -> Work:

@@ -80,10 +80,9 @@ def check_out(effect: Any, worker: int, size: int) -> None:
     raise ProtocolError(f"worker {worker}: out of {describe(effect)} is {found}, the answer {wanted}")
 
 
-def not_the_same(members: Sequence[int], states: dict[int, str], number: int | None = None) -> ProtocolError:
-    """Members of a group take part in different collectives. number: it is the group's so manieth, where known."""
-    which = "the collective" if number is None else f"collective {number}"
-    return ProtocolError(f"{which} of group {tuple(members)} must be the same for all its members: {everyone(states)}")
+def not_the_same(which: str, states: dict[int, str]) -> ProtocolError:
+    """Members of a group take part in different collectives. which: collective, and of which group."""
+    return ProtocolError(f"{which} must be the same for all its members: {everyone(states)}")
 
 
 def bad_weights(what: str, members: Sequence[int], why: object) -> ProtocolError:

@@ -201,7 +201,8 @@ class _Run:
     def complete(self, met: list[_Pending], members: tuple[int, ...]) -> None:
         """All members have come: make everyone's answer."""
         if any(terms(pending.effect) != terms(met[0].effect) for pending in met):
-            raise checks.not_the_same(members, {pending.worker: doing(pending.effect) for pending in met})
+            states = {pending.worker: doing(pending.effect) for pending in met}
+            raise checks.not_the_same(f"the collective of workers {members}", states)
         for pending in met:
             pending.check()
         # Asked once for all: workers that pass the same collective must agree on whether to stop.

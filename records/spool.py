@@ -7,16 +7,71 @@ chunk is a line of JSON (worker, lane, its names, how many spans) and the spans 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from time import perf_counter
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..program.effects import Work
 from ..program.outcome import Span
 
 BUFFERED = 256  # spans that an interpreter keeps of a lane before it hands them on
 RECORD = np.dtype([("name", "<i4"), ("start", "<f8"), ("stop", "<f8")])
+
+
+class Tracer:
+    """One worker's spans by lane, handed on in blocks while a run goes on.
+
+    worker: its number. take: Hooks.spans, which gets the blocks; None: the spans are kept until the end. named: makes
+    spans of what was kept, where an interpreter has no time for it as it measures; None: they are spans already.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        take: Callable[[int, str, Sequence[Span]], None] | None,
+        named: Callable[[list[Any]], list[Span]] | None = None,
+    ) -> None:
+        self.spent = 0.0  # seconds by the clock on the wall that went into handing on
+        self._worker, self._take, self._named = worker, take, named
+        self._lanes: dict[str, list[Any]] = {}
+
+    def lane(self, name: str) -> list[Any]:
+        """The lane's spans, for hot paths: they append, and call `hand_on` when there are more than BUFFERED."""
+        return self._lanes.setdefault(name, [])
+
+    def span(self, lane: str, what: Any, start: float, stop: float) -> None:
+        """Keep a span. what: its name, or what `named` makes a name of."""
+        spans = self._lanes.get(lane) or self.lane(lane)
+        spans.append((what, start, stop))
+        if len(spans) > BUFFERED:
+            self.hand_on(lane)
+
+    def hand_on(self, lane: str, keep: int = 1) -> None:
+        """Give the lane's spans away, except for the last `keep`: where the last one stopped, the next may start."""
+        if self._take is not None:
+            start = perf_counter()
+            spans = self._lanes[lane]
+            given = spans[: len(spans) - keep]
+            del spans[: len(given)]
+            self._take(self._worker, lane, given if self._named is None else self._named(given))
+            self.spent += perf_counter() - start
+
+    def close(self) -> dict[str, list[Span]]:
+        """Give all that is left away, or return it by lane where nothing takes it."""
+        if self._take is None:
+            lanes = {lane: spans for lane, spans in self._lanes.items() if spans}
+            return lanes if self._named is None else {lane: self._named(spans) for lane, spans in lanes.items()}
+        for lane in self._lanes:
+            self.hand_on(lane, keep=0)
+        return {}
+
+
+def span_name(work: Work) -> str:
+    """What a computation is called in traces: its phase, and its unit if it has one."""
+    return work.phase if work.unit is None else f"{work.phase} {work.unit}"
 
 
 class Spool:

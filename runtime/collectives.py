@@ -247,7 +247,9 @@ class Collectives:
         texts = np.empty((members.count, 256), np.uint8)
         members.comm.Allgather(words, texts)
         said = [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in texts]
-        raise not_the_same(members.workers, dict(zip(members.workers, said, strict=True)))
+        raise not_the_same(
+            f"the collective of workers {members.workers}", dict(zip(members.workers, said, strict=True))
+        )
 
 
 def _what(effect: Collective) -> str:

@@ -13,28 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..config.timing import Device
-from ..program.checks import check_startable, never_waited, not_started, waited_twice
-from ..program.effects import (
-    COLLECTIVES,
-    Array,
-    Checkpoint,
-    Collective,
-    Compute,
-    Handle,
-    Log,
-    Move,
-    Program,
-    Start,
-    Wait,
-    Work,
-)
+from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Program, Work
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
-from ..program.texts import describe, doing
+from ..program.texts import describe
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
-from .driver import BLOCKED, KNOWN, phase_of
-from .noise import Draws
-from .prices import LANES, move_seconds, work_seconds
+from .noise import RunNoise
 
 Seconds = float | Array  # of all workers alike, or (columns,)
 FREE = 0.0  # the price, as an object, of what takes no time on any device: there is nothing to add up
@@ -53,7 +38,7 @@ def last_of(clock: Seconds) -> float:
     return max(clock.tolist()) if clock.size <= FEW else float(np.maximum.reduce(clock))
 
 
-class CohortDriver:
+class CohortDriver(BaseDriver):
     """Drives one cohort's program. members: its workers, first the one whose program it is.
 
     A column is a worker where noise tells them apart, else a device, as workers on the same one then have one clock.
@@ -64,60 +49,36 @@ class CohortDriver:
         program: Program[Any],
         members: Sequence[int],
         devices: Sequence[Device],
-        draws: Draws | None,
+        noise: RunNoise | None,
         meetings: CohortMeetings,
         hooks: Hooks,
     ) -> None:
-        self.members, self.index = members, members[0]
-        self.ended = False
-        self.tally: dict[str, list[float]] = {}  # phase -> [bytes sent, collectives], of each worker
-        self._moved: dict[str, float] = {}
-        self._send, self._meetings, self._hooks = program.send, meetings, hooks
+        # Of this outcome only what is counted counts, for each member; the clocks are the driver's.
+        super().__init__(Outcome(members[0]), program, hooks)
+        self.members, self._meetings = members, meetings
         kinds = list(dict.fromkeys(devices[worker] for worker in members))
-        if draws is None:
+        if noise is None:
             self._columns = {worker: kinds.index(devices[worker]) for worker in members}
             self._devices, self._noise = kinds, None
         else:
             ordered = sorted(members, key=lambda worker: (kinds.index(devices[worker]), worker))
             self._columns = {worker: column for column, worker in enumerate(ordered)}
-            self._devices, self._noise = [devices[worker] for worker in ordered], draws.together(ordered)
+            self._devices, self._noise = [devices[worker] for worker in ordered], noise.together(ordered)
         self._now: Seconds = 0.0
         self._computing: Seconds = 0.0
         self._evaluating: Seconds = 0.0
-        self._prices: dict[Work, tuple[Seconds, bool]] = {}
-        self._busy: dict[str, Seconds] = {}
-        self._effect: Any = None
+        self._busy: dict[str, Seconds] = {}  # until when started effects keep each lane
         self._waiting: CohortTicket | None = None
-        self._started: dict[CohortTicket, None] = {}
-        self._stop = False
-        self._result: Any = None
-        self._handlers: dict[type, Callable[[Any], Any]] = {
-            Move: self._direct,
-            Start: self._start,
-            Wait: self._wait,
-            Log: self._log,
-            Checkpoint: self._checkpoint,
-            **dict.fromkeys(COLLECTIVES, self._collective),
-        }
 
     def outcomes(self) -> list[Outcome]:
         """What each member's run came to."""
         clocks = (self._now - self._evaluating, self._evaluating, self._computing)
         seconds, evaluating, computing = (np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks)
-        sent = {phase: sent for phase, (sent, _) in self.tally.items()}
-        syncs = {phase: int(count) for phase, (_, count) in self.tally.items()}
-
-        def counted() -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
-            return dict(sent), dict(syncs), dict(self._moved)
-
+        sent, syncs, moved, result = self.outcome.sent, self.outcome.syncs, self.outcome.moved, self.outcome.result
         return [
-            Outcome(w, seconds[i], evaluating[i], computing[i], *counted(), result=self._result)
+            Outcome(w, seconds[i], evaluating[i], computing[i], dict(sent), dict(syncs), dict(moved), result=result)
             for w, i in self._columns.items()
         ]
-
-    def state(self) -> str:
-        """Where the program is, for errors."""
-        return "has ended" if self.ended else doing(self._effect)
 
     def ready(self) -> bool:
         """Whether the program can go on."""
@@ -147,42 +108,30 @@ class CohortDriver:
                     self._note(error, describe(effect))
                     raise
                 continue
-            handler = self._handlers.get(type(effect))
+            handler = HANDLERS.get(type(effect))
             if handler is None:
                 raise not_an_effect(self.index, effect)
-            answer = handler(effect)
+            answer = handler(self, effect)
 
-    def _note(self, error: Exception, where: str) -> None:
-        error.add_note(f"in worker {self.index}'s {where}, at {self._at(self._now, self.index):g} s of virtual time")
+    def _time(self) -> float:
+        return self._at(self._now, self.index)
 
-    def _run(self, run: Callable[[], Any]) -> Any:
-        try:
-            return run()
-        except Exception as error:
-            self._note(error, describe(self._effect))
-            raise
-
-    def _end(self, result: Any) -> None:
-        if self._started:
-            raise never_waited((ticket.effect for ticket in self._started), self.index)
-        self.ended, self._result = True, result
+    def _clock(self) -> float:
+        """A cohort's report is its first worker's."""
+        return self._at(self._now - self._evaluating, self.index)
 
     def _at(self, clock: Seconds, worker: int) -> float:
         return float(clock[self._columns[worker]]) if isinstance(clock, np.ndarray) else clock
 
-    # --- prices -------------------------------------------------------------------------------------------------------
+    # --- how long things take -----------------------------------------------------------------------------------------
 
-    def _price(self, work: Work) -> tuple[Seconds, bool]:
-        """(seconds, whether it is evaluation) of a kind of work, remembered by its identity."""
-        if len(self._prices) >= KNOWN:
-            self._prices.clear()
+    def _priced(self, work: Work) -> tuple[Seconds, bool]:
         seconds = self._of_each(work_seconds, work)
         if self._noise is not None and isinstance(seconds, np.ndarray) and not seconds.all():
             raise NeedsEvents(
                 f"some devices take no time for work of phase {work.phase} and so draw no noise, others do"
             )
-        known = self._prices[work] = (seconds, work.phase == "evaluate")
-        return known
+        return seconds, work.phase == "evaluate"
 
     def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Seconds:
         """A price on every column's device: a number where it is the same on all."""
@@ -216,9 +165,6 @@ class CohortDriver:
             self._computing = self._computing + seconds
         self._now = self._now + delay
 
-    def _direct(self, effect: Any) -> Any:
-        return self._block(self._ticket(effect, direct=True))
-
     def _collective(self, effect: Any) -> Any:
         ticket = CohortTicket(self, effect, direct=True)
         self._meetings.join(ticket, last_of(self._now))
@@ -229,13 +175,6 @@ class CohortDriver:
             self._waiting = ticket
             return BLOCKED
         return self._take(ticket)
-
-    def _start(self, effect: Start[Any]) -> Handle[Any]:
-        inner = effect.effect
-        check_startable(inner, self.index)
-        ticket = self._ticket(inner, direct=False)
-        self._started[ticket] = None
-        return Handle(inner, ticket)
 
     def _ticket(self, effect: Any, direct: bool) -> CohortTicket:
         """Begin a started effect, or one that the program waits in."""
@@ -252,19 +191,11 @@ class CohortDriver:
                 self._computing = self._computing + seconds
         else:
             lane, seconds = f"to {effect.to}", self._of_each(move_seconds, effect)
-            count_move(self._moved, effect)
+            count_move(self.outcome.moved, effect)
         ticket.end = self._now + self._queue(lane, seconds)
         if not direct:
             self._busy[lane] = ticket.end
         return ticket
-
-    def _wait(self, effect: Wait[Any]) -> Any:
-        ticket = effect.handle.inner
-        if not isinstance(ticket, CohortTicket) or ticket.driver is not self:
-            raise not_started(effect.handle.effect, self.index)
-        if ticket.taken:
-            raise waited_twice(ticket.effect, self.index)
-        return self._block(ticket)
 
     def _take(self, ticket: CohortTicket) -> Any:
         """Wait until the ticket's end; its answer, which from now on is the program's."""
@@ -286,13 +217,12 @@ class CohortDriver:
 
     # --- observing ----------------------------------------------------------------------------------------------------
 
-    def _log(self, effect: Log) -> None:
-        """A cohort's report is its first worker's."""
-        self._hooks.log(self.index, self._at(self._now - self._evaluating, self.index), effect.fields)
-
     def _checkpoint(self, effect: Checkpoint) -> bool:
         if effect.due or self._stop:
             clock, arrays = self._now - self._evaluating, effect.snapshot()
             for worker in self.members:
                 self._hooks.checkpoint(worker, self._at(clock, worker), effect.state, arrays)
         return self._stop
+
+
+HANDLERS = handlers(CohortDriver)

@@ -1,21 +1,22 @@
-"""The collectives of all workers, met by cohorts: what sim/meetings.py is to single workers.
+"""The collectives of all workers, met by cohorts: what meetings.py is to single workers.
 
-Rule: the k-th collective of one cohort meets the k-th of every other. It begins when the last worker has come and the
-network has carried those before it; as every worker takes part in each, one number says until when that is.
+Rule: a collective begins when the last worker has come (matching.py) and the network has carried those before it; as
+every worker takes part in each, one number says until when that is.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from ..program.checks import check_part, not_the_same
+from ..program.checks import check_part
 from ..program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
 from ..program.errors import ScenarioError
 from ..program.loans import deliver
-from ..program.texts import describe, doing, terms
+from ..program.texts import describe, terms
 from ..program.traffic import carried, whole_bytes
+from .base_driver import BaseDriver, Ticket
+from .matching import Matcher
 from .network import Fabric
 
 
@@ -28,49 +29,26 @@ class NeedsEvents(ScenarioError):
         )
 
 
-class CohortMember(Protocol):
-    """What a meeting needs of a cohort: sim.cohort_driver.CohortDriver."""
+class CohortTicket(Ticket[BaseDriver]):
+    """A cohort's ticket."""
 
-    index: int
-    tally: dict[str, list[float]]
+    __slots__ = ("answer", "arrived", "end")
 
-
-class CohortTicket:
-    """A cohort's part in one effect that may run beside its program.
-
-    direct: whether the program waits in it. end: when it is over, a number or one per column; None while that is not
-    known. answer: a collective's.
-    """
-
-    __slots__ = ("answer", "direct", "driver", "effect", "end", "stop", "taken")
-
-    def __init__(self, driver: CohortMember, effect: Any, direct: bool) -> None:
-        self.driver, self.effect, self.direct = driver, effect, direct
-        self.end: Any = None
-        self.answer: Any = None
-        self.stop = self.taken = False
-
-
-class CohortMeeting:
-    """One collective: the cohorts' tickets so far, and when the last of their workers came."""
-
-    __slots__ = ("arrived", "terms", "tickets")
-
-    def __init__(self, terms: tuple[Any, ...]) -> None:
-        self.terms = terms
-        self.tickets: list[CohortTicket] = []
-        self.arrived = 0.0
+    def __init__(self, driver: BaseDriver, effect: Any, direct: bool) -> None:
+        super().__init__(driver, effect, direct)
+        self.arrived = 0.0  # to a collective: when the cohort's last worker came
+        self.end: Any = None  # when it is over: a number, or one per column; None while that is not known
+        self.answer: Any = None  # a collective's
 
 
 class CohortMeetings:
-    """All collectives of a run, whose group is always all workers."""
+    """All collectives of a run, whose group is always all workers. cohorts: the first worker of each."""
 
-    def __init__(self, cohorts: int, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
-        self._cohorts, self._members, self._fabric, self._stop = cohorts, range(workers), fabric, stop
+    def __init__(self, cohorts: Sequence[int], workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
+        self._members, self._fabric, self._stop = range(workers), fabric, stop
+        self._alone = len(cohorts) == 1
+        self._matcher: Matcher[CohortTicket] = Matcher(cohorts, "all workers")
         self._port = 0.0  # until when the network carries what has begun
-        self._open: deque[CohortMeeting] = deque()
-        self._first = 0  # number of the oldest open meeting
-        self._came: dict[CohortMember, int] = {}  # meetings that each cohort has entered
         self._known: dict[tuple[Any, ...], tuple[float, float]] = {}  # terms -> (seconds, bytes that a member sends)
 
     def join(self, ticket: CohortTicket, arrived: float) -> None:
@@ -80,21 +58,12 @@ class CohortMeetings:
         known = self._known.get(wanted)
         if known is None or effect.group is not None or (type(effect) is AllGather and effect.sizes):
             known = self._check(ticket, wanted)
-        if self._cohorts == 1:
+        if self._alone:
             self._complete([ticket], arrived, *known)
             return
-        came = self._came[ticket.driver] = self._came.get(ticket.driver, 0) + 1
-        if came > self._first + len(self._open):
-            self._open.append(CohortMeeting(wanted))
-        meeting = self._open[came - self._first - 1]
-        meeting.tickets.append(ticket)
-        if meeting.terms != wanted:
-            raise not_the_same(self._members, {t.driver.index: doing(t.effect) for t in meeting.tickets}, came)
-        meeting.arrived = max(meeting.arrived, arrived)
-        if len(meeting.tickets) == self._cohorts:
-            self._open.popleft()
-            self._first += 1
-            self._complete(meeting.tickets, meeting.arrived, *known)
+        ticket.arrived = arrived
+        if tickets := self._matcher.enter(ticket, wanted):
+            self._complete(tickets, max(t.arrived for t in tickets), *known)
 
     def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
         """(seconds, bytes that a member sends) of a collective; it is refused where it cannot be simulated exactly."""
@@ -116,12 +85,9 @@ class CohortMeetings:
         end = self._port = max(arrived, self._port) + seconds
         stop = self._stop()
         for ticket in tickets:
-            effect, tally = ticket.effect, ticket.driver.tally
-            if effect.phase not in tally:
-                tally[effect.phase] = [0.0, 0]
-            counts = tally[effect.phase]
-            counts[0] += sent
-            counts[1] += 1
+            effect, outcome = ticket.effect, ticket.driver.outcome
+            outcome.sent[effect.phase] = outcome.sent.get(effect.phase, 0.0) + sent
+            outcome.syncs[effect.phase] = outcome.syncs.get(effect.phase, 0) + 1
             ticket.end, ticket.stop = end, stop
             if effect.out is effect.value and type(effect) is AllReduce:  # most are so
                 ticket.answer = effect.out

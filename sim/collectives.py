@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..config.timing import CollectiveAlgorithm
 from ..program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from ..program.traffic import gathers, traffic
 
@@ -34,7 +35,7 @@ Pairs = Iterator[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CollectiveStep:
     """Members send at the same time, in `messages` message steps.
 
     pattern: who to whom, with `distance`. level: among all members, within each node, or among the nodes' first.
@@ -110,23 +111,23 @@ PATTERNS: dict[str, Callable[[int, int, int], Pairs]] = {
 # --- all-reduce -------------------------------------------------------------------------------------------------------
 
 
-def ordered(n: int, m: float) -> list[Step]:
+def ordered(n: int, m: float) -> list[CollectiveStep]:
     """What program.traffic says: everyone sends to everyone, whole or in parts, and adds up what it receives."""
     what = traffic(AllReduce, int(m), n)
     added = (n - 1) * m if gathers(int(m), n) else (n - 1) / n * m
-    return [Step("everyone", what.messages, what.sent, added, streams=n - 1)]
+    return [CollectiveStep("everyone", what.messages, what.sent, added, streams=n - 1)]
 
 
-def ring(n: int, m: float) -> list[Step]:
-    return [Step("around", 2 * (n - 1), 2 * (n - 1) / n * m, (n - 1) / n * m)]
+def ring(n: int, m: float) -> list[CollectiveStep]:
+    return [CollectiveStep("around", 2 * (n - 1), 2 * (n - 1) / n * m, (n - 1) / n * m)]
 
 
-def recursive_doubling(n: int, m: float) -> list[Step]:
-    steps = [Step("exchange", 1, m, m, 2**k) for k in range(low(n))]
+def recursive_doubling(n: int, m: float) -> list[CollectiveStep]:
+    steps = [CollectiveStep("exchange", 1, m, m, 2**k) for k in range(low(n))]
     return _with_surplus(n, m, steps)
 
 
-def rabenseifner(n: int, m: float) -> list[Step]:
+def rabenseifner(n: int, m: float) -> list[CollectiveStep]:
     """Reduce-scatter by halving, nearest partners first, then all-gather by doubling.
 
     The halves add up to (n-1)/n of m for any n, as in the formula; exact would be the power of two below n.
@@ -134,75 +135,88 @@ def rabenseifner(n: int, m: float) -> list[Step]:
     whole = 2 ** low(n)
     part = (n - 1) / n * m / (whole - 1)
     halving = [
-        Step("exchange", 1, part * whole / 2 ** (k + 1), part * whole / 2 ** (k + 1), 2**k) for k in range(low(n))
+        CollectiveStep("exchange", 1, part * whole / 2 ** (k + 1), part * whole / 2 ** (k + 1), 2**k)
+        for k in range(low(n))
     ]
-    doubling = [Step("exchange", 1, step.nbytes, 0.0, step.distance) for step in reversed(halving)]
+    doubling = [CollectiveStep("exchange", 1, step.nbytes, 0.0, step.distance) for step in reversed(halving)]
     return _with_surplus(n, m, halving + doubling)
 
 
-def _with_surplus(n: int, m: float, steps: list[Step]) -> list[Step]:
+def _with_surplus(n: int, m: float, steps: list[CollectiveStep]) -> list[CollectiveStep]:
     """Members above a power of two hand their vector to a neighbour first, and get the result last."""
-    return steps if n == 2 ** low(n) else [Step("in", 1, m, m), *steps, Step("out", 1, m)]
+    return steps if n == 2 ** low(n) else [CollectiveStep("in", 1, m, m), *steps, CollectiveStep("out", 1, m)]
 
 
-def binomial(n: int, m: float, level: Level = "all") -> list[Step]:
+def binomial(n: int, m: float, level: Level = "all") -> list[CollectiveStep]:
     """A broadcast, from the largest distance down."""
-    return [Step("down", 1, m, 0.0, 2**k, level) for k in reversed(range(high(n)))]
+    return [CollectiveStep("down", 1, m, 0.0, 2**k, level) for k in reversed(range(high(n)))]
 
 
-def binomial_reduce(n: int, m: float, level: Level = "all") -> list[Step]:
-    return [Step("up", 1, m, m, 2**k, level) for k in range(high(n))]
+def binomial_reduce(n: int, m: float, level: Level = "all") -> list[CollectiveStep]:
+    return [CollectiveStep("up", 1, m, m, 2**k, level) for k in range(high(n))]
 
 
-def tree(n: int, m: float) -> list[Step]:
+def tree(n: int, m: float) -> list[CollectiveStep]:
     return binomial_reduce(n, m) + binomial(n, m)
 
 
-ALGORITHMS: dict[str, Callable[[int, float], list[Step]]] = {
-    "ordered": ordered,
-    "ring": ring,
-    "recursive_doubling": recursive_doubling,
-    "rabenseifner": rabenseifner,
-    "tree": tree,
-}
-
-
-def by_size(n: int, m: float) -> list[Step]:
+def by_size(n: int, m: float) -> list[CollectiveStep]:
     """MPICH's choice."""
     return recursive_doubling(n, m) if m <= SHORT else rabenseifner(n, m)
 
 
-def two_level(sizes: Sequence[int], m: float) -> list[Step]:
+def two_level(sizes: Sequence[int], m: float) -> list[CollectiveStep]:
     """sizes: members in each node."""
     inside, nodes = max(sizes), len(sizes)
     across = by_size(nodes, m) if nodes > 1 else []
-    between = [Step(s.pattern, s.messages, s.nbytes, s.added, s.distance, "across") for s in across]
+    between = [CollectiveStep(s.pattern, s.messages, s.nbytes, s.added, s.distance, "across") for s in across]
     return [*binomial_reduce(inside, m, "inside"), *between, *binomial(inside, m, "inside")]
 
 
-def all_reduce(algorithm: str, sizes: Sequence[int], m: float) -> list[Step]:
-    """An all-reduce of m bytes among sum(sizes) members, sizes of which share a node."""
-    hierarchical = len(sizes) > 1 and max(sizes) > 1
-    if algorithm == "two_level" or (algorithm == "auto" and hierarchical):
-        return two_level(sizes, m)
-    return ALGORITHMS.get(algorithm, by_size)(sum(sizes), m)
+def auto(sizes: Sequence[int], m: float) -> list[CollectiveStep]:
+    """sizes: as of two_level, which it is where several nodes have several members."""
+    several = len(sizes) > 1 and max(sizes) > 1
+    return two_level(sizes, m) if several else by_size(sum(sizes), m)
 
 
-def steps(kind: type[Collective], algorithm: str, sizes: Sequence[int], nbytes: int) -> list[Step]:
+Algorithm = Callable[[Sequence[int], float], list[CollectiveStep]]  # (members in each node, bytes) -> steps
+
+
+def _flat(steps: Callable[[int, float], list[CollectiveStep]]) -> Algorithm:
+    """An algorithm that asks only for the number of members, whatever their nodes."""
+    return lambda sizes, m: steps(sum(sizes), m)
+
+
+ALGORITHMS: dict[CollectiveAlgorithm, Algorithm] = {
+    "ordered": _flat(ordered),
+    "ring": _flat(ring),
+    "recursive_doubling": _flat(recursive_doubling),
+    "rabenseifner": _flat(rabenseifner),
+    "tree": _flat(tree),
+    "two_level": two_level,
+    "auto": auto,
+}
+
+
+def collective_steps(
+    kind: type[Collective], algorithm: CollectiveAlgorithm, sizes: Sequence[int], nbytes: int
+) -> list[CollectiveStep]:
     """The steps of any collective. nbytes: the whole vector (an AllGather's: of all members' values together)."""
     n, m = sum(sizes), float(nbytes)
     if n == 1:
         return []
     if kind is AllReduce:
-        return all_reduce(algorithm, sizes, m)
+        return ALGORITHMS[algorithm](sizes, m)
     if kind is Broadcast:
         return binomial(n, m)
     part = (n - 1) / n * nbytes
     added = part if kind is ReduceScatter else 0.0
     if algorithm == "ordered":
         return [
-            Step("everyone", traffic(kind, nbytes, n).messages, traffic(kind, nbytes, n).sent, added, streams=n - 1)
+            CollectiveStep(
+                "everyone", traffic(kind, nbytes, n).messages, traffic(kind, nbytes, n).sent, added, streams=n - 1
+            )
         ]
     if kind is AllGather:
-        return [Step("around", n - 1, part)]
-    return [Step("everyone", n - 1, part, added)]
+        return [CollectiveStep("around", n - 1, part)]
+    return [CollectiveStep("everyone", n - 1, part, added)]

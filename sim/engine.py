@@ -20,10 +20,10 @@ from ..program.errors import ProtocolError, WorkerLost
 from ..program.outcome import Hooks, Outcome
 from ..program.texts import everyone
 from .driver import Driver
-from .faults import Rates, conditions, link_rates
+from .faults import PiecewiseRate, faults_of_workers, link_rates
 from .meetings import Meetings
 from .network import Fabric
-from .noise import draws
+from .noise import run_noise
 from .transfers import Timer, Transfers
 
 
@@ -49,14 +49,14 @@ def simulate(
     env, workers = simpy.Environment(), range(len(programs))
     fabric = Fabric(timing.network, timing.nodes)
     meetings = Meetings(env, len(programs), fabric, hooks.stop)
-    noise = draws(timing.noise, timing.devices)
+    noise = run_noise(timing.noise, timing.devices)
     factors = [noise.of(worker) if noise else None for worker in workers]
-    known = conditions(timing.faults, len(programs), timing.noise.seed)
+    faults = faults_of_workers(timing.faults, len(programs), timing.noise.seed)
     if timing.faults:
         meetings.faults = True
         slow_links(env, meetings.transfers, link_rates(timing.faults, fabric.topology, len(programs)))
     drivers = [
-        Driver(env, Outcome(i), programs[i], timing.devices[i], factors[i], known[i], meetings, hooks, trace, debug)
+        Driver(env, Outcome(i), programs[i], timing.devices[i], factors[i], faults[i], meetings, hooks, trace, debug)
         for i in workers
     ]
     try:
@@ -66,7 +66,7 @@ def simulate(
             env.run(until=limit)
     finally:
         for driver in drivers:
-            driver.hand_on_all()
+            driver.close()
     if all(driver.ended for driver in drivers):
         return [driver.outcome for driver in drivers]
     states = {driver.index: driver.state() for driver in drivers}
@@ -85,7 +85,7 @@ def check_cluster(timing: Timing, nbytes: int) -> None:
     fabric, workers = Fabric(timing.network, timing.nodes), len(timing.devices)
     fabric.group(dict.fromkeys((0, workers - 1))).price(AllReduce, nbytes)
     link_rates(timing.faults, fabric.topology, workers)
-    conditions(timing.faults, workers, timing.noise.seed)
+    faults_of_workers(timing.faults, workers, timing.noise.seed)
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def few_collections(workers: int) -> Iterator[None]:
         gc.set_threshold(young, *older)
 
 
-def slow_links(env: simpy.Environment, transfers: Transfers, rates: Mapping[str, Rates]) -> None:
+def slow_links(env: simpy.Environment, transfers: Transfers, rates: Mapping[str, PiecewiseRate]) -> None:
     """Have the links change their bandwidth when they are to."""
     for link, moments in rates.items():
         for moment, rate in moments:

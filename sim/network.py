@@ -15,12 +15,12 @@ from ..config.timing import Network, lasting, over
 from ..program.effects import AllReduce, Broadcast, Collective
 from ..program.errors import ScenarioError
 from ..program.traffic import Traffic, traffic
-from .collectives import ALGORITHMS, PATTERNS, Step, steps
+from .collectives import ALGORITHMS, PATTERNS, CollectiveStep, collective_steps
 from .flows import Demand
 from .topology import Loads, build_topology
 
 
-class Part(NamedTuple):
+class PricedStep(NamedTuple):
     """One step on its links: `delay` seconds without bytes, then `demand`, which takes `seconds` undisturbed."""
 
     delay: float
@@ -34,12 +34,12 @@ class Price:
 
     seconds: float
     traffic: Traffic
-    parts: tuple[Part, ...]
+    parts: tuple[PricedStep, ...]
     links: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pattern:
+class StepLoads:
     """A step's loads in one group. tight: its distinct (load, capacity). sent: senders per member."""
 
     loads: Loads
@@ -48,7 +48,7 @@ class Pattern:
     sent: float
 
 
-class Prices:
+class GroupPrices:
     """What collectives of one group cost."""
 
     def __init__(self, fabric: Fabric, members: Sequence[int]) -> None:
@@ -62,9 +62,9 @@ class Prices:
             "inside": list(blocks.values()),
             "across": [[block[0] for block in blocks.values()]],
         }
-        self._patterns: dict[tuple[str, int, str, int], Pattern] = {}
+        self._patterns: dict[tuple[str, int, str, int], StepLoads] = {}
         self._known: dict[tuple[type[Collective], int, int], Price] = {}
-        self._links: dict[tuple[Pattern, ...], frozenset[str]] = {}  # many prices cross the same ones
+        self._links: dict[tuple[StepLoads, ...], frozenset[str]] = {}  # many prices cross the same ones
 
     def price(self, kind: type[Collective], nbytes: int, root: int = 0) -> Price:
         """nbytes: the whole vector, for AllGather of all members together. root: a Broadcast's, by place."""
@@ -76,16 +76,16 @@ class Prices:
 
     def _price(self, kind: type[Collective], nbytes: int, root: int) -> Price:
         network, n = self._fabric.network, len(self._members)
-        taken = steps(kind, network.collective, self._sizes, nbytes)
-        parts: list[Part] = []
-        patterns: list[Pattern] = []
+        taken = collective_steps(kind, network.collective, self._sizes, nbytes)
+        parts: list[PricedStep] = []
+        patterns: list[StepLoads] = []
         seconds = sent = 0.0
         causes = {"latency": 0.0, "bandwidth": 0.0, "reduce_bandwidth": 0.0}
         for step in taken:
             pattern = self._pattern(step, root)
             delay, added = step.messages * pattern.latency, over(step.added, network.reduce_bandwidth)
             of_bytes = max((over(load * step.nbytes, capacity) for load, capacity in pattern.tight), default=0.0)
-            parts.append(Part(delay + added, Demand(pattern.loads, float(step.streams), step.nbytes), of_bytes))
+            parts.append(PricedStep(delay + added, Demand(pattern.loads, float(step.streams), step.nbytes), of_bytes))
             seconds += delay + of_bytes + added
             for cause, taking in zip(causes, (delay, of_bytes, added), strict=True):
                 causes[cause] += taking
@@ -100,23 +100,23 @@ class Prices:
             what = traffic(kind, nbytes, n)
         return Price(seconds, what, tuple(parts), self._crossed(tuple(patterns)))
 
-    def _crossed(self, patterns: tuple[Pattern, ...]) -> frozenset[str]:
+    def _crossed(self, patterns: tuple[StepLoads, ...]) -> frozenset[str]:
         if patterns not in self._links:
             self._links[patterns] = frozenset().union(*(pattern.loads for pattern in patterns))
         return self._links[patterns]
 
-    def _pattern(self, step: Step, root: int) -> Pattern:
+    def _pattern(self, step: CollectiveStep, root: int) -> StepLoads:
         key = (step.pattern, step.distance, step.level, root)
         known = self._patterns.get(key)
         if known is None:
             known = self._patterns[key] = self._everyone() if step.pattern == "everyone" else self._pairs(step, root)
         return known
 
-    def _everyone(self) -> Pattern:
+    def _everyone(self) -> StepLoads:
         topology = self._fabric.topology
         return self._made(topology.everyone(self._members), topology.slowest(self._members), 1.0)
 
-    def _pairs(self, step: Step, root: int) -> Pattern:
+    def _pairs(self, step: CollectiveStep, root: int) -> StepLoads:
         topology = self._fabric.topology
         loads: Loads = {}
         latency, senders = 0.0, 0
@@ -128,27 +128,26 @@ class Prices:
                     loads[link] = loads.get(link, 0.0) + 1.0
         return self._made(loads, latency, senders / len(self._members))
 
-    def _made(self, loads: Loads, latency: float, sent: float) -> Pattern:
+    def _made(self, loads: Loads, latency: float, sent: float) -> StepLoads:
         capacity = self._fabric.topology.capacity
-        return Pattern(loads, latency, tuple({(load, capacity[link]) for link, load in loads.items()}), sent)
+        return StepLoads(loads, latency, tuple({(load, capacity[link]) for link, load in loads.items()}), sent)
 
 
 class Fabric:
     """A described network. nodes: the node of each worker; empty where each is a node of its own."""
 
     def __init__(self, network: Network, nodes: Sequence[int] = ()) -> None:
-        if network.collective not in (*ALGORITHMS, "two_level", "auto"):
-            names = ", ".join([*ALGORITHMS, "two_level", "auto"])
-            raise ScenarioError(f"network collective is {network.collective!r}; write one of {names}")
+        if network.collective not in ALGORITHMS:
+            raise ScenarioError(f"network collective is {network.collective!r}; write one of {', '.join(ALGORITHMS)}")
         self.network = network
         self.topology = build_topology(network, nodes)
-        self._groups: dict[tuple[int, ...], Prices] = {}
-        self._whole: dict[int, Prices] = {}
+        self._groups: dict[tuple[int, ...], GroupPrices] = {}
+        self._whole: dict[int, GroupPrices] = {}
 
-    def group(self, members: Iterable[int]) -> Prices:
+    def group(self, members: Iterable[int]) -> GroupPrices:
         """What collectives of these workers cost."""
         key = tuple(members)
-        return self._groups.setdefault(key, Prices(self, key))
+        return self._groups.setdefault(key, GroupPrices(self, key))
 
     def price(self, kind: type[Collective], nbytes: int, members: int, root: int = 0) -> tuple[float, Traffic]:
         """(seconds, traffic of one member) of a collective of workers 0 to members - 1, undisturbed."""

@@ -34,7 +34,7 @@ def classes(devices: Sequence[Device]) -> list[tuple[int, int]]:
     return places
 
 
-class Blocks:
+class ClassNoise:
     """The noise of one class of `columns` workers. residuals: what is drawn from, in place of the lognormal."""
 
     def __init__(self, noise: Noise, number: int, columns: int, residuals: Sequence[float] = ()) -> None:
@@ -68,14 +68,14 @@ class Blocks:
             index += 1
 
 
-class Draws:
-    """The noise of a run: one Blocks per class. None of it exists without noise: see `draws`."""
+class RunNoise:
+    """The noise of a run: one ClassNoise per class. None of it exists without noise: see `run_noise`."""
 
     def __init__(self, noise: Noise, devices: Sequence[Device]) -> None:
         self._places = classes(devices)
         sizes = Counter(number for number, _ in self._places)
         kinds = {number: device.residuals for (number, _), device in zip(self._places, devices, strict=True)}
-        self._blocks = [Blocks(noise, number, sizes[number], kinds[number]) for number in range(len(sizes))]
+        self._blocks = [ClassNoise(noise, number, sizes[number], kinds[number]) for number in range(len(sizes))]
 
     def of(self, worker: int) -> Iterator[float]:
         """One worker's factors, in the order of its Computes."""
@@ -98,9 +98,9 @@ class Draws:
             index += 1
 
 
-def draws(noise: Noise, devices: Sequence[Device]) -> Draws | None:
+def run_noise(noise: Noise, devices: Sequence[Device]) -> RunNoise | None:
     """The noise of workers on these devices; None without noise."""
-    return Draws(noise, devices) if varies(noise, devices) else None
+    return RunNoise(noise, devices) if varies(noise, devices) else None
 
 
 def lognormal(normal: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

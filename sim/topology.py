@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..config.timing import Link, Network
+from ..config.timing import Link, Network, Shape
 from ..program.errors import ScenarioError
 
 Loads = dict[str, float]  # link -> how many times the bytes that a member sends cross it
@@ -25,8 +25,6 @@ class Topology:
         self.capacity: dict[str, float] = {}
         self.nodes = nodes
         self._network = network
-        self._bandwidth = network.bandwidth * network.efficiency
-        self._latency = network.latency
 
     def node(self, worker: int) -> int:
         """The node of a worker; one of its own where none are described."""
@@ -34,7 +32,7 @@ class Topology:
 
     def latency(self, sender: int, receiver: int) -> float:
         """Seconds of a message step between two workers."""
-        return self._latency
+        return self._network.latency
 
     def route(self, sender: int, receiver: int) -> tuple[str, ...]:
         """The links that bytes between two workers cross."""
@@ -46,7 +44,7 @@ class Topology:
 
     def slowest(self, members: Sequence[int]) -> float:
         """The longest latency between any two members."""
-        return self._latency
+        return self._network.latency
 
     def links(self, name: str) -> tuple[str, ...]:
         """The links of "worker 3" or of "node 1", or the one link of that name. ScenarioError where there is none."""
@@ -77,8 +75,7 @@ class Star(Topology):
         out, into = f"out {worker}", f"in {worker}"
         if out not in self.capacity:
             ports = self._network.ports
-            bandwidth = self._bandwidth if ports is None else ports[worker] * self._network.efficiency
-            self.capacity[out] = self.capacity[into] = bandwidth
+            self.capacity[out] = self.capacity[into] = self._network.bandwidth if ports is None else ports[worker]
         return out, into
 
     def _belonging(self, kind: str, number: int) -> tuple[str, ...]:
@@ -98,7 +95,7 @@ class Bus(Topology):
 
     def __init__(self, network: Network, nodes: Sequence[int]) -> None:
         super().__init__(network, nodes)
-        self.capacity["bus"] = self._bandwidth
+        self.capacity["bus"] = self._network.bandwidth
 
     def route(self, sender: int, receiver: int) -> tuple[str, ...]:
         return ("bus",)
@@ -125,14 +122,14 @@ class TwoLevel(Star):
 
     def _uplink(self, node: int) -> tuple[str, str]:
         up, down = f"up {node}", f"down {node}"
-        self.capacity[up] = self.capacity[down] = self._bandwidth
+        self.capacity[up] = self.capacity[down] = self._network.bandwidth
         return up, down
 
     def _belonging(self, kind: str, number: int) -> tuple[str, ...]:
         return self._uplink(number) if kind == "node" else super()._belonging(kind, number)
 
     def latency(self, sender: int, receiver: int) -> float:
-        return self._inside.latency if self.node(sender) == self.node(receiver) else self._latency
+        return self._inside.latency if self.node(sender) == self.node(receiver) else self._network.latency
 
     def route(self, sender: int, receiver: int) -> tuple[str, ...]:
         (out, _), (_, into) = self._port(sender), self._port(receiver)
@@ -149,7 +146,7 @@ class TwoLevel(Star):
 
     def slowest(self, members: Sequence[int]) -> float:
         alone = len({self.node(worker) for worker in members}) == 1
-        return self._inside.latency if alone else max(self._inside.latency, self._latency)
+        return self._inside.latency if alone else max(self._inside.latency, self._network.latency)
 
 
 class Matrix(Topology):
@@ -162,7 +159,7 @@ class Matrix(Topology):
         for sender, row in enumerate(network.matrix or ()):
             for receiver, bandwidth in enumerate(row):
                 if sender != receiver:
-                    self.capacity[f"{sender} to {receiver}"] = bandwidth * network.efficiency
+                    self.capacity[f"{sender} to {receiver}"] = bandwidth
 
     def _belonging(self, kind: str, number: int) -> tuple[str, ...]:
         ends = str(number)
@@ -179,7 +176,7 @@ class Matrix(Topology):
         return {link: part for a in members for b in members if a != b for link in self.route(a, b)}
 
 
-SHAPES: dict[str, type[Topology]] = {"star": Star, "bus": Bus, "two_level": TwoLevel, "matrix": Matrix}
+SHAPES: dict[Shape, type[Topology]] = {"star": Star, "bus": Bus, "two_level": TwoLevel, "matrix": Matrix}
 
 
 def build_topology(network: Network, nodes: Sequence[int]) -> Topology:

@@ -33,7 +33,7 @@ class Timer(simpy.Event):
         self.env.schedule(self, NORMAL, delay)
 
 
-class Alone:
+class Transfer:
     """A collective that nobody disturbs. shared: whether it has become a flow since."""
 
     __slots__ = ("begin", "done", "price", "shared")
@@ -48,7 +48,7 @@ class Transfers:
     def __init__(self, env: simpy.Environment, fabric: Fabric) -> None:
         self._env, self._topology = env, fabric.topology
         self._flows = Flows(self._topology.capacity.__getitem__)
-        self._owners: dict[str, Alone] = {}  # who is alone on each link
+        self._owners: dict[str, Transfer] = {}  # who is alone on each link
         self._sharing: dict[Flow, frozenset[str]] = {}  # collectives that have become flows, and their links
         self._others: set[str] = set()  # links that the background crosses
         self._planned: Timer | None = None
@@ -60,7 +60,7 @@ class Transfers:
         """A collective starts now; `done` is called when it is over."""
         self._settle()
         links = price.links
-        alone = Alone(price, self._env.now, done)
+        alone = Transfer(price, self._env.now, done)
         if self._crowded(links):
             for other in {self._owners[link]: None for link in links & self._owners.keys()}:
                 self._share(other)
@@ -99,16 +99,16 @@ class Transfers:
             return True
         return bool(self._sharing) and not all(links.isdisjoint(other) for other in self._sharing.values())
 
-    def _end(self, alone: Alone) -> None:
+    def _end(self, alone: Transfer) -> None:
         if not alone.shared:
             self._leave(alone)
             alone.done()
 
-    def _leave(self, alone: Alone) -> None:
+    def _leave(self, alone: Transfer) -> None:
         for link in alone.price.links:
             self._owners.pop(link, None)
 
-    def _share(self, alone: Alone) -> None:
+    def _share(self, alone: Transfer) -> None:
         """From now on it is a flow."""
         now = self._env.now
 

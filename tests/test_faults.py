@@ -32,7 +32,7 @@ from paceline.program.effects import (
 from paceline.program.errors import ProtocolError, ScenarioError, WorkerLost
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
-from paceline.sim.faults import Rates, chances
+from paceline.sim.faults import PiecewiseRate, chances
 
 QUIET = Hooks(lambda *_: None, lambda *_: None)
 STEP = Work("step", 1)
@@ -106,12 +106,12 @@ def rounds(count: int, nbytes: int = 0) -> Any:
 )
 def test_a_window_slows_the_part_within_it(start, seconds, taken):
     windows = [(2, 6, 4), (20, 25, math.inf), (31, 50, 4), (30, 50, 2), (100, math.inf, math.inf)]
-    assert Rates(windows).taken(start, seconds) == near(taken)
+    assert PiecewiseRate(windows).taken(start, seconds) == near(taken)
 
 
 def test_without_a_window_nothing_is_rounded():
-    assert Rates([]).taken(0.1, 0.2) == 0.2
-    assert Rates([(10, 11, 3)]).taken(0.1, 0.2) == 0.2
+    assert PiecewiseRate([]).taken(0.1, 0.2) == 0.2
+    assert PiecewiseRate([(10, 11, 3)]).taken(0.1, 0.2) == 0.2
 
 
 # --- each kind --------------------------------------------------------------------------------------------------------

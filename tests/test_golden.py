@@ -23,7 +23,7 @@ from paceline import simulate
 from paceline.config.timing import Device, Noise
 from paceline.program.fold import fold
 from paceline.program.streams import stream, torch_seed
-from paceline.sim.noise import draws
+from paceline.sim.noise import run_noise
 
 FOLDER = Path(__file__).parent / "golden"
 TOLERANCE = 5e-6  # relative
@@ -68,7 +68,7 @@ def test_the_fold_gives_the_bits_that_it_gave(request):
 
 def test_the_streams_give_the_numbers_that_they_gave(request):
     """A stream is known by its seed, its name and its key; noise is a stream put through an exponential."""
-    noise = draws(Noise(0.2, 9, 0.1), (Device("cpu", speed=1.0),) * 3)
+    noise = run_noise(Noise(0.2, 9, 0.1), (Device("cpu", speed=1.0),) * 3)
     assert noise is not None
     drawn = [noise.of(worker) for worker in range(3)]
     found: dict[str, Any] = {

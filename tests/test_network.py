@@ -12,12 +12,13 @@ import yaml
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.network import NetworkSpec
-from paceline.config.timing import BackgroundTraffic, Link, Network
+from paceline.config.timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, Shape
 from paceline.program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from paceline.program.errors import ScenarioError
 from paceline.program.traffic import traffic
-from paceline.sim.collectives import SHORT
+from paceline.sim.collectives import ALGORITHMS, SHORT
 from paceline.sim.network import Fabric
+from paceline.sim.topology import SHAPES
 
 ALPHA, BANDWIDTH, ADDING = 3e-5, 2e9, 5e9
 BETA, GAMMA = 1 / BANDWIDTH, 1 / ADDING
@@ -210,11 +211,25 @@ def test_a_star_is_as_fast_as_its_slowest_port() -> None:
 
 
 def test_efficiency_is_the_part_of_the_bandwidth_that_is_reached() -> None:
-    for shape, more in (("star", {}), ("bus", {}), ("matrix", {"matrix": ((0.0, 1e9), (1e9, 0.0))})):
+    bandwidth = {"bandwidth": "1 GB/s"}
+    matrix = {"matrix": [[0, "1 GB/s"], ["1 GB/s", 0]]}
+    ports = [{"count": 2, "port": "1 GB/s"}]
+    for shape, given, workers in (
+        ("star", bandwidth, [{"count": 2}]),
+        ("star", bandwidth, ports),
+        ("bus", bandwidth, [{"count": 2}]),
+        ("matrix", matrix, [{"count": 2}]),
+    ):
         whole, part = (
-            Fabric(Network(shape, 1e9, efficiency=e, **more)).price(AllReduce, 10**9, 2)[0] for e in (1, 0.8)
+            Fabric(described(workers, network={"shape": shape, "efficiency": e, **given})).price(AllReduce, 10**9, 2)[0]
+            for e in (1, 0.8)
         )
         assert part == near(whole / 0.8)
+
+
+def test_the_tables_of_shapes_and_algorithms_are_what_scenarios_can_say() -> None:
+    assert tuple(SHAPES) == get_args(Shape)
+    assert tuple(ALGORITHMS) == get_args(CollectiveAlgorithm)
 
 
 # --- what METHODS states ----------------------------------------------------------------------------------------------
@@ -260,9 +275,8 @@ def test_what_is_written_is_what_is_priced() -> None:
     )
     assert found == Network(
         "two_level",
-        25e9 / 8,
+        25e9 / 8 * 0.8,
         0.05,
-        efficiency=0.8,
         inside=Link(found.inside.bandwidth if found.inside else 0, 2e-6),
         collective="auto",
         reduce_bandwidth=20e9,

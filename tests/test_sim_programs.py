@@ -171,7 +171,7 @@ def test_programs_that_do_not_fit_are_told_apart() -> None:
         yield from (Broadcast(value, phase="begin") if worker == 1 else AllReduce(value, phase="parameters"))
 
     assert str(failure(ProtocolError, *map(program, range(4)))) == (
-        "collective 1 of group (0, 1, 2, 3) must be the same for all its members: "
+        "collective 1 of all workers must be the same for all its members: "
         "worker 0 waits in AllReduce of 4 KB (parameters), 4000 bytes, phantom, mean; "
         "worker 1 waits in Broadcast of 4 KB (begin), 4000 bytes, phantom, root 0"
     )
