@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from functools import partial
+from math import inf
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..config.faults import Instant, Pause, SlowLink, Straggler, Window, read_faults
+from ..config.faults import Instant, SlowLink, read_faults
 from ..program.errors import ScenarioError
 from .run import Run
 
@@ -148,28 +149,16 @@ def _faults(run: Run) -> Iterator[tuple[int, float, float]]:
     for fault in faults:
         for worker, lanes in enumerate(run.lanes):
             ends = [0.0, *(stop for _, _, stop in lanes.get("rounds", []))]
-            if isinstance(fault, SlowLink):
-                if fault.link not in (None, f"worker {worker}"):
-                    continue
-            elif fault.worker != worker:
-                continue
-            if isinstance(fault, Straggler):
-                start: float | None = 0.0
-            else:
-                start = _seconds(fault.start if isinstance(fault, Window) else fault.at, ends)
-            end: float | None = math.inf
-            if isinstance(fault, Window) and fault.end is not None:
-                end = _seconds(fault.end, ends)
-            elif isinstance(fault, Pause) and start is not None:
-                end = start + fault.duration
-            if start is not None and end is not None:
-                yield worker, start, end
+            hit = fault.link in (None, f"worker {worker}") if isinstance(fault, SlowLink) else fault.worker == worker
+            times = fault.times(partial(_seconds, ends=ends))
+            if hit and times is not None:
+                yield worker, *times
 
 
-def _seconds(moment: Instant, ends: Sequence[float]) -> float | None:
+def _seconds(instant: Instant, ends: Sequence[float]) -> float | None:
     """When a moment was. ends: of the rounds, the run's start before them; None where the trace does not say."""
-    if moment.unit == "seconds":
-        return moment.amount
-    if moment.unit == "steps":
+    if instant.unit == "seconds":
+        return instant.amount
+    if instant.unit == "steps":
         return None
-    return ends[int(moment.amount)] if moment.amount < len(ends) else math.inf
+    return ends[int(instant.amount)] if instant.amount < len(ends) else inf

@@ -7,8 +7,9 @@ sync at which the workers have done so many, those in seconds count from the sta
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
@@ -27,6 +28,14 @@ class Instant:
 
     def __str__(self) -> str:
         return f"{self.amount!r} s" if self.unit == "seconds" else f"{int(self.amount)} {self.unit}"
+
+    def seconds(self) -> float | None:
+        """Seconds since the start; None where it is counted in rounds or steps."""
+        return self.amount if self.unit == "seconds" else None
+
+
+Clock = Callable[[Instant], float | None]  # when an Instant is, in seconds since the start; None where it is not known
+Times = tuple[float, float] | None  # (start, end) of a fault in seconds, as far as a Clock knows; the end may be inf
 
 
 def read_instant(value: Any) -> Instant:
@@ -62,6 +71,10 @@ class Window(Section):
             raise ValueError(f"end {self.end} must come after start {self.start}")
         return self
 
+    def times(self, clock: Clock) -> Times:
+        start, end = clock(self.start), inf if self.end is None else clock(self.end)
+        return None if start is None or end is None else (start, end)
+
 
 class Straggler(Section):
     """Worker `worker` computes `factor` times slower: always, or in each step with `probability`."""
@@ -70,6 +83,9 @@ class Straggler(Section):
     worker: WorkerNumber
     factor: Factor
     probability: Share = 1.0
+
+    def times(self, clock: Clock) -> Times:
+        return 0.0, inf
 
 
 class Slowdown(Window):
@@ -87,6 +103,10 @@ class Pause(Section):
     worker: WorkerNumber
     at: When
     duration: Duration
+
+    def times(self, clock: Clock) -> Times:
+        start = clock(self.at)
+        return None if start is None else (start, start + self.duration)
 
 
 class SlowLink(Window):
@@ -112,6 +132,10 @@ class WorkerLoss(Section):
     name: Literal["loss"]
     worker: WorkerNumber
     at: When
+
+    def times(self, clock: Clock) -> Times:
+        start = clock(self.at)
+        return None if start is None else (start, inf)
 
 
 Fault = Straggler | Slowdown | Pause | SlowLink | WorkerLoss

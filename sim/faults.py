@@ -63,25 +63,21 @@ class WorkerFaults:
         self._windows: list[Slowdown] = []  # in rounds or steps
         self._coming: list[Pause | WorkerLoss] = []  # at a round or step
         for number, fault in faults:
-            if isinstance(fault, Straggler):
-                if fault.probability < 1:
-                    self._stragglers.append((fault.factor, chances(fault.probability, seed, number)))
-                else:
-                    slow.append((0.0, math.inf, fault.factor))
-            elif isinstance(fault, Slowdown):
-                if _in_seconds(fault.start, fault.end):
-                    slow.append((fault.start.amount, fault.end.amount if fault.end else math.inf, fault.factor))
-                else:
-                    self._windows.append(fault)
+            times = fault.times(Instant.seconds)
+            if isinstance(fault, Pause):
+                lasting(fault.duration, f"faults[{number}]: worker {fault.worker}", "a pause")
+            if isinstance(fault, Straggler) and fault.probability < 1:
+                self._stragglers.append((fault.factor, chances(fault.probability, seed, number)))
             elif isinstance(fault, Pause | WorkerLoss):
-                if isinstance(fault, Pause):
-                    lasting(fault.duration, f"faults[{number}]: worker {fault.worker}", "a pause")
-                end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
-                if fault.at.unit != "seconds":
+                if times is None:
                     self._coming.append(fault)
                     continue
-                asleep.append((fault.at.amount, end, math.inf))
-                self.lost = min(self.lost, fault.at.amount if end == math.inf else math.inf)
+                asleep.append((*times, math.inf))
+                self.lost = min(self.lost, times[0] if isinstance(fault, WorkerLoss) else math.inf)
+            elif times is not None:
+                slow.append((*times, fault.factor))
+            elif isinstance(fault, Slowdown):
+                self._windows.append(fault)
         self._awake, self._computing = PiecewiseRate(asleep), PiecewiseRate(asleep + slow)
         self._held = 0.0  # until when a pause that came with a sync holds
         self._factor = self._unlucky = 1.0
@@ -108,7 +104,8 @@ class WorkerFaults:
         self._factor = math.prod(w.factor for w in self._windows if _holds(w, done))
         for fault in [fault for fault in self._coming if done[fault.at.unit] >= fault.at.amount]:
             self._coming.remove(fault)
-            self._held = max(self._held, now + fault.duration if isinstance(fault, Pause) else math.inf)
+            _, end = fault.times(lambda at: now) or (now, math.inf)
+            self._held = max(self._held, end)
             self.lost = min(self.lost, now if isinstance(fault, WorkerLoss) else math.inf)
 
 
@@ -127,24 +124,22 @@ def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dic
     """
     windows: dict[str, list[tuple[float, float, float]]] = {}
     for number, fault in enumerate(faults):
+        times = fault.times(Instant.seconds)
+        if times is None or isinstance(fault, Straggler | Slowdown):
+            continue
         if isinstance(fault, SlowLink):
-            end = fault.end.amount if fault.end else math.inf
+            factor = fault.factor
             try:
                 links = topology.links(fault.link) if fault.link else topology.everything(workers)
             except ScenarioError as error:
                 raise ScenarioError(f"faults[{number}].link: {error}") from None
             if any(topology.capacity[link] == math.inf for link in links):
                 raise ScenarioError(f"faults[{number}]: the network is infinitely fast; give it a bandwidth")
-            found = (fault.start.amount, end, fault.factor)
-        elif isinstance(fault, Pause | WorkerLoss) and fault.at.unit == "seconds":
-            ports = topology.ports(fault.worker)
-            links = tuple(link for link in ports if topology.capacity[link] < math.inf)
-            end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
-            found = (fault.at.amount, end, math.inf)
         else:
-            continue
+            factor = math.inf
+            links = tuple(link for link in topology.ports(fault.worker) if topology.capacity[link] < math.inf)
         for link in links:
-            windows.setdefault(link, []).append(found)
+            windows.setdefault(link, []).append((*times, factor))
     return {link: PiecewiseRate(found) for link, found in windows.items()}
 
 
@@ -154,10 +149,6 @@ def chances(probability: float, seed: int, number: int) -> Iterator[bool]:
     while True:
         yield from (stream(seed, "straggler", number, block).random(DRAWS) < probability).tolist()
         block += 1
-
-
-def _in_seconds(start: Instant, end: Instant | None) -> bool:
-    return start.unit == "seconds" and (end is None or end.unit == "seconds")
 
 
 def _holds(window: Slowdown, done: dict[str, int]) -> bool:

@@ -29,7 +29,7 @@ from paceline.learning.memory_meter import MARGIN, Reserved, Tensors, fits, free
 from paceline.profiling import unpriced
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
-from paceline.runtime.launcher import command, environment, find_mpirun
+from paceline.runtime.mpirun import command, environment, find_mpirun
 
 MODEL = {"name": "mlp", "hidden": [64, 32]}
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9}

@@ -189,7 +189,7 @@ def make(input_shape, classes):
 
 @pytest.mark.parametrize("kind", ["openmpi", "mpich"])
 def test_under_mpirun(kind, tiny, monkeypatch):
-    from paceline.runtime.launcher import command, environment, find_mpirun
+    from paceline.runtime.mpirun import command, environment, find_mpirun
 
     folder = tiny.parent
     (folder / "broken.py").write_text(BROKEN)

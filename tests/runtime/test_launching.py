@@ -15,7 +15,7 @@ from kit.paths import ROOT
 from paceline.cli import app
 from paceline.config import yaml
 from paceline.program.errors import PacelineError, ScenarioError
-from paceline.runtime import launcher
+from paceline.runtime import launcher, mpirun
 from paceline.runtime.banners import Relay
 from paceline.runtime.ranks import JOB_VARIABLES, RankPlace, place
 from paceline.runtime.tracebacks import TRACEBACK, told
@@ -80,10 +80,10 @@ def test_what_ranks_get_from_around_the_launcher(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("who?")))
     for kind in ("openmpi", "mpich"):
-        found = launcher.environment(launcher.Mpirun("mpirun", kind), 2, 1)
+        found = mpirun.environment(mpirun.Mpirun("mpirun", kind), 2, 1)
         assert set(PMI).isdisjoint(found)
         assert (found["PMIX_MCA_gds"], found["SLURM_TMPDIR"]) == ("hash", "/scratch")
-    assert os.path.isdir(launcher.environment(launcher.Mpirun("mpirun", "openmpi"), 2, 1)["HOME"])
+    assert os.path.isdir(mpirun.environment(mpirun.Mpirun("mpirun", "openmpi"), 2, 1)["HOME"])
 
 
 # --- what an mpirun says ----------------------------------------------------------------------------------------------

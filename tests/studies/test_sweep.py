@@ -327,7 +327,7 @@ def descendants(process: int) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["openmpi", "mpich"])
 def test_under_mpirun(kind, tiny):
-    from paceline.runtime.launcher import command, environment, find_mpirun
+    from paceline.runtime.mpirun import command, environment, find_mpirun
 
     folder, mpirun = tiny.parent, find_mpirun(kind)
 
