@@ -34,8 +34,12 @@ class Instant:
         return self.amount if self.unit == "seconds" else None
 
 
-Clock = Callable[[Instant], float | None]  # when an Instant is, in seconds since the start; None where it is not known
-Times = tuple[float, float] | None  # (start, end) of a fault in seconds, as far as a Clock knows; the end may be inf
+ToSeconds = Callable[
+    [Instant], float | None
+]  # when an Instant is, in seconds since the start; None where it is not known
+Times = (
+    tuple[float, float] | None
+)  # (start, end) of a fault in seconds, as far as a ToSeconds knows; the end may be inf
 
 
 def read_instant(value: Any) -> Instant:
@@ -53,7 +57,7 @@ def read_instant(value: Any) -> Instant:
 
 BEGIN = Instant("seconds", 0.0)
 When = Annotated[Instant, BeforeValidator(read_instant), PlainSerializer(str)]
-Factor = Annotated[float, Field(gt=1, le=1e9)]
+TimesSlower = Annotated[float, Field(gt=1, le=1e9)]
 WorkerNumber = Annotated[int, Field(ge=0)]
 
 
@@ -71,8 +75,8 @@ class Window(Section):
             raise ValueError(f"end {self.end} must come after start {self.start}")
         return self
 
-    def times(self, clock: Clock) -> Times:
-        start, end = clock(self.start), inf if self.end is None else clock(self.end)
+    def times(self, to_seconds: ToSeconds) -> Times:
+        start, end = to_seconds(self.start), inf if self.end is None else to_seconds(self.end)
         return None if start is None or end is None else (start, end)
 
 
@@ -81,10 +85,10 @@ class Straggler(Section):
 
     name: Literal["straggler"]
     worker: WorkerNumber
-    factor: Factor
+    factor: TimesSlower
     probability: Share = 1.0
 
-    def times(self, clock: Clock) -> Times:
+    def times(self, to_seconds: ToSeconds) -> Times:
         return 0.0, inf
 
 
@@ -93,7 +97,7 @@ class Slowdown(Window):
 
     name: Literal["slowdown"]
     worker: WorkerNumber
-    factor: Factor
+    factor: TimesSlower
 
 
 class Pause(Section):
@@ -104,8 +108,8 @@ class Pause(Section):
     at: When
     duration: Duration
 
-    def times(self, clock: Clock) -> Times:
-        start = clock(self.at)
+    def times(self, to_seconds: ToSeconds) -> Times:
+        start = to_seconds(self.at)
         return None if start is None else (start, start + self.duration)
 
 
@@ -117,7 +121,7 @@ class SlowLink(Window):
 
     name: Literal["slow_link"]
     link: str | None = None
-    factor: Factor
+    factor: TimesSlower
 
     @model_validator(mode="after")
     def _seconds(self) -> SlowLink:
@@ -133,8 +137,8 @@ class WorkerLoss(Section):
     worker: WorkerNumber
     at: When
 
-    def times(self, clock: Clock) -> Times:
-        start = clock(self.at)
+    def times(self, to_seconds: ToSeconds) -> Times:
+        start = to_seconds(self.at)
         return None if start is None else (start, inf)
 
 

@@ -14,7 +14,7 @@ from ..program.errors import ScenarioError
 from .catalogue import LinkBandwidth, LinkName, catalogue
 from .profile import MeasuredNetwork
 from .sections import Section
-from .timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, Shape
+from .timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, NetworkShape
 from .units import Bandwidth, Bytes, Duration, FreeBandwidth, Seconds, Share
 
 
@@ -44,7 +44,7 @@ class NetworkSpec(Section):
     reduce_bandwidth: bytes that a worker can add up in a second.
     """
 
-    shape: Shape = "star"
+    shape: NetworkShape = "star"
     link: LinkName | None = None
     bandwidth: Bandwidth | None = None
     latency: Seconds | None = None

@@ -57,7 +57,7 @@ class BackgroundTraffic:
     start: float = 0.0
 
 
-Shape = Literal[  # of a network; the links of each are in sim/topology.py
+NetworkShape = Literal[  # of a network; the links of each are in sim/topology.py
     "star",  # each worker has a full-duplex port to a switch
     "bus",  # all workers share one pipe
     "two_level",  # a star within each node, and one full-duplex uplink per node
@@ -72,7 +72,7 @@ CollectiveAlgorithm = Literal[  # of an all-reduce; the steps of each are in sim
 class Network:
     """How workers are joined. Bandwidths are those that transfers reach."""
 
-    shape: Shape = "star"
+    shape: NetworkShape = "star"
     bandwidth: float = inf  # bytes/s of a port, of the bus, of an uplink
     latency: float = 0.0  # seconds per message step
     inside: Link | None = None  # two_level: a worker's port within its node

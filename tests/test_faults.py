@@ -294,7 +294,7 @@ def test_a_lost_worker_ends_the_run_and_names_who_waits(at, doing, seconds):
     with pytest.raises(WorkerLost) as error:
         run(timing(3, event), rounds(9, 400))
     assert str(error.value) == (
-        f"worker 1 is lost and nobody steps in: each of workers 0, 2 {WAITS}; "
+        f"worker 1 is lost, and no other worker takes over: each of workers 0, 2 {WAITS}; "
         f"worker 1 was lost at {seconds} s while it {doing}"
     )
 
@@ -308,7 +308,9 @@ def test_a_worker_lost_as_it_waits_joins_no_collective():
 def test_who_has_ended_cannot_be_lost():
     event = {"name": "loss", "worker": 0, "at": "2 s"}
     assert [o.seconds for o in run(timing(2, event), steps(2))] == [2.0, 2.0]
-    with pytest.raises(WorkerLost, match="workers 0, 1 are lost and nobody steps in: worker 0 was lost at 2 s while"):
+    with pytest.raises(
+        WorkerLost, match="workers 0, 1 are lost, and no other worker takes over: worker 0 was lost at 2 s while"
+    ):
         run(timing(2, event, event | {"worker": 1, "at": "1.5 s"}), steps(3))
 
 
@@ -382,7 +384,7 @@ def test_a_run_that_cannot_finish_keeps_its_reports(tmp_path, capsys, monkeypatc
 
     settings = ["--out", str(tmp_path), "--force", "--set", "report.every=1 round", "--set", "budget={rounds: 9}"]
     said = command(*settings, "--set", "faults=[{name: loss, worker: 1, at: 3 rounds}]")
-    assert "worker 1 is lost and nobody steps in: worker 0 waits in AllReduce" in said
+    assert "worker 1 is lost, and no other worker takes over: worker 0 waits in AllReduce" in said
     assert [json.loads(line)["round"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert not (tmp_path / "summary.json").exists(), "which a finished run has"
     assert "not finished after the limit of 2e-06 s: " in command(*settings, "--limit", "2 us")
