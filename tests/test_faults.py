@@ -270,7 +270,7 @@ def test_links_that_cannot_be_slow_are_refused():
     free = Timing((Device("d", speed=1.0),) * 2, faults=faults(slow))
     with pytest.raises(ScenarioError, match=r"faults\[0\]: the network is infinitely fast; give it a bandwidth"):
         run(free, reducing)
-    with pytest.raises(ScenarioError, match=r"faults\[0\].link: 7 is none of workers 0 to 1"):
+    with pytest.raises(ScenarioError, match=r"faults\[0\].link: worker 7 does not exist; write 0 to 1"):
         check_faults(faults(slow | {"link": "worker 7"}), 2)
 
 
@@ -332,7 +332,7 @@ def test_the_limit_comes_before_a_pause_is_over():
     ("event", "message"),
     [
         ({"name": "slow"}, "faults[0]: unknown name 'slow'; write one of straggler, slowdown, pause"),
-        ({"name": "pause", "worker": 0, "at": "soon", "duration": "1 s"}, "faults[0].at: 'soon' is not a moment"),
+        ({"name": "pause", "worker": 0, "at": "soon", "duration": "1 s"}, "faults[0].at: 'soon' is not a time"),
         ({"name": "pause", "worker": 0, "at": "1.5 rounds", "duration": "1 s"}, "faults[0].at: '1.5 rounds' is no"),
         ({"name": "pause", "worker": 0, "at": "1 s"}, "faults[0].duration: is missing"),
         ({"name": "straggler", "worker": 0, "factor": 0.5}, "faults[0].factor: "),
@@ -342,7 +342,7 @@ def test_the_limit_comes_before_a_pause_is_over():
             "end 3.0 s must come",
         ),
         ({"name": "slowdown", "worker": 0, "factor": 2, "start": "4 s", "end": "9 rounds"}, "in the same unit"),
-        ({"name": "slow_link", "factor": 2, "start": "4 rounds"}, "a link knows no rounds and steps"),
+        ({"name": "slow_link", "factor": 2, "start": "4 rounds"}, "a link does not count rounds and steps"),
         ({"name": "loss", "worker": -1, "at": "4 rounds"}, "faults[0].worker: "),
     ],
 )
@@ -353,7 +353,7 @@ def test_bad_faults_are_refused(event, message):
 
 
 def test_a_fault_of_nobody_is_refused():
-    with pytest.raises(ScenarioError, match=r"faults\[1\].worker: 3 is none of workers 0 to 2"):
+    with pytest.raises(ScenarioError, match=r"faults\[1\].worker: worker 3 does not exist; write 0 to 2"):
         check_faults(faults({"name": "loss", "worker": 2, "at": "0 s"}, {"name": "loss", "worker": 3, "at": "0 s"}), 3)
 
 
