@@ -79,6 +79,4 @@ class Run:
         return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{accuracy})"
 
 
-def load(directory: Path | str) -> Run:
-    """The run in a directory; ScenarioError where it is none."""
-    return Run.load(directory)
+load = Run.load  # paceline.load

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from ..program.errors import ScenarioError
 from . import yaml
-from .sections import Section
+from .sections import Section, first_mistake
 from .timing import Table
 from .units import Bandwidth, Duration, Seconds
 from .workload import SGDSpec, Workload
@@ -77,7 +77,8 @@ class Profile(Section):
 
 def workload_key(workload: Workload) -> str:
     """The key under which profiles file this workload's times."""
-    optimizer = workload.optimizer
+    args = ", ".join(f"{key}={value}" for key, value in sorted(workload.model.args.items()))
+    model, optimizer = f"{workload.model.name}({args})" if args else workload.model.name, workload.optimizer
     kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGDSpec) and optimizer.momentum else "")
     kind += ", clipped" if optimizer.clip else ""
     kind += f", micro-batches of {workload.micro_batch}" if workload.micro_batch else ""
@@ -85,12 +86,7 @@ def workload_key(workload: Workload) -> str:
     kind += ", augmented" if workload.augment else ""
     kind += f", {workload.loaders} loaders" if workload.loaders else ""
     threads = f"{workload.threads} thread{'s' if workload.threads > 1 else ''}"
-    return f"{_text(workload.model.name, workload.model.args)} on {workload.data.name}, {kind}, {threads}"
-
-
-def _text(name: str, args: dict[str, Any]) -> str:
-    inside = ", ".join(f"{key}={value}" for key, value in sorted(args.items()))
-    return f"{name}({inside})" if inside else name
+    return f"{model} on {workload.data.name}, {kind}, {threads}"
 
 
 def load_profile(path: Path) -> Profile:
@@ -104,9 +100,7 @@ def _load(path: Path, changed: int) -> Profile:
     try:
         return Profile.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
+        place, message = first_mistake(error)
         raise ScenarioError(f"{path}: is not a profile: {place}: {message}") from None
 
 

@@ -9,6 +9,10 @@ from pydantic import ConfigDict
 from .profile import Profile
 from .sections import Section
 
+# Arguments of the strategy that had another name in earlier versions: old name -> new name. A user who writes the old
+# one is told the new one (strategy.py); the record of an earlier run is read as if it had the new one.
+RENAMED = {"precision": "wire"}
+
 
 class RecordedFolder(Section):
     """A folder in which a run looked for files and modules. path: absolute. from_run: from the run's own directory,
@@ -33,3 +37,13 @@ class Recorded(Section):
     batches: tuple[int, ...] = ()
     environment: dict[str, Any] = {}
     history: tuple[dict[str, Any], ...] = ()
+
+
+def update_record(document: dict[str, Any]) -> None:
+    """Rename what a run of an earlier version recorded; a scenario that a user wrote stays as it is."""
+    if document.get("recorded") and "strategy" in document:
+        document["strategy"] = _renamed(document["strategy"])
+
+
+def _renamed(value: Any) -> Any:
+    return {RENAMED.get(k, k): _renamed(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -16,8 +16,7 @@ from ..program.errors import ScenarioError, brief, nearest, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
-from .recorded import Recorded
-from .renamed import update_record
+from .recorded import Recorded, update_record
 from .sections import OpenSection, Section
 from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
@@ -185,12 +184,9 @@ def _index(node: list[Any], part: str, where: str) -> int:
     return int(part)
 
 
-_SHAPES = {
-    "tuple_type": "write a list, like [1, 2]",
-    "model_type": "write keys and their values, like {key: value}",
-    "model_attributes_type": "write keys and their values, like {key: value}",
-    "dict_type": "write keys and their values, like {key: value}",
-}
+_MAPPING = "write keys and their values, like {key: value}"
+_SHAPES = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _MAPPING)
+_SHAPES["tuple_type"] = "write a list, like [1, 2]"
 
 
 def _explain(error: ValidationError, document: Any) -> str:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..program.errors import brief
+
+
+def first_mistake(error: ValidationError) -> tuple[str, str]:
+    """(the key's path, what is wrong there), of pydantic's first mistake."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
 
 
 class OpenSection(BaseModel):

@@ -18,7 +18,7 @@ from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES, Strategy
 from ..program.errors import ScenarioError, brief, nearest
 from .arguments import axis_of, fits, hints_of, kinds_of, words
-from .renamed import RENAMED
+from .recorded import RENAMED
 from .scenario import StrategySpec
 from .units import read_bytes, read_interval
 

@@ -63,10 +63,8 @@ def _read(value: Any, units: dict[str, float], base: str, example: str, positive
 
 
 def _quantity(units: dict[str, float], base: str, example: str, positive: bool) -> Any:
-    def read(value: Any) -> float:
-        return _read(value, units, base, example, positive)
-
-    return BeforeValidator(read), PlainSerializer(lambda number: f"{number!r} {base}")
+    read = BeforeValidator(lambda value: _read(value, units, base, example, positive))
+    return read, PlainSerializer(lambda number: f"{number!r} {base}")
 
 
 Seconds = Annotated[float, *_quantity(_SECONDS, "s", "50 us", positive=False)]
@@ -111,8 +109,4 @@ def _written(every: rounds.Interval) -> str:
     return f"{amount!r} {every.unit}"
 
 
-Interval = Annotated[
-    rounds.Interval,
-    BeforeValidator(read_interval),
-    PlainSerializer(_written),
-]
+Interval = Annotated[rounds.Interval, BeforeValidator(read_interval), PlainSerializer(_written)]

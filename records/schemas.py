@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..program.errors import ScenarioError
+from ..config.sections import first_mistake
+from ..program.errors import ScenarioError, one_line
 
 Count = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -69,7 +70,7 @@ def parsed(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ScenarioError(f"{where}: is not JSON: {_short(error)}") from None
+        raise ScenarioError(f"{where}: is not JSON: {one_line(str(error), 120) or type(error).__name__}") from None
 
 
 def checked(model: type[BaseModel], document: Any, where: str) -> None:
@@ -77,9 +78,9 @@ def checked(model: type[BaseModel], document: Any, where: str) -> None:
     try:
         model.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = repr(".".join(map(str, first["loc"])) or type(document).__name__)[1:-1]
-        raise ScenarioError(f"{where}: {place[:60]}: {first['msg'][:160]}; no run wrote this") from None
+        place, message = first_mistake(error)
+        shown = repr(place or type(document).__name__)[1:-1]
+        raise ScenarioError(f"{where}: {shown[:60]}: {message[:160]}; no run wrote this") from None
 
 
 def read_document(path: Path, model: type[BaseModel]) -> dict[str, Any]:
@@ -115,8 +116,3 @@ def read_lines(path: Path, resuming: bool = False) -> tuple[list[dict[str, Any]]
         checked(ReportLine, document, where)
         found.append(document)
     return found, False
-
-
-def _short(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:120] if lines else type(error).__name__

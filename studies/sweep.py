@@ -37,7 +37,7 @@ def run(
     PacelineError where a process died.
     """
     running: dict[Future[tuple[list[Row], float]], Sequence[Point]] = {}
-    saver, begun, together = _Saver(table), 0, 1
+    begun, together, due = 0, 1, time.monotonic() + SAVE_EVERY
     try:
         while begun < len(points) or running:
             while begun < len(points) and len(running) < 2 * processes:
@@ -48,7 +48,9 @@ def run(
                 seconds = _collect(future, running.pop(future), table)
                 together = max(1, min(MOST, int(TOGETHER / max(seconds, 1e-9))))
             tell()
-            saver.save_if_due()
+            if (now := time.monotonic()) >= due:
+                table.save()
+                due = now + max(SAVE_EVERY, 20 * (time.monotonic() - now))
     except BrokenExecutor:
         raise PacelineError(
             "a process of the sweep died, perhaps for want of memory; -j 1 simulates in this one. "
@@ -83,16 +85,3 @@ def measure(simulate: Simulate, points: Iterable[Point]) -> tuple[list[Row], flo
 def in_a_line(error: Exception) -> str:
     """What went wrong; an error that is not Paceline's with its type."""
     return one_line(str(error) if isinstance(error, PacelineError) else f"{type(error).__name__}: {error}")
-
-
-class _Saver:
-    """Saves a table from time to time."""
-
-    def __init__(self, table: SweepTable) -> None:
-        self._table, self._due = table, time.monotonic() + SAVE_EVERY
-
-    def save_if_due(self) -> None:
-        begin = time.monotonic()
-        if begin >= self._due:
-            self._table.save()
-            self._due = begin + max(SAVE_EVERY, 20 * (time.monotonic() - begin))
