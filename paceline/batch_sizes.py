@@ -33,6 +33,7 @@ from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
+from .records.environment import environment
 from .speeds import profile_of, timing_of
 from .terminal import console
 
@@ -155,7 +156,7 @@ def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> Non
     tables = {} if known else mean_tables(gathered)
     new = Profile.model_validate(
         {
-            "machine": _machine(scenario, size),
+            "machine": environment(scenario.workload.threads) | {"ranks": size},
             "devices": {device: {key: table} for device, table in tables.items()},
             "max_batch": {device: {key: most} for device, most in bounds.items()},
         }
@@ -163,12 +164,6 @@ def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> Non
     add_to_profile(options.out, new)
     timing = timing_of(scenario, merge_profiles(before, new), job.problem)
     _show(scenario, timing, peaks, options)
-
-
-def _machine(scenario: Scenario, ranks: int) -> dict[str, Any]:
-    from .records.environment import environment
-
-    return environment(scenario.workload.threads) | {"ranks": ranks}
 
 
 def _in_turns(comm: Any, device: str, action: Any) -> Any:
@@ -272,12 +267,11 @@ def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float
 
 
 def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: BatchSizeOptions) -> None:
-    from rich.table import Table
+    from .printing import plain_table, right
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
     divisions = list(_divisions(scenario, timing, options))
-    for heading in ("worker", "device", "largest", "peak", *(mode for mode, _, _ in divisions)):
-        table.add_column(heading, justify="left" if heading == "device" else "right", no_wrap=True)
+    modes = [mode for mode, _, _ in divisions]
+    table = plain_table(right("worker"), "device", *map(right, ("largest", "peak", *modes)))
     for worker, device in enumerate(timing.devices[:ROWS]):
         peak = f"{peaks[device.name] / 1e6:.4g} MB"
         sizes = [str(batches[worker]) for _, batches, _ in divisions]

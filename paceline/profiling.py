@@ -31,6 +31,7 @@ from .job import Job, resolve
 from .program.effects import Work
 from .program.errors import ScenarioError
 from .program.outcome import Hooks
+from .records.environment import environment
 
 
 def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, settings: Iterable[str]) -> None:
@@ -80,7 +81,6 @@ def unpriced(scenario: Scenario, folder: Path, ranks: int) -> Job:
 def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None:
     from mpi4py import MPI
 
-    from .records.environment import environment
     from .runtime.messages import gather_texts
 
     comm = MPI.COMM_WORLD
@@ -175,19 +175,13 @@ def phases(
     from .runtime.engine import run
 
     shares = Shares(tuple(batches), (1.0,) * job.workers)
+    budget, report = Interval(steps, "steps"), Interval(steps // 10, "steps")
     # In one piece: a unit's work is priced by its fraction of the whole.
     for strategy in (
         Strategy(placement=Replicated(overlap=False)),
         Strategy(schedule=Fixed(8), aggregation=Parameters()),
     ):
-        plan = Plan(
-            strategy,
-            shares,
-            Constant(1e-6),
-            job.plan.examples,
-            Interval(steps, "steps"),
-            Interval(steps // 10, "steps"),
-        )
+        plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, budget, report)
         (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
         worker.snapshot = dict  # type: ignore[method-assign]  # nothing is to be saved
         hooks = Hooks()

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from .algorithms.rounds import State
 from .config.recorded import Recorded
 from .config.scenario import Scenario, load
-from .config.sections import described
+from .config.sections import described, first_mistake
 from .job import Job
 from .program.errors import NotFinite, ScenarioError, brief
 from .records import checkpoints
@@ -94,8 +94,8 @@ def _state(document: dict[str, Any], saved: Path) -> State:
         state = _STATE.validate_json(to_json({**document, "loss": 0.0}), strict=True)
         state.loss = TypeAdapter(float).validate_python(loss, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise ScenarioError(f"{where}: {'.'.join(map(str, first['loc'])) or 'loss'}: {first['msg']}") from None
+        place, message = first_mistake(error)
+        raise ScenarioError(f"{where}: {place or 'loss'}: {message}") from None
     if saved.name != f"round_{state.round:06d}" or min(state.step, state.samples, state.H, state.weight) < 0:
         raise ScenarioError(f"{where}: its numbers are not those of {saved.name}; the file is damaged")
     return state

@@ -153,12 +153,10 @@ def sweep(
     Raises ScenarioError where a key is wrong, before anything runs. A point that fails is a row with its error. In a
     script with more than one job, call this under `if __name__ == "__main__":`.
     """
-    folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
     if isinstance(scenario, Scenario):
-        document = described(scenario)
+        document, where, folder = described(scenario), "scenario", Path()
     else:
-        document = read(scenario, settings)
-    where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name
+        document, where, folder = read(scenario, settings), Path(scenario).name, Path(scenario).parent
     options, kept = SimulateOptions(not full, engine), None if runs is None else Path(runs)
     simulator = Simulator(document, where, folder, options, kept)
     listed = _points(points)

@@ -52,11 +52,6 @@ class Training:
     path: Path
     directory: Path
 
-    @property
-    def folder(self) -> Path:
-        """Where the scenario lies."""
-        return self.path.parent
-
 
 def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training]:
     """What to train. ScenarioError where a file is wrong, or `resume` holds no run."""
@@ -86,7 +81,7 @@ def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training
 def check(found: Sequence[Training], options: TrainOptions) -> None:
     """Raise now, in one process, what would otherwise end a started mpirun: wrong files, directories in use."""
     for training in found:
-        job = resolve(training.scenario, training.folder)
+        job = resolve(training.scenario, training.path.parent)
         if training.scenario.faults:
             raise ScenarioError(f"{training.title}: faults: only `paceline simulate` has them so far; --set faults=[]")
         if not options.phantom:

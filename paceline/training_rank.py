@@ -34,7 +34,7 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
 
         comm = MPI.COMM_WORLD
         for training in trainings(scenarios, options):
-            job = resolve(training.scenario, training.folder)
+            job = resolve(training.scenario, training.path.parent)
             if comm.Get_size() < job.workers:
                 raise ScenarioError(
                     f"{training.title}: {job.workers} workers but {comm.Get_size()} ranks; "
