@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..program.effects import Work
-from ..program.errors import ScenarioError
-from .catalogue import CatalogueDevice, catalogue, nearest
+from ..program.errors import ScenarioError, nearest
+from .catalogue import CatalogueDevice, catalogue
 from .machines import Cluster, WorkerGroup
 from .network import build_network
 from .profile import Profile

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..program.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
-from ..program.errors import ProtocolError, not_an_effect
+from ..program.checks import not_started
+from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
+from ..program.errors import not_an_effect
+from ..program.loans import Loan
 from ..program.outcome import Hooks, Outcome, Span, count_move
 from ..records.spool import BUFFERED, Tracer, span_name
-from .borrow import Loan
-from .collectives import KINDS, Collectives, describe
+from .collectives import Collectives
 from .emulation import Emulation
 from .polling import Polling, PollingComm
 from .started import StartedEffect, StartedEffects, moved
@@ -139,7 +140,7 @@ class _Rank:
                     spans.append((work, start, stop))
                     if len(spans) > BUFFERED:
                         tracer.hand_on(lane)
-            elif kind in KINDS:
+            elif kind in COLLECTIVES:
                 answer = collective(effect)
             else:
                 answer = other(effect)
@@ -187,8 +188,8 @@ class _Rank:
         collectives = self.collectives
         start = perf_counter()
         if self.debug:
-            loan = Loan(self.outcome.index, effect)
-            answer = loan.settle(collectives.perform(loan.effect))
+            loan = Loan(effect, self.outcome.index)
+            answer = loan.settle(collectives.perform(loan.performed))
         else:
             answer = collectives.perform(effect)
         stop = perf_counter()
@@ -214,12 +215,10 @@ class _Rank:
         start = perf_counter()
         job = handle.inner
         if not isinstance(job, StartedEffect):
-            raise ProtocolError(
-                f"worker {self.outcome.index} waits for a {describe(handle.effect)} that it did not start"
-            )
+            raise not_started(handle.effect, self.outcome.index)
         answer = self.started.wait(job)
         effect = job.effect
-        if type(effect) in KINDS:
+        if type(effect) in COLLECTIVES:
             self.halt = self.halt or job.halt
             self.collectives.told = self.collectives.told or job.told
             if effect.phase == "evaluate":

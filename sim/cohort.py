@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.timing import Timing
+from ..program.checks import deadlock
 from ..program.effects import Program
-from ..program.errors import ProtocolError
 from ..program.outcome import Hooks, Outcome
-from ..program.texts import everyone
 from .cohort_driver import CohortDriver
 from .cohort_meetings import CohortMeetings, NeedsEvents
 from .network import Fabric
@@ -67,8 +66,7 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
         for driver in ready:
             driver.go_on()
     if not all(driver.ended for driver in drivers):
-        where = everyone({worker: driver.state() for driver in drivers for worker in driver.members})
-        raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
+        raise deadlock({worker: driver.state() for driver in drivers for worker in driver.members})
     for call, *arguments in said:
         call(*arguments)
     return sorted((outcome for driver in drivers for outcome in driver.outcomes()), key=lambda outcome: outcome.index)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..program.checks import check_part
 from ..program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
 from ..program.errors import ScenarioError
-from ..program.texts import describe
-from .answers import carried, check, deliver, terms, whole_bytes
+from ..program.loans import deliver
+from ..program.texts import describe, terms
+from ..program.traffic import carried, whole_bytes
 from .base_driver import BaseDriver, Ticket
 from .matching import Matcher
 from .network import Fabric
@@ -73,7 +75,7 @@ class CohortMeetings:
             raise NeedsEvents(f"{describe(effect)} carries numbers, it simulates timing only")
         if type(effect) is ReduceScatter and effect.value.nbytes % n:
             raise NeedsEvents(f"{describe(effect)} gives {n} workers parts of unequal size")
-        check(effect, ticket.driver.index, self._members)
+        check_part(effect, ticket.driver.index, self._members)
         root = effect.root if type(effect) is Broadcast else 0
         seconds, traffic = self._fabric.price(type(effect), carried(effect, n), n, root)
         known = self._known[wanted] = seconds, traffic.sent

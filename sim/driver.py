@@ -19,10 +19,10 @@ import simpy
 from ..config.timing import Device
 from ..program.effects import Checkpoint, Collective, Compute, Move, Phantom, Program, Work
 from ..program.errors import not_an_effect
+from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
 from ..records.spool import Tracer, span_name
-from .answers import deliver
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket

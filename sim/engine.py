@@ -14,6 +14,7 @@ from typing import Any
 import simpy
 
 from ..config.timing import Timing
+from ..program.checks import deadlock
 from ..program.effects import AllReduce, Program
 from ..program.errors import ProtocolError, WorkerLost
 from ..program.outcome import Hooks, Outcome
@@ -71,14 +72,14 @@ def simulate(
             driver.close()
     if all(driver.ended for driver in drivers):
         return [driver.outcome for driver in drivers]
-    where = everyone({driver.index: driver.state() for driver in drivers})
+    states = {driver.index: driver.state() for driver in drivers}
     if env.peek() < float("inf"):
-        raise ProtocolError(f"not finished after the limit of {limit:g} s: {where}")
+        raise ProtocolError(f"not finished after the limit of {limit:g} s: {everyone(states)}")
     lost = [str(driver.index) for driver in drivers if driver.lost]
     if lost:
         those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
-        raise WorkerLost(f"{those} lost, and no other worker takes over: {where}")
-    raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
+        raise WorkerLost(f"{those} lost, and no other worker takes over: {everyone(states)}")
+    raise deadlock(states)
 
 
 def check_cluster(timing: Timing, nbytes: int) -> None:

@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 import simpy
 
+from ..program.checks import check_part, group_members, not_a_member
 from ..program.effects import Broadcast, Group
-from ..program.errors import ProtocolError
+from ..program.loans import Loan
 from ..program.outcome import Outcome, Span
-from ..program.texts import describe
-from ..program.traffic import Traffic
+from ..program.texts import terms
+from ..program.traffic import Traffic, carried
 from ..records.spool import BUFFERED, Tracer
-from .answers import Loan, carried, check, results, terms
+from .answers import results
 from .base_driver import Ticket
 from .matching import Matcher
 from .network import Fabric, GroupPrices
@@ -48,7 +49,7 @@ class WorkerTicket(Ticket[Member]):
     def __init__(self, driver: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
         super().__init__(driver, effect, direct)
         self.since = since  # when the effect was yielded
-        self.loan = Loan(effect, driver.index) if debug and not effect.fills else None
+        self.loan = Loan(effect, driver.index) if debug else None
         self.done = False  # whether the result is there
         self.result: Any = None
 
@@ -78,8 +79,8 @@ class Meetings:
         effect, worker = ticket.effect, ticket.driver.index
         group = self._groups.get(effect.group) or self._new_group(effect, worker)
         if worker not in group.places:
-            raise ProtocolError(f"worker {worker} is not in the group {effect.group} of its {describe(effect)}")
-        check(effect, worker, group.members)
+            raise not_a_member(effect, worker)
+        check_part(effect, worker, group.members)
         if tickets := group.enter(ticket, terms(effect)):
             group.queue.append(tickets)
             if len(group.queue) == 1:
@@ -87,12 +88,7 @@ class Meetings:
 
     def _new_group(self, effect: Any, worker: int) -> GroupQueue:
         """The group's queue: the same one in whatever order an effect lists the members."""
-        members = tuple(sorted(effect.group))
-        if len(set(members)) < len(members) or not set(members) <= set(self._everyone.members):
-            raise ProtocolError(
-                f"worker {worker}: group {effect.group} of {describe(effect)} must name each member once, "
-                f"out of workers 0 to {self._workers - 1}"
-            )
+        members = group_members(effect, worker, self._workers)
         if members not in self._groups:
             self._groups[members] = self._made(members, f"group {members}", f"network {members}")
         return self._groups.setdefault(effect.group, self._groups[members])
