@@ -20,7 +20,7 @@ from ..program.fold import coefficients, fold, parts
 from ..program.traffic import gathers, traffic
 from ..program.wire import DTYPES, narrow, round_trip, wire_bytes
 from .exchange import exchange
-from .headers import Headers, Members, make_headers, misfit, mpi_error
+from .headers import Headers, Members, make_headers
 
 Kind = type[AllReduce] | type[ReduceScatter]
 
@@ -137,10 +137,7 @@ class Reduction:
         if self.members.count == 2 and not np.may_share_memory(own, value):
             incoming[1 - rank] = own  # folded where it arrives: a third less memory to pass over
         headers.begin(weight, stop)  # travels beside the parts: no latency of its own
-        try:
-            self._send_parts(value, incoming)
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+        self._send_parts(value, incoming)
         if headers.finish():
             self._weigh()
         incoming[rank] = value[start:end]
@@ -163,10 +160,7 @@ class Reduction:
         bits = self._bits
         narrow(value, bits.view(dtype))
         headers.begin(weight, stop)
-        try:
-            self._send_parts(bits, self._incoming)
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+        self._send_parts(bits, self._incoming)
         headers.finish()
         result = np.empty(self.result_size, self.dtype) if out is None else out
         terms = [part.view(dtype) for part in self._incoming]
