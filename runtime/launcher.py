@@ -72,28 +72,12 @@ def launch(
     process = _start(mpirun, line, environment(mpirun, ranks, threads))
     errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
     errors.start()
-    got: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        got.append(number)
-        if rounds and len(got) == 1:
-            say("paceline: stopping after this round (again to stop at once)")
-            process.send_signal(signal.SIGUSR1)
-        else:
-            process.send_signal(KILLERS[mpirun.kind])
-
-    # Only the main thread may set handlers. In another one (a notebook's, a test's) signals are not passed on.
-    passed = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.getsignal(number) for number in passed}
-    try:
-        for number in passed:
-            signal.signal(number, pass_on)
-        status = process.wait()
-    finally:
-        _end(process, mpirun.kind)
-        errors.join(GRACE)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
+        try:
+            status = process.wait()
+        finally:
+            _end(process, mpirun.kind)
+            errors.join(GRACE)
     status = 128 - status if status < 0 else status
     # SIGUSR1 ends a rank that has not set its handler yet.
     if got and (not rounds or len(got) > 1 or status in (signal.SIGUSR1, 128 + signal.SIGUSR1)):
@@ -104,6 +88,33 @@ def launch(
     if status and not relay.said:
         say(f"paceline: {relay.ended or f'{mpirun.path} ended with status {status}, and no rank said why'}")
     return status
+
+
+@contextmanager
+def _passing_signals_on(
+    process: subprocess.Popen[bytes], kind: MpiKind, rounds: bool, say: Callable[[str], None]
+) -> Iterator[list[int]]:
+    """Meanwhile, the job gets the signals that come to this process; they are listed in what this yields."""
+    got: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        got.append(number)
+        if rounds and len(got) == 1:
+            say("paceline: stopping after this round (again to stop at once)")
+            process.send_signal(signal.SIGUSR1)
+        else:
+            process.send_signal(KILLERS[kind])
+
+    # Only the main thread may set handlers. In another one (a notebook's, a test's) signals are not passed on.
+    passed = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in passed}
+    try:
+        for number in passed:
+            signal.signal(number, pass_on)
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start(mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
