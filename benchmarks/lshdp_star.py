@@ -122,7 +122,7 @@ class Rank:
 
     def seconds_of(self, program: Callable[[], Program[Any]], repeats: int) -> float:
         """What a program takes, the median."""
-        hooks = Hooks(lambda *_: None, lambda *_: None)
+        hooks = Hooks()
         return float(statistics.median(self.perform(program(), hooks).seconds for _ in range(repeats)))
 
     def measured(self, repeats: int) -> dict[str, Any]:

@@ -40,12 +40,16 @@ def count_move(moved: dict[str, float], move: Move) -> None:
         moved[lane] = moved.get(lane, 0.0) + move.value.nbytes
 
 
+def ignored(*said: Any) -> None:
+    """A hook that does nothing."""
+
+
 @dataclass(slots=True)
 class Hooks:
     """What an interpreter calls back. `seconds` is the worker's clock, evaluation excluded."""
 
-    log: Callable[[int, float, dict[str, Any]], None]  # (worker, seconds, fields): a line of the report
-    checkpoint: Callable[[int, float, Any, dict[str, Array]], None]  # (worker, seconds, state, arrays)
+    log: Callable[[int, float, dict[str, Any]], None] = ignored  # (worker, seconds, fields): a line of the report
+    checkpoint: Callable[[int, float, Any, dict[str, Array]], None] = ignored  # (worker, seconds, state, arrays)
     stop: Callable[[], bool] = lambda: False  # asked once per collective of all workers; the answer holds for all
     # (worker, lane, spans): takes a traced run's spans, some at a time. None: they are kept in the Outcome.
     spans: Callable[[int, str, Sequence[Span]], None] | None = None

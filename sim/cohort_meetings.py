@@ -1,7 +1,8 @@
 """The collectives of all workers, met by cohorts: what meetings.py is to single workers.
 
-Rule: a collective begins when the last worker has come (matching.py) and the network has carried those before it; as
-every worker takes part in each, one number says until when that is.
+Rule: a collective begins when the last worker has come (matching.py) and the network has carried the collectives
+before it. Every worker takes part in each of them, so they never share links, and one number says when the network is
+free.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .network import Fabric
 
 
 class NeedsEvents(ScenarioError):
-    """The cohort engine cannot simulate this exactly: says why. The SimPy engine can."""
+    """The cohort engine cannot simulate this exactly, and says why. The SimPy engine can."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -48,11 +49,11 @@ class CohortMeetings:
         self._members, self._fabric, self._stop = range(workers), fabric, stop
         self._alone = len(cohorts) == 1
         self._matcher: Matcher[CohortTicket] = Matcher(cohorts, "all workers")
-        self._port = 0.0  # until when the network carries what has begun
+        self._port = 0.0  # when the network is free
         self._known: dict[tuple[Any, ...], tuple[float, float]] = {}  # terms -> (seconds, bytes that a member sends)
 
     def join(self, ticket: CohortTicket, arrived: float) -> None:
-        """A cohort, whose last worker arrives at this time, comes to its next meeting; the last cohort completes it."""
+        """A cohort comes to its next meeting; the last cohort completes it. arrived: when its last worker came."""
         effect = ticket.effect
         wanted = terms(effect)
         known = self._known.get(wanted)
@@ -66,7 +67,7 @@ class CohortMeetings:
             self._complete(tickets, max(t.arrived for t in tickets), *known)
 
     def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
-        """(seconds, bytes that a member sends) of a collective; it is refused where it cannot be simulated exactly."""
+        """(seconds, bytes that a member sends) of a collective. NeedsEvents where it cannot be simulated exactly."""
         effect, n = ticket.effect, len(self._members)
         if effect.group is not None and set(effect.group) != set(self._members):
             raise NeedsEvents(f"{describe(effect)} is not of all workers")
@@ -81,7 +82,7 @@ class CohortMeetings:
         return known
 
     def _complete(self, tickets: Sequence[CohortTicket], arrived: float, seconds: float, sent: float) -> None:
-        # The same sum as SimPy's clock makes, so that both come to the same bits.
+        # The sum that SimPy's clock makes, so that both have the same bits.
         end = self._port = max(arrived, self._port) + seconds
         stop = self._stop()
         for ticket in tickets:

@@ -1,7 +1,7 @@
-"""Collectives between workers in virtual time: who meets whom, the moment it starts, and who is answered when.
+"""Collectives between workers in virtual time: when each starts, and when its members get their answers.
 
-Rule: a group's collective starts when its last member has come (matching.py) and those of the group that started before
-it are over, as one thread of the runtime serves a group. How long it takes then is for transfers.py to say.
+Rule: a group's collective starts when its last member has come (matching.py) and the group's collectives before it are
+over, because in the runtime one thread serves a group. How long it then takes is decided in transfers.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Member(Protocol):
     tracer: Tracer | None
 
     def asleep(self) -> float:
-        """Seconds until it is there again, where a fault holds it; infinite where it is lost."""
+        """Seconds until a fault's pause of the worker is over, 0 without one; infinite where it is lost."""
 
     def finished(self, ticket: WorkerTicket) -> None:
         """The ticket's answer is there."""
@@ -55,13 +55,13 @@ class WorkerTicket(Ticket[Member]):
 
 
 class GroupQueue(Matcher[WorkerTicket]):
-    """One group's collectives: those that not all have come to (Matcher's), and those under way or about to start."""
+    """One group's collectives: those that some member has not come to yet (in Matcher), and those that can start."""
 
     def __init__(self, members: tuple[int, ...], prices: GroupPrices, name: str, lane: str) -> None:
         super().__init__(members, name)
         self.members, self.prices = members, prices
         self.lane = lane  # in traces; a group's own, since several groups' collectives may be under way at a time
-        self.queue: deque[list[WorkerTicket]] = deque()
+        self.queue: deque[list[WorkerTicket]] = deque()  # the first is under way, the others follow
 
 
 class Meetings:
@@ -69,7 +69,7 @@ class Meetings:
 
     def __init__(self, env: simpy.Environment, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
         self._env, self._workers, self._fabric, self._stop = env, workers, fabric, stop
-        self.faults = False  # whether a member may be asleep as its collective is to begin
+        self.faults = False  # whether a fault may hold a member when its collective is to begin
         self.transfers = Transfers(env, fabric)
         self._everyone = self._made(tuple(range(workers)), "all workers", "network")
         self._groups: dict[Group, GroupQueue] = {None: self._everyone, self._everyone.members: self._everyone}
@@ -87,7 +87,7 @@ class Meetings:
                 self._carry(group)
 
     def _new_group(self, effect: Any, worker: int) -> GroupQueue:
-        """A group is one however its members are ordered: each spelling leads to the same queue."""
+        """The group's queue: the same one in whatever order an effect lists the members."""
         members = group_members(effect, worker, self._workers)
         if members not in self._groups:
             self._groups[members] = self._made(members, f"group {members}", f"network {members}")
@@ -120,7 +120,7 @@ class Meetings:
             if ticket.loan is not None:
                 ticket.loan.check()
         answers = results([ticket.effect for ticket in tickets], group.members)
-        # One question for all: workers that pass the same collective must agree on whether to stop.
+        # Asked once for all: workers that pass the same collective must agree on whether to stop.
         stop = group is self._everyone and self._stop()
         for ticket, result in zip(tickets, answers, strict=True):
             phase, outcome = ticket.effect.phase, ticket.driver.outcome
