@@ -7,7 +7,7 @@ begins with "_" do not outlive a round; others are saved in checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..program.effects import Array, Program
 from ..program.errors import ScenarioError
-from .aggregations import Aggregation, Parameters
+from .aggregations import Aggregation, Gradients, Parameters, Until
 from .placements import Placement
 from .rounds import Round
 from .weights import Weights, check_count, check_weights, weight_of
@@ -177,3 +177,14 @@ def normaliser(steps: int, momentum: float, nesterov: bool = False) -> float:
         c = momentum * c + 1
         a += 1 + momentum * c if nesterov else c
     return a
+
+
+# The members of the axis, here and in aggregations.py, by the names that scenarios use.
+AGGREGATIONS: dict[str, Callable[..., Aggregation]] = {
+    "gradients": Gradients,
+    "parameters": Parameters,
+    "until": Until,
+    "slowmo": SlowMo,
+    "outer_sgd": OuterSGD,
+    "fednova": FedNova,
+}

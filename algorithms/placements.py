@@ -7,6 +7,7 @@ lies in the device's memory or the host's (offloaded).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,7 +41,7 @@ class Placement(PlacementOptions):
         yield from w.gradient(round, i)
         if staged:
             yield from w.pull("gradients")
-        w.grads = yield from AllReduce(w.grads, weight, out=w.grads, phase="gradients", wire=self.precision)
+        w.grads = yield from AllReduce(w.grads, weight, out=w.grads, phase="gradients", wire=self.wire)
         if staged:
             yield from w.push("gradients")
         yield from w.update(round, i)
@@ -58,7 +59,7 @@ class Placement(PlacementOptions):
         staged = w.staged and not self.offloaded
         if staged:
             yield from w.pull("parameters")
-        w.params = yield from AllReduce(w.params, weight, out=w.params, phase="parameters", wire=self.precision)
+        w.params = yield from AllReduce(w.params, weight, out=w.params, phase="parameters", wire=self.wire)
         if staged:
             yield from w.push("parameters")
         return last(w.params)
@@ -102,3 +103,12 @@ class ShardedOffloaded(Placement):
 
     sharded: ClassVar[bool] = True
     offloaded: ClassVar[bool] = True
+
+
+# The members by the names that scenarios use.
+PLACEMENTS: dict[str, Callable[..., Placement]] = {
+    "replicated": Replicated,
+    "sharded": Sharded,
+    "offloaded": Offloaded,
+    "sharded_offloaded": ShardedOffloaded,
+}

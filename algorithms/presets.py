@@ -24,37 +24,37 @@ from .strategy import Strategy
 Steps = int | Literal["auto"]
 
 
-def sync_sgd(precision: Wire = "fp32") -> Strategy:
+def sync_sgd(wire: Wire = "fp32") -> Strategy:
     """Synchronous data-parallel SGD (PyTorch's DDP): x <- x - lr * sum_r (b_r / sum b) g_r in every step.
 
     Li et al., "PyTorch Distributed", VLDB 2020, arXiv 2006.15704.
     """
-    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Replicated(precision=precision))
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Replicated(wire=wire))
 
 
-def fsdp(precision: Wire = "fp32") -> Strategy:
+def fsdp(wire: Wire = "fp32") -> Strategy:
     """Fully sharded data parallel: synchronous SGD whose workers keep 1/n of parameters, gradients and optimizer state.
 
     Zhao et al., "PyTorch FSDP", VLDB 2023, arXiv 2304.11277. On the wire 3 (n-1)/n P elements a step at most, where
     synchronous SGD sends 2 (n-1)/n P.
     """
-    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Sharded(precision=precision))
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Sharded(wire=wire))
 
 
-def fsdp_offload(precision: Wire = "fp32") -> Strategy:
+def fsdp_offload(wire: Wire = "fp32") -> Strategy:
     """FSDP whose shards lie in host memory, where the optimizer steps (its CPU offloading).
 
     Zhao et al., "PyTorch FSDP", VLDB 2023, arXiv 2304.11277.
     """
-    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), ShardedOffloaded(precision=precision))
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), ShardedOffloaded(wire=wire))
 
 
-def lsdp(precision: Wire = "fp32") -> Strategy:
+def lsdp(wire: Wire = "fp32") -> Strategy:
     """Local sharded data parallel: everyone keeps all in host memory, its device a few units; gradients are averaged.
 
     Mirzaei et al., Parallel Computing 2025, 103164. Over the host link 3 P elements a step, on the wire 2 (n-1)/n P.
     """
-    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Offloaded(precision=precision))
+    return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Offloaded(wire=wire))
 
 
 def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[int, ...] | None = None) -> Strategy:
@@ -71,13 +71,13 @@ def lshdp(
     mode: Mode = "fixed_total",
     total: int | None = None,
     max: int | tuple[int, ...] | None = None,
-    precision: Wire = "fp32",
+    wire: Wire = "fp32",
 ) -> Strategy:
     """LSDP + HDP: everything in host memory, a few units on the device, batches by speed.
 
     Mirzaei et al., Parallel Computing 2025, 103164.
     """
-    return dataclasses.replace(hdp(mode, total, max), placement=Offloaded(precision=precision))
+    return dataclasses.replace(hdp(mode, total, max), placement=Offloaded(wire=wire))
 
 
 def local_sgd(H: Steps = "auto") -> Strategy:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -239,3 +239,12 @@ class TopLoss(Shuffled):
         mine = slow.index(w.index) if w.index in slow else None
         part = slice(0, 0) if mine is None else slice(int(ends[mine]), int(ends[mine + 1]))
         yield from w.on_scores(lambda scores: scores.choose(state.round, candidates, wanted, part))
+
+
+# The members by the names that scenarios use.
+SAMPLINGS: dict[str, Callable[..., Sampling]] = {
+    "shuffled": Shuffled,
+    "sliced": Sliced,
+    "uniform": Uniform,
+    "top_loss": TopLoss,
+}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -152,3 +152,13 @@ def warm_up(t: Interval, H: int, then: Schedule) -> Schedule:
 def _check_steps(name: str, value: object, more: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}; write a whole number of steps, 1 or more{', ' if more else ''}{more}")
+
+
+# The members by the names that scenarios use.
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "every": Every,
+    "fixed": Fixed,
+    "qsr": Qsr,
+    "then": Then,
+    "warm_up": warm_up,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -206,3 +206,13 @@ class Given(Split):
             if given is not None and len(given) != n:
                 raise ValueError(f"{len(given)} {name} for {n} workers; list one per worker")
         return Shares(tuple(self.batches or (batch,) * n), tuple(self.paces or (1.0,) * n))
+
+
+# The members by the names that scenarios use.
+SPLITS: dict[str, Callable[..., Split]] = {
+    "even": Even,
+    "by_steps": BySteps,
+    "by_class": ByClass,
+    "by_batch": ByBatch,
+    "given": Given,
+}

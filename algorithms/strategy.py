@@ -7,33 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .aggregations import Aggregation, Gradients, Parameters, Until
-from .outer import FedNova, OuterSGD, SlowMo
-from .placements import Offloaded, Placement, Replicated, Sharded, ShardedOffloaded
+from .aggregations import Aggregation, Gradients
+from .outer import AGGREGATIONS
+from .placements import PLACEMENTS, Placement, Replicated
 from .rounds import Interval
-from .sampling import Sampling, Shuffled, Sliced, TopLoss, Uniform
-from .schedules import Every, Fixed, Qsr, Schedule, Then, warm_up
-from .splits import ByBatch, ByClass, BySteps, Even, Given, Shares, Split
+from .sampling import SAMPLINGS, Sampling, Shuffled
+from .schedules import SCHEDULES, Every, Schedule
+from .splits import SPLITS, Even, Shares, Split
 
-# The axes' members by the names that scenarios use.
+# The axes' members by the names that scenarios use. A new member is entered in the table of its own module.
 AXES: dict[str, dict[str, Callable[..., Any]]] = {
-    "split": {"even": Even, "by_steps": BySteps, "by_class": ByClass, "by_batch": ByBatch, "given": Given},
-    "schedule": {"every": Every, "fixed": Fixed, "qsr": Qsr, "then": Then, "warm_up": warm_up},
-    "sampling": {"shuffled": Shuffled, "sliced": Sliced, "uniform": Uniform, "top_loss": TopLoss},
-    "aggregation": {
-        "gradients": Gradients,
-        "parameters": Parameters,
-        "until": Until,
-        "slowmo": SlowMo,
-        "outer_sgd": OuterSGD,
-        "fednova": FedNova,
-    },
-    "placement": {
-        "replicated": Replicated,
-        "sharded": Sharded,
-        "offloaded": Offloaded,
-        "sharded_offloaded": ShardedOffloaded,
-    },
+    "split": SPLITS,
+    "schedule": SCHEDULES,
+    "sampling": SAMPLINGS,
+    "aggregation": AGGREGATIONS,
+    "placement": PLACEMENTS,
 }
 
 

@@ -25,13 +25,13 @@ Stage = Callable[[int], Effect[Any]]  # unit -> what is done with it
 class PlacementOptions:
     """What a user may write for any placement, and the two facts in which the four placements differ.
 
-    precision: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
+    wire: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
     mean training loss where it rides along. overlap: exchanges and moves run beside the computation, unit by unit;
     without it they alternate, and a replicated model is exchanged as one flat unit. prefetch: how many units are
     fetched ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
     """
 
-    precision: Wire = "fp32"
+    wire: Wire = "fp32"
     overlap: bool = True
     prefetch: int = 1
     unit_bytes: int = UNIT_BYTES
@@ -39,8 +39,8 @@ class PlacementOptions:
     offloaded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.precision not in tuple(DTYPES):
-            raise ValueError(f"precision is {self.precision!r}; write one of {', '.join(DTYPES)}")
+        if self.wire not in tuple(DTYPES):
+            raise ValueError(f"wire is {self.wire!r}; write one of {', '.join(DTYPES)}")
         if not isinstance(self.overlap, bool):
             raise ValueError(f"overlap is {self.overlap!r}; write true or false")
         for name, value, least in (("prefetch", self.prefetch, 1), ("unit_bytes", self.unit_bytes, 0)):
@@ -52,7 +52,7 @@ def fetching(place: PlacementOptions, w: Worker, phase: str = "parameters") -> l
     """How a unit's parameters come to the device: gathered from the workers that hold parts, moved from the host."""
 
     def gather(u: int) -> Effect[Any]:
-        return AllGather(w.units[u].kept, out=w.units[u].gathered, phase=phase, wire=place.precision)
+        return AllGather(w.units[u].kept, out=w.units[u].gathered, phase=phase, wire=place.wire)
 
     def load(u: int) -> Effect[Any]:
         return w.load(u, phase)
@@ -69,7 +69,7 @@ def reducing(place: PlacementOptions, w: Worker, chunk: int, weight: float | Non
 
     def exchange(u: int) -> Effect[Any]:
         unit, kind = w.units[u], ReduceScatter if place.sharded else AllReduce
-        return kind(unit.gradient, weight or 0.0, out=unit.reduced, phase="gradients", wire=place.precision)
+        return kind(unit.gradient, weight or 0.0, out=unit.reduced, phase="gradients", wire=place.wire)
 
     away = place.offloaded or w.staged
     if weight is None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from paceline import simulate, sweep
 from paceline.config import yaml
-from paceline.sweeping import cores
+from paceline.processes import cores
 
 RESULTS = Path(__file__).parent / "results" / "sweep.json"
 WORKERS, ROUNDS = 64, 1000

@@ -2,14 +2,13 @@
 
 An axis member is written `name`, `{name: value}` (its first argument) or `{name: {argument: value}}`. Arguments
 that are axis members themselves are written in the same way, intervals as `150 epochs`, bytes as `4 MiB`.
-Rule: what a member takes is what its signature says, read in one place (arguments.py), which the pages are checked
-against, too.
+Rule: the arguments of a member are those of its signature, read in one place (arguments.py). A test compares the pages
+of the documentation with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, get_origin
@@ -17,14 +16,15 @@ from typing import Any, get_origin
 from ..algorithms.presets import PRESETS
 from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES, Strategy
-from ..program.errors import ScenarioError, brief
+from ..program.errors import ScenarioError, brief, nearest
 from .arguments import axis_of, fits, hints_of, kinds_of, words
+from .recorded import RENAMED
 from .scenario import StrategySpec
 from .units import read_bytes, read_interval
 
 
 def build_strategy(spec: StrategySpec) -> Strategy:
-    """The strategy that `spec` describes; ScenarioError names the key where it describes none."""
+    """The strategy that `spec` describes. A ScenarioError names the key that makes no sense."""
     arguments = dict(spec.model_extra or {})
     if spec.preset is not None:
         preset = PRESETS[_known(spec.preset, list(PRESETS), "strategy.preset")]
@@ -33,7 +33,8 @@ def build_strategy(spec: StrategySpec) -> Strategy:
         _known(next(iter(arguments)), [*AXES, "preset"], "strategy")
     else:
         strategy = Strategy()
-    chosen = {axis: getattr(spec, axis) for axis in AXES if getattr(spec, axis) is not None}
+    given = dict(spec)
+    chosen = {axis: given[axis] for axis in AXES if given[axis] is not None}
     if not chosen and spec.preset is None:
         raise ScenarioError(f"strategy: give a preset ({', '.join(PRESETS)}) or the axes ({', '.join(AXES)})")
     members = {axis: _member(axis, value, f"strategy.{axis}") for axis, value in chosen.items()}
@@ -49,29 +50,28 @@ def build_strategy(spec: StrategySpec) -> Strategy:
 def _refuse_unheard(
     name: str, arguments: dict[str, Any], strategy: Strategy, members: dict[str, Any], built: Strategy
 ) -> None:
-    """ScenarioError for an argument of the preset that says something which an overridden axis silences."""
+    """ScenarioError for an argument of the preset that has no effect, because the axis it sets is overridden."""
     for key in arguments:
         fewer = {other: value for other, value in arguments.items() if other != key}
         if inspect.signature(PRESETS[name]).parameters[key].default is inspect.Parameter.empty:
             continue
         try:
             without = _call(PRESETS[name], fewer, "strategy")
-        except ScenarioError:  # the others make no sense without it
+        except ScenarioError:  # the other arguments make no sense without it
             continue
         if without != strategy and dataclasses.replace(without, **members) == built:
-            raise ScenarioError(f"strategy.{key}: has no effect beside {', '.join(members)}; keep one of them")
+            raise ScenarioError(f"strategy.{key}: has no effect together with {', '.join(members)}; keep one of them")
 
 
 def _known(name: Any, known: list[str], path: str) -> str:
     if name in known:
         return str(name)
-    near = difflib.get_close_matches(str(name), known, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"write one of {', '.join(known)}"
-    raise ScenarioError(f"{path}: {brief(name)} is unknown; {hint}")
+    hint = nearest(name, known) or f"; write one of {', '.join(known)}"
+    raise ScenarioError(f"{path}: {brief(name)} is unknown{hint}")
 
 
 def _member(axis: str, value: Any, path: str) -> Any:
-    """An axis member from its spelling in the file."""
+    """An axis member as the file spells it."""
     if isinstance(value, dict) and len(value) == 1:
         ((name, args),) = value.items()
     elif isinstance(value, str):
@@ -89,7 +89,7 @@ def _member(axis: str, value: Any, path: str) -> Any:
 
 
 def _named(argument: str, args: dict[Any, Any]) -> bool:
-    """Whether a mapping gives that argument by its name, and is not the argument itself."""
+    """Whether a mapping names that argument, rather than being its value."""
     return set(args) == {argument} and isinstance(args[argument], dict)
 
 
@@ -98,10 +98,11 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
     parameters = inspect.signature(kind).parameters
     for key in args:
         if key not in parameters:
-            near = difflib.get_close_matches(str(key), list(parameters), 1, 0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(parameters) or 'none'}"
+            if (now := RENAMED.get(key)) in parameters:
+                raise ScenarioError(f"{path}.{key}: is called {now} now; write {now}: {brief(args[key])}")
+            hint = nearest(key, parameters) or f"; it takes {', '.join(parameters) or 'none'}"
             shown = key if str(key).isidentifier() else brief(key)
-            raise ScenarioError(f"{path}.{shown}: unknown argument; {hint}")
+            raise ScenarioError(f"{path}.{shown}: unknown argument{hint}")
     for name, parameter in parameters.items():
         if name not in args and parameter.default is parameter.empty:
             raise ScenarioError(f"{path}.{name}: is missing")
@@ -111,7 +112,7 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
     mistake = wrong and f"{path}.{wrong}: {brief(args[wrong])}: write {words(hints[wrong])}"
     try:
         made = kind(**given)
-    except ValueError as error:  # the member's own words are better
+    except ValueError as error:  # the member's own words say more than `mistake`
         raise ScenarioError(f"{path}: {error}") from None
     except (TypeError, OverflowError) as error:
         raise ScenarioError(mistake or f"{path}: {error}") from None
@@ -121,7 +122,7 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
 
 
 def _argument(hint: Any, value: Any, path: str) -> Any:
-    """A value of the file as its parameter's type wants it."""
+    """A value of the file, converted to its parameter's type."""
     kinds = kinds_of(hint)
     try:
         if Interval in kinds and value is not None:

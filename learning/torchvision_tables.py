@@ -1,6 +1,6 @@
 """What torchvision's models cost, unit by unit, by formula: timing-only runs need neither torchvision nor torch.
 
-Compared with torchvision's own models, where it is installed, in tests/test_learning_vision.py. Terms as in
+Compared with torchvision's own models, where it is installed, in tests/learning/test_vision.py. Terms as in
 cost_tables.UnitCost.
 """
 

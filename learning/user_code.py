@@ -6,16 +6,16 @@ that ends the program (SystemExit) has failed like code that raises.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
 from ..program import errors
 
+nearest = errors.nearest
 FAILURES = (Exception, SystemExit)  # what a user's code may raise; KeyboardInterrupt is the user at the keyboard
 SHOWN = 200  # characters of an exception's text
 
@@ -92,12 +92,6 @@ def in_words(error: BaseException) -> str:
     first = next(iter(str(error).splitlines()), "")
     shown = errors.one_line(first, SHOWN)
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?", or nothing when no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def options(function: Callable[..., Any], args: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -19,18 +19,13 @@ __all__ = [
     "sweep",
     "train",
 ]
-__version__ = "0.1.0"
 
-_HOMES = {
-    "simulate": "paceline.simulating",
-    "sweep": "paceline.sweeping",
-    "train": "paceline.training",
-    "load": "paceline.analysis.run",
-    "compare": "paceline.analysis.compare",
-    "ScenarioError": "paceline.program.errors",
-    "ProtocolError": "paceline.program.errors",
-    "BorrowError": "paceline.program.errors",
-    "WorkerLost": "paceline.program.errors",
+_HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "WorkerLost"), "program.errors") | {
+    "compare": "analysis.compare",
+    "load": "analysis.run",
+    "simulate": "simulating",
+    "sweep": "sweeping",
+    "train": "training",
 }
 
 if TYPE_CHECKING:
@@ -41,10 +36,16 @@ if TYPE_CHECKING:
     from .sweeping import sweep
     from .training import train
 
+    __version__: str
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # pyproject.toml says it
+        from importlib.metadata import version
+
+        return version("paceline")
     if name not in _HOMES:
         raise AttributeError(f"module 'paceline' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"paceline.{_HOMES[name]}"), name)

@@ -58,5 +58,5 @@ def _check_folder() -> None:
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        del sys.path[0]  # the working folder, which comes after a scenario's own (Problem.look_for_modules)
+        del sys.path[0]  # the working folder, which comes after a scenario's own (LearningProblem.look_for_modules)
     main()

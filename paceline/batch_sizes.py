@@ -22,16 +22,19 @@ from .algorithms.splits import ByBatch, Mode, Shares
 from .algorithms.strategy import Strategy
 from .config.catalogue import catalogue
 from .config.machines import WorkerGroup
-from .config.profile import Profile, load_profile, merge_profiles, save_profile
+from .config.profile import Profile, add_to_profile, merge_profiles, workload_key
 from .config.scenario import Scenario, load
 from .config.strategy import build_strategy
 from .config.units import read_bytes
-from .job import Job, profile_of, timing_of, workload_of
-from .problem import Problem, find, folders_of
+from .folders import find, folders_of
+from .job import Job
+from .learning_problem import LearningProblem
 from .profiling import mean_tables, phases, refuse, typical, unpriced
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
+from .records.environment import environment
+from .speeds import profile_of, timing_of
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ ROWS = 16  # of the table that is shown
 
 
 @dataclass(frozen=True)
-class Options:
+class BatchSizeOptions:
     """out: the profile to write. mode: what to compute (None: everything). memory: each worker's budget, as written."""
 
     out: Path
@@ -67,7 +70,7 @@ class Options:
         return tuple(mode for mode in get_args(Mode) if self.mode in (None, mode))
 
 
-def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
+def batch_sizes(scenario: Path, options: BatchSizeOptions, ranks: int | None) -> None:
     """Measure, write the profile and show the table; starts mpirun itself, or runs under one.
 
     Step times are the scenario's where it knows them, by itself or by its profile, else measured at the sizes found.
@@ -86,14 +89,15 @@ def batch_sizes(scenario: Path, options: Options, ranks: int | None) -> None:
     for group in _groups(described, size):
         _budget(group, options)
     arguments = ["batch-sizes", str(scenario), f"--out={options.out}"]
-    arguments += [f"--{name}={value}" for name in ("mode", "memory") if (value := getattr(options, name)) is not None]
+    given = {"mode": options.mode, "memory": options.memory}
+    arguments += [f"--{name}={value}" for name, value in given.items() if value is not None]
     arguments += [f"--set={setting}" for setting in options.settings]
     status = launch(arguments, size, described.workload.threads, rounds=False)
     if status:
         raise SystemExit(status)
 
 
-def _check(scenario: Scenario, folder: Path, options: Options) -> None:
+def _check(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
     """ScenarioError for what would otherwise be found when all is measured."""
     _ = options.modes, _profile(scenario, folder)
     build_strategy(scenario.strategy)
@@ -113,7 +117,7 @@ def _groups(scenario: Scenario, ranks: int) -> list[WorkerGroup]:
     return groups[:ranks] + [groups[-1]] * (ranks - len(groups))
 
 
-def _budget(group: WorkerGroup, options: Options) -> float:
+def _budget(group: WorkerGroup, options: BatchSizeOptions) -> float:
     """Bytes that a step may hold on this device: what was said, a GPU's by default what is free on it."""
     known = catalogue().devices.get(group.device)
     said = options.budget or group.memory or (known.memory if known else None)
@@ -125,7 +129,7 @@ def _budget(group: WorkerGroup, options: Options) -> float:
     return said or float("inf")
 
 
-def _measure(scenario: Scenario, folder: Path, options: Options) -> None:
+def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
     from mpi4py import MPI
 
     from .runtime.messages import broadcast_text, gather_texts
@@ -141,7 +145,7 @@ def _measure(scenario: Scenario, folder: Path, options: Options) -> None:
     every = json.loads(broadcast_text(comm, json.dumps(every)))
     bounds = {e["device"]: min(o["largest"] for o in every if o["device"] == e["device"]) for e in every}
     peaks = {e["device"]: max(o["peak"] for o in every if o["device"] == e["device"]) for e in every}
-    key = workload_of(scenario.workload)
+    key = workload_key(scenario.workload)
     before = _profile(scenario, folder)
     known = _known(scenario, before, job.problem)
     if not known:
@@ -152,20 +156,14 @@ def _measure(scenario: Scenario, folder: Path, options: Options) -> None:
     tables = {} if known else mean_tables(gathered)
     new = Profile.model_validate(
         {
-            "machine": _machine(scenario, size),
+            "machine": environment(scenario.workload.threads) | {"ranks": size},
             "devices": {device: {key: table} for device, table in tables.items()},
             "max_batch": {device: {key: most} for device, most in bounds.items()},
         }
     )
-    save_profile(options.out, merge_profiles(load_profile(options.out) if options.out.exists() else None, new))
+    add_to_profile(options.out, new)
     timing = timing_of(scenario, merge_profiles(before, new), job.problem)
     _show(scenario, timing, peaks, options)
-
-
-def _machine(scenario: Scenario, ranks: int) -> dict[str, Any]:
-    from .records.environment import environment
-
-    return environment(scenario.workload.threads) | {"ranks": ranks}
 
 
 def _in_turns(comm: Any, device: str, action: Any) -> Any:
@@ -205,7 +203,7 @@ def _largest(
     peaks: dict[int, float] = {}
 
     def step(size: int) -> None:
-        silent, plan = Hooks(lambda *_: None, lambda *_: None), _plan(job, strategy, size)
+        silent, plan = Hooks(), _plan(job, strategy, size)
         worker.works = job.problem.phantoms(plan)[0].works  # as many micro-batches as this size has
         run(_two_steps(worker, plan), silent, comm=MPI.COMM_SELF)
 
@@ -249,7 +247,7 @@ def _profile(scenario: Scenario, folder: Path) -> Profile | None:
     return None if path and not find(path, folders_of(scenario, folder)).exists() else profile_of(scenario, folder)
 
 
-def _known(scenario: Scenario, profile: Profile | None, problem: Problem) -> bool:
+def _known(scenario: Scenario, profile: Profile | None, problem: LearningProblem) -> bool:
     """Whether the scenario or its profile says how fast the cluster is."""
     try:
         timing_of(scenario, profile, problem)
@@ -268,13 +266,12 @@ def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float
     return tables
 
 
-def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: Options) -> None:
-    from rich.table import Table
+def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: BatchSizeOptions) -> None:
+    from .printing import plain_table, right
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
     divisions = list(_divisions(scenario, timing, options))
-    for heading in ("worker", "device", "largest", "peak", *(mode for mode, _, _ in divisions)):
-        table.add_column(heading, justify="left" if heading == "device" else "right", no_wrap=True)
+    modes = [mode for mode, _, _ in divisions]
+    table = plain_table(right("worker"), "device", *map(right, ("largest", "peak", *modes)))
     for worker, device in enumerate(timing.devices[:ROWS]):
         peak = f"{peaks[device.name] / 1e6:.4g} MB"
         sizes = [str(batches[worker]) for _, batches, _ in divisions]
@@ -289,7 +286,9 @@ def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: 
     shown.print(one_line(f"largest batches written to {options.out}; scenarios read them as cluster.profile"))
 
 
-def _divisions(scenario: Scenario, timing: Timing, options: Options) -> Iterator[tuple[Mode, tuple[int, ...], float]]:
+def _divisions(
+    scenario: Scenario, timing: Timing, options: BatchSizeOptions
+) -> Iterator[tuple[Mode, tuple[int, ...], float]]:
     """(mode, batches, seconds of the slowest worker's step)."""
     for mode in options.modes:
         batches = ByBatch(mode).shares(scenario.workload.batch, timing.devices).batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .algorithms.balance import largest_fitting
 from .algorithms.costs import Footprint, Works, footprint
@@ -16,21 +16,18 @@ from .algorithms.splits import Capacity, Shares
 from .algorithms.strategy import Strategy
 from .config.timing import Device, Timing
 from .learning.works import make_works, moments_of
+from .learning_problem import LearningProblem
 from .program.errors import ScenarioError
 
-if TYPE_CHECKING:
-    from .job import Job
-    from .problem import Problem
 
-
-def predicted(works: Sequence[Works], problem: Problem) -> list[Footprint]:
+def predicted(works: Sequence[Works], problem: LearningProblem) -> list[Footprint]:
     """Each worker's memory at its peak."""
     moments = moments_of(problem.scenario.workload.optimizer.model_dump())
     inputs, known = math.prod(problem.shape.input_shape), dict[int, Footprint]()
     return [known.get(id(each)) or known.setdefault(id(each), footprint(each, moments, inputs)) for each in works]
 
 
-def record(works: Sequence[Works], problem: Problem) -> dict[str, list[float]]:
+def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[float]]:
     """Bytes per worker for summary.json."""
     found = predicted(works, problem)
     return {
@@ -40,10 +37,10 @@ def record(works: Sequence[Works], problem: Problem) -> dict[str, list[float]]:
     }
 
 
-def holds(problem: Problem, placement: Placement, timing: Timing) -> Capacity:
+def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Capacity:
     """The largest batches that the cluster's devices are predicted to hold, for a split that is told nothing else.
 
-    Where not even parameters and what belongs to them fit there is none: `check` says so, and what to write.
+    Where not even parameters and what belongs to them fit there is none: `check_memory` says so, and what to write.
     """
     workers, staged = len(timing.devices), [device.torch_device != "cpu" for device in timing.devices]
 
@@ -81,24 +78,25 @@ def _at_peak(device: Device, need: Footprint) -> float:
     return _held(device, need)["memory"] + need.activations + need.fresh
 
 
-def check(job: Job) -> Iterator[str]:
+def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterator[str]:
     """Lines to say where memory may not suffice; ScenarioError where parameters, gradients and optimizer state do not
     fit. A device without a host link shares the host's memory."""
-    if all(device.memory is None and device.host_memory is None for device in job.timing.devices):
+    if all(device.memory is None and device.host_memory is None for device in timing.devices):
         return
-    works = [w.works for w in job.problem.phantoms(job.plan)]
-    needs = predicted(works, job.problem)
+    works = [w.works for w in problem.phantoms(plan)]
+    needs = predicted(works, problem)
     seen = set[tuple[int, int]]()
-    for place, device, each, need in zip(job.scenario.cluster.places, job.timing.devices, works, needs, strict=True):
+    for place, device, each, need in zip(problem.scenario.cluster.places, timing.devices, works, needs, strict=True):
         if (id(device), id(each)) in seen:
             continue
         seen.add((id(device), id(each)))
+        limits = {"memory": device.memory, "host_memory": device.host_memory}
         for key, size in _held(device, need).items():
-            limit = getattr(device, key)
-            if limit is None:
+            if (limit := limits[key]) is None:
                 continue
             if size > limit:
-                raise ScenarioError(f"cluster.{place.key}.{key}: {_too_much(job, key, _shared(device), size, limit)}")
+                mistake = _too_much(plan.strategy.placement, key, _shared(device), size, limit)
+                raise ScenarioError(f"cluster.{place.key}.{key}: {mistake}")
             if key == "memory" and (whole := _at_peak(device, need)) > limit:
                 yield (
                     f"cluster.{place.key}.memory: parameters, gradients, optimizer state and activations of "
@@ -107,9 +105,8 @@ def check(job: Job) -> Iterator[str]:
                 )
 
 
-def _too_much(job: Job, key: str, shared: bool, size: float, limit: float) -> str:
+def _too_much(place: Placement, key: str, shared: bool, size: float, limit: float) -> str:
     """What needs too much, and what helps. shared: the host's memory is the device's."""
-    place = job.plan.strategy.placement
     held, ways = "parameters, gradients and optimizer state", list[str]()
     if not (place.sharded or place.offloaded):
         ways = ["placement: sharded", "placement: offloaded"]

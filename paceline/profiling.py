@@ -25,12 +25,13 @@ from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .config.machines import Cluster
-from .config.profile import Profile, load_profile, merge_profiles, save_profile
+from .config.profile import Profile, add_to_profile, load_profile, workload_key
 from .config.scenario import Scenario, StrategySpec, load
-from .job import Job, resolve, workload_of
+from .job import Job, resolve
 from .program.effects import Work
 from .program.errors import ScenarioError
 from .program.outcome import Hooks
+from .records.environment import environment
 
 
 def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, settings: Iterable[str]) -> None:
@@ -80,7 +81,6 @@ def unpriced(scenario: Scenario, folder: Path, ranks: int) -> Job:
 def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None:
     from mpi4py import MPI
 
-    from .records.environment import environment
     from .runtime.messages import gather_texts
 
     comm = MPI.COMM_WORLD
@@ -101,7 +101,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     network = _network(comm) if comm.Get_size() > 1 else None
     if comm.Get_rank() > 0:
         return
-    key = workload_of(scenario.workload)
+    key = workload_key(scenario.workload)
     document = {
         "machine": environment(scenario.workload.threads) | {"ranks": comm.Get_size(), "emulated": emulate},
         "devices": {name: {key: table} for name, table in mean_tables(gathered).items()},
@@ -109,7 +109,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
         "network": network,
     }
     new = Profile.model_validate(document)
-    save_profile(out, merge_profiles(load_profile(out) if out.exists() else None, new))
+    add_to_profile(out, new)
     _show(new, key, out)
 
 
@@ -175,22 +175,16 @@ def phases(
     from .runtime.engine import run
 
     shares = Shares(tuple(batches), (1.0,) * job.workers)
+    budget, report = Interval(steps, "steps"), Interval(steps // 10, "steps")
     # In one piece: a unit's work is priced by its fraction of the whole.
     for strategy in (
         Strategy(placement=Replicated(overlap=False)),
         Strategy(schedule=Fixed(8), aggregation=Parameters()),
     ):
-        plan = Plan(
-            strategy,
-            shares,
-            Constant(1e-6),
-            job.plan.examples,
-            Interval(steps, "steps"),
-            Interval(steps // 10, "steps"),
-        )
+        plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, budget, report)
         (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
         worker.snapshot = dict  # type: ignore[method-assign]  # nothing is to be saved
-        hooks = Hooks(lambda *_: None, lambda *_: None)
+        hooks = Hooks()
         outcome = run(train(worker, plan, State()), hooks, comm=comm, trace=True, slowness=slowness)
         works = {work.phase: work for work in vars(worker.works).values() if isinstance(work, Work)}
         del worker  # before the next one is made: a GPU may not hold both

@@ -37,60 +37,53 @@ def _known(line: dict[str, Any], key: str) -> bool:
 
 @contextmanager
 def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None) -> Iterator[Show]:
-    """A function that takes report lines and shows how much of the budget lies behind them; quiet: shows nothing.
+    """A function that takes report lines and shows how much of the budget is done; quiet: it shows nothing.
 
-    bar: whether to draw one; by default where standard output is a terminal.
+    bar: whether to draw a bar; by default where standard output is a terminal.
     """
-    if quiet:
-        yield lambda line: None
-        return
-    title = one_line(title, TITLE)
-    if bar is None:
-        bar = sys.stdout.isatty()
-    if not bar:
-        yield lambda line: print(f"{title}: {describe(line)}", flush=True)
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     key = budget.unit.removesuffix("s")  # report lines count in epoch, step and round
-    name, text = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[text]}", markup=False)
-    # A rank has been told that what started it has a terminal, which it cannot see by itself.
-    with Progress(name, BarColumn(), text, TimeRemainingColumn(), console=console(force_terminal=True)) as shown:
-        task = shown.add_task(title, total=budget.amount, text="")
-        yield lambda line: shown.update(task, completed=float(line[key]), text=brief(line))
+    with _shown(title, budget.amount, quiet, bar) as show:
+        yield lambda line: show(float(line[key]), brief(line), describe(line))
 
 
 @contextmanager
 def counting(title: str, total: int, quiet: bool, bar: bool | None = None) -> Iterator[Callable[[int, int], None]]:
     """A function that takes how many of `total` are done and how many of these failed, and shows it; quiet: nothing.
 
-    bar: whether to draw one; by default where standard output is a terminal. Otherwise a line per tenth.
+    bar: whether to draw a bar; by default where standard output is a terminal. Without one there is a line per tenth.
     """
+    tenth = -1
 
+    def tell(done: int, failed: int) -> None:
+        nonlocal tenth
+        failures, before, tenth = f"{failed} failed" if failed else "", tenth, 10 * done // total
+        show(done, failures, f"{done} of {total}  {failures}".rstrip() if tenth > before else "")
+
+    with _shown(title, total, quiet, bar, count=True) as show:
+        yield tell
+
+
+@contextmanager
+def _shown(
+    title: str, total: float, quiet: bool, bar: bool | None, count: bool = False
+) -> Iterator[Callable[[float, str, str], None]]:
+    """A function that takes how much of `total` is done, a text for the bar, and the line to print where there is none.
+
+    count: whether the bar also says how many of how many are done, and its text tells of failures.
+    """
     title = one_line(title, TITLE)
-
-    def text(failed: int) -> str:
-        return f"{failed} failed" if failed else ""
-
     if quiet:
-        yield lambda done, failed: None
+        yield lambda done, text, line: None
         return
     if not (sys.stdout.isatty() if bar is None else bar):
-        tenth = -1
-
-        def tell(done: int, failed: int) -> None:
-            nonlocal tenth
-            if 10 * done // total > tenth:
-                tenth = 10 * done // total
-                print(f"{title}: {done} of {total}  {text(failed)}".rstrip(), flush=True)
-
-        yield tell
+        yield lambda done, text, line: print(f"{title}: {line}", flush=True) if line else None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     name = TextColumn("{task.description}", markup=False)
-    trouble = TextColumn("{task.fields[text]}", style="red", markup=False)
-    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), trouble)
-    with Progress(*columns, console=console()) as shown:
+    text = TextColumn("{task.fields[text]}", style="red" if count else "none", markup=False)
+    columns = [name, BarColumn(), *([MofNCompleteColumn()] if count else ()), text, TimeRemainingColumn()]
+    # A rank is told that the command which started it has a terminal; it cannot see that by itself.
+    with Progress(*columns, console=console(force_terminal=True)) as shown:
         task = shown.add_task(title, total=total, text="")
-        yield lambda done, failed: shown.update(task, completed=done, text=text(failed))
+        yield lambda done, text, line: shown.update(task, completed=done, text=text)

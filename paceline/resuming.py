@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from .algorithms.rounds import State
 from .config.recorded import Recorded
 from .config.scenario import Scenario, load
-from .config.sections import described
+from .config.sections import described, first_mistake
 from .job import Job
-from .program.errors import ScenarioError, brief
+from .program.errors import NotFinite, ScenarioError, brief
 from .records import checkpoints
 from .records.directory import SCENARIO, to_json
 from .records.environment import differences
@@ -92,8 +94,23 @@ def _state(document: dict[str, Any], saved: Path) -> State:
         state = _STATE.validate_json(to_json({**document, "loss": 0.0}), strict=True)
         state.loss = TypeAdapter(float).validate_python(loss, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        raise ScenarioError(f"{where}: {'.'.join(map(str, first['loc'])) or 'loss'}: {first['msg']}") from None
+        place, message = first_mistake(error)
+        raise ScenarioError(f"{where}: {place or 'loss'}: {message}") from None
     if saved.name != f"round_{state.round:06d}" or min(state.step, state.samples, state.H, state.weight) < 0:
         raise ScenarioError(f"{where}: its numbers are not those of {saved.name}; the file is damaged")
     return state
+
+
+@contextmanager
+def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
+    """Add to a NotFinite how to go on. directory: the run's, with its checkpoints."""
+    try:
+        yield
+    except NotFinite as error:
+        lower = f"--set workload.optimizer.lr={scenario.workload.optimizer.lr / 2:g}"
+        saved = directory and checkpoints.newest(directory)
+        how = f"there is no checkpoint; begin again, perhaps with {lower}"
+        if directory and saved:
+            resume = f"paceline train --resume {shlex.quote(str(directory))} {lower}"
+            how = f"the last good checkpoint is {saved.name}; go on from it, perhaps with {resume}"
+        raise NotFinite(f"{error}; {how} (health: off trains on)") from error

@@ -3,27 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
-from .bounds import check_simulation
 from .config.scenario import Scenario, load
 from .job import Job, resolve
+from .job_effort import check_simulation
 from .memory_check import record
-from .problem import check_replicas, fingerprints, going_on
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome
 from .progress import progress
 from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
-from .resuming import subject
+from .replicas import check_replicas, fingerprints
+from .resuming import going_on, subject
 from .terminal import warn
 
 ENGINES = ("auto", "cohort", "simpy")
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """How to simulate."""
+
+    timing_only: bool = False  # the clock without the numbers; loads no torch
+    engine: str = "auto"  # one of ENGINES
+    debug: bool = False  # check that no program writes to a borrowed value
+    limit: float | None = None  # virtual seconds by which the run must be over
+
+    def check(self, job: Job) -> None:
+        """ScenarioError where the engine is unknown or cannot simulate this job."""
+        if self.engine not in ENGINES:
+            raise ScenarioError(f"--engine {self.engine}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
+        if self.engine != "cohort":
+            return
+        if reason := self.needs_simpy(job):
+            raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
+        from .sim.cohort_meetings import NeedsEvents
+
+        if reason := _needs_events(job):
+            raise NeedsEvents(reason)
+
+    def needs_simpy(self, job: Job) -> str:
+        """Why the cohort engine cannot do what is asked for, as "does X; do Y instead"; empty where it can."""
+        if not self.timing_only:
+            return "computes no numbers; add --timing-only"
+        if self.debug:
+            return "follows no single worker's values; leave out --debug"
+        if job.scenario.report.trace:
+            return "writes no trace; add --set report.trace=false"
+        if self.limit is not None:
+            return "has no clock that all workers share, which could pass a limit; leave out --limit"
+        return ""
 
 
 def simulate(
@@ -40,72 +76,53 @@ def simulate(
 ) -> Run:
     """Simulate a scenario in virtual time.
 
-    settings: overrides such as "budget.epochs=5". out: the run directory, by default none is written. timing_only: the
-    clock without the numbers (no torch). engine: "simpy" follows every worker's every event; "cohort" runs one program
-    for all workers that do the same, timing-only, or refuses; "auto" takes cohort where that can be, simpy elsewhere.
-    The clocks are equal. debug: check that nobody writes to a borrowed value. limit: virtual seconds, evaluation
-    included, by which it must be over. Raises ScenarioError, and ProtocolError or WorkerLost where it cannot finish.
+    settings: overrides such as "budget.epochs=5".
+    out: the run directory; without one, nothing is written.
+    timing_only: the clock without the numbers. It loads no torch.
+    engine: "simpy" simulates every event of every worker. "cohort" runs one program for all workers that do the same
+        work, timing-only, and refuses what it cannot do. "auto" takes cohort where it can and simpy elsewhere. The
+        clocks are equal.
+    force: replace a run that is already in `out`.
+    debug: check that no program writes to a borrowed value.
+    limit: virtual seconds, evaluation included, within which the run must end.
+
+    Raises ScenarioError, and ProtocolError or WorkerLost where the run cannot finish.
     """
     if isinstance(settings, str):
         raise ScenarioError(f"settings is {settings!r}; write a list, like settings=[{settings!r}]")
-    folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
-    title = "scenario" if isinstance(scenario, Scenario) else Path(scenario).stem
+    path = None if isinstance(scenario, Scenario) else Path(scenario)
+    title, folder = ("scenario", Path()) if path is None else (path.stem, path.parent)
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
-    check_engine(engine, job, timing_only, debug, limit)
+    options = SimulateOptions(timing_only, engine, debug, limit)
+    options.check(job)
     job.warn()
     directory = Path(out) if out is not None else None
     if directory is not None:
-        refuse(directory, force, [] if isinstance(scenario, Scenario) else [Path(scenario)])
+        refuse(directory, force, [path] if path else [])
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
-        recorder = Recorder(directory, show, job.scenario.checkpoint.optimizer)
-        run = run_simulation(job, recorder, timing_only, debug, engine, limit, warn)
+        run = run_simulation(job, Recorder(directory, show, job.scenario.checkpoint.optimizer), options, warn)
     job.warn()  # what was found when workers were built
     run.label = title if directory is None else ""
     return run
 
 
-def check_engine(engine: str, job: Job, timing_only: bool, debug: bool = False, limit: float | None = None) -> None:
-    """ScenarioError unless this is an engine, and one that can be asked."""
-    if engine not in ENGINES:
-        raise ScenarioError(f"--engine {engine}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}")
-    if engine != "cohort":
-        return
-    if reason := _needs_simpy(job, timing_only, debug, limit):
-        raise ScenarioError(f"--engine cohort {reason}, or write --engine simpy")
-    from .sim.cohort_meetings import NeedsEvents
-
-    if reason := needs_events(job):
-        raise NeedsEvents(reason)
-
-
-def needs_events(job: Job) -> str:
-    """What of the cluster the cohort engine cannot do; empty where there is nothing."""
-    from .sim.cohort import events_needed
-
-    return events_needed(job.timing)
-
-
 def run_simulation(
-    job: Job,
-    recorder: Recorder,
-    timing_only: bool = False,
-    debug: bool = False,
-    engine: str = "auto",
-    limit: float | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    job: Job, recorder: Recorder, options: SimulateOptions, tell: Callable[[str], None] = lambda line: None
 ) -> Run:
-    """Simulate a resolved scenario and record it. tell: takes a line where it will take minutes. ProtocolError where it
-    trains not a single round, ScenarioError where it is more than this machine can do.
+    """Simulate a resolved scenario and record it. tell: called with a line where the simulation will take minutes.
 
-    An earlier run in the recorder's directory is set aside once nothing can refuse this one.
+    An earlier run in the recorder's directory is set aside once nothing can refuse this one. Raises ProtocolError where
+    the run trains for less than a round, ScenarioError where it is more than this machine can do.
     """
+    engine = options.engine
     if engine == "auto":
-        engine = "simpy" if _needs_simpy(job, timing_only, debug, limit) else "cohort or simpy"
+        engine = "simpy" if options.needs_simpy(job) else "cohort or simpy"
     phantoms = job.problem.phantoms(job.plan)
-    if line := check_simulation(job, phantoms, timing_only, by_event=engine == "simpy" or bool(needs_events(job))):
+    by_event = engine == "simpy" or bool(_needs_events(job))
+    if line := check_simulation(job, phantoms, options.timing_only, by_event):
         tell(line)
     workers: Sequence[Worker] = phantoms
-    if not timing_only:
+    if not options.timing_only:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
     from .sim.engine import check_cluster
 
@@ -117,18 +134,18 @@ def run_simulation(
         prepare(directory, force=True)
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
-        if not timing_only:
+        if not options.timing_only:
             recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
     with putting_back(directory):
         recorder.scenario(document)
         with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
-            ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), debug, limit)
+            ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), options)
         extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], job.problem)}
         digests = [w.digest() for w in workers]
-        if not timing_only:
+        if not options.timing_only:
             extra |= fingerprints(digests, sharded)
-        summary = recorder.finish(ran, outcomes, {"timing_only": timing_only, "finished": True} | extra)
+        summary = recorder.finish(ran, outcomes, {"timing_only": options.timing_only, "finished": True} | extra)
         if not sharded:
             check_replicas(digests, directory)
     run = Run(summary, recorder.lines, document, directory)
@@ -137,23 +154,17 @@ def run_simulation(
     return run
 
 
-def _needs_simpy(job: Job, timing_only: bool, debug: bool, limit: float | None) -> str:
-    """Why the cohort engine cannot be asked at all, as "does X; do Y instead"; empty where it can."""
-    if not timing_only:
-        return "computes no numbers; add --timing-only"
-    if debug:
-        return "follows no single worker's values; leave out --debug"
-    if job.scenario.report.trace:
-        return "writes no trace; add --set report.trace=false"
-    if limit is not None:
-        return "has no clock that all share, which could pass a limit; leave out --limit"
-    return ""
+def _needs_events(job: Job) -> str:
+    """What in the cluster the cohort engine cannot simulate; empty where there is nothing."""
+    from .sim.cohort import events_needed
+
+    return events_needed(job.timing)
 
 
 def _run(
-    engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, debug: bool, limit: float | None
+    engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, options: SimulateOptions
 ) -> tuple[str, list[Outcome]]:
-    """(the engine that ran, outcomes). "cohort or simpy" falls back where cohort finds on its way that it cannot."""
+    """(the engine that ran, outcomes). "cohort or simpy" takes simpy where cohort finds that it cannot go on."""
     if engine != "simpy":
         from .sim.cohort import simulate as run_cohorts
         from .sim.cohort_meetings import NeedsEvents
@@ -165,5 +176,5 @@ def _run(
                 raise
     from .sim.engine import simulate as run
 
-    programs = job.programs(workers, State())
-    return "simpy", run(programs, job.timing, hooks, trace=job.scenario.report.trace, debug=debug, limit=limit)
+    programs, traced = job.programs(workers, State()), job.scenario.report.trace
+    return "simpy", run(programs, job.timing, hooks, trace=traced, debug=options.debug, limit=options.limit)

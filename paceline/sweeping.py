@@ -7,36 +7,35 @@ simulate.
 from __future__ import annotations
 
 import copy
-import gc
 import hashlib
-import multiprocessing
-import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from . import __version__, bounds
 from .config.scenario import Scenario, assign, read, validate
 from .config.sections import described
+from .effort import check_sweep
+from .folders import find
 from .job import Job, resolve
 from .printing import show_sweep
-from .problem import find
+from .processes import cores, on_ranks, process_pool
 from .program.errors import ScenarioError
 from .progress import counting
 from .records.directory import to_json
+from .records.environment import installed
 from .records.recorder import Recorder
-from .runtime.launcher import STOP_SIGNALS, abort_on_error, die_with_parent, under_mpirun, world
+from .runtime.launcher import STOP_SIGNALS, under_mpirun
 from .runtime.tracebacks import TRACEBACK, where
-from .simulating import check_engine, run_simulation
+from .simulating import SimulateOptions, run_simulation
 from .studies.points import Point, cell, check_points, cross, keys_of, read_list
 from .studies.sweep import in_a_line, run
-from .studies.table import Table
+from .studies.table import SweepTable
 from .terminal import say, warn
 
 if TYPE_CHECKING:
@@ -54,8 +53,7 @@ class Simulator:
     document: dict[str, Any]
     where: str
     folder: Path
-    timing_only: bool = True
-    engine: str = "auto"
+    options: SimulateOptions = SimulateOptions(timing_only=True)
     runs: Path | None = None
     traceback: bool = field(default_factory=TRACEBACK.get)
     _latest: Job | None = field(default=None, init=False)
@@ -73,7 +71,7 @@ class Simulator:
         job = self.resolve(point)
         directory = None if self.runs is None else self.runs / directory_of(point)
         recorder = Recorder(directory, kept=job.scenario.checkpoint.optimizer)
-        summary = run_simulation(job, recorder, self.timing_only, engine=self.engine).summary
+        summary = run_simulation(job, recorder, self.options).summary
         return summary | {"run": directory and str(directory), "warning": "; ".join(job.warnings) or None}
 
     def resolve(self, point: Point) -> Job:
@@ -86,7 +84,7 @@ class Simulator:
             report = scenario.report.model_copy(update={"trace": False})
             scenario = scenario.model_copy(update={"report": report})
         job = resolve(scenario, self.folder, self._latest)
-        check_engine(self.engine, job, self.timing_only)
+        self.options.check(job)
         self._latest = job
         return job
 
@@ -116,7 +114,7 @@ class Simulator:
         profile = (self.document.get("cluster") or {}).get("profile")
         found = find(Path(profile), (self.folder, Path())) if isinstance(profile, str) else None
         measured = found.read_text() if found is not None and found.is_file() else ""
-        text = to_json([self.document, measured, self.timing_only, self.engine, __version__])
+        text = to_json([self.document, measured, self.options.timing_only, self.options.engine, installed("paceline")])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -155,26 +153,25 @@ def sweep(
     Raises ScenarioError where a key is wrong, before anything runs. A point that fails is a row with its error. In a
     script with more than one job, call this under `if __name__ == "__main__":`.
     """
-    folder = Path() if isinstance(scenario, Scenario) else Path(scenario).parent
     if isinstance(scenario, Scenario):
-        document = described(scenario)
+        document, where, folder = described(scenario), "scenario", Path()
     else:
-        document = read(scenario, settings)
-    where = "scenario" if isinstance(scenario, Scenario) else Path(scenario).name
-    simulator = Simulator(document, where, folder, not full, engine, Path(runs) if runs is not None else None)
+        document, where, folder = read(scenario, settings), Path(scenario).name, Path(scenario).parent
+    options, kept = SimulateOptions(not full, engine), None if runs is None else Path(runs)
+    simulator = Simulator(document, where, folder, options, kept)
     listed = _points(points)
-    if line := bounds.check_points(grid or {}, listed, jobs or cores()):
+    if line := check_sweep(grid or {}, listed, jobs or cores()):
         warn(line)
     found = cross(grid or {}, listed)
     keys = keys_of(found)
     simulator.check(found, keys)
-    table = Table(Path(out) if out is not None else None, found, keys, simulator.base, force)
+    table = SweepTable(Path(out) if out is not None else None, found, keys, simulator.base, force)
     missing = table.missing(retry)
     bar = False if under_mpirun() else None  # Open MPI gives its ranks terminals, wherever their output goes
     with counting(f"sweep {Path(where).stem}", len(found), quiet, bar) as show:
         show(table.done, table.failed)
         processes = min(jobs or cores(), len(missing))
-        with _pool(processes) if executor is None else nullcontext(executor) as pool:
+        with process_pool(processes) if executor is None else nullcontext(executor) as pool:
             run(missing, simulator, pool, table, processes=processes, tell=lambda: show(table.done, table.failed))
     return table.frame()
 
@@ -183,69 +180,6 @@ def _points(points: str | Path | Sequence[Point] | None) -> list[Point]:
     if points is None:
         return []
     return read_list(Path(points)) if isinstance(points, str | Path) else check_points(points, "points")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Here(Executor):
-    """Runs what is submitted in this process, at once."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
-@contextmanager
-def _pool(jobs: int) -> Iterator[Executor]:
-    """Processes of this machine, or this one where one is enough. None is left behind, whatever ends the sweep."""
-    if jobs <= 1:
-        yield _Here()
-        return
-    others = multiprocessing.active_children()
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin_process) as pool:
-        # Ctrl-C goes to every process of the terminal; they start with it blocked, for this one decides.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            for _ in range(jobs):
-                pool.submit(int)  # starts a process
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        try:
-            yield pool
-        except BaseException:  # they would go on with the points that they have
-            for child in multiprocessing.active_children():
-                if child not in others:
-                    child.terminate()
-            raise
-
-
-def _begin_process() -> None:
-    """If the process that drives is killed, so is this one."""
-    die_with_parent(signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():  # it was killed before
-        os._exit(1)
-    gc.set_threshold(100_000, 50, 100)  # points are many and small: collecting less often saves a twentieth
-
-
-def on_ranks(action: Callable[[Executor | None, int], None]) -> None:
-    """Do action(executor, processes) on rank 0 of this mpirun, the executor being the other ranks, if there are any."""
-    with abort_on_error():
-        ranks = world()[1]
-        if ranks == 1:
-            action(None, 1)
-            return
-        from mpi4py import MPI
-        from mpi4py.futures import MPICommExecutor
-
-        with MPICommExecutor(MPI.COMM_WORLD, root=0) as pool:
-            if pool is not None:
-                with abort_on_error():  # at once: leaving the executor waits for what runs
-                    action(cast(Executor, pool), ranks - 1)
 
 
 def command(

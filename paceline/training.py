@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .analysis.run import Run
-from .bounds import check_training
 from .config.scenario import Scenario, load
-from .job import rehearse, resolve
+from .job import resolve
+from .job_effort import check_training
 from .program.errors import ScenarioError
 from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.replacing import put_back, refuse
+from .rehearsal import rehearse
 from .resuming import resumption
 from .terminal import say
 
@@ -43,7 +44,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Training:
     """One scenario to train: where it came from, and where its run goes. path: the file."""
 
     title: str
@@ -51,13 +52,8 @@ class Task:
     path: Path
     directory: Path
 
-    @property
-    def folder(self) -> Path:
-        """Where the scenario lies."""
-        return self.path.parent
 
-
-def tasks(scenarios: Sequence[Path], options: TrainOptions) -> list[Task]:
+def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training]:
     """What to train. ScenarioError where a file is wrong, or `resume` holds no run."""
     if options.resume is not None:
         if scenarios:
@@ -65,7 +61,7 @@ def tasks(scenarios: Sequence[Path], options: TrainOptions) -> list[Task]:
         path = options.resume / SCENARIO
         if not path.exists() or checkpoints.newest(options.resume) is None:
             raise ScenarioError(f"--resume {options.resume}: holds no checkpoint of a run")
-        return [Task(options.resume.name, load(path, options.settings), path, options.resume)]
+        return [Training(options.resume.name, load(path, options.settings), path, options.resume)]
     if options.change:
         raise ScenarioError("--change says how to go on; write it with --resume DIR")
     if not scenarios:
@@ -78,23 +74,23 @@ def tasks(scenarios: Sequence[Path], options: TrainOptions) -> list[Task]:
             directory = Path("runs") / f"{name}-trained"
         else:
             directory = options.out if len(scenarios) == 1 else options.out / name
-        found.append(Task(name, load(path, options.settings), path, directory))
+        found.append(Training(name, load(path, options.settings), path, directory))
     return found
 
 
-def check(found: Sequence[Task], options: TrainOptions) -> None:
+def check(found: Sequence[Training], options: TrainOptions) -> None:
     """Raise now, in one process, what would otherwise end a started mpirun: wrong files, directories in use."""
-    for task in found:
-        job = resolve(task.scenario, task.folder)
-        if task.scenario.faults:
-            raise ScenarioError(f"{task.title}: faults: only `paceline simulate` has them so far; --set faults=[]")
+    for training in found:
+        job = resolve(training.scenario, training.path.parent)
+        if training.scenario.faults:
+            raise ScenarioError(f"{training.title}: faults: only `paceline simulate` has them so far; --set faults=[]")
         if not options.phantom:
             check_training(job)
         rehearse(job)
         if options.resume is None:
-            refuse(task.directory, options.force, [task.path])
+            refuse(training.directory, options.force, [training.path])
         else:
-            point = resumption(task.directory, job, options.change)
+            point = resumption(training.directory, job, options.change)
             for worker in range(job.workers):
                 checkpoints.read_worker(point.saved, worker, point.sha256)
 
@@ -126,19 +122,21 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
     """Start one mpirun for all the scenarios and wait for it; returns its exit status."""
     from .runtime.launcher import launch as start
 
-    found = tasks(scenarios, options)
+    found = trainings(scenarios, options)
     check(found, options)
-    sizes = [task.scenario.cluster.size for task in found]
+    sizes = [training.scenario.cluster.size for training in found]
     if ranks is not None and ranks < max(sizes):
-        task = found[sizes.index(max(sizes))]
-        raise ScenarioError(f"{task.title}: {max(sizes)} workers but -n {ranks}; write -n {max(sizes)} or leave it out")
+        training = found[sizes.index(max(sizes))]
+        raise ScenarioError(
+            f"{training.title}: {max(sizes)} workers but -n {ranks}; write -n {max(sizes)} or leave it out"
+        )
     arguments = ["train", *map(str, scenarios), *_flags(options)]
     if quiet:
         arguments.append("--quiet")
-    threads = max(task.scenario.workload.threads for task in found)
+    threads = max(training.scenario.workload.threads for training in found)
     status = start(arguments, ranks or max(sizes), threads)
-    for task in found if status else ():
-        if line := put_back(task.directory):
+    for training in found if status else ():
+        if line := put_back(training.directory):
             say(line)
     return status
 
@@ -146,7 +144,5 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
 def _flags(options: TrainOptions) -> list[str]:
     """The options as the command line spells them, for the ranks."""
     flags = [f"--set={setting}" for setting in options.settings]
-    flags += [f"--out={options.out}"] if options.out is not None else []
-    flags += [f"--resume={options.resume}"] if options.resume is not None else []
-    names = ("force", "emulate", "phantom", "debug", "bar", "change")
-    return flags + [f"--{name}" for name in names if getattr(options, name)]
+    flags += [f"--{name}={path}" for name, path in vars(options).items() if isinstance(path, Path)]
+    return flags + [f"--{name}" for name, wanted in vars(options).items() if wanted is True]

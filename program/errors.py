@@ -6,9 +6,10 @@ Rule: whatever an error quotes (a user's value, a path, another error's text), i
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 import unicodedata
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 MOST = 380  # characters of a message; with "paceline: warning: " before it, a line has less than 400
@@ -49,6 +50,13 @@ def brief(value: Any) -> str:
     except ValueError:  # a number of more digits than Python writes out
         text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A hint for an unknown name: "; did you mean 'x'?", or nothing where no known name is similar."""
+    by_lower_case = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(str(name).lower(), by_lower_case, 1, 0.5)
+    return f"; did you mean {by_lower_case[found[0]]!r}?" if found else ""
 
 
 class PacelineError(Exception):

@@ -1,0 +1,94 @@
+"""Whether this machine can do what is asked: seconds and bytes that it takes, to an order of magnitude.
+
+Rule: more memory than there is, or more than a day, is refused with the number; minutes are said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config.machines import Cluster
+from .program.errors import ScenarioError
+
+DAY, LONG = 86400.0, 15.0  # seconds beyond which it is refused, and said: an estimate may be three times too low
+POINT = 1e-3  # seconds that a point of a sweep takes at least, as measured
+WORKER, ROW = 4096, 1000  # bytes of a worker, of a sweep's point
+LITTLE = 1 << 24  # bytes that are there: the machine is not asked, as a sweep's points are many
+CONTROL_GROUPS = (  # folder, limit, usage, and the key of the part of it that is files; version 2 and version 1
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "cache"),
+)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """what: begins the sentence. nbytes: of memory. seconds: of computing; least: what it cannot be below."""
+
+    what: str
+    nbytes: float
+    seconds: float
+    least: float
+
+    def check(self, less: str) -> str:
+        """A sentence where it takes minutes, else nothing. ScenarioError where it is too much; less: what to write."""
+        free = available_memory() if self.nbytes > LITTLE else math.inf
+        if self.nbytes > free:
+            raise ScenarioError(
+                f"{self.what} takes about {self.nbytes / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} GiB are "
+                f"free here; write {less}"
+            )
+        if self.least > DAY:
+            raise ScenarioError(f"{self.what} takes about {duration(self.least)} on this machine; write {less}")
+        return f"{self.what} takes about {duration(self.seconds)} here" if self.seconds > LONG else ""
+
+
+def check_workers(cluster: Cluster) -> None:
+    """ScenarioError where the workers alone are more than memory holds; called before anything is made of them."""
+    count = float(cluster.size)
+    Effort(f"cluster: simulating {count:g} workers", WORKER * count, 0.0, 0.0).check("a lower count")
+
+
+def check_sweep(grid: Mapping[str, Any], points: Sequence[Any], processes: int) -> str:
+    """As Effort.check, for a sweep over a grid and a list; called before its points are made."""
+    count = math.prod(len(values) for values in grid.values() if isinstance(values, Sequence)) * max(1, len(points))
+    seconds = POINT * count / processes
+    effort = Effort(f"simulating {count:.7g} points", float(ROW * count), seconds, seconds)
+    return effort.check("fewer values in --grid, or a shorter --list")
+
+
+def available_memory() -> float:
+    """Bytes that this process may still take: of the machine, its control group and its own limit, the least."""
+    import resource
+
+    free = [float(_field("/proc/meminfo", "MemAvailable:") * 1024) or math.inf]
+    for group, limit, usage, cache in CONTROL_GROUPS:
+        if most := _field(f"{group}/{limit}"):
+            used = _field(f"{group}/{usage}") - _field(f"{group}/memory.stat", cache)  # files' pages can be given back
+            free.append(max(0.0, float(most - used)))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        free.append(max(0.0, float(soft - _field("/proc/self/statm") * resource.getpagesize())))
+    return min(free)
+
+
+def _field(path: str, name: str = "") -> int:
+    """The number behind a name in a file, by default its first; 0 where there is none."""
+    try:
+        words = Path(path).read_text().split()
+        return int(words[words.index(name) + 1 if name else 0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def duration(seconds: float) -> str:
+    """For people."""
+    if seconds == math.inf:
+        return "for ever"
+    for size, unit in ((365.25 * DAY, "years"), (DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= size:
+            return f"{seconds / size:.2g} {unit}" if seconds / size < 100 else f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} seconds"

@@ -1,0 +1,192 @@
+"""What is learned: model, data, loss and optimizer of a scenario, and the workers made of them.
+
+Described without torch where the model is built in; torch is loaded with the first real worker.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .algorithms.costs import ModelCost
+from .algorithms.phantom import PhantomWorker
+from .algorithms.plan import Plan
+from .config.scenario import Scenario
+from .folders import find, folders_of
+from .program.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from .config.timing import Timing
+    from .learning.dataset import Dataset, DataShape
+    from .learning.recipe import Recipe
+    from .learning.worker import TorchWorker
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class LearningProblem:
+    """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster.
+
+    notes: what a reader of the results must know, found when workers are built: a line each.
+    """
+
+    scenario: Scenario
+    folder: Path
+    timing: Timing | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def shape(self) -> DataShape:
+        """The data's shape, without its images."""
+        from .learning.data import shape_of
+
+        return _named("workload.data", lambda: shape_of(*self._data))
+
+    @cached_property
+    def cost(self) -> ModelCost:
+        """The model's cost, from its table; a model without one is built with torch and measured."""
+        from .learning.works import cost_of
+
+        model = self.scenario.workload.model
+        return _named("workload.model", lambda: cost_of(model.name, model.args, self.shape))
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The data, loaded once for all workers of this process."""
+        from .learning.data import load
+
+        return _named("workload.data", lambda: load(*self._data))
+
+    def take_over(self, other: LearningProblem) -> None:
+        """Keep what `other` has found out, where it is about the same model and data."""
+        ours, theirs = self.scenario.workload, other.scenario.workload
+        if (ours.data, self.folders) == (theirs.data, other.folders):
+            kept = ("shape", "data", "cost") if ours.model == theirs.model else ("shape", "data")
+            self.__dict__.update((name, other.__dict__[name]) for name in kept if name in other.__dict__)
+
+    def look_for_modules(self) -> None:
+        """Let Python find what the scenario names as package.module:factory where its files are found."""
+        w = self.scenario.workload
+        if any(":" in name for name in (w.model.name, w.data.name, w.loss)):
+            sys.path.extend(str(path) for path in self.folders if path.is_dir() and str(path) not in sys.path)
+
+    def check(self) -> None:
+        """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
+        from .learning.cost_tables import check_loss
+        from .learning.recipe import check
+
+        _ = self.cost
+        _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
+        _named("workload", lambda: check(self.recipe, self.shape.input_shape))
+
+    @property
+    def recipe(self) -> Recipe:
+        """How a step computes."""
+        from .learning.recipe import Augment, Recipe
+
+        w = self.scenario.workload
+        augment = Augment(w.augment.crop, w.augment.flip) if w.augment else None
+        return Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
+
+    def phantoms(self, plan: Plan) -> list[PhantomWorker]:
+        """All workers, as work and bytes only."""
+        from .learning.phantoms import build_phantoms
+
+        w = self.scenario.workload
+        return _named(
+            "workload",
+            lambda: build_phantoms(
+                plan,
+                self.shape,
+                model=w.model.name,
+                cost=self.cost,
+                optimizer=w.optimizer.model_dump(),
+                recipe=self.recipe,
+                staged=self._staged,
+            ),
+        )
+
+    def workers(
+        self, plan: Plan, indexes: Sequence[int], shared_process: bool, seat: int | None = None
+    ) -> list[TorchWorker]:
+        """Workers that compute. shared_process: whether they share torch's random stream (in a simulation). seat: the
+        worker on whose device a rank's one computes, where it is not its own.
+
+        Sets torch's number of threads to the scenario's.
+        """
+        from .learning.build import build_workers, notes
+        from .learning.worker import set_threads
+
+        w, staged = self.scenario.workload, self._staged
+        if seat is not None:
+            staged = [staged[seat]] * plan.workers
+        set_threads(w.threads)
+        made = _named(
+            "workload",
+            lambda: build_workers(
+                plan,
+                self.data,
+                model=w.model.name,
+                model_args=w.model.args,
+                optimizer=w.optimizer.model_dump(),
+                seed=self.scenario.seed,
+                model_seed=w.model_seed,
+                data_seed=w.data_seed,
+                loaders=w.loaders,
+                shared_process=shared_process,
+                recipe=self.recipe,
+                indexes=indexes,
+                cost=self.cost,
+                device="cpu" if shared_process else self.device(indexes[0] if seat is None else seat),
+                staged=staged,
+                health=self.scenario.health == "stop",
+            ),
+        )
+        self.notes = [*self.data.notes, *notes(plan, made[0], w.model.name, w.loss)]
+        return made
+
+    @property
+    def _staged(self) -> list[bool]:
+        """Whose device has memory of its own."""
+        return [device.torch_device != "cpu" for device in self.timing.devices] if self.timing else []
+
+    def device(self, index: int) -> str:
+        """torch's device of a worker in this process: of a node's GPUs its workers take one each, in turn."""
+        assert self.timing
+        if not self._staged[index]:
+            return "cpu"
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ScenarioError(
+                "cluster: torch_device is cuda, but torch finds no CUDA device here; write torch_device: cpu"
+            )
+        nodes = self.timing.nodes
+        before = sum(self._staged[other] and nodes[other] == nodes[index] for other in range(index))
+        return f"cuda:{before % torch.cuda.device_count()}"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where relative paths and modules are looked for, in this order."""
+        return folders_of(self.scenario, self.folder)
+
+    @property
+    def _data(self) -> tuple[str, dict[str, Any]]:
+        """Name and arguments, with paths as they are from here."""
+        name, args = self.scenario.workload.data.name, self.scenario.workload.data.args
+        if isinstance(args.get("path"), str) and ":" not in name:
+            args["path"] = str(find(Path(args["path"]), self.folders))
+        return (str(find(Path(name), self.folders)) if name.endswith(".npz") else name), args
+
+
+def _named(key: str, action: Callable[[], T]) -> T:
+    """What `action` returns; its ValueErrors become ScenarioErrors that begin with the key."""
+    try:
+        return action()
+    except ValueError as error:
+        raise ScenarioError(f"{key}: {error}") from error

@@ -1,0 +1,113 @@
+"""From a scenario to its plan: the strategy with all that follows from the cluster, the budget, the reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .algorithms.plan import Plan
+from .algorithms.rounds import Interval, State
+from .algorithms.strategy import Strategy
+from .config.lr_schedule import build_rate
+from .config.scenario import Budget, Scenario
+from .config.strategy import build_strategy
+from .config.timing import Timing
+from .learning_problem import LearningProblem
+from .memory_check import holds
+from .program.errors import ScenarioError
+
+
+def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str]]:
+    """The plan of the problem's scenario, and a line for each thing in which the method is hardly itself.
+
+    Raises ScenarioError where the scenario makes no sense on this cluster.
+    """
+    scenario = problem.scenario
+    workload, report, checkpoint = scenario.workload, scenario.report, scenario.checkpoint
+    strategy = build_strategy(scenario.strategy)
+    _check_placement(scenario, strategy, timing)
+    speeds, budget = timing.speeds(workload.batch), _budget(scenario.budget)
+    rate = build_rate(workload.optimizer.lr, workload.lr_schedule, budget.amount)
+    warm_up = Interval(rising, budget.unit) if (rising := workload.lr_schedule.warm_up) else None
+    try:
+        held = holds(problem, strategy.placement, timing)
+        shares = strategy.split.shares(workload.batch, timing.devices, held)
+    except ValueError as error:
+        raise ScenarioError(f"strategy.split: {error}") from None
+    epoch = scenario.budget.epoch
+    try:
+        plan = Plan(
+            strategy=strategy.resolve(shares, speeds, warm_up, workload.optimizer.model_dump()),
+            shares=shares,
+            rate=rate,
+            examples=problem.shape.train,
+            budget=budget,
+            report=report.every,
+            report_start=report.start,
+            log=report.log,
+            norms=report.norms,
+            checkpoint=checkpoint.every,
+            checkpoint_at=_checkpoints_at(checkpoint.at, budget),
+            accounting=int(epoch.amount) if isinstance(epoch, Interval) else epoch,
+            estimate=0 if report.batch_norm == "averaged" else report.batch_norm.re_estimated,
+        )
+        return plan, list(_unlike_local_steps(strategy, plan, speeds))
+    except ValueError as error:
+        raise ScenarioError(f"strategy: {error}") from None
+
+
+def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> None:
+    """ScenarioError for what a placement cannot do."""
+    place = strategy.placement
+    if (place.sharded or place.offloaded) and scenario.report.batch_norm != "averaged":
+        raise ScenarioError(
+            "report.batch_norm: statistics are re-estimated by the whole model, of which this placement's device holds "
+            "a few units; write batch_norm: averaged, or placement: replicated"
+        )
+    if place.sharded and scenario.checkpoint.optimizer == "shared":
+        raise ScenarioError(
+            "checkpoint.optimizer: sharded workers have a part each of the optimizer's state, which cannot be shared; "
+            "write optimizer: local"
+        )
+    if place.wire != "fp32" and scenario.workload.precision == "fp64":
+        raise ScenarioError(
+            f"strategy.placement: only fp32 values are rounded to {place.wire}, and workload.precision is fp64; "
+            "write wire: fp32, which sends values as they are"
+        )
+    apart = any(device.torch_device != "cpu" for device in timing.devices)
+    if apart and not place.offloaded and strategy.aggregation.averages_state:
+        raise ScenarioError(
+            "strategy.aggregation: a GPU's optimizer state is not exchanged; write optimizer_state: local, or "
+            "placement: offloaded"
+        )
+
+
+def _unlike_local_steps(strategy: Strategy, plan: Plan, speeds: Sequence[float]) -> Iterator[str]:
+    """A line where local steps come to a sync after every step, or to a single one at the end."""
+    if plan.workers == 1:
+        return
+    yield from (f"strategy: {line}" for line in strategy.schedule.remarks(speeds))
+    if plan.budget.unit == "rounds":
+        return
+    H = plan.first_round().H
+    if H > 1 and plan.finished(plan.ahead(State(), 1)):
+        yield (
+            f"strategy: the whole budget is one round of {H} steps, so the workers meet only at its end; "
+            "give a larger budget, or a schedule of shorter rounds"
+        )
+
+
+def _budget(budget: Budget) -> Interval:
+    if budget.epochs is not None:
+        return Interval(budget.epochs, "epochs")
+    return Interval(budget.steps, "steps") if budget.steps is not None else Interval(budget.rounds or 0, "rounds")
+
+
+def _checkpoints_at(at: tuple[Interval, ...], budget: Interval) -> tuple[Interval, ...]:
+    """Where to write checkpoints; ScenarioError for a place that the run does not reach."""
+    late = [place for place in at if place.unit == budget.unit and place.amount > budget.amount]
+    if late:
+        raise ScenarioError(
+            f"checkpoint.at: {late[0].amount:g} {late[0].unit} lie after the end of the budget, {budget.amount:g}; "
+            "leave them out"
+        )
+    return at

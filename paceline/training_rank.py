@@ -1,0 +1,188 @@
+"""What one rank does under mpirun: every rank runs this with the same arguments; rank 0 speaks and writes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .algorithms.rounds import State
+from .analysis.run import Run
+from .job import Job, resolve
+from .memory_check import record
+from .program.errors import PacelineError, ScenarioError
+from .program.outcome import Hooks
+from .progress import progress
+from .records import checkpoints
+from .records.recorder import Recorder
+from .records.replacing import prepare, put_back, putting_back
+from .records.spool import Spool
+from .records.trace import open_spool, write_spooled
+from .replicas import check_replicas, fingerprints
+from .resuming import Resumption, going_on, resumption, subject
+from .runtime.launcher import Stop, abort_on_error
+from .terminal import say
+from .training import Training, TrainOptions, trainings
+
+
+def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, stop: Stop) -> None:
+    """Train the scenarios one after the other on the ranks of this mpirun."""
+    with abort_on_error():
+        from mpi4py import MPI
+
+        comm = MPI.COMM_WORLD
+        for training in trainings(scenarios, options):
+            job = resolve(training.scenario, training.path.parent)
+            if comm.Get_size() < job.workers:
+                raise ScenarioError(
+                    f"{training.title}: {job.workers} workers but {comm.Get_size()} ranks; "
+                    f"start mpirun with -np {job.workers}"
+                )
+            taking_part = comm.Get_rank() < job.workers
+            group = comm.Split(0 if taking_part else 1, comm.Get_rank())
+            if comm.Get_rank() == 0:
+                job.warn()
+            if taking_part:
+                _Rank(group, training, job, options, stop).train(quiet)
+            group.Free()
+            comm.Barrier()
+
+
+class _Rank:
+    """One rank's part in one scenario."""
+
+    def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:
+        self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
+        self.rank = comm.Get_rank()
+        self.kept = job.scenario.checkpoint.optimizer
+        self.recorder = Recorder(training.directory, subject=subject(job.scenario, job.plan.shares.batches))
+        self.spool: Spool | None = None  # for the spans of a traced run
+        self.resumed = 0  # the round at which this run goes on
+
+    def train(self, quiet: bool) -> None:
+        """Train, record, and on rank 0 show the run."""
+        state, worker = self._start()
+        with putting_back(self.training.directory if self.rank == 0 else None):
+            self._run(state, worker, quiet)
+
+    def _run(self, state: State, worker: Any, quiet: bool) -> None:
+        from .runtime.engine import run
+
+        if self.rank == 0:
+            self.job.warn()  # what was found when the worker was built
+        options, scenario = self.options, self.job.scenario
+        device = self.job.timing.devices[self.rank]
+        slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
+        if scenario.report.trace:
+            self.spool = open_spool(self.training.directory, self.rank)
+        take = self.spool.take if self.spool is not None else None
+        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take)
+        silent = quiet or self.rank > 0
+        shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, options.bar)
+        with shown as self.recorder.on_line, going_on(scenario, self.training.directory):
+            outcome = run(
+                self.job.programs([worker], state)[0],
+                hooks,
+                comm=self.comm,
+                reduction=scenario.reduction,
+                trace=scenario.report.trace,
+                debug=options.debug,
+                slowness=slowness,
+                price=device.seconds if options.phantom else None,
+            )
+        self._finish(outcome, worker, quiet)
+
+    def _start(self) -> tuple[State, Any]:
+        """The state to begin with, and this rank's worker. The scenario is written when nothing can be refused now."""
+        problem, plan = self.job.problem, self.job.plan
+        if self.options.phantom:
+            self._on_first(self._new_run)
+            return State(), problem.phantoms(plan)[self.rank]
+        (worker,) = problem.workers(plan, [self.rank], shared_process=False)
+        self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
+        if self.options.resume is None:
+            self._on_first(self._new_run)
+            return State(), worker
+        found = resumption(self.training.directory, self.job, self.options.change)
+        state = found.state
+        try:
+            worker.restore(checkpoints.resumed(found.saved, self.rank, self.kept, worker.snapshot(), found.sha256))
+        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+            raise ScenarioError(f"{found.saved}: does not fit the scenario: {error}") from None
+        self.recorder.earlier, self.resumed = found.seconds, state.round
+        self._on_first(lambda: self._go_on(found))
+        return state, worker
+
+    def _go_on(self, found: Resumption) -> None:
+        torn = self.recorder.resume(found.state.round, found.seconds)
+        self.recorder.scenario(self.job.record(self.training.directory, found.parts))
+        for line in filter(None, (*found.said, torn)):
+            say(f"resumed: {line}")
+
+    def _new_run(self) -> None:
+        prepare(self.training.directory, self.options.force, [self.training.path])
+        self.recorder.scenario(self.job.record(self.training.directory, [self.job.part()]))
+
+    def _on_first(self, action: Any) -> None:
+        """Do `action` on rank 0; what it raises is raised on every rank, so that all end in the same way."""
+        from .runtime.messages import broadcast_text
+
+        problem = ""
+        if self.rank == 0:
+            try:
+                action()
+            except (PacelineError, OSError) as error:
+                problem = str(error) or repr(error)
+        problem = broadcast_text(self.comm, problem)
+        if problem:
+            raise ScenarioError(problem)
+
+    def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
+        """Every rank writes its part; when all have, rank 0 finishes the checkpoint."""
+        if self.options.phantom:
+            return
+        from .runtime.messages import gather_texts
+
+        digest = checkpoints.write_worker(self.training.directory, worker, state.round, arrays, self.kept)
+        sha256 = gather_texts(self.comm, digest)
+        if self.rank == 0:
+            self.recorder.commit(sha256, seconds, state)
+
+    def _finish(self, outcome: Any, worker: Any, quiet: bool) -> None:
+        from .runtime.messages import gather_outcomes, gather_texts
+
+        if self.spool is not None:
+            self.spool.close()
+        digests = gather_texts(self.comm, "" if self.options.phantom else worker.digest())
+        counted = gather_texts(self.comm, json.dumps({} if self.options.phantom else worker.memory()))
+        outcomes = gather_outcomes(self.comm, outcome)
+        if self.rank > 0:
+            return
+        if self.spool is not None:
+            write_spooled(self.training.directory, self.job.workers, split=True)
+        finished = self.job.plan.finished(outcome.result)
+        extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
+        if self.resumed:
+            extra["resumed_at_round"] = self.resumed
+        works = [w.works for w in self.job.problem.phantoms(self.job.plan)]
+        extra["memory_predicted"] = record(works, self.job.problem)
+        if not self.options.phantom:
+            memories = [json.loads(text) for text in counted]
+            extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}
+            extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
+        summary = self.recorder.finish("mpi", outcomes, extra)
+        if not quiet:
+            from .printing import show_run
+
+            show_run(Run(summary, self.recorder.lines, {}, self.training.directory))
+        if not finished and self.recorder.saved:
+            how = " --emulate" if self.options.emulate else ""
+            command = f"paceline train --resume {shlex.quote(str(self.training.directory))}{how}"
+            print(f"stopped after round {summary['rounds']}; go on with: {command}")
+            if line := put_back(self.training.directory):
+                print(line)
+        devices = {device.torch_device for device in self.job.timing.devices}
+        if not self.options.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
+            check_replicas(digests, self.training.directory)  # a CPU and a GPU round differently
