@@ -255,7 +255,7 @@ def test_a_removed_working_folder_is_one_line(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, capsys, "catalogue") == (
         2,
         "",
-        "paceline: the working folder has been removed; change to one that exists (cd), then begin again\n",
+        "paceline: the working folder has been removed; change to an existing one (cd) and begin again\n",
     )
 
 
