@@ -8,78 +8,62 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from ..program.effects import AllReduce, Program
 from ..program.errors import brief
 from .placements import Placement
 from .rounds import NEVER, Interval, Round
+from .weights import Weights, check_count, check_weights, weight_of
 from .worker import Worker
 
-Weights = Literal["equal", "samples", "steps"] | tuple[float, ...]
-LARGEST = 1e30  # of a given weight: a product of two, and the inverse, are numbers in single precision, too
 
+class Aggregation:
+    """Base of the members: one round of training, up to and including its exchange.
 
-class Aggregation(Protocol):
-    """One round of training, up to and including its exchange."""
+    What others must know of a member is a property here. A member made of others has it if a part has.
+    """
+
+    @property
+    def parts(self) -> tuple[Aggregation, ...]:
+        """The aggregations that this one is made of."""
+        return ()
 
     @property
     def synchronous(self) -> bool:
-        """Whether it exchanges in every step (at times), so that all workers must take equally many."""
+        """Whether gradients are exchanged in every step, at least at times: all workers must take equally many."""
+        return any(part.synchronous for part in self.parts)
 
-    def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        """Worker w's part of round r; returns the round's mean training loss."""
-
-    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
-        """The aggregation with what depends on the inner optimizer filled in; ValueError where they do not fit."""
-
-    def check(self, workers: int) -> None:
-        """ValueError unless it is for so many workers."""
+    @property
+    def local(self) -> bool:
+        """Whether workers take steps with their own gradients, at least at times."""
+        return any(part.local for part in self.parts)
 
     @property
     def averages_state(self) -> bool:
-        """Whether it exchanges the optimizer's state."""
+        """Whether the optimizer's state is exchanged."""
+        return any(part.averages_state for part in self.parts)
 
+    def check(self, workers: int) -> None:
+        """ValueError unless it suits so many workers."""
+        for part in self.parts:
+            part.check(workers)
 
-def check_weights(weights: Weights) -> None:
-    """ValueError unless the weights are a known rule or numbers that can be averaged with."""
-    if isinstance(weights, str):
-        if weights not in ("equal", "samples", "steps"):
-            raise ValueError(f"weights is {brief(weights)}; write equal, samples, steps or one number per worker")
-        return
-    numbers = isinstance(weights, tuple) and not any(isinstance(w, bool) for w in weights)
-    if not numbers or not all(isinstance(w, int | float) for w in weights):
-        raise ValueError(f"weights is {brief(weights)}; write equal, samples, steps or a list of one number per worker")
-    if not all(0 <= w <= LARGEST for w in weights) or not sum(weights) >= 1 / LARGEST:
-        raise ValueError(
-            f"weights {brief(list(weights))} must be 0 or more and sum to more than 0, each {LARGEST:g} at most"
-        )
+    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
+        """The aggregation with what depends on the inner optimizer filled in; ValueError where they do not fit."""
+        return self
 
-
-def check_count(weights: Weights, workers: int) -> None:
-    """ValueError where weights are given for another number of workers."""
-    if not isinstance(weights, str) and len(weights) != workers:
-        raise ValueError(f"{len(weights)} weights for {workers} workers; list one per worker")
-
-
-def weight_of(weights: Weights, worker: int, r: Round) -> float:
-    """A worker's weight in the exchange that ends a round."""
-    if weights == "equal":
-        return 1.0
-    if weights == "steps":
-        return float(r.steps[worker])
-    if weights == "samples":
-        return float(r.steps[worker] * r.batches[worker])
-    return float(weights[worker])
+    def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
+        """Worker w's part of round r; returns the round's mean training loss."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Gradients:
+class Gradients(Aggregation):
     """The mean gradient in every step (sync SGD). "samples" makes it the gradient of the whole batch's mean loss."""
 
     weights: Weights = "samples"
     synchronous = True
-    averages_state = False
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
@@ -91,15 +75,12 @@ class Gradients:
             total += yield from place.synchronous_step(w, r, i, weight)
         return total / r.H
 
-    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
-        return self
-
     def check(self, workers: int) -> None:
         check_count(self.weights, workers)
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(Aggregation):
     """Local steps, then the mean of the parameters (local SGD).
 
     optimizer_state: what becomes of momentum and Adam's moments at a sync: it stays local, is averaged with the same
@@ -108,7 +89,7 @@ class Parameters:
 
     weights: Weights = "equal"
     optimizer_state: Literal["local", "averaged", "reset"] = "local"
-    synchronous = False
+    local = True
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
@@ -127,9 +108,6 @@ class Parameters:
             yield from w.reset()
         return loss
 
-    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
-        return self
-
     def check(self, workers: int) -> None:
         check_count(self.weights, workers)
 
@@ -139,7 +117,7 @@ class Parameters:
 
 
 @dataclass(frozen=True)
-class Until:
+class Until(Aggregation):
     """Aggregation `a` until t, then `b`: post-local SGD exchanges gradients first, parameters later."""
 
     t: Interval = NEVER
@@ -147,19 +125,11 @@ class Until:
     b: Aggregation = Parameters()
 
     @property
-    def synchronous(self) -> bool:
-        return self.a.synchronous or self.b.synchronous
+    def parts(self) -> tuple[Aggregation, ...]:
+        return self.a, self.b
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
         return (yield from (self.b if self.t.reached(r.start) else self.a).round(w, place, r))
 
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return dataclasses.replace(self, a=self.a.resolve(optimizer), b=self.b.resolve(optimizer))
-
-    def check(self, workers: int) -> None:
-        self.a.check(workers)
-        self.b.check(workers)
-
-    @property
-    def averages_state(self) -> bool:
-        return self.a.averages_state or self.b.averages_state

@@ -43,7 +43,7 @@ def together(units: Sequence[ModelCost]) -> ModelCost:
 
 
 @dataclass(frozen=True)
-class Held:
+class Holding:
     """How a worker holds its model.
 
     parts: it keeps 1 of so many equal parts (1: all). host: in host memory. staged: the device has memory of its own,
@@ -78,10 +78,10 @@ class Works:
         batch: int,
         test_samples: int,
         chunks: int = 1,
-        held: Held | None = None,
+        held: Holding | None = None,
         alone: bool = False,
     ) -> None:
-        self.cost, self.held = cost, held or Held()
+        self.cost, self.held = cost, held or Holding()
         self.units = cost.units or (cost,)
         self.sizes = unit_sizes(self.units, self.held)
         self.chunks = [stop - start for start, stop in parts(batch, chunks)]
@@ -139,7 +139,7 @@ class Works:
         return self._others[key]
 
 
-def unit_sizes(units: Sequence[ModelCost], held: Held) -> list[tuple[int, int]]:
+def unit_sizes(units: Sequence[ModelCost], held: Holding) -> list[tuple[int, int]]:
     """(elements kept, elements of the whole) of each unit: padded to equal parts where sharded; else the last unit's
     gradient carries the loss, so it has one element more."""
     if held.parts == 1:

@@ -7,7 +7,7 @@ begins with "_" do not outlive a round; others are saved in checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -16,9 +16,10 @@ import numpy as np
 
 from ..program.effects import Array, Program
 from ..program.errors import ScenarioError
-from .aggregations import Aggregation, Parameters, Weights, check_count, check_weights, weight_of
+from .aggregations import Aggregation, Gradients, Parameters, Until
 from .placements import Placement
 from .rounds import Round
+from .weights import Weights, check_count, check_weights, weight_of
 from .worker import Worker
 
 
@@ -55,7 +56,7 @@ def denormalise(x: Array, start: Array, *, tau: float) -> None:
 
 
 @dataclass(frozen=True)
-class SlowMo:
+class SlowMo(Aggregation):
     """Slow momentum around the mean of the parameters: every round u <- beta u + (x_prev - x_avg) / lr, then
     x <- x_prev - alpha lr u, with the learning rate of the round's last step.
 
@@ -67,7 +68,10 @@ class SlowMo:
     beta: float = 0.5
     alpha: float = 1.0
     inner: Parameters = Parameters()
-    synchronous = False
+
+    @property
+    def parts(self) -> tuple[Aggregation, ...]:
+        return (self.inner,)
 
     def __post_init__(self) -> None:
         if not (0 <= self.beta < 1 and self.alpha > 0):
@@ -86,19 +90,9 @@ class SlowMo:
         yield from w.transform(outer, "_start", "slow_momentum")
         return loss
 
-    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
-        return self
-
-    def check(self, workers: int) -> None:
-        self.inner.check(workers)
-
-    @property
-    def averages_state(self) -> bool:
-        return self.inner.averages_state
-
 
 @dataclass(frozen=True)
-class OuterSGD:
+class OuterSGD(Aggregation):
     """SGD on the mean pseudo-gradient x_prev - mean(x): DiLoCo's outer step with lr 0.7 and Nesterov momentum 0.9.
 
     Douillard et al., "DiLoCo: distributed low-communication training of language models", arXiv 2311.08105. lr 1 and
@@ -109,7 +103,10 @@ class OuterSGD:
     momentum: float = 0.9
     nesterov: bool = True
     inner: Parameters = Parameters()
-    synchronous = False
+
+    @property
+    def parts(self) -> tuple[Aggregation, ...]:
+        return (self.inner,)
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and 0 <= self.momentum < 1):
@@ -122,19 +119,9 @@ class OuterSGD:
         yield from w.transform(outer, "_start", "outer_momentum")
         return loss
 
-    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
-        return self
-
-    def check(self, workers: int) -> None:
-        self.inner.check(workers)
-
-    @property
-    def averages_state(self) -> bool:
-        return self.inner.averages_state
-
 
 @dataclass(frozen=True)
-class FedNova:
+class FedNova(Aggregation):
     """Normalised averaging: x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i, with tau = sum_i p_i a_i.
 
     Wang et al., "Tackling the objective inconsistency problem in heterogeneous federated optimization", NeurIPS 2020,
@@ -147,8 +134,7 @@ class FedNova:
     weights: Weights = "samples"
     momentum: float | None = field(default=None, init=False)
     nesterov: bool = field(default=False, init=False)
-    synchronous = False
-    averages_state = False
+    local = True
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
@@ -191,3 +177,14 @@ def normaliser(steps: int, momentum: float, nesterov: bool = False) -> float:
         c = momentum * c + 1
         a += 1 + momentum * c if nesterov else c
     return a
+
+
+# The members of the axis, here and in aggregations.py, by the names that scenarios use.
+AGGREGATIONS: dict[str, Callable[..., Aggregation]] = {
+    "gradients": Gradients,
+    "parameters": Parameters,
+    "until": Until,
+    "slowmo": SlowMo,
+    "outer_sgd": OuterSGD,
+    "fednova": FedNova,
+}

@@ -7,43 +7,20 @@ lies in the device's memory or the host's (offloaded).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..program.effects import AllReduce, Broadcast, Program, Value, Wire
-from ..program.wire import DTYPES
+from ..program.effects import AllReduce, Broadcast, Program, Value
 from . import unitwise
 from .rounds import Round
+from .unitwise import PlacementOptions
 from .worker import Worker, last
-
-UNIT_BYTES = 1 << 20  # consecutive units of fewer bytes of fp32 parameters are merged
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Base of the members.
-
-    wire: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
-    mean training loss where it rides along. overlap: exchanges and moves run beside the computation, unit by unit;
-    without it they alternate, and a replicated model is exchanged as one flat unit. prefetch: how many units are
-    fetched ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
-    """
-
-    wire: Wire = "fp32"
-    overlap: bool = True
-    prefetch: int = 1
-    unit_bytes: int = UNIT_BYTES
-    sharded: ClassVar[bool] = False
-    offloaded: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if self.wire not in tuple(DTYPES):
-            raise ValueError(f"wire is {self.wire!r}; write one of {', '.join(DTYPES)}")
-        if not isinstance(self.overlap, bool):
-            raise ValueError(f"overlap is {self.overlap!r}; write true or false")
-        for name, value, least in (("prefetch", self.prefetch, 1), ("unit_bytes", self.unit_bytes, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is {value!r}; write a whole number, {least} or more")
+class Placement(PlacementOptions):
+    """Base of the members; its options are in unitwise.py, since the unit-by-unit step reads them, too."""
 
     def by_units(self, synchronous: bool, units: int) -> bool:
         """Whether a step goes unit by unit, instead of computing the whole model at once."""
@@ -126,3 +103,12 @@ class ShardedOffloaded(Placement):
 
     sharded: ClassVar[bool] = True
     offloaded: ClassVar[bool] = True
+
+
+# The members by the names that scenarios use.
+PLACEMENTS: dict[str, Callable[..., Placement]] = {
+    "replicated": Replicated,
+    "sharded": Sharded,
+    "offloaded": Offloaded,
+    "sharded_offloaded": ShardedOffloaded,
+}

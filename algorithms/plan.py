@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 from .learning_rates import Rate
 from .replay import Recordings
 from .rounds import Due, Interval, Moment, Round, State, Unit, due
-from .schedules import Qsr, Then
 from .splits import Shares
 from .strategy import Strategy
 
@@ -68,7 +67,7 @@ class Plan:
                 "aggregation gradients exchanges in every step, so all paces must be 1; "
                 "write aggregation: parameters for unequal paces"
             )
-        if self._total_steps is None and not self._by_samples and self._grows(self.strategy.schedule):
+        if self._total_steps is None and not self._by_samples and self.strategy.schedule.grows:
             raise ValueError("qsr's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}")
         self.strategy.aggregation.check(self.workers)
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
@@ -176,11 +175,6 @@ class Plan:
             counts = [n + s * b for n, s, b in zip(counts, r.steps, r.batches, strict=True)]
             now.after(r, 0.0)
         return counts
-
-    def _grows(self, schedule: object) -> bool:
-        if isinstance(schedule, Then):
-            return self._grows(schedule.a) or self._grows(schedule.b)
-        return isinstance(schedule, Qsr)
 
     @cached_property
     def _by_samples(self) -> bool:

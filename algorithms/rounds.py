@@ -5,10 +5,9 @@ Rule: nothing here knows how a round comes about (plan.py) or what is done in it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 from .learning_rates import Rate
 
@@ -139,23 +138,3 @@ class Round:
     def lr(self, worker: int, i: int) -> float:
         """Learning rate of the worker's step i."""
         return self.rate(self.progress + self.slope * (self.nominal(worker, i) - self.start.steps))
-
-
-class Rounds(Protocol):
-    """The rounds of a run, as a member of an axis may ask for them: what `plan.Plan` answers."""
-
-    @property
-    def examples(self) -> int:
-        """Training examples."""
-
-    def first_round(self) -> Round:
-        """The round that a run begins with."""
-
-    def rounds(self) -> Iterator[Round]:
-        """All rounds of a run, from the beginning."""
-
-    def ahead(self, state: State, rounds: int) -> State:
-        """The state after so many more rounds, or at the end."""
-
-    def used(self, mark: tuple[int, int, int], until: State) -> list[int]:
-        """Samples that each worker uses from a mark to a later state."""

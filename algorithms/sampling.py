@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -18,7 +19,7 @@ import numpy as np
 from ..program.effects import AllGather, Array, Phantom, Program
 from ..program.errors import ScenarioError
 from ..program.streams import stream
-from .rounds import Rounds, State
+from .rounds import Round, State
 from .scores import FIELDS, Merge, Scores
 from .splits import Shares
 from .worker import Worker
@@ -26,31 +27,57 @@ from .worker import Worker
 CHECKED = 10_000  # rounds that are gone through before a run
 
 
-class Sampling(Protocol):
-    """Which examples a batch holds."""
+class Rounds(Protocol):
+    """What a sampling asks about the rounds of a run; `plan.Plan` answers."""
+
+    @property
+    def examples(self) -> int:
+        """Training examples."""
+
+    def first_round(self) -> Round:
+        """The round that a run begins with."""
+
+    def rounds(self) -> Iterator[Round]:
+        """All rounds of a run, from the beginning."""
+
+    def ahead(self, state: State, rounds: int) -> State:
+        """The state after so many more rounds, or at the end."""
+
+    def used(self, mark: tuple[int, int, int], until: State) -> list[int]:
+        """Samples that each worker uses from a mark to a later state."""
+
+
+class Sampling:
+    """Base of the members: which examples does a batch hold? By default it follows from the batch's position alone."""
 
     @property
     def scored(self) -> bool:
         """Whether workers must note the loss of each example."""
-
-    def prepare(self, w: Worker, plan: Rounds, state: State) -> Program[None]:
-        """What a worker does for its sampling before the round that begins at `state`."""
-
-    def resolve(self, shares: Shares) -> Sampling:
-        """The sampling with what depends on the workers' shares filled in; ValueError where they do not fit."""
-
-    def check(self, plan: Rounds) -> None:
-        """ScenarioError where the plan's rounds ask for examples that cannot be had."""
+        return False
 
     @property
     def by_step(self) -> bool:
         """Whether positions run step by step through all workers, instead of worker by worker through a round."""
+        return False
+
+    def prepare(self, w: Worker, plan: Rounds, state: State) -> Program[None]:
+        """What a worker does for its sampling before the round that begins at `state`."""
+        yield from ()
+
+    def resolve(self, shares: Shares) -> Sampling:
+        """The sampling with what depends on the workers' shares filled in; ValueError where they do not fit."""
+        return self
+
+    def check(self, plan: Rounds) -> None:
+        """ScenarioError where the plan's rounds ask for examples that cannot be had."""
 
     def length(self, examples: int) -> int:
         """Samples in an epoch, padding included."""
+        return examples
 
     def indices(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
         """`count` indices into `examples` training examples, for the batch at `position`."""
+        raise NotImplementedError
 
 
 @lru_cache(maxsize=4)
@@ -59,27 +86,8 @@ def permutation(seed: int, epoch: int, examples: int) -> Array:
     return stream(seed, "shuffle", epoch).permutation(examples)
 
 
-class _Plain:
-    """A sampling that looks at nothing but positions."""
-
-    scored = False
-    by_step = False
-
-    def prepare(self, w: Worker, plan: Rounds, state: State) -> Program[None]:
-        yield from ()
-
-    def resolve(self, shares: Shares) -> Sampling:
-        return self  # type: ignore[return-value]
-
-    def check(self, plan: Rounds) -> None:
-        pass
-
-    def length(self, examples: int) -> int:
-        return examples
-
-
 @dataclass(frozen=True)
-class Shuffled(_Plain):
+class Shuffled(Sampling):
     """Without replacement: the run walks one permutation per epoch, each batch takes the next slice.
 
     Every example is used exactly once per epoch, whatever the batches, paces and H, and nothing is padded:
@@ -96,7 +104,7 @@ class Shuffled(_Plain):
 
 
 @dataclass(frozen=True)
-class Sliced(_Plain):
+class Sliced(Sampling):
     """HDP's sampler: of every epoch's permutation each worker has a contiguous slice in proportion to its batch.
 
     All take the same number of steps; the last one repeats the permutation's first examples (tail: pad), or is left out
@@ -138,7 +146,7 @@ class Sliced(_Plain):
 
 
 @dataclass(frozen=True)
-class Uniform(_Plain):
+class Uniform(Sampling):
     """With replacement, each worker from a stream of its own."""
 
     def indices(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
@@ -231,3 +239,12 @@ class TopLoss(Shuffled):
         mine = slow.index(w.index) if w.index in slow else None
         part = slice(0, 0) if mine is None else slice(int(ends[mine]), int(ends[mine + 1]))
         yield from w.on_scores(lambda scores: scores.choose(state.round, candidates, wanted, part))
+
+
+# The members by the names that scenarios use.
+SAMPLINGS: dict[str, Callable[..., Sampling]] = {
+    "shuffled": Shuffled,
+    "sliced": Sliced,
+    "uniform": Uniform,
+    "top_loss": TopLoss,
+}

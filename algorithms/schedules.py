@@ -7,41 +7,49 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from .rounds import Interval, Moment
 
 UNLIMITED = 1 << 62  # steps; the plan's cap makes of it what is left
 
 
-class Schedule(Protocol):
-    """How many nominal steps (of a worker of pace 1) the next round takes."""
+class Schedule:
+    """Base of the members: how many nominal steps (those of a worker of pace 1) does the next round take?"""
+
+    @property
+    def grows(self) -> bool:
+        """Whether H may grow without a bound, so that only a budget of steps or epochs ends a round."""
+        return False
 
     def steps(self, now: Moment) -> int:
         """H of the round that begins now, at least 1."""
+        raise NotImplementedError
 
     def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         """The schedule with what follows from the workers' speeds and the learning rate's warm-up filled in.
 
         speeds: samples/s. warm_up: None where there is none. ValueError where something would have no effect.
         """
+        return self
+
+    def remarks(self, speeds: Sequence[float]) -> Iterator[str]:
+        """What a user may not expect of the schedule on workers of these speeds, one line each."""
+        yield from ()
 
 
 @dataclass(frozen=True)
-class Every:
+class Every(Schedule):
     """Sync after every step."""
 
     def steps(self, now: Moment) -> int:
         return 1
 
-    def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
-        return self
-
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Schedule):
     """Sync after H steps; "auto" is H = round(fastest speed / slowest speed), so the slowest takes one."""
 
     H: int | Literal["auto"] = "auto"
@@ -58,9 +66,16 @@ class Fixed:
     def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         return Fixed(max(1, int(max(speeds) / min(speeds) + 0.5))) if self.H == "auto" else self
 
+    def remarks(self, speeds: Sequence[float]) -> Iterator[str]:
+        if self.H == "auto" and self.resolve(speeds) == Fixed(1):
+            yield (
+                "H is auto, which among workers of about equal speed is 1, a sync after every step; "
+                "write a number of steps, like H: 16"
+            )
+
 
 @dataclass(frozen=True)
-class Qsr:
+class Qsr(Schedule):
     """The quadratic synchronization rule: H = max(h_base, floor((alpha / lr)^power)), lr at the round's first step.
 
     Gu et al., "A quadratic synchronization rule for distributed deep learning", ICLR 2024, arXiv 2310.14423; power 3 is
@@ -75,6 +90,7 @@ class Qsr:
     power: float = 2.0
     init_t: Interval | None = None
     init_h: int | None = None
+    grows = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.alpha) and self.alpha >= 0):
@@ -106,18 +122,26 @@ class Qsr:
 
 
 @dataclass(frozen=True)
-class Then:
+class Then(Schedule):
     """Schedule `a` until `t`, schedule `b` afterwards; a round begun under `a` may run past t."""
 
     t: Interval
     a: Schedule
     b: Schedule
 
+    @property
+    def grows(self) -> bool:
+        return self.a.grows or self.b.grows
+
     def steps(self, now: Moment) -> int:
         return (self.b if self.t.reached(now) else self.a).steps(now)
 
     def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         return dataclasses.replace(self, a=self.a.resolve(speeds, warm_up), b=self.b.resolve(speeds, warm_up))
+
+    def remarks(self, speeds: Sequence[float]) -> Iterator[str]:
+        yield from self.a.remarks(speeds)
+        yield from self.b.remarks(speeds)
 
 
 def warm_up(t: Interval, H: int, then: Schedule) -> Schedule:
@@ -128,3 +152,13 @@ def warm_up(t: Interval, H: int, then: Schedule) -> Schedule:
 def _check_steps(name: str, value: object, more: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}; write a whole number of steps, 1 or more{', ' if more else ''}{more}")
+
+
+# The members by the names that scenarios use.
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "every": Every,
+    "fixed": Fixed,
+    "qsr": Qsr,
+    "then": Then,
+    "warm_up": warm_up,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -13,7 +13,7 @@ UNLIMITED = 1 << 40  # samples; nobody's batch
 Mode = Literal["fixed_total", "no_restriction", "equal"]
 
 
-class Device(Protocol):
+class DeviceView(Protocol):
     """What a split reads of a worker's device. max_batch: the most samples that its memory holds, where that is known.
 
     Equal workers share one object.
@@ -29,14 +29,14 @@ class Device(Protocol):
         """Seconds of one whole training step on `batch` samples."""
 
 
-class Holds(Protocol):
+class Capacity(Protocol):
     """What the devices' memory is predicted to hold."""
 
-    def __call__(self, device: Device, most: int) -> int | None:
+    def __call__(self, device: DeviceView, most: int) -> int | None:
         """The largest batch up to `most`, at least 1; None where it is not known."""
 
 
-def unknown(device: Device, most: int) -> int | None:
+def unknown_capacity(device: DeviceView, most: int) -> int | None:
     """Nobody has predicted anything."""
     return None
 
@@ -52,40 +52,49 @@ class Shares:
     paces: tuple[float, ...]
 
 
-class Split(Protocol):
-    """How the work is divided."""
+class Split:
+    """Base of the members: how is the work divided?"""
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    @property
+    def unequal_steps(self) -> bool:
+        """Whether workers may take unequal numbers of steps in a round."""
+        return False
+
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         """The division, from the scenario's batch, each worker's device, and what these hold where nobody has said it.
 
         ValueError where it cannot be made.
         """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Even:
+class Even(Split):
     """The same batch and the same number of steps for everyone."""
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         n = len(devices)
         return Shares((batch,) * n, (1.0,) * n)
 
 
 @dataclass(frozen=True)
-class BySteps:
+class BySteps(Split):
     """Equal round time: steps in proportion to speed, the same batch for everyone (Biased Local SGD's division)."""
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    unequal_steps = True
+
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         speeds = [batch / device.step_seconds(batch) for device in devices]
         fastest = max(speeds)
         return Shares((batch,) * len(devices), tuple(s / fastest for s in speeds))
 
 
 @dataclass(frozen=True)
-class ByClass:
+class ByClass(Split):
     """Steps in a round given for each class of devices, as in `steps: {gpu: 32, cpu: 1}` beside H = 32."""
 
     steps: Mapping[str, int]
+    unequal_steps = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, Mapping) or not self.steps:
@@ -94,7 +103,7 @@ class ByClass:
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"steps of {device} is {count!r}; write a whole number, 1 or more")
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         names = [device.name for device in devices]
         for name in names:
             if name not in self.steps:
@@ -104,7 +113,7 @@ class ByClass:
 
 
 @dataclass(frozen=True)
-class ByBatch:
+class ByBatch(Split):
     """Equal step time: batches such that all workers finish a step together (HDP's division), one step each.
 
     fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
@@ -128,7 +137,7 @@ class ByBatch:
             if size is not None and not _whole(size):
                 raise ValueError(f"max has {size!r}; write whole numbers of samples, 1 or more")
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         n, bounds = len(devices), self._bounds(devices)
         known = [size for size in bounds if size is not None]
         total = self.total if self.total is not None else n * min(known, default=batch)
@@ -161,7 +170,7 @@ class ByBatch:
             batches = fixed_total(seconds, most, total)
         return Shares(batches, (1.0,) * n)
 
-    def _bounds(self, devices: Sequence[Device]) -> list[int | None]:
+    def _bounds(self, devices: Sequence[DeviceView]) -> list[int | None]:
         """Each worker's largest batch, None where it is not known."""
         if isinstance(self.max, tuple):
             if len(self.max) != len(devices):
@@ -175,7 +184,7 @@ def _whole(size: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Given:
+class Given(Split):
     """Batches and paces as the scenario lists them, one per worker; what is not listed is even."""
 
     batches: tuple[int, ...] | None = None
@@ -191,9 +200,19 @@ class Given:
         if self.paces and not (numbers and max(self.paces) == 1 and min(self.paces) > 0):
             raise ValueError(f"paces {list(self.paces)}: the fastest worker's must be 1, the others' above 0")
 
-    def shares(self, batch: int, devices: Sequence[Device], holds: Holds = unknown) -> Shares:
+    def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         n = len(devices)
         for name, given in (("batches", self.batches), ("paces", self.paces)):
             if given is not None and len(given) != n:
                 raise ValueError(f"{len(given)} {name} for {n} workers; list one per worker")
         return Shares(tuple(self.batches or (batch,) * n), tuple(self.paces or (1.0,) * n))
+
+
+# The members by the names that scenarios use.
+SPLITS: dict[str, Callable[..., Split]] = {
+    "even": Even,
+    "by_steps": BySteps,
+    "by_class": ByClass,
+    "by_batch": ByBatch,
+    "given": Given,
+}

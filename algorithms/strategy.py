@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .aggregations import Aggregation, Gradients, Parameters, Until
-from .outer import FedNova, OuterSGD, SlowMo
-from .placements import Offloaded, Placement, Replicated, Sharded, ShardedOffloaded
-from .sampling import Sampling, Shuffled, Sliced, TopLoss, Uniform
-from .schedules import Every, Fixed, Qsr, Schedule, Then, warm_up
-from .splits import ByBatch, ByClass, BySteps, Even, Given, Split
+from .aggregations import Aggregation, Gradients
+from .outer import AGGREGATIONS
+from .placements import PLACEMENTS, Placement, Replicated
+from .rounds import Interval
+from .sampling import SAMPLINGS, Sampling, Shuffled
+from .schedules import SCHEDULES, Every, Schedule
+from .splits import SPLITS, Even, Shares, Split
 
-# The axes' members by the names that scenarios use.
+# The axes' members by the names that scenarios use. A new member is entered in the table of its own module.
 AXES: dict[str, dict[str, Callable[..., Any]]] = {
-    "split": {"even": Even, "by_steps": BySteps, "by_class": ByClass, "by_batch": ByBatch, "given": Given},
-    "schedule": {"every": Every, "fixed": Fixed, "qsr": Qsr, "then": Then, "warm_up": warm_up},
-    "sampling": {"shuffled": Shuffled, "sliced": Sliced, "uniform": Uniform, "top_loss": TopLoss},
-    "aggregation": {
-        "gradients": Gradients,
-        "parameters": Parameters,
-        "until": Until,
-        "slowmo": SlowMo,
-        "outer_sgd": OuterSGD,
-        "fednova": FedNova,
-    },
-    "placement": {
-        "replicated": Replicated,
-        "sharded": Sharded,
-        "offloaded": Offloaded,
-        "sharded_offloaded": ShardedOffloaded,
-    },
+    "split": SPLITS,
+    "schedule": SCHEDULES,
+    "sampling": SAMPLINGS,
+    "aggregation": AGGREGATIONS,
+    "placement": PLACEMENTS,
 }
 
 
@@ -46,13 +36,24 @@ class Strategy:
     placement: Placement = Replicated()
 
     def __post_init__(self) -> None:
-        if self.aggregation.synchronous and isinstance(self.split, BySteps | ByClass):
+        if self.aggregation.synchronous and self.split.unequal_steps:
             raise ValueError(
                 "the split gives workers unequal steps, but the aggregation exchanges gradients in every step; "
                 "write aggregation: parameters, or split: even"
             )
-        if self.placement.sharded and not isinstance(self.aggregation, Gradients):
+        if self.placement.sharded and self.aggregation.local:
             raise ValueError(
                 "a sharded worker has a part of the parameters, which cannot take local steps; "
                 "write aggregation: gradients, or placement: replicated or offloaded"
             )
+
+    def resolve(
+        self, shares: Shares, speeds: Sequence[float], warm_up: Interval | None, optimizer: Mapping[str, Any]
+    ) -> Strategy:
+        """The strategy with what follows from the workers, the rate's warm-up and the inner optimizer filled in."""
+        return dataclasses.replace(
+            self,
+            sampling=self.sampling.resolve(shares),
+            schedule=self.schedule.resolve(speeds, warm_up),
+            aggregation=self.aggregation.resolve(optimizer),
+        )

@@ -8,35 +8,47 @@ collectives in the same order; a started effect is waited for where the program 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ..program.effects import AllGather, AllReduce, Effect, Handle, Program, ReduceScatter, Start, Value, Wait, Wire
+from ..program.wire import DTYPES
 from .rounds import Round
 from .worker import Worker, last
+
+UNIT_BYTES = 1 << 20  # consecutive units of fewer bytes of fp32 parameters are merged
 
 Stage = Callable[[int], Effect[Any]]  # unit -> what is done with it
 
 
-class Holding(Protocol):
-    """What the step reads of a placement; see placements.Placement."""
+@dataclass(frozen=True)
+class PlacementOptions:
+    """What a user may write for any placement, and the two facts in which the four placements differ.
 
-    @property
-    def sharded(self) -> bool: ...
+    wire: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
+    mean training loss where it rides along. overlap: exchanges and moves run beside the computation, unit by unit;
+    without it they alternate, and a replicated model is exchanged as one flat unit. prefetch: how many units are
+    fetched ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
+    """
 
-    @property
-    def offloaded(self) -> bool: ...
+    wire: Wire = "fp32"
+    overlap: bool = True
+    prefetch: int = 1
+    unit_bytes: int = UNIT_BYTES
+    sharded: ClassVar[bool] = False
+    offloaded: ClassVar[bool] = False
 
-    @property
-    def wire(self) -> Wire: ...
+    def __post_init__(self) -> None:
+        if self.wire not in tuple(DTYPES):
+            raise ValueError(f"wire is {self.wire!r}; write one of {', '.join(DTYPES)}")
+        if not isinstance(self.overlap, bool):
+            raise ValueError(f"overlap is {self.overlap!r}; write true or false")
+        for name, value, least in (("prefetch", self.prefetch, 1), ("unit_bytes", self.unit_bytes, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} is {value!r}; write a whole number, {least} or more")
 
-    @property
-    def overlap(self) -> bool: ...
 
-    @property
-    def prefetch(self) -> int: ...
-
-
-def fetching(place: Holding, w: Worker, phase: str = "parameters") -> list[Stage]:
+def fetching(place: PlacementOptions, w: Worker, phase: str = "parameters") -> list[Stage]:
     """How a unit's parameters come to the device: gathered from the workers that hold parts, moved from the host."""
 
     def gather(u: int) -> Effect[Any]:
@@ -49,7 +61,7 @@ def fetching(place: Holding, w: Worker, phase: str = "parameters") -> list[Stage
     return [gather] * place.sharded + [load] * moves
 
 
-def reducing(place: Holding, w: Worker, chunk: int, weight: float | None) -> list[Stage]:
+def reducing(place: PlacementOptions, w: Worker, chunk: int, weight: float | None) -> list[Stage]:
     """How a unit's gradient leaves its buffer on the device, and becomes the workers' mean unless `weight` is None."""
 
     def unload(u: int) -> Effect[Any]:
@@ -77,7 +89,7 @@ class Fetch:
         starts      1    2    3    -    -    1    0    -     (unit 0 before `at` 0; 3 and 2 are still held)
     """
 
-    def __init__(self, place: Holding, w: Worker) -> None:
+    def __init__(self, place: PlacementOptions, w: Worker) -> None:
         self._stages = fetching(place, w)
         self._overlap, self._units = place.overlap, len(w.units)
         self._prefetch = min(place.prefetch, self._units)  # with as many as there are, all are fetched at once
@@ -157,7 +169,7 @@ class Reduce:
                 self._moving.append((unit, k, handle))
 
 
-def step(place: Holding, w: Worker, round: Round, i: int, weight: float | None) -> Program[float]:
+def step(place: PlacementOptions, w: Worker, round: Round, i: int, weight: float | None) -> Program[float]:
     """Step i of the round; returns the workers' mean training loss. weight None: a local step, nothing is exchanged.
 
     Of a batch in several micro-batches, gradients add up unsharded: on the device, or, where parameters are offloaded,
@@ -189,7 +201,7 @@ def step(place: Holding, w: Worker, round: Round, i: int, weight: float | None) 
     return loss
 
 
-def evaluate(place: Holding, w: Worker, buffers: Value) -> Program[Value]:
+def evaluate(place: PlacementOptions, w: Worker, buffers: Value) -> Program[Value]:
     """As Worker.evaluate, where the device holds a few units at a time."""
     stages, sums = fetching(place, w, "evaluate"), buffers
     for block in range(w.evaluation_blocks):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ..program.effects import Array, Compute, Move, Value
+from ..program.effects import Array, Compute, Move, Phantom, Value
 from .costs import Works
 from .rounds import Round
 from .scores import Scores
@@ -157,5 +157,4 @@ def share(total: int, index: int, workers: int) -> tuple[int, int]:
 
 def last(value: Value) -> float:
     """The loss that rode on an exchanged vector; not a number for a phantom."""
-    item: Any = getattr(value, "item", None)
-    return float("nan") if item is None else float(item(-1))
+    return math.nan if isinstance(value, Phantom) else float(value.item(-1))

@@ -30,7 +30,7 @@ from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate as simulate_events
 
 RESULTS = Path(__file__).parent / "results" / "cohort.json"
-HOOKS = Hooks(lambda *_: None, lambda *_: None)
+HOOKS = Hooks()
 
 
 def job_of(workers: int, classes: int, H: int, rounds: int, sigma: float, preset: str = "local_sgd") -> Job:

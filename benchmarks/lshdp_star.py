@@ -122,7 +122,7 @@ class Rank:
 
     def seconds_of(self, program: Callable[[], Program[Any]], repeats: int) -> float:
         """What a program takes, the median."""
-        hooks = Hooks(lambda *_: None, lambda *_: None)
+        hooks = Hooks()
         return float(statistics.median(self.perform(program(), hooks).seconds for _ in range(repeats)))
 
     def measured(self, repeats: int) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float
             devices[r] = Device("measured", {**tables, "update": update, "host update": update})
     nbytes = 4 * (rank.jobs["DDP"].problem.cost.parameters + 1)
     efficiency = min(1.0, 2 * 3 / 4 * nbytes / rank.rate / max(own["exchange"] for own in everyone))
-    timing = Timing(tuple(devices), Network("star", rank.rate, efficiency=efficiency))
+    timing = Timing(tuple(devices), Network("star", rank.rate * efficiency))
     found = {"efficiency": efficiency}
     for name, its in rank.jobs.items():
 

@@ -220,9 +220,7 @@ def measure(network: str, small: bool, path: Path) -> None:
     nbytes, units, count = PLANS[network]
     nbytes, count, blocks = (100_000, 2, 2) if small else (nbytes, count, BLOCKS)
     comm = MPI.COMM_WORLD
-    outcome = run(
-        Measurement(comm, nbytes, units, count).program(blocks), Hooks(lambda *_: None, lambda *_: None), comm=comm
-    )
+    outcome = run(Measurement(comm, nbytes, units, count).program(blocks), Hooks(), comm=comm)
     everyone = [json.loads(text) for text in gather_texts(comm, json.dumps(outcome.result))]
     if not everyone:
         return

@@ -27,7 +27,7 @@ from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
 
 RESULTS = Path(__file__).parent / "results" / "runtime_allreduce.json"
 SIZES = (0, 1_000, 1_024, 10_000, 100_000, 1_000_000, 10_000_000)  # floats
-HOOKS = Hooks(lambda *_: None, lambda *_: None)
+HOOKS = Hooks()
 
 
 def program(

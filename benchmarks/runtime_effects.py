@@ -36,7 +36,7 @@ from paceline.runtime.engine import run
 from paceline.runtime.launcher import launch, under_mpirun
 
 RESULTS = Path(__file__).parent / "results" / "runtime_effects.json"
-HOOKS = Hooks(lambda *_: None, lambda *_: None)
+HOOKS = Hooks()
 WORK = Work("step", 8)
 
 

@@ -39,7 +39,7 @@ from paceline.sim.engine import simulate
 
 WORKERS = 64
 RESULTS = Path(__file__).parent / "results" / "sim_effects.json"
-HOOKS = Hooks(lambda *_: None, lambda *_: None)
+HOOKS = Hooks()
 
 
 def timing(sigma: float) -> Timing:

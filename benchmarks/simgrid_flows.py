@@ -41,7 +41,7 @@ from paceline.sim.topology import build_topology
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "simgrid_flows.json"
-HOOKS = Hooks(lambda *_: None, lambda *_: None)
+HOOKS = Hooks()
 SETS = 20
 BAR = 0.01
 

@@ -23,7 +23,7 @@ _AXES: dict[Any, str] = {Schedule: "schedule", Aggregation: "aggregation"}
 @cache
 def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
     """argument -> type, in the order of `kind`'s signature."""
-    hints = get_type_hints(kind.__init__ if inspect.isclass(kind) else kind)
+    hints = get_type_hints(kind)  # of a class with those that it inherits from other modules
     return {name: hints[name] for name in inspect.signature(kind).parameters}
 
 

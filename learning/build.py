@@ -15,13 +15,13 @@ from torch import nn
 from ..algorithms.costs import ModelCost
 from ..algorithms.plan import Plan
 from ..algorithms.worker import EVALUATION_BATCH
-from . import imports, memory_meter, models
+from . import memory_meter, models, user_code
 from .buffers import ATTRIBUTE, kept_apart
-from .data import Dataset, DataShape
+from .dataset import Dataset, DataShape
 from .passes import Passes
-from .phantoms import cost_of, make_works
 from .recipe import Recipe
 from .worker import TorchWorker
+from .works import cost_of, make_works
 
 
 def build_workers(
@@ -62,7 +62,7 @@ def build_workers(
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
     fresh = partial(_fresh, model, args, shape, seed if model_seed is None else model_seed, recipe)
     first, tried = fresh(), {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
-    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if imports.named(model) else ()
+    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if user_code.named(model) else ()
     return [
         TorchWorker(
             index,

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .data import Dataset, DataShape
+from .dataset import Dataset, DataShape
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 PIXELS = 3 * 32 * 32
@@ -48,7 +48,7 @@ class BinaryFormat:
 
 # CIFAR-10's normalisation is the one in common use, of the released code of the papers that Paceline follows; its
 # checksums are those that several independent projects ship.
-KINDS = {
+FORMATS = {
     "cifar10": BinaryFormat(
         "cifar-10-binary.tar.gz",
         "c32a1d4ab5d03f1284b67883e8d87530",
@@ -82,21 +82,21 @@ KINDS = {
 TRAIN, TEST = 50_000, 10_000
 
 
-def shape(name: str, path: str | None, verify: bool) -> DataShape:
+def shape(name: str, *, path: str | None = None, verify: bool = True) -> DataShape:
     """The official numbers, for which no file is needed; without `verify`, those of the files' sizes."""
-    kind, counts = KINDS[name], [TRAIN, TEST]
+    kind, counts = FORMATS[name], [TRAIN, TEST]
     if not verify:
         found = _contents(name, path, verify)
         counts = [sum(len(found[file]) // kind.record for file in part) for part in _parts(kind)]
     return DataShape((3, 32, 32), kind.classes, *counts)
 
 
-def load(name: str, path: str | None, verify: bool) -> Dataset:
+def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
     """The data in the folder `path`, normalised per channel. verify: hold them against the official files.
 
     ValueError of one line: a file is missing, or holds something else.
     """
-    kind, arrays = KINDS[name], list[NDArray[np.float32] | NDArray[np.int64]]()
+    kind, arrays = FORMATS[name], list[NDArray[np.float32] | NDArray[np.int64]]()
     found = _contents(name, path, verify)
     for part, total in zip(_parts(kind), (TRAIN, TEST), strict=True):
         rows = [_rows(file, found[file], kind, total // len(part) if verify else None) for file in part]
@@ -118,7 +118,7 @@ def _parts(kind: BinaryFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _contents(name: str, path: str | None, verify: bool) -> dict[str, bytes]:
     """The files by name: those in the folder, else those in the archive there, which `verify` holds against its MD5."""
-    kind = KINDS[name]
+    kind = FORMATS[name]
     files = kind.train + kind.test
     wanted = f"{', '.join(files)} of {kind.archive} from {PAGE}"
     if path is None:

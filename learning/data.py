@@ -9,9 +9,10 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 from ..program.effects import Array
 from ..program.errors import brief
 from ..program.streams import stream
-from . import imports
-
-T = TypeVar("T")
+from . import cifar, user_code
+from . import images as image_folders
+from .dataset import Dataset, DataShape
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
 FILE_KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
@@ -30,57 +31,17 @@ DIGITS = (1437, 360)  # training and test examples
 EXACT = 1 << 24  # up to here float32 holds every whole number
 
 
-@dataclass(frozen=True)
-class DataShape:
-    """What a timing-only run needs of a data set. input_shape: of one example; train, test: numbers of examples."""
-
-    input_shape: tuple[int, ...]
-    classes: int
-    train: int
-    test: int
-
-
-class Stored(Protocol):
-    """Examples that are not in memory: they look like float32 (examples, *input_shape), and `take` reads some."""
-
-    shape: tuple[int, ...]
-
-    def __len__(self) -> int: ...
-
-    def take(self, indices: Array, /) -> NDArray[np.float32]:
-        """The examples at these places."""
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """x: float32 (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,).
-
-    notes: what a reader of the results must know: a line each.
-    """
-
-    train_x: NDArray[np.float32] | Stored
-    train_y: NDArray[np.int64]
-    test_x: NDArray[np.float32] | Stored
-    test_y: NDArray[np.int64]
-    notes: tuple[str, ...] = field(default=(), kw_only=True)
-
-    @property
-    def shape(self) -> DataShape:
-        """Its numbers; classes are 0 to the highest label."""
-        classes = int(max(self.train_y.max(), self.test_y.max(initial=0))) + 1
-        return DataShape(self.train_x.shape[1:], classes, len(self.train_x), len(self.test_x))
-
-
 def load(name: str, args: Mapping[str, Any]) -> Dataset:
-    """The data set: a name in LOADERS, a path ending in .npz, or an import path to a function returning four arrays.
+    """The data set: a name in BUILT_IN, a path ending in .npz, or an import path to a function returning four arrays.
 
     ValueError of one line where it cannot be had.
     """
-    if imports.named(name) and not name.endswith(".npz"):
+    if user_code.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args)
     if name.endswith(".npz"):
         return _from_npz(Path(name), _pixels(name, args))
-    return _builtin(LOADERS, name)(**_options(name, args))
+    load_it, _ = _builtin(name)
+    return load_it(**_options(name, args))
 
 
 def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
@@ -88,12 +49,13 @@ def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
 
     Data by import path has to be made to be known. ValueError as for `load`.
     """
-    if imports.named(name) and not name.endswith(".npz"):
+    if user_code.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args).shape
     if name.endswith(".npz"):
         _pixels(name, args)
         return _npz_shape(Path(name))
-    return _builtin(SHAPES, name)(**_options(name, args))
+    _, tell_shape = _builtin(name)
+    return tell_shape(**_options(name, args))
 
 
 def _npz(*, images: bool | None = None) -> None:
@@ -101,23 +63,23 @@ def _npz(*, images: bool | None = None) -> None:
 
 
 def _pixels(name: str, args: Mapping[str, Any]) -> bool | None:
-    found = imports.options(_npz, args, f"data {name}")["images"]
+    found = user_code.options(_npz, args, f"data {name}")["images"]
     if found is not None and not isinstance(found, bool):
         raise ValueError(f"data {name}: images is {brief(found)}; write true or false")
     return found
 
 
-def _builtin(table: Mapping[str, Callable[..., T]], name: str) -> Callable[..., T]:
-    if name not in table:
+def _builtin(name: str) -> tuple[Callable[..., Dataset], Callable[..., DataShape]]:
+    if name not in BUILT_IN:
         raise ValueError(
-            f"no data {name!r}{imports.nearest(name, table)}; write {', '.join(table)}, a file that ends in .npz "
-            "or an import path package.module:factory"
+            f"no data {name!r}{user_code.nearest(name, BUILT_IN)}; write {', '.join(BUILT_IN)}, a file that ends in "
+            ".npz or an import path package.module:factory"
         )
-    return table[name]
+    return BUILT_IN[name]
 
 
 def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    found = imports.options(LOADERS[name], args, f"data {name}")
+    found = user_code.options(BUILT_IN[name][0], args, f"data {name}")
     for key, value in found.items():
         if key in TYPES:
             if not isinstance(value, TYPES[key]):
@@ -194,78 +156,25 @@ def _synthetic_shape(*, train: int, test: int, noise: float, seed: int) -> DataS
     return DataShape((3, 32, 32), 10, train, test)
 
 
-def cifar10(*, path: str | None = None, verify: bool = True) -> Dataset:
-    """CIFAR-10 from its binary files in the folder `path`; see learning.cifar."""
-    from . import cifar
-
-    return cifar.load("cifar10", path, verify)
-
-
-def cifar100(*, path: str | None = None, verify: bool = True) -> Dataset:
-    """CIFAR-100, its 100 fine classes, likewise."""
-    from . import cifar
-
-    return cifar.load("cifar100", path, verify)
-
-
-def images(*, path: str | None = None, size: int = 224) -> Dataset:
-    """A folder of images, train/CLASS/* and val/CLASS/*, through torchvision; see learning.images."""
-    from .images import load
-
-    return load(path, size)
-
-
-def imagenet(*, path: str | None = None, size: int = 224) -> Dataset:
-    """ImageNet's 1000 classes as a folder of images; a timing-only run knows its numbers without one."""
-    from .images import load
-
-    return load(path, size, "imagenet")
-
-
-def _cifar10_shape(*, path: str | None, verify: bool) -> DataShape:
-    from . import cifar
-
-    return cifar.shape("cifar10", path, verify)
-
-
-def _cifar100_shape(*, path: str | None, verify: bool) -> DataShape:
-    from . import cifar
-
-    return cifar.shape("cifar100", path, verify)
-
-
-def _images_shape(*, path: str | None, size: int) -> DataShape:
-    from .images import shape
-
-    return shape(path, size)
-
-
 def _imagenet_shape(*, path: str | None, size: int) -> DataShape:
+    """ImageNet's numbers are known, so a timing-only run needs no folder."""
     return DataShape((3, size, size), 1000, 1_281_167, 50_000)
 
 
 TYPES: dict[str, Any] = {"path": (str, type(None)), "verify": bool}
-LOADERS: dict[str, Callable[..., Dataset]] = {
-    "digits": digits,
-    "synthetic": synthetic,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "images": images,
-    "imagenet": imagenet,
-}
-SHAPES: dict[str, Callable[..., DataShape]] = {
-    "digits": _digits_shape,
-    "synthetic": _synthetic_shape,
-    "cifar10": _cifar10_shape,
-    "cifar100": _cifar100_shape,
-    "images": _images_shape,
-    "imagenet": _imagenet_shape,
+# By name: what loads the data set, and what tells its shape without loading it. Both take the same arguments.
+BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
+    "digits": (digits, _digits_shape),
+    "synthetic": (synthetic, _synthetic_shape),
+    **{name: (partial(cifar.load, name), partial(cifar.shape, name)) for name in cifar.FORMATS},
+    "images": (partial(image_folders.load, "images"), partial(image_folders.shape, "images")),
+    "imagenet": (partial(image_folders.load, "imagenet"), _imagenet_shape),
 }
 
 
 def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
     what = f"data {path!r}"
-    made = imports.call(imports.load(path, "data"), what, **args)
+    made = user_code.call(user_code.load(path, "data"), what, **args)
     if isinstance(made, Dataset):
         made = tuple(getattr(made, key) for key in KEYS)
     if not isinstance(made, tuple | list) or len(made) != 4:
@@ -276,7 +185,7 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
 
 def _from_npz(path: Path, pixels: bool | None) -> Dataset:
     with _open(path) as archive:
-        arrays = {key: imports.call(archive.__getitem__, f"{path}: reading {key}", key) for key in FILE_KEYS}
+        arrays = {key: user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in FILE_KEYS}
     if pixels is False:
         return checked(arrays, str(path))
     if pixels is None:
@@ -297,7 +206,7 @@ def _said(data: Dataset, given: Any, how: str) -> Dataset:
 def _npz_shape(path: Path) -> DataShape:
     with _open(path) as archive:
         heads = {key: _head(archive, path, key) for key in FILE_KEYS}
-        labels = [imports.call(archive.__getitem__, f"{path}: reading {key}", key) for key in ("y_train", "y_test")]
+        labels = [user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in ("y_train", "y_test")]
     _check(heads, str(path))
     highest = max(
         int(_labels(y, key, str(path)).max(initial=0)) for y, key in zip(labels, ("y_train", "y_test"), strict=True)
@@ -314,7 +223,7 @@ def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         try:
             archive: Any = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not an .npz file: {imports.in_words(error)}") from error
+            raise ValueError(f"{path} is not an .npz file: {user_code.in_words(error)}") from error
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
         missing = [key for key in FILE_KEYS if key not in archive.files]
@@ -333,7 +242,7 @@ def _head(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> tuple[tuple[in
             shape, _, dtype = reader(file)
             return shape, dtype
 
-    head: tuple[tuple[int, ...], np.dtype[Any]] = imports.call(read, f"{path}: reading {key}'s header")
+    head: tuple[tuple[int, ...], np.dtype[Any]] = user_code.call(read, f"{path}: reading {key}'s header")
     return head
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..algorithms.rounds import Round
 from ..program.errors import NotFinite, PacelineError, WorkloadError
-from .imports import FAILURES, in_words
-from .memory import Memory
+from .parameter_memory import Memory
 from .passes import Passes
+from .user_code import FAILURES, in_words
 
 T = TypeVar("T")
 

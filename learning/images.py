@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..program.effects import Array
-from . import imports
-from .data import Dataset, DataShape
+from . import user_code
+from .dataset import Dataset, DataShape
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def shape(path: str | None, size: int, name: str = "images") -> DataShape:
+def shape(name: str, *, path: str | None = None, size: int = 224) -> DataShape:
     """Classes and numbers of files; no image is opened."""
-    classes, train, test = _listed(path, name)
+    classes, train, test = _listed(name, path)
     return DataShape((3, size, size), len(classes), len(train[0]), len(test[0]))
 
 
-def load(path: str | None, size: int, name: str = "images") -> Dataset:
+def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
     """The data set, its images read when they are used. ValueError of one line: no such folder, or no torchvision."""
-    (_, train, test), read = _listed(path, name), reader(size)
+    (_, train, test), read = _listed(name, path), reader(size)
     return Dataset(
         Images(train[0], size, read),
         np.array(train[1], np.int64),
@@ -54,13 +54,13 @@ class Images:
         made = np.empty((len(indices), *self.shape[1:]), np.float32)
         for row, index in enumerate(indices):
             file = self.files[int(index)]
-            made[row] = imports.call(self._read, f"image {file}", file)
+            made[row] = user_code.call(self._read, f"image {file}", file)
         return made
 
 
 def reader(size: int) -> Callable[[Path], Array]:
     """The function that reads one file: float32 (3, size, size)."""
-    imports.torchvision("data images")
+    user_code.torchvision("data images")
     from torchvision import transforms
     from torchvision.datasets.folder import default_loader
 
@@ -81,7 +81,7 @@ def reader(size: int) -> Callable[[Path], Array]:
 
 
 def _listed(
-    path: str | None, name: str
+    name: str, path: str | None
 ) -> tuple[list[str], tuple[list[Path], list[int]], tuple[list[Path], list[int]]]:
     """(class names, (files, labels) for training, for testing), in the order of names."""
     layout = "a folder with train/CLASS/*.jpg and val/CLASS/*.jpg"

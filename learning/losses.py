@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..program.effects import Array
-from . import imports, tables
+from . import cost_tables, user_code
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 ROWS, SETS = 16, 64  # examples, and sets of labels, with which a user's loss is tried
@@ -21,8 +21,8 @@ ROWS, SETS = 16, 64  # examples, and sets of labels, with which a user's loss is
 
 def resolve_loss(name: str) -> Loss:
     """cross_entropy, or the function at an import path: (outputs, targets) -> their mean loss, a scalar tensor."""
-    tables.check_loss(name)
-    return imports.load(name, "loss") if imports.named(name) else nn.functional.cross_entropy
+    cost_tables.check_loss(name)
+    return user_code.load(name, "loss") if user_code.named(name) else nn.functional.cross_entropy
 
 
 def training_loss(name: str, label_smoothing: float = 0.0, each: bool = False) -> Loss:
@@ -31,7 +31,7 @@ def training_loss(name: str, label_smoothing: float = 0.0, each: bool = False) -
     label_smoothing: the share of a label's weight that is spread over all classes (Szegedy et al., arXiv 1512.00567).
     ValueError where the losses of single examples are asked of a user's loss, which gives their mean.
     """
-    if each and imports.named(name):
+    if each and user_code.named(name):
         raise ValueError(f"sampling by loss needs every example's own; {name} gives their mean: write cross_entropy")
     function: Callable[..., Tensor] = resolve_loss(name)
     options: dict[str, Any] = {"label_smoothing": label_smoothing} if label_smoothing else {}
@@ -50,7 +50,7 @@ def is_mean(loss: Loss, outputs: Any, y: Tensor, labels: Array) -> bool | None:
     for some, targets in _trials(outputs, y, labels):
         try:
             whole = loss(some, targets).item()
-        except imports.FAILURES:  # whatever a user's loss does with outputs that its model did not make
+        except user_code.FAILURES:  # whatever a user's loss does with outputs that its model did not make
             continue
         if not math.isfinite(whole):
             continue
@@ -92,7 +92,7 @@ def _adds_up(loss: Loss, outputs: Any, y: Tensor, whole: float) -> bool:
         part = tree_map(lambda t, cut=cut: t[cut] if t.ndim and len(t) == ROWS else t, outputs)
         try:
             value = loss(part, y[cut]).item() * len(y[cut]) / ROWS
-        except imports.FAILURES:  # it takes the whole, but not a part
+        except user_code.FAILURES:  # it takes the whole, but not a part
             return False
         total, scale = total + value, scale + abs(value)
     return abs(total - whole) <= 1e-3 * max(scale, abs(whole)) + 1e-7

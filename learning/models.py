@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.placements import UNIT_BYTES
-from ..learning import buffers, imports, storage, tables, torchvision_tables, torchvision_units
+from ..algorithms.unitwise import UNIT_BYTES
+from ..learning import buffers, cost_tables, flat_storage, torchvision_tables, torchvision_units, user_code
 from ..program.streams import torch_seed
-from .tables import Shape
+from .cost_tables import Shape
 from .vit import vit
 
 
@@ -27,33 +27,33 @@ def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int,
     if torchvision_tables.named(model):
         factory = _torchvision(model.removeprefix(torchvision_tables.PREFIX))
         what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
-    elif imports.named(model):
-        factory = imports.load(model, "model")
+    elif user_code.named(model):
+        factory = user_code.load(model, "model")
         what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     else:
-        table, options = tables.resolve(model, args)
+        table, options = cost_tables.resolve(model, args)
         table(input_shape, classes, **options)  # refuses inputs that the model cannot take
         factory, what = MODELS[model], f"model {model}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "model"))
-        made = imports.call(factory, what, input_shape, classes, **options)
+        made = user_code.call(factory, what, input_shape, classes, **options)
     if not isinstance(made, nn.Module):
         raise ValueError(f"model {model!r} gave a {type(made).__name__}; its factory must return a torch.nn.Module")
     if any(nn.parameter.is_lazy(p) for p in (*made.parameters(), *made.buffers())):
         raise ValueError(f"model {model!r} has lazy layers without sizes; call it once on an example in its factory")
     if not any(p.requires_grad and p.numel() for p in made.parameters()):
         raise ValueError(f"model {model!r} has no parameters to train")
-    storage.check(dict(made.named_parameters()), "parameter")
-    storage.check(buffers.averaged(made), "buffer")
+    flat_storage.check(dict(made.named_parameters()), "parameter")
+    flat_storage.check(buffers.averaged(made), "buffer")
     return made
 
 
 def _torchvision(name: str) -> Callable[..., nn.Module]:
     """A factory of torchvision's model, untrained; ValueError where torchvision or the model is missing."""
-    models: Any = imports.torchvision(f"model {torchvision_tables.PREFIX}{name}").models
+    models: Any = user_code.torchvision(f"model {torchvision_tables.PREFIX}{name}").models
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(f"torchvision has no model {name!r}{imports.nearest(name, known)}")
+        raise ValueError(f"torchvision has no model {name!r}{user_code.nearest(name, known)}")
 
     def make(input_shape: Shape, classes: int, **options: Any) -> nn.Module:
         size = {"image_size": input_shape[-1]} if name.startswith("vit_") else {}
@@ -85,16 +85,16 @@ def units(model: nn.Module) -> list[nn.Module]:
 
 
 def merge_units(given: list[nn.Module], least: float = UNIT_BYTES) -> list[nn.Module]:
-    """The units with consecutive small ones merged until each holds `least` bytes of parameters; see tables.groups."""
+    """The units, consecutive small ones merged until each has `least` bytes of parameters; see cost_tables.groups."""
     sizes = [sum(p.numel() * p.element_size() for p in unit.parameters()) for unit in given]
     return [
         given[start] if stop == start + 1 else nn.Sequential(*given[start:stop])
-        for start, stop in tables.groups(sizes, least)
+        for start, stop in cost_tables.groups(sizes, least)
     ]
 
 
 def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """See tables.mlp."""
+    """See cost_tables.mlp."""
     made: list[nn.Module] = []
     before: list[nn.Module] = [nn.Flatten()]
     width = torch.Size(input_shape).numel()
@@ -106,7 +106,7 @@ def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...], dropout: f
 
 
 def cnn(input_shape: Shape, classes: int, *, channels: tuple[int, ...], dropout: float) -> nn.Sequential:
-    """See tables.cnn."""
+    """See cost_tables.cnn."""
     made: list[nn.Module] = []
     width, height, breadth = input_shape
     for size in channels:
@@ -155,8 +155,8 @@ class Block(nn.Module):
 
 
 def resnet20(input_shape: Shape, classes: int, *, width: float) -> nn.Sequential:
-    """See tables.resnet20. Convolutions and the classifier begin xavier-uniform."""
-    widths = tables.resnet_widths(width)
+    """See cost_tables.resnet20. Convolutions and the classifier begin xavier-uniform."""
+    widths = cost_tables.resnet_widths(width)
     stem = nn.Conv2d(input_shape[0], widths[0], 3, padding=1, bias=False)
     made: list[nn.Module] = [nn.Sequential(stem, ChannelsLast(), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))]
     size = widths[0]

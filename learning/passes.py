@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..program.effects import Array
 from ..program.fold import parts
 from ..program.streams import stream, torch_seed
-from . import imports
+from . import user_code
 from .augment import augment
 from .buffers import unchanged
-from .data import Dataset, Stored
+from .dataset import Dataset, Stored
 from .loaders import Ahead
 from .losses import resolve_loss, training_loss
 from .recipe import Recipe, check
@@ -173,7 +173,7 @@ class Passes:
             try:
                 self.backward(np.arange(2) % self.examples, 0)
                 missing = {id(p) for p in self.trained if p.grad is None}
-            except imports.FAILURES:  # whatever a user's model or loss does
+            except user_code.FAILURES:  # whatever a user's model or loss does
                 missing = set()
             self.forget()
         return {place for place, p in enumerate(self.model.parameters()) if id(p) in missing}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from . import imports
+from . import user_code
 
 Precision = Literal["fp32", "bf16", "fp64"]
 
@@ -53,5 +53,5 @@ def check(recipe: Recipe, input_shape: tuple[int, ...]) -> None:
     if recipe.augment is not None and len(input_shape) != 3:
         shown = "x".join(map(str, input_shape))
         raise ValueError(f"augment changes images, channels x height x width; the data's examples are {shown}")
-    if recipe.label_smoothing and imports.named(recipe.loss):
+    if recipe.label_smoothing and user_code.named(recipe.loss):
         raise ValueError(f"label_smoothing is cross_entropy's; {recipe.loss} must smooth by itself")

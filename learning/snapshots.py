@@ -11,8 +11,8 @@ from torch import Tensor
 from ..algorithms.scores import Scores
 from ..program.effects import Array
 from .buffers import Buffers
-from .memory import Memory
 from .optimizers import Optimizer
+from .parameter_memory import Memory
 
 SCORES = "scores."  # begins the names of biased sampling's arrays in snapshots
 DEVICE_RNG = "device_rng"  # a GPU's stream of torch; there are none on the CPU, where a run may go on

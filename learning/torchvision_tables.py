@@ -1,7 +1,7 @@
 """What torchvision's models cost, unit by unit, by formula: timing-only runs need neither torchvision nor torch.
 
-Held against torchvision's own models, where it is installed, in tests/test_learning_vision.py. Terms as in
-tables.UnitCost.
+Compared with torchvision's own models, where it is installed, in tests/learning/test_vision.py. Terms as in
+cost_tables.UnitCost.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from . import imports
-from .tables import Shape, UnitCost, image, total
+from . import user_code
+from .cost_tables import Shape, UnitCost, image, total
 
 PREFIX = "torchvision:"
 
@@ -105,4 +105,4 @@ TABLES: dict[str, Callable[[Shape, int], list[UnitCost]]] = {
 
 def named(model: str) -> bool:
     """Whether `model` is one of torchvision's, `torchvision:NAME`; every other name with a colon is an import path."""
-    return model.startswith(PREFIX) and imports.named(model)
+    return model.startswith(PREFIX) and user_code.named(model)

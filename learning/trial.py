@@ -11,13 +11,13 @@ import torch
 from ..algorithms.costs import Works
 from ..algorithms.worker import EVALUATION_BATCH
 from ..program.effects import Array
-from . import imports
-from .chain import Chain
-from .data import Dataset
+from . import user_code
+from .dataset import Dataset
 from .losses import is_mean
-from .memory import Memory
 from .optimizers import Optimizer
+from .parameter_memory import Memory
 from .passes import Passes
+from .unit_passes import UnitPasses
 
 
 class Trial:
@@ -33,7 +33,7 @@ class Trial:
     loss_is_mean: bool | None = True
     _passes: Passes
     _memory: Memory
-    _chain: Chain
+    _chain: UnitPasses
     _optimizer: Optimizer
     _activations: int
     _params: Array
@@ -55,10 +55,10 @@ class Trial:
                 self._passes.backward(np.arange(batch) % self._passes.examples, 0)
                 self._optimizer.apply(self._passes.gradients(), 0.0)
                 self._evaluate(self.buffers, min(EVALUATION_BATCH, len(self._tests)))
-        except imports.FAILURES as error:  # whatever a user's model or loss does
+        except user_code.FAILURES as error:  # whatever a user's model or loss does
             raise ValueError(
                 f"worker {self.index}: a training step of {batch} examples fails in {self._passes.doing}: "
-                f"{imports.in_words(error)}"
+                f"{user_code.in_words(error)}"
             ) from error
         if self.chunks > 1 and self.loss_is_mean is False:
             raise ValueError(
@@ -75,7 +75,7 @@ class Trial:
         self._passes.doing = "reading the data"
         inputs = self._passes.inputs(indices)[: max(self.works.chunks)]
         self._activations, outputs = self._chain.activations(inputs)
-        if imports.named(self._passes.loss_name):
+        if user_code.named(self._passes.loss_name):
             self._passes.doing = "the loss"
             y = torch.from_numpy(data.train_y[indices[: len(inputs)]]).to(inputs.device)
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A small vision transformer as a list of units; see tables.vit for its numbers."""
+"""A small vision transformer as a list of units; see cost_tables.vit for its numbers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def vit(
     mlp_ratio: float,
     dropout: float,
 ) -> nn.Sequential:
-    """See tables.vit."""
+    """See cost_tables.vit."""
     channels, height, breadth = input_shape
     tokens = (height // patch) * (breadth // patch)
     blocks = [Encoder(dim, heads, round(dim * mlp_ratio), dropout) for _ in range(depth)]

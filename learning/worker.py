@@ -22,19 +22,19 @@ from ..algorithms.scores import Scores
 from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
 from ..program.effects import Array, Compute, Value
 from ..program.streams import stream, torch_seed
-from . import optimizers, storage
+from . import flat_storage, optimizers
 from .batch_norm import estimate
 from .buffers import Buffers, unchanged
-from .chain import Chain
-from .data import Dataset
+from .dataset import Dataset
 from .guard import Guarded
-from .memory import Memory
 from .models import merge_units, units
+from .parameter_memory import Memory
 from .passes import Passes, Source, squares
 from .recipe import Recipe
 from .snapshots import Snapshots
 from .trial import Trial
-from .unitwise import UnitWise
+from .unit_passes import UnitPasses
+from .unit_steps import UnitWise
 
 T = TypeVar("T")
 
@@ -117,12 +117,12 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
         self._params, self._grads = self._memory.host_params, self._memory.host_grads
         layout = self._memory.layout
         # What stays as it is has gradient 0, set here once: autograd never touches it.
-        self._grad_views = layout.select(storage.views(self._memory.grads, layout.parameters))
+        self._grad_views = layout.select(flat_storage.views(self._memory.grads, layout.parameters))
         self._unreached = layout.unreached
         self._whole = self._memory.grads[:-1] if all(layout.trained) else None
         self._vectors: dict[str, Array] = {}
         self._optimizer = optimizers.make(optimizer, layout)
-        self._chain = Chain(modules, self._passes, self._memory)
+        self._chain = UnitPasses(modules, self._passes, self._memory)
         self.clips = self._optimizer.clips
         self._home: Literal["device", "host"] = "host" if self.works.held.host else "device"
         self._begin_units()

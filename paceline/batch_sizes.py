@@ -204,7 +204,7 @@ def _largest(
     peaks: dict[int, float] = {}
 
     def step(size: int) -> None:
-        silent, plan = Hooks(lambda *_: None, lambda *_: None), _plan(job, strategy, size)
+        silent, plan = Hooks(), _plan(job, strategy, size)
         worker.works = job.problem.phantoms(plan)[0].works  # the number of micro-batches follows from the size
         run(_two_steps(worker, plan), silent, comm=MPI.COMM_SELF)
 

@@ -21,7 +21,7 @@ from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
     from .config.timing import Timing
-    from .learning.data import Dataset, DataShape
+    from .learning.dataset import Dataset, DataShape
     from .learning.recipe import Recipe
     from .learning.worker import TorchWorker
 
@@ -47,7 +47,7 @@ class LearningProblem:
     @cached_property
     def cost(self) -> ModelCost:
         """The model's cost, from its table. A model without a table is built with torch and measured."""
-        from .learning.phantoms import cost_of
+        from .learning.works import cost_of
 
         model = self.scenario.workload.model
         return _named("workload.model", lambda: cost_of(model.name, model.args, self.shape))
@@ -74,8 +74,8 @@ class LearningProblem:
 
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be loaded. Built-in ones are checked without torch."""
+        from .learning.cost_tables import check_loss
         from .learning.recipe import check
-        from .learning.tables import check_loss
 
         _ = self.cost
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))

@@ -16,10 +16,10 @@ from .algorithms.learning_rates import Constant
 from .algorithms.placements import Placement
 from .algorithms.plan import Plan
 from .algorithms.rounds import Interval
-from .algorithms.splits import Holds, Shares
+from .algorithms.splits import Capacity, Shares
 from .algorithms.strategy import Strategy
 from .config.timing import Device, Timing
-from .learning.phantoms import make_works, moments_of
+from .learning.works import make_works, moments_of
 from .learning_problem import LearningProblem
 from .program.errors import ScenarioError
 
@@ -41,7 +41,7 @@ def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[f
     }
 
 
-def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Holds:
+def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Capacity:
     """A function (device, most) -> the largest batch that the device is predicted to hold, for splits without a limit.
 
     It returns None where parameters, gradients and optimizer state do not fit: `check_memory` refuses the scenario.

@@ -185,7 +185,7 @@ def phases(
         plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, budget, report)
         (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
         worker.snapshot = dict  # type: ignore[method-assign]  # there is nothing to save
-        hooks = Hooks(lambda *_: None, lambda *_: None)
+        hooks = Hooks()
         outcome = run(train(worker, plan, State()), hooks, comm=comm, trace=True, slowness=slowness)
         works = {work.phase: work for work in vars(worker.works).values() if isinstance(work, Work)}
         del worker  # a GPU may not hold this worker and the next one

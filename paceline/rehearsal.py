@@ -26,7 +26,7 @@ def rehearse(job: Job, seconds: float = 2.0) -> None:
         warn(line)
     timing = dataclasses.replace(job.timing, faults=())  # faults are no mistakes of the programs
     # A run that is asked to stop at once performs exactly one round.
-    hooks = Hooks(log=lambda *_: None, checkpoint=lambda *_: None, stop=lambda: True)
+    hooks = Hooks(stop=lambda: True)
     deadline = time.monotonic() + seconds
     for state in _telling_states(job.plan, deadline):
         simulate(job.programs(job.problem.phantoms(job.plan), state), timing, hooks)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .algorithms.plan import Plan
 from .algorithms.rounds import Interval, State
-from .algorithms.schedules import Fixed
 from .algorithms.strategy import Strategy
 from .config.lr_schedule import build_rate
 from .config.scenario import Budget, Scenario
@@ -37,14 +35,8 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
         raise ScenarioError(f"strategy.split: {error}") from None
     epoch = scenario.budget.epoch
     try:
-        resolved = dataclasses.replace(
-            strategy,
-            sampling=strategy.sampling.resolve(shares),
-            schedule=strategy.schedule.resolve(speeds, warm_up),
-            aggregation=strategy.aggregation.resolve(workload.optimizer.model_dump()),
-        )
         plan = Plan(
-            strategy=resolved,
+            strategy=strategy.resolve(shares, speeds, warm_up, workload.optimizer.model_dump()),
             shares=shares,
             rate=rate,
             examples=problem.shape.train,
@@ -58,7 +50,7 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
             accounting=int(epoch.amount) if isinstance(epoch, Interval) else epoch,
             estimate=0 if report.batch_norm == "averaged" else report.batch_norm.re_estimated,
         )
-        return plan, list(_unlike_local_steps(strategy, plan))
+        return plan, list(_unlike_local_steps(strategy, plan, speeds))
     except ValueError as error:
         raise ScenarioError(f"strategy: {error}") from None
 
@@ -89,15 +81,11 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
         )
 
 
-def _unlike_local_steps(strategy: Strategy, plan: Plan) -> Iterator[str]:
+def _unlike_local_steps(strategy: Strategy, plan: Plan, speeds: Sequence[float]) -> Iterator[str]:
     """A warning where local steps end with a sync after every step, or with a single one at the end."""
     if plan.workers == 1:
         return
-    if (strategy.schedule, plan.strategy.schedule) == (Fixed("auto"), Fixed(1)):
-        yield (
-            "strategy: H is auto, which for workers of about equal speed is 1, a sync after every step; "
-            "write a number of steps, like H: 16"
-        )
+    yield from (f"strategy: {line}" for line in strategy.schedule.remarks(speeds))
     if plan.budget.unit == "rounds":
         return
     H = plan.first_round().H

@@ -83,3 +83,9 @@ def parts(size: int, members: int) -> list[tuple[int, int]]:
     base, extra = divmod(size, members)
     edges = [r * base + min(r, extra) for r in range(members + 1)]
     return list(pairwise(edges))
+
+
+def phantom_parts(nbytes: int, members: int) -> list[int]:
+    """Bytes of each member's part of a phantom: cut as the fp32 vector that it stands for, else by the byte."""
+    item = 4 if nbytes % 4 == 0 else 1
+    return [item * (stop - start) for start, stop in parts(nbytes // item, members)]

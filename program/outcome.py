@@ -45,6 +45,10 @@ def count_move(moved: dict[str, float], move: Move) -> None:
         moved[lane] = moved.get(lane, 0.0) + move.value.nbytes
 
 
+def ignored(*said: Any) -> None:
+    """A hook that does nothing."""
+
+
 @dataclass(slots=True)
 class Hooks:
     """What an interpreter calls back. stop: asked once per collective; what it says holds for all its members.
@@ -54,7 +58,7 @@ class Hooks:
     time; without it they are kept in the Outcome.
     """
 
-    log: Callable[[int, float, dict[str, Any]], None]
-    checkpoint: Callable[[int, float, Any, dict[str, Array]], None]
+    log: Callable[[int, float, dict[str, Any]], None] = ignored
+    checkpoint: Callable[[int, float, Any, dict[str, Array]], None] = ignored
     stop: Callable[[], bool] = lambda: False
     spans: Callable[[int, str, Sequence[Span]], None] | None = None

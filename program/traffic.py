@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
+from .effects import AllGather, AllReduce, Broadcast, Collective, Phantom, ReduceScatter
+from .wire import wire_bytes
 
 # Bytes that a member may receive in a gathered all-reduce. A second message step costs more than the larger traffic
 # below it, and the whole fold more above it (measured at 2 ranks, benchmarks/runtime_allreduce.py).
@@ -33,7 +34,7 @@ def gathers(nbytes: int, members: int) -> bool:
 
 
 def traffic(kind: type[Collective], nbytes: int, members: int) -> Traffic:
-    """Traffic of one member. nbytes: the whole vector's as it travels (an AllGather's: all members' together)."""
+    """Traffic of one member. nbytes: the whole vector's as it travels, see `carried`."""
     n = members
     if n == 1:
         return Traffic(0, 0.0)
@@ -45,4 +46,18 @@ def traffic(kind: type[Collective], nbytes: int, members: int) -> Traffic:
         return Traffic(1, (n - 1) / n * nbytes)
     if kind is Broadcast:  # a binomial tree; n - 1 members receive the vector once
         return Traffic(math.ceil(math.log2(n)), (n - 1) / n * nbytes)
-    raise TypeError(f"{kind.__name__} is no collective")
+    raise TypeError(f"{kind.__name__} is not a collective")
+
+
+def whole_bytes(effect: Collective, members: int) -> int:
+    """Bytes of the whole vector, an AllGather's of all members together."""
+    value = effect.value
+    if not isinstance(effect, AllGather):
+        return value.nbytes
+    item = 1 if isinstance(value, Phantom) else value.itemsize
+    return item * sum(effect.counts(members))
+
+
+def carried(effect: Collective, members: int) -> int:
+    """Bytes of the whole vector as it travels: by these a collective is counted and priced."""
+    return wire_bytes(whole_bytes(effect, members), effect.wire)

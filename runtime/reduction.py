@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..program.checks import bad_weights
 from ..program.effects import AllReduce, Array, Op, ReduceScatter, Wire
 from ..program.errors import ProtocolError
 from ..program.fold import coefficients, fold, parts
@@ -181,7 +182,7 @@ class Reduction:
         try:
             return fold(terms, self.headers.weights, self.op, out)
         except ValueError as error:
-            raise ProtocolError(f"{self.what}: {error}") from None
+            raise bad_weights(self.what, self.members.workers, error) from None
 
     def _native(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
         """MPI's own all-reduce: its order of adding, hence not the bits of the fold."""
@@ -203,7 +204,7 @@ class Reduction:
         try:
             self._ratios, last = coefficients(self.headers.weights, self.op)
         except ValueError as error:
-            raise ProtocolError(f"{self.what}: {error}") from None
+            raise bad_weights(self.what, self.members.workers, error) from None
         self._factors = None if self._ratios is None else [np.asarray(f, self.dtype) for f in self._ratios]
         self._scale = None if last == 1.0 else np.asarray(last, self.dtype)
 

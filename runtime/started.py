@@ -14,10 +14,10 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from ..program.effects import Compute, Move
-from ..program.errors import ProtocolError
-from .borrow import Loan
-from .collectives import KINDS, Collectives, describe, group_of
+from ..program.checks import check_startable, group_members, never_waited, waited_twice
+from ..program.effects import COLLECTIVES, Collective, Compute, Effect, Move
+from ..program.loans import Loan
+from .collectives import Collectives
 from .emulation import Emulation
 from .polling import Polling
 
@@ -63,17 +63,11 @@ class StartedEffects:
         self._emulation: Emulation | None = None
         self.jobs: list[StartedEffect] = []  # those not waited for
 
-    def begin(self, effect: Any, debug: bool) -> StartedEffect:
-        """Start the effect. ProtocolError where it is none that can be started."""
-        kind = type(effect)
-        if kind in KINDS:
-            lane: Lane = group_of(effect.group, self._rank, self._size, effect)
-        elif kind is Compute or kind is Move:
-            lane = None
-        else:
-            raise ProtocolError(f"worker {self._rank} cannot start {kind.__name__}; yield it instead")
-        lends = debug and kind is not Compute and not effect.fills
-        job = StartedEffect(effect, Loan(self._rank, effect) if lends else None)
+    def begin(self, effect: Effect[Any], debug: bool) -> StartedEffect:
+        """Start the effect. ProtocolError where it is not one that can be started."""
+        check_startable(effect, self._rank)
+        lane = group_members(effect, self._rank, self._size) if isinstance(effect, Collective) else None
+        job = StartedEffect(effect, Loan(effect, self._rank) if debug else None)
         self.jobs.append(job)
         if lane not in self._queues:
             self._open(lane)
@@ -86,8 +80,8 @@ class StartedEffects:
     def wait(self, job: StartedEffect) -> Any:
         """The job's answer, once it is there. Raises what it raised; ProtocolError if it was waited for before."""
         if job.taken:
-            raise ProtocolError(f"worker {self._rank} waits twice for {describe(job.effect)}")
-        self._polling.hurried = type(job.effect) in KINDS
+            raise waited_twice(job.effect, self._rank)
+        self._polling.hurried = type(job.effect) in COLLECTIVES
         job.ready.wait()
         self._polling.hurried = False
         job.taken = True
@@ -98,7 +92,7 @@ class StartedEffects:
 
     def close(self) -> None:
         """Let everything started end, then free what the lanes made. ProtocolError where a Wait is missing."""
-        left = [describe(job.effect) for job in self.jobs]
+        left = [job.effect for job in self.jobs]
         for job in self.jobs:
             job.ready.wait()
         self.leave()
@@ -107,7 +101,7 @@ class StartedEffects:
         for _, collectives in sorted(self._collectives.items(), key=lambda item: item[0] or ()):
             collectives.close()
         if left:
-            raise ProtocolError(f"worker {self._rank} has ended without Wait for {', '.join(left)}")
+            raise never_waited(left, self._rank)
 
     def leave(self) -> None:
         """Let the threads end after what was started, so that nothing of it, a worker's memory, stays with them."""
@@ -132,7 +126,7 @@ class StartedEffects:
             self._perform(lane, job)
 
     def _perform(self, lane: Lane, job: StartedEffect) -> None:
-        effect = job.effect if job.loan is None else job.loan.effect
+        effect: Any = job.effect if job.loan is None else job.loan.performed
         job.start = perf_counter()
         try:
             if lane is not None:

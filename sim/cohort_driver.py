@@ -1,8 +1,12 @@
 """One cohort in the simulation: the program that stands for its workers, and their clocks.
 
-Rules: a clock is a number while all the cohort's workers have the same, else a vector of one per column; neither is
-written to in place. Each sum is the one that sim/driver.py makes for a single worker, in the same order, so both
-engines come to the same bits.
+Rules: a clock is a number while all workers of the cohort have the same one, else a vector. Neither is written to in
+place, since tickets keep clocks.
+
+Why the clocks equal SimPy's to the last bit: floating-point addition is not associative, so equal sums need equal
+terms in the same order. SimPy adds each delay to the time of the event before it, and so does driver.py; here the same
+terms are added in the same order, for all workers at once, and NumPy's float64 arithmetic rounds as Python's does.
+Adding a delay of 0 changes no bit, so it may be left out.
 """
 
 from __future__ import annotations
@@ -13,52 +17,36 @@ from typing import Any
 import numpy as np
 
 from ..config.timing import Device
-from ..program.effects import (
-    AllGather,
-    AllReduce,
-    Array,
-    Broadcast,
-    Checkpoint,
-    Collective,
-    Compute,
-    Handle,
-    Log,
-    Move,
-    Program,
-    ReduceScatter,
-    Start,
-    Wait,
-    Work,
-)
-from ..program.errors import ProtocolError, not_an_effect
+from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Program, Work
+from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
-from ..program.texts import describe, doing
+from ..program.texts import describe
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
-from .driver import BLOCKED, KNOWN, phase_of
-from .noise import Draws
-from .prices import LANES, move_seconds, work_seconds
+from .noise import RunNoise
 
-Seconds = float | Array  # of all workers alike, or (columns,)
-FREE = 0.0  # the price, as an object, of what takes no time on any device: there is nothing to add up
-FEW = 16  # columns of which Python finds the largest sooner than NumPy
+Clocks = float | Array  # seconds: the same for all workers, or of shape (columns,)
+FREE = 0.0  # the price of what takes no time on any device; compared by identity, there is nothing to add then
+FEW = 16  # up to so many columns, Python finds the largest sooner than NumPy
 
 
-def later(a: Seconds, b: Seconds) -> Seconds:
-    """The later of two clocks, worker by worker."""
+def later(a: Clocks, b: Clocks) -> Clocks:
+    """The later of two clocks, for each worker."""
     return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
 
 
-def last_of(clock: Seconds) -> float:
+def last_of(clock: Clocks) -> float:
     """The latest of the workers' clocks."""
     if not isinstance(clock, np.ndarray):
         return clock
     return max(clock.tolist()) if clock.size <= FEW else float(np.maximum.reduce(clock))
 
 
-class CohortDriver:
-    """Drives one cohort's program. members: its workers, first the one whose program it is.
+class CohortDriver(BaseDriver):
+    """Drives one cohort's program. members: its workers; the program is the first one's.
 
-    A column is a worker where noise tells them apart, else a device, as workers on the same one then have one clock.
+    A column of the clocks is a worker where there is noise, else a kind of device, since workers on equal devices then
+    have the same clock.
     """
 
     def __init__(
@@ -66,67 +54,43 @@ class CohortDriver:
         program: Program[Any],
         members: Sequence[int],
         devices: Sequence[Device],
-        draws: Draws | None,
+        noise: RunNoise | None,
         meetings: CohortMeetings,
         hooks: Hooks,
     ) -> None:
-        self.members, self.index = members, members[0]
-        self.ended = False
-        self.tally: dict[str, list[float]] = {}  # phase -> [bytes sent, collectives], of each worker
-        self._moved: dict[str, float] = {}
-        self._send, self._meetings, self._hooks = program.send, meetings, hooks
+        # This outcome holds what is counted, the same for each member. The clocks are below.
+        super().__init__(Outcome(members[0]), program, hooks)
+        self.members, self._meetings = members, meetings
         kinds = list(dict.fromkeys(devices[worker] for worker in members))
-        if draws is None:
+        if noise is None:
             self._columns = {worker: kinds.index(devices[worker]) for worker in members}
             self._devices, self._noise = kinds, None
         else:
             ordered = sorted(members, key=lambda worker: (kinds.index(devices[worker]), worker))
             self._columns = {worker: column for column, worker in enumerate(ordered)}
-            self._devices, self._noise = [devices[worker] for worker in ordered], draws.together(ordered)
-        self._now: Seconds = 0.0
-        self._computing: Seconds = 0.0
-        self._evaluating: Seconds = 0.0
-        self._prices: dict[Work, tuple[Seconds, bool]] = {}
-        self._busy: dict[str, Seconds] = {}
-        self._effect: Any = None
+            self._devices, self._noise = [devices[worker] for worker in ordered], noise.together(ordered)
+        self._now: Clocks = 0.0
+        self._computing: Clocks = 0.0
+        self._evaluating: Clocks = 0.0
+        self._busy: dict[str, Clocks] = {}  # until when started effects keep each lane
         self._waiting: CohortTicket | None = None
-        self._started: dict[CohortTicket, None] = {}
-        self._stop = False
-        self._result: Any = None
-        self._handlers: dict[type, Callable[[Any], Any]] = {
-            Move: self._direct,
-            Start: self._start,
-            Wait: self._wait,
-            Log: self._log,
-            Checkpoint: self._checkpoint,
-            **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), self._collective),
-        }
 
     def outcomes(self) -> list[Outcome]:
-        """What each member's run came to."""
+        """The outcome of each member."""
         clocks = (self._now - self._evaluating, self._evaluating, self._computing)
         seconds, evaluating, computing = (np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks)
-        sent = {phase: sent for phase, (sent, _) in self.tally.items()}
-        syncs = {phase: int(count) for phase, (_, count) in self.tally.items()}
-
-        def counted() -> tuple[dict[str, float], dict[str, int], dict[str, float]]:
-            return dict(sent), dict(syncs), dict(self._moved)
-
+        sent, syncs, moved, result = self.outcome.sent, self.outcome.syncs, self.outcome.moved, self.outcome.result
         return [
-            Outcome(w, seconds[i], evaluating[i], computing[i], *counted(), result=self._result)
+            Outcome(w, seconds[i], evaluating[i], computing[i], dict(sent), dict(syncs), dict(moved), result=result)
             for w, i in self._columns.items()
         ]
-
-    def state(self) -> str:
-        """Where the program is, for errors."""
-        return "has ended" if self.ended else doing(self._effect)
 
     def ready(self) -> bool:
         """Whether the program can go on."""
         return not self.ended and (self._waiting is None or self._waiting.end is not None)
 
     def go_on(self) -> None:
-        """Handle effects until one must wait for another cohort, or the program ends. Compute is most, so in line."""
+        """Handle effects until one must wait for another cohort, or the end. Most are Compute, so it is inline."""
         answer = None
         if self._waiting is not None:
             ticket, self._waiting = self._waiting, None
@@ -149,54 +113,41 @@ class CohortDriver:
                     self._note(error, describe(effect))
                     raise
                 continue
-            handler = self._handlers.get(type(effect))
+            handler = HANDLERS.get(type(effect))
             if handler is None:
                 raise not_an_effect(self.index, effect)
-            answer = handler(effect)
+            answer = handler(self, effect)
 
-    def _note(self, error: Exception, where: str) -> None:
-        error.add_note(f"in worker {self.index}'s {where}, at {self._at(self._now, self.index):g} s of virtual time")
+    def _time(self) -> float:
+        return self._at(self._now, self.index)
 
-    def _run(self, run: Callable[[], Any]) -> Any:
-        try:
-            return run()
-        except Exception as error:
-            self._note(error, describe(self._effect))
-            raise
+    def _clock(self) -> float:
+        """A cohort's report is its first worker's."""
+        return self._at(self._now - self._evaluating, self.index)
 
-    def _end(self, result: Any) -> None:
-        if self._started:
-            left = ", ".join(describe(ticket.effect) for ticket in self._started)
-            raise ProtocolError(f"worker {self.index}'s program has ended without a Wait for what it started: {left}")
-        self.ended, self._result = True, result
-
-    def _at(self, clock: Seconds, worker: int) -> float:
+    def _at(self, clock: Clocks, worker: int) -> float:
         return float(clock[self._columns[worker]]) if isinstance(clock, np.ndarray) else clock
 
-    # --- prices -------------------------------------------------------------------------------------------------------
+    # --- how long things take -----------------------------------------------------------------------------------------
 
-    def _price(self, work: Work) -> tuple[Seconds, bool]:
-        """(seconds, whether it is evaluation) of a kind of work, remembered by its identity."""
-        if len(self._prices) >= KNOWN:
-            self._prices.clear()
+    def _priced(self, work: Work) -> tuple[Clocks, bool]:
         seconds = self._of_each(work_seconds, work)
         if self._noise is not None and isinstance(seconds, np.ndarray) and not seconds.all():
             raise NeedsEvents(
                 f"some devices take no time for work of phase {work.phase} and so draw no noise, others do"
             )
-        known = self._prices[work] = (seconds, work.phase == "evaluate")
-        return known
+        return seconds, work.phase == "evaluate"
 
-    def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Seconds:
-        """A price on every column's device: a number where it is the same on all."""
+    def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Clocks:
+        """A price for each column: one number where it is the same on all devices."""
         known = {device: price(device, what) for device in dict.fromkeys(self._devices)}
         values = list(known.values())
         if all(value == values[0] for value in values):
             return values[0] or FREE
         return np.array([known[device] for device in self._devices])
 
-    def _queue(self, lane: str, seconds: Seconds) -> Seconds:
-        """Seconds until something of `seconds` is over that begins when the lane's started effects are."""
+    def _queue(self, lane: str, seconds: Clocks) -> Clocks:
+        """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
         if lane not in self._busy:
             return 0.0 + seconds
         return later(0.0, self._busy[lane] - self._now) + seconds
@@ -219,9 +170,6 @@ class CohortDriver:
             self._computing = self._computing + seconds
         self._now = self._now + delay
 
-    def _direct(self, effect: Any) -> Any:
-        return self._block(self._ticket(effect, direct=True))
-
     def _collective(self, effect: Any) -> Any:
         ticket = CohortTicket(self, effect, direct=True)
         self._meetings.join(ticket, last_of(self._now))
@@ -232,16 +180,6 @@ class CohortDriver:
             self._waiting = ticket
             return BLOCKED
         return self._take(ticket)
-
-    def _start(self, effect: Start[Any]) -> Handle[Any]:
-        inner = effect.effect
-        if not isinstance(inner, Compute | Move | Collective):
-            raise ProtocolError(
-                f"worker {self.index} starts {describe(inner)}; only Compute, Move and collectives can be started"
-            )
-        ticket = self._ticket(inner, direct=False)
-        self._started[ticket] = None
-        return Handle(inner, ticket)
 
     def _ticket(self, effect: Any, direct: bool) -> CohortTicket:
         """Begin a started effect, or one that the program waits in."""
@@ -258,24 +196,14 @@ class CohortDriver:
                 self._computing = self._computing + seconds
         else:
             lane, seconds = f"to {effect.to}", self._of_each(move_seconds, effect)
-            count_move(self._moved, effect)
+            count_move(self.outcome.moved, effect)
         ticket.end = self._now + self._queue(lane, seconds)
         if not direct:
             self._busy[lane] = ticket.end
         return ticket
 
-    def _wait(self, effect: Wait[Any]) -> Any:
-        ticket = effect.handle.inner
-        if not isinstance(ticket, CohortTicket) or ticket.driver is not self:
-            raise ProtocolError(
-                f"worker {self.index} waits for {describe(effect.handle.effect)}, which it did not start"
-            )
-        if ticket.taken:
-            raise ProtocolError(f"worker {self.index} waits twice for the same {describe(ticket.effect)}")
-        return self._block(ticket)
-
     def _take(self, ticket: CohortTicket) -> Any:
-        """Wait until the ticket's end; its answer, which from now on is the program's."""
+        """Wait until the ticket's end, and return its answer, which now belongs to the program."""
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)
         ticket.taken = True
@@ -294,13 +222,12 @@ class CohortDriver:
 
     # --- observing ----------------------------------------------------------------------------------------------------
 
-    def _log(self, effect: Log) -> None:
-        """A cohort's report is its first worker's."""
-        self._hooks.log(self.index, self._at(self._now - self._evaluating, self.index), effect.fields)
-
     def _checkpoint(self, effect: Checkpoint) -> bool:
         if effect.due or self._stop:
             clock, arrays = self._now - self._evaluating, effect.snapshot()
             for worker in self.members:
                 self._hooks.checkpoint(worker, self._at(clock, worker), effect.state, arrays)
         return self._stop
+
+
+HANDLERS = handlers(CohortDriver)

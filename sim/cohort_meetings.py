@@ -1,24 +1,28 @@
-"""The collectives of all workers, met by cohorts: what sim/meetings.py is to single workers.
+"""The collectives of all workers, met by cohorts: what meetings.py is to single workers.
 
-Rule: the k-th collective of one cohort meets the k-th of every other. It begins when the last worker has come and the
-network has carried those before it; as every worker takes part in each, one number says until when that is.
+Rule: a collective begins when the last worker has come (matching.py) and the network has carried the collectives
+before it. Every worker takes part in each of them, so they never share links, and one number says when the network is
+free.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from ..program.checks import check_part
 from ..program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
-from ..program.errors import ProtocolError, ScenarioError
-from ..program.texts import describe, doing, everyone
-from .answers import carried, check, deliver, terms, whole_bytes
+from ..program.errors import ScenarioError
+from ..program.loans import deliver
+from ..program.texts import describe, terms
+from ..program.traffic import carried, whole_bytes
+from .base_driver import BaseDriver, Ticket
+from .matching import Matcher
 from .network import Fabric
 
 
 class NeedsEvents(ScenarioError):
-    """The cohort engine cannot simulate this exactly: says why. The SimPy engine can."""
+    """The cohort engine cannot simulate this exactly, and says why. The SimPy engine can."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -26,77 +30,44 @@ class NeedsEvents(ScenarioError):
         )
 
 
-class CohortMember(Protocol):
-    """What a meeting needs of a cohort: sim.cohort_driver.CohortDriver."""
+class CohortTicket(Ticket[BaseDriver]):
+    """A cohort's ticket."""
 
-    index: int
-    tally: dict[str, list[float]]
+    __slots__ = ("answer", "arrived", "end")
 
-
-class CohortTicket:
-    """A cohort's part in one effect that may run beside its program.
-
-    direct: whether the program waits in it. end: when it is over, a number or one per column; None while that is not
-    known. answer: a collective's.
-    """
-
-    __slots__ = ("answer", "direct", "driver", "effect", "end", "stop", "taken")
-
-    def __init__(self, driver: CohortMember, effect: Any, direct: bool) -> None:
-        self.driver, self.effect, self.direct = driver, effect, direct
-        self.end: Any = None
-        self.answer: Any = None
-        self.stop = self.taken = False
-
-
-class CohortMeeting:
-    """One collective: the cohorts' tickets so far, and when the last of their workers came."""
-
-    __slots__ = ("arrived", "terms", "tickets")
-
-    def __init__(self, terms: tuple[Any, ...]) -> None:
-        self.terms = terms
-        self.tickets: list[CohortTicket] = []
-        self.arrived = 0.0
+    def __init__(self, driver: BaseDriver, effect: Any, direct: bool) -> None:
+        super().__init__(driver, effect, direct)
+        self.arrived = 0.0  # to a collective: when the cohort's last worker came
+        self.end: Any = None  # when it is over: a number, or one per column; None while that is not known
+        self.answer: Any = None  # a collective's
 
 
 class CohortMeetings:
-    """All collectives of a run, whose group is always all workers."""
+    """All collectives of a run, whose group is always all workers. cohorts: the first worker of each."""
 
-    def __init__(self, cohorts: int, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
-        self._cohorts, self._members, self._fabric, self._stop = cohorts, range(workers), fabric, stop
-        self._port = 0.0  # until when the network carries what has begun
-        self._open: deque[CohortMeeting] = deque()
-        self._first = 0  # number of the oldest open meeting
-        self._came: dict[CohortMember, int] = {}  # meetings that each cohort has entered
+    def __init__(self, cohorts: Sequence[int], workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
+        self._members, self._fabric, self._stop = range(workers), fabric, stop
+        self._alone = len(cohorts) == 1
+        self._matcher: Matcher[CohortTicket] = Matcher(cohorts, "all workers")
+        self._port = 0.0  # when the network is free
         self._known: dict[tuple[Any, ...], tuple[float, float]] = {}  # terms -> (seconds, bytes that a member sends)
 
     def join(self, ticket: CohortTicket, arrived: float) -> None:
-        """A cohort, whose last worker arrives at this time, comes to its next meeting; the last cohort completes it."""
+        """A cohort comes to its next meeting; the last cohort completes it. arrived: when its last worker came."""
         effect = ticket.effect
         wanted = terms(effect)
         known = self._known.get(wanted)
         if known is None or effect.group is not None or (type(effect) is AllGather and effect.sizes):
             known = self._check(ticket, wanted)
-        if self._cohorts == 1:
+        if self._alone:
             self._complete([ticket], arrived, *known)
             return
-        came = self._came[ticket.driver] = self._came.get(ticket.driver, 0) + 1
-        if came > self._first + len(self._open):
-            self._open.append(CohortMeeting(wanted))
-        meeting = self._open[came - self._first - 1]
-        meeting.tickets.append(ticket)
-        if meeting.terms != wanted:
-            where = everyone({t.driver.index: doing(t.effect) for t in meeting.tickets})
-            raise ProtocolError(f"collective {came} of all workers must be the same for all its members: {where}")
-        meeting.arrived = max(meeting.arrived, arrived)
-        if len(meeting.tickets) == self._cohorts:
-            self._open.popleft()
-            self._first += 1
-            self._complete(meeting.tickets, meeting.arrived, *known)
+        ticket.arrived = arrived
+        if tickets := self._matcher.enter(ticket, wanted):
+            self._complete(tickets, max(t.arrived for t in tickets), *known)
 
     def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
-        """(seconds, bytes that a member sends) of a collective; it is refused where it cannot be simulated exactly."""
+        """(seconds, bytes that a member sends) of a collective. NeedsEvents where it cannot be simulated exactly."""
         effect, n = ticket.effect, len(self._members)
         if effect.group is not None and set(effect.group) != set(self._members):
             raise NeedsEvents(f"{describe(effect)} is not of all workers")
@@ -104,23 +75,20 @@ class CohortMeetings:
             raise NeedsEvents(f"{describe(effect)} carries numbers, it simulates timing only")
         if type(effect) is ReduceScatter and effect.value.nbytes % n:
             raise NeedsEvents(f"{describe(effect)} gives {n} workers parts of unequal size")
-        check(effect, ticket.driver.index, self._members)
+        check_part(effect, ticket.driver.index, self._members)
         root = effect.root if type(effect) is Broadcast else 0
         seconds, traffic = self._fabric.price(type(effect), carried(effect, n), n, root)
         known = self._known[wanted] = seconds, traffic.sent
         return known
 
     def _complete(self, tickets: Sequence[CohortTicket], arrived: float, seconds: float, sent: float) -> None:
-        # The same sum as SimPy's clock makes, so that both come to the same bits.
+        # The sum that SimPy's clock makes, so that both have the same bits.
         end = self._port = max(arrived, self._port) + seconds
         stop = self._stop()
         for ticket in tickets:
-            effect, tally = ticket.effect, ticket.driver.tally
-            if effect.phase not in tally:
-                tally[effect.phase] = [0.0, 0]
-            counts = tally[effect.phase]
-            counts[0] += sent
-            counts[1] += 1
+            effect, outcome = ticket.effect, ticket.driver.outcome
+            outcome.sent[effect.phase] = outcome.sent.get(effect.phase, 0.0) + sent
+            outcome.syncs[effect.phase] = outcome.syncs.get(effect.phase, 0) + 1
             ticket.end, ticket.stop = end, stop
             if effect.out is effect.value and type(effect) is AllReduce:  # most are so
                 ticket.answer = effect.out

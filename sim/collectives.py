@@ -1,7 +1,9 @@
-"""The algorithms of collectives as the steps that they take: who sends how many bytes to whom, and what is added up.
+"""The algorithms of collectives as the steps that they take: which member sends how many bytes to which, and what
+they add up.
 
-Costs add up to MPICH's formulas (Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations
-in MPICH", 2005), with latency alpha, beta seconds/byte, gamma seconds/byte added up, m bytes, n members:
+The costs of the steps sum to MPICH's formulas (Thakur, Rabenseifner and Gropp, "Optimization of Collective
+Communication Operations in MPICH", 2005), with alpha seconds of latency, beta seconds per byte sent, gamma seconds per
+byte added up, m bytes, n members:
 
   recursive doubling   lg n (alpha + m beta + m gamma); other n: floor(lg)+2 message steps, floor(lg)+1 additions
   ring                 2(n-1) alpha + 2(n-1)/n m beta + (n-1)/n m gamma
@@ -9,12 +11,12 @@ in MPICH", 2005), with latency alpha, beta seconds/byte, gamma seconds/byte adde
   tree                 a binomial reduce, then a binomial broadcast: 2 ceil(lg) (alpha + m beta) + ceil(lg) m gamma
   two_level            tree's reduce in each node, an all-reduce among the nodes' first members, tree's broadcast
   auto                 as MPICH: recursive doubling up to 2,048 bytes, else rabenseifner; two_level with several nodes
-  ordered              what the MPI interpreter performs: program.traffic
+  ordered              what the MPI interpreter performs: program/traffic.py
 
-They differ in the all-reduce. All but `ordered` gather around a ring, (n-1) alpha + (n-1)/n m beta, and scatter
-pairwise, the same with gamma. A broadcast is a binomial tree in all of them, ceil(lg) (alpha + m beta).
+These are the all-reduces. All algorithms except `ordered` gather around a ring, (n-1) alpha + (n-1)/n m beta, and
+scatter pairwise, which costs the same and gamma. A broadcast is always a binomial tree, ceil(lg) (alpha + m beta).
 
-Rule: a step is data. What it costs on which links is sim/network.py's business.
+Rule: a step is data. network.py says what it costs on which links.
 """
 
 from __future__ import annotations
@@ -23,32 +25,27 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..config.timing import CollectiveAlgorithm
 from ..program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from ..program.traffic import gathers, traffic
 
-# Of bytes, MPIR_CVAR_ALLREDUCE_SHORT_MSG_SIZE: up to here an all-reduce is short.
-SHORT = 2048
+SHORT = 2048  # bytes up to which an all-reduce is short: MPICH's MPIR_CVAR_ALLREDUCE_SHORT_MSG_SIZE
 
 Level = Literal["all", "inside", "across"]
 Pairs = Iterator[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """Members send at the same time, in `messages` message steps.
+class CollectiveStep:
+    """One step, in which members send at the same time."""
 
-    pattern: who to whom, with `distance`. level: among all members, within each node, or among the nodes' first.
-    nbytes: that each sender sends in all. added: bytes that a receiver adds to its own. streams: connections that a
-    sender keeps busy at a time.
-    """
-
-    pattern: str
-    messages: int
-    nbytes: float
-    added: float = 0.0
-    distance: int = 1
-    level: Level = "all"
-    streams: int = 1
+    pattern: str  # which member sends to which: a key of PATTERNS, or "everyone"
+    messages: int  # message steps, each of which costs a latency
+    nbytes: float  # bytes that each sender sends in total
+    added: float = 0.0  # bytes that each receiver adds to its own
+    distance: int = 1  # of partners, for the patterns that have one
+    level: Level = "all"  # among all members, within each node, or among the first members of the nodes
+    streams: int = 1  # connections that a sender uses at the same time
 
 
 def low(n: int) -> int:
@@ -61,33 +58,33 @@ def high(n: int) -> int:
     return (n - 1).bit_length()
 
 
-# --- who sends to whom, by place in a list of n members ---------------------------------------------------------------
+# --- which member sends to which, by place in a list of n members -----------------------------------------------------
 
 
 def _around(n: int, distance: int, root: int) -> Pairs:
-    """To the next in a ring."""
+    """Each to the next in a ring."""
     return ((i, (i + 1) % n) for i in range(n))
 
 
 def _exchange(n: int, distance: int, root: int) -> Pairs:
-    """Partners at a distance exchange, among the 2^floor(lg) that are left once `_in` has paired the surplus."""
+    """Partners at a distance exchange, among the 2^floor(lg) members that are left after `_in`."""
     surplus = n - 2 ** low(n)
     left = [2 * i + 1 for i in range(surplus)] + list(range(2 * surplus, n))
     return ((left[i], left[i ^ distance]) for i in range(len(left)))
 
 
 def _in(n: int, distance: int, root: int) -> Pairs:
-    """Of the first 2 * surplus members, the even send to the odd."""
+    """The surplus over a power of two: of the first 2 * surplus members, the even ones send to the odd ones."""
     return ((2 * i, 2 * i + 1) for i in range(n - 2 ** low(n)))
 
 
 def _out(n: int, distance: int, root: int) -> Pairs:
-    """And back."""
+    """The odd ones send back."""
     return ((odd, even) for even, odd in _in(n, distance, root))
 
 
 def _down(n: int, distance: int, root: int) -> Pairs:
-    """The step of a binomial broadcast from the root that doubles the members that have it."""
+    """A step of a binomial broadcast from the root: it doubles the number of members that have the value."""
     have = range(0, n, 2 * distance)
     return (((i + root) % n, (i + distance + root) % n) for i in have if i + distance < n)
 
@@ -110,99 +107,112 @@ PATTERNS: dict[str, Callable[[int, int, int], Pairs]] = {
 # --- all-reduce -------------------------------------------------------------------------------------------------------
 
 
-def ordered(n: int, m: float) -> list[Step]:
-    """What program.traffic says: everyone sends to everyone, whole or in parts, and adds up what it receives."""
+def ordered(n: int, m: float) -> list[CollectiveStep]:
+    """As program/traffic.py says: all send to all, whole vectors or parts, and add up what they receive."""
     what = traffic(AllReduce, int(m), n)
     added = (n - 1) * m if gathers(int(m), n) else (n - 1) / n * m
-    return [Step("everyone", what.messages, what.sent, added, streams=n - 1)]
+    return [CollectiveStep("everyone", what.messages, what.sent, added, streams=n - 1)]
 
 
-def ring(n: int, m: float) -> list[Step]:
-    return [Step("around", 2 * (n - 1), 2 * (n - 1) / n * m, (n - 1) / n * m)]
+def ring(n: int, m: float) -> list[CollectiveStep]:
+    return [CollectiveStep("around", 2 * (n - 1), 2 * (n - 1) / n * m, (n - 1) / n * m)]
 
 
-def recursive_doubling(n: int, m: float) -> list[Step]:
-    steps = [Step("exchange", 1, m, m, 2**k) for k in range(low(n))]
+def recursive_doubling(n: int, m: float) -> list[CollectiveStep]:
+    steps = [CollectiveStep("exchange", 1, m, m, 2**k) for k in range(low(n))]
     return _with_surplus(n, m, steps)
 
 
-def rabenseifner(n: int, m: float) -> list[Step]:
+def rabenseifner(n: int, m: float) -> list[CollectiveStep]:
     """Reduce-scatter by halving, nearest partners first, then all-gather by doubling.
 
-    The halves add up to (n-1)/n of m for any n, as in the formula; exact would be the power of two below n.
+    The halves sum to (n-1)/n of m for any n, as in the formula. To be exact, n would be the power of two below.
     """
     whole = 2 ** low(n)
     part = (n - 1) / n * m / (whole - 1)
     halving = [
-        Step("exchange", 1, part * whole / 2 ** (k + 1), part * whole / 2 ** (k + 1), 2**k) for k in range(low(n))
+        CollectiveStep("exchange", 1, part * whole / 2 ** (k + 1), part * whole / 2 ** (k + 1), 2**k)
+        for k in range(low(n))
     ]
-    doubling = [Step("exchange", 1, step.nbytes, 0.0, step.distance) for step in reversed(halving)]
+    doubling = [CollectiveStep("exchange", 1, step.nbytes, 0.0, step.distance) for step in reversed(halving)]
     return _with_surplus(n, m, halving + doubling)
 
 
-def _with_surplus(n: int, m: float, steps: list[Step]) -> list[Step]:
-    """Members above a power of two hand their vector to a neighbour first, and get the result last."""
-    return steps if n == 2 ** low(n) else [Step("in", 1, m, m), *steps, Step("out", 1, m)]
+def _with_surplus(n: int, m: float, steps: list[CollectiveStep]) -> list[CollectiveStep]:
+    """Members above a power of two first send their vector to a neighbour, and get the result at the end."""
+    return steps if n == 2 ** low(n) else [CollectiveStep("in", 1, m, m), *steps, CollectiveStep("out", 1, m)]
 
 
-def binomial(n: int, m: float, level: Level = "all") -> list[Step]:
-    """A broadcast, from the largest distance down."""
-    return [Step("down", 1, m, 0.0, 2**k, level) for k in reversed(range(high(n)))]
+def binomial(n: int, m: float, level: Level = "all") -> list[CollectiveStep]:
+    """A broadcast, beginning with the largest distance."""
+    return [CollectiveStep("down", 1, m, 0.0, 2**k, level) for k in reversed(range(high(n)))]
 
 
-def binomial_reduce(n: int, m: float, level: Level = "all") -> list[Step]:
-    return [Step("up", 1, m, m, 2**k, level) for k in range(high(n))]
+def binomial_reduce(n: int, m: float, level: Level = "all") -> list[CollectiveStep]:
+    return [CollectiveStep("up", 1, m, m, 2**k, level) for k in range(high(n))]
 
 
-def tree(n: int, m: float) -> list[Step]:
+def tree(n: int, m: float) -> list[CollectiveStep]:
     return binomial_reduce(n, m) + binomial(n, m)
 
 
-ALGORITHMS: dict[str, Callable[[int, float], list[Step]]] = {
-    "ordered": ordered,
-    "ring": ring,
-    "recursive_doubling": recursive_doubling,
-    "rabenseifner": rabenseifner,
-    "tree": tree,
-}
-
-
-def by_size(n: int, m: float) -> list[Step]:
+def by_size(n: int, m: float) -> list[CollectiveStep]:
     """MPICH's choice."""
     return recursive_doubling(n, m) if m <= SHORT else rabenseifner(n, m)
 
 
-def two_level(sizes: Sequence[int], m: float) -> list[Step]:
+def two_level(sizes: Sequence[int], m: float) -> list[CollectiveStep]:
     """sizes: members in each node."""
     inside, nodes = max(sizes), len(sizes)
     across = by_size(nodes, m) if nodes > 1 else []
-    between = [Step(s.pattern, s.messages, s.nbytes, s.added, s.distance, "across") for s in across]
+    between = [CollectiveStep(s.pattern, s.messages, s.nbytes, s.added, s.distance, "across") for s in across]
     return [*binomial_reduce(inside, m, "inside"), *between, *binomial(inside, m, "inside")]
 
 
-def all_reduce(algorithm: str, sizes: Sequence[int], m: float) -> list[Step]:
-    """An all-reduce of m bytes among sum(sizes) members, sizes of which share a node."""
-    hierarchical = len(sizes) > 1 and max(sizes) > 1
-    if algorithm == "two_level" or (algorithm == "auto" and hierarchical):
-        return two_level(sizes, m)
-    return ALGORITHMS.get(algorithm, by_size)(sum(sizes), m)
+def auto(sizes: Sequence[int], m: float) -> list[CollectiveStep]:
+    """sizes: as of two_level, which it is where several nodes have several members."""
+    several = len(sizes) > 1 and max(sizes) > 1
+    return two_level(sizes, m) if several else by_size(sum(sizes), m)
 
 
-def steps(kind: type[Collective], algorithm: str, sizes: Sequence[int], nbytes: int) -> list[Step]:
+Algorithm = Callable[[Sequence[int], float], list[CollectiveStep]]  # (members in each node, bytes) -> steps
+
+
+def _flat(steps: Callable[[int, float], list[CollectiveStep]]) -> Algorithm:
+    """An algorithm that asks only for the number of members, whatever their nodes."""
+    return lambda sizes, m: steps(sum(sizes), m)
+
+
+ALGORITHMS: dict[CollectiveAlgorithm, Algorithm] = {
+    "ordered": _flat(ordered),
+    "ring": _flat(ring),
+    "recursive_doubling": _flat(recursive_doubling),
+    "rabenseifner": _flat(rabenseifner),
+    "tree": _flat(tree),
+    "two_level": two_level,
+    "auto": auto,
+}
+
+
+def collective_steps(
+    kind: type[Collective], algorithm: CollectiveAlgorithm, sizes: Sequence[int], nbytes: int
+) -> list[CollectiveStep]:
     """The steps of any collective. nbytes: the whole vector (an AllGather's: of all members' values together)."""
     n, m = sum(sizes), float(nbytes)
     if n == 1:
         return []
     if kind is AllReduce:
-        return all_reduce(algorithm, sizes, m)
+        return ALGORITHMS[algorithm](sizes, m)
     if kind is Broadcast:
         return binomial(n, m)
     part = (n - 1) / n * nbytes
     added = part if kind is ReduceScatter else 0.0
     if algorithm == "ordered":
         return [
-            Step("everyone", traffic(kind, nbytes, n).messages, traffic(kind, nbytes, n).sent, added, streams=n - 1)
+            CollectiveStep(
+                "everyone", traffic(kind, nbytes, n).messages, traffic(kind, nbytes, n).sent, added, streams=n - 1
+            )
         ]
     if kind is AllGather:
-        return [Step("around", n - 1, part)]
-    return [Step("everyone", n - 1, part, added)]
+        return [CollectiveStep("around", n - 1, part)]
+    return [CollectiveStep("everyone", n - 1, part, added)]

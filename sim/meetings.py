@@ -1,8 +1,7 @@
-"""Where a collective's members meet: matching, the moment it starts, and who is answered when.
+"""Collectives between workers in virtual time: when each starts, and when its members get their answers.
 
-Rule: the k-th collective of a group that one member enters, direct or started, meets the k-th of every other member.
-It starts when the last has come and those of the group that started before it are over, as one thread of the runtime
-serves a group; how long it takes then is sim/transfers.py's to say.
+Rule: a group's collective starts when its last member has come (matching.py) and the group's collectives before it are
+over, because in the runtime one thread serves a group. How long it then takes is decided in transfers.py.
 """
 
 from __future__ import annotations
@@ -14,95 +13,55 @@ from typing import Any, Protocol
 
 import simpy
 
+from ..program.checks import check_part, group_members, not_a_member
 from ..program.effects import Broadcast, Group
-from ..program.errors import ProtocolError
+from ..program.loans import Loan
 from ..program.outcome import Outcome, Span
-from ..program.texts import describe, doing, everyone
-from ..program.traffic import Traffic
-from ..records.spool import BUFFERED
-from .answers import Loan, carried, check, results, terms
-from .network import Fabric, Prices
+from ..program.texts import terms
+from ..program.traffic import Traffic, carried
+from ..records.spool import BUFFERED, Tracer
+from .answers import results
+from .base_driver import Ticket
+from .matching import Matcher
+from .network import Fabric, GroupPrices
 from .transfers import Timer, Transfers
 
 
 class Member(Protocol):
-    """What a meeting needs of a worker: sim.driver.Driver."""
+    """What a collective needs of a worker: sim.driver.Driver."""
 
     index: int
     outcome: Outcome
-    spans: dict[str, list[Span]] | None
-
-    def hand_on(self, lane: str, keep: int = 0) -> None:
-        """Give the lane's spans, but for the last `keep`, to who takes them."""
+    tracer: Tracer | None
 
     def asleep(self) -> float:
-        """Seconds until it is there again, where a fault holds it; infinite where it is lost."""
+        """Seconds until a fault's pause of the worker is over, 0 without one; infinite where it is lost."""
 
-    def finished(self, ticket: Ticket) -> None:
+    def finished(self, ticket: WorkerTicket) -> None:
         """The ticket's answer is there."""
 
 
-class Ticket:
-    """A worker's part in one effect that may run beside its program: from the yield until the answer is taken."""
+class WorkerTicket(Ticket[Member]):
+    """A worker's ticket."""
 
-    __slots__ = ("direct", "done", "effect", "loan", "member", "result", "since", "stop", "taken")
+    __slots__ = ("done", "loan", "result", "since")
 
-    def __init__(self, member: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
-        self.member, self.effect, self.since, self.direct = member, effect, since, direct
-        self.loan = Loan(effect, member.index) if debug and not effect.fills else None
-        self.done = self.taken = self.stop = False
+    def __init__(self, driver: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
+        super().__init__(driver, effect, direct)
+        self.since = since  # when the effect was yielded
+        self.loan = Loan(effect, driver.index) if debug else None
+        self.done = False  # whether the result is there
         self.result: Any = None
 
 
-class Meeting:
-    """One collective: the tickets that have come so far, by place in the group."""
+class GroupQueue(Matcher[WorkerTicket]):
+    """One group's collectives: those that some member has not come to yet (in Matcher), and those that can start."""
 
-    __slots__ = ("missing", "terms", "tickets")
-
-    def __init__(self, members: int, terms: tuple[Any, ...]) -> None:
-        self.tickets: list[Ticket | None] = [None] * members
-        self.missing = members
-        self.terms = terms
-
-
-class Circle:
-    """The members of one group and their open meetings, oldest first. queue: those under way or about to start.
-
-    lane: of its spans in traces; a group's own, since several groups' collectives may be under way at a time.
-    """
-
-    __slots__ = ("came", "first", "lane", "members", "open", "places", "prices", "queue")
-
-    def __init__(self, members: tuple[int, ...], prices: Prices) -> None:
-        self.members, self.prices, self.lane = members, prices, f"network {members}"
-        self.queue: deque[list[Ticket]] = deque()
-        self.places = {worker: place for place, worker in enumerate(members)}
-        self.came = [0] * len(members)  # meetings that each member has entered
-        self.first = 0  # number of the oldest open meeting
-        self.open: deque[Meeting] = deque()
-
-    def enter(self, ticket: Ticket) -> Meeting:
-        """Put the ticket into its meeting: the member's next one."""
-        place = self.places[ticket.member.index]
-        number = self.came[place] - self.first
-        self.came[place] += 1
-        wanted = terms(ticket.effect)
-        if number == len(self.open):
-            self.open.append(Meeting(len(self.members), wanted))
-        meeting = self.open[number]
-        if meeting.terms != wanted:
-            came = [t for t in meeting.tickets if t is not None]
-            where = everyone({t.member.index: doing(t.effect) for t in [*came, ticket]})
-            raise ProtocolError(
-                f"collective {self.came[place]} of group {self.members} must be the same for all its members: {where}"
-            )
-        meeting.tickets[place] = ticket
-        meeting.missing -= 1
-        if not meeting.missing:
-            # Members come in order, so the oldest is always the first to be complete.
-            self.open.popleft()
-            self.first += 1
-        return meeting
+    def __init__(self, members: tuple[int, ...], prices: GroupPrices, name: str, lane: str) -> None:
+        super().__init__(members, name)
+        self.members, self.prices = members, prices
+        self.lane = lane  # in traces; a group's own, since several groups' collectives may be under way at a time
+        self.queue: deque[list[WorkerTicket]] = deque()  # the first is under way, the others follow
 
 
 class Meetings:
@@ -110,81 +69,73 @@ class Meetings:
 
     def __init__(self, env: simpy.Environment, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
         self._env, self._workers, self._fabric, self._stop = env, workers, fabric, stop
-        self.faults = False  # whether a member may be asleep as its collective is to begin
-        self._circles: dict[Group, Circle] = {}
+        self.faults = False  # whether a fault may hold a member when its collective is to begin
         self.transfers = Transfers(env, fabric)
-        self._world = self._made(tuple(range(workers)))
-        self._world.lane = "network"
-        self._circles[None] = self._world
+        self._everyone = self._made(tuple(range(workers)), "all workers", "network")
+        self._groups: dict[Group, GroupQueue] = {None: self._everyone, self._everyone.members: self._everyone}
 
-    def join(self, ticket: Ticket) -> None:
+    def join(self, ticket: WorkerTicket) -> None:
         """A worker comes to its next meeting of the effect's group; the last one starts it."""
-        effect, worker = ticket.effect, ticket.member.index
-        circle = self._circles.get(effect.group) or self._circle(effect, worker)
-        if worker not in circle.places:
-            raise ProtocolError(f"worker {worker} is not in the group {effect.group} of its {describe(effect)}")
-        check(effect, worker, circle.members)
-        meeting = circle.enter(ticket)
-        if not meeting.missing:
-            self._begin(circle, meeting)
+        effect, worker = ticket.effect, ticket.driver.index
+        group = self._groups.get(effect.group) or self._new_group(effect, worker)
+        if worker not in group.places:
+            raise not_a_member(effect, worker)
+        check_part(effect, worker, group.members)
+        if tickets := group.enter(ticket, terms(effect)):
+            group.queue.append(tickets)
+            if len(group.queue) == 1:
+                self._carry(group)
 
-    def _circle(self, effect: Any, worker: int) -> Circle:
-        members = tuple(sorted(effect.group))
-        if len(set(members)) < len(members) or not set(members) <= set(self._world.members):
-            raise ProtocolError(
-                f"worker {worker}: group {effect.group} of {describe(effect)} must name each member once, "
-                f"out of workers 0 to {self._workers - 1}"
-            )
-        return self._circles.setdefault(effect.group, self._circles.get(members) or self._made(members))
+    def _new_group(self, effect: Any, worker: int) -> GroupQueue:
+        """The group's queue: the same one in whatever order an effect lists the members."""
+        members = group_members(effect, worker, self._workers)
+        if members not in self._groups:
+            self._groups[members] = self._made(members, f"group {members}", f"network {members}")
+        return self._groups.setdefault(effect.group, self._groups[members])
 
-    def _made(self, members: tuple[int, ...]) -> Circle:
-        circle = self._circles[members] = Circle(members, self._fabric.group(members))
-        return circle
+    def _made(self, members: tuple[int, ...], name: str, lane: str) -> GroupQueue:
+        return GroupQueue(members, self._fabric.group(members), name, lane)
 
-    def _begin(self, circle: Circle, meeting: Meeting) -> None:
-        circle.queue.append([ticket for ticket in meeting.tickets if ticket is not None])
-        if len(circle.queue) == 1:
-            self._carry(circle)
-
-    def _carry(self, circle: Circle) -> None:
+    def _carry(self, group: GroupQueue) -> None:
         """Start the group's next collective."""
-        tickets, begin = circle.queue[0], self._env.now
-        asleep = max(ticket.member.asleep() for ticket in tickets) if self.faults else 0.0
+        tickets, begin = group.queue[0], self._env.now
+        asleep = max(ticket.driver.asleep() for ticket in tickets) if self.faults else 0.0
         if asleep:
-            if asleep < inf:  # else nobody is answered any more
-                Timer(self._env, lambda event: self._carry(circle)).set(asleep)
+            if asleep < inf:  # else the group is never answered again
+                Timer(self._env, lambda event: self._carry(group)).set(asleep)
             return
-        first, members = tickets[0].effect, circle.members
+        first, members = tickets[0].effect, group.members
         root = members.index(first.root) if type(first) is Broadcast else 0
-        price = circle.prices.price(type(first), carried(first, len(members)), root)
-        self.transfers.begin(price, lambda: self._over(circle, begin, price.traffic))
+        price = group.prices.price(type(first), carried(first, len(members)), root)
+        self.transfers.begin(price, lambda: self._over(group, begin, price.traffic))
 
-    def _over(self, circle: Circle, begin: float, traffic: Traffic) -> None:
-        tickets = circle.queue.popleft()
-        if circle.queue:
-            self._carry(circle)
-        self._complete(circle, tickets, begin, traffic)
+    def _over(self, group: GroupQueue, begin: float, traffic: Traffic) -> None:
+        tickets = group.queue.popleft()
+        if group.queue:
+            self._carry(group)
+        self._complete(group, tickets, begin, traffic)
 
-    def _complete(self, circle: Circle, tickets: Sequence[Ticket], begin: float, traffic: Traffic) -> None:
+    def _complete(self, group: GroupQueue, tickets: Sequence[WorkerTicket], begin: float, traffic: Traffic) -> None:
         for ticket in tickets:
             if ticket.loan is not None:
                 ticket.loan.check()
-        answers = results([ticket.effect for ticket in tickets], circle.members)
-        # One question for all: workers that pass the same collective must agree on whether to stop.
-        stop = circle is self._world and self._stop()
+        answers = results([ticket.effect for ticket in tickets], group.members)
+        # Asked once for all: workers that pass the same collective must agree on whether to stop.
+        stop = group is self._everyone and self._stop()
         for ticket, result in zip(tickets, answers, strict=True):
-            phase, outcome = ticket.effect.phase, ticket.member.outcome
+            phase, outcome = ticket.effect.phase, ticket.driver.outcome
             outcome.sent[phase] = outcome.sent.get(phase, 0.0) + traffic.sent
             outcome.syncs[phase] = outcome.syncs.get(phase, 0) + 1
             ticket.result, ticket.stop, ticket.done = result, stop, True
-            if ticket.member.spans is not None:
-                spans = ticket.member.spans.setdefault(circle.lane, [])
+            tracer = ticket.driver.tracer
+            if tracer is not None:
+                spans = tracer.lane(group.lane)
                 self._trace(ticket, spans, begin)
                 if len(spans) > BUFFERED:
-                    ticket.member.hand_on(circle.lane, 1)
-            ticket.member.finished(ticket)
+                    tracer.hand_on(group.lane)
+            ticket.driver.finished(ticket)
 
-    def _trace(self, ticket: Ticket, spans: list[Span], begin: float) -> None:
+    def _trace(self, ticket: WorkerTicket, spans: list[Span], begin: float) -> None:
         """The waiting of a direct collective is a span of its own; a lane's spans never overlap."""
         free = spans[-1][2] if spans else 0.0
         since = max(ticket.since, free)

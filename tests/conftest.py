@@ -1,6 +1,8 @@
-"""Options of the test suite."""
+"""Options and fixtures of the test suite."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -14,5 +16,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite-goldens",
         action="store_true",
-        help="write what tests/golden holds from the code as it is; say in the commit why it changes",
+        help="write the files in tests/whole/golden from the code as it is; say in the commit why they change",
     )
+
+
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """One thread, and torch's random stream given back: a rank's worker owns both."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.set_num_threads(threads)

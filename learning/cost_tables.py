@@ -1,0 +1,262 @@
+"""What the built-in models cost, unit by unit, without torch; tests hold every number against torch.
+
+Rule: torch is never imported here, so that timing-only runs need none. Defaults and checks of the models' arguments
+live here as well, so that they are refused alike with and without torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..algorithms.costs import ModelCost, together
+from ..algorithms.unitwise import UNIT_BYTES
+from . import user_code
+
+Shape = tuple[int, ...]
+LOSSES = ("cross_entropy",)
+# What no layer has as many of; ten thousand blocks take seconds to plan with.
+MOST, WIDEST, DEEPEST = 2**31 - 1, 2**20, 10_000
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """One unit of a model.
+
+    parameters, buffers: fp32 elements (buffers: floating-point ones). flops: of one sample's forward pass,
+    convolutions and matrix products only, a multiply-add counted as two. activations: bytes that one sample's forward
+    pass allocates in training: outputs, dropout's masks, pooling's indices; nothing for what works in place.
+    """
+
+    name: str
+    parameters: int = 0
+    buffers: int = 0
+    flops: float = 0.0
+    activations: float = 0.0
+
+
+def cost(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int) -> list[UnitCost]:
+    """Costs of a built-in model's units. ValueError: unknown model or argument, or an input that it cannot take."""
+    table, checked = resolve(model, args)
+    return table(input_shape, classes, **checked)
+
+
+def resolve(model: str, args: Mapping[str, Any]) -> tuple[Callable[..., list[UnitCost]], dict[str, Any]]:
+    """(the model's table, its arguments checked and with defaults filled in)."""
+    if model not in TABLES:
+        raise ValueError(
+            f"no model {model!r}{user_code.nearest(model, TABLES)}; "
+            f"write {', '.join(TABLES)} or an import path package.module:factory"
+        )
+    checked = user_code.options(TABLES[model], args, f"model {model}")
+    for name, value in checked.items():
+        checked[name] = _CHECKS[name](f"model {model}: {name}", value)
+    return TABLES[model], checked
+
+
+def check_loss(name: str) -> None:
+    """ValueError unless the loss is built in or an import path."""
+    if name not in LOSSES and not user_code.named(name):
+        raise ValueError(
+            f"no loss {name!r}{user_code.nearest(name, LOSSES)}; "
+            f"write {', '.join(LOSSES)} or an import path package.module:function"
+        )
+
+
+def total(units: Sequence[UnitCost]) -> ModelCost:
+    """The whole model's cost."""
+    return together([ModelCost(u.parameters, u.buffers, u.flops, u.activations) for u in units])
+
+
+def merged(cost: ModelCost, least: float) -> ModelCost:
+    """The cost with consecutive units merged until each holds `least` bytes of parameters; see groups."""
+    runs = groups([4.0 * unit.parameters for unit in cost.units], least)
+    return replace(cost, units=tuple(together(cost.units[start:stop]) for start, stop in runs))
+
+
+def groups(nbytes: Sequence[float], least: float = UNIT_BYTES) -> list[tuple[int, int]]:
+    """(start, stop) of runs of units to merge: a run ends as soon as it holds `least` bytes of parameters.
+
+    What is left at the end joins the last run when there is one, so no run but a lone first is smaller than `least`.
+    """
+    runs: list[tuple[int, int]] = []
+    start, held = 0, 0.0
+    for i, size in enumerate(nbytes):
+        held += size
+        if held >= least:
+            runs.append((start, i + 1))
+            start, held = i + 1, 0.0
+    if start < len(nbytes):
+        first = runs.pop()[0] if runs else 0
+        runs.append((first, len(nbytes)))
+    return runs
+
+
+def mlp(
+    input_shape: Shape, classes: int, *, hidden: tuple[int, ...] = (256, 128), dropout: float = 0.0
+) -> list[UnitCost]:
+    """Linear + ReLU (+ dropout) per hidden layer, and a linear classifier."""
+    units, width = [], math.prod(input_shape)
+    for i, out in enumerate(hidden):
+        units.append(
+            UnitCost(f"hidden{i + 1}", (width + 1) * out, 0, 2.0 * width * out, 4.0 * out + _drop(out, dropout))
+        )
+        width = out
+    return [*units, UnitCost("classifier", (width + 1) * classes, 0, 2.0 * width * classes, 4.0 * classes)]
+
+
+def cnn(
+    input_shape: Shape, classes: int, *, channels: tuple[int, ...] = (16, 32), dropout: float = 0.0
+) -> list[UnitCost]:
+    """3x3 convolution + ReLU + 2x2 max-pool per entry of `channels`, (dropout,) and a linear classifier."""
+    width, height, breadth = image(input_shape, "cnn")
+    if min(height, breadth) >> len(channels) < 1:
+        raise ValueError(
+            f"model cnn halves the image once per entry of channels {list(channels)}; {height}x{breadth} is too small"
+        )
+    units: list[UnitCost] = []
+    for i, out in enumerate(channels):
+        kernels, pixels = width * out * 9, out * height * breadth
+        height, breadth = height // 2, breadth // 2
+        held = 4.0 * pixels + 12.0 * out * height * breadth  # pooling keeps 64-bit indices beside its output
+        if not units and out > 1:
+            held += 4.0 * pixels  # the channels-last copy
+        units.append(UnitCost(f"conv{i + 1}", kernels + out, 0, 2.0 * kernels * pixels / out, held))
+        width = out
+    copied = bool(units) and width > 1 and height * breadth > 1  # flattening what is stored channels-last
+    width *= height * breadth
+    tail = 4.0 * width * copied + _drop(width, dropout) + 4.0 * classes
+    return [*units, UnitCost("classifier", (width + 1) * classes, 0, 2.0 * width * classes, tail)]
+
+
+def resnet20(input_shape: Shape, classes: int, *, width: float = 1.0) -> list[UnitCost]:
+    """ResNet20 for small images (He et al., CVPR 2016, arXiv 1512.03385, section 4.2) with projection shortcuts.
+
+    272,474 parameters for 3x32x32 and 10 classes.
+    """
+    channels, height, breadth = image(input_shape, "resnet20")
+    widths = resnet_widths(width)
+
+    def conv(size: int, out: int, kernel: int, name: str = "") -> UnitCost:
+        """Convolution without bias + BatchNorm, to the current height and breadth."""
+        kernels, pixels = size * out * kernel * kernel, out * height * breadth
+        return UnitCost(name, kernels + 2 * out, 2 * out, 2.0 * kernels * height * breadth, 8.0 * pixels)
+
+    size = widths[0]
+    stem = conv(channels, size, 3, "stem")
+    copy = 4.0 * size * height * breadth if size > 1 and height * breadth > 1 else 0.0  # to channels-last
+    units = [replace(stem, activations=stem.activations + copy)]
+    for stage, out in enumerate(widths):
+        for block in range(3):
+            stride = 2 if stage and not block else 1
+            height, breadth = -(-height // stride), -(-breadth // stride)
+            parts = [conv(size, out, 3), conv(out, out, 3)]
+            if stride > 1 or size != out:
+                parts.append(conv(size, out, 1))
+            whole = total(parts)
+            units.append(
+                UnitCost(
+                    f"block{stage + 1}.{block + 1}", whole.parameters, whole.buffers, whole.flops, whole.activations
+                )
+            )
+            size = out
+    return [*units, UnitCost("head", (size + 1) * classes, 0, 2.0 * size * classes, 4.0 * (size + classes))]
+
+
+def vit(
+    input_shape: Shape,
+    classes: int,
+    *,
+    patch: int = 4,
+    dim: int = 64,
+    depth: int = 4,
+    heads: int = 4,
+    mlp_ratio: float = 2.0,
+    dropout: float = 0.0,
+) -> list[UnitCost]:
+    """A small vision transformer (Dosovitskiy et al., ICLR 2021, arXiv 2010.11929): patches, pre-norm encoder blocks,
+    and a linear classifier of the tokens' mean (there is no class token)."""
+    channels, height, breadth = image(input_shape, "vit")
+    if height % patch or breadth % patch:
+        raise ValueError(f"model vit: patch {patch} does not divide images of {height}x{breadth}")
+    if dim % heads:
+        raise ValueError(f"model vit: dim {dim} must be a multiple of heads {heads}")
+    tokens, hidden = (height // patch) * (breadth // patch), round(dim * mlp_ratio)
+    held, kernels = tokens * dim, channels * patch * patch * dim
+    first = UnitCost("patches", kernels + dim + held, 0, 2.0 * kernels * tokens, 8.0 * held + _drop(held, dropout))
+    # Activations: two norms with their statistics, queries + keys + values, attention with a sum per row and head, its
+    # output, the hidden layer before and after GELU, the MLP's output, two sums.
+    block = UnitCost(
+        "encoder",
+        4 * dim * dim + 9 * dim + 2 * dim * hidden + hidden,
+        0,
+        2.0 * tokens * (4 * dim * dim + 2 * dim * hidden) + 4.0 * tokens * held,
+        4.0 * (10 * held + 2 * tokens * hidden + tokens * (4 + heads)) + 2 * _drop(held, dropout),
+    )
+    norm = 4.0 * (held + 2 * tokens)
+    head = UnitCost("head", 2 * dim + (dim + 1) * classes, 0, 2.0 * dim * classes, norm + 4.0 * (dim + classes))
+    return [first, *(replace(block, name=f"encoder{i + 1}") for i in range(depth)), head]
+
+
+TABLES: dict[str, Callable[..., list[UnitCost]]] = {"mlp": mlp, "cnn": cnn, "resnet20": resnet20, "vit": vit}
+
+
+def resnet_widths(width: float) -> tuple[int, int, int]:
+    """Channels of ResNet20's three stages: 16, 32, 64 times the width ratio."""
+    first, second, third = (max(1, round(base * width)) for base in (16, 32, 64))
+    return first, second, third
+
+
+def image(input_shape: Shape, model: str) -> tuple[int, int, int]:
+    """(channels, height, breadth) of the input; ValueError where it is no image."""
+    if len(input_shape) != 3:
+        shown = "x".join(map(str, input_shape))
+        raise ValueError(f"model {model} takes images, channels x height x width; the data's examples are {shown}")
+    return input_shape[0], input_shape[1], input_shape[2]
+
+
+def _drop(elements: int, rate: float) -> float:
+    """Bytes of dropout on the CPU: a float mask and the output."""
+    return 8.0 * elements if rate else 0.0
+
+
+def _sizes(what: str, value: Any) -> tuple[int, ...]:
+    sizes = (value,) if isinstance(value, int) else value
+    if not isinstance(sizes, list | tuple) or not all(isinstance(s, int) and 1 <= s <= MOST for s in sizes):
+        raise ValueError(f"{what} is {value!r:.60}; write a list of layer sizes, from 1 to {MOST}, like [256, 128]")
+    return tuple(sizes)
+
+
+def _rate(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{what} is {value!r}; write a share from 0 up to, not including, 1")
+    return float(value)
+
+
+def _ratio(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= WIDEST:
+        raise ValueError(f"{what} is {value!r:.60}; write a number above 0 (1 is the usual width) and up to {WIDEST}")
+    return float(value)
+
+
+def _count(what: str, value: Any, most: int = MOST) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ValueError(f"{what} is {value!r:.60}; write a whole number, 1 or more and up to {most}")
+    return value
+
+
+def _depth(what: str, value: Any) -> int:
+    return _count(what, value, DEEPEST)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "hidden": _sizes,
+    "channels": _sizes,
+    "dropout": _rate,
+    "width": _ratio,
+    "mlp_ratio": _ratio,
+    "depth": _depth,
+    **dict.fromkeys(("patch", "dim", "heads"), _count),
+}

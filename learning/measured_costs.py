@@ -1,0 +1,90 @@
+"""What a model without a table costs: forward passes of a few examples, counted. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from ..algorithms.costs import ModelCost, together
+from .buffers import averaged
+from .cost_tables import Shape
+from .models import units
+from .user_code import FAILURES, in_words
+
+EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
+
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of the outputs that have storage of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.nbytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        seen = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        for t in tree_leaves(out):
+            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in seen:
+                self.nbytes += t.numel() * t.element_size()
+        return out
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, which also knows attention on the CPU (two matrix products, as on other devices)."""
+
+    def attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
+
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return FlopCounterMode(display=False, custom_mapping={kernel: attention})
+
+
+def measure(forward: Callable[[Tensor], object], inputs: Sequence[Tensor]) -> tuple[float, float, list[Any]]:
+    """(FLOPs, bytes allocated of one example's forward pass, the outputs). inputs: batches of k and of 2k examples.
+
+    The bytes are what more examples allocate more, so that statistics of a batch do not count.
+    """
+    nbytes, outputs, flops = list[int](), list[Any](), 0.0
+    for batch in inputs:
+        counter, allocations = flop_counter(), _Allocations()
+        with torch.no_grad(), counter, allocations:
+            outputs.append(forward(batch))
+        flops = counter.get_total_flops() / len(batch)
+        nbytes.append(allocations.nbytes)
+    return flops, (nbytes[1] - nbytes[0]) / len(inputs[0]), outputs
+
+
+def examples(input_shape: Shape) -> list[Any]:
+    """Batches for `measure`."""
+    return [torch.rand(count, *input_shape) for count in (EXAMPLES, 2 * EXAMPLES)]
+
+
+def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
+    """The cost of any model and of its units, in the terms of cost_tables.UnitCost.
+
+    FLOPs are those that flop_counter knows. The model is used up: BatchNorm's statistics move, and a copy
+    would not do, since a user's model may hold closures over its own layers. ValueError where it cannot take such an
+    input.
+    """
+    found = list[ModelCost]()
+    model.train()
+    known = {id(buffer) for buffer in averaged(model).values()}
+    buffers = {unit: sum(b.numel() for b in unit.buffers() if id(b) in known) for unit in units(model)}
+    with torch.random.fork_rng(devices=[]):
+        flow = examples(input_shape)
+        try:
+            for unit, exchanged in buffers.items():
+                flops, activations, flow = measure(unit, flow)
+                parameters = sum(p.numel() for p in unit.parameters())
+                found.append(ModelCost(parameters, exchanged, flops, activations))
+        except FAILURES as error:  # whatever a user's model does
+            shown = (EXAMPLES, *input_shape)
+            raise ValueError(f"the model's forward fails on an input of {shown}: {in_words(error)}") from error
+    return together(found)

@@ -1,0 +1,230 @@
+"""Where a worker keeps its parameters and gradients: whole or a part, in the device's memory or the host's.
+
+Home is where the optimizer steps. Where the device holds a few units at a time, these come into slots: buffers that
+units take in turn, unit u in slot u mod count. Rule: flat storage throughout, of which exchanges see the host's side as
+NumPy vectors, so nothing is packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..algorithms.costs import Holding, ModelCost, slot_sizes, unit_sizes
+from ..algorithms.worker import UnitValues, Whole
+from .flat_storage import views, zeros
+from .optimizers import Layout
+
+
+class Slots:
+    """Buffers that units take in turn. sizes: elements of each unit; count: units in memory at a time."""
+
+    def __init__(self, sizes: Sequence[int], count: int, like: Tensor, pinned: bool = False) -> None:
+        self._sizes = sizes
+        self.buffers = [zeros(size, like.dtype, like.device, pinned) for size in slot_sizes(sizes, count)]
+        self._at = {buffer.untyped_storage().data_ptr(): buffer for buffer in self.buffers if buffer.numel()}
+
+    def of(self, unit: int) -> Tensor:
+        """The unit's slot."""
+        return self.buffers[unit % len(self.buffers)][: self._sizes[unit]]
+
+    def all(self) -> list[Tensor]:
+        """Every unit's slot."""
+        return [self.of(unit) for unit in range(len(self._sizes))]
+
+    def pack(self, saved: Tensor) -> Tensor | tuple[Tensor, torch.Size, tuple[Any, ...], Any]:
+        """What autograd keeps of a tensor for backward: of a slot only where it was, as it will be fetched again.
+
+        Of others a detached one: torch never frees a graph without a backward pass that keeps its tensors themselves.
+        """
+        buffer = self._at.get(saved.untyped_storage().data_ptr())
+        return saved.detach() if buffer is None else (buffer, saved.size(), saved.stride(), saved.storage_offset())
+
+    @staticmethod
+    def unpack(kept: Tensor | tuple[Tensor, torch.Size, tuple[Any, ...], Any]) -> Tensor:
+        """The tensor again: of a slot, with what is in it now."""
+        if isinstance(kept, Tensor):
+            return kept
+        buffer, size, stride, offset = kept
+        return buffer.as_strided(size, stride, offset)
+
+
+class Memory:
+    """One worker's parameters and gradients, taken from the units' parameters, which become views of this.
+
+    unreached: ids of the parameters that the loss does not reach.
+
+    params, grads: at home, 1-D: the units one behind the other and, where the worker keeps all, one element for the
+    loss. host_params, host_grads: the same as exchanges see them (the same memory where home is the host's). layout:
+    the parameters at home, for the optimizer. kept: elements of each unit at home. values: what is exchanged of
+    each unit. slots: where parameters are fetched to, None where they stay.
+
+    What is the same memory (n: parts; apart: the home is the host's, or the device has memory that exchanges cannot
+    reach):
+
+        all, on the device         values.kept = gathered = home; values.gradient = reduced = home
+        parts, on the device       gathered = slots; gradient = two buffers on the device; kept, reduced = home
+        all, on the host           kept = gathered = gradient = reduced = home; load, unload copy to and from buffers
+        parts, apart               gathered, gradient = buffers on the host; load, unload copy to and from the device's
+        on the device, apart       home has a mirror on the host, which is what is exchanged
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Sequence[nn.Parameter]],
+        held: Holding,
+        index: int,
+        chunks: int,
+        device: torch.device,
+        unreached: Collection[int] = (),
+    ) -> None:
+        self.held, self._units, self._index = held, units, index
+        self._unreached = unreached
+        self._own = [sum(p.numel() for p in unit) for unit in units]
+        sizes = unit_sizes([ModelCost(n, 0, 0.0, 0.0) for n in self._own], held)
+        self.kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
+        first = next(p for unit in units for p in unit)
+        self._device = torch.empty(0, dtype=first.dtype, device=device)
+        home = torch.device("cpu") if held.host else device
+        self.params, self.grads = self._zeros(home), self._zeros(home)
+        mirrored = held.staged and not held.host
+        self._host = [self._zeros(torch.device("cpu")) if mirrored else v for v in (self.params, self.grads)]
+        self.host_params, self.host_grads = (v.numpy() for v in self._host)
+        self.layout = self._take()
+        self.pull()
+        self.slots: Slots | None = None
+        self._gradients, self._reduced = self._slice(self.grads), self._slice(self._host[1])
+        kept = self._gathered = self._slice(self._host[0])
+        self._away = self._reduced
+        if held.fetched:
+            self._fetch_into_slots(chunks)
+        values = zip(kept, self._gathered, self._away, self._reduced, strict=True)
+        self.values = [UnitValues(*(v.numpy() for v in four)) for four in values]
+
+    def _zeros(self, where: torch.device) -> Tensor:
+        pinned = self._device.is_cuda and where.type == "cpu"
+        return zeros(sum(self.kept), self._device.dtype, where, pinned)
+
+    def _fetch_into_slots(self, chunks: int) -> None:
+        """Make the buffers of what is fetched, and the parameters views of their units' slots.
+
+        Gradients of micro-batches add up unsharded: then each unit's has a place of its own.
+        """
+        held, host = self.held, torch.empty(0, dtype=self._device.dtype)
+        pinned, count = self._device.is_cuda, 2 if chunks == 1 else len(self._units)
+        apart = held.host or held.staged
+        self.slots = Slots(self._whole, held.prefetch + 1, self._device)
+        gradients = Slots(self._whole, 2 if apart else count, self._device)
+        self._gradients = gradients.all()
+        if held.parts > 1:
+            self._gathered = (Slots(self._whole, 2 * held.prefetch, host, pinned) if apart else self.slots).all()
+            self._away = (Slots(self._whole, count, host, pinned) if apart else gradients).all()
+        for u, unit in enumerate(self._units):
+            for p, view in zip(unit, views(self.slots.of(u), list(unit)), strict=True):
+                p.data = view
+
+    @property
+    def device(self) -> torch.device:
+        """Where the worker computes."""
+        return self._device.device
+
+    @property
+    def parameters(self) -> Tensor:
+        """The parameters at home, without the loss."""
+        return self.params[:-1] if self.held.parts == 1 else self.params
+
+    def gradient(self, unit: int) -> Tensor:
+        """Where backward leaves the unit's gradient, on the device: (elements of the unit's parameters,)."""
+        whole, own = self._gradients[unit], self._own[unit]
+        if self.held.parts > 1:
+            whole[own:] = 0.0  # the padding: another unit was here
+        return whole[:own]
+
+    def load(self, unit: int) -> None:
+        """Copy the unit's parameters from the host into its slot."""
+        assert self.slots is not None
+        slot, source = self.slots.of(unit), self._gathered[unit]
+        slot.copy_(source[: len(slot)])
+
+    def unload(self, unit: int, add: bool) -> None:
+        """Copy the unit's gradient to the host, or add it to what is there."""
+        size = self._own[unit] if self.held.parts == 1 else self._whole[unit]  # beside all is the loss, the host's own
+        there, here = self._away[unit][:size], self._gradients[unit][:size]
+        if add:
+            there.add_(here.cpu())
+        else:
+            there.copy_(here)
+
+    def reload(self, unit: int) -> None:
+        """Copy the unit's exchanged gradient from the host's mirror to the device."""
+        self._slice(self.grads)[unit].copy_(self._reduced[unit])
+
+    def pull(self, what: Whole = "parameters") -> None:
+        """Copy all of them from the device to the host's mirror; the loss beside them is the host's own."""
+        here, there = self._pair(what)
+        there.copy_(here)
+
+    def push(self, what: Whole = "parameters") -> None:
+        """Copy all of them from the host's mirror to the device."""
+        here, there = self._pair(what)
+        here.copy_(there)
+
+    def _pair(self, what: Whole) -> tuple[Tensor, Tensor]:
+        """(at home, as exchanges see it), without the loss."""
+        at = 0 if what == "parameters" else 1
+        size = len(self.parameters)
+        return (self.params, self.grads)[at][:size], self._host[at][:size]
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a view of the parameters on the device."""
+        place = tensor.untyped_storage().data_ptr()
+        held = self.slots.buffers if self.slots else [self.params]
+        return any(place == each.untyped_storage().data_ptr() for each in held)
+
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of parameters, gradients and buffers in the "device" and in the "host" memory."""
+        slots = self.slots.buffers if self.slots else []
+        device = [*slots, *self._gradients] + ([] if self.held.host else [self.params, self.grads])
+        every = [*device, self.params, self.grads, *self._host, *self._gathered, *self._away]
+        sizes = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes() for v in every}
+        on_device = {v.untyped_storage().data_ptr() for v in device}
+        total = sum(sizes[place] for place in on_device)
+        return {"device": total, "host": sum(sizes.values()) - total}
+
+    def _slice(self, vector: Tensor) -> list[Tensor]:
+        """The vector at home, unit by unit."""
+        ends = list(accumulate(self.kept))
+        return [vector[end - size : end] for end, size in zip(ends, self.kept, strict=True)]
+
+    def _take(self) -> Layout:
+        """Copy the worker's parts of the parameters home; where all stay on the device they become views of it."""
+        pieces: list[Tensor] = []
+        trained: list[bool] = []
+        matrices: list[bool] = []
+        unreached: list[int] = []
+        for unit, home in zip(self._units, self._slice(self.params), strict=True):
+            start = self._index * len(home) if self.held.parts > 1 else 0
+            at = 0
+            for p in [*unit, None]:  # None: what is left behind the unit's parameters, padding or the loss
+                size = len(home) if p is None else p.numel()
+                piece = home[max(at - start, 0) : max(at + size - start, 0)]
+                if p is not None:
+                    skipped = max(start - at, 0)
+                    piece.copy_(p.detach().reshape(-1)[skipped : skipped + len(piece)])
+                    piece = piece.view(p.shape) if self.held.parts == 1 else piece
+                    if not self.held.fetched:
+                        p.data = piece
+                elif self.held.parts == 1:
+                    break  # what is left is the loss's
+                if piece.numel():
+                    if id(p) in self._unreached:
+                        unreached.append(sum(trained))
+                    pieces.append(piece)
+                    trained.append(p is not None and p.requires_grad)
+                    matrices.append(p is not None and p.ndim > 1)
+                at += size
+        return Layout(pieces, trained, matrices, unreached)

@@ -1,0 +1,113 @@
+"""A model as a list of units, each taking the output of the one before: forward and backward one unit at a time.
+
+Rule: the bits are those of the model in one piece (tests hold them), so an exchange beside it changes no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .parameter_memory import Memory
+from .passes import Passes
+
+
+class UnitPasses:
+    """The units between their parameters in `memory` and the batches and the loss of `passes`."""
+
+    def __init__(self, modules: Sequence[nn.Module], passes: Passes, memory: Memory) -> None:
+        self._modules, self._passes, self._memory = modules, passes, memory
+        self._parameters = [list(m.parameters()) for m in modules]
+        self._saved: dict[int, int] | None = None  # storages that autograd keeps, while they are counted
+        self._ends: list[tuple[Tensor, Tensor]] = []  # each unit's (input, output), from forward to backward
+        self._flow: Tensor | None = None  # between two units: what the next takes, backward the gradient of its output
+
+    def forward(self, unit: int, x: Tensor | None = None) -> Tensor:
+        """The unit's output. x: the first unit's input."""
+        if x is None:
+            assert self._flow is not None
+            x = self._flow.detach().requires_grad_(self._flow.requires_grad)
+        self._passes.doing = "the model's forward"
+        with self._forgetting():
+            out: Tensor = self._passes.forward(x, self._modules[unit], unit == len(self._modules) - 1)
+        self._ends.append((x, out))
+        self._flow = out
+        return out
+
+    def loss(self, y: Tensor, whole: int | None) -> float:
+        """The loss of the last unit's output, from which backward begins; see Passes.loss."""
+        assert self._flow is not None
+        loss = self._passes.loss(self._flow, y, whole)
+        self._passes.doing = "backward"
+        (self._flow,) = torch.autograd.grad(loss, [self._flow])
+        return loss.item()
+
+    def backward(self, unit: int, add: bool) -> None:
+        """The gradient of the unit's parameters into memory, or added to what is there; then the unit is forgotten."""
+        self._passes.doing = "backward"
+        x, out = self._ends.pop()
+        parameters = self._parameters[unit]
+        trained = [p for p in parameters if p.requires_grad]
+        wanted = [*trained, x] if x.requires_grad else trained
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        if wanted and out.requires_grad:
+            found = torch.autograd.grad(out, wanted, self._flow, allow_unused=True)
+        self._flow = found[-1] if x.requires_grad else None
+        self._keep(unit, iter(found), add)
+
+    def _keep(self, unit: int, found: Any, add: bool) -> None:
+        target = self._memory.gradient(unit)
+        if not target.numel():
+            return
+        grads = [next(found) if p.requires_grad else None for p in self._parameters[unit]]
+        flat = [
+            torch.zeros_like(p).view(-1) if g is None else g.reshape(-1)
+            for p, g in zip(self._parameters[unit], grads, strict=True)
+        ]
+        if add:
+            target.add_(torch.cat(flat))
+        else:
+            torch.cat(flat, out=target)
+
+    def evaluate(self, unit: int, x: Tensor | None = None) -> Tensor:
+        """The unit's output in an evaluation."""
+        self._passes.doing = "the evaluation"
+        module = self._modules[unit].eval()
+        with torch.no_grad():
+            inputs = self._flow if x is None else x
+            assert inputs is not None
+            self._flow = self._passes.forward(inputs, module, unit == len(self._modules) - 1)
+        module.train()
+        return self._flow
+
+    def activations(self, x: Tensor) -> tuple[int, Any]:
+        """(bytes that a step on x holds next to the parameters when backward begins, the outputs): what autograd keeps,
+        and the batch of which x is a part, whether autograd keeps it or not."""
+        self._saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
+        for unit in range(len(self._modules)):
+            self.forward(unit, x if unit == 0 else None)
+        found, outputs = sum(self._saved.values()), self._flow
+        self.forget()
+        return found, outputs
+
+    def forget(self) -> None:
+        """Drop what lies between forward and backward."""
+        self._saved = self._flow = None
+        self._ends.clear()
+
+    def _forgetting(self) -> Any:
+        """Where parameters are fetched, autograd is not to keep them: they will be fetched again."""
+        slots = self._memory.slots
+        if self._saved is not None:
+            return torch.autograd.graph.saved_tensors_hooks(self._count, lambda kept: kept)
+        return nullcontext() if slots is None else torch.autograd.graph.saved_tensors_hooks(slots.pack, slots.unpack)
+
+    def _count(self, saved: Tensor) -> Tensor:
+        storage = saved.untyped_storage()
+        if self._saved is not None and not self._memory.holds(saved):
+            self._saved[storage.data_ptr()] = storage.nbytes()
+        return saved.detach()  # see Slots.pack

@@ -1,0 +1,170 @@
+"""What the drivers of one worker (driver.py) and of a cohort (cohort_driver.py) have in common, off their hot paths.
+
+Rule: what is written here holds for both engines: which effects can be started, what a Wait may wait for, how prices
+are remembered, what errors say. How time passes differs, and is written in each driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ..config.timing import LONGEST, Device, lasting
+from ..program.checks import check_startable, never_waited, not_started, waited_twice
+from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
+from ..program.outcome import Hooks, Outcome
+from ..program.texts import describe, doing
+
+D = TypeVar("D")
+
+BLOCKED: Any = object()  # what a handler returns when the program must wait; an answer may be None
+KNOWN = 4096  # Works whose price a driver remembers; programs reuse a few, this bounds those that do not
+LANES = {"device": "compute", "host": "host"}  # the lane in which a Compute runs
+
+
+class Ticket(Generic[D]):
+    """One driver's part in an effect that may run while its program goes on, from the yield until the answer is taken.
+
+    meetings.py adds what a worker's has, cohort_meetings.py what a cohort's has.
+    """
+
+    __slots__ = ("direct", "driver", "effect", "stop", "taken")
+
+    def __init__(self, driver: D, effect: Any, direct: bool) -> None:
+        self.driver, self.effect = driver, effect
+        self.direct = direct  # whether the program waits in the effect itself, and did not start it
+        self.stop = False  # whether the collective brought the wish to stop
+        self.taken = False  # whether the program has the answer
+
+
+class BaseDriver:
+    """Drives one program, by a loop that the engine's own driver adds."""
+
+    def __init__(self, outcome: Outcome, program: Program[Any], hooks: Hooks) -> None:
+        self.outcome, self.index = outcome, outcome.index
+        self.ended = False
+        self._send, self._hooks = program.send, hooks
+        self._prices: dict[Work, Any] = {}
+        self._effect: Any = None  # where the program is
+        self._started: dict[Ticket[Any], None] = {}  # those that no Wait has taken yet, in order
+        self._stop = False  # whether a collective of all workers brought the wish to stop
+
+    def state(self) -> str:
+        """Where the program is, for errors."""
+        return "has ended" if self.ended else doing(self._effect)
+
+    # --- what each engine does in its own way -------------------------------------------------------------------------
+
+    def _time(self) -> float:
+        """Virtual seconds since the run began, for errors."""
+        raise NotImplementedError
+
+    def _clock(self) -> float:
+        """Virtual seconds without evaluation: what reports are stamped with."""
+        raise NotImplementedError
+
+    def _priced(self, work: Work) -> Any:
+        """(seconds without noise and faults, whether it is evaluation, ...) of a kind of work."""
+        raise NotImplementedError
+
+    def _ticket(self, effect: Any, direct: bool) -> Any:
+        """Begin a started effect, or one that the program waits in."""
+        raise NotImplementedError
+
+    def _block(self, ticket: Any) -> Any:
+        """The ticket's answer where it is there, else BLOCKED."""
+        raise NotImplementedError
+
+    def _checkpoint(self, effect: Checkpoint) -> bool:
+        """Write a checkpoint where one is due; whether to stop."""
+        raise NotImplementedError
+
+    # --- handlers -----------------------------------------------------------------------------------------------------
+
+    def _direct(self, effect: Any) -> Any:
+        """Begin an effect and wait for its answer."""
+        return self._block(self._ticket(effect, direct=True))
+
+    _collective = _direct
+
+    def _start(self, effect: Start[Any]) -> Handle[Any]:
+        inner = effect.effect
+        check_startable(inner, self.index)
+        ticket = self._ticket(inner, direct=False)
+        self._started[ticket] = None
+        return Handle(inner, ticket)
+
+    def _wait(self, effect: Wait[Any]) -> Any:
+        ticket = effect.handle.inner
+        if not isinstance(ticket, Ticket) or ticket.driver is not self:
+            raise not_started(effect.handle.effect, self.index)
+        if ticket.taken:
+            raise waited_twice(ticket.effect, self.index)
+        return self._block(ticket)
+
+    def _log(self, effect: Log) -> None:
+        self._hooks.log(self.index, self._clock(), effect.fields)
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+
+    def _price(self, work: Work) -> Any:
+        """What `_priced` says of a kind of work, remembered by its identity."""
+        known = self._priced(work)
+        if len(self._prices) >= KNOWN:
+            self._prices.clear()
+        self._prices[work] = known
+        return known
+
+    def _run(self, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except Exception as error:
+            self._note(error, describe(self._effect))
+            raise
+
+    def _note(self, error: Exception, where: str) -> None:
+        error.add_note(f"in worker {self.index}'s {where}, at {self._time():g} s of virtual time")
+
+    def _end(self, result: Any) -> None:
+        """The program has ended. ProtocolError where it has not waited for all that it started."""
+        if self._started:
+            raise never_waited((ticket.effect for ticket in self._started), self.index)
+        self.ended, self.outcome.result = True, result
+
+
+def handlers(driver: type[BaseDriver]) -> dict[type, Callable[[Any, Any], Any]]:
+    """Which method of a driver handles which effect; Compute is in the drivers' loops.
+
+    One table for all: thousands of workers would each bring theirs into the processor's cache.
+    """
+    return {
+        Move: driver._direct,
+        Start: driver._start,
+        Wait: driver._wait,
+        Log: driver._log,
+        Checkpoint: driver._checkpoint,
+        **dict.fromkeys(COLLECTIVES, driver._collective),
+    }
+
+
+def phase_of(effect: Any) -> str:
+    """What an effect's time is counted as."""
+    phase: str = effect.work.phase if type(effect) is Compute else effect.phase
+    return phase
+
+
+def work_seconds(device: Device, work: Work) -> float:
+    """Seconds of `work` on the device; ScenarioError where a run with them would never end."""
+    what = f"{work.phase} of {work.samples} samples"
+    return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
+
+
+def move_seconds(device: Device, move: Move) -> float:
+    """Seconds of a copy between host and device, 0 where they are the same memory. ScenarioError as above."""
+    if device.host_link is None:
+        return 0.0
+    seconds = move.value.nbytes / device.host_link
+    if seconds <= LONGEST:
+        return seconds
+    what = f"a copy of {move.value.nbytes} bytes"
+    return lasting(seconds, f"cluster: the host_link of device {device.name}", what)

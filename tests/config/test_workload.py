@@ -1,0 +1,35 @@
+"""The scenario's workload section: mistakes are one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.paths import QUICKSTART
+from paceline.config.scenario import load
+from paceline.program.errors import ScenarioError
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("workload.optimizer.name=adam", "workload.optimizer: unknown name 'adam'; write one of sgd, adamw"),
+        ("workload.optimizer={lr: 0.1, betas: [0.9, 0.9]}", "workload.optimizer.betas: unknown key; known keys: clip"),
+        ("workload.optimizer={name: adamw, lr: 0.1, beta: 1}", "optimizer.beta: unknown key; did you mean 'betas'?"),
+        ("workload.optimizer={name: adamw, lr: 0.1, betas: [0.9, 1]}", "optimizer.betas: [0.9, 1.0]: each must be 0"),
+        ("workload.optimizer={name: adamw}", "workload.optimizer.lr: is missing"),
+        ("workload.optimizer=adamw", "workload.optimizer.lr: is missing"),
+        ("workload.optimizer=3", "workload.optimizer: "),
+        ("workload.optimizer.decay=some", "workload.optimizer.decay: "),
+        ("workload.optimizer.clip=0", "workload.optimizer.clip: "),
+        ("workload.label_smoothing=1", "workload.label_smoothing: "),
+        ("workload.micro_batch=0", "workload.micro_batch: "),
+        ("workload.precision=fp16", "workload.precision: "),
+        ("workload.augment={crop: -1}", "workload.augment.crop: "),
+        ("workload.augment={flipp: true}", "workload.augment.flipp: unknown key; did you mean 'flip'?"),
+    ],
+)
+def test_mistakes_are_one_line(setting, message):
+    with pytest.raises(ScenarioError) as error:
+        load(QUICKSTART, [setting])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

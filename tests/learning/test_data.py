@@ -1,0 +1,160 @@
+"""Data sets: what they hold, the shapes known without loading them, and the errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paceline.learning import data
+from paceline.learning.data import load, shape_of
+from paceline.learning.dataset import DataShape
+
+
+def arrays(train=(6, 1, 4, 4), test=(3, 1, 4, 4)):
+    x, y = np.zeros(train, np.float32), np.arange(train[0])
+    return {"x_train": x, "y_train": y, "x_test": np.zeros(test, np.float32), "y_test": np.arange(test[0])}
+
+
+def own_data(size: int = 6):
+    """Data as a user would make them."""
+    return tuple(arrays((size, 5), (3, 5)).values())
+
+
+def own_none():
+    return None
+
+
+def test_digits():
+    found = load("digits", {})
+    assert found.shape == shape_of("digits", {}) == DataShape((1, 8, 8), 10, 1437, 360)
+    assert (found.train_x.dtype, found.train_y.dtype) == (np.float32, np.int64)
+    assert abs(found.train_x.mean()) < 1e-6
+    assert abs(found.train_x.std() - 1) < 1e-6
+    counts = np.bincount(found.test_y)
+    assert counts.min() >= 35
+    assert counts.max() <= 37
+    rows = {row.tobytes() for row in found.train_x.reshape(1437, -1)}
+    assert not any(row.tobytes() in rows for row in found.test_x.reshape(360, -1))
+    assert np.array_equal(load("digits", {}).test_x, found.test_x)
+
+
+def test_synthetic():
+    args = {"train": 1100, "test": 50, "noise": 2.0}
+    found = load("synthetic", args)
+    assert found.shape == shape_of("synthetic", args) == DataShape((3, 32, 32), 10, 1100, 50)
+    assert abs(found.train_x.std() - 1) < 0.05
+    assert set(np.bincount(found.train_y)) == {110}
+    again, other = load("synthetic", args), load("synthetic", {**args, "seed": 1})
+    assert np.array_equal(again.train_x, found.train_x)
+    assert not np.array_equal(other.train_x, found.train_x)
+    easy, hard = (load("synthetic", {"train": 300, "noise": n}) for n in (0.1, 3.0))
+    assert distinctness(easy) > 1.5 * distinctness(hard)
+
+
+def distinctness(found: data.Dataset) -> float:
+    """How far apart the classes' means lie, relative to the spread within a class."""
+    groups = [found.train_x[found.train_y == c] for c in range(10)]
+    return float(np.std([g.mean(0) for g in groups], 0).mean() / np.mean([g.std(0).mean() for g in groups]))
+
+
+def test_npz_scales_pixels_and_reads_only_heads_for_the_shape(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    given = arrays() | {f"x_{part}": np.full((n, 1, 4, 4), 255, np.uint8) for part, n in (("train", 6), ("test", 3))}
+    np.savez_compressed(path, **given)
+    found = load(str(path), {"images": True})
+    assert found.train_x.dtype == np.float32
+    assert found.train_x.max() == found.test_x.max() == 1.0
+    assert not found.notes
+    assert found.shape == shape_of(str(path), {}) == DataShape((1, 4, 4), 6, 6, 3)
+    read = []
+    original = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, k: read.append(k) or original(self, k))
+    shape_of(str(path), {})
+    assert read == ["y_train", "y_test"]
+
+
+def test_a_users_data():
+    found = load(f"{__name__}:own_data", {"size": 8})
+    assert found.shape == shape_of(f"{__name__}:own_data", {"size": 8}) == DataShape((5,), 8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        (
+            "digit",
+            {},
+            "no data 'digit'; did you mean 'digits'?; write digits, synthetic, cifar10, cifar100, images, "
+            "imagenet, a file that ends in .npz",
+        ),
+        ("digits", {"train": 3}, "data digits has no argument 'train'; it takes no arguments"),
+        ("synthetic", {"sise": 3}, "data synthetic has no argument 'sise'; it takes train, test, noise, seed"),
+        ("synthetic", {"train": 0}, "data synthetic: train is 0; write a number of 10 or more"),
+        ("synthetic", {"noise": "much"}, "data synthetic: noise is 'much'; write a number of 0 or more"),
+        ("nowhere/a.npz", {}, "no file nowhere/a.npz; it should be a .npz file with x_train, y_train, x_test, y_test"),
+        (
+            f"{__name__}:own_none",
+            {},
+            "gave a NoneType; its function must return train_x, train_y, test_x, test_y",
+        ),
+        (f"{__name__}:own_data", {"length": 3}, "failed: TypeError"),
+    ],
+)
+def test_wrong_data_is_one_line(name, args, message):
+    for attempt in (load, shape_of):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared below
+            attempt(name, args)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y_test": None}, "has no y_test; it holds x_train, y_train, x_test"),
+        ({"y_train": np.arange(5)}, "x_train has 6 examples and y_train 5; they must match"),
+        ({"y_train": np.zeros((6, 2), int)}, "y_train is int64 (6, 2); expected one whole number per example"),
+        ({"y_train": np.arange(6.0)}, "y_train is float64 (6,); expected one whole number per example"),
+        ({"y_train": np.arange(6) - 1}, "y_train holds the label -1; labels count from 0"),
+        ({"x_train": np.zeros(6)}, "x_train is float64 (6,); expected numbers, examples x channels x height x width"),
+        ({"x_train": np.zeros((6, 8, 8, 3))}, "x_train is (6, 8, 8, 3), channels last; transpose it to examples x"),
+        ({"x_test": np.zeros((3, 1, 5, 5))}, "examples are (1, 4, 4) in x_train and (1, 5, 5) in x_test"),
+        ({"x_train": np.zeros((0, 1, 4, 4)), "y_train": np.zeros(0, int)}, "x_train has no examples"),
+        ({"y_train": np.array([None] * 6)}, "Object arrays cannot be loaded when allow_pickle=False"),
+    ],
+)
+def test_a_wrong_npz_is_one_line(tmp_path, change, message):
+    path = tmp_path / "wrong.npz"
+    np.savez(path, **{k: v for k, v in (arrays() | change).items() if v is not None})
+    for attempt in (load, shape_of):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            attempt(str(path), {})
+        assert message in str(caught.value)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_npz(tmp_path):
+    path = tmp_path / "text.npz"
+    path.write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.npz is not an \.npz file"):
+        load(str(path), {})
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(ValueError, match="holds a single array; write it with"):
+        load(str(path), {})
+    whole = tmp_path / "whole.npz"
+    np.savez(whole, **arrays())
+    whole.write_bytes(whole.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"whole\.npz is not an \.npz file"):
+        shape_of(str(whole), {})
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e300])
+def test_values_that_are_no_numbers_are_refused(value, tmp_path):
+    given = arrays()
+    given["x_train"] = given["x_train"].astype(np.float64)
+    given["x_train"][0] = value
+    np.savez(tmp_path / "nan.npz", **given)
+    with pytest.raises(ValueError, match="x_train holds values that are not finite numbers"):
+        load(str(tmp_path / "nan.npz"), {})

@@ -1,0 +1,178 @@
+"""CIFAR's binary files and folders of images, in sizes for a test."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from paceline.learning import cifar, images
+from paceline.learning.data import load, shape_of
+from paceline.learning.dataset import Dataset, DataShape
+from paceline.learning.passes import Source
+
+FILES = {"cifar10": ({f"data_batch_{i}.bin": 4 for i in range(1, 6)}, {"test_batch.bin": 3})}
+FILES["cifar100"] = ({"train.bin": 20}, {"test.bin": 3})
+
+
+def write(folder: Path, name: str) -> dict[str, np.ndarray]:
+    """Small files of the official format; returns their rows."""
+    random = np.random.default_rng(0)
+    rows = {}
+    for file, count in (FILES[name][0] | FILES[name][1]).items():
+        kind = cifar.FORMATS[name]
+        rows[file] = random.integers(0, 256, (count, kind.record), np.uint8)
+        rows[file][:, : kind.labels] = random.integers(0, kind.classes, (count, kind.labels))
+        (folder / file).write_bytes(rows[file].tobytes())
+    return rows
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_binary_files_are_read_and_normalised_per_channel(name, tmp_path):
+    rows, kind = write(tmp_path, name), cifar.FORMATS[name]
+    args = {"path": str(tmp_path), "verify": False}
+    found = load(name, args)
+    assert shape_of(name, args) == DataShape((3, 32, 32), kind.classes, 20, 3)
+    assert (found.train_x.shape, found.test_x.shape) == ((20, 3, 32, 32), (3, 3, 32, 32))
+    assert (found.train_x.dtype, found.train_y.dtype) == (np.float32, np.int64)
+    own = np.concatenate([rows[file] for file in kind.train])
+    assert found.train_y.tolist() == own[:, kind.labels - 1].tolist()
+    for channel in range(3):
+        raw = own[:, kind.labels :].reshape(20, 3, 32, 32)[:, channel]
+        expected = (raw / 255 - kind.mean[channel]) / kind.deviation[channel]
+        assert np.allclose(found.train_x[:, channel], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_official_numbers_need_no_files(name):
+    assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.FORMATS[name].classes, 50_000, 10_000)
+
+
+def test_what_is_wrong_with_cifar_is_one_line(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"data cifar10 needs a path: a folder with data_batch_1.bin, .*kriz/cifar.html"
+    ):
+        load("cifar10", {})
+    with pytest.raises(
+        ValueError, match=r"no file .*train.bin; the folder must hold .* cifar-100-binary.tar.gz from http"
+    ):
+        load("cifar100", {"path": str(tmp_path)})
+    write(tmp_path, "cifar100")
+    with pytest.raises(ValueError, match=r"train.bin has 61480 bytes; expected 3074 bytes for each of 50000 examples"):
+        load("cifar100", {"path": str(tmp_path)})
+    (tmp_path / "test.bin").write_bytes(bytes(5))
+    with pytest.raises(ValueError, match=r"test.bin has 5 bytes; expected 3074 bytes for each of its examples"):
+        load("cifar100", {"path": str(tmp_path), "verify": False})
+    (tmp_path / "test.bin").write_bytes(b"\x01\xff" + bytes(3072))
+    with pytest.raises(ValueError, match=r"test.bin holds the label 255; 100 classes count from 0"):
+        load("cifar100", {"path": str(tmp_path), "verify": False})
+    with pytest.raises(ValueError, match="data cifar10: verify is 'no'; write true or false"):
+        load("cifar10", {"verify": "no"})
+    with pytest.raises(ValueError, match="data cifar10: path is 3; write a folder"):
+        load("cifar10", {"path": 3})
+
+
+def test_files_of_the_right_size_are_held_against_checksums(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "TRAIN", 20)
+    monkeypatch.setattr(cifar, "TEST", 3)
+    write(tmp_path, "cifar10")
+    with pytest.raises(
+        ValueError, match=r"data_batch_1.bin has the MD5 checksum \w+, not 5dd7e06a.*; unpack cifar-10-bin"
+    ):
+        load("cifar10", {"path": str(tmp_path)})
+    write(tmp_path, "cifar100")
+    with pytest.raises(ValueError, match=r"train.bin: the classes are not equally frequent"):
+        load("cifar100", {"path": str(tmp_path)})
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, monkeypatch):
+    (tmp_path / "unpacked").mkdir()
+    write(tmp_path / "unpacked", name)
+    kind, args = cifar.FORMATS[name], {"path": str(tmp_path)}
+    archive = tmp_path / kind.archive
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(tmp_path / "unpacked", arcname="cifar-binary")
+    with pytest.raises(ValueError, match=rf"{kind.archive} has the MD5 .*, not {kind.archive_md5}; get it anew"):
+        load(name, args)
+    found, expected = (load(name, {"path": str(p), "verify": False}) for p in (tmp_path, tmp_path / "unpacked"))
+    for key in ("train_x", "train_y", "test_x", "test_y"):
+        assert np.array_equal(getattr(found, key), getattr(expected, key))
+    assert shape_of(name, args | {"verify": False}) == DataShape((3, 32, 32), kind.classes, 20, 3)
+    md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(cifar.FORMATS, name, replace(kind, archive_md5=md5))
+    with pytest.raises(ValueError, match="bytes for each of"):
+        load(name, args)  # the archive is the right one by now, its files are not of the official size
+    archive.write_bytes(archive.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="is not an archive with"):
+        load(name, args | {"verify": False})
+    assert not list(tmp_path.glob("*.bin")), "nothing is unpacked to disk"
+
+
+def folder_of_images(folder: Path, train: int = 3, test: int = 2) -> None:
+    from PIL import Image
+
+    for part, count in (("train", train), ("val", test)):
+        for label, kind in enumerate(("ant", "bee")):
+            (folder / part / kind).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 30), (100 * label, 10 * i, 0)).save(folder / part / kind / f"{i}.png")
+
+
+def test_a_folder_of_images_is_known_without_opening_any(tmp_path):
+    folder_of_images(tmp_path)
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("no image")
+    assert shape_of("images", {"path": str(tmp_path), "size": 16}) == DataShape((3, 16, 16), 2, 6, 4)
+    assert shape_of("imagenet", {}) == DataShape((3, 224, 224), 1000, 1_281_167, 50_000)
+    with pytest.raises(ValueError, match=r"data images needs a path: a folder with train/CLASS"):
+        shape_of("images", {})
+    with pytest.raises(
+        ValueError, match=r"data imagenet: no folder .*train; the path must be a folder with train/CLASS"
+    ):
+        load("imagenet", {"path": str(tmp_path / "train")})
+    (tmp_path / "val" / "cat").mkdir()
+    with pytest.raises(ValueError, match=r"2 classes in .*train and 3 in .*val"):
+        shape_of("images", {"path": str(tmp_path)})
+
+
+def test_images_need_torchvision(tmp_path, monkeypatch):
+    folder_of_images(tmp_path)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(
+        ValueError, match=r"data images needs torchvision, which is not installed: pip install 'paceline"
+    ):
+        load("images", {"path": str(tmp_path)})
+
+
+def test_stored_images_are_read_as_they_are_asked_for(tmp_path):
+    read = []
+
+    def reader(file: Path) -> np.ndarray:
+        read.append(file.name)
+        return np.full((3, 4, 4), int(file.stem), np.float32)
+
+    found = images.Images([Path(f"{i}.png") for i in range(9)], 4, reader)
+    assert (len(found), found.shape) == (9, (9, 3, 4, 4))
+    data = Dataset(found, np.arange(9) % 2, found, np.arange(9) % 2)
+    assert data.shape == DataShape((3, 4, 4), 2, 9, 9)
+    assert read == []
+    assert Source(found).take(np.array([5, 2]))[:, 0, 0, 0].tolist() == [5, 2]
+    assert read == ["5.png", "2.png"]
+    broken = images.Images([Path("a.png")], 4, lambda file: np.asarray(SimpleNamespace().nothing))
+    with pytest.raises(ValueError, match=r"image a.png failed: AttributeError"):
+        broken.take(np.array([0]))
+
+
+def test_a_folder_of_images_through_torchvision(tmp_path):
+    pytest.importorskip("torchvision", exc_type=ImportError)
+    folder_of_images(tmp_path)
+    found = load("images", {"path": str(tmp_path), "size": 16})
+    assert found.shape == DataShape((3, 16, 16), 2, 6, 4)
+    x = found.train_x.take(np.array([0, 3]))
+    assert x[1, 0, 0, 0] == pytest.approx((100 / 255 - 0.485) / 0.229, abs=1e-5)

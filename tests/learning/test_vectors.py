@@ -1,0 +1,98 @@
+"""What aggregations ask of a worker besides steps: vectors of its own, the optimizer's moments, BatchNorm anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kit.learning import DIGITS, SGD, make, make_plan
+from paceline.algorithms.rounds import State
+from paceline.learning.phantoms import build_phantoms
+from paceline.learning.works import moments_of
+from paceline.program.streams import stream
+
+
+def keep(x, start):
+    start[:] = x
+
+
+def back(x, start, momentum):
+    momentum += x - start
+    x[:] = start
+
+
+def test_transforms_write_into_the_parameters_and_into_vectors_that_are_saved():
+    plan = make_plan([16, 16])
+    (w, _), (v, _) = make(plan), make(plan)
+    before = w.params[:-1].copy()
+    w.transform(keep, "_start").run()
+    w.step(plan.next_round(State()), 0).run()
+    moved = w.params[:-1] - before
+    w.transform(back, "_start", "outer").run()
+    assert np.array_equal(w.params[:-1], before)
+    saved = w.snapshot()
+    assert {name for name in saved if name.startswith("vector.")} == {"vector.outer"}
+    assert np.array_equal(saved["vector.outer"], moved)
+    v.transform(keep, "elsewhere").run()
+    v.restore(saved)
+    assert np.array_equal(v.snapshot()["vector.outer"], moved)
+    assert "vector.elsewhere" not in v.snapshot()
+    v.transform(back, "_start", "outer").run()  # _start is zeros again
+    assert np.array_equal(v.snapshot()["vector.outer"], moved + before)
+    with pytest.raises(ValueError, match=r"vector.outer has 3 elements in the checkpoint"):
+        w.restore(saved | {"vector.outer": np.zeros(3, np.float32)})
+
+
+@pytest.mark.parametrize(
+    "optimizer", [{"name": "sgd"}, SGD, {"name": "adamw"}, {"name": "adamw", "decay": "matrices", "clip": 1.0}]
+)
+def test_moments_are_views_and_reset_begins_anew(optimizer):
+    plan = make_plan([16])
+    (w,), (new,) = make(plan, optimizer=optimizer), make(plan, optimizer=optimizer)
+    (phantom,) = build_phantoms(plan, DIGITS.shape, model="mlp", optimizer=optimizer)
+    assert len(w.moments) == moments_of(optimizer)
+    assert [m.nbytes for m in phantom.moments] == [m.nbytes for m in w.moments]
+    r = plan.next_round(State())
+    w.step(r, 0).run()
+    for moment in w.moments:
+        assert moment.any()
+    w.reset().run()
+    assert not any(array.any() for name, array in w.snapshot().items() if name.startswith("optimizer."))
+    new.params[:] = w.params
+    w.step(r, 0).run()
+    new.step(r, 0).run()
+    assert np.array_equal(w.params, new.params)
+    if w.moments:
+        w.moments[0][:] = 3.0
+        assert (w.moments[0] == 3.0).all()
+
+
+def own_norm(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.5), nn.Linear(64, classes))
+
+
+def test_batchnorm_is_estimated_anew_and_the_worker_stays_as_it_is():
+    plan = make_plan([16, 16])
+    _, w = make(plan, f"{__name__}:own_norm")
+    w.step(plan.next_round(State()), 0).run()
+    before = w.snapshot()
+    outer = torch.get_rng_state()
+    effect = w.estimate_buffers(5, 3)
+    found = effect.run()
+    assert (effect.work.phase, effect.work.samples) == ("evaluate", 48)
+    assert w.estimate_buffers(6, 3).work is effect.work
+    for name, array in w.snapshot().items():
+        assert np.array_equal(array, before[name]), name
+    assert torch.equal(torch.get_rng_state(), outer)
+    assert w.model[1].momentum == 0.1
+    chosen = stream(7, "bn", 5, 1).integers(0, 1437, (3, 16))
+    batches = DIGITS.train_x.reshape(1437, 64)[chosen]
+    expected = np.concatenate([batches.mean(1).mean(0), batches.var(1, ddof=1).mean(0)])
+    assert np.allclose(found, expected, atol=1e-5)
+    assert np.array_equal(found, w.estimate_buffers(5, 3).run())
+    assert not np.array_equal(found, w.estimate_buffers(6, 3).run())
+    phantom = build_phantoms(plan, DIGITS.shape, model="resnet20")[0]
+    (real, _) = make(plan, "resnet20", warm=False)
+    assert phantom.estimate_buffers(0, 2).run().nbytes == real.estimate_buffers(0, 2).run().nbytes

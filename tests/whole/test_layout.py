@@ -1,0 +1,71 @@
+"""The setuptools map, the links in paceline/ and the folders at the root must name the same packages."""
+
+import tomllib
+
+from kit.paths import ROOT
+
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+DATA = {"scenarios", "profiles"}
+
+
+def test_map_links_and_folders_agree():
+    mapped = {name.removeprefix("paceline."): folder for name, folder in SETUPTOOLS["package-dir"].items()}
+    mapped.pop("paceline")
+    assert set(SETUPTOOLS["packages"]) == {"paceline", *(f"paceline.{name}" for name in mapped)}
+    links = {path.name: path for path in (ROOT / "paceline").iterdir() if path.is_symlink()}
+    assert set(links) == set(mapped) | DATA
+    for name, link in links.items():
+        assert str(link.readlink()) == f"../{name}", "links are relative, so that a clone can lie anywhere"
+    for name, folder in mapped.items():
+        assert folder == name
+        assert (ROOT / folder / "__init__.py").is_file()
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"paceline"}
+    assert folders == set(mapped), "a source folder is missing from pyproject.toml"
+
+
+def test_folder_under_its_bare_name_fails():
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import config.scenario"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "relative import" in done.stderr
+
+
+def test_import_and_help_load_neither_torch_nor_mpi():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, paceline; from typer.testing import CliRunner; from paceline.cli import app;"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
+        "bad = {'torch', 'mpi4py', 'pandas', 'matplotlib', 'sklearn', 'simpy'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_timing_only_simulation_loads_neither_torch_nor_mpi(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, paceline; run = paceline.simulate('scenarios/quickstart.yaml', timing_only=True);"
+        "assert run.summary['seconds']; bad = {'torch', 'mpi4py', 'sklearn'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+
+
+def test_heavy_places():
+    """House rule: no file over 400 lines, no function over 60, the loop under 80."""
+    import ast
+
+    for name in ("paceline", *(p.removeprefix("paceline.") for p in SETUPTOOLS["packages"][1:])):
+        for path in (ROOT / name).glob("*.py"):
+            text = path.read_text()
+            assert len(text.splitlines()) <= 400, path
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef) and node.end_lineno:
+                    assert node.end_lineno - node.lineno <= 60, f"{path}: {node.name}"
+    assert len((ROOT / "algorithms" / "loop.py").read_text().splitlines()) < 80

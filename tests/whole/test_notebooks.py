@@ -1,0 +1,110 @@
+"""Every notebook runs from top to bottom, as a user opens it, in its own folder, and its figures show what they should.
+
+A figure that is drawn can be drawn of the wrong scenario: so a cell behind the last one prints numbers of its figures
+and tables. Those of the clock are exact; of accuracies, which another processor rounds otherwise, only bounds are held.
+"""
+
+import json
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from kit.paths import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LINES = "[[float(y) for y in line.get_ydata()] for line in {ax}.lines]"
+EXACT = {
+    "01_first_simulation": {
+        LINES.format(ax="ax"): [  # by latency, the ratios of speed from 1 to 16
+            [1.38, 2.10, 3.59, 6.69, 9.49],
+            [1.52, 2.20, 3.65, 6.71, 9.48],
+            [2.65, 2.98, 4.17, 6.87, 9.40],
+        ],
+        "[local.summary['seconds'], sync.summary['seconds'], sync.summary['idle_share'][0]]": [0.64, 2.29, 0.76],
+    },
+    "02_heterogeneity": {
+        "(sync / local).T.to_numpy().tolist()": [  # by slow workers, the ratios of speed from 1 to 32
+            [1.12, 2.00, 3.77, 7.30, 14.38, 28.53],
+            [1.12, 1.91, 3.49, 6.67, 13.04, 25.77],
+            [1.13, 1.77, 3.08, 5.73, 11.03, 21.64],
+            [1.13, 1.59, 2.57, 4.55, 8.53, 16.48],
+        ],
+        "(sync / alone['synchronous']).iloc[0].tolist()": [
+            8 / 9,
+            8 / 10,
+            8 / 12,
+            8 / 16,
+        ],  # equal workers: their number
+        "(alone['local'] / local).iloc[:2].to_numpy().tolist()": [
+            [9 / 8, 10 / 8, 12 / 8, 16 / 8],
+            [8.5 / 8, 9 / 8, 10 / 8, 12 / 8],
+        ],
+        "pd.DataFrame(rows).to_numpy().tolist()": [[39.0, 25.8], [25.73, 25.6]],
+        "[run.summary['rounds'] for run in runs.values()]": [288, 360, 23, 23, 23],
+    },
+    "03_qsr": {
+        "table['syncs'].tolist()": [93_600, 23_400, 14_372, 9711, 4785],
+        "table['hours'].tolist()": [26.70, 21.26, 20.56, 20.20, 19.81],
+        "[float(bottom.lines[1].get_ydata()[i]) for i in (0, 2500, -1)]": [4, 4, 8142],
+        "results['syncs'].tolist()": [400, 100, 50, 25, 13, 121, 59, 31, 24],
+        "results['MB sent'].tolist()": [237.10, 59.50, 29.90, 15.10, 7.99, 71.93, 35.22, 18.65, 14.50],
+    },
+    "04_data_parallel": {
+        "table.T.to_numpy().tolist()": [  # by mode, the bandwidths from 0.5 to 100 Gbit/s
+            [15.98, 8.67, 5.02, 2.83, 2.10, 1.66, 1.51, 1.44],
+            [15.08, 7.79, 4.15, 1.96, 1.40, 1.38, 1.37, 1.37],
+            [21.59, 10.81, 5.42, 2.19, 1.38, 1.36, 1.36, 1.36],
+            [15.40, 8.11, 4.47, 2.29, 1.72, 1.68, 1.67, 1.66],
+            [21.68, 10.90, 5.51, 2.30, 1.50, 1.45, 1.44, 1.43],
+        ],
+        "gain.loc[[1, 100]].to_numpy().tolist()": [[1.11, 1.04, 1.00, 1.04, 1.00], [2.55, 2.76, 2.75, 2.08, 2.52]],
+        "batches": [19, 18, 7, 4],
+        "[row['at Gbit/s'] for row in rows.values()]": ["2.5", "23.8", "never", "9.4", "4.2"],
+        "hours.to_numpy().tolist()": [
+            [2.51, 2.26, 1.39],
+            [4.62, 4.37, 2.65],
+            [1.98, 1.97, 1.26],
+            [1.72, 1.72, 1.22],
+            [1.35, 1.25, 0.90],
+        ],
+    },
+}
+BOUNDS = {  # (least, most)
+    "01_first_simulation": {"[run.summary['accuracy'] for run in (local, sync)]": (0.95, 1.0)},
+    "02_heterogeneity": {
+        "table['final accuracy'].tolist()": (0.95, 1.0),
+        "[float(table['seconds to 96 %'].iloc[0] / table['seconds to 96 %'].iloc[2])]": (3, 20),
+        "found['uniform'][1][:, -1].tolist() + found['biased'][1][:, -1].tolist()": (0.65, 0.75),
+    },
+    "03_qsr": {"results['accuracy'].tolist()": (0.57, 0.7)},
+    "04_data_parallel": {"[float(h) for h in hours.loc['LSDP'] / hours.loc['DDP (flat)']]": (0.5, 0.7)},
+}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+@pytest.mark.filterwarnings("default")  # the kernel's own machinery warns now and then
+def test_notebook(path):
+    notebook = nbformat.read(path, as_version=4)
+    exact, bounds = EXACT[path.stem], BOUNDS[path.stem]
+    code = f"import json\nprint(json.dumps([{', '.join([*exact, *bounds])}]))"
+    notebook.cells.append(nbformat.v4.new_code_cell(code))
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    found = json.loads("".join(output.text for output in notebook.cells[-1].outputs if output.get("name") == "stdout"))
+    for (what, expected), values in zip(exact.items(), found, strict=False):
+        _close(values, expected, what)
+    for (what, (least, most)), values in zip(bounds.items(), found[len(exact) :], strict=True):
+        assert values, what
+        assert all(least <= value <= most for value in values), (what, values)
+
+
+def _close(found, expected, what):
+    """The same to two decimals, in lists of lists alike."""
+    if isinstance(expected, list):
+        assert len(found) == len(expected), (what, found)
+        for one, other in zip(found, expected, strict=True):
+            _close(one, other, what)
+    elif isinstance(expected, str):
+        assert found == expected, what
+    else:
+        assert abs(found - expected) <= 0.0051 + 1e-3 * abs(expected), (what, found, expected)

@@ -1,0 +1,85 @@
+"""The promise: `simulate` and `train` give the same losses and parameters to the last bit, through the real CLI.
+
+One mpirun per rank count trains all of its scenarios (a start costs 4 to 6 s).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.cli import MLP, paceline, read, scenario
+from kit.paths import SCENARIOS
+from paceline import simulate
+from paceline.algorithms.presets import PRESETS
+from paceline.config import yaml
+
+LOCAL = {"preset": "local_sgd", "schedule": {"fixed": 8}}
+
+
+def scenarios(n: int) -> dict[str, dict]:
+    """By name, all that must agree at n workers."""
+    paces = [1, 0.5, 0.25, 0.125][:n]
+    weights = {"parameters": {"weights": [4, 3, 2, 1][:n]}}
+    found = {
+        "sync": scenario(n, MLP, {"preset": "sync_sgd"}, 7),
+        "unequal-batches": scenario(
+            n, MLP, {"preset": "sync_sgd", "split": {"given": {"batches": [9, 5, 3, 2][:n]}}}, 5
+        ),
+        "local-paces": scenario(n, MLP, LOCAL | {"split": {"given": {"paces": paces}}, "aggregation": weights}, 5),
+        "sync-bf16": scenario(n, MLP, {"preset": "sync_sgd", "placement": {"replicated": {"wire": "bf16"}}}, 5),
+        "fsdp-bf16": scenario(n, MLP, {"preset": "fsdp", "placement": {"sharded": {"wire": "bf16"}}}, 3),
+        "local-fp16": scenario(n, MLP, {"preset": "local_sgd", "placement": {"replicated": "fp16"}}, 3),
+        "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
+    }
+    if n != 3:
+        found["resnet"] = scenario(n, {"name": "resnet20"}, LOCAL | {"schedule": {"fixed": 2}}, 3)
+        found["resnet"]["report"]["start"] = True
+        found["resnet"]["workload"]["model_seed"] = 11
+        found["resnet"]["report"]["batch_norm"] = {"re_estimated": 4}
+        found["resnet-sync"] = scenario(n, {"name": "resnet20"}, {"preset": "sync_sgd"}, 3)
+    return found
+
+
+def presets(n: int) -> dict[str, dict]:
+    """The scenario of every preset, with a smaller model, at n workers; a preset cannot be added without one."""
+    found = {}
+    for name in PRESETS.keys() - {"ddp"}:
+        document = yaml.read_mapping(SCENARIOS / f"{name}.yaml")
+        assert document["strategy"]["preset"] == name
+        slow = len(document["cluster"]["workers"]) > 1
+        document["cluster"]["workers"] = [{"speed": f"{1000 / (4**w if slow else 1)} samples/s"} for w in range(n)]
+        if name == "biased_local_sgd":
+            document["strategy"]["ratio"] = 2  # more slow workers than in the file, and the same data
+        if document["workload"]["model"]["name"] == "vit":
+            document["workload"]["model"] |= {"dim": 32, "depth": 3}  # its units are exchanged one by one
+            document["strategy"]["placement"] = {next(iter(document["strategy"]["placement"])): {"unit_bytes": 40000}}
+            found[name] = document | {"budget": {"steps": 12}, "report": {"every": "4 steps"}}
+        else:
+            document["workload"]["model"] = {"name": "mlp", "hidden": [24], "dropout": 0.1}
+            found[name] = document | {"report": {"every": "5 epochs"}}
+    return found
+
+
+@pytest.mark.parametrize(("n", "make"), [(2, scenarios), (3, scenarios), (4, scenarios), (2, presets), (4, presets)])
+def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
+    found = make(n)
+    for name, document in found.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
+    paceline("train", *(f"{name}.yaml" for name in found), "--out", "real", cwd=tmp_path)
+    for name, document in found.items():
+        full = simulate(tmp_path / f"{name}.yaml", out=tmp_path / "simulated" / name)
+        clock = simulate(tmp_path / f"{name}.yaml", timing_only=True)
+        assert clock.summary["seconds"] == full.summary["seconds"], name
+        assert list(clock.metrics["seconds"]) == list(full.metrics["seconds"]), name
+        (virtual, predicted), (real, measured) = read(tmp_path / "simulated" / name), read(tmp_path / "real" / name)
+        assert virtual["params_sha256"] == real["params_sha256"] is not None, name
+        assert real.get("replicas_agree", "shard" in str(document["strategy"]))  # of parts, none is another's replica
+        assert len(predicted) == len(measured) > 1
+        for a, b in zip(predicted, measured, strict=True):
+            assert {**a, "seconds": 0} == {**b, "seconds": 0}, name
+        for key in ("rounds", "steps", "samples", "syncs", "bytes_per_worker", "moved_per_worker"):
+            assert virtual[key] == real[key], (name, key)
+    paceline("simulate", f"{name}.yaml", "--out", "again", cwd=tmp_path)
+    done = paceline("compare", "again", f"real/{name}", "--figures", "figures", cwd=tmp_path)
+    assert "agree to the last bit" in done.stdout
+    assert "curves.png" in {path.name for path in (tmp_path / "figures").iterdir()}
