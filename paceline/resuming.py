@@ -61,7 +61,7 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
     """
     saved = checkpoints.newest(directory)
     if saved is None:
-        raise ScenarioError(f"--resume {directory}: holds no checkpoint of a run")
+        raise ScenarioError(f"--resume {directory}: there is no checkpoint of a run in it")
     meta = checkpoints.read_meta(saved, job.workers)
     state = _state(meta["state"], saved)
     before = load(directory / SCENARIO)

@@ -74,7 +74,7 @@ def test_bad_scenarios(command, setting, message, tiny, monkeypatch, capsys):
         (["train"], "name a scenario file"),
         (["train", "tiny.yaml", "-n", "1"], "2 workers but -n 1"),
         (["train", "tiny.yaml", "--emulate", "--phantom"], "exclude one another"),
-        (["train", "--resume", "nowhere"], "holds no checkpoint"),
+        (["train", "--resume", "nowhere"], "there is no checkpoint of a run in it"),
         (["compare", "nowhere", "nowhere"], "it holds no run"),
     ],
 )
