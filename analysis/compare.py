@@ -1,4 +1,4 @@
-"""Two runs held against each other: the same losses? where do they part? how far are their clocks apart?"""
+"""The comparison of two runs: are their losses equal, where do they first differ, how far are their clocks apart?"""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from .run import Run
 
-# What a run that computes has in its reports, but for the one before its first step.
+# The numbers in the reports of a run that computes, except in a report before its first step.
 _EXPECTED = ("train_loss", "test_loss", "accuracy", "grad_norm", "param_norm")
-# What two worlds must agree on to the last bit.
+# The numbers that must be equal to the last bit.
 _NUMBERS = ("train_loss", "test_loss", "accuracy", "grad_norm", "param_norm", "m_norm", "v_norm")
 _PLAN = ("round", "step", "samples", "H", "lr")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where two runs part, or where neither has a number. line: number of the report, from 0."""
+    """The first place where two runs differ, or where neither has a number. line: number of the report, from 0."""
 
     line: int
     field: str
@@ -27,7 +27,7 @@ class Difference:
 
     @property
     def nothing(self) -> bool:
-        """Whether there is no number to compare."""
+        """Whether neither run has a number here."""
         return not _known(self.left) and not _known(self.right)
 
     def __str__(self) -> str:
@@ -38,27 +38,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """same: losses, accuracies and parameters agree to the last bit, and are numbers. worst: the largest relative loss
-    difference.
+    """How two runs compare. Numbers that cannot be computed, for example since a run took no time, are NaN."""
 
-    seconds: each run's total. per_round: each run's seconds per round. error: (left - right) / right, so that with the
-    prediction left and the real run right it is the prediction's error; not a number where the right one took no time,
-    or where seconds are missing. explained: environment differences that can
-    change bits, such as the instruction set.
-    """
-
-    same: bool
-    difference: Difference | None
-    worst: float
-    seconds: tuple[float, float]
-    per_round: tuple[float, float]
-    error: float
-    per_report_error: float
-    explained: list[str]
+    same: bool  # losses, accuracies and parameters are numbers, and equal to the last bit
+    difference: Difference | None  # the first one
+    worst: float  # the largest relative difference of a loss
+    seconds: tuple[float, float]  # of each run
+    per_round: tuple[float, float]  # seconds per round of each run
+    error: float  # (left - right) / right: of a prediction on the left, its error
+    per_report_error: float  # the median of |error| over the intervals between reports
+    explained: list[str]  # differences of the environments that can change bits, such as the instruction set
 
 
 def compare(left: Run, right: Run) -> Comparison:
-    """Compare two runs of a scenario, by custom the simulated one first."""
+    """Compare two runs of a scenario. By convention the simulated run comes first."""
     difference = _first_difference(left, right)
     hashes = left.summary.get("params_sha256"), right.summary.get("params_sha256")
     if difference is None and hashes[0] != hashes[1]:
@@ -97,17 +90,17 @@ def _first_difference(left: Run, right: Run) -> Difference | None:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Equal to the last bit; not a number, which files hold as null, is equal to itself."""
+    """Whether two values are equal to the last bit. Two values that are not numbers are equal."""
     return bool(a == b) if _known(a) and _known(b) else _known(a) == _known(b)
 
 
 def _known(value: Any) -> bool:
-    """Whether it is a number; files hold null for one that is not."""
+    """Whether a value is a finite number. Files hold null for others."""
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _expected(left: Run, right: Run) -> set[str]:
-    """What must be numbers, if these runs are to say the same: nothing of a clock alone, no test without test data."""
+    """The fields that must be numbers, if the runs are to be the same: none of them in timing-only runs."""
     if left.summary.get("timing_only") and right.summary.get("timing_only"):
         return set()
     lines = [*left.lines, *right.lines]
@@ -115,7 +108,7 @@ def _expected(left: Run, right: Run) -> set[str]:
 
 
 def _worst(left: Run, right: Run) -> float:
-    """Largest relative difference of any loss, 0 where all are equal."""
+    """The largest relative difference of a loss; 0 where all are equal."""
     pairs = [
         (a[name], b[name])
         for a, b in zip(left.lines, right.lines, strict=False)
@@ -126,7 +119,7 @@ def _worst(left: Run, right: Run) -> float:
 
 
 def _median_interval_error(left: Run, right: Run) -> float:
-    """Median of |error| over the intervals between reports: typical where a hiccup spoils the total."""
+    """The median of |error| over the intervals between reports, which a single delay does not change."""
     lines = zip(left.lines, right.lines, strict=False)
     times = [(a["seconds"], b["seconds"]) for a, b in lines if _known(a.get("seconds")) and _known(b.get("seconds"))]
     known: list[tuple[float, float]] = [(0.0, 0.0), *times]

@@ -1,9 +1,10 @@
-"""Figures from runs: learning curves against seconds, and the timeline of a few rounds."""
+"""Figures of runs: learning curves over seconds, and the timeline of a few rounds."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from functools import partial
+from math import inf
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -11,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..config.faults import Instant, Pause, SlowLink, Straggler, Window, read_faults
+from ..config.faults import Instant, SlowLink, read_faults
 from ..program.errors import ScenarioError
+from ..records.trace import span_phase
 from .run import Run
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
@@ -32,7 +34,7 @@ _COLOURS = {
 }
 _OTHER = "#999999"
 _FAULT = "#F0E442"
-# The rows of a worker, from above, and the lanes that each shows.
+# The rows of a worker, from the top, and the lanes that each shows.
 _ROWS = {"computing": ("compute",), "host": ("host",), "host link": ("to host", "to device"), "network": ("network",)}
 
 
@@ -43,7 +45,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     for run in runs:
         style = "--" if run.summary["engine"] == "mpi" else "-"
         for ax, key in zip(axes, ("train_loss", "accuracy"), strict=True):
-            # A line that was only logged has no accuracy.
+            # a line without an evaluation has no accuracy
             known = run.metrics.reindex(columns=["seconds", key]).dropna()
             ax.plot(known["seconds"], known[key], style, label=run.name)
     for ax, label in zip(axes, ("training loss", "test accuracy"), strict=True):
@@ -56,11 +58,13 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 
 @mpl.rc_context({"text.parse_math": False})  # a run's name is not a formula, whatever signs it has
 def timeline(runs: Sequence[Run], rounds: int = 3, skip: int = 1) -> Figure:
-    """What every worker does in a few rounds: one panel per run, by custom the simulated above the real one.
+    """What every worker does in a few rounds, with one panel per run.
 
-    A worker has a row for its computing, its host, its host link and its network, as far as it used them; faults are
-    shaded behind the rows of whom they hit. rounds: how many to draw; skip: how many to leave out at the start. The
-    runs must be traced (report.trace: true).
+    A worker has a row for each of its computing, its host, its host link and its network that any run used. Faults are
+    shaded behind the rows of the worker that they hit.
+
+    rounds: how many to draw. skip: how many to leave out at the start. ValueError where a run has no trace
+    (report.trace: true).
     """
     for run in runs:
         if not run.lanes:
@@ -91,17 +95,17 @@ def timeline(runs: Sequence[Run], rounds: int = 3, skip: int = 1) -> Figure:
 
 
 def _rows(run: Run) -> list[tuple[int, str]]:
-    """(worker, row) of what is drawn, from above."""
+    """(worker, row) of all rows, from the top."""
     used = {row for row, names in _ROWS.items() if any(lanes.get(name) for lanes in run.lanes for name in names)}
     return [(worker, row) for worker in range(len(run.lanes)) for row in _ROWS if row in used]
 
 
 def _window(run: Run, rounds: int, skip: int) -> tuple[float, float]:
-    """(start, stop) in seconds of the rounds to draw, as worker 0 saw them."""
+    """(start, stop) in seconds of the rounds to draw, by worker 0's clock."""
     ends = [0.0, *(stop for _, _, stop in run.lanes[0].get("rounds", []))]
     first = min(skip, len(ends) - 2) if len(ends) > 1 else 0
     stop = ends[min(first + rounds, len(ends) - 1)]
-    if not stop:  # not a single round came to its end: all that there is
+    if not stop:  # no round has ended: draw all that there is
         stop = max(span[2] for lanes in run.lanes for spans in lanes.values() for span in spans)
     return ends[first], stop
 
@@ -111,10 +115,11 @@ def _draw(ax: Axes, run: Run, rows: Sequence[tuple[int, str]], start: float, sto
     for place, (worker, row) in enumerate(rows):
         places.setdefault(worker, []).append(place)
         bars: dict[str, list[tuple[float, float]]] = {}
-        for name, begin, end in (span for lane in _ROWS[row] for span in run.lanes[worker].get(lane, [])):
+        for span in (span for lane in _ROWS[row] for span in run.lanes[worker].get(lane, [])):
+            _, begin, end = span
             if end > start and begin < stop:
                 left = max(begin, start)
-                bars.setdefault(_phase(name), []).append(((left - start) * 1e3, (min(end, stop) - left) * 1e3))
+                bars.setdefault(span_phase(span), []).append(((left - start) * 1e3, (min(end, stop) - left) * 1e3))
         for phase, found in bars.items():
             colour = seen.setdefault(phase, _COLOURS.get(phase, _OTHER))
             ax.broken_barh(found, (place - 0.4, 0.8), facecolors=colour, edgecolors="white", linewidth=0.4)
@@ -122,8 +127,8 @@ def _draw(ax: Axes, run: Run, rows: Sequence[tuple[int, str]], start: float, sto
         if end > start and begin < stop:
             seen.setdefault("fault", _FAULT)
             for place in places[worker]:
-                span = (max(begin, start) - start) * 1e3, (min(end, stop) - max(begin, start)) * 1e3
-                ax.broken_barh([span], (place - 0.5, 1.0), facecolors=_FAULT, alpha=0.5, zorder=0)
+                shade = (max(begin, start) - start) * 1e3, (min(end, stop) - max(begin, start)) * 1e3
+                ax.broken_barh([shade], (place - 0.5, 1.0), facecolors=_FAULT, alpha=0.5, zorder=0)
     several = len({row for _, row in rows}) > 1
     labels = [f"worker {worker} {row}" if several else f"worker {worker}" for worker, row in rows]
     ax.set(yticks=range(len(rows)), yticklabels=labels)
@@ -133,14 +138,8 @@ def _draw(ax: Axes, run: Run, rows: Sequence[tuple[int, str]], start: float, sto
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _phase(name: str) -> str:
-    """A span's name without the unit's number."""
-    phase, _, unit = name.rpartition(" ")
-    return phase if unit.isdigit() else name
-
-
 def _faults(run: Run) -> Iterator[tuple[int, float, float]]:
-    """(worker, start, end) in seconds of the scenario's faults; those counted in steps have no place in a trace."""
+    """(worker, start, end) in seconds of the scenario's faults; without those at a step, as traces count no steps."""
     try:
         faults = read_faults(run.scenario.get("faults", []))
     except ValueError as error:
@@ -148,28 +147,16 @@ def _faults(run: Run) -> Iterator[tuple[int, float, float]]:
     for fault in faults:
         for worker, lanes in enumerate(run.lanes):
             ends = [0.0, *(stop for _, _, stop in lanes.get("rounds", []))]
-            if isinstance(fault, SlowLink):
-                if fault.link not in (None, f"worker {worker}"):
-                    continue
-            elif fault.worker != worker:
-                continue
-            if isinstance(fault, Straggler):
-                start: float | None = 0.0
-            else:
-                start = _seconds(fault.start if isinstance(fault, Window) else fault.at, ends)
-            end: float | None = math.inf
-            if isinstance(fault, Window) and fault.end is not None:
-                end = _seconds(fault.end, ends)
-            elif isinstance(fault, Pause) and start is not None:
-                end = start + fault.duration
-            if start is not None and end is not None:
-                yield worker, start, end
+            hit = fault.link in (None, f"worker {worker}") if isinstance(fault, SlowLink) else fault.worker == worker
+            times = fault.times(partial(_seconds, ends=ends))
+            if hit and times is not None:
+                yield worker, *times
 
 
-def _seconds(moment: Instant, ends: Sequence[float]) -> float | None:
-    """When a moment was. ends: of the rounds, the run's start before them; None where the trace does not say."""
-    if moment.unit == "seconds":
-        return moment.amount
-    if moment.unit == "steps":
+def _seconds(instant: Instant, ends: Sequence[float]) -> float | None:
+    """When an Instant was; None where the trace does not say. ends: the run's start, then the end of each round."""
+    if instant.unit == "seconds":
+        return instant.amount
+    if instant.unit == "steps":
         return None
-    return ends[int(moment.amount)] if moment.amount < len(ends) else math.inf
+    return ends[int(instant.amount)] if instant.amount < len(ends) else inf

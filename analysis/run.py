@@ -1,4 +1,4 @@
-"""A finished run as Python users see it: summary, metrics as a pandas table, spans."""
+"""A finished run, for use from Python: its summary, its metrics as a pandas table, its spans."""
 
 from __future__ import annotations
 
@@ -21,20 +21,17 @@ from ..records.trace import read_trace
 
 @dataclass(eq=False)
 class Run:
-    """summary: as summary.json. lines: the report lines.
+    """A finished run."""
 
-    label: set it to name the run in figures.
-    """
-
-    summary: dict[str, Any]
-    lines: list[dict[str, Any]]
-    scenario: dict[str, Any]
+    summary: dict[str, Any]  # as in summary.json
+    lines: list[dict[str, Any]]  # the report lines, as in metrics.jsonl
+    scenario: dict[str, Any]  # the resolved scenario, as in scenario.yaml
     directory: Path | None = None
-    label: str = ""
+    label: str = ""  # set it to name the run in figures
 
     @classmethod
     def load(cls, directory: Path | str) -> Run:
-        """The run in a directory. ScenarioError where it is none, or did not finish."""
+        """The run in a directory. ScenarioError where the directory holds no run, or one that did not finish."""
         directory = Path(directory)
         if not (directory / SUMMARY).exists():
             reason = "the run in it did not finish" if (directory / SCENARIO).exists() else "it holds no run"
@@ -48,27 +45,30 @@ class Run:
 
     @cached_property
     def lanes(self) -> list[dict[str, list[Span]]]:
-        """Per worker, spans by lane; empty unless traced. ScenarioError where the trace cannot be read."""
+        """For each worker, lane -> spans; empty where the run was not traced. ScenarioError for a damaged trace."""
         if self.directory is None or not (self.directory / TRACE).exists():
             return []
         return read_trace(self.directory / TRACE)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row per line: round, step, samples, seconds, epoch, train_loss, lr, H; with an evaluation also test_loss
-        and accuracy, with report.norms grad_norm, param_norm and, of the optimizer's vectors, m_norm and v_norm."""
+        """One row per report line, with the columns round, step, samples, seconds, epoch, train_loss, lr and H.
+
+        With evaluations there are also test_loss and accuracy. With report.norms there are also grad_norm, param_norm
+        and the norms of the optimizer's vectors, m_norm and v_norm.
+        """
         return pd.DataFrame(self.lines)
 
     @property
     def name(self) -> str:
-        """A name for figures: the label if one is set, else the directory's or the engine's."""
+        """The name in figures: the label if it is set, else the directory's name, else the engine's."""
         if self.label:
             return self.label
         return self.directory.name if self.directory else str(self.summary["engine"])
 
     @property
     def accuracy(self) -> float | None:
-        """Test accuracy at the last report; None for timing-only runs, and where a run was stopped before any."""
+        """Test accuracy at the last report. None for a timing-only run, or one that was stopped before a report."""
         found = self.summary.get("accuracy")
         return None if found is None or found != found else float(found)
 
@@ -79,6 +79,4 @@ class Run:
         return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{accuracy})"
 
 
-def load(directory: Path | str) -> Run:
-    """The run in a directory; ScenarioError where it is none."""
-    return Run.load(directory)
+load = Run.load  # paceline.load

@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from paceline.program.errors import ScenarioError
-from paceline.runtime import launcher
+from paceline.runtime.mpirun import environment, find_mpirun
 
 SUBNET = "10.9.0"  # of the namespaces' own network, which nothing else sees
 
@@ -36,7 +36,7 @@ def missing() -> str | None:
     if not shutil.which("ip") or not shutil.which("tc"):
         return "ip and tc are missing; install iproute2"
     try:
-        launcher.find_mpirun("openmpi")
+        find_mpirun("openmpi")
     except ScenarioError as error:
         return str(error)
     name = f"paceline-{os.getpid()}-probe"
@@ -95,15 +95,15 @@ class Star:
 
         CalledProcessError where it fails, TimeoutExpired after `timeout` seconds.
         """
-        mpirun, ranks = launcher.find_mpirun("openmpi"), len(self._nodes)
+        mpirun, ranks = find_mpirun("openmpi"), len(self._nodes)
         line = ["ip", "netns", "exec", self._switch, mpirun.path, "--bind-to", "none"]
         # The first two let ranks of other namespaces reach mpirun; the others choose TCP over the shaped ports.
         line += ["--pmixmca", "ptl_base_if_include", f"{SUBNET}.0/24", "--pmixmca", "ptl_base_remote_connections", "1"]
         line += ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", f"{SUBNET}.0/24"]
         for node in self._nodes:
             line += ["-np", "1", "ip", "netns", "exec", node, *program, ":"]
-        environment = launcher.environment(mpirun, ranks, threads)
-        process = subprocess.Popen(line[:-1], env=environment, stdin=subprocess.DEVNULL)
+        settings = environment(mpirun, ranks, threads)
+        process = subprocess.Popen(line[:-1], env=settings, stdin=subprocess.DEVNULL)
         try:
             status = process.wait(timeout)
         finally:

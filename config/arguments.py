@@ -1,4 +1,7 @@
-"""What the members of the strategy's axes and the presets take, as their signatures say it: read, checked, in words."""
+"""The arguments of the axes' members and of the presets, read from their signatures.
+
+An argument's type says what a user may write: `fits` checks a value, `words` says in an error what to write instead.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from ..algorithms.rounds import Interval
 from ..algorithms.schedules import Schedule
 from ..algorithms.strategy import AXES
 
-MOST_WHOLE, MOST = 10**15, 1e30  # of a whole number, of any
+MOST_WHOLE, MOST = 10**15, 1e30  # the largest whole number, and the largest number, that an argument may be
 _AXES: dict[Any, str] = {Schedule: "schedule", Aggregation: "aggregation"}
 
 
 @cache
 def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
-    """argument -> type, in the order in which `kind` takes them."""
+    """argument -> type, in the order of `kind`'s signature."""
     hints = get_type_hints(kind)  # of a class with those that it inherits from other modules
     return {name: hints[name] for name in inspect.signature(kind).parameters}
 
@@ -30,12 +33,12 @@ def kinds_of(hint: Any) -> tuple[Any, ...]:
 
 
 def axis_of(kind: Any) -> str | None:
-    """The axis whose members an argument of this type takes: all of them, or the one that the type is."""
+    """The axis that this type belongs to, as one of its members or as the base of them all."""
     return _AXES.get(kind) or next((axis for axis, members in AXES.items() if kind in members.values()), None)
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Whether a value is what an argument of that type takes; numbers are finite, and lists hold something."""
+    """Whether an argument of that type can have the value. Numbers are finite and lists are not empty."""
     kinds, origin = kinds_of(hint), get_origin(hint)
     if len(kinds) > 1:
         return any(fits(kind, value) for kind in kinds)
@@ -47,7 +50,7 @@ def fits(hint: Any, value: Any) -> bool:
         key, item = get_args(hint)
         return isinstance(value, Mapping) and all(fits(key, k) and fits(item, v) for k, v in value.items())
     if hint in _AXES:
-        return True  # it was read as one of the axis's members
+        return True  # the value has been read as a member of that axis
     if hint in (int, float) and isinstance(value, bool):
         return False
     if hint is int:
@@ -58,7 +61,7 @@ def fits(hint: Any, value: Any) -> bool:
 
 
 def words(hint: Any) -> str:
-    """What an argument of that type takes, for people; null is not said."""
+    """What to write for an argument of that type, as an error says it. That null is possible is not mentioned."""
     told = [_words(kind) for kind in kinds_of(hint) if kind is not types.NoneType]
     choices = [word for kind in told for word in kind]
     return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"

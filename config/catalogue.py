@@ -1,6 +1,6 @@
-"""The catalogue: devices and links by name, as their makers' datasheets state them.
+"""The catalogue: devices and links by name, with the figures of their makers' datasheets.
 
-Rule: catalogue.yaml holds facts with their source; what a datasheet leaves out is left out, never guessed.
+Rule: every figure in catalogue.yaml has a source. What a datasheet does not state is left out, never guessed.
 """
 
 from __future__ import annotations
@@ -18,36 +18,33 @@ from .units import Bandwidth, Bytes, Clock, Flops
 
 
 class CatalogueDevice(Section):
-    """One device. flops: peak flop/s by precision; a CPU has cores, clock and flops_per_cycle (fp32, one core) instead.
-
-    memory: bytes; memory_bandwidth: bytes/s; host_link: a link's name, None for a CPU, which is its own host.
-    """
+    """One device. A GPU states its peaks in `flops`; a CPU states cores, clock and flops_per_cycle instead."""
 
     maker: str
-    source: str
-    flops: dict[str, Flops] = {}
+    source: str  # where the figures are from
+    flops: dict[str, Flops] = {}  # precision -> peak flop/s
     cores: int = 0
-    clock: Clock | None = None
-    flops_per_cycle: int = 0
+    clock: Clock | None = None  # Hz
+    flops_per_cycle: int = 0  # of one core, in fp32
     memory: Bytes | None = None
-    memory_bandwidth: Bandwidth
-    host_link: str | None = None
+    memory_bandwidth: Bandwidth  # bytes/s
+    host_link: str | None = None  # a link's name; None for a CPU, which is its own host
 
     @property
     def peaks(self) -> dict[str, float]:
-        """precision -> flop/s; of a CPU cores x clock x flops per cycle."""
+        """precision -> peak flop/s; for a CPU this is cores x clock x flops per cycle."""
         return self.flops or {"fp32": self.cores * (self.clock or 0.0) * self.flops_per_cycle}
 
 
 class CatalogueLink(Section):
-    """One link. bandwidth: bytes/s in either direction."""
+    """One link."""
 
-    bandwidth: Bandwidth
-    source: str
+    bandwidth: Bandwidth  # bytes/s in each direction
+    source: str  # where the figure is from
 
 
 class Catalogue(Section):
-    """All that can be named."""
+    """All devices and links that a scenario may name."""
 
     devices: dict[str, CatalogueDevice]
     links: dict[str, CatalogueLink]
@@ -68,12 +65,12 @@ def _known_link(name: str) -> str:
 
 
 def _bandwidth(value: Any) -> Any:
-    """A link's name becomes its bandwidth; what ends in /s, or is not text, is left to the units."""
+    """Replace a link's name by its bandwidth. A value that ends in /s or is not text is read as a quantity later."""
     if not isinstance(value, str) or value.rstrip().endswith("/s"):
         return value
     return f"{catalogue().links[_known_link(value)].bandwidth!r} B/s"
 
 
 LinkName = Annotated[str, AfterValidator(_known_link)]
-# Like Bandwidth, but a link's name will do. (Validators that come last run first.)
+# Like Bandwidth, but a link's name is accepted as well. (The last validator runs first.)
 LinkBandwidth = Annotated[float, *get_args(Bandwidth)[1:], BeforeValidator(_bandwidth)]

@@ -1,7 +1,7 @@
-"""From the scenario's `cluster:` to a Timing: one device per worker and its node, the network, the noise.
+"""Makes a Timing of the scenario's `cluster:` section: each worker's device and node, the network, the noise.
 
 A worker's times come from its own `speed`, `step_time` or `flops`, else from the profile, else from the catalogue's
-datasheet. What the scenario says of the network goes before what the profile measured.
+datasheet. What the scenario says of the network has precedence over what the profile measured.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .network import build_network
 from .profile import Profile
 from .timing import Device, Noise, Timing, whole_step
 
-# The part of its peak that training reaches where nobody said. Published of large models: 0.21 to 0.46 (GPT-3 to PaLM;
-# Chowdhery et al., arXiv 2204.02311, table 3), 0.44 to 0.52 (Megatron-LM; Narayanan et al., arXiv 2104.04473, table 1).
-# Small models and convolutions reach less.
+# The part of its peak that training reaches where the scenario does not say. Published for large models: 0.21 to 0.46
+# (GPT-3 to PaLM; Chowdhery et al., arXiv 2204.02311, table 3) and 0.44 to 0.52 (Megatron-LM; Narayanan et al.,
+# arXiv 2104.04473, table 1). Small models and convolutions reach less.
 EFFICIENCY = 0.4
 
 
@@ -31,9 +31,11 @@ def build_timing(
     precision: str = "fp32",
     step: Callable[[int], Work] = whole_step,
 ) -> Timing:
-    """The described cluster. workload: the key under which profiles file this model, data and optimizer.
+    """The described cluster. ScenarioError where it is not clear how fast it is.
 
-    precision: of products, which chooses a datasheet's peak. step: the Work of one step by its batch.
+    workload: the key of this model, data and optimizer in profiles.
+    precision: of matrix products; it selects the peak in a datasheet.
+    step: batch -> the Work of one step.
     """
     made: dict[str, Device] = {}
     places = cluster.places
@@ -55,7 +57,7 @@ def build_timing(
 
 
 def _hardware(group: WorkerGroup) -> dict[str, Any]:
-    """What a device is, but for its times: as the scenario says, else as the catalogue does."""
+    """A device without its times: as the scenario says, else as the catalogue says."""
     known = catalogue().devices.get(group.device)
     found = {name: getattr(group, name) for name in ("slowdown", "memory", "host_memory", "host_link", "torch_device")}
     found["host_memory_bandwidth"] = group.host_memory_bandwidth
@@ -67,7 +69,7 @@ def _hardware(group: WorkerGroup) -> dict[str, Any]:
 
 
 def _residuals(group: WorkerGroup, profile: Profile | None, workload: str, times: dict[str, Any]) -> tuple[float, ...]:
-    """What a device's times vary by; ValueError where nothing was measured."""
+    """By what factors a device's times vary; ValueError where that was not measured."""
     if profile is None or times["source"] != "profile":
         raise ValueError(
             "cluster.noise.source is profile, but this device's time does not come from one; "
@@ -77,21 +79,21 @@ def _residuals(group: WorkerGroup, profile: Profile | None, workload: str, times
 
 
 def _times(group: WorkerGroup, profile: Profile | None, workload: str, precision: str) -> dict[str, Any]:
-    """Where a device's times come from. ValueError where nothing says, or something has no effect."""
+    """A device's times, and where they come from. ValueError where there are none, or a key has no effect."""
     if group.speed is not None:
         return {"speed": group.speed, "source": "speed"}
     if isinstance(group.step_time, dict):
         table = tuple(sorted((float(batch), seconds) for batch, seconds in group.step_time.items()))
         return {"tables": {"step": table}, "source": "step_time"}
     if group.step_time is not None:
-        # One time for a step, whatever its batch: a level line without an end.
+        # One time for a step of any batch: a level line.
         return {"tables": {"step": ((1, group.step_time), (float("inf"), group.step_time))}, "source": "step_time"}
     known = catalogue().devices.get(group.device)
     if group.flops is not None:
         return _roofline(group, group.flops, known)
     if profile is not None and (known is None or group.device in profile.devices):
         tables = profile.tables(group.device, workload)
-        group.refuse_rates(beside="the profile's times")
+        group.refuse_rates("the profile's times")
         return {"tables": tables, "source": "profile"}
     if known is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The scenario's `cluster:` section as it is written: devices, nodes, network, noise."""
+"""The scenario's `cluster:` section: workers, nodes, network, noise."""
 
 from __future__ import annotations
 
@@ -14,33 +14,27 @@ from .units import Bandwidth, Bytes, Count, Duration, Factor, Flops, Share, Spee
 
 
 class WorkerGroup(Section):
-    """`count` equal workers. Their times: `speed`, `step_time` (one time, or by batch size) or `flops`; else the
-    profile's, else the catalogue's of the device.
+    """`count` equal workers.
 
-    slowdown multiplies every computing time: 4 is a device four times slower. flops: the peak at the workload's
-    precision. efficiency: the part of a peak that training reaches. memory, host_memory: what one worker may use.
-    max_batch: the most samples that its memory holds in a step, by default the profile's. host_link: between host and
-    device, in either direction; without one they are the same memory. node: workers with the same name share a node; by
-    default each is a node of its own. port: the bandwidth of each one's port in a star, where it is not the network's.
-    torch_device: what really trains.
+    Their times come from `speed`, `step_time` or `flops`; else from the profile, else from the catalogue's device.
     """
 
-    device: str = "cpu"
+    device: str = "cpu"  # a name, of the catalogue or your own
     count: Count = 1
     speed: Speed | None = None
-    step_time: Duration | dict[int, Duration] | None = None
-    flops: Flops | None = None
-    efficiency: Share | None = None
-    slowdown: Factor = 1.0
-    memory: Bytes | None = None
+    step_time: Duration | dict[int, Duration] | None = None  # one time for all batches, or by batch size
+    flops: Flops | None = None  # the peak at the workload's precision
+    efficiency: Share | None = None  # the part of the peak that training reaches
+    slowdown: Factor = 1.0  # multiplies every computing time: 4 is a device that is four times slower
+    memory: Bytes | None = None  # what one worker may use
     memory_bandwidth: Bandwidth | None = None
-    host_memory: Bytes | None = None
+    host_memory: Bytes | None = None  # what one worker may use
     host_memory_bandwidth: Bandwidth | None = None
-    max_batch: Count | None = None
-    host_link: LinkBandwidth | None = None
-    node: str | int | None = None
-    torch_device: Literal["cpu", "cuda"] = "cpu"
-    port: LinkBandwidth | None = None
+    max_batch: Count | None = None  # the most samples that its memory holds in a step; by default the profile's
+    host_link: LinkBandwidth | None = None  # between host and device, each way; without one they share their memory
+    node: str | int | None = None  # workers with the same name share a node; by default each has its own
+    torch_device: Literal["cpu", "cuda"] = "cpu"  # what `train` runs on
+    port: LinkBandwidth | None = None  # the bandwidth of each one's port in a star, where it is not the network's
 
     @field_validator("step_time")
     @classmethod
@@ -55,28 +49,27 @@ class WorkerGroup(Section):
         if len(given) > 1:
             raise ValueError(f"{given[0]} and {given[1]} are both given; keep one")
         if given and given != ["flops"]:
-            self.refuse_rates(beside=given[0])
+            self.refuse_rates(given[0])
         return self
 
-    def refuse_rates(self, beside: str) -> None:
-        """ValueError where a rate is given that changes no time, since `beside` says how long work takes."""
+    def refuse_rates(self, source: str) -> None:
+        """ValueError where a rate is given that has no effect, since `source` says how long work takes."""
         for name in ("efficiency", "memory_bandwidth"):
             if getattr(self, name) is not None:
-                raise ValueError(f"{name} has no effect beside {beside}; keep one")
+                raise ValueError(f"{name} has no effect together with {source}; keep one")
 
 
 class NodeGroup(Section):
     """`count` equal nodes with these devices, one worker each. Workers are numbered node by node.
 
-    host_link: each device's own. host_memory, host_memory_bandwidth: the node's; each worker has an equal part.
-    What a device gives itself goes before.
+    What a device says itself has precedence over what the node says.
     """
 
     count: Count = 1
     devices: tuple[WorkerGroup, ...]
-    host_link: LinkBandwidth | None = None
-    host_memory: Bytes | None = None
-    host_memory_bandwidth: Bandwidth | None = None
+    host_link: LinkBandwidth | None = None  # each device has its own
+    host_memory: Bytes | None = None  # the node's, of which each worker has an equal part
+    host_memory_bandwidth: Bandwidth | None = None  # likewise
 
     @field_validator("devices")
     @classmethod
@@ -102,23 +95,19 @@ class NodeGroup(Section):
 
 
 class WorkerPlace(NamedTuple):
-    """Where one worker is. key: its group's in the scenario. node: the node's number."""
+    """Where one worker is."""
 
-    key: str
+    key: str  # of its group in the scenario, like "workers[0]"
     group: WorkerGroup
-    node: int
+    node: int  # the node's number
 
 
 class NoiseSpec(Section):
-    """Computing times vary around their mean.
+    """How computing times vary around their mean."""
 
-    source: "lognormal" with `sigma`, or "profile": as they varied when the profile was measured. worker_sigma: the
-    lognormal of a factor that each worker draws once and keeps, so that no two are equally fast.
-    """
-
-    source: Literal["lognormal", "profile"] = "lognormal"
-    sigma: float = Field(default=0.0, ge=0, le=2)
-    worker_sigma: float = Field(default=0.0, ge=0, le=2)
+    source: Literal["lognormal", "profile"] = "lognormal"  # profile: as they varied when it was measured
+    sigma: float = Field(default=0.0, ge=0, le=2)  # of the lognormal
+    worker_sigma: float = Field(default=0.0, ge=0, le=2)  # of the factor that each worker draws once, and keeps
 
     @model_validator(mode="after")
     def _one_source(self) -> NoiseSpec:
@@ -128,17 +117,13 @@ class NoiseSpec(Section):
 
 
 class Cluster(Section):
-    """The machines: `workers`, or `nodes` of several each.
-
-    profile: a file that `paceline profile` wrote, relative to the scenario or the working folder.
-    background: what others send over the same network.
-    """
+    """The machines: either `workers`, or `nodes` with several workers each."""
 
     workers: tuple[WorkerGroup, ...] | None = None
     nodes: tuple[NodeGroup, ...] | None = None
     network: NetworkSpec = NetworkSpec()
-    background: tuple[BackgroundSpec, ...] = ()
-    profile: Path | None = None
+    background: tuple[BackgroundSpec, ...] = ()  # other traffic on the same network
+    profile: Path | None = None  # written by `paceline profile`; relative to the scenario or the working folder
     noise: NoiseSpec = NoiseSpec()
 
     @field_validator("workers", "nodes")
@@ -159,13 +144,13 @@ class Cluster(Section):
 
     @property
     def size(self) -> int:
-        """Number of workers, which may be more than can be listed."""
+        """The number of workers, which may be too large to list them."""
         inside = sum(node.count * sum(group.count for group in node.devices) for node in self.nodes or ())
         return sum(group.count for group in self.workers or ()) + inside
 
     @property
     def places(self) -> list[WorkerPlace]:
-        """Each worker's group and node, in worker order. Nodes are counted as they first appear."""
+        """Each worker's group and node, in worker order. Nodes are numbered as they first appear."""
         places: list[WorkerPlace] = []
         named: dict[str | int, int] = {}
         nodes = 0

@@ -1,6 +1,6 @@
-"""The scenario's `cluster.network:` and `cluster.background:` as they are written, and the Network that they make.
+"""The scenario's `cluster.network:` and `cluster.background:` sections, and the Network that they describe.
 
-Rule: a key that the chosen shape does not read is refused, so that nothing written is silently without effect.
+Rule: a key that the chosen shape does not use is an error, so that no key is without effect.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from ..program.errors import ScenarioError
 from .catalogue import LinkBandwidth, LinkName, catalogue
 from .profile import MeasuredNetwork
 from .sections import Section
-from .timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, Shape
+from .timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, NetworkShape
 from .units import Bandwidth, Bytes, Duration, FreeBandwidth, Seconds, Share
 
 
 class LinkSpec(Section):
-    """A link, or just its bandwidth, which may be a name of the catalogue.
+    """A link; it may be written as its bandwidth alone."""
 
-    efficiency: the part of the bandwidth that transfers reach.
-    """
-
-    bandwidth: LinkBandwidth
-    latency: Seconds = 0.0
-    efficiency: Share = 1.0
+    bandwidth: LinkBandwidth  # a quantity, or a link of the catalogue
+    latency: Seconds = 0.0  # per message step
+    efficiency: Share = 1.0  # the part of the bandwidth that transfers reach
 
     @model_validator(mode="before")
     @classmethod
@@ -35,24 +32,19 @@ class LinkSpec(Section):
 
 
 class NetworkSpec(Section):
-    """How workers are joined; missing bandwidth and latency come from the profile, else transfers cost nothing.
-
-    shape: star (each worker has a full-duplex port to a switch), bus (all share one pipe), two_level (the links
-    `inside` a node, and one full-duplex uplink per node of `bandwidth`), matrix (a link from each worker to each other,
-    row: from, column: to). link: the catalogue's, instead of a bandwidth. efficiency: the part of the
-    bandwidth that transfers reach. collective: the algorithm of an all-reduce; `ordered` is what `train` performs.
-    reduce_bandwidth: bytes that a worker can add up in a second.
+    """How workers are joined. Where bandwidth or latency is missing, the profile's is used; without one, transfers take
+    no time.
     """
 
-    shape: Shape = "star"
-    link: LinkName | None = None
-    bandwidth: Bandwidth | None = None
-    latency: Seconds | None = None
-    efficiency: Share = 1.0
-    inside: LinkSpec | None = None
-    matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None
-    collective: CollectiveAlgorithm = "ordered"
-    reduce_bandwidth: Bandwidth | None = None
+    shape: NetworkShape = "star"
+    link: LinkName | None = None  # of the catalogue, instead of a bandwidth
+    bandwidth: Bandwidth | None = None  # of a port, of the bus, or of an uplink
+    latency: Seconds | None = None  # per message step
+    efficiency: Share = 1.0  # the part of the bandwidth that transfers reach
+    inside: LinkSpec | None = None  # two_level: a worker's port within its node
+    matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None  # row: from, column: to
+    collective: CollectiveAlgorithm = "ordered"  # of an all-reduce; `train` performs the ordered one
+    reduce_bandwidth: Bandwidth | None = None  # what a worker can add up
 
     @field_validator("matrix")
     @classmethod
@@ -83,10 +75,7 @@ class NetworkSpec(Section):
 
 
 class BackgroundSpec(Section):
-    """Traffic of others from one worker's port to another's: a stream of at most `bandwidth`, or `bytes` at a time.
-
-    every: how often the bytes are sent; start: when the first are, or the stream begins.
-    """
+    """Other traffic from one worker's port to another's: a stream of at most `bandwidth`, or `bytes` at a time."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -94,8 +83,8 @@ class BackgroundSpec(Section):
     receiver: int = Field(alias="to", ge=0)
     bandwidth: Bandwidth | None = None
     bytes: Bytes | None = None
-    every: Duration | None = None
-    start: Seconds = 0.0
+    every: Duration | None = None  # how often the bytes are sent
+    start: Seconds = 0.0  # when they are sent first, or when the stream begins
 
     @model_validator(mode="after")
     def _complete(self) -> BackgroundSpec:
@@ -114,9 +103,9 @@ def build_network(
     ports: Sequence[float | None],
     background: Sequence[BackgroundSpec],
 ) -> Network:
-    """The described network. measured: the profile's, or None. ports: each worker's own bandwidth where it gives one.
+    """The described network. ScenarioError where workers and network do not fit together.
 
-    ScenarioError where workers and network do not fit together.
+    measured: the profile's network, or None. ports: by worker, the bandwidth of its port where it gives one.
     """
     workers = len(ports)
     if any(port is not None for port in ports) and given.shape != "star":

@@ -1,8 +1,8 @@
-"""Profiles: what `paceline profile` measured on a machine, and where scenarios read it.
+"""Profiles: what `paceline profile` measured on a machine, for scenarios to read.
 
-A profile holds devices, each with tables of seconds against samples for every workload that was measured on it, how
-single times varied around them, and the largest batch that fits; and the network's fitted latency and bandwidth. Its
-file is YAML, so that a person can read and correct it.
+For each device and each workload measured on it, a profile holds a table of seconds by number of samples, how single
+times varied around the table, and the largest batch that fits. It also holds the network's fitted latency and
+bandwidth. The file is YAML, so that a person can read and correct it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from ..program.errors import ScenarioError
 from . import yaml
-from .sections import Section
+from .sections import Section, first_mistake
 from .timing import Table
 from .units import Bandwidth, Duration, Seconds
 from .workload import SGDSpec, Workload
@@ -24,33 +24,31 @@ T = TypeVar("T")
 
 
 class MeasuredNetwork(Section):
-    """Fitted so that messages * latency + bytes sent / bandwidth meets the measured all-reduce times (bytes: time)."""
+    """Fitted so that messages * latency + bytes sent / bandwidth meets the measured times of the all-reduce."""
 
     latency: Seconds
-    bandwidth: Bandwidth
-    all_reduce: dict[int, Duration] = {}
+    bandwidth: Bandwidth  # bytes/s
+    all_reduce: dict[int, Duration] = {}  # bytes -> the measured seconds
 
 
 class Profile(Section):
-    """devices: name -> workload -> phase -> {samples: seconds}. max_batch: name -> workload -> the most samples that
-    fit into memory. machine: what it was measured on.
+    """The contents of a profile's file. A workload's name is made by `workload_key`."""
 
-    residuals: name -> workload -> quantiles, evenly spaced, of a training step's measured time over its table's. Their
-    mean is above 1 where tables leave out the slowest times.
-    """
-
-    machine: dict[str, Any] = {}
+    machine: dict[str, Any] = {}  # the environment of the measurement, for people
+    # device -> workload -> phase -> {samples: seconds}
     devices: dict[str, dict[str, dict[str, Annotated[dict[int, Seconds], Field(min_length=1)]]]]
+    # device -> workload -> evenly spaced quantiles of a step's measured time divided by its table's time. Their mean is
+    # above 1, because tables leave out the slowest times.
     residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0, le=1e9)], ...]]] = {}
-    max_batch: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}
+    max_batch: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}  # device -> workload -> the most samples that fit
     network: MeasuredNetwork | None = None
 
     def largest(self, device: str, workload: str) -> int | None:
-        """The largest batch that fits, where it was measured."""
+        """The largest batch that fits into the device's memory; None where it was not measured."""
         return self.max_batch.get(device, {}).get(workload)
 
     def tables(self, device: str, workload: str) -> dict[str, Table]:
-        """phase -> ((samples, seconds), ...); ValueError where the profile lacks the device or the workload."""
+        """phase -> ((samples, seconds), ...). ValueError where the profile lacks the device or the workload."""
         if device not in self.devices:
             raise ValueError(f"device {device!r} is not in the profile, which has {', '.join(self.devices)}")
         workloads = self.devices[device]
@@ -65,11 +63,11 @@ class Profile(Section):
         }
 
     def factors(self, device: str, workload: str) -> tuple[float, ...]:
-        """The residuals of a workload on a device; ValueError where the profile has none."""
+        """The residuals of a workload on a device. ValueError where the profile has none."""
         found = self.residuals.get(device, {}).get(workload, ())
         if not found:
             raise ValueError(
-                f"the profile has not recorded how times of {workload!r} vary on {device}; "
+                f"the profile does not say how times of {workload!r} vary on {device}; "
                 "measure them with `paceline profile SCENARIO`, or write cluster.noise.sigma"
             )
         return found
@@ -77,7 +75,8 @@ class Profile(Section):
 
 def workload_key(workload: Workload) -> str:
     """The key under which profiles file this workload's times."""
-    optimizer = workload.optimizer
+    args = ", ".join(f"{key}={value}" for key, value in sorted(workload.model.args.items()))
+    model, optimizer = f"{workload.model.name}({args})" if args else workload.model.name, workload.optimizer
     kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGDSpec) and optimizer.momentum else "")
     kind += ", clipped" if optimizer.clip else ""
     kind += f", micro-batches of {workload.micro_batch}" if workload.micro_batch else ""
@@ -85,16 +84,11 @@ def workload_key(workload: Workload) -> str:
     kind += ", augmented" if workload.augment else ""
     kind += f", {workload.loaders} loaders" if workload.loaders else ""
     threads = f"{workload.threads} thread{'s' if workload.threads > 1 else ''}"
-    return f"{_text(workload.model.name, workload.model.args)} on {workload.data.name}, {kind}, {threads}"
-
-
-def _text(name: str, args: dict[str, Any]) -> str:
-    inside = ", ".join(f"{key}={value}" for key, value in sorted(args.items()))
-    return f"{name}({inside})" if inside else name
+    return f"{model} on {workload.data.name}, {kind}, {threads}"
 
 
 def load_profile(path: Path) -> Profile:
-    """The profile in the file at `path`; ScenarioError where it is missing or wrong. It is read once."""
+    """The profile in the file at `path`. A file is read once. ScenarioError where it is missing or wrong."""
     return _load(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
@@ -104,14 +98,12 @@ def _load(path: Path, changed: int) -> Profile:
     try:
         return Profile.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
+        place, message = first_mistake(error)
         raise ScenarioError(f"{path}: is not a profile: {place}: {message}") from None
 
 
 def merge_profiles(old: Profile | None, new: Profile) -> Profile:
-    """`new` added to what the file already held; the newest measurement of a device and workload wins."""
+    """`old` with the measurements of `new`, which replace older ones of the same device and workload."""
     if old is None:
         return new
     merged = {
@@ -123,16 +115,16 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
 
 
 def _merged(old: dict[str, dict[str, T]], new: dict[str, dict[str, T]]) -> dict[str, dict[str, T]]:
-    """device -> workload -> what was measured, the newest first."""
+    """device -> workload -> the newest measurement."""
     return {name: old.get(name, {}) | new.get(name, {}) for name in (*old, *new)}
 
 
 def add_to_profile(path: Path, new: Profile) -> None:
-    """Write what was measured to a file, which keeps what else it holds."""
+    """Add measurements to the profile at `path`, which keeps what else it holds, or make it."""
     save_profile(path, merge_profiles(load_profile(path) if path.exists() else None, new))
 
 
 def save_profile(path: Path, profile: Profile) -> None:
-    """Write the profile as YAML; the folder is made where it is missing."""
+    """Write the profile as YAML. Its folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.dump(profile.model_dump(mode="json", exclude_none=True)), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The scenario file: what a user may write, and nothing else.
+"""The scenario file: its sections, how it is read, and how its mistakes are told.
 
-Rule: every mistake is one line that names the key, what was found and what to write instead (ScenarioError).
+Rule: every mistake is a ScenarioError of one line that names the key, what was found and what to write instead.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from ..program.errors import ScenarioError, brief, nearest, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
-from .recorded import Recorded
-from .renamed import update_record
+from .recorded import Recorded, update_record
 from .sections import OpenSection, Section
 from .units import Count, Interval, Seed, Steps, read_interval
 from .workload import Workload
 
 
 class StrategySpec(OpenSection, Section):
-    """A preset with its arguments and overrides, or the axes one by one; see `algorithms/strategy.py` for the names."""
+    """A preset with its arguments and overrides, or the axes one by one (see `algorithms/strategy.py`)."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -37,14 +36,14 @@ class StrategySpec(OpenSection, Section):
 
 
 class Budget(Section):
-    """How long to train: exactly one of epochs, steps (of a worker of pace 1) and rounds.
+    """How long to train: exactly one of epochs, steps and rounds.
 
-    epoch: what counts as one. "samples": as many samples processed as there are training examples. "reference": the
-    N // (B n H) rounds of Biased Local SGD's released code. Or so many nominal steps, like "312 steps".
+    epoch says what counts as one epoch. "samples": as many processed samples as there are training examples.
+    "reference": the N // (B n H) rounds of Biased Local SGD's released code. "312 steps": so many nominal steps.
     """
 
     epochs: float | None = Field(default=None, gt=0, le=1e9)
-    steps: Steps | None = None
+    steps: Steps | None = None  # of a worker with pace 1
     rounds: Steps | None = None
     epoch: Literal["samples", "reference"] | Interval = "samples"
 
@@ -65,56 +64,47 @@ class Budget(Section):
     def _one(self) -> Budget:
         if sum(v is not None for v in (self.epochs, self.steps, self.rounds)) != 1:
             raise ValueError(
-                "give exactly one of epochs, steps and rounds, like {epochs: 10}; --set 'budget={steps: 9}' does"
+                "give exactly one of epochs, steps and rounds, like {epochs: 10}; --set 'budget={steps: 9}' replaces it"
             )
         return self
 
 
 class ReEstimated(Section):
-    """BatchNorm's statistics re-estimated over so many batches, of all workers together (QSR's recipes: 128)."""
+    """BatchNorm's statistics are re-estimated before each evaluation (QSR's recipes: over 128 batches)."""
 
-    re_estimated: Count
+    re_estimated: Count  # batches, of all workers together
 
 
 class Report(Section):
-    """every: when to evaluate and log, besides the end; start: before the first round, too. log: when to log without
-    evaluating. norms: log those of gradient, parameters and the optimizer's vectors. trace: record every span.
+    """What is evaluated, logged and recorded."""
 
-    batch_norm: the statistics to evaluate with, the running ones averaged over the workers, or so many batches' afresh.
-    """
-
-    every: Interval | None = None
-    start: bool = False
-    log: Interval | None = None
-    norms: bool = False
-    trace: bool = False
+    every: Interval | None = None  # how often to evaluate and log; the end is always evaluated
+    start: bool = False  # whether to evaluate before the first round as well
+    log: Interval | None = None  # how often to log without evaluating
+    norms: bool = False  # whether to log the norms of gradient, parameters and the optimizer's vectors
+    trace: bool = False  # whether to record every span
+    # BatchNorm's statistics for evaluation: the workers' running ones, averaged, or re-estimated ones.
     batch_norm: Literal["averaged"] | ReEstimated = "averaged"
 
 
 class CheckpointSpec(Section):
-    """every: when `train` writes a checkpoint, besides the end. at: places of further ones, at the sync that reaches
-    them.
+    """When checkpoints are written, and what they hold."""
 
-    optimizer: whose momentum and Adam moments are kept, and resumed with: "local", each worker's own; "shared", worker
-    0's for all; "none", and all resume with zeros.
-    """
-
-    every: Interval | None = None
-    at: tuple[Interval, ...] = ()
+    every: Interval | None = None  # how often; the end of a training always has one
+    at: tuple[Interval, ...] = ()  # further places: a checkpoint is written at the sync that reaches one
+    # The momentum and Adam moments that are kept and resumed with. "local": each worker's own. "shared": worker 0's for
+    # all workers. "none": none, and all workers resume with zeros.
     optimizer: Literal["local", "shared", "none"] = "local"
 
 
 class RecordSpec(Section):
-    """What a run's record tells besides what its result depends on. host: the name of the machine."""
+    """What a run's record tells in addition to what its result depends on."""
 
-    host: bool = False
+    host: bool = False  # whether to record the name of the machine
 
 
 class Scenario(Section):
-    """One scenario; `simulate` and `train` read the same. recorded: what a run noted of itself.
-
-    health: "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" trains on.
-    """
+    """A scenario, for `simulate` and `train` alike."""
 
     seed: Seed = 0
     workload: Workload
@@ -123,11 +113,12 @@ class Scenario(Section):
     budget: Budget
     report: Report = Report()
     checkpoint: CheckpointSpec = CheckpointSpec()
-    reduction: Literal["ordered", "fast"] = "ordered"
+    reduction: Literal["ordered", "fast"] = "ordered"  # "fast" is MPI's own all-reduce, which promises no equal bits
     faults: Faults = ()
+    # "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" goes on training.
     health: Literal["stop", "off"] = "stop"
     record: RecordSpec = RecordSpec()
-    recorded: Recorded | None = None
+    recorded: Recorded | None = None  # what a run noted about itself; only a run's own scenario has it
 
     @field_validator("health", mode="before")
     @classmethod
@@ -137,12 +128,12 @@ class Scenario(Section):
 
 
 def load(path: Path | str, settings: Iterable[str] = ()) -> Scenario:
-    """The scenario in the file at `path` with `a.b=c` settings applied. ScenarioError where anything is wrong."""
+    """The scenario in the file at `path`, with settings like `a.b=c` applied. ScenarioError where anything is wrong."""
     return validate(read(path, settings), str(path))
 
 
 def read(path: Path | str, settings: Iterable[str] = ()) -> dict[str, Any]:
-    """The document in the file at `path` with the settings applied, not validated yet. ScenarioError as load."""
+    """The document in the file at `path`, with the settings applied but not validated. ScenarioError as `load`."""
     document = yaml.read_mapping(Path(path))
     update_record(document)
     for setting in settings:
@@ -151,7 +142,7 @@ def read(path: Path | str, settings: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def validate(document: Any, where: str) -> Scenario:
-    """The scenario that a mapping describes; `where` names it in errors (ScenarioError)."""
+    """The scenario that a mapping describes. `where` names the mapping in errors (ScenarioError)."""
     try:
         return Scenario.model_validate(document)
     except ValidationError as error:
@@ -167,10 +158,10 @@ def _set(document: dict[str, Any], setting: str) -> None:
 
 
 def assign(document: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set the key `a.b.0.c` of a document; `where` names the setting in errors (ScenarioError)."""
+    """Set the key `a.b.0.c` of a document. `where` names the setting in errors (ScenarioError)."""
     *parents, last = key.split(".")
     if len(parents) > yaml.DEPTH:
-        raise ScenarioError(f"{where}: names {len(parents)} keys in one another; {yaml.DEPTH} at most")
+        raise ScenarioError(f"{where}: names {len(parents)} nested keys; {yaml.DEPTH} at most")
     node: Any = document
     for part in parents:
         node = node[_index(node, part, where)] if isinstance(node, list) else node.setdefault(part, {})
@@ -181,26 +172,24 @@ def assign(document: dict[str, Any], key: str, value: Any, where: str) -> None:
 
 def _index(node: list[Any], part: str, where: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(node):
-        raise ScenarioError(f"{where}: {brief(part)} is not a place in a list of {len(node)}, which count from 0")
+        raise ScenarioError(f"{where}: {brief(part)} is not a place in a list of {len(node)}; places count from 0")
     return int(part)
 
 
-_SHAPES = {
-    "tuple_type": "write a list, like [1, 2]",
-    "model_type": "write keys and their values, like {key: value}",
-    "model_attributes_type": "write keys and their values, like {key: value}",
-    "dict_type": "write keys and their values, like {key: value}",
-}
+_MAPPING = "write keys and their values, like {key: value}"
+_SHAPES = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _MAPPING)
+_SHAPES["tuple_type"] = "write a list, like [1, 2]"
 
 
 def _explain(error: ValidationError, document: Any) -> str:
-    """The first mistake in one line, and how many more there are."""
+    """The most telling mistake in one line, and how many more there are."""
     errors = error.errors(include_url=False, include_context=False)
-    # An unknown key explains a missing one better than the other way round; of a union's, the deepest fits best.
+    # A misspelt key is often both unknown and missing, and "unknown" says more. For a union, pydantic reports mistakes
+    # of all its members; the deepest one belongs to the member that the user meant.
     first = min(errors, key=lambda e: (e["type"] != "extra_forbidden", -len(e["loc"])))
     unknown = first["type"] == "extra_forbidden"
     steps, sections, choice = _follow(first["loc"][:-1] if unknown else first["loc"])
-    if unknown:  # a key of the user's, whatever it looks like
+    if unknown:  # the last step is the user's key, even where it looks like a union's member
         steps, sections = [*steps, first["loc"][-1]], choice
     path = "".join(f"[{s}]" if isinstance(s, int) else f".{repr(s)[1:-1]}" for s in steps).lstrip(".") or "scenario"
     message = first["msg"].removeprefix("Value error, ")
@@ -225,10 +214,10 @@ def _explain(error: ValidationError, document: Any) -> str:
 
 
 def _follow(loc: Iterable[int | str]) -> tuple[list[int | str], list[type[Section]], list[type[Section]]]:
-    """(the steps of pydantic's path that are keys of the file, the sections in which the last one was looked for, the
-    sections that the value there may be).
+    """Follow pydantic's path to a mistake, in which some steps are not keys but name a union's member.
 
-    The path's other steps name a union's member: by its tag, or by its type.
+    Returns the steps that are keys of the file, the sections that may hold the last of them, and the sections that its
+    value may be. A step names a member by its tag (`name: sgd`) or by its type.
     """
     before, sections, steps = list[type[Section]](), list[type[Section]]([Scenario]), list[int | str]()
     for step in loc:

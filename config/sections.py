@@ -1,25 +1,31 @@
-"""What every part of a scenario file is made of."""
+"""The base classes of a scenario file's sections."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from ..program.errors import brief
 
 
+def first_mistake(error: ValidationError) -> tuple[str, str]:
+    """(the key's path, what is wrong there) of the first mistake that pydantic found."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    return ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+
+
 class OpenSection(BaseModel):
-    """Takes a user's own arguments besides its keys."""
+    """A section that takes arguments of the user's own in addition to its keys."""
 
     model_config = ConfigDict(extra="allow")
 
 
 def described(section: BaseModel) -> dict[str, Any]:
-    """The document that reads back as this section: defaults filled in, keys without a value left out.
+    """The document that reads back as this section. Defaults are filled in, and keys without a value are left out.
 
-    A user's own arguments stay what they are, null among them.
+    A user's own arguments stay as they are, also those that are null.
     """
     document = section.model_dump(mode="json", exclude_none=True)
     _keep_own(section, document)
@@ -27,6 +33,7 @@ def described(section: BaseModel) -> dict[str, Any]:
 
 
 def _keep_own(section: BaseModel, document: dict[str, Any]) -> None:
+    """Put the user's own arguments back into a document as they are: pydantic has left out nulls and changed others."""
     for name in _leading(type(section)):
         value = getattr(section, name)
         if isinstance(value, OpenSection):
@@ -38,14 +45,14 @@ def _keep_own(section: BaseModel, document: dict[str, Any]) -> None:
 
 @cache
 def _leading(kind: type[BaseModel]) -> tuple[str, ...]:
-    """The fields that are open sections, or have such."""
+    """The fields that are open sections, or that contain one."""
     types = {name: field.annotation for name, field in kind.model_fields.items()}
     models = {name: found for name, found in types.items() if isinstance(found, type) and issubclass(found, BaseModel)}
     return tuple(name for name, found in models.items() if issubclass(found, OpenSection) or _leading(found))
 
 
 class Section(BaseModel):
-    """A part of the scenario: unknown keys are errors, and so are true and false where a number or a text belongs."""
+    """A part of the scenario. Unknown keys are errors, and so is true or false where a number or a text belongs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -67,13 +74,13 @@ class Section(BaseModel):
 
 
 def _plain(annotation: Any) -> set[Any]:
-    """The plain types that an annotation names."""
+    """The types that an annotation is made of."""
     inside = get_args(annotation)
     return set[Any]().union(*map(_plain, inside)) if inside else {annotation}
 
 
 class Named(OpenSection):
-    """Something chosen by name, with its own arguments: `mlp` or `{name: mlp, hidden: [256, 128]}`."""
+    """Something that is chosen by name and may have arguments: `mlp` or `{name: mlp, hidden: [256, 128]}`."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -89,5 +96,5 @@ class Named(OpenSection):
 
     @property
     def args(self) -> dict[str, Any]:
-        """The arguments beside the name."""
+        """The arguments, without the name."""
         return dict(self.model_extra or {})

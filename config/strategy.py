@@ -2,8 +2,8 @@
 
 An axis member is written `name`, `{name: value}` (its first argument) or `{name: {argument: value}}`. Arguments
 that are axis members themselves are written in the same way, intervals as `150 epochs`, bytes as `4 MiB`.
-Rule: what a member takes is what its signature says, read in one place (arguments.py), which the pages are checked
-against, too.
+Rule: the arguments of a member are those of its signature, read in one place (arguments.py). A test compares the pages
+of the documentation with it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES, Strategy
 from ..program.errors import ScenarioError, brief, nearest
 from .arguments import axis_of, fits, hints_of, kinds_of, words
-from .renamed import RENAMED
+from .recorded import RENAMED
 from .scenario import StrategySpec
 from .units import read_bytes, read_interval
 
 
 def build_strategy(spec: StrategySpec) -> Strategy:
-    """The strategy that `spec` describes; ScenarioError names the key where it describes none."""
+    """The strategy that `spec` describes. A ScenarioError names the key that makes no sense."""
     arguments = dict(spec.model_extra or {})
     if spec.preset is not None:
         preset = PRESETS[_known(spec.preset, list(PRESETS), "strategy.preset")]
@@ -50,17 +50,17 @@ def build_strategy(spec: StrategySpec) -> Strategy:
 def _refuse_unheard(
     name: str, arguments: dict[str, Any], strategy: Strategy, members: dict[str, Any], built: Strategy
 ) -> None:
-    """ScenarioError for an argument of the preset that says something which an overridden axis silences."""
+    """ScenarioError for an argument of the preset that has no effect, because the axis it sets is overridden."""
     for key in arguments:
         fewer = {other: value for other, value in arguments.items() if other != key}
         if inspect.signature(PRESETS[name]).parameters[key].default is inspect.Parameter.empty:
             continue
         try:
             without = _call(PRESETS[name], fewer, "strategy")
-        except ScenarioError:  # the others make no sense without it
+        except ScenarioError:  # the other arguments make no sense without it
             continue
         if without != strategy and dataclasses.replace(without, **members) == built:
-            raise ScenarioError(f"strategy.{key}: has no effect beside {', '.join(members)}; keep one of them")
+            raise ScenarioError(f"strategy.{key}: has no effect together with {', '.join(members)}; keep one of them")
 
 
 def _known(name: Any, known: list[str], path: str) -> str:
@@ -71,7 +71,7 @@ def _known(name: Any, known: list[str], path: str) -> str:
 
 
 def _member(axis: str, value: Any, path: str) -> Any:
-    """An axis member from its spelling in the file."""
+    """An axis member as the file spells it."""
     if isinstance(value, dict) and len(value) == 1:
         ((name, args),) = value.items()
     elif isinstance(value, str):
@@ -89,7 +89,7 @@ def _member(axis: str, value: Any, path: str) -> Any:
 
 
 def _named(argument: str, args: dict[Any, Any]) -> bool:
-    """Whether a mapping gives that argument by its name, and is not the argument itself."""
+    """Whether a mapping names that argument, rather than being its value."""
     return set(args) == {argument} and isinstance(args[argument], dict)
 
 
@@ -112,7 +112,7 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
     mistake = wrong and f"{path}.{wrong}: {brief(args[wrong])}: write {words(hints[wrong])}"
     try:
         made = kind(**given)
-    except ValueError as error:  # the member's own words are better
+    except ValueError as error:  # the member's own words say more than `mistake`
         raise ScenarioError(f"{path}: {error}") from None
     except (TypeError, OverflowError) as error:
         raise ScenarioError(mistake or f"{path}: {error}") from None
@@ -122,7 +122,7 @@ def _call(kind: Callable[..., Any], args: Mapping[str, Any], path: str) -> Any:
 
 
 def _argument(hint: Any, value: Any, path: str) -> Any:
-    """A value of the file as its parameter's type wants it."""
+    """A value of the file, converted to its parameter's type."""
     kinds = kinds_of(hint)
     try:
         if Interval in kinds and value is not None:

@@ -1,4 +1,7 @@
-"""Seconds for work: what the simulator asks of a described cluster, and what `--phantom` and `--emulate` sleep by."""
+"""The described cluster as numbers: how many seconds work takes on its devices, its network, its noise and its faults.
+
+The simulator reads it, and so do `train --phantom` and `train --emulate`, which sleep as long as it says.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,24 @@ from ..program.effects import Work
 from ..program.errors import ScenarioError
 from .faults import Faults
 
-Table = tuple[tuple[float, float], ...]
+Table = tuple[tuple[float, float], ...]  # ((samples, seconds), ...) by rising samples
 
-REST = {"gradient": "update", "update": "gradient", "forward": "backward", "backward": "forward"}  # of the same whole
-# What part of its whole a phase is where nothing more is known. Backward takes twice the forward's operations; what an
-# update takes, and a norm to clip by, is within the time of the rest.
+# The rest of the whole: a step is a gradient and an update, a gradient is a forward and a backward pass.
+REST = {"gradient": "update", "update": "gradient", "forward": "backward", "backward": "forward"}
+# The part of its whole that a phase takes where nothing is known of it. A backward pass has twice the operations of a
+# forward pass. The times of an update, and of a norm for clipping, are then counted as part of the gradient's.
 USUAL = {"gradient": 1.0, "update": 0.0, "norm": 0.0, "forward": 1 / 3, "backward": 2 / 3}
 
 LONGEST = 1e18  # seconds, twice the age of the universe: sums of such times stay finite
 
 
 def over(amount: float, rate: float) -> float:
-    """Seconds of so much at so much a second: infinite at a rate of 0, which a tiny one may have been rounded to."""
+    """amount / rate in seconds; infinite at a rate of 0, to which a tiny one may have been rounded."""
     return amount / rate if rate else inf if amount else 0.0
 
 
 def lasting(seconds: float, taker: str, what: str) -> float:
-    """`seconds`; ScenarioError where a run with them would never end. taker, what: what takes them, and for what."""
+    """`seconds`; ScenarioError where a run with them would never end. taker, what: what takes so long, and for what."""
     if 0 <= seconds <= LONGEST:
         return seconds
     raise ScenarioError(f"{taker} takes {seconds} s for {what}; a time must be 0 s or more, and {LONGEST:g} s at most")
@@ -36,28 +40,25 @@ def lasting(seconds: float, taker: str, what: str) -> float:
 
 @dataclass(frozen=True)
 class Link:
-    """bandwidth: bytes/s in each direction. latency: seconds per message step."""
+    """A full-duplex link."""
 
-    bandwidth: float
-    latency: float = 0.0
+    bandwidth: float  # bytes/s in each direction
+    latency: float = 0.0  # seconds per message step
 
 
 @dataclass(frozen=True)
 class BackgroundTraffic:
-    """Traffic of others from worker to worker: a stream of at most `bandwidth` bytes/s, or `nbytes` `every` seconds.
-
-    start: seconds at which it begins.
-    """
+    """Other traffic from one worker to another: a stream, or a number of bytes again and again."""
 
     sender: int
     receiver: int
-    bandwidth: float | None = None
-    nbytes: float | None = None
-    every: float | None = None
-    start: float = 0.0
+    bandwidth: float | None = None  # bytes/s at most; None: no limit of its own
+    nbytes: float | None = None  # bytes at a time; None: an endless stream
+    every: float | None = None  # seconds from one sending to the next
+    start: float = 0.0  # seconds since the start of the run
 
 
-Shape = Literal[  # of a network; the links of each are in sim/topology.py
+NetworkShape = Literal[  # of a network; the links of each are in sim/topology.py
     "star",  # each worker has a full-duplex port to a switch
     "bus",  # all workers share one pipe
     "two_level",  # a star within each node, and one full-duplex uplink per node
@@ -72,7 +73,7 @@ CollectiveAlgorithm = Literal[  # of an all-reduce; the steps of each are in sim
 class Network:
     """How workers are joined. Bandwidths are those that transfers reach."""
 
-    shape: Shape = "star"
+    shape: NetworkShape = "star"
     bandwidth: float = inf  # bytes/s of a port, of the bus, of an uplink
     latency: float = 0.0  # seconds per message step
     inside: Link | None = None  # two_level: a worker's port within its node
@@ -84,41 +85,36 @@ class Network:
 
 
 def whole_step(batch: int) -> Work:
-    """One training step of which only the batch is known."""
+    """The Work of a training step where only the batch is known."""
     return Work("step", batch)
 
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A worker's device. A step's price comes from its table, else from `speed`, else from `flops` and
-    `memory_bandwidth`; what it is done in adds up to it.
+    """A worker's device.
 
-    tables: phase -> ((samples, seconds), ...) by rising samples. speed: training samples/s. flops: flop/s that it
-    reaches, efficiency included. memory_bandwidth, host_memory_bandwidth: bytes/s. slowdown: factor on all computing.
-    host_link: bytes/s between host and device, None where they are the same memory. memory, host_memory: bytes that one
-    worker may use, None where nobody said; max_batch: likewise, the most samples that fit. torch_device: the real
-    device that trains, "cpu" or "cuda". step: the Work of a step by its batch. source: where its times come from, for
-    people. residuals: measured computing times over their price, from which noise is drawn; empty where it is not.
+    The price of a step comes from its table, else from `speed`, else from `flops` and `memory_bandwidth`. The prices of
+    a step's parts sum to the price of the step. See docs/clusters.md.
     """
 
     name: str
-    tables: Mapping[str, Table] = field(default_factory=dict)
-    speed: float | None = None
-    slowdown: float = 1.0
-    host_link: float | None = None
-    memory: float | None = None
-    host_memory: float | None = None
-    max_batch: int | None = None
-    torch_device: str = "cpu"
-    flops: float | None = None
-    memory_bandwidth: float = inf
-    host_memory_bandwidth: float | None = None
-    step: Callable[[int], Work] = whole_step
-    source: str = ""
-    residuals: tuple[float, ...] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict)  # by phase
+    speed: float | None = None  # training samples/s
+    slowdown: float = 1.0  # factor on all computing times
+    host_link: float | None = None  # bytes/s between host and device; None: they have the same memory
+    memory: float | None = None  # bytes that one worker may use; None: not known
+    host_memory: float | None = None  # the same for the host's memory
+    max_batch: int | None = None  # the most samples that fit into a step; None: not known
+    torch_device: str = "cpu"  # the real device that trains: "cpu" or "cuda"
+    flops: float | None = None  # flop/s that training reaches: peak times efficiency
+    memory_bandwidth: float = inf  # bytes/s
+    host_memory_bandwidth: float | None = None  # bytes/s
+    step: Callable[[int], Work] = whole_step  # batch -> the Work of a step
+    source: str = ""  # where its times come from, for people
+    residuals: tuple[float, ...] = ()  # measured times divided by their prices, to draw noise from
 
     def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes on this device: its fraction of what its phase takes in the whole."""
+        """Seconds that `work` takes on this device."""
         if work.phase == "host update" and (apart := self._on_host(work)) is not None:
             return self.slowdown * apart
         if work.whole is None and self.flops is not None:
@@ -126,20 +122,20 @@ class Device:
         return self.slowdown * work.fraction * self._price(work)
 
     def _on_host(self, work: Work) -> float | None:
-        """Seconds of an update of which the host's own speed is known; None where the host's memory is the device's."""
+        """Seconds of an update on a host that has a speed of its own; None where its memory is the device's."""
         if work.phase in self.tables:
             return work.fraction * interpolate(self.tables[work.phase], work.samples)
         if self.host_memory_bandwidth is not None:
             return over(work.bytes, self.host_memory_bandwidth)
         if self.host_link is not None:
-            return 0.0  # nobody said how fast that host is
+            return 0.0  # the scenario does not say how fast that host is
         return over(work.bytes, self.memory_bandwidth) if work.whole is None else None
 
     def _price(self, work: Work) -> float:
-        """Seconds of the phase in the whole of which `work` is a fraction, slowdown left out.
+        """Seconds of the whole phase of which `work` is a fraction, without the slowdown.
 
-        Here, and nowhere else, a price known for a whole is cut: by what is known of its phases, scaled so that they
-        add up to it.
+        Here, and nowhere else, the price of a whole (a step, a gradient) is divided among its phases: in proportion to
+        what is known of them, so that their prices sum to the price of the whole.
         """
         whole, phase = work.whole, work.phase
         if whole is None:
@@ -152,18 +148,20 @@ class Device:
         if self.flops is None:
             own, rest = self._known(phase, whole.samples), self._known(REST.get(phase, ""), whole.samples)
         elif phase in ("gradient", "update"):
-            # Which is the longer, computing or touching, differs from piece to piece: the rooflines of pieces add up to
-            # more than the whole's, the more the finer it is cut. So they only say how the whole's is divided.
+            # Why the parts' own rooflines are not their prices: a roofline is the longer of two times, computing and
+            # reading memory. Some parts are limited by the one and some by the other, so the sum of the parts'
+            # rooflines is more than the roofline of the whole, and the finer it is cut, the more. A step would then
+            # take longer because a placement cuts it into units. So the parts' rooflines are used only as proportions.
             own = self._roofline(work.flops, work.bytes)
             rest = self._roofline(whole.flops - work.flops, whole.bytes - work.bytes)
         return cut(self._price(whole), own, rest, USUAL[phase])
 
     def _roofline(self, flops: float, nbytes: float) -> float:
-        """Williams, Waterman and Patterson (CACM 52, 2009): the longer of computing and of touching memory."""
+        """The longer of computing and of reading memory (Williams, Waterman and Patterson, CACM 52, 2009)."""
         return max(over(flops, self.flops or 0.0), over(nbytes, self.memory_bandwidth))
 
     def _known(self, phase: str, samples: int) -> float | None:
-        """Seconds of a phase by its own table, of a gradient by those of its two passes; None without."""
+        """Seconds of a phase by its table, or of a gradient by the tables of its passes; None without a table."""
         if phase in self.tables:
             return interpolate(self.tables[phase], samples)
         for one, other in (("forward", "backward"), ("backward", "forward")):
@@ -174,10 +172,10 @@ class Device:
         return None
 
     def _by_itself(self, phase: str, samples: int) -> float:
-        """Seconds of a whole on a device with tables or a speed; 0 for what neither knows."""
+        """Seconds of a whole on a device with tables or a speed; 0 for a phase that they say nothing of."""
         if phase in self.tables:
             return interpolate(self.tables[phase], samples)
-        if phase in ("gradient", "forward", "backward"):  # of a whole that nobody named
+        if phase in ("gradient", "forward", "backward"):  # the program does not say of what whole
             whole = "synchronous step" if phase == "gradient" else "gradient"
             return self._price(Work(phase, samples, whole=Work(whole, samples)))
         if phase == "evaluate":
@@ -200,7 +198,7 @@ class Device:
         return self.seconds(self.step(batch))
 
     def beyond(self, batch: int) -> str:
-        """What its tables of training times were not measured for, in words; nothing where they cover `batch`."""
+        """In words, which tables of training times do not cover `batch`; empty where all do."""
         ranges: dict[tuple[float, float], list[str]] = {}
         for phase in ("step", "gradient", "forward", "backward"):
             table = self.tables.get(phase, ())
@@ -213,9 +211,9 @@ class Device:
 
 
 def cut(whole: float, own: float | None, rest: float | None, usual: float) -> float:
-    """A part's seconds, so that it and the rest add up to the whole.
+    """The seconds of a part of the whole, so that the part and the rest sum to the whole.
 
-    own, rest: seconds that are known of them. usual: the part's share where neither is.
+    own, rest: what is known of the part's and the rest's seconds. usual: the part's share where neither is known.
     """
     if own is None:
         return usual * whole if rest is None else max(0.0, whole - rest)
@@ -228,13 +226,13 @@ def cut(whole: float, own: float | None, rest: float | None, usual: float) -> fl
 
 
 def interpolate(table: Table, samples: float) -> float:
-    """Seconds for `samples`: on the lines between the table's points, which its end segments continue.
+    """Seconds for `samples`: on the lines between the table's points, and beyond them on the first and last line.
 
-    A table of one point means in proportion to samples.
+    With a single point, seconds are in proportion to samples.
     """
     if len(table) == 1:
         (known, seconds), *_ = table
-        return seconds * samples / known if known else seconds  # an update's time has no samples
+        return seconds * samples / known if known else seconds  # an update has no samples
     right = min(max(bisect_left(table, (samples,)), 1), len(table) - 1)
     (x0, y0), (x1, y1) = table[right - 1], table[right]
     return max(0.0, y0 + (y1 - y0) * (samples - x0) / (x1 - x0))
@@ -242,29 +240,22 @@ def interpolate(table: Table, samples: float) -> float:
 
 @dataclass(frozen=True)
 class Noise:
-    """Factors exp(N(-s^2/2, s)), of mean 1, on each computing time (s = sigma) and on each worker (s = worker_sigma).
+    """Factors exp(N(-s^2/2, s)), whose mean is 1, on computing times. Where all s are 0 there is no noise."""
 
-    Devices that have residuals draw from them in place of sigma's. Zeros are no noise.
-    """
-
-    sigma: float = 0.0
+    sigma: float = 0.0  # s of each computing time's factor; a device with residuals draws from these instead
     seed: int = 0
-    worker_sigma: float = 0.0
+    worker_sigma: float = 0.0  # s of the factor that each worker draws once
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The whole described cluster. devices: one per worker; equal workers share one Device object.
+    """The whole described cluster."""
 
-    nodes: the number of the node that each worker is in, counted from 0; by default each is a node of its own. faults:
-    what goes wrong; no plan is made with them in mind.
-    """
-
-    devices: tuple[Device, ...]
+    devices: tuple[Device, ...]  # one per worker; equal workers share one Device object
     network: Network = Network()
     noise: Noise = Noise()
-    nodes: tuple[int, ...] = ()
-    faults: Faults = ()
+    nodes: tuple[int, ...] = ()  # the number of each worker's node, from 0; by default each worker has its own
+    faults: Faults = ()  # what goes wrong; plans do not take it into account
 
     def __post_init__(self) -> None:
         if not self.nodes:
@@ -273,7 +264,7 @@ class Timing:
             raise ValueError(f"{len(self.nodes)} nodes for {len(self.devices)} devices; give each worker's node")
 
     def speeds(self, batch: int) -> tuple[float, ...]:
-        """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is not a speed."""
+        """Each worker's training samples/s at `batch` samples a step; ScenarioError where that is 0 or infinite."""
         known: dict[Device, float] = {}
         for device in dict.fromkeys(self.devices):
             taker, what = f"cluster: device {device.name}", f"a step of {batch} samples"
@@ -289,7 +280,7 @@ class Timing:
         return tuple(known[device] for device in self.devices)
 
     def extrapolated(self, batches: Sequence[int]) -> list[str]:
-        """A line for each device and batch outside the range of its tables. batches: per worker."""
+        """A line for each device and batch that its tables do not cover. batches: per worker."""
         lines: dict[str, None] = {}
         for device, batch in zip(self.devices, batches, strict=True):
             if beyond := device.beyond(batch):
@@ -297,9 +288,9 @@ class Timing:
         return list(lines)
 
     def slowness(self, batch: int) -> tuple[float, ...]:
-        """How many times slower than the fastest each worker is described: what `--emulate` reproduces.
+        """How many times slower than the fastest each worker is: what `--emulate` reproduces.
 
-        Where the scenario gives slowdowns, those; else the ratios of the speeds.
+        It is the ratio of the slowdowns where the scenario gives some, else the ratio of the speeds.
         """
         slowdowns = [device.slowdown for device in self.devices]
         if max(slowdowns) > min(slowdowns):

@@ -1,8 +1,8 @@
 """Quantities with units: "25 Gbit/s", "50 us", "24 GB", "125 Tflop/s", "900 samples/s", "1 epoch".
 
-Rule: a quantity without a unit is an error (only 0 needs none), and it is written back as it can be read again.
-Prefixes are powers of ten, but for KiB, MiB, GiB, TiB; b is never a byte: bit/s and B/s are spelled out.
-What is written is finite and within bounds that no machine reaches, so that what is computed from it is finite, too.
+Rule: a quantity without a unit is an error (only 0 needs no unit), and it is written so that it can be read again.
+Prefixes are powers of ten, except in KiB, MiB, GiB and TiB. "b" alone is not a unit: bit/s and B/s are spelled out.
+A quantity must lie within bounds that no machine reaches, so that everything computed from it is finite.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _FLOPS = {f"{p}flop/s": f for p, f in _PREFIX.items()}
 _CLOCK = {f"{p}Hz": f for p, f in _PREFIX.items()}
 _SPEED = {"samples/s": 1.0, "ksamples/s": 1e3}
 _INTERVAL = {"epoch": "epochs", "step": "steps", "round": "rounds"}
-_LEAST, _MOST = 1e-30, 1e30  # of a quantity in its base unit, but for 0
-_LONGEST = 10**15  # steps, rounds, epochs
+_LEAST, _MOST = 1e-30, 1e30  # of a quantity in its base unit; 0 is allowed as well
+_LONGEST = 10**15  # steps, rounds or epochs
 
 Count = Annotated[int, Field(ge=1, le=10**9)]  # of samples, workers, batches
 Steps = Annotated[int, Field(ge=1, le=_LONGEST)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
-Rate = Annotated[float, Field(ge=_LEAST, le=_MOST)]  # a learning rate, a norm: above 0 in single precision as well
+Rate = Annotated[float, Field(ge=_LEAST, le=_MOST)]  # a learning rate or a norm: not 0 in single precision either
 Factor = Annotated[float, Field(ge=1e-9, le=1e9)]
 Share = Annotated[float, Field(ge=1e-9, le=1)]
 
 
 def _parse(value: Any, units: dict[str, float], example: str) -> float:
-    """`value` in the base unit; ValueError with an example where it has no unit, a wrong one, or is not a number."""
+    """`value` in the base unit. ValueError with an example where it is not a number with one of the units."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
         return 0.0
     match = re.fullmatch(r"\s*([-+0-9.eE]+)\s*([^\d\s].*?)\s*", value) if isinstance(value, str) else None
@@ -53,7 +53,7 @@ def _parse(value: Any, units: dict[str, float], example: str) -> float:
 
 
 def _read(value: Any, units: dict[str, float], base: str, example: str, positive: bool) -> float:
-    """As _parse; ValueError also where the quantity is negative, or beyond what can be computed with."""
+    """As `_parse`. ValueError also where the quantity is negative or out of bounds."""
     number = _parse(value, units, example)
     if number < 0 or (positive and number == 0):
         raise ValueError(f"{brief(value)} must be {'above' if positive else 'at least'} 0, like {example!r}")
@@ -63,10 +63,8 @@ def _read(value: Any, units: dict[str, float], base: str, example: str, positive
 
 
 def _quantity(units: dict[str, float], base: str, example: str, positive: bool) -> Any:
-    def read(value: Any) -> float:
-        return _read(value, units, base, example, positive)
-
-    return BeforeValidator(read), PlainSerializer(lambda number: f"{number!r} {base}")
+    read = BeforeValidator(lambda value: _read(value, units, base, example, positive))
+    return read, PlainSerializer(lambda number: f"{number!r} {base}")
 
 
 Seconds = Annotated[float, *_quantity(_SECONDS, "s", "50 us", positive=False)]
@@ -75,22 +73,22 @@ Bandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive
 Bytes = Annotated[float, *_quantity(_BYTES, "B", "24 GB", positive=True)]
 Flops = Annotated[float, *_quantity(_FLOPS, "flop/s", "125 Tflop/s", positive=True)]
 Clock = Annotated[float, *_quantity(_CLOCK, "Hz", "2.25 GHz", positive=True)]
-FreeBandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive=False)]  # 0 where nothing is sent
+FreeBandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive=False)]  # 0: nothing can be sent
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
 
 
 def read_seconds(value: Any, example: str, positive: bool = False) -> float:
-    """Seconds from a spelling like '1 h'; ValueError where it is none. positive: 0 is none."""
+    """Seconds from their spelling, like '1 h'. ValueError where it is wrong, or 0 and must be positive."""
     return _read(value, _SECONDS, "s", example, positive)
 
 
 def read_bytes(value: Any) -> float:
-    """Bytes from their spelling, like '4 GiB'; ValueError where they are none."""
+    """Bytes from their spelling, like '4 GiB'. ValueError where it is wrong."""
     return _read(value, _BYTES, "B", "4 GiB", positive=True)
 
 
 def read_interval(value: Any) -> rounds.Interval:
-    """An interval from its spelling, like '1 epoch'; ValueError where it is none."""
+    """An interval from its spelling, like '1 epoch'. ValueError where it is wrong."""
     if isinstance(value, rounds.Interval):
         return value
     number = r"([0-9]+\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+)"
@@ -106,13 +104,9 @@ def read_interval(value: Any) -> rounds.Interval:
 
 
 def _written(every: rounds.Interval) -> str:
-    """With all digits of the amount; a whole one without a point."""
+    """How an interval is written: with all digits of the amount, and without a point where it is whole."""
     amount = int(every.amount) if every.amount == int(every.amount) else every.amount
     return f"{amount!r} {every.unit}"
 
 
-Interval = Annotated[
-    rounds.Interval,
-    BeforeValidator(read_interval),
-    PlainSerializer(_written),
-]
+Interval = Annotated[rounds.Interval, BeforeValidator(read_interval), PlainSerializer(_written)]

@@ -1,7 +1,7 @@
-"""Reading YAML as people write it: `1e-4` is a number, a key given twice is an error.
+"""Reading YAML as people write it: `1e-4` is a number, and a key given twice is an error.
 
-Rule: a small file stays small. What makes much of little (aliases of lists and mappings, merge keys), runs code or
-means another thing than it looks like (tags) is refused, and so is what is nested too deeply for what reads it.
+Rule: a small file gives a small document. Aliases of lists and mappings, which can make a huge document of a few lines,
+are refused, and so are tags, which can run code or change what a value means. Nesting is limited, for the readers.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import yaml
 
 from ..program.errors import ScenarioError, brief
 
-DEPTH = 40  # levels of lists and mappings in one another
-LARGEST = 1 << 1023  # whole numbers up to it are floating point numbers, too
-LONGEST = 32 << 20  # characters of a file
+DEPTH = 40  # levels of nested lists and mappings
+LARGEST = 1 << 1023  # the largest whole number: a larger one may not fit into a float
+LONGEST = 32 << 20  # characters in a file
 _TAG = "tag:yaml.org,2002:"
-_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # only "\e" and the like can spell them
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # only escapes like "\e" can spell them
 
 
 class _Loader(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A part of the document, which is here as it was written."""
+        """A part of the document, before aliases are replaced and tags applied."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) and isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
-            raise _mistake(f"*{event.anchor} repeats a list or a mapping, which is not read; write it out", event)
+            raise _mistake(f"*{event.anchor} repeats a list or a mapping, which is not allowed; write it out", event)
         if getattr(event, "tag", None) not in (None, f"{_TAG}str"):
-            raise _mistake(f"tags like {event.tag.replace(_TAG, '!!')} are not read; write the value alone", event)
+            raise _mistake(f"tags like {event.tag.replace(_TAG, '!!')} are not allowed; write the value alone", event)
         if self._depth > DEPTH:
-            raise _mistake(f"more than {DEPTH} lists and mappings in one another", event)
+            raise _mistake(f"more than {DEPTH} levels of nested lists and mappings", event)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -62,11 +62,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mistake(problem: str, found: Any) -> yaml.MarkedYAMLError:
-    """The error of a part of the document, a node or an event."""
+    """The error for a part of the document (a node or an event)."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=found.start_mark)
 
 
-# Dates, `<<` and `=` are text. YAML 1.1 takes 1e-4 for text, too: it wants a dot and a signed exponent.
+# Dates, `<<` and `=` are read as text. 1e-4 is a number, although YAML 1.1 reads it as text: there a number with an
+# exponent needs a dot and a sign.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in known if tag.removeprefix(_TAG) not in ("timestamp", "merge", "value")]
     for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -77,7 +78,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse(text: str, where: str) -> Any:
-    """The document in `text`; `where` names it in errors (ScenarioError)."""
+    """The document in `text`. `where` names it in errors (ScenarioError)."""
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -90,7 +91,7 @@ def parse(text: str, where: str) -> Any:
 
 
 def read_text(path: Path, where: str, encoding: str = "utf-8") -> str:
-    """The text in a user's file; `where` names it in errors (ScenarioError)."""
+    """The text in a user's file. `where` names it in errors (ScenarioError)."""
     try:
         with path.open(encoding=encoding) as file:
             text = file.read(LONGEST + 1)
@@ -109,19 +110,19 @@ def read_mapping(path: Path, keys: str = "workload: and cluster:") -> dict[str, 
     """The mapping in the file at `path`. ScenarioError where it cannot be read or is not a mapping."""
     document = parse(read_text(path, str(path)), str(path))
     if not isinstance(document, dict):
-        raise ScenarioError(f"{path}: holds {type(document).__name__}, expected keys such as {keys}")
+        raise ScenarioError(f"{path}: holds {type(document).__name__}; write keys such as {keys}")
     return document
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads back as the same: text that it would take for a number is quoted."""
+    """Writes what `_Loader` reads back unchanged: a text that looks like a number is quoted."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
     def ignore_aliases(self, data: Any) -> bool:
-        return True  # a person reads and corrects the file
+        return True  # so that a person can read and correct the file
 
 
 def dump(document: Any) -> str:
-    """YAML text with the keys in their order."""
+    """YAML text, with the keys in their order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -20,16 +20,12 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "simulate": "paceline.simulating",
-    "sweep": "paceline.sweeping",
-    "train": "paceline.training",
-    "load": "paceline.analysis.run",
-    "compare": "paceline.analysis.compare",
-    "ScenarioError": "paceline.program.errors",
-    "ProtocolError": "paceline.program.errors",
-    "BorrowError": "paceline.program.errors",
-    "WorkerLost": "paceline.program.errors",
+_HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "WorkerLost"), "program.errors") | {
+    "compare": "analysis.compare",
+    "load": "analysis.run",
+    "simulate": "simulating",
+    "sweep": "sweeping",
+    "train": "training",
 }
 
 if TYPE_CHECKING:
@@ -44,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # pyproject.toml says it
+    if name == "__version__":  # pyproject.toml states it
         from importlib.metadata import version
 
         return version("paceline")
@@ -52,4 +48,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'paceline' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"paceline.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""The command line: what each command takes, and nothing of what it does."""
+"""The command line: the options and the help text of each command. What a command does is in a module of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from .app import App, print_version
 from .program.errors import ScenarioError
@@ -18,33 +18,32 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+Version = Annotated[bool, Option("--version", callback=print_version, is_eager=True, help="Print the version.")]
+Settings = Annotated[list[str], Option("--set", metavar="A.B=C", help="Override a key of the scenario.")]
+Out = Annotated[Path | None, Option(help="Run directory. Default: runs/NAME-simulated or runs/NAME-trained.")]
+ProfileOut = Annotated[Path, Option(help="The profile to write. What an existing one also holds is kept.")]
+Force = Annotated[bool, Option("--force", help="Replace the run that is in the directory.")]
+Debug = Annotated[bool, Option("--debug", help="Check that no program writes to a value while it is borrowed.")]
+Engine = Annotated[str, Option(help="The simulator: auto, cohort (faster) or simpy (does everything).")]
+Ranks = Annotated[int | None, Option("-n", min=1, help="MPI ranks to start. Default: one per worker.")]
+MACHINE = Path("profiles/machine.yaml")
 
 
 @app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end.")
-    ] = False,
-) -> None:
-    """What every command shares."""
-
-
-Settings = Annotated[list[str], typer.Option("--set", metavar="A.B=C", help="Override a key of the scenario.")]
-Out = Annotated[Path | None, typer.Option(help="Run directory. Default: runs/NAME-simulated or NAME-trained.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a run that is already in the directory.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Check that no program writes to a value it has lent out.")]
+def main(version: Version = False) -> None:
+    """The options of `paceline` itself."""
 
 
 @app.command()
 def simulate(
     scenario: Path,
-    timing_only: Annotated[bool, typer.Option("--timing-only", help="The clock alone; loads no torch.")] = False,
-    engine: Annotated[str, typer.Option(help="auto, cohort or simpy.")] = "auto",
+    timing_only: Annotated[bool, Option("--timing-only", help="Predict the clock alone, without torch.")] = False,
+    engine: Engine = "auto",
     setting: Settings = [],  # noqa: B006
     out: Out = None,
     force: Force = False,
     debug: Debug = False,
-    limit: Annotated[str | None, typer.Option(metavar="TIME", help="Virtual time to finish in, like '1 h'.")] = None,
+    limit: Annotated[str | None, Option(metavar="TIME", help="Fail after so much virtual time, like '1 h'.")] = None,
 ) -> None:
     """Simulate a scenario in virtual time."""
     from .config.units import read_seconds
@@ -62,22 +61,20 @@ def simulate(
 
 @app.command()
 def train(
-    scenarios: Annotated[list[Path] | None, typer.Argument(metavar="SCENARIO...")] = None,
-    ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks to start. Default: one per worker.")] = None,
-    emulate: Annotated[
-        bool, typer.Option("--emulate", help="A worker k times slower sleeps k-1 times its step.")
-    ] = False,
-    phantom: Annotated[bool, typer.Option("--phantom", help="Real messages; computing replaced by sleeping.")] = False,
-    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on from a run's newest checkpoint.")] = None,
-    change: Annotated[bool, typer.Option("--change", help="Resume with another seed, model, data or batch.")] = False,
+    scenarios: Annotated[list[Path] | None, Argument(metavar="SCENARIO...")] = None,
+    ranks: Ranks = None,
+    emulate: Annotated[bool, Option("--emulate", help="A worker k times slower sleeps k-1 times its step.")] = False,
+    phantom: Annotated[bool, Option("--phantom", help="Send real messages, but sleep instead of computing.")] = False,
+    resume: Annotated[Path | None, Option(metavar="DIR", help="Continue this run from its newest checkpoint.")] = None,
+    change: Annotated[bool, Option("--change", help="Resume with another seed, model, data or batch.")] = False,
     setting: Settings = [],  # noqa: B006
     out: Out = None,
     force: Force = False,
     debug: Debug = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
-    bar: Annotated[bool, typer.Option("--bar", hidden=True)] = False,
+    quiet: Annotated[bool, Option("--quiet", help="Show no progress and no result.")] = False,
+    bar: Annotated[bool, Option("--bar", hidden=True)] = False,
 ) -> None:
-    """Train scenarios for real: starts mpirun itself, or runs under one."""
+    """Train scenarios for real. Starts mpirun itself, or runs under one."""
     from .runtime.launcher import Stop, under_mpirun
 
     found = scenarios or []
@@ -92,7 +89,7 @@ def train(
     shown = bar if inside else sys.stdout.isatty()
     options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, shown, change)
     if stop is None:
-        raise typer.Exit(launch(found, options, ranks, quiet))
+        raise Exit(launch(found, options, ranks, quiet))
     from .training_rank import train_ranks
 
     train_ranks(found, options, quiet, stop)
@@ -102,24 +99,24 @@ def train(
 def sweep(
     scenario: Path,
     grid: Annotated[
-        list[str], typer.Option("--grid", metavar="A.B=1,2,4", help="A key's values; several: each with each.")
+        list[str], Option("--grid", metavar="A.B=1,2,4", help="Values of a key. Several grids are combined.")
     ] = [],  # noqa: B006
     points: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="Points: a CSV file (keys as columns) or a YAML list.")
+        Path | None, Option("--list", metavar="FILE", help="Points: a CSV file (keys as columns) or a YAML list.")
     ] = None,
     setting: Settings = [],  # noqa: B006
     out: Annotated[
-        Path | None, typer.Option(help="The table: .csv, .json or .parquet. Default: runs/NAME-sweep.csv.")
+        Path | None, Option(help="The table: .csv, .json or .parquet. Default: runs/NAME-sweep.csv.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Learn as well, instead of the clock alone.")] = False,
-    engine: Annotated[str, typer.Option(help="auto, cohort or simpy.")] = "auto",
-    jobs: Annotated[int | None, typer.Option("-j", min=1, help="Processes. Default: one per core.")] = None,
-    runs: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep a run directory of every point there.")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Simulate again what is in the table with an error.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Begin the table again.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
+    full: Annotated[bool, Option("--full", help="Train as well, instead of predicting the clock alone.")] = False,
+    engine: Engine = "auto",
+    jobs: Annotated[int | None, Option("-j", min=1, help="Processes. Default: one per core.")] = None,
+    runs: Annotated[Path | None, Option(metavar="DIR", help="Keep a run directory for every point here.")] = None,
+    retry: Annotated[bool, Option("--retry", help="Repeat the points whose row holds an error.")] = False,
+    force: Annotated[bool, Option("--force", help="Begin the table again.")] = False,
+    quiet: Annotated[bool, Option("--quiet", help="Show no progress and no table.")] = False,
 ) -> None:
-    """Simulate a scenario at many points, in parallel: one table. Goes on with a table that is there already."""
+    """Simulate a scenario at many points, in parallel, into one table. Continues a table that exists already."""
     from .studies.points import parse_grid
     from .sweeping import command
 
@@ -130,11 +127,11 @@ def sweep(
 
 @app.command()
 def compare(
-    left: Annotated[Path, typer.Argument(metavar="RUN", help="Usually the simulated run.")],
-    right: Annotated[Path, typer.Argument(metavar="RUN", help="Usually the real one.")],
-    figures: Annotated[Path | None, typer.Option(help="A folder for the figures.")] = None,
+    left: Annotated[Path, Argument(metavar="RUN", help="Usually the simulated run.")],
+    right: Annotated[Path, Argument(metavar="RUN", help="Usually the real run.")],
+    figures: Annotated[Path | None, Option(metavar="DIR", help="Draw figures into this folder.")] = None,
 ) -> None:
-    """Same losses? Where do two runs part? How far are their clocks apart?"""
+    """Compare two runs: their losses to the last bit, and how far their clocks are apart."""
     from .analysis.run import load
     from .printing import save_figures, show_comparison
 
@@ -146,19 +143,13 @@ def compare(
 
 @app.command()
 def profile(
-    scenario: Annotated[
-        Path | None, typer.Argument(help="Whose model, data and worker count to measure. Default: the quickstart.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The profile; an existing one keeps its other workloads.")] = Path(
-        "profiles/machine.yaml"
-    ),
-    emulate: Annotated[
-        bool, typer.Option("--emulate", help="Slow workers sleep between steps, as in training.")
-    ] = False,
-    ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
+    scenario: Annotated[Path | None, Argument(help="What to measure. Default: the quickstart.")] = None,
+    out: ProfileOut = MACHINE,
+    emulate: Annotated[bool, Option("--emulate", help="Slow workers sleep, as with `train --emulate`.")] = False,
+    ranks: Ranks = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
-    """Measure this machine: seconds per step against batch size, latency and bandwidth of the all-reduce."""
+    """Measure this machine: seconds per step for several batch sizes, latency and bandwidth of the all-reduce."""
     from .demo import packaged
     from .profiling import profile as run
 
@@ -176,19 +167,15 @@ def catalogue() -> None:
 @app.command("batch-sizes")
 def batch_sizes(
     scenario: Path,
-    out: Annotated[Path, typer.Option(help="The profile; an existing one keeps what else it holds.")] = Path(
-        "profiles/machine.yaml"
-    ),
+    out: ProfileOut = MACHINE,
     mode: Annotated[
-        str | None, typer.Option(help="fixed_total, no_restriction or equal alone. Default: show all three.")
+        str | None, Option(help="Show only fixed_total, no_restriction or equal. Default: all three.")
     ] = None,
-    memory: Annotated[
-        str | None, typer.Option(metavar="4 GiB", help="Each worker's budget. Default: its memory in the cluster.")
-    ] = None,
-    ranks: Annotated[int | None, typer.Option("-n", min=1, help="Ranks. Default: one per worker.")] = None,
+    memory: Annotated[str | None, Option(metavar="4 GiB", help="Memory per worker. Default: the cluster's.")] = None,
+    ranks: Ranks = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
-    """Measure the largest batch that each worker's memory holds, and divide steps so that all finish together."""
+    """Measure each worker's largest batch that fits its memory, and the batches that make all steps equally long."""
     from .batch_sizes import BatchSizeOptions
     from .batch_sizes import batch_sizes as run
 
@@ -196,10 +183,8 @@ def batch_sizes(
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("runs/demo"),
-) -> None:
-    """Profile this machine, simulate, train for real, compare, draw. An earlier demo in the folder is replaced."""
+def demo(out: Annotated[Path, Option(help="The folder for everything.")] = Path("runs/demo")) -> None:
+    """Profile this machine, simulate, train for real, compare and draw. Replaces an earlier demo in the folder."""
     from .demo import demo as run
 
     run(out)

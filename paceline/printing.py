@@ -1,4 +1,4 @@
-"""What the command line prints of runs and comparisons."""
+"""What the command line prints: runs, comparisons, the catalogue, sweeps; and the figures that it saves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from .analysis.compare import compare
@@ -16,13 +16,23 @@ from .config.catalogue import catalogue
 from .program.errors import ScenarioError, one_line
 from .terminal import console
 
-WIDE = 500  # characters; the terminal wraps what is longer than its lines
+WIDE = 500  # characters: no path is cut, and the terminal wraps long lines
+
+
+def plain_table(*headings: Column | str, **options: Any) -> Table:
+    """A table without lines."""
+    return Table(*headings, box=None, padding=(0, 2, 0, 0), **options)
+
+
+def right(heading: str) -> Column:
+    """A column of numbers."""
+    return Column(heading, justify="right", no_wrap=True)
 
 
 def show_run(run: Run) -> None:
-    """A finished run in a few lines."""
+    """Print a finished run in a few lines."""
     s = run.summary
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = plain_table(show_header=False)
     rows = {
         "engine": f"{s['engine']}{', timing only' if s.get('timing_only') else ''}, {s['workers']} workers",
         "training": f"{s['seconds']:.3f} {'s' if s['engine'] == 'mpi' else 'virtual s'}, {s['rounds']} rounds, "
@@ -38,16 +48,16 @@ def show_run(run: Run) -> None:
         rows["written to"] = one_line(str(run.directory))
     for key, text in rows.items():
         table.add_row(key, text)
-    console(width=WIDE).print(table)  # a path is never cut
+    console(width=WIDE).print(table)
 
 
-def show_comparison(left: Run, right: Run) -> None:
-    """How two runs compare."""
-    result = compare(left, right)
+def show_comparison(first: Run, second: Run) -> None:
+    """Print how two runs compare."""
+    result = compare(first, second)
     shown = console()
     if result.same:
-        reports = f"{len(left.lines)} reports"
-        both = left.summary.get("params_sha256") is not None
+        reports = f"{len(first.lines)} reports"
+        both = first.summary.get("params_sha256") is not None
         what = f"{reports}{' and the final parameters' if both else ''} agree to the last bit"
         shown.print(Text.assemble(("same numbers", "green"), f": {what}"))
     elif result.difference and result.difference.nothing:
@@ -57,68 +67,55 @@ def show_comparison(left: Run, right: Run) -> None:
         shown.print(f"largest relative difference of a loss: {result.worst:.3g}")
         for line in result.explained:
             shown.print(f"  this can change bits: {one_line(line)}")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("", one_line(left.name, 60), one_line(right.name, 60), "error"):
-        table.add_column(heading, justify="right" if heading else "left")
+    table = plain_table("", *map(right, (one_line(first.name, 60), one_line(second.name, 60), "error")))
     table.add_row("seconds", *(f"{s:.4f}" for s in result.seconds), _share(result.error, "+.1%"))
     table.add_row("ms per round", *(f"{s * 1e3:.4f}" for s in result.per_round), "")
     table.add_row("between reports, median", "", "", _share(result.per_report_error, ".1%"))
-    for worker, idle in enumerate(zip(left.summary["idle_share"], right.summary["idle_share"], strict=False)):
+    for worker, idle in enumerate(zip(first.summary["idle_share"], second.summary["idle_share"], strict=False)):
         if worker < 8:
             table.add_row(f"idle, worker {worker}", *(f"{share:.1%}" for share in idle), "")
     shown.print(table)
 
 
 def _share(value: float, form: str) -> str:
-    """A share in percent; nothing where it is not a number."""
+    """A share in percent; an empty text where it is not a number."""
     return "" if value != value else format(value, form)
 
 
 def show_catalogue() -> None:
-    """The catalogue's devices and links; long lines are the terminal's to wrap."""
+    """Print the devices and links of the catalogue."""
     known = catalogue()
-    devices = Table(box=None, padding=(0, 2, 0, 0))
-    devices.add_column("device")
-    for heading in ("fp32", "bf16", "fp16 Tflop/s", "memory", "GB/s"):
-        devices.add_column(heading, justify="right")
-    for heading in ("host link", "source"):
-        devices.add_column(heading)
+    numbers = map(right, ("fp32", "bf16", "fp16 Tflop/s", "memory", "GB/s"))
+    devices = plain_table("device", *numbers, "host link", "source")
     for name, device in known.devices.items():
         peaks = [f"{device.peaks[p] / 1e12:.5g}" if p in device.peaks else "" for p in ("fp32", "bf16", "fp16")]
         memory = f"{device.memory / 1e9:g} GB" if device.memory else ""
         devices.add_row(
             name, *peaks, memory, f"{device.memory_bandwidth / 1e9:g}", device.host_link or "", device.source
         )
-    links = Table(box=None, padding=(0, 2, 0, 0))
-    links.add_column("link")
-    links.add_column("GB/s each way", justify="right")
-    links.add_column("source")
+    links = plain_table("link", right("GB/s each way"), "source")
     for name, link in known.links.items():
         links.add_row(name, f"{link.bandwidth / 1e9:g}", link.source)
     console(width=WIDE).print(devices, "", links, sep="\n")
 
 
-SHOWN = 20  # rows of a sweep
-TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # columns, and what they are shown in
+SHOWN = 20  # rows of a sweep's table that are printed
+TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # column -> the factor with which it is printed
 
 
 def show_sweep(found: pd.DataFrame, path: Path) -> None:
-    """The first rows of a sweep's table: what varied, what came out."""
+    """Print the first rows of a sweep's table: what varied and what came out."""
     varied = list(found.columns[: list(found.columns).index("seconds")])
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in varied:
-        table.add_column(one_line(_short(name, varied), 60))
-    for heading in ("seconds", "ms per step", "idle"):
-        table.add_column(heading, justify="right")
-    table.add_column("", overflow="fold")
+    numbers = map(right, ("seconds", "ms per step", "idle"))
+    table = plain_table(*(one_line(_short(name, varied), 60) for name in varied), *numbers, Column(overflow="fold"))
     for _, row in found.head(SHOWN).iterrows():
         told: dict[str, Any] = {name: "" if pd.isna(row[name]) else row[name] for name in found.columns}
-        numbers = ["", "", ""]
+        shown = ["", "", ""]
         if not told["error"]:
             took = (f"{told[name] * scale:.4f}" if told[name] != "" else "" for name, scale in TIMES.items())
-            numbers = [*took, f"{told['idle_mean']:.1%}" if told["idle_mean"] != "" else ""]
+            shown = [*took, f"{told['idle_mean']:.1%}" if told["idle_mean"] != "" else ""]
         remark = Text(one_line(told["error"]), "red") if told["error"] else Text(told.get("warning", ""), "yellow")
-        table.add_row(*(one_line(str(told[name]), 60) for name in varied), *numbers, remark)
+        table.add_row(*(one_line(str(told[name]), 60) for name in varied), *shown, remark)
     console().print(table)
     counts = [f"{len(found)} rows"]
     for name, text in (("error", "failed"), ("warning", "with a warning")):
@@ -129,14 +126,14 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
 
 
 def _short(name: str, names: Sequence[str]) -> str:
-    """The end of a key that no other key has."""
+    """The shortest end of a key that no other key has."""
     parts = name.split(".")
     ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in names) == 1), name)
 
 
 def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Learning curves and, of traced runs, the timeline; returns the files."""
+    """Draw learning curves and, for traced runs, the timeline. Returns the files."""
     import matplotlib
 
     matplotlib.use("Agg")

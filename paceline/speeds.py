@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
-from .algorithms.costs import ModelCost, Works
+from .algorithms.costs import Works
 from .config.cluster import build_timing
 from .config.profile import Profile, load_profile, workload_key
 from .config.scenario import Scenario
 from .config.timing import Timing
 from .folders import find, folders_of
 from .learning_problem import LearningProblem
-from .program.effects import Work
 from .program.errors import ScenarioError
 
 
 def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
-    """The scenario's profile, if it names one; ScenarioError where that is missing or wrong."""
+    """The scenario's profile, if it names one. ScenarioError where the profile is missing or wrong."""
     path, kept = scenario.cluster.profile, scenario.recorded
     if kept and kept.profile and kept.profile_path in (None, str(path)):
-        return kept.profile  # a run's own scenario carries what it was run with
+        return kept.profile  # a run's own scenario contains the profile that it was run with
     if path is None:
         return None
     found = find(path, folders_of(scenario, folder))
@@ -30,17 +29,7 @@ def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
 
 
 def timing_of(scenario: Scenario, profile: Profile | None, problem: LearningProblem) -> Timing:
-    """The scenario's cluster; ScenarioError where nothing says how fast it is."""
-    return build_timing(
-        scenario.cluster,
-        profile,
-        workload_key(scenario.workload),
-        scenario.seed,
-        scenario.workload.precision,
-        cache(partial(_step, problem.cost)),
-    )
-
-
-def _step(cost: ModelCost, batch: int) -> Work:
-    """One training step, for the devices that are priced by its flops and bytes."""
-    return Works(cost, batch, 0).step
+    """The timing of the scenario's cluster. ScenarioError where nothing says how fast it is."""
+    cost, workload = problem.cost, scenario.workload
+    step = cache(lambda batch: Works(cost, batch, 0).step)
+    return build_timing(scenario.cluster, profile, workload_key(workload), scenario.seed, workload.precision, step)

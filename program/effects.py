@@ -1,14 +1,13 @@
 """Effects: everything that a training program can ask of the world, as plain data.
 
-A program is a generator. It yields effects, an interpreter (lockstep, SimPy, cohort, MPI) sends the
-answers. Rules of this file:
+A program is a generator. It yields effects, and an interpreter (lockstep, SimPy, cohort, MPI) sends the answers. The
+rules:
 
-- Always `answer = yield from Effect(...)`: it is typed, and a forgotten `from` is a type error.
-- A value is *borrowed* from the yield until the answer: the program does not write to it meanwhile. The
-  answer is the program's own: a fresh copy, or the `out=` buffer that it passed. `out` may be `value` (where
-  AllReduce and Broadcast are concerned), and it is written only when no member's value is needed any more.
-- Nobody changes an effect after it is made. They are slotted dataclasses without equality because a
-  frozen one costs 0.8 us to make and a large run makes hundreds of millions.
+- Always write `answer = yield from Effect(...)`: it is typed, and a forgotten `from` is a type error.
+- A value is *borrowed* from the yield until the answer: the program does not write to it meanwhile. The answer is the
+  program's own: a fresh copy, or the `out` buffer that it passed. `out` may be `value` in an AllReduce or a Broadcast.
+- An effect is not changed after it is made. No type enforces this: a frozen dataclass takes 0.8 us to make, a slotted
+  one a fraction of that, and a large run makes hundreds of millions.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ Array = NDArray[Any]
 
 @dataclass(slots=True, eq=False)
 class Phantom:
-    """A value of which only the size is known (timing-only runs). `nbytes`: its size in bytes."""
+    """Stands for a vector in runs without numbers: only its size is known."""
 
-    nbytes: int
+    nbytes: int  # its size in bytes
 
 
 Value = Array | Phantom
@@ -46,10 +45,9 @@ class Effect(Generic[T]):
         answer: T = yield self
         return answer
 
-    @property
-    def fills(self) -> bool:
-        """Whether it writes to its value, which is then no loan."""
-        return False
+    def borrowed(self) -> tuple[Any, ...]:
+        """The values that the program must leave as they are until the answer."""
+        return ()
 
 
 Program = Generator[Effect[Any], Any, T]
@@ -59,26 +57,23 @@ Program = Generator[Effect[Any], Any, T]
 class Work:
     """What a computation is, so that a table, a FLOP rate or a profile can price it.
 
-    phase: "step" (forward, backward and update in one), "gradient" (forward and backward), "forward", "backward",
-    "update", "host update", "evaluate", ... unit: the model's unit, or None for the whole model. samples: examples
-    processed. flops: floating point operations in total. bytes: memory that it touches at least once.
-    whole: what this is a part of, and priced by: of a step its gradient and its update, of a gradient a unit's forward
-    or backward pass on a micro-batch; None for what is priced by itself. fraction: the part of its phase in the whole.
-    Make one per kind of work and reuse it: prices are cached by identity.
+    Make one per kind of work and use it again: prices are cached by identity.
     """
 
-    phase: str
-    samples: int = 0
-    flops: float = 0.0
-    bytes: float = 0.0
-    unit: int | None = None
-    fraction: float = 1.0
+    phase: str  # "step" = "gradient" + "update"; "gradient" = "forward" + "backward"; "host update", "evaluate", ...
+    samples: int = 0  # examples processed
+    flops: float = 0.0  # floating-point operations in total
+    bytes: float = 0.0  # memory that it touches at least once
+    unit: int | None = None  # the model's unit; None: the whole model
+    fraction: float = 1.0  # its share of its phase in `whole`
+    # The work that this is a part of, and by which it is priced: a gradient is a part of a step, a unit's forward or
+    # backward pass on a micro-batch a part of a gradient. None: it has a price of its own.
     whole: Work | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True, eq=False)
 class Compute(Effect[T]):
-    """Run `run` on the device or on the host; the answer is what `run()` returns."""
+    """Run `run` on the device or on the host. The answer is what `run()` returns."""
 
     work: Work
     run: Callable[[], T]
@@ -87,103 +82,104 @@ class Compute(Effect[T]):
 
 @dataclass(slots=True, eq=False)
 class Move(Effect[Any]):
-    """Copy `value` to the device or to the host; the answer is the copy.
-
-    `copy` does it (the worker knows its device); an interpreter that has no real device needs only the bytes.
-    """
+    """Copy `value` to the device or to the host. The answer is the copy."""
 
     value: Value
     to: Literal["device", "host"]
-    copy: Callable[[], Any] | None = None
+    copy: Callable[[], Any] | None = None  # makes the copy on a real device, which only the worker knows
     phase: str = "move"
 
-    @property
-    def fills(self) -> bool:
-        # A worker's own copy to the host goes to `value`.
-        return self.to == "host" and self.copy is not None
+    def copied(self) -> Any:
+        """Make the answer."""
+        if self.copy is not None:
+            return self.copy()
+        return self.value if isinstance(self.value, Phantom) else self.value.copy()
+
+    def borrowed(self) -> tuple[Any, ...]:
+        # A worker's own copy to the host writes to `value` itself.
+        return () if self.to == "host" and self.copy is not None else (self.value,)
 
 
 @dataclass(slots=True, eq=False)
 class Collective(Effect[Any]):
-    """Base of the four collectives: all members of the group must yield the same kind.
+    """Base of the four collectives. All members of the group must yield the same kind, with values that fit."""
 
-    value: this worker's vector.
-    group: the members' numbers; None: all workers.
-    out: where the answer is written; None: it is a fresh array.
-    phase: names the exchange in traces and byte counts; time in "evaluate" is kept apart from training.
-    wire: the type in which an fp32 value travels; "fp32" leaves values of any type as they are.
-    """
-
-    value: Value
+    value: Value  # this worker's vector
     _: KW_ONLY
-    group: Group = None
-    out: Value | None = None
-    phase: str = "sync"
-    wire: Wire = "fp32"
+    group: Group = None  # the members' numbers; None: all workers
+    out: Value | None = None  # where the answer is written; None: a fresh array
+    phase: str = "sync"  # names the exchange in traces and byte counts; "evaluate" is counted apart from training
+    wire: Wire = "fp32"  # the type in which an fp32 value travels; "fp32" sends values of any type as they are
+
+    def borrowed(self) -> tuple[Any, ...]:
+        return self.value, self.out
 
 
 @dataclass(slots=True, eq=False)
-class AllReduce(Collective):
-    """The workers' values reduced in rank order by `fold`; every member gets the result.
-
-    op "mean": sum(weight_r * value_r) / sum(weight_r); "sum": sum(weight_r * value_r).
-    An AllReduce of an empty value is a barrier.
-    """
+class Reducing(Collective):
+    """Base of the two collectives that reduce the members' values, in rank order (fold.py)."""
 
     weight: float = 1.0
-    op: Op = "mean"
+    op: Op = "mean"  # sum(weight_r * value_r) / sum(weight_r); "sum": sum(weight_r * value_r)
 
 
 @dataclass(slots=True, eq=False)
-class ReduceScatter(Collective):
-    """As AllReduce, but member r gets part r of the result: parts as `fold.parts` cuts them."""
+class AllReduce(Reducing):
+    """Every member gets the whole result. An AllReduce of an empty value is a barrier."""
 
-    weight: float = 1.0
-    op: Op = "mean"
+
+@dataclass(slots=True, eq=False)
+class ReduceScatter(Reducing):
+    """Member r gets part r of the result, cut as `fold.parts` cuts it."""
 
 
 @dataclass(slots=True, eq=False)
 class AllGather(Collective):
-    """The members' values one behind the other in rank order; their sizes may differ.
+    """Every member gets all values, one behind the other in rank order. Their sizes may differ."""
 
-    sizes: each member's number of elements, known from the plan; None: all as large as this one.
-    """
+    sizes: tuple[int, ...] | None = None  # each member's elements, known from the plan; None: all as many as here
 
-    sizes: tuple[int, ...] | None = None
+    def counts(self, members: int) -> tuple[int, ...]:
+        """Each member's number of elements (bytes for a Phantom)."""
+        value = self.value
+        return self.sizes or (value.nbytes if isinstance(value, Phantom) else value.size,) * members
 
 
 @dataclass(slots=True, eq=False)
 class Broadcast(Collective):
-    """The root's value. root: a worker's number."""
+    """Every member gets the root's value."""
 
-    root: int = 0
+    root: int = 0  # a worker's number
+
+
+COLLECTIVES = frozenset((AllReduce, ReduceScatter, AllGather, Broadcast))
 
 
 @dataclass(slots=True, eq=False)
 class Handle(Generic[T]):
-    """What Start answers: names one started effect until Wait. `inner` belongs to the interpreter."""
+    """What Start answers, and Wait takes: stands for one started effect."""
 
     effect: Effect[T]
-    inner: Any = None
+    inner: Any = None  # the interpreter's own
 
 
 @dataclass(slots=True, eq=False)
 class Start(Effect[Handle[T]]):
-    """Begin `effect` beside the program. Collectives of a group match in the order they were started."""
+    """Begin `effect` and go on; it runs next to the program. A group's collectives match in the order of starting."""
 
     effect: Effect[T]
 
 
 @dataclass(slots=True, eq=False)
 class Wait(Effect[T]):
-    """The answer of a started effect, once it is there."""
+    """Wait for a started effect. The answer is that effect's."""
 
     handle: Handle[T]
 
 
 @dataclass(slots=True, eq=False, init=False)
 class Log(Effect[None]):
-    """Record a report line; the interpreter stamps it with its clock."""
+    """Record a line of the report. The interpreter stamps it with its clock."""
 
     fields: dict[str, Any]
 
@@ -193,14 +189,13 @@ class Log(Effect[None]):
 
 @dataclass(slots=True, eq=False)
 class Checkpoint(Effect[bool]):
-    """Offered at every sync; written when `due`, or when the run was asked to stop.
+    """Offer a checkpoint, at every sync. It is written when `due`, or when the run was asked to stop.
 
-    The answer is whether to stop now, the same for every worker. `snapshot` gives the worker's arrays
-    and is called only when it is written. `state` is the loop's State, a dataclass of numbers.
+    The answer is whether to stop now, the same for every worker.
     """
 
-    state: Any
-    snapshot: Callable[[], dict[str, Array]]
+    state: Any  # the loop's State, a dataclass of numbers
+    snapshot: Callable[[], dict[str, Array]]  # gives the worker's arrays; called only when they are written
     due: bool = False
 
 
@@ -211,10 +206,3 @@ def nothing() -> None:
 def barrier(group: Group = None) -> AllReduce:
     """Wait for every member of the group: an AllReduce of nothing."""
     return AllReduce(np.empty(0, np.float32), group=group)
-
-
-def gather_sizes(effect: AllGather, members: int) -> tuple[int, ...]:
-    """Elements that each of `members` contributes to an AllGather (bytes for a Phantom)."""
-    value = effect.value
-    own = value.nbytes if isinstance(value, Phantom) else value.size
-    return effect.sizes or (own,) * members

@@ -1,22 +1,15 @@
-"""How effects are named in errors."""
+"""What errors say of effects: the same words in every world.
+
+`terms` is what the members of a collective must agree on; every interpreter compares it, and `agreed` says it in words.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .effects import (
-    AllGather,
-    AllReduce,
-    Broadcast,
-    Collective,
-    Compute,
-    Move,
-    Phantom,
-    ReduceScatter,
-    Start,
-    Value,
-    Wait,
-)
+import numpy as np
+
+from .effects import AllGather, Broadcast, Collective, Compute, Effect, Move, Phantom, Reducing, Start, Value, Wait
 
 
 def size(nbytes: int) -> str:
@@ -27,51 +20,56 @@ def size(nbytes: int) -> str:
     return f"{nbytes} B"
 
 
-def type_of(value: Value) -> str:
-    """The value's element type, or that it is a phantom."""
-    return "phantom" if isinstance(value, Phantom) else str(value.dtype)
-
-
-def describe(effect: Any) -> str:
+def describe(effect: Effect[Any]) -> str:
     """An effect in a few words: "AllReduce of 4 KB (parameters)"."""
     kind = type(effect).__name__
     if isinstance(effect, Collective):
-        given: Any = effect
-        group = "" if given.group is None else f" in group {given.group}"
-        return f"{kind} of {size(given.value.nbytes)} ({given.phase}){group}"
+        group = "" if effect.group is None else f" in group {effect.group}"
+        return f"{kind}{_sized(effect.value)} ({effect.phase}){group}"
     if isinstance(effect, Move):
-        return f"{kind} of {size(effect.value.nbytes)} to the {effect.to}"
+        return f"{kind}{_sized(effect.value)} to the {effect.to}"
     if isinstance(effect, Compute):
         return f"{kind} ({effect.work.phase})"
     return kind
 
 
-def signature(effect: Any) -> str:
-    """An effect with all that a collective's members must agree on; for others, as `describe`."""
-    parts = [describe(effect)]
-    if isinstance(effect, Collective):
-        # Exact bytes too: 4,000 and 4,004 are both "4 KB".
-        given: Any = effect
-        parts += [f"{given.value.nbytes} bytes", type_of(given.value)]
-        parts += [f"as {given.wire}"] if given.wire != "fp32" else []
-    if isinstance(effect, AllReduce | ReduceScatter):
-        parts.append(effect.op)
-    if isinstance(effect, Broadcast):
-        parts.append(f"root {effect.root}")
+def _sized(value: Value) -> str:
+    # A program may have passed anything; that it is not a value is another error's to say.
+    return f" of {size(value.nbytes)}" if isinstance(value, np.ndarray | Phantom) else ""
+
+
+def terms(effect: Collective) -> tuple[Any, ...]:
+    """What all members of a collective must agree on."""
+    kind, value = type(effect), effect.value
+    dtype = None if isinstance(value, Phantom) else value.dtype
+    if isinstance(effect, Reducing):
+        return kind, value.nbytes, dtype, effect.wire, effect.op
     if isinstance(effect, AllGather) and effect.sizes is not None:
-        parts.append(f"sizes {effect.sizes}")
-    return ", ".join(parts)
+        return kind, effect.sizes, dtype, effect.wire
+    if isinstance(effect, Broadcast):
+        return kind, value.nbytes, dtype, effect.wire, f"root {effect.root}"
+    return kind, value.nbytes, dtype, effect.wire
 
 
-def doing(effect: Any) -> str:
+def agreed(effect: Collective) -> str:
+    """The terms in words: "4000 bytes, float32, mean". Exact bytes, since 4,000 and 4,004 are both "4 KB"."""
+    _, nbytes, dtype, wire, *more = terms(effect)
+    whole = f"sizes {nbytes}" if isinstance(nbytes, tuple) else f"{nbytes} bytes"
+    travels = [] if wire == "fp32" else [f"as {wire}"]
+    return ", ".join([whole, "phantom" if dtype is None else str(dtype), *travels, *more])
+
+
+def doing(effect: Effect[Any]) -> str:
     """What a worker does while it is in this effect."""
     if isinstance(effect, Wait):
-        return f"waits for the started {signature(effect.handle.effect)}"
+        return f"waits for the started {_in_full(effect.handle.effect)}"
     if isinstance(effect, Start):
-        return f"starts {signature(effect.effect)}"
-    if isinstance(effect, Collective):
-        return f"waits in {signature(effect)}"
-    return f"is in {signature(effect)}"
+        return f"starts {_in_full(effect.effect)}"
+    return f"{'waits' if isinstance(effect, Collective) else 'is'} in {_in_full(effect)}"
+
+
+def _in_full(effect: Effect[Any]) -> str:
+    return f"{describe(effect)}, {agreed(effect)}" if isinstance(effect, Collective) else describe(effect)
 
 
 def everyone(states: dict[int, str]) -> str:
@@ -80,7 +78,7 @@ def everyone(states: dict[int, str]) -> str:
     for worker, state in sorted(states.items()):
         together.setdefault(state, []).append(str(worker))
     named = [
-        (f"worker {who[0]}" if len(who) == 1 else f"each of workers {', '.join(who)}") + f" {what}"
-        for what, who in together.items()
+        (f"worker {workers[0]}" if len(workers) == 1 else f"each of workers {', '.join(workers)}") + f" {state}"
+        for state, workers in together.items()
     ]
     return "; ".join(named)

@@ -1,7 +1,7 @@
-"""Checkpoints: `checkpoints/round_000012/` with one safetensors file per worker and meta.json, whole or absent.
+"""Checkpoints: folders like `checkpoints/round_000012/`, with meta.json and one safetensors file per worker.
 
-Workers write into a folder with a temporary name; when all have, it is renamed. Nothing is unpickled. meta.json holds
-the SHA-256 of every file, and none is read that has another.
+Rule: a checkpoint is whole or absent. Workers write into a folder with a temporary name, which is renamed when all have
+written. meta.json holds the SHA-256 of every file, and a file with another SHA-256 is not read. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..program.errors import ScenarioError
 from .directory import CHECKPOINTS, to_json, write_atomically
 from .schemas import CheckpointMeta, read_document
 
-Kept = Literal["local", "shared", "none"]  # see config.scenario.CheckpointSpec
-OPTIMIZER = "optimizer."  # begins the names of the optimizer's arrays in workers' snapshots
+Kept = Literal["local", "shared", "none"]  # whose optimizer state is kept; see config.scenario.CheckpointSpec
+OPTIMIZER = "optimizer."  # the names of the optimizer's arrays in a worker's snapshot begin with it
 META = "meta.json"
 
 
@@ -51,7 +51,7 @@ def write_worker(directory: Path, worker: int, round: int, arrays: dict[str, Arr
 def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, subject: Mapping[str, Any] = {}) -> Path:
     """Finish the checkpoint that all workers have written into; returns its folder.
 
-    sha256: of each worker's file. subject: what the run is of.
+    sha256: of each worker's file. subject: what the run trains; see `paceline/resuming.py`.
     """
     final, partial = _folder(directory, state.round)
     files = {_name(worker): digest for worker, digest in enumerate(sha256)}
@@ -59,7 +59,7 @@ def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, s
     meta |= {"subject": dict(subject), "sha256": files}
     files[META] = _digest(meta)
     write_atomically(partial / META, to_json(meta, indent=1).encode())
-    if final.exists():  # the same round again, after a resume: equal by construction
+    if final.exists():  # written before by a run that was resumed from an earlier round: the contents are equal
         shutil.rmtree(final)
     partial.replace(final)
     _fsync_folder(final.parent)
@@ -67,7 +67,7 @@ def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, s
 
 
 def finished(directory: Path) -> list[Path]:
-    """The finished checkpoints of a run, the newest last. What else lies there, a user's backup say, is left alone."""
+    """The finished checkpoints of a run, the newest last. Other folders, such as a user's backup, are ignored."""
     found = [path.parent for path in (directory / CHECKPOINTS).glob(f"round_*/{META}")]
     named = [path for path in found if re.fullmatch(r"round_\d{6,}", path.name, re.ASCII)]
     return sorted(named, key=lambda path: int(path.name.removeprefix("round_")))
@@ -92,7 +92,7 @@ def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
 
 
 def read_worker(checkpoint: Path, worker: int, sha256: Mapping[str, str] = {}) -> dict[str, Array]:
-    """One worker's arrays. sha256: what its file must have, by name; ScenarioError where it has another."""
+    """One worker's arrays. sha256: file name -> the SHA-256 that the file must have, else ScenarioError."""
     path = checkpoint / _name(worker)
     try:
         if path.name in sha256:
@@ -107,9 +107,9 @@ def read_worker(checkpoint: Path, worker: int, sha256: Mapping[str, str] = {}) -
 def resumed(
     checkpoint: Path, worker: int, optimizer: Kept, fresh: dict[str, Array], sha256: Mapping[str, str] = {}
 ) -> dict[str, Array]:
-    """What a worker resumes with. fresh: the snapshot of a new one, whose optimizer's vectors are zeros.
+    """The arrays that a worker resumes with. fresh: the snapshot of a new worker, whose optimizer state is zeros.
 
-    ScenarioError where a worker's optimizer is wanted that the checkpoint was written without.
+    ScenarioError where the checkpoint was written without the optimizer state that is wanted.
     """
     arrays = read_worker(checkpoint, worker, sha256)
     if optimizer == "local":
@@ -120,14 +120,14 @@ def resumed(
     if not found and any(name.startswith(OPTIMIZER) for name in fresh):
         other = "shared for worker 0's, or " if optimizer == "local" else ""
         raise ScenarioError(
-            f"{checkpoint}: holds no optimizer's state for worker {worker}; "
+            f"{checkpoint}: holds no optimizer state for worker {worker}; "
             f"write checkpoint.optimizer: {other}none for zeros"
         )
     return _without(arrays) | found
 
 
 def _without(arrays: dict[str, Array]) -> dict[str, Array]:
-    """The arrays but for the optimizer's."""
+    """The arrays without the optimizer's."""
     return {name: array for name, array in arrays.items() if not name.startswith(OPTIMIZER)}
 
 
@@ -136,15 +136,15 @@ def _name(worker: int) -> str:
 
 
 def _digest(meta: Mapping[str, Any]) -> str:
-    """The SHA-256 of a meta.json's contents but for itself."""
+    """The SHA-256 of a meta.json's contents, without this SHA-256 itself."""
     others = {name: digest for name, digest in meta["sha256"].items() if name != META}
     return hashlib.sha256(to_json({**meta, "sha256": others}).encode()).hexdigest()
 
 
 def _damaged(path: Path) -> ScenarioError:
-    """What to do about a file that is not as it was written."""
+    """The error for a file that is not as it was written. It says how to go on."""
     before = [folder.name for folder in finished(path.parents[2]) if folder.name < path.parent.name]
-    how = f"to go on from {before[-1]}" if before else "and begin again: there is none before it"
+    how = f"to go on from {before[-1]}" if before else "and begin again: there is no earlier checkpoint"
     return ScenarioError(
         f"{path}: is damaged, its SHA-256 is not the one in {META}; remove the folder {path.parent.name} {how}"
     )

@@ -1,4 +1,4 @@
-"""The run directory: the same files whichever engine wrote them, and never one run's over another's."""
+"""The run directory: the names of its files, which are the same for all engines, and how they are written."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 SCENARIO, SUMMARY, METRICS, TRACE = "scenario.yaml", "summary.json", "metrics.jsonl", "trace.json.gz"
 CHECKPOINTS = "checkpoints"
-SPANS = ".spans"  # a folder for what the trace is made of, while the run goes
+SPANS = ".spans"  # a folder for the spans of a run that is going on; the trace is made of them
 FILES = (SCENARIO, SUMMARY, METRICS, TRACE, "loss.txt", "acc.txt")
 FOLDERS = (CHECKPOINTS, SPANS)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is either whole or absent: temporary name, fsync, rename."""
+    """Write a file so that it is whole or absent: under a temporary name, with fsync, then renamed."""
     temporary = path.with_name(f".{path.name}.partial")
     with temporary.open("wb") as file:
         file.write(data)
@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def to_json(document: Any, indent: int | None = None) -> str:
-    """JSON with null for what is infinite or not a number, so that any reader takes it; floats keep all their bits."""
+    """JSON that any reader accepts: a number that is not finite becomes null. Floats keep all their bits."""
     return json.dumps(_plain(document), indent=indent, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""What a result depends on besides the scenario: versions, instruction set, threads. Recorded with every run."""
+"""What a result depends on in addition to the scenario: versions, instruction set, threads. Every run records it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def environment(threads: int) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two environments, a line each; what only one of them tells is left out."""
+    """A line for each difference between two environments. What only one of them tells is left out."""
     return [f"{key} is {now[key]}, and was {before[key]}" for key in now if before.get(key, now[key]) != now[key]]
 
 
@@ -41,7 +41,7 @@ def installed(package: str) -> str | None:
 
 @cache
 def _processor() -> tuple[str, set[str]]:
-    """(name, instruction-set flags) where the system tells them."""
+    """(name, flags of the instruction set) of the processor, where the system tells them."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine(), set()

@@ -1,4 +1,4 @@
-"""The history of a run: what each part of it, from a start or resume on, was run with."""
+"""The history of a run: an entry for each of its parts. A part begins with the start of the run or with a resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..program.errors import one_line
 
 
 def part(from_round: int, environment: Mapping[str, Any], folder: Path, host: bool) -> dict[str, Any]:
-    """A new part's entry. folder: of the scenario. host: whether to name the machine."""
+    """The entry for a part that begins now. folder: where the scenario lies. host: whether to name the machine."""
     return {
         "from_round": from_round,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -29,7 +29,7 @@ def part(from_round: int, environment: Mapping[str, Any], folder: Path, host: bo
 
 
 def command() -> str:
-    """The command line as the user typed it; only that it was Python, where Paceline is a library."""
+    """The command line as the user typed it; "from Python" where Paceline is used as a library."""
     program = Path(sys.argv[0]).parts[-2:]
     if program[-1:] != ("paceline",) and program != ("paceline", "__main__.py"):
         return "from Python"
@@ -38,11 +38,11 @@ def command() -> str:
 
 @cache
 def commit(folder: Path) -> dict[str, Any] | None:
-    """The commit that is checked out in a folder, and whether tracked files differ from it; None where git has none."""
+    """The commit that is checked out in a folder, and whether tracked files differ from it. None without git."""
     line = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    calm = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # git must not write to the user's repository
     try:
-        found = subprocess.run(line, capture_output=True, text=True, env=calm, timeout=10, check=False)
+        found = subprocess.run(line, capture_output=True, text=True, env=variables, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     name, _, dirty = found.stdout.strip().partition("-")
@@ -50,7 +50,7 @@ def commit(folder: Path) -> dict[str, Any] | None:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """key.of.the.scenario -> [value before, value now], where two documents differ; None where one has none."""
+    """key.of.the.scenario -> [value before, value now] where two documents differ. A missing value is None."""
     old, new = _flat(before), _flat(now)
     return {key: [old.get(key), new.get(key)] for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key)}
 

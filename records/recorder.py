@@ -1,7 +1,7 @@
-"""The recorder: takes what a run says while it runs, and writes the run directory.
+"""The recorder: takes a run's reports and checkpoints, and writes its directory.
 
-metrics.jsonl grows line by line, so a run that dies leaves what it had logged. Without a directory the lines are
-only kept.
+metrics.jsonl grows line by line, so a run that dies leaves what it has logged. Without a directory the recorder keeps
+the lines in memory and writes nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from .schemas import read_lines
 
 
 class Recorder:
-    """One run's records. on_line: called with each report line, for progress. kept: the optimizers in checkpoints.
+    """The records of one run.
 
-    subject: what checkpoints say that the run is of; see schemas.CheckpointMeta.
+    on_line: called with each report line, for progress.
+    kept: whose optimizer state the checkpoints keep.
+    subject: what the run trains, as its checkpoints say it; see `paceline/resuming.py`.
     """
 
     def __init__(
@@ -35,8 +37,8 @@ class Recorder:
     ) -> None:
         self.directory, self.kept, self.subject = directory, kept, subject
         self.lines: list[dict[str, Any]] = []
-        self.earlier = 0.0  # seconds of the run that this one resumes
-        self.saved: Path | None = None
+        self.earlier = 0.0  # seconds that the run had taken when it was resumed
+        self.saved: Path | None = None  # the newest checkpoint
         self.on_line = on_line
         self._written: dict[int, str] = {}  # the SHA-256 of each worker's part
 
@@ -46,9 +48,9 @@ class Recorder:
             write_atomically(self.directory / SCENARIO, yaml.dump(document).encode())
 
     def resume(self, round: int, seconds: float) -> str:
-        """Go on after `round`: report lines up to it stay, later ones (of a run that died) go.
+        """Go on after `round`: report lines up to it stay, later ones (of a run that died) are removed.
 
-        Returns what a person must know: whether the last line was torn.
+        Returns a line for the user where the last line was incomplete, else an empty text.
         """
         assert self.directory
         path = self.directory / METRICS
@@ -56,7 +58,7 @@ class Recorder:
         self.lines = [line for line in lines if line["round"] <= round]
         write_atomically(path, "".join(f"{to_json(line)}\n" for line in self.lines).encode())
         self.earlier = seconds
-        return f"{path}: the last line was torn, and is cut" if torn else ""
+        return f"{path}: the last line was incomplete and is removed" if torn else ""
 
     def log(self, worker: int, seconds: float, fields: dict[str, Any]) -> None:
         """Take a report line."""
@@ -81,12 +83,12 @@ class Recorder:
             self._written = {}
 
     def commit(self, sha256: Sequence[str], seconds: float, state: Any) -> None:
-        """Finish the checkpoint that every worker has written its part of. sha256: of each part."""
+        """Finish the checkpoint once every worker has written its part. sha256: of each part."""
         assert self.directory
         self.saved = checkpoints.commit(self.directory, sha256, state, seconds + self.earlier, self.subject)
 
     def finish(self, engine: str, outcomes: Sequence[Outcome], extra: dict[str, Any]) -> dict[str, Any]:
-        """Write summary and the per-epoch files; returns the summary. A run that this one replaces is removed."""
+        """Write the summary and the files with a line per epoch, and remove the run that this one replaces."""
         summary = summarize(engine, outcomes, self.lines, self.earlier) | extra
         if self.directory:
             write_atomically(self.directory / SUMMARY, to_json(summary, indent=1).encode())
@@ -103,16 +105,15 @@ class Recorder:
 def summarize(
     engine: str, outcomes: Sequence[Outcome], lines: Sequence[dict[str, Any]], earlier: float
 ) -> dict[str, Any]:
-    """What summary.json holds. seconds: virtual (simpy, cohort) or wall (mpi), evaluation excluded. moved_per_worker:
-    bytes over its host link.
+    """The contents of summary.json. ProtocolError where the run has no round.
 
-    Of a resumed run, rounds, steps, samples and seconds are the whole run's; what is counted (syncs, bytes, computing,
-    evaluation, idle) and the trace begin at resumed_at_round. ProtocolError where there was no round at all.
+    In a resumed run, rounds, steps, samples and seconds are those of the whole run. What is counted (syncs, bytes,
+    computing, evaluation, idle) begins at resumed_at_round, and so does the trace.
     """
     state, reports = outcomes[0].result, evaluated(lines)
     last = reports[-1] if reports else {}
     if state.round < 1:
-        raise ProtocolError("the run has ended without a round of training, which is no result")
+        raise ProtocolError("the run has ended without a round of training, so there is no result")
     return {
         "engine": engine,
         "workers": len(outcomes),
@@ -121,7 +122,8 @@ def summarize(
         "samples": state.samples,
         "syncs": outcomes[0].syncs,
         "bytes_per_worker": [sum(outcome.sent.values()) for outcome in outcomes],
-        "moved_per_worker": [outcome.moved for outcome in outcomes],
+        "moved_per_worker": [outcome.moved for outcome in outcomes],  # bytes over the host link
+        # Virtual seconds (simpy, cohort) or wall-clock seconds (mpi), without evaluation.
         "seconds": max(outcome.seconds for outcome in outcomes) + earlier,
         "evaluation_seconds": max(outcome.evaluating for outcome in outcomes),
         "computing_seconds": [outcome.computing for outcome in outcomes],
@@ -133,14 +135,14 @@ def summarize(
 
 
 def evaluated(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines that came with an evaluation."""
+    """The report lines with an evaluation."""
     return [line for line in lines if "accuracy" in line]
 
 
 def per_epoch(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first report at or after each epoch's end; the last report stands for an unfinished epoch.
+    """The first report at or after the end of each epoch, and the last report for an epoch that is not finished.
 
-    Where a report covers several epochs it stands once.
+    A report that covers several epochs is listed once.
     """
     rows: list[dict[str, Any]] = []
     ended = 0

@@ -1,8 +1,8 @@
-"""Replacing a run: what may go, and where the earlier run stays until the new one has finished.
+"""Replacing a run: what may be removed, and where the earlier run stays until the new one has finished.
 
-Rules: only what is recognisably a run's goes, known by a scenario.yaml with `recorded:`; nothing else in the folder is
-touched, and no symbolic link is followed. The earlier run moves into `.replaced-N` in the same folder, so nothing is
-copied, and nothing is removed before the new run has finished.
+Rules: only the files of a run are removed, and a run is known by a scenario.yaml with `recorded:`. Nothing else in the
+folder is touched, and no symbolic link is followed. The earlier run moves into `.replaced-N` in the same folder, so
+nothing is copied, and nothing is removed before the new run has finished.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _ASIDE = re.compile(r"\.replaced-(\d+)")
 
 
 def refuse(directory: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
-    """ScenarioError where a run must not or cannot be written to `directory`; nothing is touched.
+    """ScenarioError where a run must not or cannot be written to `directory`. Nothing is touched.
 
-    inputs: files that the run is made of, which it must not replace.
+    inputs: files that the run needs, such as its scenario. It must not replace them.
     """
     if directory.exists() and not directory.is_dir():
         raise ScenarioError(f"{directory}: is a file; name a folder with --out")
     outer = _run_around(directory)
     if outer is not None:
-        raise ScenarioError(f"{directory}: is a part of the run in {outer}; write --out elsewhere")
+        raise ScenarioError(f"{directory}: is part of the run in {outer}; name another folder with --out")
     if directory.is_dir() and any(directory.iterdir()):
         if not force:
             raise ScenarioError(
-                f"{directory}: is not empty; write --force to replace the run in it, or --out elsewhere"
+                f"{directory}: is not empty; write --force to replace the run in it, or name another folder with --out"
             )
         _check(directory)
         parts = [part.resolve() for part in (*_parts(directory), *set_aside(directory))]
         for path in inputs:
             if not {path.resolve(), *path.resolve().parents}.isdisjoint(parts):
                 raise ScenarioError(
-                    f"{path}: --force would replace it, and the run is made of it; write --out elsewhere"
+                    f"{path}: --force would replace it, but the run needs it; name another folder with --out"
                 )
     there = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -51,7 +51,7 @@ def refuse(directory: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
 
 
 def prepare(directory: Path, force: bool, inputs: Iterable[Path] = ()) -> Path:
-    """Make `directory` ready for a new run, as far as `refuse` lets it: an earlier run is set aside in it."""
+    """Make `directory` ready for a new run, unless `refuse` refuses: an earlier run is set aside in it."""
     refuse(directory, force, inputs)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -63,17 +63,17 @@ def prepare(directory: Path, force: bool, inputs: Iterable[Path] = ()) -> Path:
 
 
 def discard(directory: Path) -> None:
-    """The new run has finished: remove the earlier ones."""
+    """Remove the earlier runs, now that the new one has finished."""
     for aside in set_aside(directory):
         _remove(aside)
-        with suppress(OSError):  # what somebody else keeps there stays
+        with suppress(OSError):  # other files in it stay
             aside.rmdir()
 
 
 def put_back(directory: Path) -> str:
-    """After a run that did not finish: the earlier one is there again, unless the new one can be gone on from.
+    """Put the earlier run back after a run that did not finish, unless that one can be resumed.
 
-    Then this is a line that says where the earlier one is.
+    Returns a line that says where the earlier run is in that case, else an empty text.
     """
     earlier = set_aside(directory)
     if not earlier:
@@ -89,7 +89,7 @@ def put_back(directory: Path) -> str:
 
 @contextmanager
 def putting_back(directory: Path | None) -> Iterator[None]:
-    """Around a new run, once the earlier one is set aside: where it does not finish, as `put_back`."""
+    """Around a new run, once the earlier one is set aside: calls `put_back` where the new run does not finish."""
     try:
         yield
     except BaseException as error:
@@ -102,7 +102,7 @@ def putting_back(directory: Path | None) -> Iterator[None]:
 
 
 def set_aside(directory: Path) -> list[Path]:
-    """Where earlier runs of this directory are, the oldest first."""
+    """The folders of the earlier runs of this directory, the oldest first."""
     real = [path for path in directory.glob(".replaced-*") if path.is_dir() and not path.is_symlink()]
     found = [(int(match[1]), path) for path in real if (match := _ASIDE.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
@@ -127,14 +127,14 @@ def _is_run(directory: Path) -> bool:
 
 
 def _run_around(directory: Path) -> Path | None:
-    """The run of which a directory is a part, such as its checkpoints."""
+    """The run that a directory belongs to, for example as its folder of checkpoints."""
     path = Path(os.path.abspath(directory))
     inner = (part.parent for part in (path, *path.parents) if part.name in FOLDERS or _ASIDE.fullmatch(part.name))
     return next((run for run in inner if _is_run(run)), None)
 
 
 def _parts(directory: Path) -> list[Path]:
-    """All that runs wrote into a directory; scenario.yaml last, since without it the others are nobody's."""
+    """Everything that runs wrote into a directory. scenario.yaml, which makes it known as a run, comes last."""
     files = [path for name in reversed(FILES) for path in (directory / f".{name}.partial", directory / name)]
     folders = [directory / name for name in FOLDERS if not (directory / name).is_symlink()]
     inner = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if _written(path)]
@@ -142,11 +142,11 @@ def _parts(directory: Path) -> list[Path]:
 
 
 def _written(path: Path) -> bool:
-    """Whether a run wrote this into one of its folders."""
+    """Whether a run wrote this file or folder into one of its folders."""
     if path.is_symlink():
         return False
     if path.parent.name != CHECKPOINTS:
-        return path.name.isdigit()  # a spool
+        return path.name.isdigit()  # the spans of one worker
     return (
         bool(_CHECKPOINT.fullmatch(path.name))
         and path.is_dir()
@@ -155,7 +155,7 @@ def _written(path: Path) -> bool:
 
 
 def _check(directory: Path) -> None:
-    """ScenarioError where --force would meet what no run wrote."""
+    """ScenarioError where --force would remove what no run wrote."""
     places = {directory / name: name in FOLDERS for name in (*FILES, *FOLDERS)}
     places |= {path: True for path in directory.glob(".replaced-*") if _ASIDE.fullmatch(path.name)}
     checkpoints = directory / CHECKPOINTS
@@ -164,15 +164,15 @@ def _check(directory: Path) -> None:
     for path, folder in places.items():
         if path.is_symlink():
             raise ScenarioError(
-                f"{path}: is a symbolic link, which --force does not follow; remove it, or write --out elsewhere"
+                f"{path}: --force does not follow symbolic links; remove it, or name another folder with --out"
             )
         if path.exists() and (path.is_dir() != folder or (path.parent == checkpoints and not _written(path))):
-            raise ScenarioError(f"{path}: no run wrote all of this; move it away, or write --out elsewhere")
+            raise ScenarioError(f"{path}: no run wrote all of this; move it away, or name another folder with --out")
     named = [path for path in _parts(directory) if not path.name.startswith(".")]
     if named and not _is_run(directory):
         raise ScenarioError(
-            f"{named[-1]}: may be yours: --force replaces runs alone, which have a {SCENARIO} with `recorded`; "
-            "move it away, or write --out elsewhere"
+            f"{named[-1]}: may be yours: --force only replaces a run, which has a {SCENARIO} with `recorded`; "
+            "move it away, or name another folder with --out"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the files of a run hold: they are read through these, and whatever a file has become, its error is one line."""
+"""What the files of a run hold. A file that is damaged or was changed gives an error of one line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..program.errors import ScenarioError
+from ..config.sections import first_mistake
+from ..program.errors import ScenarioError, one_line
 
 Count = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Number = Finite | None  # files hold null for what is not a number
+Number = Finite | None  # files hold null where a number is not finite
 
 
 class _Strict(BaseModel):
@@ -34,7 +35,7 @@ class ReportLine(_Strict):
 
 
 class Summary(_Strict):
-    """summary.json, as far as it is read again."""
+    """The fields of summary.json that are read again."""
 
     engine: str
     workers: Annotated[int, Field(ge=1)]
@@ -52,38 +53,37 @@ class Summary(_Strict):
 
 
 class CheckpointMeta(BaseModel):
-    """A checkpoint's meta.json. sha256: of its files by name, of meta.json without that entry. subject: what the run is
-    of; see `paceline/resuming.py`. Earlier versions wrote neither."""
+    """A checkpoint's meta.json. Earlier versions wrote neither sha256 nor subject."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     workers: Annotated[int, Field(ge=1)]
-    seconds: Annotated[Finite, Field(ge=0)]
+    seconds: Annotated[Finite, Field(ge=0)]  # since the start of the run
     state: dict[str, Any]
-    sha256: dict[str, str] = {}
-    subject: dict[str, Any] = {}
+    sha256: dict[str, str] = {}  # file name -> SHA-256; that of meta.json is of its contents without this entry
+    subject: dict[str, Any] = {}  # what the run trains; see `paceline/resuming.py`
 
 
 def parsed(text: str | bytes, where: str) -> Any:
-    """The document in a JSON text; `where` names it in errors (ScenarioError)."""
+    """The document in a JSON text. `where` names it in errors (ScenarioError)."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ScenarioError(f"{where}: is not JSON: {_short(error)}") from None
+        raise ScenarioError(f"{where}: is not JSON: {one_line(str(error), 120) or type(error).__name__}") from None
 
 
 def checked(model: type[BaseModel], document: Any, where: str) -> None:
-    """ScenarioError that names the first place where a document is not what the model says."""
+    """ScenarioError that names the first place where a document does not fit the model."""
     try:
         model.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = repr(".".join(map(str, first["loc"])) or type(document).__name__)[1:-1]
-        raise ScenarioError(f"{where}: {place[:60]}: {first['msg'][:160]}; no run wrote this") from None
+        place, message = first_mistake(error)
+        shown = repr(place or type(document).__name__)[1:-1]
+        raise ScenarioError(f"{where}: {shown[:60]}: {message[:160]}; no run wrote this") from None
 
 
 def read_document(path: Path, model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON document in a file, as it is written there. ScenarioError where it is not what the model says."""
+    """The JSON document in a file. ScenarioError where it does not fit the model."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -95,9 +95,9 @@ def read_document(path: Path, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def read_lines(path: Path, resuming: bool = False) -> tuple[list[dict[str, Any]], bool]:
-    """(the reports in metrics.jsonl, whether the last line was torn). ScenarioError names the line that is none.
+    """(the reports in metrics.jsonl, whether the last line was incomplete). A ScenarioError names a line that is wrong.
 
-    resuming: a run that died may have torn its last line, which is left out.
+    resuming: a run that died may have left an incomplete last line. It is left out.
     """
     try:
         texts = path.read_bytes().splitlines() if path.exists() or not resuming else []
@@ -115,8 +115,3 @@ def read_lines(path: Path, resuming: bool = False) -> tuple[list[dict[str, Any]]
         checked(ReportLine, document, where)
         found.append(document)
     return found, False
-
-
-def _short(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:120] if lines else type(error).__name__

@@ -1,7 +1,8 @@
-"""Spans on their way to the trace: written to a file of plain binary numbers while a run goes, so memory stays flat.
+"""Spans on their way to the trace. While a run goes, they are written to a file of binary numbers, the spool, so that
+they fill no memory.
 
-Rule: writing costs the run as little as can be (about 0.3 us a span); the trace is made of it when the run is over. A
-chunk is a line of JSON (worker, lane, its names, how many spans) and the spans themselves.
+Rule: writing costs the run as little as possible (about 0.3 us a span); the trace is made from the spool when the run
+is over. A spool is a row of chunks: a line of JSON (worker, lane, names, number of spans), then the spans.
 """
 
 from __future__ import annotations
@@ -18,23 +19,20 @@ from ..program.effects import Work
 from ..program.outcome import Span
 
 BUFFERED = 256  # spans that an interpreter keeps of a lane before it hands them on
+TakeSpans = Callable[[int, str, Sequence[Span]], None]  # (worker, lane, spans): Hooks.spans
 RECORD = np.dtype([("name", "<i4"), ("start", "<f8"), ("stop", "<f8")])
 
 
 class Tracer:
     """One worker's spans by lane, handed on in blocks while a run goes on.
 
-    worker: its number. take: Hooks.spans, which gets the blocks; None: the spans are kept until the end. named: makes
-    spans of what was kept, where an interpreter has no time for it as it measures; None: they are spans already.
+    worker: its number.
+    take: gets the blocks; None: the spans are kept until the end.
+    named: makes spans of what was kept, where the interpreter has no time for it while it measures.
     """
 
-    def __init__(
-        self,
-        worker: int,
-        take: Callable[[int, str, Sequence[Span]], None] | None,
-        named: Callable[[list[Any]], list[Span]] | None = None,
-    ) -> None:
-        self.spent = 0.0  # seconds by the clock on the wall that went into handing on
+    def __init__(self, worker: int, take: TakeSpans | None, named: Callable[[list[Any]], list[Span]] = list) -> None:
+        self.spent = 0.0  # seconds by the clock on the wall that handing on has taken
         self._worker, self._take, self._named = worker, take, named
         self._lanes: dict[str, list[Any]] = {}
 
@@ -50,20 +48,19 @@ class Tracer:
             self.hand_on(lane)
 
     def hand_on(self, lane: str, keep: int = 1) -> None:
-        """Give the lane's spans away, except for the last `keep`: where the last one stopped, the next may start."""
+        """Hand on the lane's spans, except for the last `keep`: meetings.py asks where the last one stopped."""
         if self._take is not None:
             start = perf_counter()
             spans = self._lanes[lane]
             given = spans[: len(spans) - keep]
             del spans[: len(given)]
-            self._take(self._worker, lane, given if self._named is None else self._named(given))
+            self._take(self._worker, lane, self._named(given))
             self.spent += perf_counter() - start
 
     def close(self) -> dict[str, list[Span]]:
-        """Give all that is left away, or return it by lane where nothing takes it."""
+        """Hand on all that is left; where nothing takes spans, return them by lane."""
         if self._take is None:
-            lanes = {lane: spans for lane, spans in self._lanes.items() if spans}
-            return lanes if self._named is None else {lane: self._named(spans) for lane, spans in lanes.items()}
+            return {lane: self._named(spans) for lane, spans in self._lanes.items() if spans}
         for lane in self._lanes:
             self.hand_on(lane, keep=0)
         return {}
@@ -75,7 +72,7 @@ def span_name(work: Work) -> str:
 
 
 class Spool:
-    """The file, being written. `take` is what interpreters call: Hooks.spans."""
+    """The file while it is written. Its `take` is the Hooks.spans of a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,19 +90,19 @@ class Spool:
         self._file.write(json.dumps(head).encode() + b"\n" + records.tobytes())
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Close the file."""
         self._file.close()
 
 
 class SpooledLane:
-    """One lane's spans in a closed spool, read chunk by chunk each time they are gone through."""
+    """One lane's spans in a closed spool. They are read chunk by chunk in each iteration."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._chunks: list[tuple[int, int, list[str]]] = []  # where it begins in the file, spans, names
+        self._chunks: list[tuple[int, int, list[str]]] = []  # (its offset in the file, spans, names)
 
     def add(self, offset: int, count: int, names: list[str]) -> None:
-        """One more chunk of the lane."""
+        """Add a chunk of the lane."""
         self._chunks.append((offset, count, names))
 
     def __iter__(self) -> Iterator[Span]:

@@ -1,8 +1,8 @@
 """trace.json.gz: spans per worker and lane in Chrome's trace-event format, which Perfetto opens.
 
-Rule: of a track, the events come in the order of time, and each lies within the one that it is nested in. A worker's
-computing is nested: rounds, in them steps, in these the passes, and in these the units. What overlaps in a lane, as
-started effects may, gets another track of the lane's name.
+Rule: the events of a track are in the order of time, and each lies within the event that contains it. A worker's
+computing is nested: rounds contain steps, steps contain passes, passes contain units. Where spans of a lane overlap, as
+those of started effects may, they get further tracks with the lane's name.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from ..program.errors import ScenarioError
 from ..program.outcome import Span
 from .directory import SPANS, TRACE
 from .schemas import Finite
-from .spool import Spool, read_spools
+from .spool import Spool, TakeSpans, read_spools
 
 Lanes = Mapping[str, Iterable[Span]]
-ROUNDS = "rounds"  # the lane of what the others' spans are nested in
-ORDER = ("compute", "host", "to host", "to device", "network")  # of the lanes, from above
+ROUNDS = "rounds"  # the lane of the spans that contain those of "compute"
+ORDER = ("compute", "host", "to host", "to device", "network")  # of the lanes, from the top
 _LANES = TypeAdapter(list[dict[str, list[tuple[str, Finite, Finite]]]])
-CLOSE = 1e-9  # seconds: spans that overlap by less follow one another
+CLOSE = 1e-9  # seconds: spans that overlap by less count as one after the other
 
 
 @contextmanager
-def streamed_trace(directory: Path | None, workers: int) -> Iterator[Callable[[int, str, Sequence[Span]], None] | None]:
-    """Hooks.spans for a run in one process; when it is over, in whatever way, the run directory has its trace."""
+def streamed_trace(directory: Path | None, workers: int) -> Iterator[TakeSpans | None]:
+    """Hooks.spans for a run in one process. When the run ends, in whatever way, its directory gets the trace."""
     if directory is None:
         yield None
         return
@@ -54,14 +54,14 @@ def open_spool(directory: Path, part: int) -> Spool:
 
 
 def write_spooled(directory: Path, workers: int, split: bool) -> None:
-    """Write the trace of the closed spools in a run directory, and remove them. split: cut waits from exchanges."""
+    """Write the trace from the closed spools of a run directory, and remove them. split: see `split_waits`."""
     lanes = read_spools(sorted((directory / SPANS).iterdir()), workers)
     write_trace(directory / TRACE, split_waits(lanes) if split else lanes)
     shutil.rmtree(directory / SPANS)
 
 
 def write_trace(path: Path, workers: Sequence[Lanes]) -> None:
-    """Write one process per worker and one thread per track; events go out one by one, so memory stays small."""
+    """Write the trace: a process per worker, a thread per track. Events are written one by one, to save memory."""
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=4) as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         file.write(json.dumps({"ph": "M", "name": "paceline", "pid": 0, "args": {"workers": len(workers)}}))
@@ -79,7 +79,7 @@ def write_trace(path: Path, workers: Sequence[Lanes]) -> None:
 def _write_lane(
     write: Callable[[str], object], worker: int, first: int, lane: str, events: Iterable[tuple[int, str, Span]]
 ) -> int:
-    """Write a lane's events on threads `first` and on; returns how many threads it took."""
+    """Write a lane's events on the threads from `first` on; returns how many threads it used."""
     labels: list[str] = []
     for track, kind, (name, start, stop) in events:
         while len(labels) <= track:
@@ -87,7 +87,7 @@ def _write_lane(
             labels.append(f'"pid":{worker},"tid":{thread}')
             write(f',\n{{"ph":"M","name":"thread_name",{labels[-1]},"args":{{"name":{json.dumps(lane)}}}}}')
             write(f',\n{{"ph":"M","name":"thread_sort_index",{labels[-1]},"args":{{"sort_index":{thread}}}}}')
-        # Microseconds, as the format wants; repr keeps the clock's last bits.
+        # The format counts in microseconds. repr keeps all bits of the clock.
         write(
             f',\n{{"ph":"X","name":{json.dumps(name)},"cat":"{kind}",{labels[track]},"ts":{start * 1e6!r},'
             f'"dur":{(stop - start) * 1e6!r}}}'
@@ -96,7 +96,7 @@ def _write_lane(
 
 
 def placed(spans: Iterable[Span], rounds: Iterable[Span], nest: bool) -> Iterator[tuple[int, str, Span]]:
-    """(track, kind, span) of a lane's events. kind: "span", or what the trace makes itself: "round", "step", "pass"."""
+    """(track, kind, span) of a lane's events. kind: "span", or what the trace adds: "round", "step", "pass"."""
     ends = [0.0]  # of the last span on each track
     coming = iter(rounds)
     inside = next(coming, None)
@@ -112,7 +112,7 @@ def placed(spans: Iterable[Span], rounds: Iterable[Span], nest: bool) -> Iterato
             inside, opened = next(coming, None), False
         track = next((i for i, end in enumerate(ends) if start >= end - CLOSE), len(ends))
         if inside is not None and (start < inside[1] - CLOSE or stop > inside[2] + CLOSE):
-            track = max(track, 1)  # it belongs to no round alone
+            track = max(track, 1)  # it does not lie within one round
         ends.extend([0.0] * (track + 1 - len(ends)))
         ends[track] = stop
         if track or not nest:
@@ -132,34 +132,34 @@ def placed(spans: Iterable[Span], rounds: Iterable[Span], nest: bool) -> Iterato
 
 
 def _begins_step(span: Span, step: Sequence[Span]) -> bool:
-    """Whether a span is no part of the step so far: a step goes forward, backward and updates, unit by unit."""
-    phase = _phase(span)
+    """Whether a span begins another step. A step is forward passes, backward passes and updates, unit by unit."""
+    phase = span_phase(span)
     if phase == "forward":
-        return not step or _phase(step[-1]) != "forward"
-    return phase not in ("backward", "update", "host update") or not step or _phase(step[0]) != "forward"
+        return not step or span_phase(step[-1]) != "forward"
+    return phase not in ("backward", "update", "host update") or not step or span_phase(step[0]) != "forward"
 
 
 def _nested(step: Sequence[Span]) -> Iterator[tuple[int, str, Span]]:
-    """One step's spans, behind those that hold them."""
+    """One step's spans, each after the events that contain it."""
     if len(step) > 1:
         yield 0, "step", ("step", step[0][1], step[-1][2])
-    for phase, group in groupby(step, _phase):
+    for phase, group in groupby(step, span_phase):
         spans = list(group)
         if len(spans) > 1:
             yield 0, "pass", (phase, spans[0][1], spans[-1][2])
         yield from ((0, "span", span) for span in spans)
 
 
-def _phase(span: Span) -> str:
-    """A span's name without its unit."""
+def span_phase(span: Span) -> str:
+    """A span's name without the number of its unit."""
     phase, _, unit = span[0].rpartition(" ")
     return phase if unit.isdigit() else span[0]
 
 
 def read_trace(path: Path) -> list[dict[str, list[Span]]]:
-    """Spans by worker and lane, in seconds; rounds are a lane of their own, steps and passes left out.
+    """Spans by worker and lane, in seconds. Rounds are a lane of their own; steps and passes are left out.
 
-    ScenarioError where the file is not a trace, or damaged.
+    ScenarioError where the file is not a trace, or is damaged.
     """
     try:
         return _LANES.validate_python(_read(path), strict=True)
@@ -186,9 +186,9 @@ def _read(path: Path) -> list[dict[str, list[Span]]]:
 
 
 class Waits:
-    """A network lane with each exchange cut in two: the wait for the last worker, and the exchange itself.
+    """A network lane in which each exchange is cut in two: the wait for the last worker, and the exchange itself.
 
-    latest: phase -> when the last worker came to each exchange of the phase; exchanges of other phases stay whole.
+    latest: phase -> when the last worker came to each exchange of the phase. Exchanges of other phases stay whole.
     """
 
     def __init__(self, spans: Iterable[Span], latest: Mapping[str, Sequence[float]]) -> None:
@@ -207,10 +207,10 @@ class Waits:
 
 
 def split_waits(workers: Sequence[Lanes]) -> list[dict[str, Iterable[Span]]]:
-    """Cut each collective's span, which a rank sees as one, into the wait for the last worker and the exchange.
+    """Cut each collective's span in two: the wait for the last worker, and the exchange. A rank sees them as one.
 
-    The k-th spans of a phase belong together; a phase of which workers have unequal numbers (groups) stays whole.
-    Clocks are compared across workers: they start behind a barrier, so they are apart by about a latency.
+    The k-th spans of a phase belong together. A phase stays whole where workers have unequal numbers of its spans, as
+    with groups. Workers' clocks are compared: they start after a barrier, so they differ by about one latency.
     """
     starts: list[dict[str, array[float]]] = []
     for lanes in workers:

@@ -10,23 +10,8 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ..config.timing import LONGEST, Device, lasting
-from ..program.effects import (
-    AllGather,
-    AllReduce,
-    Broadcast,
-    Checkpoint,
-    Collective,
-    Compute,
-    Handle,
-    Log,
-    Move,
-    Program,
-    ReduceScatter,
-    Start,
-    Wait,
-    Work,
-)
-from ..program.errors import ProtocolError
+from ..program.checks import check_startable, never_waited, not_started, waited_twice
+from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
 from ..program.outcome import Hooks, Outcome
 from ..program.texts import describe, doing
 
@@ -104,10 +89,7 @@ class BaseDriver:
 
     def _start(self, effect: Start[Any]) -> Handle[Any]:
         inner = effect.effect
-        if not isinstance(inner, Compute | Move | Collective):
-            raise ProtocolError(
-                f"worker {self.index} starts {describe(inner)}; only Compute, Move and collectives can be started"
-            )
+        check_startable(inner, self.index)
         ticket = self._ticket(inner, direct=False)
         self._started[ticket] = None
         return Handle(inner, ticket)
@@ -115,11 +97,9 @@ class BaseDriver:
     def _wait(self, effect: Wait[Any]) -> Any:
         ticket = effect.handle.inner
         if not isinstance(ticket, Ticket) or ticket.driver is not self:
-            raise ProtocolError(
-                f"worker {self.index} waits for {describe(effect.handle.effect)}, which it did not start"
-            )
+            raise not_started(effect.handle.effect, self.index)
         if ticket.taken:
-            raise ProtocolError(f"worker {self.index} waits twice for the same {describe(ticket.effect)}")
+            raise waited_twice(ticket.effect, self.index)
         return self._block(ticket)
 
     def _log(self, effect: Log) -> None:
@@ -148,8 +128,7 @@ class BaseDriver:
     def _end(self, result: Any) -> None:
         """The program has ended. ProtocolError where it has not waited for all that it started."""
         if self._started:
-            left = ", ".join(describe(ticket.effect) for ticket in self._started)
-            raise ProtocolError(f"worker {self.index}'s program has ended without a Wait for what it started: {left}")
+            raise never_waited((ticket.effect for ticket in self._started), self.index)
         self.ended, self.outcome.result = True, result
 
 
@@ -164,7 +143,7 @@ def handlers(driver: type[BaseDriver]) -> dict[type, Callable[[Any, Any], Any]]:
         Wait: driver._wait,
         Log: driver._log,
         Checkpoint: driver._checkpoint,
-        **dict.fromkeys((AllReduce, AllGather, ReduceScatter, Broadcast), driver._collective),
+        **dict.fromkeys(COLLECTIVES, driver._collective),
     }
 
 

@@ -1,8 +1,8 @@
-"""The cohort interpreter: one program for all workers whose programs say the same, their clocks as NumPy vectors.
+"""The cohort interpreter: runs one program for all workers whose programs are the same; their clocks are NumPy vectors.
 
-Rule: it gives what the SimPy interpreter gives, to the last bit, or refuses with NeedsEvents. It can because in a
-bulk-synchronous program nothing but the collectives of all workers joins their clocks, so a cohort may run ahead of
-another until it needs a collective's answer.
+Rule: it gives what the SimPy interpreter gives, to the last bit, or it refuses with NeedsEvents. It needs no queue of
+events, because in a bulk-synchronous program only the collectives of all workers make one worker's clock depend on
+another's. So a cohort may run ahead of the others until it needs a collective's answer.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config.timing import Timing
+from ..program.checks import deadlock
 from ..program.effects import Program
-from ..program.errors import ProtocolError
 from ..program.outcome import Hooks, Outcome
-from ..program.texts import everyone
 from .cohort_driver import CohortDriver
 from .cohort_meetings import CohortMeetings, NeedsEvents
 from .network import Fabric
@@ -24,35 +23,35 @@ from .noise import run_noise
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cohort:
-    """Workers whose programs yield the same effects but for their numbers' values, weights and `run`.
+    """Workers whose programs yield the same effects, except for the values, the weights and `run`.
 
-    program: that of members[0], who also logs for all. Devices and noise may differ: they are the clocks' affair.
+    Their devices and their noise may differ: each member has a clock of its own.
     """
 
-    program: Program[Any]
-    members: tuple[int, ...]
+    program: Program[Any]  # that of members[0], which also logs for all
+    members: tuple[int, ...]  # the workers' numbers
 
 
 def events_needed(timing: Timing) -> str:
-    """What of the cluster this engine cannot do, whatever the programs; empty where there is nothing."""
+    """What of the cluster this engine cannot simulate, whatever the programs are; empty where it can simulate all."""
     if timing.faults:
         return "faults, which hit single workers"
-    return "others send over the network, too (cluster.background)" if timing.network.background else ""
+    return "other traffic on the network (cluster.background)" if timing.network.background else ""
 
 
 def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Outcome]:
-    """Run the cohorts' programs, timing-only, in virtual time; returns the workers' Outcomes in their order.
+    """Run the cohorts' programs in virtual time, timing-only; returns the workers' Outcomes in worker order.
 
-    timing: the cluster, one device per worker. Report lines and checkpoints reach the hooks when all programs have
+    timing: the cluster, with one device per worker. Report lines and checkpoints reach the hooks when all programs have
     ended. Raises NeedsEvents where a program asks for what this engine cannot do exactly, ProtocolError where programs
-    do not fit together. ValueError unless the cohorts' members are all the workers, each once.
+    do not fit together, and ValueError unless each worker is in exactly one cohort.
     """
     workers = len(timing.devices)
     if sorted(worker for cohort in cohorts for worker in cohort.members) != list(range(workers)):
         raise ValueError(f"cohorts must hold each of workers 0 to {workers - 1} once")
     if reason := events_needed(timing):
         raise NeedsEvents(reason)
-    said: list[tuple[Any, ...]] = []  # kept back, as a refusal must leave nothing behind
+    said: list[tuple[Any, ...]] = []  # kept until the end, since a refusal must leave nothing behind
     held = Hooks(
         lambda *line: said.append((hooks.log, *line)),
         lambda *snapshot: said.append((hooks.checkpoint, *snapshot)),
@@ -67,8 +66,7 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
         for driver in ready:
             driver.go_on()
     if not all(driver.ended for driver in drivers):
-        where = everyone({worker: driver.state() for driver in drivers for worker in driver.members})
-        raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
+        raise deadlock({worker: driver.state() for driver in drivers for worker in driver.members})
     for call, *arguments in said:
         call(*arguments)
     return sorted((outcome for driver in drivers for outcome in driver.outcomes()), key=lambda outcome: outcome.index)

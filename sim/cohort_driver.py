@@ -1,8 +1,12 @@
 """One cohort in the simulation: the program that stands for its workers, and their clocks.
 
-Rules: a clock is a number while all the cohort's workers have the same, else a vector of one per column; neither is
-written to in place. Each sum is the one that sim/driver.py makes for a single worker, in the same order, so both
-engines come to the same bits.
+Rules: a clock is a number while all workers of the cohort have the same one, else a vector. Neither is written to in
+place, since tickets keep clocks.
+
+Why the clocks equal SimPy's to the last bit: floating-point addition is not associative, so equal sums need equal
+terms in the same order. SimPy adds each delay to the time of the event before it, and so does driver.py; here the same
+terms are added in the same order, for all workers at once, and NumPy's float64 arithmetic rounds as Python's does.
+Adding a delay of 0 changes no bit, so it may be left out.
 """
 
 from __future__ import annotations
@@ -21,17 +25,17 @@ from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, pha
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
-Seconds = float | Array  # of all workers alike, or (columns,)
-FREE = 0.0  # the price, as an object, of what takes no time on any device: there is nothing to add up
-FEW = 16  # columns of which Python finds the largest sooner than NumPy
+Clocks = float | Array  # seconds: the same for all workers, or of shape (columns,)
+FREE = 0.0  # the price of what takes no time on any device; compared by identity, there is nothing to add then
+FEW = 16  # up to so many columns, Python finds the largest sooner than NumPy
 
 
-def later(a: Seconds, b: Seconds) -> Seconds:
-    """The later of two clocks, worker by worker."""
+def later(a: Clocks, b: Clocks) -> Clocks:
+    """The later of two clocks, for each worker."""
     return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
 
 
-def last_of(clock: Seconds) -> float:
+def last_of(clock: Clocks) -> float:
     """The latest of the workers' clocks."""
     if not isinstance(clock, np.ndarray):
         return clock
@@ -39,9 +43,10 @@ def last_of(clock: Seconds) -> float:
 
 
 class CohortDriver(BaseDriver):
-    """Drives one cohort's program. members: its workers, first the one whose program it is.
+    """Drives one cohort's program. members: its workers; the program is the first one's.
 
-    A column is a worker where noise tells them apart, else a device, as workers on the same one then have one clock.
+    A column of the clocks is a worker where there is noise, else a kind of device, since workers on equal devices then
+    have the same clock.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class CohortDriver(BaseDriver):
         meetings: CohortMeetings,
         hooks: Hooks,
     ) -> None:
-        # Of this outcome only what is counted counts, for each member; the clocks are the driver's.
+        # This outcome holds what is counted, the same for each member. The clocks are below.
         super().__init__(Outcome(members[0]), program, hooks)
         self.members, self._meetings = members, meetings
         kinds = list(dict.fromkeys(devices[worker] for worker in members))
@@ -64,14 +69,14 @@ class CohortDriver(BaseDriver):
             ordered = sorted(members, key=lambda worker: (kinds.index(devices[worker]), worker))
             self._columns = {worker: column for column, worker in enumerate(ordered)}
             self._devices, self._noise = [devices[worker] for worker in ordered], noise.together(ordered)
-        self._now: Seconds = 0.0
-        self._computing: Seconds = 0.0
-        self._evaluating: Seconds = 0.0
-        self._busy: dict[str, Seconds] = {}  # until when started effects keep each lane
+        self._now: Clocks = 0.0
+        self._computing: Clocks = 0.0
+        self._evaluating: Clocks = 0.0
+        self._busy: dict[str, Clocks] = {}  # until when started effects keep each lane
         self._waiting: CohortTicket | None = None
 
     def outcomes(self) -> list[Outcome]:
-        """What each member's run came to."""
+        """The outcome of each member."""
         clocks = (self._now - self._evaluating, self._evaluating, self._computing)
         seconds, evaluating, computing = (np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks)
         sent, syncs, moved, result = self.outcome.sent, self.outcome.syncs, self.outcome.moved, self.outcome.result
@@ -85,7 +90,7 @@ class CohortDriver(BaseDriver):
         return not self.ended and (self._waiting is None or self._waiting.end is not None)
 
     def go_on(self) -> None:
-        """Handle effects until one must wait for another cohort, or the program ends. Compute is most, so in line."""
+        """Handle effects until one must wait for another cohort, or the end. Most are Compute, so it is inline."""
         answer = None
         if self._waiting is not None:
             ticket, self._waiting = self._waiting, None
@@ -120,12 +125,12 @@ class CohortDriver(BaseDriver):
         """A cohort's report is its first worker's."""
         return self._at(self._now - self._evaluating, self.index)
 
-    def _at(self, clock: Seconds, worker: int) -> float:
+    def _at(self, clock: Clocks, worker: int) -> float:
         return float(clock[self._columns[worker]]) if isinstance(clock, np.ndarray) else clock
 
     # --- how long things take -----------------------------------------------------------------------------------------
 
-    def _priced(self, work: Work) -> tuple[Seconds, bool]:
+    def _priced(self, work: Work) -> tuple[Clocks, bool]:
         seconds = self._of_each(work_seconds, work)
         if self._noise is not None and isinstance(seconds, np.ndarray) and not seconds.all():
             raise NeedsEvents(
@@ -133,16 +138,16 @@ class CohortDriver(BaseDriver):
             )
         return seconds, work.phase == "evaluate"
 
-    def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Seconds:
-        """A price on every column's device: a number where it is the same on all."""
+    def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Clocks:
+        """A price for each column: one number where it is the same on all devices."""
         known = {device: price(device, what) for device in dict.fromkeys(self._devices)}
         values = list(known.values())
         if all(value == values[0] for value in values):
             return values[0] or FREE
         return np.array([known[device] for device in self._devices])
 
-    def _queue(self, lane: str, seconds: Seconds) -> Seconds:
-        """Seconds until something of `seconds` is over that begins when the lane's started effects are."""
+    def _queue(self, lane: str, seconds: Clocks) -> Clocks:
+        """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
         if lane not in self._busy:
             return 0.0 + seconds
         return later(0.0, self._busy[lane] - self._now) + seconds
@@ -198,7 +203,7 @@ class CohortDriver(BaseDriver):
         return ticket
 
     def _take(self, ticket: CohortTicket) -> Any:
-        """Wait until the ticket's end; its answer, which from now on is the program's."""
+        """Wait until the ticket's end, and return its answer, which now belongs to the program."""
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)
         ticket.taken = True

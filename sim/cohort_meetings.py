@@ -1,7 +1,8 @@
 """The collectives of all workers, met by cohorts: what meetings.py is to single workers.
 
-Rule: a collective begins when the last worker has come (matching.py) and the network has carried those before it; as
-every worker takes part in each, one number says until when that is.
+Rule: a collective begins when the last worker has come (matching.py) and the network has carried the collectives
+before it. Every worker takes part in each of them, so they never share links, and one number says when the network is
+free.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..program.checks import check_part
 from ..program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
 from ..program.errors import ScenarioError
-from ..program.texts import describe
-from .answers import carried, check, deliver, terms, whole_bytes
+from ..program.loans import deliver
+from ..program.texts import describe, terms
+from ..program.traffic import carried, whole_bytes
 from .base_driver import BaseDriver, Ticket
 from .matching import Matcher
 from .network import Fabric
 
 
 class NeedsEvents(ScenarioError):
-    """The cohort engine cannot simulate this exactly: says why. The SimPy engine can."""
+    """The cohort engine cannot simulate this exactly, and says why. The SimPy engine can."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -46,11 +49,11 @@ class CohortMeetings:
         self._members, self._fabric, self._stop = range(workers), fabric, stop
         self._alone = len(cohorts) == 1
         self._matcher: Matcher[CohortTicket] = Matcher(cohorts, "all workers")
-        self._port = 0.0  # until when the network carries what has begun
+        self._port = 0.0  # when the network is free
         self._known: dict[tuple[Any, ...], tuple[float, float]] = {}  # terms -> (seconds, bytes that a member sends)
 
     def join(self, ticket: CohortTicket, arrived: float) -> None:
-        """A cohort, whose last worker arrives at this time, comes to its next meeting; the last cohort completes it."""
+        """A cohort comes to its next meeting; the last cohort completes it. arrived: when its last worker came."""
         effect = ticket.effect
         wanted = terms(effect)
         known = self._known.get(wanted)
@@ -64,7 +67,7 @@ class CohortMeetings:
             self._complete(tickets, max(t.arrived for t in tickets), *known)
 
     def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
-        """(seconds, bytes that a member sends) of a collective; it is refused where it cannot be simulated exactly."""
+        """(seconds, bytes that a member sends) of a collective. NeedsEvents where it cannot be simulated exactly."""
         effect, n = ticket.effect, len(self._members)
         if effect.group is not None and set(effect.group) != set(self._members):
             raise NeedsEvents(f"{describe(effect)} is not of all workers")
@@ -72,14 +75,14 @@ class CohortMeetings:
             raise NeedsEvents(f"{describe(effect)} carries numbers, it simulates timing only")
         if type(effect) is ReduceScatter and effect.value.nbytes % n:
             raise NeedsEvents(f"{describe(effect)} gives {n} workers parts of unequal size")
-        check(effect, ticket.driver.index, self._members)
+        check_part(effect, ticket.driver.index, self._members)
         root = effect.root if type(effect) is Broadcast else 0
         seconds, traffic = self._fabric.price(type(effect), carried(effect, n), n, root)
         known = self._known[wanted] = seconds, traffic.sent
         return known
 
     def _complete(self, tickets: Sequence[CohortTicket], arrived: float, seconds: float, sent: float) -> None:
-        # The same sum as SimPy's clock makes, so that both come to the same bits.
+        # The sum that SimPy's clock makes, so that both have the same bits.
         end = self._port = max(arrived, self._port) + seconds
         stop = self._stop()
         for ticket in tickets:

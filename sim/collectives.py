@@ -1,7 +1,9 @@
-"""The algorithms of collectives as the steps that they take: who sends how many bytes to whom, and what is added up.
+"""The algorithms of collectives as the steps that they take: which member sends how many bytes to which, and what
+they add up.
 
-Costs add up to MPICH's formulas (Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations
-in MPICH", 2005), with latency alpha, beta seconds/byte, gamma seconds/byte added up, m bytes, n members:
+The costs of the steps sum to MPICH's formulas (Thakur, Rabenseifner and Gropp, "Optimization of Collective
+Communication Operations in MPICH", 2005), with alpha seconds of latency, beta seconds per byte sent, gamma seconds per
+byte added up, m bytes, n members:
 
   recursive doubling   lg n (alpha + m beta + m gamma); other n: floor(lg)+2 message steps, floor(lg)+1 additions
   ring                 2(n-1) alpha + 2(n-1)/n m beta + (n-1)/n m gamma
@@ -9,12 +11,12 @@ in MPICH", 2005), with latency alpha, beta seconds/byte, gamma seconds/byte adde
   tree                 a binomial reduce, then a binomial broadcast: 2 ceil(lg) (alpha + m beta) + ceil(lg) m gamma
   two_level            tree's reduce in each node, an all-reduce among the nodes' first members, tree's broadcast
   auto                 as MPICH: recursive doubling up to 2,048 bytes, else rabenseifner; two_level with several nodes
-  ordered              what the MPI interpreter performs: program.traffic
+  ordered              what the MPI interpreter performs: program/traffic.py
 
-They differ in the all-reduce. All but `ordered` gather around a ring, (n-1) alpha + (n-1)/n m beta, and scatter
-pairwise, the same with gamma. A broadcast is a binomial tree in all of them, ceil(lg) (alpha + m beta).
+These are the all-reduces. All algorithms except `ordered` gather around a ring, (n-1) alpha + (n-1)/n m beta, and
+scatter pairwise, which costs the same and gamma. A broadcast is always a binomial tree, ceil(lg) (alpha + m beta).
 
-Rule: a step is data. What it costs on which links is sim/network.py's business.
+Rule: a step is data. network.py says what it costs on which links.
 """
 
 from __future__ import annotations
@@ -27,8 +29,7 @@ from ..config.timing import CollectiveAlgorithm
 from ..program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from ..program.traffic import gathers, traffic
 
-# Of bytes, MPIR_CVAR_ALLREDUCE_SHORT_MSG_SIZE: up to here an all-reduce is short.
-SHORT = 2048
+SHORT = 2048  # bytes up to which an all-reduce is short: MPICH's MPIR_CVAR_ALLREDUCE_SHORT_MSG_SIZE
 
 Level = Literal["all", "inside", "across"]
 Pairs = Iterator[tuple[int, int]]
@@ -36,20 +37,15 @@ Pairs = Iterator[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class CollectiveStep:
-    """Members send at the same time, in `messages` message steps.
+    """One step, in which members send at the same time."""
 
-    pattern: who to whom, with `distance`. level: among all members, within each node, or among the nodes' first.
-    nbytes: that each sender sends in all. added: bytes that a receiver adds to its own. streams: connections that a
-    sender keeps busy at a time.
-    """
-
-    pattern: str
-    messages: int
-    nbytes: float
-    added: float = 0.0
-    distance: int = 1
-    level: Level = "all"
-    streams: int = 1
+    pattern: str  # which member sends to which: a key of PATTERNS, or "everyone"
+    messages: int  # message steps, each of which costs a latency
+    nbytes: float  # bytes that each sender sends in total
+    added: float = 0.0  # bytes that each receiver adds to its own
+    distance: int = 1  # of partners, for the patterns that have one
+    level: Level = "all"  # among all members, within each node, or among the first members of the nodes
+    streams: int = 1  # connections that a sender uses at the same time
 
 
 def low(n: int) -> int:
@@ -62,33 +58,33 @@ def high(n: int) -> int:
     return (n - 1).bit_length()
 
 
-# --- who sends to whom, by place in a list of n members ---------------------------------------------------------------
+# --- which member sends to which, by place in a list of n members -----------------------------------------------------
 
 
 def _around(n: int, distance: int, root: int) -> Pairs:
-    """To the next in a ring."""
+    """Each to the next in a ring."""
     return ((i, (i + 1) % n) for i in range(n))
 
 
 def _exchange(n: int, distance: int, root: int) -> Pairs:
-    """Partners at a distance exchange, among the 2^floor(lg) that are left once `_in` has paired the surplus."""
+    """Partners at a distance exchange, among the 2^floor(lg) members that are left after `_in`."""
     surplus = n - 2 ** low(n)
     left = [2 * i + 1 for i in range(surplus)] + list(range(2 * surplus, n))
     return ((left[i], left[i ^ distance]) for i in range(len(left)))
 
 
 def _in(n: int, distance: int, root: int) -> Pairs:
-    """Of the first 2 * surplus members, the even send to the odd."""
+    """The surplus over a power of two: of the first 2 * surplus members, the even ones send to the odd ones."""
     return ((2 * i, 2 * i + 1) for i in range(n - 2 ** low(n)))
 
 
 def _out(n: int, distance: int, root: int) -> Pairs:
-    """And back."""
+    """The odd ones send back."""
     return ((odd, even) for even, odd in _in(n, distance, root))
 
 
 def _down(n: int, distance: int, root: int) -> Pairs:
-    """The step of a binomial broadcast from the root that doubles the members that have it."""
+    """A step of a binomial broadcast from the root: it doubles the number of members that have the value."""
     have = range(0, n, 2 * distance)
     return (((i + root) % n, (i + distance + root) % n) for i in have if i + distance < n)
 
@@ -112,7 +108,7 @@ PATTERNS: dict[str, Callable[[int, int, int], Pairs]] = {
 
 
 def ordered(n: int, m: float) -> list[CollectiveStep]:
-    """What program.traffic says: everyone sends to everyone, whole or in parts, and adds up what it receives."""
+    """As program/traffic.py says: all send to all, whole vectors or parts, and add up what they receive."""
     what = traffic(AllReduce, int(m), n)
     added = (n - 1) * m if gathers(int(m), n) else (n - 1) / n * m
     return [CollectiveStep("everyone", what.messages, what.sent, added, streams=n - 1)]
@@ -130,7 +126,7 @@ def recursive_doubling(n: int, m: float) -> list[CollectiveStep]:
 def rabenseifner(n: int, m: float) -> list[CollectiveStep]:
     """Reduce-scatter by halving, nearest partners first, then all-gather by doubling.
 
-    The halves add up to (n-1)/n of m for any n, as in the formula; exact would be the power of two below n.
+    The halves sum to (n-1)/n of m for any n, as in the formula. To be exact, n would be the power of two below.
     """
     whole = 2 ** low(n)
     part = (n - 1) / n * m / (whole - 1)
@@ -143,12 +139,12 @@ def rabenseifner(n: int, m: float) -> list[CollectiveStep]:
 
 
 def _with_surplus(n: int, m: float, steps: list[CollectiveStep]) -> list[CollectiveStep]:
-    """Members above a power of two hand their vector to a neighbour first, and get the result last."""
+    """Members above a power of two first send their vector to a neighbour, and get the result at the end."""
     return steps if n == 2 ** low(n) else [CollectiveStep("in", 1, m, m), *steps, CollectiveStep("out", 1, m)]
 
 
 def binomial(n: int, m: float, level: Level = "all") -> list[CollectiveStep]:
-    """A broadcast, from the largest distance down."""
+    """A broadcast, beginning with the largest distance."""
     return [CollectiveStep("down", 1, m, 0.0, 2**k, level) for k in reversed(range(high(n)))]
 
 

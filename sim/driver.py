@@ -1,8 +1,11 @@
 """One worker in the simulation: its program, its clocks, and what each effect does to them.
 
-Rules: a program is resumed from event callbacks, by a timer that is set again and again, so an effect costs about as
-much as a bare SimPy timeout. Time passes first, then `run` is called. What a worker does in one lane (its device's
-computing, its host's, each direction of its host link) goes one after another; lanes run at the same time.
+Rules: time passes first, then `run` is called. What a worker does in one lane (computing on its device, computing on
+its host, each direction of its host link) happens one after another; the lanes work at the same time.
+
+Why no SimPy processes: a process makes a Timeout and resumes a generator for each event. Here the program is the only
+generator. An event's callback resumes it, and each driver has one Timer, which it sets again for each Compute, since
+a worker has only one of them to wait for. So an effect costs about as much as a bare SimPy timeout.
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from typing import Any
 import simpy
 
 from ..config.timing import Device
-from ..program.effects import Checkpoint, Collective, Compute, Move, Phantom, Program, Work
+from ..program.effects import Checkpoint, Collective, Compute, Move, Program, Work
 from ..program.errors import not_an_effect
+from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
 from ..records.spool import Tracer, span_name
-from .answers import deliver
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
@@ -62,11 +65,11 @@ class Driver(BaseDriver):
 
     @property
     def lost(self) -> bool:
-        """Whether the worker went before its program ended."""
+        """Whether a fault took the worker before its program ended."""
         return not self.ended and self._faults is not None and self._faults.lost <= self._env.now
 
     def go_on(self, answer: Any) -> None:
-        """Send the answer, and handle effects until one must wait. Compute is most of them, so it is in line."""
+        """Send the answer, and handle effects until one must wait. Most of them are Compute, so it is inline."""
         while True:
             try:
                 effect = self._send(answer)
@@ -121,22 +124,22 @@ class Driver(BaseDriver):
         return work_seconds(self._device, work), work.phase == "evaluate", span_name(work)
 
     def _queue(self, lane: str, seconds: float) -> float:
-        """Seconds until something of `seconds` is over that begins when the lane's started effects are."""
+        """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
         return max(0.0, self._busy.get(lane, 0.0) - self._env.now) + seconds
 
     def asleep(self) -> float:
-        """Seconds until a pause is over; infinite for a worker that is lost."""
+        """Seconds until the worker's pause is over, 0 without one; infinite for a worker that is lost."""
         return 0.0 if self._faults is None else self._faults.moving(self._env.now, 0.0)
 
     def _slowed(self, effect: Any, seconds: float) -> float:
-        """What faults make of the seconds of a Compute or a Move; infinite for a worker that is lost."""
+        """How long a Compute or a Move takes under faults; infinite for a worker that is lost."""
         assert self._faults
         if isinstance(effect, Move):
             return self._faults.moving(max(self._env.now, self._busy.get(f"to {effect.to}", 0.0)), seconds)
         begin = max(self._env.now, self._busy.get(LANES[effect.on], 0.0))
         return self._faults.computing(begin, seconds, effect.work.phase)
 
-    # --- effects that may run beside the program ----------------------------------------------------------------------
+    # --- effects that may run while the program goes on ---------------------------------------------------------------
 
     def _block(self, ticket: WorkerTicket) -> Any:
         if ticket.done:
@@ -155,7 +158,7 @@ class Driver(BaseDriver):
             seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
             seconds *= next(self._noise) if self._noise is not None and seconds else 1.0
             seconds = seconds if self._faults is None else self._slowed(effect, seconds)
-            # The host's started work is not counted: it would make a device that idles meanwhile look busy.
+            # Started work of the host is not counted: the device may idle meanwhile, and would look busy.
             self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
         else:
             lane, name, seconds = f"to {effect.to}", "move", move_seconds(self._device, effect)
@@ -177,12 +180,7 @@ class Driver(BaseDriver):
         effect = ticket.effect
         if ticket.loan is not None:
             ticket.loan.check()
-        if isinstance(effect, Compute):
-            ticket.result = self._run(effect.run)
-        elif effect.copy is not None:
-            ticket.result = self._run(effect.copy)
-        else:
-            ticket.result = effect.value if isinstance(effect.value, Phantom) else effect.value.copy()
+        ticket.result = self._run(effect.run if isinstance(effect, Compute) else effect.copied)
         ticket.done = True
         self.finished(ticket)
 
@@ -196,7 +194,7 @@ class Driver(BaseDriver):
         self.go_on(self._take(ticket))
 
     def _take(self, ticket: WorkerTicket) -> Any:
-        """The ticket's answer, which from now on is the program's."""
+        """The ticket's answer, which now belongs to the program."""
         ticket.taken = True
         self._started.pop(ticket, None)
         if ticket.loan is not None and not ticket.direct:
@@ -220,7 +218,7 @@ class Driver(BaseDriver):
         return self._stop
 
     def close(self) -> None:
-        """The run is over: give away what is left of the spans, or keep it in the outcome."""
+        """The run is over: hand on the rest of the spans, or keep them in the outcome."""
         if self.tracer is not None:
             self.outcome.lanes = self.tracer.close()
 

@@ -1,7 +1,7 @@
 """The SimPy interpreter: runs programs of any kind through virtual time, event by event.
 
-Rule: SimPy's queue alone decides the order of events (by time, then as they were scheduled), so a run is deterministic.
-What a program, a `run` or a hook raises comes through as it is, since callbacks and not SimPy processes drive programs.
+Rule: only SimPy's queue decides the order of events (by time, then as they were scheduled), so a run is deterministic.
+Callbacks drive the programs, not SimPy processes, so an error from a program, a `run` or a hook comes out unchanged.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import simpy
 
 from ..config.timing import Timing
+from ..program.checks import deadlock
 from ..program.effects import AllReduce, Program
 from ..program.errors import ProtocolError, WorkerLost
 from ..program.outcome import Hooks, Outcome
@@ -37,11 +38,14 @@ def simulate(
 ) -> list[Outcome]:
     """Run one program per worker in virtual time; returns their Outcomes in worker order.
 
-    timing: the cluster, one device per program. trace: spans of every effect. debug: check that borrowed values
-    are left alone (BorrowError). limit: virtual seconds, evaluation included, by which all programs must have ended.
+    timing: the cluster, with one device per program.
+    trace: keep the spans of every effect.
+    debug: check that programs do not write to borrowed values (BorrowError).
+    limit: virtual seconds, evaluation included, by which all programs must have ended.
+
     Raises ProtocolError where programs do not fit together, wait for one another for ever, or pass the limit, and
-    WorkerLost where a fault took one that the others need; both say where every worker is. ValueError if programs and
-    devices differ in number.
+    WorkerLost where a fault took a worker that the others need; both say where every worker is. Raises ValueError if
+    there are not as many programs as devices.
     """
     if len(programs) != len(timing.devices):
         raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
@@ -68,19 +72,22 @@ def simulate(
             driver.close()
     if all(driver.ended for driver in drivers):
         return [driver.outcome for driver in drivers]
-    where = everyone({driver.index: driver.state() for driver in drivers})
+    states = {driver.index: driver.state() for driver in drivers}
     if env.peek() < float("inf"):
-        raise ProtocolError(f"not finished after the limit of {limit:g} s: {where}")
+        raise ProtocolError(f"not finished after the limit of {limit:g} s: {everyone(states)}")
     lost = [str(driver.index) for driver in drivers if driver.lost]
     if lost:
-        who = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
-        raise WorkerLost(f"{who} lost and nobody steps in: {where}")
-    raise ProtocolError(f"the programs do not fit together, nothing can go on: {where}")
+        those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
+        raise WorkerLost(f"{those} lost, and no other worker takes over: {everyone(states)}")
+    raise deadlock(states)
 
 
 def check_cluster(timing: Timing, nbytes: int) -> None:
-    """ScenarioError for what cannot be simulated: a network on which a vector of so many bytes takes for ever from the
-    first worker to the last, a fault of a link that there is not, or that cannot be slower, or that lasts for ever."""
+    """ScenarioError where the cluster cannot be simulated.
+
+    That is so where an all-reduce of `nbytes` between the first worker and the last would take for ever, and where a
+    fault names a link that does not exist or that has no bandwidth to lose, or lasts for ever.
+    """
     fabric, workers = Fabric(timing.network, timing.nodes), len(timing.devices)
     fabric.group(dict.fromkeys((0, workers - 1))).price(AllReduce, nbytes)
     link_rates(timing.faults, fabric.topology, workers)
@@ -89,10 +96,10 @@ def check_cluster(timing: Timing, nbytes: int) -> None:
 
 @contextmanager
 def few_collections(workers: int) -> Iterator[None]:
-    """Python's garbage collector comes as seldom for each worker as in a small run.
+    """Have Python collect garbage as seldom, for each worker, as in a small run.
 
-    It comes after 700 objects by default. Of thousands of workers in a collective each holds some until all are there,
-    so it would find nothing but live ones, again and again.
+    By default it does so whenever 700 new objects have survived. Each of thousands of workers in a collective holds
+    some objects until all workers are there, so the collector would look through live objects again and again.
     """
     young, *older = gc.get_threshold()
     gc.set_threshold(max(young, 64 * workers) if young else 0, *older)
@@ -103,7 +110,7 @@ def few_collections(workers: int) -> Iterator[None]:
 
 
 def slow_links(env: simpy.Environment, transfers: Transfers, rates: Mapping[str, PiecewiseRate]) -> None:
-    """Have the links change their bandwidth when they are to."""
+    """Change the links' bandwidth at the times that `rates` gives. rates: by link."""
     for link, moments in rates.items():
         for moment, rate in moments:
 

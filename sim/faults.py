@@ -1,8 +1,12 @@
 """What the faults of a scenario do to each worker in virtual time.
 
-Rule: exactly. Computing goes at a rate that is constant between moments, and what it takes is its integral, so of a
-computation that lasts into a slow-down only the part within is slow. A paused worker has rate 0, a lost one for ever:
-then it computes nothing, moves nothing, and no collective begins without it.
+Rule: faults act exactly when they hold. A worker computes at a rate that is 1 without faults and constant between the
+starts and ends of faults. The work that it has done is the integral of this rate over time, and a computation of s
+seconds is over when the integral since its start has reached s. So if a computation runs into a slow-down, only its
+part within the slow-down is slow, and no fault needs an event of its own in SimPy's queue.
+
+The rate is 0 in a pause, and 0 for ever after a loss. Then the worker computes nothing and moves nothing, and no
+collective begins without it.
 """
 
 from __future__ import annotations
@@ -18,14 +22,16 @@ from ..program.errors import ScenarioError
 from ..program.streams import stream
 from .topology import Topology
 
-DRAWS = 64  # of a straggler's chances, made at a time
-# Phases that begin a step; so does a forward pass by its first unit, but not that of a step's further micro-batches.
-AFRESH = ("step", "gradient", "evaluate")
+DRAWS = 64  # a straggler's chances are drawn so many at a time
+# A phase that begins a step. A forward pass may begin one, too, but not that of a step's second micro-batch.
+BEGINNINGS = ("step", "gradient", "evaluate")
 
 
 class PiecewiseRate:
-    """A speed that is constant between moments. windows: (start, end, factor), the speed is divided by the factors of
-    all windows that hold; an infinite one stands still.
+    """A rate that is constant between the starts and ends of windows.
+
+    windows: (start, end, factor) in seconds. At any time, the rate is 1 divided by the factors of all windows that
+    hold then; it is 0 where a factor is infinite.
     """
 
     def __init__(self, windows: Iterable[tuple[float, float, float]]) -> None:
@@ -34,11 +40,11 @@ class PiecewiseRate:
         self._rates = [1 / math.prod(f for start, end, f in kept if start <= t < end) for t in self._times]
 
     def __iter__(self) -> Iterator[tuple[float, float]]:
-        """(moment, the speed from then on): 1 is full speed."""
+        """(seconds since the start, the rate from then on)."""
         return zip(self._times, self._rates, strict=True)
 
     def taken(self, start: float, seconds: float) -> float:
-        """Seconds from `start` until what takes `seconds` at full speed is over; infinite: never."""
+        """Seconds from `start` until something is over that takes `seconds` at rate 1; infinite where it never is."""
         i, left, taken = bisect_right(self._times, start) - 1, seconds, 0.0
         while True:
             rate = self._rates[i]
@@ -54,66 +60,64 @@ class PiecewiseRate:
 
 
 class WorkerFaults:
-    """One worker's: how fast it is now. lost: when it went for good, infinite before."""
+    """The faults of one worker: how fast it is now, and whether it is there. faults: with their numbers."""
 
     def __init__(self, faults: Sequence[tuple[int, Fault]], seed: int) -> None:
-        self.lost = math.inf
+        self.lost = math.inf  # when it was lost, in seconds
         asleep, slow = list[tuple[float, float, float]](), list[tuple[float, float, float]]()
         self._stragglers: list[tuple[float, Iterator[bool]]] = []
-        self._windows: list[Slowdown] = []  # in rounds or steps
-        self._coming: list[Pause | WorkerLoss] = []  # at a round or step
+        self._windows: list[Slowdown] = []  # those in rounds or steps
+        self._coming: list[Pause | WorkerLoss] = []  # those at a round or a step that has not come
         for number, fault in faults:
-            if isinstance(fault, Straggler):
-                if fault.probability < 1:
-                    self._stragglers.append((fault.factor, chances(fault.probability, seed, number)))
-                else:
-                    slow.append((0.0, math.inf, fault.factor))
-            elif isinstance(fault, Slowdown):
-                if _in_seconds(fault.start, fault.end):
-                    slow.append((fault.start.amount, fault.end.amount if fault.end else math.inf, fault.factor))
-                else:
-                    self._windows.append(fault)
+            times = fault.times(Instant.seconds)
+            if isinstance(fault, Pause):
+                lasting(fault.duration, f"faults[{number}]: worker {fault.worker}", "a pause")
+            if isinstance(fault, Straggler) and fault.probability < 1:
+                self._stragglers.append((fault.factor, chances(fault.probability, seed, number)))
             elif isinstance(fault, Pause | WorkerLoss):
-                if isinstance(fault, Pause):
-                    lasting(fault.duration, f"faults[{number}]: worker {fault.worker}", "a pause")
-                end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
-                if fault.at.unit != "seconds":
+                if times is None:
                     self._coming.append(fault)
                     continue
-                asleep.append((fault.at.amount, end, math.inf))
-                self.lost = min(self.lost, fault.at.amount if end == math.inf else math.inf)
+                asleep.append((*times, math.inf))
+                self.lost = min(self.lost, times[0] if isinstance(fault, WorkerLoss) else math.inf)
+            elif times is not None:
+                slow.append((*times, fault.factor))
+            elif isinstance(fault, Slowdown):
+                self._windows.append(fault)
         self._awake, self._computing = PiecewiseRate(asleep), PiecewiseRate(asleep + slow)
-        self._held = 0.0  # until when a pause that came with a sync holds
-        self._factor = self._unlucky = 1.0
-        self._phase = ""
+        self._held = 0.0  # the end of a pause, or of a loss, that came at a round or a step
+        self._factor = 1.0  # of the slow-downs in rounds or steps that hold now
+        self._unlucky = 1.0  # of the stragglers in the current step
+        self._phase = ""  # of the last computation
         self.passed(None, 0.0)
 
     def computing(self, start: float, seconds: float, phase: str) -> float:
-        """Seconds that a computation takes which would take `seconds` on a sound worker, from `start` on."""
+        """How long a computation takes from `start` on, in seconds. seconds: without faults."""
         if self._stragglers:
-            if phase in AFRESH or (phase == "forward" and self._phase not in ("forward", "backward")):
+            if phase in BEGINNINGS or (phase == "forward" and self._phase not in ("forward", "backward")):
                 self._unlucky = math.prod(factor for factor, chance in self._stragglers if next(chance))
             self._phase = phase
         held = max(0.0, self._held - start)
         return held + self._computing.taken(start + held, seconds * self._factor * self._unlucky)
 
     def moving(self, start: float, seconds: float) -> float:
-        """Seconds of what only a pause or a loss holds up: a copy, or (0 seconds of it) the start of a collective."""
+        """The same for what only a pause or a loss delays: a copy, or the start of a collective (of 0 seconds)."""
         held = max(0.0, self._held - start)
         return held + self._awake.taken(start + held, seconds)
 
     def passed(self, state: Any, now: float) -> None:
-        """The worker syncs; state: has `round` and `step`, None as the run begins."""
+        """The worker syncs at `now`. state: has `round` and `step`; None at the start of the run."""
         done = {"rounds": getattr(state, "round", 0), "steps": getattr(state, "step", 0)}
         self._factor = math.prod(w.factor for w in self._windows if _holds(w, done))
         for fault in [fault for fault in self._coming if done[fault.at.unit] >= fault.at.amount]:
             self._coming.remove(fault)
-            self._held = max(self._held, now + fault.duration if isinstance(fault, Pause) else math.inf)
+            if times := fault.times(lambda at: now):
+                self._held = max(self._held, times[1])
             self.lost = min(self.lost, now if isinstance(fault, WorkerLoss) else math.inf)
 
 
 def faults_of_workers(faults: Sequence[Fault], workers: int, seed: int) -> list[WorkerFaults | None]:
-    """One for each worker that a fault names, None for the others."""
+    """By worker: its faults, None where it has none."""
     numbered = list(enumerate(faults))
     of_workers = [(number, fault) for number, fault in numbered if not isinstance(fault, SlowLink)]
     own = [[(number, fault) for number, fault in of_workers if fault.worker == worker] for worker in range(workers)]
@@ -121,46 +125,40 @@ def faults_of_workers(faults: Sequence[Fault], workers: int, seed: int) -> list[
 
 
 def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dict[str, PiecewiseRate]:
-    """The links that faults slow down or stop, and how fast each is when. A pause stops its worker's port.
+    """The rates of the links that faults slow down or stop, by link. A pause stops the worker's port.
 
-    ScenarioError where there is no such link, or one has no bandwidth that could be less.
+    ScenarioError where a link does not exist, or is infinitely fast, so that no factor makes it slower.
     """
     windows: dict[str, list[tuple[float, float, float]]] = {}
     for number, fault in enumerate(faults):
+        times = fault.times(Instant.seconds)
+        if times is None or isinstance(fault, Straggler | Slowdown):
+            continue
         if isinstance(fault, SlowLink):
-            end = fault.end.amount if fault.end else math.inf
+            factor = fault.factor
             try:
                 links = topology.links(fault.link) if fault.link else topology.everything(workers)
             except ScenarioError as error:
                 raise ScenarioError(f"faults[{number}].link: {error}") from None
             if any(topology.capacity[link] == math.inf for link in links):
                 raise ScenarioError(f"faults[{number}]: the network is infinitely fast; give it a bandwidth")
-            found = (fault.start.amount, end, fault.factor)
-        elif isinstance(fault, Pause | WorkerLoss) and fault.at.unit == "seconds":
-            ports = topology.ports(fault.worker)
-            links = tuple(link for link in ports if topology.capacity[link] < math.inf)
-            end = fault.at.amount + fault.duration if isinstance(fault, Pause) else math.inf
-            found = (fault.at.amount, end, math.inf)
         else:
-            continue
+            factor = math.inf
+            links = tuple(link for link in topology.ports(fault.worker) if topology.capacity[link] < math.inf)
         for link in links:
-            windows.setdefault(link, []).append(found)
+            windows.setdefault(link, []).append((*times, factor))
     return {link: PiecewiseRate(found) for link, found in windows.items()}
 
 
 def chances(probability: float, seed: int, number: int) -> Iterator[bool]:
-    """Whether the straggler of fault `number` is slow, step by step."""
+    """Whether the straggler of fault `number` is slow, for one step after the other."""
     block = 0
     while True:
         yield from (stream(seed, "straggler", number, block).random(DRAWS) < probability).tolist()
         block += 1
 
 
-def _in_seconds(start: Instant, end: Instant | None) -> bool:
-    return start.unit == "seconds" and (end is None or end.unit == "seconds")
-
-
 def _holds(window: Slowdown, done: dict[str, int]) -> bool:
-    """Whether a window in rounds or steps holds after so many."""
+    """Whether a window in rounds or steps holds. done: rounds and steps so far."""
     unit = window.end.unit if window.end is not None else window.start.unit
     return window.start.amount <= done[unit] and (window.end is None or done[unit] < window.end.amount)

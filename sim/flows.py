@@ -1,11 +1,15 @@
-"""Transfers that share links: every link divides its bandwidth max-min fairly among those that cross it.
+"""Transfers that share links: every link divides its bandwidth max-min fairly among the transfers that cross it.
 
-Progressive filling (Bertsekas and Gallager, "Data Networks", 6.5.2): all rates rise together; when a link is full,
-those that cross it keep what they have, and the others rise on. A Demand is one transfer, or the many of a collective's
-step: these advance together, since each worker needs what the others send, and get one share per connection.
+Max-min fair means that no transfer can get more without taking from one that has no more than it. Progressive filling
+(Bertsekas and Gallager, "Data Networks", 6.5.2) finds these rates: all rates rise together from 0; when a link is full,
+the transfers that cross it keep their rates, and the others go on rising until each crosses a full link.
 
-Rule: nothing here knows SimPy. A transfer is a generator that yields what it does next, a Demand or the time until
-which it rests, and is sent the time when that is over. `due` says when something happens next, `advance` makes it so.
+A Demand is one transfer, or all those of one step of a collective. These have a common rate, since each worker
+needs what the others send, and they get one share of a link for each connection.
+
+Rule: nothing here knows SimPy. A transfer is a generator that yields what it does next: a Demand, or the time until
+which it rests. It is sent the time at which that is over. `due` says when something happens next, and `advance` lets it
+happen.
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ from typing import NamedTuple
 
 
 class Demand(NamedTuple):
-    """Bytes to carry. loads: how many times nbytes crosses each link. streams: its shares of a link, as it were one."""
+    """Bytes to carry."""
 
-    loads: Mapping[str, float]
-    streams: float
+    loads: Mapping[str, float]  # link -> how many times nbytes crosses it
+    streams: float  # connections: how many shares of a link it gets
     nbytes: float
 
 
@@ -27,20 +31,22 @@ Course = Generator[Demand | float, float, None]
 
 
 class Flow:
-    """One transfer under way. end: when what it does now is over. rate: bytes/s; left: bytes to carry at `since`."""
+    """One transfer under way."""
 
     __slots__ = ("course", "demand", "done", "end", "left", "rate", "since")
 
     def __init__(self, course: Course, done: Callable[[], None] | None) -> None:
         self.course, self.done = course, done
-        self.demand: Demand | None = None
-        self.end = self.left = self.rate = self.since = 0.0
+        self.demand: Demand | None = None  # what it carries now; None while it rests
+        self.end = 0.0  # when what it does now is over, in seconds
+        self.since = 0.0  # when its rate was last changed
+        self.rate, self.left = 0.0, 0.0  # bytes/s since then, and bytes that were left then
 
 
 def fair_rates(demands: Iterable[Demand], capacity: Callable[[str], float]) -> list[float]:
     """Max-min fair bytes/s of each demand; infinite where no link limits it.
 
-    A demand of rate r takes loads[link] * r of a link; rates rise in proportion to streams.
+    A demand of rate r takes loads[link] * r bytes/s of a link. Rates rise in proportion to streams.
     """
     waiting = dict(enumerate(demands))
     rates = [math.inf] * len(waiting)
@@ -52,6 +58,7 @@ def fair_rates(demands: Iterable[Demand], capacity: Callable[[str], float]) -> l
     rising = {link: sum(waiting[i].loads[link] * waiting[i].streams for i in crossing[link]) for link in free}
     users = {link: len(crossing[link]) for link in free}
     while rising:
+        # All waiting rates are level * streams. The link on which the level can rise least is the next to be full.
         full = min(rising, key=lambda link: free[link] / rising[link])
         level = free[full] / rising[full]
         for number in [i for i in crossing[full] if i in waiting]:
@@ -73,7 +80,9 @@ class Flows:
         self._described = capacity
         self.changed: dict[str, float] = {}
         self.active: dict[Flow, None] = {}
-        self._stale = False  # whether who shares what has changed since the last rates
+        self._stale = (
+            False  # whether the transfers that carry something, or the links, have changed since the last rates
+        )
 
     def capacity(self, link: str) -> float:
         """Bytes/s of a link now."""
@@ -96,11 +105,11 @@ class Flows:
         return flow
 
     def due(self) -> float:
-        """When something happens next, if nothing is added before; infinite: never."""
+        """When something happens next, if nothing is added before then; infinite where nothing does."""
         return min((flow.end for flow in self.active), default=math.inf)
 
     def advance(self, until: float) -> None:
-        """Let everything happen that is due up to then, in the order of time; then of beginning."""
+        """Perform all that is due until then, in the order of time; at the same time, in the order of beginning."""
         while (now := self.due()) <= until:
             over = []
             for flow in [flow for flow in self.active if flow.end <= now]:
@@ -111,7 +120,7 @@ class Flows:
                 done()
 
     def _next(self, flow: Flow, sent: float | None, now: float) -> bool:
-        """Go on to what the transfer does next; whether there is anything."""
+        """Go on to what the transfer does next; false where it is over."""
         self._stale = self._stale or flow.demand is not None
         try:
             what = next(flow.course) if sent is None else flow.course.send(sent)
@@ -127,7 +136,7 @@ class Flows:
         return True
 
     def _share(self, now: float) -> None:
-        """New rates. Who keeps its rate keeps its end, to the last bit."""
+        """Compute new rates. A transfer that keeps its rate keeps its end, to the last bit."""
         if not self._stale:
             return
         self._stale = False

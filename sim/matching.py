@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
-from ..program.errors import ProtocolError
-from ..program.texts import doing, everyone
+from ..program.checks import not_the_same
+from ..program.texts import doing
 from .base_driver import Ticket
 
 K = TypeVar("K", bound=Ticket[Any])
@@ -53,10 +53,8 @@ class Matcher(Generic[K]):
         meeting = self._open[number]
         if meeting.terms != terms:
             came = [t for t in meeting.tickets if t is not None]
-            where = everyone({t.driver.index: doing(t.effect) for t in [*came, ticket]})
-            raise ProtocolError(
-                f"collective {self._came[place]} of {self._name} must be the same for all its members: {where}"
-            )
+            states = {t.driver.index: doing(t.effect) for t in [*came, ticket]}
+            raise not_the_same(f"collective {self._came[place]} of {self._name}", states)
         meeting.tickets[place] = ticket
         meeting.missing -= 1
         if meeting.missing:

@@ -1,7 +1,7 @@
-"""Collectives between workers in virtual time: who meets whom, the moment it starts, and who is answered when.
+"""Collectives between workers in virtual time: when each starts, and when its members get their answers.
 
-Rule: a group's collective starts when its last member has come (matching.py) and those of the group that started before
-it are over, as one thread of the runtime serves a group. How long it takes then is for transfers.py to say.
+Rule: a group's collective starts when its last member has come (matching.py) and the group's collectives before it are
+over, because in the runtime one thread serves a group. How long it then takes is decided in transfers.py.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 import simpy
 
+from ..program.checks import check_part, group_members, not_a_member
 from ..program.effects import Broadcast, Group
-from ..program.errors import ProtocolError
+from ..program.loans import Loan
 from ..program.outcome import Outcome, Span
-from ..program.texts import describe
-from ..program.traffic import Traffic
+from ..program.texts import terms
+from ..program.traffic import Traffic, carried
 from ..records.spool import BUFFERED, Tracer
-from .answers import Loan, carried, check, results, terms
+from .answers import results
 from .base_driver import Ticket
 from .matching import Matcher
 from .network import Fabric, GroupPrices
@@ -34,7 +35,7 @@ class Member(Protocol):
     tracer: Tracer | None
 
     def asleep(self) -> float:
-        """Seconds until it is there again, where a fault holds it; infinite where it is lost."""
+        """Seconds until a fault's pause of the worker is over, 0 without one; infinite where it is lost."""
 
     def finished(self, ticket: WorkerTicket) -> None:
         """The ticket's answer is there."""
@@ -48,19 +49,19 @@ class WorkerTicket(Ticket[Member]):
     def __init__(self, driver: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
         super().__init__(driver, effect, direct)
         self.since = since  # when the effect was yielded
-        self.loan = Loan(effect, driver.index) if debug and not effect.fills else None
+        self.loan = Loan(effect, driver.index) if debug else None
         self.done = False  # whether the result is there
         self.result: Any = None
 
 
 class GroupQueue(Matcher[WorkerTicket]):
-    """One group's collectives: those that not all have come to (Matcher's), and those under way or about to start."""
+    """One group's collectives: those that some member has not come to yet (in Matcher), and those that can start."""
 
     def __init__(self, members: tuple[int, ...], prices: GroupPrices, name: str, lane: str) -> None:
         super().__init__(members, name)
         self.members, self.prices = members, prices
         self.lane = lane  # in traces; a group's own, since several groups' collectives may be under way at a time
-        self.queue: deque[list[WorkerTicket]] = deque()
+        self.queue: deque[list[WorkerTicket]] = deque()  # the first is under way, the others follow
 
 
 class Meetings:
@@ -68,7 +69,7 @@ class Meetings:
 
     def __init__(self, env: simpy.Environment, workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
         self._env, self._workers, self._fabric, self._stop = env, workers, fabric, stop
-        self.faults = False  # whether a member may be asleep as its collective is to begin
+        self.faults = False  # whether a fault may hold a member when its collective is to begin
         self.transfers = Transfers(env, fabric)
         self._everyone = self._made(tuple(range(workers)), "all workers", "network")
         self._groups: dict[Group, GroupQueue] = {None: self._everyone, self._everyone.members: self._everyone}
@@ -78,21 +79,16 @@ class Meetings:
         effect, worker = ticket.effect, ticket.driver.index
         group = self._groups.get(effect.group) or self._new_group(effect, worker)
         if worker not in group.places:
-            raise ProtocolError(f"worker {worker} is not in the group {effect.group} of its {describe(effect)}")
-        check(effect, worker, group.members)
+            raise not_a_member(effect, worker)
+        check_part(effect, worker, group.members)
         if tickets := group.enter(ticket, terms(effect)):
             group.queue.append(tickets)
             if len(group.queue) == 1:
                 self._carry(group)
 
     def _new_group(self, effect: Any, worker: int) -> GroupQueue:
-        """A group is one however its members are ordered: each spelling leads to the same queue."""
-        members = tuple(sorted(effect.group))
-        if len(set(members)) < len(members) or not set(members) <= set(self._everyone.members):
-            raise ProtocolError(
-                f"worker {worker}: group {effect.group} of {describe(effect)} must name each member once, "
-                f"out of workers 0 to {self._workers - 1}"
-            )
+        """The group's queue: the same one in whatever order an effect lists the members."""
+        members = group_members(effect, worker, self._workers)
         if members not in self._groups:
             self._groups[members] = self._made(members, f"group {members}", f"network {members}")
         return self._groups.setdefault(effect.group, self._groups[members])
@@ -124,7 +120,7 @@ class Meetings:
             if ticket.loan is not None:
                 ticket.loan.check()
         answers = results([ticket.effect for ticket in tickets], group.members)
-        # One question for all: workers that pass the same collective must agree on whether to stop.
+        # Asked once for all: workers that pass the same collective must agree on whether to stop.
         stop = group is self._everyone and self._stop()
         for ticket, result in zip(tickets, answers, strict=True):
             phase, outcome = ticket.effect.phase, ticket.driver.outcome

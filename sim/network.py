@@ -1,8 +1,9 @@
-"""Seconds that a collective takes when nothing else is on its links, and what it puts on which of them.
+"""How many seconds a collective takes when it is alone on its links, and how many bytes it puts on which link.
 
-Rule: what is sent comes from sim/collectives.py, which links it crosses from sim/topology.py; a step takes its message
-steps' latencies, the time of its bytes on the link that is busy the longest, and the time of adding up. Prices are pure
-and remembered, as a run repeats few kinds very often. Sharing links with others is sim/transfers.py's business.
+Rule: collectives.py says what is sent, and topology.py which links it crosses. A step takes the latencies of its
+message steps, the time of its bytes on the link that needs the longest, and the time for adding up. Prices depend on
+nothing else and are remembered, since a run repeats few kinds of collectives very often. What happens when collectives
+share links is decided in transfers.py.
 """
 
 from __future__ import annotations
@@ -21,31 +22,31 @@ from .topology import Loads, build_topology
 
 
 class PricedStep(NamedTuple):
-    """One step on its links: `delay` seconds without bytes, then `demand`, which takes `seconds` undisturbed."""
+    """One step on its links."""
 
-    delay: float
-    demand: Demand
-    seconds: float
+    delay: float  # seconds in which no bytes travel: latencies and adding up
+    demand: Demand  # the bytes that travel afterwards
+    seconds: float  # how long they take, alone on their links
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Price:
-    """seconds: from the start to the answer, undisturbed. traffic: of one member. links: all that bytes cross."""
+    """What one kind of collective costs in one group, alone on its links."""
 
-    seconds: float
-    traffic: Traffic
-    parts: tuple[PricedStep, ...]
-    links: frozenset[str]
+    seconds: float  # from the start to the answer
+    traffic: Traffic  # of one member
+    steps: tuple[PricedStep, ...]
+    links: frozenset[str]  # all links that bytes cross
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepLoads:
-    """A step's loads in one group. tight: its distinct (load, capacity). sent: senders per member."""
+    """What one step of a collective puts on the links in one group."""
 
     loads: Loads
-    latency: float
-    tight: tuple[tuple[float, float], ...]
-    sent: float
+    latency: float  # seconds of a message step, between the two members for which it is longest
+    ratios: tuple[tuple[float, float], ...]  # the distinct (load, capacity) of its links
+    senders: float  # members that send, as a part of all members
 
 
 class GroupPrices:
@@ -62,7 +63,7 @@ class GroupPrices:
             "inside": list(blocks.values()),
             "across": [[block[0] for block in blocks.values()]],
         }
-        self._patterns: dict[tuple[str, int, str, int], StepLoads] = {}
+        self._step_loads: dict[tuple[str, int, str, int], StepLoads] = {}
         self._known: dict[tuple[type[Collective], int, int], Price] = {}
         self._links: dict[tuple[StepLoads, ...], frozenset[str]] = {}  # many prices cross the same ones
 
@@ -76,40 +77,40 @@ class GroupPrices:
 
     def _price(self, kind: type[Collective], nbytes: int, root: int) -> Price:
         network, n = self._fabric.network, len(self._members)
-        taken = collective_steps(kind, network.collective, self._sizes, nbytes)
-        parts: list[PricedStep] = []
-        patterns: list[StepLoads] = []
+        steps = collective_steps(kind, network.collective, self._sizes, nbytes)
+        priced: list[PricedStep] = []
+        crossed: list[StepLoads] = []
         seconds = sent = 0.0
         causes = {"latency": 0.0, "bandwidth": 0.0, "reduce_bandwidth": 0.0}
-        for step in taken:
-            pattern = self._pattern(step, root)
-            delay, added = step.messages * pattern.latency, over(step.added, network.reduce_bandwidth)
-            of_bytes = max((over(load * step.nbytes, capacity) for load, capacity in pattern.tight), default=0.0)
-            parts.append(PricedStep(delay + added, Demand(pattern.loads, float(step.streams), step.nbytes), of_bytes))
+        for step in steps:
+            loads = self._loads(step, root)
+            delay, added = step.messages * loads.latency, over(step.added, network.reduce_bandwidth)
+            of_bytes = max((over(load * step.nbytes, capacity) for load, capacity in loads.ratios), default=0.0)
+            priced.append(PricedStep(delay + added, Demand(loads.loads, float(step.streams), step.nbytes), of_bytes))
             seconds += delay + of_bytes + added
             for cause, taking in zip(causes, (delay, of_bytes, added), strict=True):
                 causes[cause] += taking
-            sent += pattern.sent * step.nbytes
+            sent += loads.senders * step.nbytes
             if step.nbytes:
-                patterns.append(pattern)
+                crossed.append(loads)
         why = max(causes, key=lambda cause: causes[cause])
         lasting(seconds, f"cluster.network, by its {why},", f"{kind.__name__} of {nbytes} bytes among {n} workers")
         if kind is AllReduce and network.collective != "ordered":
-            what = Traffic(sum(step.messages for step in taken), sent)
+            what = Traffic(sum(step.messages for step in steps), sent)
         else:
             what = traffic(kind, nbytes, n)
-        return Price(seconds, what, tuple(parts), self._crossed(tuple(patterns)))
+        return Price(seconds, what, tuple(priced), self._crossed(tuple(crossed)))
 
-    def _crossed(self, patterns: tuple[StepLoads, ...]) -> frozenset[str]:
-        if patterns not in self._links:
-            self._links[patterns] = frozenset().union(*(pattern.loads for pattern in patterns))
-        return self._links[patterns]
+    def _crossed(self, steps: tuple[StepLoads, ...]) -> frozenset[str]:
+        if steps not in self._links:
+            self._links[steps] = frozenset().union(*(step.loads for step in steps))
+        return self._links[steps]
 
-    def _pattern(self, step: CollectiveStep, root: int) -> StepLoads:
+    def _loads(self, step: CollectiveStep, root: int) -> StepLoads:
         key = (step.pattern, step.distance, step.level, root)
-        known = self._patterns.get(key)
+        known = self._step_loads.get(key)
         if known is None:
-            known = self._patterns[key] = self._everyone() if step.pattern == "everyone" else self._pairs(step, root)
+            known = self._step_loads[key] = self._everyone() if step.pattern == "everyone" else self._pairs(step, root)
         return known
 
     def _everyone(self) -> StepLoads:
@@ -134,7 +135,7 @@ class GroupPrices:
 
 
 class Fabric:
-    """A described network. nodes: the node of each worker; empty where each is a node of its own."""
+    """A described network with its links and prices. nodes: the node of each worker; empty where each has its own."""
 
     def __init__(self, network: Network, nodes: Sequence[int] = ()) -> None:
         if network.collective not in ALGORITHMS:
@@ -150,7 +151,7 @@ class Fabric:
         return self._groups.setdefault(key, GroupPrices(self, key))
 
     def price(self, kind: type[Collective], nbytes: int, members: int, root: int = 0) -> tuple[float, Traffic]:
-        """(seconds, traffic of one member) of a collective of workers 0 to members - 1, undisturbed."""
+        """(seconds, traffic of one member) of a collective of workers 0 to members - 1, alone on its links."""
         if members not in self._whole:
             self._whole[members] = self.group(range(members))
         price = self._whole[members].price(kind, nbytes, root)

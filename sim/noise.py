@@ -1,9 +1,13 @@
-"""Noise on computing times, drawn per class of workers, so that every engine reads the same numbers.
+"""Noise on computing times, drawn for each class of workers, so that all engines read the same numbers.
 
-Rule: a worker's k-th Compute that takes any time takes the k-th number of its column. Workers that share a Device
-object are a class; the class's numbers come in blocks of ROWS draws whose columns are its workers, each block from a
-stream of its own (seed, "noise", class, block). An engine that handles a class as one NumPy vector takes the rows,
-SimPy the columns. A worker's own factor, drawn once, is in its whole column.
+Rule: a worker's k-th Compute that takes any time is multiplied by the k-th number of the worker's column. Workers that
+share a Device object are a class. A class's numbers come in blocks of shape (ROWS, its workers), each from a stream of
+its own (seed, "noise", class, block).
+
+Why blocks: the cohort engine needs the k-th factors of all workers at once (a row), and SimPy needs the factors of one
+worker one after another (a column). A stream for each worker would give the cohort engine no vectors; one stream for
+all would make a worker's numbers depend on the order of events. A block serves both, and the factor that a worker
+draws once (worker_sigma) is multiplied into its whole column.
 """
 
 from __future__ import annotations
@@ -19,11 +23,11 @@ from ..config.timing import Device, Noise
 from ..program.streams import stream
 
 ROWS = 64
-KEPT = 4  # blocks of a class held at a time; its workers keep about the same pace, so they read the same few
+KEPT = 4  # blocks of a class in memory; its workers have about the same speed, so they read the same few blocks
 
 
 def classes(devices: Sequence[Device]) -> list[tuple[int, int]]:
-    """(class, column) of each worker: classes numbered by first appearance, columns by the workers' order."""
+    """(class, column) of each worker. Classes are numbered as they first appear, columns in the workers' order."""
     numbers: dict[int, int] = {}
     taken: Counter[int] = Counter()
     places = []
@@ -35,7 +39,7 @@ def classes(devices: Sequence[Device]) -> list[tuple[int, int]]:
 
 
 class ClassNoise:
-    """The noise of one class of `columns` workers. residuals: what is drawn from, in place of the lognormal."""
+    """The noise of one class of `columns` workers. residuals: factors to draw from, instead of a lognormal."""
 
     def __init__(self, noise: Noise, number: int, columns: int, residuals: Sequence[float] = ()) -> None:
         self._noise, self._number, self.columns = noise, number, columns
@@ -45,7 +49,7 @@ class ClassNoise:
         self._kept: dict[int, NDArray[np.float64]] = {}
 
     def block(self, index: int) -> NDArray[np.float64]:
-        """Factors of draws index * ROWS and on: (ROWS, columns), each with its worker's own in it."""
+        """Factors of the ROWS draws from index * ROWS on: (ROWS, columns). Each includes its worker's own factor."""
         block = self._kept.get(index)
         if block is None:
             random, shape = stream(self._noise.seed, "noise", self._number, index), (ROWS, self.columns)
@@ -57,7 +61,9 @@ class ClassNoise:
                 block *= self._workers
             self._kept[index] = block
             if len(self._kept) > KEPT:
-                del self._kept[next(iter(self._kept))]  # made again should a straggler ask: same stream, same numbers
+                del self._kept[
+                    next(iter(self._kept))
+                ]  # if a slow worker asks for it, it is drawn again: same stream, same numbers
         return block
 
     def column(self, column: int) -> Iterator[float]:
@@ -69,7 +75,7 @@ class ClassNoise:
 
 
 class RunNoise:
-    """The noise of a run: one ClassNoise per class. None of it exists without noise: see `run_noise`."""
+    """The noise of a run: one ClassNoise per class. It does not exist in a run without noise: see `run_noise`."""
 
     def __init__(self, noise: Noise, devices: Sequence[Device]) -> None:
         self._places = classes(devices)
@@ -83,8 +89,9 @@ class RunNoise:
         return self._blocks[number].column(column)
 
     def together(self, workers: Sequence[int]) -> Iterator[NDArray[np.float64]]:
-        """The workers' factors as vectors, (workers,) in their order: the k-th holds each one's k-th. Not to be
-        written to.
+        """The workers' factors as vectors of shape (workers,): the k-th vector holds each worker's k-th factor.
+
+        The vectors must not be written to.
         """
         parts = []
         for number, group in groupby((self._places[worker] for worker in workers), key=lambda place: place[0]):
@@ -104,7 +111,7 @@ def run_noise(noise: Noise, devices: Sequence[Device]) -> RunNoise | None:
 
 
 def lognormal(normal: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Factors exp(N(-sigma^2/2, sigma)), of mean 1, from standard normal numbers, in whose place they are written."""
+    """Factors exp(N(-sigma^2/2, sigma)), of mean 1, made of standard normal numbers in place."""
     normal *= sigma
     normal -= sigma * sigma / 2
     return np.exp(normal, out=normal)

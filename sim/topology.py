@@ -1,8 +1,8 @@
 """Which links lie between two workers, how much each carries, and how long a message takes: one class per shape.
 
-Rule: links are named, so that errors, faults and tests can speak of them: "out 3" and "in 3" are worker 3's port,
-"up 1" and "down 1" the uplink of node 1, "bus" the pipe, "0 to 1" a link of a matrix. A new shape is one more entry of
-SHAPES.
+Rule: links have names, so that errors, faults and tests can speak of them. "out 3" and "in 3" are the two directions of
+worker 3's port, "up 1" and "down 1" those of node 1's uplink; "bus" is the bus, and "0 to 1" a link of a matrix. A new
+shape is one more name in config/timing.py and one more class in SHAPES.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..config.timing import Link, Network, Shape
+from ..config.timing import Link, Network, NetworkShape
 from ..program.errors import ScenarioError
 
 Loads = dict[str, float]  # link -> how many times the bytes that a member sends cross it
 
 
 class Topology:
-    """capacity: bytes/s of each link that was asked for so far; the links of a large cluster are made as needed."""
+    """The links of a network. Those of a large cluster are made as they are asked for."""
 
-    SPEAKS = 'write "worker 0"'  # how its links can be called
+    HINT = 'write "worker 0"'  # how a scenario can name its links
 
     def __init__(self, network: Network, nodes: Sequence[int]) -> None:
-        self.capacity: dict[str, float] = {}
+        self.capacity: dict[str, float] = {}  # bytes/s of each link so far
         self.nodes = nodes
         self._network = network
 
     def node(self, worker: int) -> int:
-        """The node of a worker; one of its own where none are described."""
+        """The number of a worker's node; where no nodes are described, each worker has its own."""
         return self.nodes[worker] if self.nodes else worker
 
     def latency(self, sender: int, receiver: int) -> float:
@@ -39,7 +39,7 @@ class Topology:
         raise NotImplementedError
 
     def everyone(self, members: Sequence[int]) -> Loads:
-        """Loads where each member sends its bytes in equal parts to all other members."""
+        """The loads when each member sends its bytes in equal parts to all other members."""
         raise NotImplementedError
 
     def slowest(self, members: Sequence[int]) -> float:
@@ -47,15 +47,15 @@ class Topology:
         return self._network.latency
 
     def links(self, name: str) -> tuple[str, ...]:
-        """The links of "worker 3" or of "node 1", or the one link of that name. ScenarioError where there is none."""
+        """The links of "worker 3" or of "node 1", or the one link of that name. ScenarioError where none has it."""
         kind, _, number = name.partition(" ")
         found = self._belonging(kind, int(number)) if number.isdigit() else ()
         if not found and name not in self.capacity:
-            raise ScenarioError(f"a {self._network.shape} network has no link {name!r}; {self.SPEAKS}")
+            raise ScenarioError(f"a {self._network.shape} network has no link {name!r}; {self.HINT}")
         return found or (name,)
 
     def ports(self, worker: int) -> tuple[str, ...]:
-        """The links that are a worker's alone."""
+        """The links that only this worker uses."""
         return self._belonging("worker", worker)
 
     def everything(self, workers: int) -> tuple[str, ...]:
@@ -89,9 +89,9 @@ class Star(Topology):
 
 
 class Bus(Topology):
-    """One pipe, through which all bytes pass one after another."""
+    """One link, through which all bytes pass."""
 
-    SPEAKS = 'write "bus"'
+    HINT = 'write "bus"'
 
     def __init__(self, network: Network, nodes: Sequence[int]) -> None:
         super().__init__(network, nodes)
@@ -107,7 +107,7 @@ class Bus(Topology):
 class TwoLevel(Star):
     """Within a node a star of `inside` ports; between nodes a star of uplinks, one full-duplex link per node."""
 
-    SPEAKS = 'write "node 0" for its uplink, or "worker 0"'
+    HINT = 'write "node 0" for its uplink, or "worker 0"'
 
     def __init__(self, network: Network, nodes: Sequence[int]) -> None:
         super().__init__(network, nodes)
@@ -140,7 +140,7 @@ class TwoLevel(Star):
         loads, n = super().everyone(members), len(members)
         sizes = Counter(self.node(worker) for worker in members)
         if len(sizes) > 1:
-            # Each of a node's g members sends (n - g) of its (n - 1) parts out of the node.
+            # Of the n - 1 parts that each of a node's g members sends, n - g leave the node.
             loads |= {link: g * (n - g) / (n - 1) for node, g in sizes.items() for link in self._uplink(node)}
         return loads
 
@@ -150,9 +150,9 @@ class TwoLevel(Star):
 
 
 class Matrix(Topology):
-    """A link of its own from each worker to each other, as a measured bandwidth matrix gives them."""
+    """A link from each worker to each other, as a measured matrix of bandwidths gives them."""
 
-    SPEAKS = 'write "0 to 1" for a link, or "worker 0" for all of its links'
+    HINT = 'write "0 to 1" for a link, or "worker 0" for all of its links'
 
     def __init__(self, network: Network, nodes: Sequence[int]) -> None:
         super().__init__(network, nodes)
@@ -176,11 +176,11 @@ class Matrix(Topology):
         return {link: part for a in members for b in members if a != b for link in self.route(a, b)}
 
 
-SHAPES: dict[Shape, type[Topology]] = {"star": Star, "bus": Bus, "two_level": TwoLevel, "matrix": Matrix}
+SHAPES: dict[NetworkShape, type[Topology]] = {"star": Star, "bus": Bus, "two_level": TwoLevel, "matrix": Matrix}
 
 
 def build_topology(network: Network, nodes: Sequence[int]) -> Topology:
-    """The network's links. nodes: the node of each worker, empty where each is a node of its own."""
+    """The network's links. nodes: the node of each worker; empty where each has its own."""
     if network.shape not in SHAPES:
         raise ScenarioError(f"network shape is {network.shape!r}; write one of {', '.join(SHAPES)}")
     return SHAPES[network.shape](network, nodes)

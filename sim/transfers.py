@@ -1,8 +1,13 @@
-"""Collectives on the network in virtual time: alone on their links by their price, else sharing them.
+"""Collectives on the network in virtual time: at their price while alone on their links, as flows while sharing them.
 
-Rule: a collective that meets nobody on its links ends at its start plus its price, to the last bit. As soon as another
-crosses one of its links, or the link's bandwidth changes, both become flows (sim/flows.py) from where they are. What
-others send (cluster.background) is caught up with when a collective is there to notice it, so it keeps no run alive.
+Rule: a collective that is alone on its links from its start to its end ends at its start plus its price, to the last
+bit. Most are, and one event is enough for them; the cohort engine, which knows only prices, has the same clock then.
+As soon as another transfer crosses one of its links, or the bandwidth of a link changes, a collective becomes a flow
+(flows.py): what it has sent so far follows from its price, and the rest shares the links. It stays a flow until it is
+over.
+
+Background traffic (cluster.background) is advanced only when a collective is there to notice it. Otherwise its
+endless events would keep SimPy's queue, and with it the run, alive.
 """
 
 from __future__ import annotations
@@ -20,7 +25,11 @@ from .network import Fabric, Price
 
 
 class Timer(simpy.Event):
-    """Calls one function each time it is due. Set again and again, where SimPy's Timeout would be made anew."""
+    """An event that calls one function each time it is due, and can then be set again.
+
+    SimPy's Timeout is made for one use: for each effect it would cost an object, a list of callbacks and their calls.
+    SimPy takes the list away from an event that it processes, and `set` puts the same list back.
+    """
 
     def __init__(self, env: simpy.Environment, call: Callable[[simpy.Event], None]) -> None:
         super().__init__(env)
@@ -28,13 +37,13 @@ class Timer(simpy.Event):
         self._calls = [call]
 
     def set(self, delay: float) -> None:
-        """Due in `delay` seconds; it must not be pending."""
-        self.callbacks = self._calls  # SimPy takes them away from an event that it processes
+        """Be due in `delay` seconds. It must not be pending."""
+        self.callbacks = self._calls
         self.env.schedule(self, NORMAL, delay)
 
 
-class Transfer:
-    """A collective that nobody disturbs. shared: whether it has become a flow since."""
+class Undisturbed:
+    """A collective that was alone on its links when it began. shared: whether it has become a flow since."""
 
     __slots__ = ("begin", "done", "price", "shared")
 
@@ -48,7 +57,7 @@ class Transfers:
     def __init__(self, env: simpy.Environment, fabric: Fabric) -> None:
         self._env, self._topology = env, fabric.topology
         self._flows = Flows(self._topology.capacity.__getitem__)
-        self._owners: dict[str, Transfer] = {}  # who is alone on each link
+        self._owners: dict[str, Undisturbed] = {}  # the collective that is alone on each link
         self._sharing: dict[Flow, frozenset[str]] = {}  # collectives that have become flows, and their links
         self._others: set[str] = set()  # links that the background crosses
         self._planned: Timer | None = None
@@ -57,23 +66,23 @@ class Transfers:
             self._add_background(f"background {number}", background)
 
     def begin(self, price: Price, done: Callable[[], None]) -> None:
-        """A collective starts now; `done` is called when it is over."""
+        """Start a collective now; `done` is called when it is over."""
         self._settle()
         links = price.links
-        alone = Transfer(price, self._env.now, done)
+        collective = Undisturbed(price, self._env.now, done)
         if self._crowded(links):
             for other in {self._owners[link]: None for link in links & self._owners.keys()}:
                 self._share(other)
-            self._share(alone)
+            self._share(collective)
             self._plan()
             return
-        self._owners.update(dict.fromkeys(links, alone))
-        Timer(self._env, lambda event: self._end(alone)).set(price.seconds)
+        self._owners.update(dict.fromkeys(links, collective))
+        Timer(self._env, lambda event: self._end(collective)).set(price.seconds)
 
     def set_bandwidth(self, name: str, factor: float) -> None:
-        """From now on the links of that name ("worker 3", "node 1", "bus", "0 to 1") carry factor * what is described.
+        """From now on the links of that name ("worker 3", "node 1", "bus", "0 to 1") have this part of their bandwidth.
 
-        1 makes them whole again, 0 stops them. ScenarioError where the network has no such link.
+        1 is all of it, 0 stops the link. ScenarioError where the network has no such link.
         """
         self._settle()
         for link in self._topology.links(name):
@@ -85,12 +94,12 @@ class Transfers:
         self._plan()
 
     def _settle(self) -> None:
-        """What is due at this moment happens first: it may begin others, which must be there before anybody shares."""
+        """Perform what is due now: it may begin other collectives, which must be known before links are shared out."""
         if self._sharing:
             self._flows.advance(self._env.now)
 
     def _crowded(self, links: frozenset[str]) -> bool:
-        """Whether anything else is on the links, or they are not as described."""
+        """Whether anything else is on the links, or their bandwidth is not what is described."""
         if self._owners and not self._owners.keys().isdisjoint(links):
             return True
         if self._others and not self._others.isdisjoint(links):
@@ -99,31 +108,31 @@ class Transfers:
             return True
         return bool(self._sharing) and not all(links.isdisjoint(other) for other in self._sharing.values())
 
-    def _end(self, alone: Transfer) -> None:
-        if not alone.shared:
-            self._leave(alone)
-            alone.done()
+    def _end(self, collective: Undisturbed) -> None:
+        if not collective.shared:
+            self._leave(collective)
+            collective.done()
 
-    def _leave(self, alone: Transfer) -> None:
-        for link in alone.price.links:
+    def _leave(self, collective: Undisturbed) -> None:
+        for link in collective.price.links:
             self._owners.pop(link, None)
 
-    def _share(self, alone: Transfer) -> None:
-        """From now on it is a flow."""
+    def _share(self, collective: Undisturbed) -> None:
+        """Make it a flow from now on."""
         now = self._env.now
 
         def over() -> None:
             del self._sharing[flow]
-            alone.done()
+            collective.done()
 
-        flow = self._flows.add(course(alone.price, alone.begin, now), now, over)
-        if flow in self._flows.active:  # else it is over just now, and its own timer due
-            alone.shared = True
-            self._leave(alone)
-            self._sharing[flow] = alone.price.links
+        flow = self._flows.add(course(collective.price, collective.begin, now), now, over)
+        if flow in self._flows.active:  # otherwise it is over just now, and its own timer is due
+            collective.shared = True
+            self._leave(collective)
+            self._sharing[flow] = collective.price.links
 
     def _plan(self) -> None:
-        """Have the flows' next event come, as long as a collective waits for one."""
+        """Set a timer for the flows' next event, while there is a collective among them."""
         due = self._flows.due() if self._sharing else math.inf
         if due == self._at:
             return
@@ -133,7 +142,7 @@ class Transfers:
             timer.set(max(0.0, due - self._env.now))
 
     def _advance(self, timer: Timer, due: float) -> None:
-        if timer is self._planned:  # else another plan was made since
+        if timer is self._planned:  # otherwise a newer timer has replaced it
             self._at, self._planned = math.inf, None
             self._flows.advance(due)
             self._plan()
@@ -149,20 +158,20 @@ class Transfers:
 
 
 def course(price: Price, begin: float, now: float) -> Course:
-    """What is left at `now` of a collective that began at `begin` and was not disturbed until now."""
-    for part in price.parts:
-        ready = begin + part.delay
+    """What is left at `now` of a collective that began at `begin` and was alone until now."""
+    for step in price.steps:
+        ready = begin + step.delay
         if ready > now:
             now = yield ready
-        carried = (now - ready) / part.seconds if part.seconds else float(now > ready)
+        carried = (now - ready) / step.seconds if step.seconds else float(now > ready)
         if carried < 1:
-            begin = now = yield part.demand._replace(nbytes=part.demand.nbytes * (1 - carried))
+            begin = now = yield step.demand._replace(nbytes=step.demand.nbytes * (1 - carried))
         else:
-            begin = ready + part.seconds
+            begin = ready + step.seconds
 
 
 def periodic(demand: Demand, start: float, every: float | None) -> Course:
-    """The demand again and again; one that is late is sent as soon as the one before it is over."""
+    """The demand, sent every so many seconds; where that is too often, as soon as the one before it is over."""
     now = yield start
     for number in count(1):
         now = yield demand

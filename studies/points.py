@@ -1,7 +1,7 @@
-"""The points of a sweep: which values the scenario's keys take, from grids and lists.
+"""The points of a sweep, from grids and lists. A point says which values some of the scenario's keys take.
 
 Rule: a point is a mapping from key paths (`cluster.network.latency`) to values as a scenario file holds them. Two
-points whose cells read the same are one point.
+points that look the same in the table are one point.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..program.errors import ScenarioError, brief, one_line
 
 Point = dict[str, Any]
 Identity = tuple[str, ...]
-MOST = 1_000_000  # points of a sweep
+MOST = 1_000_000  # points in a sweep
 
 
 def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Key -> values of settings like "a.b=1,2,4"; a value with a comma of its own is quoted or in brackets."""
+    """Key -> values, from texts like "a.b=1,2,4". A value that contains a comma is written in quotes or brackets."""
     found: dict[str, list[Any]] = {}
     for text in texts:
         key, equals, values = text.partition("=")
@@ -39,8 +39,9 @@ def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def read_list(path: Path) -> list[Point]:
-    """The points in a CSV file (a column per key, an empty cell leaves the key as it is) or a YAML file (a list of
-    mappings). ScenarioError where it is neither.
+    """The points in a CSV file (a column per key; an empty cell leaves the key as it is) or a YAML list of mappings.
+
+    ScenarioError where the file is neither.
     """
     text = yaml.read_text(path, f"--list {path}", "utf-8-sig")
     points = _csv(text, path) if path.suffix == ".csv" else yaml.parse(text, str(path))
@@ -48,7 +49,7 @@ def read_list(path: Path) -> list[Point]:
 
 
 def check_points(points: Any, where: str) -> list[Point]:
-    """`points` if it is a list of mappings that set something; ScenarioError otherwise."""
+    """`points` as a list of mappings, each with a key at least. ScenarioError where it is something else."""
     if not isinstance(points, Sequence) or isinstance(points, str) or not points:
         raise ScenarioError(f"{where}: holds no points; write a list like [{{workload.batch: 32}}, ...]")
     for number, point in enumerate(points):
@@ -70,7 +71,7 @@ def _csv(text: str, path: Path) -> list[Point]:
                 )
         for row in reader:
             if None in row or None in row.values():
-                raise ScenarioError(f"--list {path}:{reader.line_num}: has not as many cells as the first line")
+                raise ScenarioError(f"--list {path}:{reader.line_num}: does not have as many cells as the first line")
             points.append({key.strip(): value(cell) for key, cell in row.items() if cell.strip()})
     except csv.Error as error:
         raise ScenarioError(f"--list {path}:{reader.line_num}: {error}") from None
@@ -78,9 +79,9 @@ def _csv(text: str, path: Path) -> list[Point]:
 
 
 def cross(grid: Mapping[str, Sequence[Any]], points: Sequence[Point] = ()) -> list[Point]:
-    """Every combination of the grid's values, and of each of these with every given point. Each point once, in order.
+    """Every combination of the grid's values with every given point, in order and without repetitions.
 
-    ScenarioError where a key is in both, has no values, or nothing varies.
+    ScenarioError where a key is in both grid and points, where a key has no values, or where nothing varies.
     """
     for key, values in grid.items():
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable) or not list(values):
@@ -104,20 +105,20 @@ def cross(grid: Mapping[str, Sequence[Any]], points: Sequence[Point] = ()) -> li
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy number as Python's, which scenarios take."""
+    """A NumPy number as a Python number, which scenarios accept."""
     return value.item() if hasattr(value, "item") else value
 
 
 def keys_of(points: Iterable[Point]) -> list[str]:
-    """The keys that vary, by first appearance."""
+    """The keys that vary, in the order in which they appear."""
     return list(dict.fromkeys(key for point in points for key in point))
 
 
 def cell(value: Any) -> Any:
-    """A value as a table shows it: numbers and texts as they are, anything else as JSON, which YAML reads as well."""
+    """A value as the table shows it: numbers and texts as they are, anything else as JSON, which YAML can read."""
     return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def identity(point: Mapping[str, Any], keys: Sequence[str]) -> Identity:
-    """What tells a point from others: the texts of its cells, an empty one where it leaves a key as it is."""
+    """What distinguishes a point: the texts of its cells, with an empty text where it leaves a key as it is."""
     return tuple(str(cell(point[key])) if key in point else "" for key in keys)

@@ -1,7 +1,7 @@
-"""Many simulations, one table: runs the points of a sweep over a given `simulate` function.
+"""Many simulations, one table: runs the points of a sweep with a given `simulate` function.
 
-Rule: the table is the record, what is in it is not run again, and it is saved whatever ends the sweep. A point that
-fails is a row with its error.
+Rule: the table records what has been run. A point that is in it is not run again, and the table is saved whatever ends
+the sweep. A point that fails becomes a row with its error.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..program.errors import PacelineError, one_line
 from .points import Point
 from .table import Row, SweepTable, row_of
 
-Simulate = Callable[[Point], Mapping[str, Any]]  # answers with the run's summary
+Simulate = Callable[[Point], Mapping[str, Any]]  # returns the run's summary
 
-SAVE_EVERY = 2.0  # seconds between two writes of the table, or more, so that writing takes a twentieth of the time
-TOGETHER = 0.25  # seconds of work that travel to a process together
-MOST = 64  # points that travel together, however quick they are
+SAVE_EVERY = 2.0  # seconds between two writes of the table; more where writing would take over a twentieth of the time
+TOGETHER = 0.25  # seconds of work that are sent to a process at once
+MOST = 64  # points that are sent to a process at once, however quick they are
 
 
 def run(
@@ -31,13 +31,16 @@ def run(
     processes: int = 1,
     tell: Callable[[], None] = lambda: None,
 ) -> None:
-    """Simulate the points on the executor and add their rows to the table, which is saved now and then, and at the end.
+    """Simulate the points on the executor and add their rows to the table. It is saved now and then, and at the end.
 
-    simulate: is pickled for processes; what it raises becomes the row's error. tell: called when rows have come.
+    simulate: is pickled for other processes. An exception that it raises becomes the row's error.
+    processes: how many points the executor can simulate at a time.
+    tell: called when rows have been added.
+
     PacelineError where a process died.
     """
     running: dict[Future[tuple[list[Row], float]], Sequence[Point]] = {}
-    saver, begun, together = _Saver(table), 0, 1
+    begun, together, due = 0, 1, time.monotonic() + SAVE_EVERY
     try:
         while begun < len(points) or running:
             while begun < len(points) and len(running) < 2 * processes:
@@ -48,10 +51,12 @@ def run(
                 seconds = _collect(future, running.pop(future), table)
                 together = max(1, min(MOST, int(TOGETHER / max(seconds, 1e-9))))
             tell()
-            saver.save_if_due()
+            if (now := time.monotonic()) >= due:
+                table.save()
+                due = now + max(SAVE_EVERY, 20 * (time.monotonic() - now))
     except BrokenExecutor:
         raise PacelineError(
-            "a process of the sweep died, perhaps for want of memory; -j 1 simulates in this one. "
+            "a process of the sweep died, perhaps because memory ran out; -j 1 needs no other process. "
             "In a script, call sweep under `if __name__ == '__main__':`"
         ) from None
     finally:
@@ -62,7 +67,7 @@ def run(
 
 
 def _collect(future: Future[tuple[list[Row], float]], part: Sequence[Point], table: SweepTable) -> float:
-    """Put finished rows into the table; seconds per point."""
+    """Put finished rows into the table; returns the seconds per point."""
     rows, seconds = future.result()
     for point, row in zip(part, rows, strict=True):
         table.add(point, row)
@@ -70,29 +75,16 @@ def _collect(future: Future[tuple[list[Row], float]], part: Sequence[Point], tab
 
 
 def measure(simulate: Simulate, points: Iterable[Point]) -> tuple[list[Row], float]:
-    """(the points' rows, the seconds that they took), one after another; of a point that fails, the error alone."""
+    """(the rows of the points, the seconds for all of them). A point that fails has a row with only its error."""
     begin, rows = time.perf_counter(), list[Row]()
     for point in points:
         try:
             rows.append(row_of(simulate(point)))
-        except Exception as error:  # whatever a user's model or data does: the other points go on
+        except Exception as error:  # whatever a user's model or data raises: the other points are still simulated
             rows.append({"error": in_a_line(error)})
     return rows, time.perf_counter() - begin
 
 
 def in_a_line(error: Exception) -> str:
-    """What went wrong; an error that is not Paceline's with its type."""
+    """An error in one line. One that Paceline did not raise is shown with its type."""
     return one_line(str(error) if isinstance(error, PacelineError) else f"{type(error).__name__}: {error}")
-
-
-class _Saver:
-    """Saves a table from time to time."""
-
-    def __init__(self, table: SweepTable) -> None:
-        self._table, self._due = table, time.monotonic() + SAVE_EVERY
-
-    def save_if_due(self) -> None:
-        begin = time.monotonic()
-        if begin >= self._due:
-            self._table.save()
-            self._due = begin + max(SAVE_EVERY, 20 * (time.monotonic() - begin))

@@ -1,7 +1,7 @@
-"""The table of a sweep: one row per point, kept in a file that is the record of what has been run.
+"""The table of a sweep: one row per point, in a file that records what has been run.
 
-Rule: the file is rewritten whole, so it is never half a table. Floats keep all their bits, so a table read back equals
-the one that was written.
+Rule: the file is always rewritten as a whole, so it never holds half a table. Floats keep all their bits, so a table
+that is read back equals the one that was written.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from .points import Identity, Point, cell, identity
 
 Row = dict[str, Any]
 
-# seconds: of the run. computing: seconds, the workers' mean. syncs: evaluation left out. bytes_per_worker: of the
-# worker that sends most. warning: what one must know of the row. error: why there is nothing else. base: what the
-# row's scenario was before the point's values.
 COLUMNS: dict[str, type] = {
-    **dict.fromkeys(("seconds", "seconds_per_step"), float),
-    **dict.fromkeys(("steps", "rounds", "samples", "syncs", "workers"), int),
+    **dict.fromkeys(("seconds", "seconds_per_step"), float),  # of the run
+    **dict.fromkeys(("steps", "rounds", "samples", "syncs", "workers"), int),  # syncs: without those of evaluations
+    # bytes_per_worker: sent by the worker that sends most. computing: seconds, the mean over the workers.
     **dict.fromkeys(("bytes_per_worker", "idle_min", "idle_mean", "idle_max", "computing"), float),
     **dict.fromkeys(("train_loss", "test_loss", "accuracy"), float),
+    # error: why the row has no numbers. base: the scenario before the point's values are set, as a hash.
     **dict.fromkeys(("engine", "run", "warning", "error", "base"), str),
 }
-_OPTIONAL = ("train_loss", "test_loss", "accuracy", "run", "warning")  # left out where no row has one
+_OPTIONAL = ("train_loss", "test_loss", "accuracy", "run", "warning")  # columns that are left out where they are empty
 SUFFIXES = (".csv", ".json", ".parquet")
 
 
 def row_of(summary: Mapping[str, Any]) -> Row:
-    """The columns of a finished run, from its summary."""
+    """The row of a finished run, from its summary."""
     idle, computing = summary["idle_share"], summary["computing_seconds"]
     known = {
         "seconds_per_step": summary["seconds"] / summary["steps"],
@@ -52,10 +51,12 @@ def row_of(summary: Mapping[str, Any]) -> Row:
 
 
 class SweepTable:
-    """The rows of the points asked for, and those that the file held already.
+    """The rows of the wanted points, and those that the file already held.
 
-    path: ends in .csv, .json or .parquet; None keeps the table in memory. base: tells rows of one scenario from those
-    of another. ScenarioError where the file cannot be gone on with; force begins anew.
+    path: ends in .csv, .json or .parquet. With None the table is only kept in memory.
+    keys: the keys that vary.
+    base: a hash of the scenario; rows with another base belong to another sweep.
+    force: begin the table again. Otherwise a file with another sweep is a ScenarioError.
     """
 
     def __init__(
@@ -85,60 +86,60 @@ class SweepTable:
             raise ScenarioError(f"--out {path}: cannot be written: {reason}") from None
 
     def _take(self, row: Row, path: Path) -> None:
-        """Keep a row of the file."""
+        """Take over a row of the file. ScenarioError where it belongs to another sweep."""
         theirs = [name for name in row if name not in COLUMNS]
         if set(theirs) != set(self.keys):
             raise ScenarioError(
                 f"{path}: holds a sweep over {_names(theirs)}, not {_names(self.keys)}; "
-                "write --force to begin anew, or --out elsewhere"
+                "write --force to begin again, or name another file with --out"
             )
         if row.get("base") != self.base:
             raise ScenarioError(
                 f"{path}: holds rows of another scenario, --set, --full, --engine or version; "
-                "write --force to begin anew, or --out elsewhere"
+                "write --force to begin again, or name another file with --out"
             )
         self._rows[tuple(str(row[key]) for key in self.keys)] = row
 
     def missing(self, retry: bool) -> list[Point]:
-        """The points without a row; retry: also those with an error."""
+        """The points without a row. retry: also the points whose row holds an error."""
         return [
             point
-            for who, point in self._points.items()
-            if who not in self._rows or (retry and self._rows[who].get("error"))
+            for point_id, point in self._points.items()
+            if point_id not in self._rows or (retry and self._rows[point_id].get("error"))
         ]
 
     @property
     def done(self) -> int:
-        """How many of the points asked for have a row."""
-        return sum(who in self._rows for who in self._points)
+        """How many of the wanted points have a row."""
+        return sum(point_id in self._rows for point_id in self._points)
 
     @property
     def failed(self) -> int:
-        """How many of the points asked for have an error."""
-        return sum(bool(self._rows[who].get("error")) for who in self._points if who in self._rows)
+        """How many of the wanted points have an error."""
+        return sum(bool(self._rows[point_id].get("error")) for point_id in self._points if point_id in self._rows)
 
     def add(self, point: Point, row: Row) -> None:
-        """Take a point's row."""
+        """Add the row of a point."""
         cells = {key: cell(point[key]) if key in point else "" for key in self.keys}
         self._rows[identity(point, self.keys)] = {**cells, **row, "base": self.base}
 
     def save(self) -> None:
-        """Write the file: the points asked for in their order, then other rows that it held."""
+        """Write the file: the wanted points in their order, then the other rows that it held."""
         if self.path is None:
             return
         order = [
-            *(who for who in self._points if who in self._rows),
-            *(who for who in self._rows if who not in self._points),
+            *(point_id for point_id in self._points if point_id in self._rows),
+            *(point_id for point_id in self._rows if point_id not in self._points),
         ]
-        rows = [self._rows[who] for who in order]
+        rows = [self._rows[point_id] for point_id in order]
         write_atomically(self.path, _encode(rows, self._columns(rows), self.path.suffix))
 
     def frame(self) -> pd.DataFrame:
-        """The rows of the points asked for, in their order."""
+        """The rows of the wanted points, in their order."""
         found = [
-            {**self._rows[who], **{key: cell(point.get(key)) if key in point else None for key in self.keys}}
-            for who, point in self._points.items()
-            if who in self._rows
+            {**self._rows[point_id], **{key: cell(point.get(key)) if key in point else None for key in self.keys}}
+            for point_id, point in self._points.items()
+            if point_id in self._rows
         ]
         table = pd.DataFrame(found, columns=self._columns(found))
         whole = [name for name, kind in COLUMNS.items() if kind is int]
@@ -172,7 +173,7 @@ def _encode(rows: Sequence[Row], columns: Sequence[str], suffix: str) -> bytes:
 
 
 def _read(path: Path) -> list[Row]:
-    """The rows in a file; ScenarioError where it holds no table."""
+    """The rows in a file. ScenarioError where it does not hold the table of a sweep."""
     try:
         if path.suffix == ".csv":
             reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
@@ -193,7 +194,7 @@ def _read(path: Path) -> list[Row]:
 
 
 def _known(name: str, value: Any) -> Any:
-    """A cell of the file: a column's as its type, None where it is empty; a key's as it is."""
+    """A cell of the file: in a column of results as its type, None where it is empty; in a key's column as it is."""
     kind = COLUMNS.get(name)
     if kind is None:
         return value

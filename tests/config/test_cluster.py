@@ -132,7 +132,10 @@ def test_what_says_how_long_work_takes():
         ({"device": "a100-40gb"}, "did you mean 'a100-40g'?"),
         ({"device": "thing"}, "how fast is it? give speed"),
         ({"device": "v100-16g"}, "no bf16 peak of v100-16g, only fp32, fp16; give flops, speed or step_time"),
-        ({"device": "rtx3090", "efficiency": 0.5, "profile": PROFILE}, "efficiency has no effect beside the profile"),
+        (
+            {"device": "rtx3090", "efficiency": 0.5, "profile": PROFILE},
+            "efficiency has no effect together with the profile",
+        ),
         ({"device": "thing", "profile": PROFILE}, "device 'thing' is not in the profile, which has rtx3090"),
     ],
 )
@@ -147,8 +150,8 @@ def test_devices_without_a_price_are_refused(group, message):
     ("group", "message"),
     [
         ({"flops": "20 Tflop/s", **SPEED}, "speed and flops are both given; keep one"),
-        ({"efficiency": 0.5, **SPEED}, "efficiency has no effect beside speed"),
-        ({"memory_bandwidth": "1 GB/s", "step_time": "1 ms"}, "memory_bandwidth has no effect beside step_time"),
+        ({"efficiency": 0.5, **SPEED}, "efficiency has no effect together with speed"),
+        ({"memory_bandwidth": "1 GB/s", "step_time": "1 ms"}, "memory_bandwidth has no effect together with step_time"),
         ({"efficiency": 0}, "efficiency: "),
         ({"efficiency": 1.1}, "efficiency: "),
         ({"memory": "0 GB"}, "memory: '0 GB' must be above 0, like '24 GB'"),

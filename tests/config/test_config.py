@@ -127,7 +127,7 @@ def test_mistakes_are_one_line(setting, message):
         ({"split": {"by_class": {"steps": {"cpu": 0}}}}, "steps of cpu is 0"),
         ({"aggregation": {"slowmo": {"beta": 1}}}, "beta 1 must be in [0, 1)"),
         ({"preset": "qsr"}, "strategy.alpha: is missing"),
-        ({"preset": "local_sgd", "H": 9, "schedule": {"fixed": 8}}, "strategy.H: has no effect beside schedule"),
+        ({"preset": "local_sgd", "H": 9, "schedule": {"fixed": 8}}, "strategy.H: has no effect together with schedule"),
         ({"preset": "qsr", "alfa": 1}, "strategy.alfa: unknown argument; did you mean 'alpha'?"),
         ({"shedule": "every"}, "strategy: 'shedule' is unknown; did you mean 'schedule'?"),
         ({"aggregation": "gradients", "split": "by_steps"}, "write aggregation: parameters, or split: even"),

@@ -15,7 +15,7 @@ from kit.paths import ROOT
 from paceline.cli import app
 from paceline.config import yaml
 from paceline.program.errors import PacelineError, ScenarioError
-from paceline.runtime import launcher
+from paceline.runtime import launcher, mpirun
 from paceline.runtime.banners import Relay
 from paceline.runtime.ranks import JOB_VARIABLES, RankPlace, place
 from paceline.runtime.tracebacks import TRACEBACK, told
@@ -80,10 +80,10 @@ def test_what_ranks_get_from_around_the_launcher(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("who?")))
     for kind in ("openmpi", "mpich"):
-        found = launcher.environment(launcher.Mpirun("mpirun", kind), 2, 1)
+        found = mpirun.environment(mpirun.Mpirun("mpirun", kind), 2, 1)
         assert set(PMI).isdisjoint(found)
         assert (found["PMIX_MCA_gds"], found["SLURM_TMPDIR"]) == ("hash", "/scratch")
-    assert os.path.isdir(launcher.environment(launcher.Mpirun("mpirun", "openmpi"), 2, 1)["HOME"])
+    assert os.path.isdir(mpirun.environment(mpirun.Mpirun("mpirun", "openmpi"), 2, 1)["HOME"])
 
 
 # --- what an mpirun says ----------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_an_mpirun_that_cannot_start_ranks(lines, words, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("lines", "status", "says"),
     [
-        (KILLED, 137, "paceline: rank 1 was ended by signal 9, perhaps for want of memory\n"),
+        (KILLED, 137, "paceline: rank 1 was ended by signal 9, perhaps because memory ran out\n"),
         (EXITED, 3, "paceline: rank 2 ended with status 3 and did not say why\n"),
         ([b"paceline: the file is wrong\n", *EXITED], 2, "paceline: the file is wrong\n"),
         ([b"paceline: warning: slow\n"], 4, "paceline: warning: slow\npaceline: {}/mpirun ended with status 4, and no"),

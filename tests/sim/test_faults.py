@@ -270,7 +270,7 @@ def test_links_that_cannot_be_slow_are_refused():
     free = Timing((Device("d", speed=1.0),) * 2, faults=faults(slow))
     with pytest.raises(ScenarioError, match=r"faults\[0\]: the network is infinitely fast; give it a bandwidth"):
         run(free, reducing)
-    with pytest.raises(ScenarioError, match=r"faults\[0\].link: 7 is none of workers 0 to 1"):
+    with pytest.raises(ScenarioError, match=r"faults\[0\].link: worker 7 does not exist; write 0 to 1"):
         check_faults(faults(slow | {"link": "worker 7"}), 2)
 
 
@@ -294,7 +294,7 @@ def test_a_lost_worker_ends_the_run_and_names_who_waits(at, doing, seconds):
     with pytest.raises(WorkerLost) as error:
         run(timing(3, event), rounds(9, 400))
     assert str(error.value) == (
-        f"worker 1 is lost and nobody steps in: each of workers 0, 2 {WAITS}; "
+        f"worker 1 is lost, and no other worker takes over: each of workers 0, 2 {WAITS}; "
         f"worker 1 was lost at {seconds} s while it {doing}"
     )
 
@@ -308,7 +308,9 @@ def test_a_worker_lost_as_it_waits_joins_no_collective():
 def test_who_has_ended_cannot_be_lost():
     event = {"name": "loss", "worker": 0, "at": "2 s"}
     assert [o.seconds for o in run(timing(2, event), steps(2))] == [2.0, 2.0]
-    with pytest.raises(WorkerLost, match="workers 0, 1 are lost and nobody steps in: worker 0 was lost at 2 s while"):
+    with pytest.raises(
+        WorkerLost, match="workers 0, 1 are lost, and no other worker takes over: worker 0 was lost at 2 s while"
+    ):
         run(timing(2, event, event | {"worker": 1, "at": "1.5 s"}), steps(3))
 
 
@@ -330,7 +332,7 @@ def test_the_limit_comes_before_a_pause_is_over():
     ("event", "message"),
     [
         ({"name": "slow"}, "faults[0]: unknown name 'slow'; write one of straggler, slowdown, pause"),
-        ({"name": "pause", "worker": 0, "at": "soon", "duration": "1 s"}, "faults[0].at: 'soon' is not a moment"),
+        ({"name": "pause", "worker": 0, "at": "soon", "duration": "1 s"}, "faults[0].at: 'soon' is not a time"),
         ({"name": "pause", "worker": 0, "at": "1.5 rounds", "duration": "1 s"}, "faults[0].at: '1.5 rounds' is no"),
         ({"name": "pause", "worker": 0, "at": "1 s"}, "faults[0].duration: is missing"),
         ({"name": "straggler", "worker": 0, "factor": 0.5}, "faults[0].factor: "),
@@ -340,7 +342,7 @@ def test_the_limit_comes_before_a_pause_is_over():
             "end 3.0 s must come",
         ),
         ({"name": "slowdown", "worker": 0, "factor": 2, "start": "4 s", "end": "9 rounds"}, "in the same unit"),
-        ({"name": "slow_link", "factor": 2, "start": "4 rounds"}, "a link knows no rounds and steps"),
+        ({"name": "slow_link", "factor": 2, "start": "4 rounds"}, "a link does not count rounds and steps"),
         ({"name": "loss", "worker": -1, "at": "4 rounds"}, "faults[0].worker: "),
     ],
 )
@@ -351,7 +353,7 @@ def test_bad_faults_are_refused(event, message):
 
 
 def test_a_fault_of_nobody_is_refused():
-    with pytest.raises(ScenarioError, match=r"faults\[1\].worker: 3 is none of workers 0 to 2"):
+    with pytest.raises(ScenarioError, match=r"faults\[1\].worker: worker 3 does not exist; write 0 to 2"):
         check_faults(faults({"name": "loss", "worker": 2, "at": "0 s"}, {"name": "loss", "worker": 3, "at": "0 s"}), 3)
 
 
@@ -382,7 +384,7 @@ def test_a_run_that_cannot_finish_keeps_its_reports(tmp_path, capsys, monkeypatc
 
     settings = ["--out", str(tmp_path), "--force", "--set", "report.every=1 round", "--set", "budget={rounds: 9}"]
     said = command(*settings, "--set", "faults=[{name: loss, worker: 1, at: 3 rounds}]")
-    assert "worker 1 is lost and nobody steps in: worker 0 waits in AllReduce" in said
+    assert "worker 1 is lost, and no other worker takes over: worker 0 waits in AllReduce" in said
     assert [json.loads(line)["round"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert not (tmp_path / "summary.json").exists(), "which a finished run has"
     assert "not finished after the limit of 2e-06 s: " in command(*settings, "--limit", "2 us")
@@ -402,5 +404,5 @@ def test_faults_change_the_clock_and_not_the_plan(tmp_path):
             SCENARIO, timing_only=True, settings=[untraced, slow], engine="cohort", out=tmp_path, force=True
         )
     assert (tmp_path / "summary.json").exists(), "an earlier run, which a refused one does not replace"
-    with pytest.raises(ScenarioError, match="only `paceline simulate` has them so far"):
+    with pytest.raises(ScenarioError, match="only `paceline simulate` knows them"):
         paceline.train(SCENARIO, settings=[slow])

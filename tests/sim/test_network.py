@@ -12,7 +12,7 @@ from kit.paths import DOCS
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.network import NetworkSpec
-from paceline.config.timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, Shape
+from paceline.config.timing import BackgroundTraffic, CollectiveAlgorithm, Link, Network, NetworkShape
 from paceline.program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
 from paceline.program.errors import ScenarioError
 from paceline.program.traffic import traffic
@@ -228,7 +228,7 @@ def test_efficiency_is_the_part_of_the_bandwidth_that_is_reached() -> None:
 
 
 def test_the_tables_of_shapes_and_algorithms_are_what_scenarios_can_say() -> None:
-    assert tuple(SHAPES) == get_args(Shape)
+    assert tuple(SHAPES) == get_args(NetworkShape)
     assert tuple(ALGORITHMS) == get_args(CollectiveAlgorithm)
 
 

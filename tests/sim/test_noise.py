@@ -89,7 +89,7 @@ def test_residuals_that_nobody_measured_are_refused():
     with pytest.raises(ScenarioError, match=r"workers\[0\]: cluster.noise.source is profile, but this device's time"):
         timing(PROFILE, workers=[{"speed": "8 samples/s"}], noise=noise)
     bare = PROFILE.model_copy(update={"residuals": {}})
-    with pytest.raises(ScenarioError, match="has not recorded how times of 'mlp' vary on cpu; measure them with"):
+    with pytest.raises(ScenarioError, match="does not say how times of 'mlp' vary on cpu; measure them with"):
         timing(bare, workers=[{}], noise=noise)
     with pytest.raises(ValueError, match="takes no sigma"):
         Cluster.model_validate({"workers": [{}], "noise": noise | {"sigma": 0.1}})

@@ -229,7 +229,7 @@ def test_trouble_in_a_users_model(tiny, tmp_path, monkeypatch):
         (["--grid", "strategy.H=1", "--list", "points.csv"], "strategy.H is both in the grid and in the list"),
         (["--list", "sparse.csv"], "workload.bach: unknown key"),
         (["--list", "nowhere.csv"], "nowhere.csv: no such file"),
-        (["--list", "ragged.csv"], "ragged.csv:3: has not as many cells"),
+        (["--list", "ragged.csv"], "ragged.csv:3: does not have as many cells"),
         (["--list", "twice.csv"], "twice.csv:1: 'workload.batch' must head one column"),
         (["--list", "nameless.csv"], "nameless.csv:1: '' must head one column"),
         (["--list", "empty.yaml"], "holds no points"),
@@ -327,7 +327,7 @@ def descendants(process: int) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["openmpi", "mpich"])
 def test_under_mpirun(kind, tiny):
-    from paceline.runtime.launcher import command, environment, find_mpirun
+    from paceline.runtime.mpirun import command, environment, find_mpirun
 
     folder, mpirun = tiny.parent, find_mpirun(kind)
 

@@ -96,9 +96,9 @@ def test_a_value_is_quoted_without_being_written_out():
         (BOMB, "F:2: not valid YAML: *a repeats a list or a mapping"),
         ("a: &a {b: 1}\nc: {<<: *a}", "*a repeats a list or a mapping"),
         ("a: &a [*a]", "*a repeats"),
-        ("[" * 500 + "]" * 500, "more than 40 lists and mappings in one another"),
+        ("[" * 500 + "]" * 500, "more than 40 levels of nested lists and mappings"),
         ("{a: " * 500, "more than 40"),
-        ("a: !!int x", "tags like !!int are not read"),
+        ("a: !!int x", "tags like !!int are not allowed"),
         ("a: !!set {b}", "tags like !!set"),
         ("a: !!binary aGk=", "tags like !!binary"),
         ("a: !!timestamp x", "tags like !!timestamp"),
@@ -204,7 +204,7 @@ def test_quantities_stay_within_what_can_be_computed_with(key, unit):
         (["strategy.split={given: {batches: []}}"], "batches"),
         (["workload.optimizer={name: adamw, lr: 0.1, betas: [true, false]}"], "betas is [True, False]; write a number"),
         ([f"{GROUP}.step_time={{16: true}}"], "step_time is {16: True}; write a number"),
-        (["a.b.c" + ".d" * 100 + "=1"], "keys in one another"),
+        (["a.b.c" + ".d" * 100 + "=1"], " nested keys; 40 at most"),
         (["cluster.workers.²=1"], "is not a place in a list of 2"),
         ([f"{LONG}=1"], "unknown key"),
         ([f"seed=[{LONG}]"], "seed"),
@@ -312,7 +312,7 @@ def test_output_that_cannot_be_written_loses_no_run(scenario):
     done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120, encoding="utf-8")
     assert done.stdout.splitlines() == ["plain 0", "full 1", "pipe 141", "caf\u00e9[red] 0"], done.stderr
     assert done.stderr.splitlines() == [
-        "paceline: standard output cannot be written: No space left on device; all that goes to files is written"
+        "paceline: standard output cannot be written: No space left on device; all files are written"
     ]
     assert "written to  caf\\xe9[red]" in Path("out").read_text()
     for name in ("plain", "full", "pipe", "caf\u00e9[red]"):

@@ -125,7 +125,7 @@ def test_a_torn_last_line_is_cut_on_resume(run):
     first, second = lines_of(run)
     path.write_text(f"{first}\n{second[:30]}")
     recorder = Recorder(run)
-    assert recorder.resume(2, 1.0) == "run/metrics.jsonl: the last line was torn, and is cut"
+    assert recorder.resume(2, 1.0) == "run/metrics.jsonl: the last line was incomplete and is removed"
     assert lines_of(run) == [first]
     assert Recorder(run).resume(2, 1.0) == ""
     path.write_text(f"{first[:30]}\n{second}\n")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kit.paths import ROOT
-from paceline.runtime.launcher import environment, find_mpirun
+from kit.paths import DOCS, ROOT
+from paceline.runtime.mpirun import environment, find_mpirun
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
 
 
 def output_of(command: str, folder: Path) -> str:
@@ -28,7 +28,7 @@ def test_tutorial_prints_what_it_says(tmp_path):
     scenario = (ROOT / "scenarios" / "quickstart.yaml").read_text()
     (tmp_path / "quickstart.yaml").write_text(scenario.replace("../profiles", str(ROOT / "profiles")))
     ran = 0
-    for language, text in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text()):
+    for language, text in BLOCK.findall((DOCS / "tutorial.md").read_text()):
         if language == "python":
             (tmp_path / re.match(r"# (\w+\.py)\n", text)[1]).write_text(text)
         elif language == "console":
@@ -38,16 +38,24 @@ def test_tutorial_prints_what_it_says(tmp_path):
     assert ran == 6
 
 
+def test_readme_example_prints_what_it_says():
+    text = (ROOT / "README.md").read_text()
+    code, expected = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S).groups()
+    assert len(code.splitlines()) <= 12
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == expected
+
+
 def test_readme_shows_the_quickstart():
     (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert shown == (ROOT / "scenarios" / "quickstart.yaml").read_text()
 
 
 def test_every_page_is_in_the_index():
-    index = (ROOT / "docs" / "index.md").read_text()
-    assert not [
-        page for page in (ROOT / "docs").glob("*.md") if page.name != "index.md" and f"({page.name})" not in index
-    ]
+    index = (DOCS / "index.md").read_text()
+    assert not [page for page in DOCS.glob("*.md") if page.name != "index.md" and f"({page.name})" not in index]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -65,6 +73,6 @@ def test_core_is_short():
 
 def test_design_quotes_its_figures():
     """Each results file that the design page names exists."""
-    named = set(re.findall(r"`(\w+\.json)`", (ROOT / "docs" / "design.md").read_text()))
+    named = set(re.findall(r"`(\w+\.json)`", (DOCS / "design.md").read_text()))
     assert named
     assert all((ROOT / "benchmarks" / "results" / name).is_file() for name in named)

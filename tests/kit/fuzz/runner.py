@@ -26,7 +26,7 @@ LINE = 400  # characters of an error
 CONTROL = ("Cc", "Cf", "Cs", "Zl", "Zp")  # characters that steer a terminal, or are none
 # Errors of a run that has begun: what it had logged stays.
 MIDWAY = re.compile(
-    r"not finished after the limit|nobody steps in|do not fit together|not finite|no finite|is not a finite"
+    r"not finished after the limit|no other worker takes over|do not fit together|not finite|no finite|is not a finite"
 )
 
 # What begins a sweep's cell where nobody had thought of an error.

