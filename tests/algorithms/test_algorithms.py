@@ -1,4 +1,4 @@
-"""Plans, samplers, and the identities that the axes must keep, on a model small enough to work by hand."""
+"""Plans, samplers and the loop, and identities between axis members, on a model small enough to work by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HDP's batch sizes: the optimum by an independent search, exact totals, bounds kept; what a scenario may say."""
+"""HDP's batch sizes: equal to an independent search for the optimum, exact in total, and within their bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods' numeric checks, from their papers and released code, and the identities between them."""
+"""Each method against numbers from its paper or its released code, and identities between methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows a round: lines with and without an evaluation, norms, checkpoints at given places; epochs of steps."""
+"""What follows a round: report lines with and without an evaluation, norms, and checkpoints at given places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The timeline: which rows it has, which rounds it shows, and where the faults are."""
+"""The timeline: the rows that it has, the rounds that it shows, and where it marks the faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What members of the strategy's axes and presets take: every documented spelling is read, every other one refused."""
+"""Arguments of axis members and presets: every documented spelling is read, and every other one is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the cluster section to devices: the catalogue, where a price comes from, and what is refused."""
+"""From the cluster section to devices: the catalogue, where a device's times come from, and what is refused."""
 
 from __future__ import annotations
 

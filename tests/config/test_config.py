@@ -1,4 +1,4 @@
-"""The scenario file: what it accepts, and the one line it answers to what it does not."""
+"""The scenario file: what it accepts. Anything else is answered with one line."""
 
 import math
 import re

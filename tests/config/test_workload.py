@@ -1,4 +1,4 @@
-"""The scenario's workload section: mistakes are one line."""
+"""The workload section: a mistake in it is answered with one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`paceline batch-sizes`: the largest batches through the real command line, held against steps taken here; memory."""
+"""`paceline batch-sizes` through the real command line: its batches are compared with steps taken here."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_size_that_fails_leaves_nothing_behind(tmp_path):
     found = re.search(r"a +(\d+) +(0\.\d+) MB", done.stdout)
     assert found, done.stdout
     assert 0.97 * 600e3 < MARGIN * float(found[2]) * 1e6 < 1.001 * 600e3
-    cut = ("--set", "workload.micro_batch=8")  # of which one at a time is there
+    cut = ("--set", "workload.micro_batch=8")  # one micro-batch at a time is in memory
     done = paceline("batch-sizes", "s.yaml", "--out", "p.yaml", "--mode", "equal", *cut, cwd=tmp_path)
     more = re.search(r"a +(\d+) +(0\.\d+) MB", done.stdout)
     assert more, done.stdout

@@ -1,4 +1,4 @@
-"""The command line: bad input is one line and exit status 2, with nothing overwritten; stop and resume; mpirun."""
+"""The command line: bad input is one line and exit status 2, and overwrites nothing; stopping and resuming; mpirun."""
 
 from __future__ import annotations
 

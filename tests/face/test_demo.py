@@ -1,4 +1,4 @@
-"""What `paceline demo` says of its figures, on made-up numbers."""
+"""What `paceline demo` says about its figures, tried on made-up numbers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Prices add up: what a step is done in (phases, units, micro-batches) takes together what the step takes, and where
-nothing is exchanged a step takes the same time however it is run.
+"""Prices add up: the phases, units and micro-batches of a step take together as long as the step.
+
+Where nothing is exchanged, a step takes the same time in every placement.
 """
 
 from __future__ import annotations

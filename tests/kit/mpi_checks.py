@@ -50,7 +50,7 @@ ALONE = (
     "all-gather: a size that is not as planned",
     "borrowed",
 )
-# What a rank cannot find out by itself, the debug mode can, unless everybody waits for somebody else.
+# In debug mode ranks find errors that they cannot see alone, except when every rank waits for another.
 BEYOND = ("deadlock",)
 EVALUATE = Work("evaluate")
 

@@ -105,7 +105,7 @@ def by_hand(values: Sequence[Array], weights: Sequence[float], op: str) -> Array
 
 def same(found: Any, expected: Array) -> None:
     """Equal to the last bit, and of the same type."""
-    assert isinstance(found, np.ndarray), f"{found!r} is no array"
+    assert isinstance(found, np.ndarray), f"{found!r} is not an array"
     assert found.dtype == expected.dtype
     assert found.shape == expected.shape
     assert found.tobytes() == expected.tobytes()

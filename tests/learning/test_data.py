@@ -1,4 +1,4 @@
-"""Data sets: what they hold, the shapes known without loading them, and the errors."""
+"""Data sets: what they hold, their shapes, which are known without loading them, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CIFAR's binary files and folders of images, in sizes for a test."""
+"""CIFAR's binary files and folders of images, in small."""
 
 from __future__ import annotations
 

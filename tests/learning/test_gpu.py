@@ -1,4 +1,4 @@
-"""What needs a CUDA device: workers on it, alone and beside workers on the CPU. Bits are not promised there."""
+"""What needs a CUDA device: workers on it, alone and together with workers on the CPU. No bits are promised there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaders: batches ahead of time, with the bits of those in line, and errors where the batch is asked for."""
+"""Loaders prepare batches ahead of time: the same bits as without, and errors show where the batch is asked for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paceline.learning.recipe import Augment, Recipe
 
 
 class Source:
-    """Loads what it is told, and remembers by whom it was asked."""
+    """Loads what it is told, and remembers the threads that asked."""
 
     def __init__(self, threads: int) -> None:
         self.asked: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""The placements: ddp = fsdp = lsdp = one process on the whole batch, memory, bytes, and what is refused."""
+"""Placements: all give the numbers of one process with the whole batch; their memory and bytes; what is refused."""
 
 from __future__ import annotations
 

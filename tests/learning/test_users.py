@@ -1,4 +1,4 @@
-"""A user's own model, data and loss: nothing about them is taken for granted, and what goes wrong says where."""
+"""A user's own model, data and loss: the unusual ones train as torch trains them, and an error says where it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchvision's models: their tables by known numbers and, where it is installed, against torchvision itself."""
+"""torchvision's models: the cost tables against known numbers and, if it is installed, against torchvision itself."""
 
 from __future__ import annotations
 

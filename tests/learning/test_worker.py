@@ -1,4 +1,4 @@
-"""The worker that trains: flat storage, bits, streams, snapshots, and that it learns."""
+"""The torch worker: its flat vectors, bits, random streams and snapshots, and that it learns."""
 
 from __future__ import annotations
 

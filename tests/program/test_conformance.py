@@ -1,4 +1,4 @@
-"""The conformance suite over the interpreters that live in one process; runtime runs the same list under mpirun."""
+"""The conformance suite over all interpreters that run in one process. tests/runtime runs the same list under MPI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that travel in reduced precision: rounded as torch rounds, counted and priced by what travels."""
+"""Values that travel in reduced precision: rounded as torch rounds them; their bytes are counted and priced."""
 
 import numpy as np
 import pytest

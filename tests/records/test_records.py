@@ -1,4 +1,4 @@
-"""Run directories, checkpoints, traces: whole or absent, and read back as written."""
+"""Run directories, checkpoints and traces: each is whole or absent, and is read back as it was written."""
 
 from __future__ import annotations
 

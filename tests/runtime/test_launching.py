@@ -1,4 +1,4 @@
-"""How ranks are started and how a command ends: who is a rank, what an mpirun says, interrupts, --traceback."""
+"""How ranks start and how a command ends: when a process counts as a rank, mpirun's messages, interrupts."""
 
 from __future__ import annotations
 

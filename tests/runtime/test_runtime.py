@@ -1,4 +1,4 @@
-"""The MPI runtime: one mpirun per MPI and number of ranks for the many checks of kit.mpi_checks, and how jobs end."""
+"""The MPI runtime: how jobs end, and the checks of kit.mpi_checks, many to one start of mpirun."""
 
 from __future__ import annotations
 

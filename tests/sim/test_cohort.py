@@ -1,4 +1,4 @@
-"""The cohort engine against the SimPy engine: equal clocks, to the last bit, or a refusal that says why."""
+"""The cohort engine against the SimPy engine: clocks equal to the last bit, or a refusal with the reason."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ ACTS = ["compute", "host compute", "move", "collective", "start", "wait", "log",
 
 
 def beside(number: int, n: int) -> Any:
-    """An effect that may run beside a program."""
+    """An effect that may run while the program goes on."""
     kind = number % 4
     if kind == 0:
         return Compute(WORKS[number % 5], nothing, on="host" if number % 3 else "device")

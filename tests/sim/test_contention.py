@@ -1,4 +1,4 @@
-"""Collectives that share links: of several groups, with what others send, on bandwidths that change."""
+"""Collectives that share links with each other or with background traffic, on bandwidths that change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults in virtual time against closed forms: what they cost to the last bit, and how a run ends that cannot go on."""
+"""Faults in virtual time: what they cost, by closed forms to the last bit, and how a run ends that cannot continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fair rates by their definition, and transfers in time: who shares what, and that no byte is lost."""
+"""Transfers that share links: rates are max-min fair, and no byte is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prices on an idle network: every algorithm against its formula, every shape against its closed form."""
+"""Prices on an idle network: each collective algorithm and each network shape against its formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise on computing times: per step, per worker, and as a profile measured it."""
+"""Noise on computing times: drawn for each step or each worker, or as a profile measured it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SimPy interpreter's clocks against closed forms: what takes how long, what waits for what, what is counted."""
+"""The SimPy interpreter's clocks against closed forms: how long effects take, what waits, what is counted."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_arrays_and_phantoms_take_the_same_time() -> None:
     assert full == phantom
 
 
-# --- beside the program -----------------------------------------------------------------------------------------------
+# --- while the program goes on ----------------------------------------------------------------------------------------
 
 
 def beside(*effects: Any, then: float) -> Program[float]:

@@ -1,4 +1,4 @@
-"""The SimPy interpreter and programs: drawn at random against lockstep, the same each time, and how failures show."""
+"""The SimPy interpreter on random programs: the same answers as lockstep, the same in each run; how failures show."""
 
 from __future__ import annotations
 

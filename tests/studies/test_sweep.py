@@ -1,4 +1,4 @@
-"""`sweep`: every row is what a single `simulate` gives; the table is the record; nothing ends it but the user."""
+"""`sweep`: each row is what one `simulate` gives, a sweep continues from its table, and no failing cell ends it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Every benchmark runs, at its small size: a benchmark that broke would be noticed here, not when its figure is needed.
+"""Every benchmark runs in its small size, so that one that broke shows before its figure is needed.
 
-What they time is not looked at, and no results file is written.
+Their times are not looked at, and no results file is written.
 """
 
 import subprocess

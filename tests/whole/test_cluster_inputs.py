@@ -1,7 +1,6 @@
-"""Results react to every input: changing any key of the cluster section moves the simulated clock, or is listed here
-with the reason why it does not.
+"""Every key of the cluster section moves the simulated clock, or is listed here with the reason why it does not.
 
-The keys are found in the schema itself, so that a new one fails here until it is entered in CHANGES or NO_TIME.
+The keys are taken from the schema, so a new one fails here until it is entered in CHANGES or NO_TIME.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ NETWORK = {"bandwidth": "1 Gbit/s", "latency": "50 us"}
 
 
 def two(first: dict[str, Any] | None = None, network: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """Two equal workers, of which the first is changed."""
+    """Two equal workers; `first` changes the first one."""
     workers = [{"device": "a100-80g"} | (first or {}), {"device": "a100-80g"}]
     return {"workers": workers, "network": NETWORK | (network or {})} | more
 
 
 def nodes(device: dict[str, Any] | None = None, **node: Any) -> dict[str, Any]:
-    """Two nodes of two workers each, of which the first is changed."""
+    """Two nodes of two workers each; the first node is changed."""
     devices = [{"device": "a100-80g", "count": 2} | (device or {})]
     return {"nodes": [{"devices": devices} | node, {"devices": devices}], "network": NETWORK}
 
@@ -54,7 +53,7 @@ def matrix(bandwidth: str) -> dict[str, Any]:
 
 
 def beside(**flow: Any) -> dict[str, Any]:
-    """Somebody else's traffic beside that of three workers, of which the first has the slowest port."""
+    """Background traffic next to that of three workers; the first has the slowest port."""
     workers = [{"device": "a100-80g", "port": f"{1 + w} Gbit/s"} for w in range(3)]
     background = {"from": 0, "to": 1, "bandwidth": "900 Mbit/s", "bytes": "10 kB", "every": "300 us"} | flow
     return {"workers": workers, "network": {"latency": "50 us"}, "background": [background]}
@@ -143,7 +142,7 @@ def moving() -> Program[None]:
 
 
 def clock(cluster: dict[str, Any], host: bool) -> float:
-    """The simulated seconds of a training, or of work beside host memory."""
+    """The simulated seconds of a training, or of work next to host memory."""
     if not host:
         return float(paceline.simulate(described(cluster), timing_only=True).summary["seconds"])
     timing = resolve(described(cluster), folder=None).timing  # type: ignore[arg-type]

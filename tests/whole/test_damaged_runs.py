@@ -1,4 +1,4 @@
-"""Runs whose files are not what was written, and runs whose numbers are none: one line that names file and place."""
+"""Runs with damaged files, and runs whose numbers are not finite: one line that names file and place."""
 
 from __future__ import annotations
 

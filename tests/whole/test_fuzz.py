@@ -1,4 +1,4 @@
-"""Whatever the command line is fed, it succeeds or refuses in one clear line, and then leaves every file as it was."""
+"""With any input, the command line succeeds, or refuses in one clear line and leaves every file as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The setuptools map, the links in paceline/ and the folders at the root must name the same packages."""
+"""pyproject.toml, the links in paceline/ and the folders at the root name the same packages; sizes; light imports."""
 
 import tomllib
 

@@ -1,7 +1,7 @@
-"""Every notebook runs from top to bottom, as a user opens it, in its own folder, and its figures show what they should.
+"""Every notebook runs from top to bottom in its own folder, as a user opens it, and its figures show what they should.
 
-A figure that is drawn can be drawn of the wrong scenario: so a cell behind the last one prints numbers of its figures
-and tables. Those of the clock are exact; of accuracies, which another processor rounds otherwise, only bounds are held.
+A figure could show the wrong scenario. So a cell added at the end prints numbers from its figures and tables. Simulated
+times must be equal; for accuracies, which other processors round differently, only bounds are checked.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Each option can be said in a scenario, and works for real and in simulation with the same numbers."""
+"""Every option can be set in a scenario, and works in training and in simulation with the same numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SGDS = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_dec
 STEPS = {"name": "multistep", "milestones": [1.5, 2], "gamma": 0.2, "warm_up": 0.5, "final_lr": 0.01}
 LEFT_OUT = {
     Budget: {"steps", "rounds"},  # the budget is one of the three
-    Scenario: {"recorded", "faults"},  # is no option; train has none yet, see tests/sim/test_faults.py
+    Scenario: {"recorded", "faults"},  # not an option; train has no faults yet, see tests/sim/test_faults.py
 }
 
 

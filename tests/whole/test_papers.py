@@ -1,4 +1,4 @@
-"""The papers' own settings, run timing-only from their scenario files: the published counts and ratios."""
+"""The papers' own settings, simulated from their scenario files (timing only): the published counts and ratios."""
 
 from __future__ import annotations
 

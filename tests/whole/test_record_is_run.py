@@ -1,4 +1,4 @@
-"""The record is the run: a run's scenario.yaml gives its bits again, from any folder; resuming says what differs."""
+"""A run can be repeated from its directory: scenario.yaml gives the same bits, and resuming says what differs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FIRST_STEPS = ["budget={steps: 20}", *SHORT[1:]]  # of the papers' settings, whi
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch) -> Path:
-    """The working folder of those who come later, who have what the run has by no relative path."""
+    """A later working folder, from which no relative path leads to what the run used."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -173,7 +173,7 @@ def resume(run: Path, *settings: str, change: bool = False):
 
 
 def test_what_differs_on_resume_is_said_and_kept(run):
-    """Another environment or value from a checkpoint on, of which the record must not say that it was all along."""
+    """A run whose environment or value changed at a checkpoint: the record must not claim it for the whole run."""
     path = run / "scenario.yaml"
     path.write_text(path.read_text().replace("threads: 1\n  batches", "threads: 7\n  batches"))
     found = resume(run, "workload.optimizer.lr=0.5", "budget.rounds=9", "workload.micro_batch=4")

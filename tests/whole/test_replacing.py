@@ -1,4 +1,4 @@
-"""Nothing of the user's is lost: --force replaces runs alone, and keeps the earlier one until the new one is done."""
+"""No file of the user's is lost: --force replaces only runs, and keeps the earlier one until the new one is done."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def users_summary(folder: Path) -> list[str]:
 
 
 def linked(folder: Path, part: str) -> list[str]:
-    """A run of which a part lies elsewhere, behind a link."""
+    """A run with a part that is a link to somewhere else."""
     simulate("s.yaml", out="out")
     (folder / "out" / part).rename("elsewhere")
     (folder / "out" / part).symlink_to(folder / "elsewhere")

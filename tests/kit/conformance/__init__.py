@@ -1,15 +1,15 @@
 """The conformance suite: small programs and what every interpreter must make of them.
 
-Rules of these files: plain modules (no pytest), so that an interpreter that needs a process per worker can run the
-same list; programs of one case share no objects; all expected numbers are written down or folded by hand, never taken
-from an interpreter. Run each of CASES so:
+Rules: these are plain modules without pytest, so that an interpreter with one process per worker can run the same list.
+Programs of one case share no objects. All expected numbers are written down or folded by hand, never taken from an
+interpreter. Run each of CASES so:
 
     record = Record(case.stop_after)
     results = interpreter([case.make(i) for i in range(case.workers)], record.hooks(), debug=case.debug)
     case.verify(results, record)
 
-or, where `case.raises` is set, expect that error with every string of `case.says` in its text. Cases with `overview`
-can be told only by an interpreter that sees all programs at once; the others may skip them.
+or, where `case.raises` is set, expect that error with every string of `case.says` in its text. Only an
+interpreter that sees all programs at once finds the errors of cases with `overview`; the others may skip these.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ MIDWAY = re.compile(
     r"not finished after the limit|no other worker takes over|do not fit together|not finite|no finite|is not a finite"
 )
 
-# What begins a sweep's cell where nobody had thought of an error.
+# An error in a sweep's table that Paceline did not raise itself.
 SURPRISE = re.compile(r'(?:^|[,"])(?!Scenario|Protocol|Paceline)\w+(?:Error|Exception): [^,]*', re.MULTILINE)
 
 

@@ -71,7 +71,7 @@ def serve() -> None:
     typer.main.get_command = functools.cache(typer.main.get_command)  # which takes half of a short run
     with contextlib.redirect_stdout(io.StringIO()):
         app.run(["catalogue"])  # what is loaded and made with the first command, children have already
-    gc.freeze()  # objects that nobody looks at stay on pages that parent and child share
+    gc.freeze()  # objects that are not used stay on pages that parent and child share
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # to wait for one, with a time limit
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     for line in sys.stdin:
