@@ -139,7 +139,7 @@ class Driver(BaseDriver):
         begin = max(self._env.now, self._busy.get(LANES[effect.on], 0.0))
         return self._faults.computing(begin, seconds, effect.work.phase)
 
-    # --- effects that may run beside the program ----------------------------------------------------------------------
+    # --- effects that may run while the program goes on ---------------------------------------------------------------
 
     def _block(self, ticket: WorkerTicket) -> Any:
         if ticket.done:
