@@ -68,10 +68,7 @@ def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[i
 
 
 def lshdp(
-    mode: Mode = "fixed_total",
-    total: int | None = None,
-    max: int | tuple[int, ...] | None = None,
-    wire: Wire = "fp32",
+    mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[int, ...] | None = None, wire: Wire = "fp32"
 ) -> Strategy:
     """LSDP + HDP: everything in host memory, a few units on the device, batches by speed.
 
@@ -139,19 +136,8 @@ def fednova(H: Steps = "auto") -> Strategy:
     return Strategy(BySteps(), Fixed(H), Shuffled(), FedNova(), Replicated())
 
 
-PRESETS: dict[str, Callable[..., Strategy]] = {
-    "sync_sgd": sync_sgd,
-    "ddp": sync_sgd,
-    "hdp": hdp,
-    "fsdp": fsdp,
-    "fsdp_offload": fsdp_offload,
-    "lsdp": lsdp,
-    "lshdp": lshdp,
-    "local_sgd": local_sgd,
-    "biased_local_sgd": biased_local_sgd,
-    "post_local_sgd": post_local_sgd,
-    "qsr": qsr,
-    "slowmo": slowmo,
-    "diloco": diloco,
-    "fednova": fednova,
-}
+_ALL = (
+    *(sync_sgd, fsdp, fsdp_offload, lsdp, hdp, lshdp),
+    *(local_sgd, biased_local_sgd, post_local_sgd, qsr, slowmo, diloco, fednova),
+)
+PRESETS: dict[str, Callable[..., Strategy]] = {preset.__name__: preset for preset in _ALL} | {"ddp": sync_sgd}
