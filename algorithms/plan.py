@@ -52,7 +52,7 @@ class Plan:
     # unequal workers have processed fewer samples by then. A number: so many nominal steps; the QSR paper counts 312
     # where ImageNet has 312.8.
     accounting: Literal["samples", "reference"] | int = "samples"
-    # Batches, of all workers together, on which BatchNorm's statistics are estimated anew before an evaluation; 0: never.
+    # Batches, of all workers together, from which BatchNorm's statistics are estimated before an evaluation; 0: never.
     estimate: int = 0
     workers: int = field(init=False)
 
@@ -146,7 +146,7 @@ class Plan:
 
     @cached_property
     def outlook(self) -> Outlook:
-        """How large the run is, estimated from a few of its rounds: one of 1e12 rounds cannot be counted round by round."""
+        """How large the run is, estimated from a few of its rounds: it may have 1e12 of them."""
         state, longest = State(), 0
         while not self.finished(state):
             r = self.next_round(state)
