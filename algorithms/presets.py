@@ -1,6 +1,6 @@
 """The named systems, each one expression over the five axes, with its formula and its source.
 
-Scenarios give a preset's arguments beside its name, as in `strategy: {preset: qsr, alpha: 0.0175, h_base: 4}`, and may
+Scenarios give a preset's arguments next to its name, like `strategy: {preset: qsr, alpha: 0.0175, h_base: 4}`, and may
 override whole axes.
 """
 
@@ -50,7 +50,7 @@ def fsdp_offload(wire: Wire = "fp32") -> Strategy:
 
 
 def lsdp(wire: Wire = "fp32") -> Strategy:
-    """Local sharded data parallel: everyone keeps all in host memory, its device a few units; gradients are averaged.
+    """Local sharded data parallel: each worker keeps everything in host memory and a few units on its device.
 
     Mirzaei et al., Parallel Computing 2025, 103164. Over the host link 3 P elements a step, on the wire 2 (n-1)/n P.
     """
