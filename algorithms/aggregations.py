@@ -83,8 +83,8 @@ class Gradients(Aggregation):
 class Parameters(Aggregation):
     """Local steps, then the mean of the parameters (local SGD).
 
-    optimizer_state: what becomes of momentum and Adam's moments at a sync: it stays local, is averaged with the same
-    weights, or is reset to zero.
+    optimizer_state: what happens to momentum and Adam's moments at a sync. They stay local, are averaged with the same
+    weights, or are reset to zero.
     """
 
     weights: Weights = "equal"

@@ -1,7 +1,8 @@
-"""HDP's batch sizes: so many samples for each worker that all finish a step together, exactly.
+"""HDP's batch sizes: each worker gets so many samples that all finish a step together.
 
-Rule: a step's time rises with its batch. Where a measured time falls, it counts as that of the nearest sizes asked for
-before. Mirzaei et al., Parallel Computing 2025, 103164; the optimisers released with it miss the total or the optimum.
+Rule: a step's time rises with its batch. A measured time that falls is replaced by that of a neighbouring size that
+was priced before. Mirzaei et al., Parallel Computing 2025, 103164. These searches are exact; the optimisers released
+with the paper miss the total or the optimum.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from math import nextafter
 Seconds = Callable[[int], float]  # of a step on so many samples
 
 START = 64  # the first size that `largest_fitting` tries
-SAME = 1 + 1e-9  # times that differ by less are equal: 16 samples at 25/s may take a last bit more than 64 at 100/s
+SAME = 1 + 1e-9  # times that differ by less are equal: 16 samples at 25/s may differ in the last bit from 64 at 100/s
 
 
 class _Curve:
@@ -41,7 +42,8 @@ class _Curve:
     def largest(self, limit: float) -> int:
         """The largest batch that takes `limit` seconds at most; 1 where there is none.
 
-        A search by interpolation: two prices settle a straight line, and every third one halves, whatever the curve.
+        The search interpolates, since most curves are nearly straight and two prices then suffice. Every third guess
+        halves the interval instead, so that no curve makes the search long.
         """
         sizes, times, turn = self._sizes, self._times, 0
         while True:
@@ -74,15 +76,23 @@ def _curves(seconds: Sequence[Seconds], most: Sequence[int]) -> list[_Curve]:
 def fixed_total(seconds: Sequence[Seconds], most: Sequence[int], total: int) -> tuple[int, ...]:
     """Batches b_i, 1 <= b_i <= most[i], that sum to `total`, with the least possible max_i seconds[i](b_i).
 
-    A time is narrowed down that `total` samples just do not fit in; the samples over go one by one to whom they take
-    least, equal times to the smaller batch. ValueError where no such batches exist.
+    ValueError where no such batches exist.
+
+    How: for a limit in seconds, each worker's largest batch within it is known (_Curve.largest), and their sum grows
+    with the limit. `low` and `high` enclose the limit at which the sum passes `total`. They are brought closer until at
+    most n samples lie between them, one per worker. The samples still missing at `low` are then given out one by one,
+    each to the worker that it takes least (of equal times, to the smaller batch). This is exact, and it prices only a
+    few of the possible batches.
+
+    One case needs care: where many batches of a worker take the same time, low and high meet while more than n samples
+    still lie between them. Then batches are first raised to a common level (_level).
     """
     n, room = len(seconds), sum(most)
     if not n <= total <= room:
         raise ValueError(f"total is {total}; {n} workers take at least {n} and, at their largest batches, {room}")
     curves = _curves(seconds, most)
     counts = Counter(curves)
-    low, high = nextafter(0.0, -1.0), max(curve.last for curve in counts)  # no step takes less than 0
+    low, high = nextafter(0.0, -1.0), max(curve.last for curve in counts)  # a step takes 0 s or more
     below, above, turn = n, room, 0  # samples that fit in `low` seconds, in `high`
     while below < total and above - below > n:
         part = (total - below) / (above - below) if turn % 3 < 2 else 0.5
@@ -95,7 +105,7 @@ def fixed_total(seconds: Sequence[Seconds], most: Sequence[int], total: int) -> 
         low, below, high, above = (limit, samples, high, above) if samples <= total else (low, below, limit, samples)
         turn += 1
     batches = [curve.largest(low) for curve in curves]
-    if above - below > n:  # many samples of one and the same time: level out
+    if above - below > n:
         tops = [curve.largest(high) for curve in curves]
         batches = _level(batches, tops, total)
     return _one_by_one(curves, batches, total)
@@ -111,7 +121,7 @@ def _level(floors: list[int], tops: list[int], total: int) -> list[int]:
 
 
 def _one_by_one(curves: list[_Curve], batches: list[int], total: int) -> tuple[int, ...]:
-    """`batches` grown to `total`, each sample to the worker whom it takes least."""
+    """`batches` raised to `total` in all, each sample to the worker that it takes least."""
     batches = list(batches)
     following = [(c.at(b + 1), b + 1, w) for w, (c, b) in enumerate(zip(curves, batches, strict=True)) if b < c.most]
     heapq.heapify(following)

@@ -1,8 +1,8 @@
 """What a model costs: the work of each phase of a step, the sizes of its units, and the memory that a worker needs.
 
-Rule of the footprint, what the worker of learning/ allocates at its peak: parameters, gradients, optimizer state and
-buffers are exact; activations are what the model's table says of one sample, times the largest micro-batch, and the
-batch's inputs, which no table holds. Tests compare both with the tensors of a real worker.
+The footprint is what the worker of learning/ allocates at its peak. Parameters, gradients, optimizer state and buffers
+are exact. Activations are an estimate: the table's bytes of one sample times the largest micro-batch, and the inputs of
+the batch. Tests compare both with the tensors of a real worker.
 """
 
 from __future__ import annotations
@@ -18,18 +18,13 @@ from ..program.fold import parts
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs, summed over its units.
+    """What a model costs, summed over its units."""
 
-    parameters: elements (fp32). buffers: elements of those that are averaged for an evaluation. flops: multiply-adds
-    counted as two, of one sample's forward pass. activations: bytes of one sample's forward outputs, all units
-    together. units: the same of each unit; none means that the model is one.
-    """
-
-    parameters: int
-    buffers: int
-    flops: float
-    activations: float
-    units: tuple[ModelCost, ...] = ()
+    parameters: int  # elements
+    buffers: int  # elements of those that are averaged for an evaluation
+    flops: float  # of one sample's forward pass; a multiply-add counts as two
+    activations: float  # bytes that one sample's forward pass allocates
+    units: tuple[ModelCost, ...] = ()  # the same of each unit; none: the model is a single unit
 
 
 def together(units: Sequence[ModelCost]) -> ModelCost:
@@ -95,11 +90,15 @@ class Holding:
 class Works:
     """The kinds of work of one worker, each made once, for the torch worker and the phantom alike.
 
-    cost: with the units that are exchanged one by one. chunks: micro-batches of a step. alone: whether its steps are
-    local ones, of which nothing is exchanged.
+    cost: of the model, with the units that are exchanged one by one.
+    chunks: the number of micro-batches in a step.
+    alone: whether its steps are local ones, without an exchange.
 
-    Rule: what a step is done in adds up to the step. So each piece names the whole that it is a part of (Work.whole),
-    and a device prices the whole.
+    How prices are cut. A profile measures whole steps, while a program may compute a step in pieces: a gradient and an
+    update, or many units, forward and backward. If each piece were priced by itself, the pieces would not add up to the
+    step, and a unit-wise placement would look faster or slower than it is for no other reason. So each piece names the
+    whole that it belongs to (Work.whole) and its share (Work.fraction): a device prices the whole and cuts the price by
+    the share. A unit's share is its part of the model's flops, which no profile has to measure.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class Works:
         update = 4.0 * cost.parameters, 5 * touched
         both = gradient[0] + update[0], gradient[1] + update[1]
         self.step = Work("step", batch, *both)
-        # A gradient that follows an exchange may have been measured, and takes longer than one within a local step.
+        # A step with an exchange may have been measured by itself: its gradient takes longer than a local step's.
         pieces = self.step if alone else Work("synchronous step", batch, *both)
         self.gradient = Work("gradient", batch, *gradient, whole=pieces)
         self._updated = Work("update", 0, *update, whole=pieces)
@@ -137,12 +136,12 @@ class Works:
         self._others: dict[tuple[str, int, int], Work] = {}
 
     def _own_part(self, phase: str, cost: tuple[float, float], whole: Work) -> Work:
-        """What a worker does with the parameters that it keeps. cost: flops and bytes of all of them."""
+        """Work on the parameters that this worker keeps. cost: flops and bytes for all parameters."""
         part = 1 / self.held.parts
         return Work(phase, 0, cost[0] * part, cost[1] * part, fraction=part, whole=whole)
 
     def unit(self, phase: str, unit: int, samples: int) -> Work:
-        """A unit's "forward" or "backward" on so many samples of the batch, or its "evaluate" on those of a block."""
+        """A unit's "forward" or "backward" on so many samples, or its "evaluate" on a block of the test set."""
         key = (phase, unit, samples)
         if key not in self._others:
             own, times = self.units[unit], 2 if phase == "backward" else 1
@@ -159,7 +158,7 @@ class Works:
         return self.estimate(0)
 
     def estimate(self, batches: int) -> Work:
-        """Forward passes over `batches` batches of the worker's size: so many times the price of one."""
+        """Forward passes over `batches` batches of the worker's size, priced as so many times one."""
         key = ("estimate", 0, batches)
         if key not in self._others:
             cost, batch = self.cost, self._batch
@@ -170,8 +169,11 @@ class Works:
 
 
 def unit_sizes(units: Sequence[ModelCost], held: Holding) -> list[tuple[int, int]]:
-    """(elements kept, elements of the whole) of each unit: padded to equal parts where sharded; else the last unit's
-    gradient carries the loss, so it has one element more."""
+    """(elements kept, elements of the whole) of each unit.
+
+    Sharded, a unit is padded so that it falls into equal parts. Otherwise the last one has one element more, for the
+    loss, which travels with the gradient.
+    """
     if held.parts == 1:
         return [(u.parameters + (i == len(units) - 1),) * 2 for i, u in enumerate(units)]
     kept = [-(-u.parameters // held.parts) for u in units]
@@ -179,27 +181,27 @@ def unit_sizes(units: Sequence[ModelCost], held: Holding) -> list[tuple[int, int
 
 
 def slot_sizes(sizes: Sequence[int], count: int) -> list[int]:
-    """Elements of each of `count` buffers that units of these sizes take in turn, unit u the buffer u mod count."""
+    """Elements of each of `count` buffers that units of these sizes take in turn: unit u takes buffer u mod count."""
     count = min(count, len(sizes))
     return [max(sizes[first::count]) for first in range(count)]
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes. device, host: parameters, gradients, optimizer state and buffers there. activations: beside them, on the
-    device, inputs included. largest_unit: of one unit's parameters. fresh: a unit's gradient as autograd makes it, and
-    its copies on the way to where it is kept."""
+    """What a worker holds in memory at its peak, in bytes."""
 
-    device: float
-    host: float
-    activations: float
-    largest_unit: float
-    fresh: float
+    device: float  # parameters, gradients, optimizer state and buffers in the device's memory
+    host: float  # the same in host memory
+    activations: float  # in addition, on the device, inputs included
+    largest_unit: float  # parameters of the largest unit
+    fresh: float  # a unit's gradient as autograd makes it, and its copies on the way to where it is kept
 
 
 def footprint(works: Works, moments: int, inputs: int) -> Footprint:
-    """The memory of a worker whose optimizer keeps `moments` vectors as long as its parameters. inputs: elements of one
-    sample's input."""
+    """The memory of a worker.
+
+    moments: vectors, as long as the parameters, in its optimizer's state. inputs: elements of one sample's input.
+    """
     held, sizes = works.held, works.sizes
     kept, whole = sum(own for own, _ in sizes), [every for _, every in sizes]
 
@@ -209,8 +211,8 @@ def footprint(works: Works, moments: int, inputs: int) -> Footprint:
     home, buffers = (2 + moments) * kept, held.buffers(len(whole), len(works.chunks))
     device = elements(buffers.parameters, buffers.gradients) + (0 if held.host else home)
     host = elements(buffers.host_parameters, buffers.host_gradients) + (home if held.host else 2 * kept * held.mirrored)
-    # A micro-batch is a view of the batch, which is there as a whole.
+    # A micro-batch is a view of the batch, which stays in memory as a whole.
     activations = works.cost.activations / 4 * max(works.chunks) + inputs * sum(works.chunks)
-    unitwise = held.fetched or len(whole) > 1  # flattened there; and micro-batches add up
+    unitwise = held.fetched or len(whole) > 1  # then a unit's gradient is flattened; micro-batches are added, too
     fresh = max(whole) * (1 + unitwise + (len(works.chunks) > 1))
     return Footprint(*(held.item * elements for elements in (device, host, activations, max(whole), fresh)))

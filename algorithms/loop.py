@@ -10,7 +10,7 @@ from .worker import Worker
 
 
 def train(w: Worker, plan: Plan, state: State) -> Program[State]:
-    """Worker w's program: train from `state` to the budget's end, or until the run is asked to stop.
+    """Worker w's program: train from `state` to the end of the budget, or until the run is asked to stop.
 
     Every worker runs this with the same plan and an equal state. Returns the state reached.
     """

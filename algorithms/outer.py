@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -55,8 +55,33 @@ def denormalise(x: Array, start: Array, *, tau: float) -> None:
     x += start
 
 
+class OuterOptimizer(Aggregation):
+    """Base of the outer optimizers: a round of Parameters, then a step from its start, with a momentum of its own.
+
+    inner: the round. momentum_vector: the name of the momentum among the worker's vectors.
+    """
+
+    inner: Parameters
+    momentum_vector: ClassVar[str]
+
+    @property
+    def parts(self) -> tuple[Aggregation, ...]:
+        return (self.inner,)
+
+    def outer_step(self, r: Round) -> Callable[..., None]:
+        """The step at the end of round r: a function of the mean parameters, those at the start, and the momentum."""
+        raise NotImplementedError
+
+    def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
+        outer_step = self.outer_step(r)
+        yield from w.transform(keep, "_start")
+        loss = yield from self.inner.round(w, place, r)
+        yield from w.transform(outer_step, "_start", self.momentum_vector)
+        return loss
+
+
 @dataclass(frozen=True)
-class SlowMo(Aggregation):
+class SlowMo(OuterOptimizer):
     """Slow momentum around the mean of the parameters: every round u <- beta u + (x_prev - x_avg) / lr, then
     x <- x_prev - alpha lr u, with the learning rate of the round's last step.
 
@@ -68,31 +93,24 @@ class SlowMo(Aggregation):
     beta: float = 0.5
     alpha: float = 1.0
     inner: Parameters = Parameters()
-
-    @property
-    def parts(self) -> tuple[Aggregation, ...]:
-        return (self.inner,)
+    momentum_vector = "slow_momentum"
 
     def __post_init__(self) -> None:
         if not (0 <= self.beta < 1 and self.alpha > 0):
             raise ValueError(f"beta {self.beta!r} must be in [0, 1) and alpha {self.alpha!r} above 0")
 
-    def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
+    def outer_step(self, r: Round) -> Callable[..., None]:
         lr = r.last_lr
         if not lr > 0:
             raise ScenarioError(
                 f"strategy.aggregation.slowmo divides by the learning rate, which is {lr:g} at the end of round "
                 f"{r.start.rounds}; give lr_schedule a final_lr above 0"
             )
-        yield from w.transform(keep, "_start")
-        loss = yield from self.inner.round(w, place, r)
-        outer = partial(slow_momentum, lr=lr, alpha=self.alpha, beta=self.beta)
-        yield from w.transform(outer, "_start", "slow_momentum")
-        return loss
+        return partial(slow_momentum, lr=lr, alpha=self.alpha, beta=self.beta)
 
 
 @dataclass(frozen=True)
-class OuterSGD(Aggregation):
+class OuterSGD(OuterOptimizer):
     """SGD on the mean pseudo-gradient x_prev - mean(x): DiLoCo's outer step with lr 0.7 and Nesterov momentum 0.9.
 
     Douillard et al., "DiLoCo: distributed low-communication training of language models", arXiv 2311.08105. lr 1 and
@@ -103,21 +121,14 @@ class OuterSGD(Aggregation):
     momentum: float = 0.9
     nesterov: bool = True
     inner: Parameters = Parameters()
-
-    @property
-    def parts(self) -> tuple[Aggregation, ...]:
-        return (self.inner,)
+    momentum_vector = "outer_momentum"
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and 0 <= self.momentum < 1):
             raise ValueError(f"lr {self.lr!r} must be above 0 and momentum {self.momentum!r} in [0, 1)")
 
-    def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        yield from w.transform(keep, "_start")
-        loss = yield from self.inner.round(w, place, r)
-        outer = partial(outer_sgd, lr=self.lr, beta=self.momentum, nesterov=self.nesterov)
-        yield from w.transform(outer, "_start", "outer_momentum")
-        return loss
+    def outer_step(self, r: Round) -> Callable[..., None]:
+        return partial(outer_sgd, lr=self.lr, beta=self.momentum, nesterov=self.nesterov)
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,18 @@ from .worker import UnitValues, Whole
 
 
 def _unit(kept: int, whole: int) -> UnitValues:
-    """A unit of so many bytes, of which the worker keeps `kept`."""
+    """A unit of `whole` bytes; the worker keeps `kept` of them."""
     all_of_it, gradient = Phantom(whole), Phantom(whole)
     if kept == whole:
         return UnitValues(all_of_it, all_of_it, gradient, gradient)
     return UnitValues(Phantom(kept), all_of_it, gradient, Phantom(kept))
 
 
-def _sums() -> Phantom:
-    return Phantom(24)  # three float64: loss, correct, count
+_sums = partial(Phantom, 24)  # three float64: loss, correct, count
 
 
 class PhantomWorker:
-    """A worker of which only the work and the bytes are known.
+    """A worker that computes nothing: only its work and its bytes are known.
 
     moments: vectors of the optimizer's state. clips: see Worker. blocks: its evaluation_blocks.
     """
@@ -51,7 +50,7 @@ class PhantomWorker:
 
     @property
     def kind(self) -> Hashable:
-        """What tells the programs of phantoms apart, beside plan and index."""
+        """What else, in addition to plan and index, tells the programs of phantoms apart."""
         works = self.works
         chunks = tuple(works.chunks)
         return works.cost, works.held, chunks, works.evaluate.samples, len(self.moments), self.clips

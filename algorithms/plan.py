@@ -19,44 +19,40 @@ from .rounds import Due, Interval, Moment, Round, State, Unit, due
 from .splits import Shares
 from .strategy import Strategy
 
-LOOKS = 8  # places of a run at which its outlook is taken
-KEPT = 2048  # rounds that a plan remembers: its workers are about in the same one, later runs go through them again
+LOOKS = 8  # places of a run that are looked at for its outlook
+KEPT = 2048  # rounds that a plan remembers, since all workers ask for about the same one, and later runs ask again
 
 
 class Outlook(NamedTuple):
-    """About what a run comes to. longest: the most nominal steps of a round. lines: that it logs."""
+    """About how large a run is."""
 
-    steps: int
+    steps: int  # nominal ones
     rounds: int
-    longest: int
-    lines: float
+    longest: int  # the most nominal steps of a round
+    lines: float  # that the run logs
 
 
 @dataclass(eq=False)
 class Plan:
-    """A strategy on given workers, data and budget. ValueError where these do not fit together.
-
-    examples: training examples. budget: amount and unit. report, log, checkpoint: intervals between evaluations, lines
-    without one, and checkpoints. checkpoint_at: places of further checkpoints. report_start: evaluate before the first
-    round, too. norms: log norms. accounting: what an epoch is: "samples", as many samples processed as there are
-    examples (and padding, where the sampling pads); "reference", the N // (B n H) rounds after which the released code
-    of Biased Local SGD ends one, although unequal workers have processed less by then; or a number of nominal steps, as
-    the QSR paper counts its 312 of ImageNet's 312.8. estimate: batches, of all workers together, over which BatchNorm's
-    statistics are re-estimated before an evaluation (0: not at all).
-    """
+    """A strategy on given workers, data and budget. ValueError where these do not fit together."""
 
     strategy: Strategy
     shares: Shares
     rate: Rate
-    examples: int
-    budget: Interval
-    report: Interval | None = None
-    report_start: bool = False
-    log: Interval | None = None
-    norms: bool = False
-    checkpoint: Interval | None = None
-    checkpoint_at: tuple[Interval, ...] = ()
+    examples: int  # in the training set
+    budget: Interval  # how long the run is
+    report: Interval | None = None  # between evaluations
+    report_start: bool = False  # evaluate before the first round, too
+    log: Interval | None = None  # between lines without an evaluation
+    norms: bool = False  # log the norms of gradient, parameters and optimizer state
+    checkpoint: Interval | None = None  # between checkpoints
+    checkpoint_at: tuple[Interval, ...] = ()  # places of further checkpoints
+    # What an epoch is. "samples": as many samples processed as there are examples (and padding, where the sampling
+    # pads). "reference": the N // (B n H) rounds after which the released code of Biased Local SGD ends one, although
+    # unequal workers have processed fewer samples by then. A number: so many nominal steps; the QSR paper counts 312
+    # where ImageNet has 312.8.
     accounting: Literal["samples", "reference"] | int = "samples"
+    # Batches, of all workers together, from which BatchNorm's statistics are estimated before an evaluation; 0: never.
     estimate: int = 0
     workers: int = field(init=False)
 
@@ -76,7 +72,7 @@ class Plan:
         if self.accounting == "reference":
             _ = self.rounds_per_epoch  # whether there are any
         self._rounds: dict[tuple[int, int, int], Round] = {}
-        self.recordings: Recordings = {}  # of phantoms' programs, for those who run the same plan on many clusters
+        self.recordings: Recordings = {}  # of phantoms' programs, where the same plan runs on many clusters
 
     def agrees(self, other: Plan) -> bool:
         """Whether the other plans the same rounds."""
@@ -150,7 +146,7 @@ class Plan:
 
     @cached_property
     def outlook(self) -> Outlook:
-        """What the budget comes to, from looks at a few places of it: a run of 1e12 rounds cannot be gone through."""
+        """How large the run is, estimated from a few of its rounds: it may have 1e12 of them."""
         state, longest = State(), 0
         while not self.finished(state):
             r = self.next_round(state)
@@ -200,19 +196,9 @@ class Plan:
         steps, offsets, total = self._division(H)
         after = State(state.round + 1, state.step + H, state.samples + total)
         slope = (self.progress(after) - progress) / H
+        batches, follows = self.shares.batches, self._due(state, after)
         return Round(
-            now,
-            H,
-            steps,
-            self.shares.batches,
-            offsets,
-            total,
-            state.samples,
-            progress,
-            slope,
-            self.rate,
-            self._due(state, after),
-            self._stride,
+            now, H, steps, batches, offsets, total, state.samples, progress, slope, self.rate, follows, self._stride
         )
 
     def _due(self, before: State, after: State) -> Due:

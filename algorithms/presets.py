@@ -1,6 +1,6 @@
 """The named systems, each one expression over the five axes, with its formula and its source.
 
-Scenarios give a preset's arguments beside its name, as in `strategy: {preset: qsr, alpha: 0.0175, h_base: 4}`, and may
+Scenarios give a preset's arguments next to its name, like `strategy: {preset: qsr, alpha: 0.0175, h_base: 4}`, and may
 override whole axes.
 """
 
@@ -50,7 +50,7 @@ def fsdp_offload(wire: Wire = "fp32") -> Strategy:
 
 
 def lsdp(wire: Wire = "fp32") -> Strategy:
-    """Local sharded data parallel: everyone keeps all in host memory, its device a few units; gradients are averaged.
+    """Local sharded data parallel: each worker keeps everything in host memory and a few units on its device.
 
     Mirzaei et al., Parallel Computing 2025, 103164. Over the host link 3 P elements a step, on the wire 2 (n-1)/n P.
     """
@@ -68,10 +68,7 @@ def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[i
 
 
 def lshdp(
-    mode: Mode = "fixed_total",
-    total: int | None = None,
-    max: int | tuple[int, ...] | None = None,
-    wire: Wire = "fp32",
+    mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[int, ...] | None = None, wire: Wire = "fp32"
 ) -> Strategy:
     """LSDP + HDP: everything in host memory, a few units on the device, batches by speed.
 
@@ -139,19 +136,8 @@ def fednova(H: Steps = "auto") -> Strategy:
     return Strategy(BySteps(), Fixed(H), Shuffled(), FedNova(), Replicated())
 
 
-PRESETS: dict[str, Callable[..., Strategy]] = {
-    "sync_sgd": sync_sgd,
-    "ddp": sync_sgd,
-    "hdp": hdp,
-    "fsdp": fsdp,
-    "fsdp_offload": fsdp_offload,
-    "lsdp": lsdp,
-    "lshdp": lshdp,
-    "local_sgd": local_sgd,
-    "biased_local_sgd": biased_local_sgd,
-    "post_local_sgd": post_local_sgd,
-    "qsr": qsr,
-    "slowmo": slowmo,
-    "diloco": diloco,
-    "fednova": fednova,
-}
+_ALL = (
+    *(sync_sgd, fsdp, fsdp_offload, lsdp, hdp, lshdp),
+    *(local_sgd, biased_local_sgd, post_local_sgd, qsr, slowmo, diloco, fednova),
+)
+PRESETS: dict[str, Callable[..., Strategy]] = {preset.__name__: preset for preset in _ALL} | {"ddp": sync_sgd}

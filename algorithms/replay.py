@@ -1,8 +1,8 @@
-"""Programs that are run again: what a phantom's program yields follows from the plan alone, so it need not be thought
-out anew for each of many clusters.
+"""Programs that run again: what a phantom's program yields follows from the plan alone, so it is recorded once and
+played back for each of many clusters.
 
-Rule: only a program that has ended is played back, and only one that started nothing, as a Wait names the handle that
-it was answered.
+Rule: only a program that has ended is played back, and only one without Start: a Wait names the handle that Start was
+answered with, and that is another one in each run.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ NORMS = ("grad_norm", "param_norm", "m_norm", "v_norm")  # in the order of Worke
 
 
 def report(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
-    """Evaluate if that is due, and log one line, of which the rest needs no evaluation: worker 0 speaks for all."""
+    """Evaluate if that is due, and log one line, with or without the evaluation. Worker 0 logs it for all."""
     if not (due.evaluate or due.log):
         return
     tested = (yield from evaluate(w, plan, state)) if due.evaluate else {}
@@ -33,7 +33,7 @@ def report(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
             H=state.H,
             **measured,
         )
-    if due.scheduled:  # a last report between two scheduled ones leaves no trace, should the run be resumed
+    if due.scheduled:  # but not after an extra report at the end: a resumed run must not see it
         state.loss, state.weight = 0.0, 0
 
 

@@ -1,6 +1,6 @@
-"""Rounds: where a run is, the stretches in which it is counted, and one round as it is planned.
+"""Rounds: where a run is, the intervals in which it is counted, and one round as it is planned.
 
-Rule: nothing here knows how a round comes about (plan.py) or what is done in it (loop.py and the axes).
+Rule: nothing here knows how a round is planned (plan.py) or what happens in it (loop.py and the axes).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ Unit = Literal["epochs", "steps", "rounds"]
 
 
 class Moment(NamedTuple):
-    """The start of a round. steps: nominal ones. epochs: as the budget counts them. lr: the learning rate here."""
+    """The start of a round."""
 
-    rounds: int
-    steps: int
-    epochs: float
-    lr: float
+    rounds: int  # done before
+    steps: int  # nominal ones, done before
+    epochs: float  # done before, as the plan counts them
+    lr: float  # the learning rate here
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Interval:
     unit: Unit
 
     def reached(self, now: Moment) -> bool:
-        """Whether that much lies behind `now`."""
+        """Whether at least so much has been done at `now`."""
         # A relative 1e-9: 3 * 0.1 epochs must count as 0.3.
         return bool(getattr(now, self.unit) >= self.amount * (1 - 1e-9))
 
@@ -41,27 +41,25 @@ NEVER = Interval(float("inf"), "steps")
 
 @dataclass(slots=True)
 class State:
-    """All that outlives a round: `train` starts from any sync, and train 2k == train k + resume k.
+    """All that outlives a round. So `train` can start from any sync, and to train 2k rounds is to train k and resume k.
 
-    step: nominal steps taken (those of pace 1). samples: examples processed by all workers. loss, weight: the
-    training loss summed since the last report, and over how many nominal steps. refreshed: the mark of the last refresh
-    of biased sampling.
+    A nominal step is one of the fastest workers, whose pace is 1. Slower workers take fewer steps in the same round.
     """
 
-    round: int = 0
-    step: int = 0
-    samples: int = 0
-    H: int = 0
-    loss: float = 0.0
-    weight: int = 0
-    refreshed: tuple[int, int, int] = (0, 0, 0)
+    round: int = 0  # rounds done
+    step: int = 0  # nominal steps done
+    samples: int = 0  # examples processed by all workers
+    H: int = 0  # nominal steps of the last round
+    loss: float = 0.0  # the training loss, summed over the nominal steps since the last report
+    weight: int = 0  # how many steps that are
+    refreshed: tuple[int, int, int] = (0, 0, 0)  # the mark of biased sampling's last refresh
 
     def __post_init__(self) -> None:
         first, second, third = self.refreshed
         self.refreshed = (first, second, third)  # JSON gives a list
 
     def mark(self) -> tuple[int, int, int]:
-        """(round, step, samples), from which a plan goes on."""
+        """(round, step, samples): what a plan needs to know to go on from here."""
         return self.round, self.step, self.samples
 
     def after(self, r: Round, loss: float) -> None:
@@ -76,15 +74,12 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What follows a round. evaluate: an evaluation and its line. log: a line without one. save: a checkpoint.
+    """What follows a round."""
 
-    scheduled: the evaluation is not there only because the run ends; the mean training loss begins anew after it.
-    """
-
-    evaluate: bool = False
-    scheduled: bool = False
-    log: bool = False
-    save: bool = False
+    evaluate: bool = False  # an evaluation and its line
+    scheduled: bool = False  # an evaluation by the report's interval, not only since the run ends; see report()
+    log: bool = False  # a line without an evaluation
+    save: bool = False  # a checkpoint
 
 
 due = lru_cache(maxsize=None)(Due)  # there are sixteen of them
@@ -92,25 +87,21 @@ due = lru_cache(maxsize=None)(Due)  # there are sixteen of them
 
 @dataclass(slots=True, eq=False)
 class Round:
-    """One round as planned. steps, batches, offsets: per worker; offsets in samples from `position`.
-
-    stride: samples from a worker's batch to its next one; None: it goes on where the one before ended. progress, slope:
-    the budget's progress at the first nominal step, and per nominal step. All workers share it, and nobody changes it;
-    a frozen one takes three times as long to make.
-    """
+    """One round as planned. All workers share the object and must not change it. (Frozen, it took three times as long
+    to make.) A position is the number of samples that the whole run has drawn before."""
 
     start: Moment
-    H: int
-    steps: tuple[int, ...]
-    batches: tuple[int, ...]
-    offsets: tuple[int, ...]
-    samples: int
-    position: int
-    progress: float
-    slope: float
+    H: int  # nominal steps
+    steps: tuple[int, ...]  # of each worker
+    batches: tuple[int, ...]  # samples in a batch of each worker
+    offsets: tuple[int, ...]  # from `position` to each worker's first batch, in samples
+    samples: int  # of all workers in this round
+    position: int  # of the round's first sample
+    progress: float  # in the budget's unit, at the first nominal step
+    slope: float  # progress per nominal step
     rate: Rate
     due: Due
-    stride: int | None = None
+    stride: int | None = None  # from a worker's batch to its next one, in samples; None: the batch's own size
 
     @property
     def last_lr(self) -> float:
@@ -123,7 +114,7 @@ class Round:
         return self.position + self.offsets[worker] + i * (self.stride or size), size
 
     def coming(self, worker: int, i: int, count: int) -> list[tuple[int, int]]:
-        """(position, size) of the worker's `count` batches after batch i, should the rounds to come be like this."""
+        """(position, size) of the worker's `count` batches after batch i, if the next rounds are like this one."""
         found = []
         for n in range(i + 1, i + 1 + count):
             rounds, j = divmod(n, self.steps[worker])
@@ -132,7 +123,7 @@ class Round:
         return found
 
     def nominal(self, worker: int, i: int) -> int:
-        """The nominal step of the worker's step i; a slower worker's few steps are spread over the round's H."""
+        """The nominal step at which the worker takes its step i: a slower worker's are spread evenly over the H."""
         return self.start.steps + i * self.H // self.steps[worker]
 
     def lr(self, worker: int, i: int) -> float:

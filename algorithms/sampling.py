@@ -1,7 +1,9 @@
 """The sampling axis: which examples does a step use?
 
-A worker asks with the *position* of its batch: the number of samples that the whole run has drawn before
-it. Samplers are pure functions of (seed, worker, position), so a run resumes from two integers.
+A worker asks with the *position* of its batch: the number of samples that all workers of the run have drawn before it.
+The plan knows the position of every batch, whatever the batches, the paces and H are. So a sampler is a pure
+function of (seed, worker, position): it keeps nothing between batches, workers need not agree on anything at run time,
+batches can be loaded ahead, and a run resumes from the number of samples alone.
 """
 
 from __future__ import annotations
@@ -105,10 +107,10 @@ class Shuffled(Sampling):
 
 @dataclass(frozen=True)
 class Sliced(Sampling):
-    """HDP's sampler: of every epoch's permutation each worker has a contiguous slice in proportion to its batch.
+    """HDP's sampler: each worker has a contiguous slice of every epoch's permutation, in proportion to its batch.
 
-    All take the same number of steps; the last one repeats the permutation's first examples (tail: pad), or is left out
-    (drop). Every example is used exactly once but for that. Mirzaei et al., Parallel Computing 2025, 103164.
+    All take the same number of steps. The last step repeats the permutation's first examples (tail: pad) or is left out
+    (drop); apart from that, every example is used exactly once. Mirzaei et al., Parallel Computing 2025, 103164.
 
     batches: per worker; `resolve` fills them in.
     """

@@ -13,7 +13,7 @@ from typing import Literal
 
 from .rounds import Interval, Moment
 
-UNLIMITED = 1 << 62  # steps; the plan's cap makes of it what is left
+UNLIMITED = 1 << 62  # steps; the plan cuts H to what is left of the budget
 
 
 class Schedule:
@@ -79,9 +79,9 @@ class Qsr(Schedule):
     """The quadratic synchronization rule: H = max(h_base, floor((alpha / lr)^power)), lr at the round's first step.
 
     Gu et al., "A quadratic synchronization rule for distributed deep learning", ICLR 2024, arXiv 2310.14423; power 3 is
-    their cubic rule. As in their released code, H is init_h (h_base where it is not given) while the learning rate
-    warms up, since a warm-up's low rates would give the longest rounds, and throughout where alpha is 0. init_t: where
-    this ends instead of with the warm-up. A relative 1e-9 is added before the floor, since (0.2 / (0.8 * 0.1**2))**2 is
+    their cubic rule. As in their released code, H is init_h (h_base by default) while the learning rate warms up, since
+    the low rates of a warm-up would give the longest rounds; if alpha is 0, H is that in all rounds. init_t: where this
+    ends, if not with the warm-up. A relative 1e-9 is added before the floor, since (0.2 / (0.8 * 0.1**2))**2 is
     624.9999999 in floating point and means 625.
     """
 

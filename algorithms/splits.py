@@ -8,15 +8,15 @@ from typing import Literal, Protocol, get_args
 
 from .balance import fixed_total, no_restriction
 
-UNLIMITED = 1 << 40  # samples; nobody's batch
+UNLIMITED = 1 << 40  # samples; more than any batch
 
 Mode = Literal["fixed_total", "no_restriction", "equal"]
 
 
 class DeviceView(Protocol):
-    """What a split reads of a worker's device. max_batch: the most samples that its memory holds, where that is known.
+    """What a split reads of a worker's device. Equal workers share one object.
 
-    Equal workers share one object.
+    max_batch: the most samples that its memory holds, where that is known.
     """
 
     @property
@@ -37,7 +37,7 @@ class Capacity(Protocol):
 
 
 def unknown_capacity(device: DeviceView, most: int) -> int | None:
-    """Nobody has predicted anything."""
+    """Nothing is predicted."""
     return None
 
 
@@ -61,7 +61,7 @@ class Split:
         return False
 
     def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
-        """The division, from the scenario's batch, each worker's device, and what these hold where nobody has said it.
+        """The division, from the scenario's batch, each worker's device, and what devices hold where it is not given.
 
         ValueError where it cannot be made.
         """
@@ -91,7 +91,7 @@ class BySteps(Split):
 
 @dataclass(frozen=True)
 class ByClass(Split):
-    """Steps in a round given for each class of devices, as in `steps: {gpu: 32, cpu: 1}` beside H = 32."""
+    """Steps in a round given for each class of devices, like `steps: {gpu: 32, cpu: 1}` with H = 32."""
 
     steps: Mapping[str, int]
     unequal_steps = True
@@ -116,14 +116,15 @@ class ByClass(Split):
 class ByBatch(Split):
     """Equal step time: batches such that all workers finish a step together (HDP's division), one step each.
 
-    fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
-    memory allows. equal: the same batch for everyone. max: each worker's largest batch, or one for all; by default what
-    the cluster or its profile says, else what is predicted to fit. total: by default n times the smallest max, and
-    where none is said n times the scenario's batch. See balance.py; Mirzaei et al., Parallel Computing 2025, 103164.
+    See balance.py; Mirzaei et al., Parallel Computing 2025, 103164.
     """
 
+    # fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
+    # memory allows. equal: the same batch for everyone.
     mode: Mode = "fixed_total"
-    total: int | None = None
+    total: int | None = None  # by default n times the smallest known max, else n times the scenario's batch
+    # Each worker's largest batch, or one for all. By default what the cluster or its profile says, else what is
+    # predicted to fit.
     max: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -162,7 +163,7 @@ class ByBatch(Split):
         elif self.mode == "equal":
             if total % n or not 1 <= total // n <= min(most):
                 raise ValueError(
-                    f"total is {total}, which is no equal batch for {n} workers; write a multiple of {n} up to "
+                    f"total is {total}, which {n} workers cannot share equally; write a multiple of {n} up to "
                     f"{n * min(most)}"
                 )
             batches = (total // n,) * n

@@ -1,8 +1,9 @@
-"""One training step unit by unit: what every placement does when its exchanges run beside the computation.
+"""One training step unit by unit: what every placement does so that exchanges run while the worker computes.
 
-A unit's parameters are fetched before use, forward and again backward; its gradient is reduced as soon as it exists.
-Rules: what is fetched, moved or exchanged follows from the placement and the unit alone, so all workers yield the same
-collectives in the same order; a started effect is waited for where the program says, never "when it is ready".
+A unit's parameters are fetched before they are used, forward and again backward. Its gradient is reduced as soon as it
+is computed. Rules: what is fetched, moved or exchanged follows from the placement and the unit alone, so all workers
+yield the same collectives in the same order. A started effect is waited for at a fixed place of the program, never
+"when it is ready": otherwise the order would depend on the clock.
 """
 
 from __future__ import annotations
@@ -23,20 +24,14 @@ Stage = Callable[[int], Effect[Any]]  # unit -> what is done with it
 
 @dataclass(frozen=True)
 class PlacementOptions:
-    """What a user may write for any placement, and the two facts in which the four placements differ.
+    """What a user may write for any placement, and the two facts in which the four placements differ."""
 
-    wire: the type in which gradients and parameters travel; they are folded in fp32 (see wire.py), and so is the
-    mean training loss where it rides along. overlap: exchanges and moves run beside the computation, unit by unit;
-    without it they alternate, and a replicated model is exchanged as one flat unit. prefetch: how many units are
-    fetched ahead. unit_bytes: least size of a unit's fp32 parameters, of which smaller ones are merged.
-    """
-
-    wire: Wire = "fp32"
-    overlap: bool = True
-    prefetch: int = 1
-    unit_bytes: int = UNIT_BYTES
-    sharded: ClassVar[bool] = False
-    offloaded: ClassVar[bool] = False
+    wire: Wire = "fp32"  # the type in which gradients and parameters travel; they are always added up in fp32
+    overlap: bool = True  # exchanges and moves run while the worker computes
+    prefetch: int = 1  # units that are fetched ahead
+    unit_bytes: int = UNIT_BYTES  # consecutive units are merged until they hold so many bytes of fp32 parameters
+    sharded: ClassVar[bool] = False  # each worker keeps one of n parts
+    offloaded: ClassVar[bool] = False  # what a worker keeps lies in host memory
 
     def __post_init__(self) -> None:
         if self.wire not in tuple(DTYPES):
@@ -49,7 +44,7 @@ class PlacementOptions:
 
 
 def fetching(place: PlacementOptions, w: Worker, phase: str = "parameters") -> list[Stage]:
-    """How a unit's parameters come to the device: gathered from the workers that hold parts, moved from the host."""
+    """How a unit's parameters come to the device: gathered from the workers, then moved from the host."""
 
     def gather(u: int) -> Effect[Any]:
         return AllGather(w.units[u].kept, out=w.units[u].gathered, phase=phase, wire=place.wire)
@@ -80,13 +75,17 @@ def reducing(place: PlacementOptions, w: Worker, chunk: int, weight: float | Non
 class Fetch:
     """Brings each unit to the device before it is used: forward 0, 1, ..., then backward from the last.
 
-    Overlapped, a stage of what comes to use at `at` starts `prefetch` uses before the next stage does, the last one
-    `prefetch` uses before the unit is used. So prefetch + 1 units are on the device, and the last of the forward pass
-    are still there when backward begins. With four units, prefetch 1 and one stage:
+    A step uses units 2 n times; `at` counts these uses. Fetching a unit takes up to two stages, a gather and a move to
+    the device. The last stage starts `prefetch` uses before the unit is needed, the stage before it another `prefetch`
+    uses earlier, so that no stage waits for the one before it if each takes no longer than `prefetch` uses.
+
+    Units live in prefetch + 1 slots in turn, so a fetch may only start when the slot's last unit is no longer needed:
+    that is exactly `prefetch` uses ahead. When backward begins, the last prefetch + 1 units of the forward pass are
+    still in their slots and are not fetched again. With four units, prefetch 1 and one stage:
 
         at          0    1    2    3    4    5    6    7
         in use      0    1    2    3    3    2    1    0
-        starts      1    2    3    -    -    1    0    -     (unit 0 before `at` 0; 3 and 2 are still held)
+        starts      1    2    3    -    -    1    0    -     (unit 0 starts before 0; 3 and 2 are still there)
     """
 
     def __init__(self, place: PlacementOptions, w: Worker) -> None:
@@ -96,12 +95,12 @@ class Fetch:
         self._started: dict[int, Handle[Any]] = {}  # by the `at` of use
 
     def begin(self) -> Program[None]:
-        """What must have been started before the first unit is used."""
+        """Start what must be on its way before the first unit is used."""
         for at in range(-self._prefetch * len(self._stages), 0):
             yield from self._start(at)
 
     def use(self, at: int) -> Program[None]:
-        """Have on the device the unit whose turn is at `at`, from 0 to 2 units - 1."""
+        """Wait until the unit of use `at`, from 0 to 2 n - 1, is on the device."""
         if not self._overlap:
             for stage in self._stages:
                 yield from stage(self._unit(at))
@@ -111,7 +110,7 @@ class Fetch:
         yield from self._start(at)
 
     def _start(self, at: int) -> Program[None]:
-        """Start what is to run beside the computation at `at`, later stages first, as they were begun earlier."""
+        """Start what runs during use `at`. Last stages come first: their units are needed soonest."""
         stages = self._stages if self._overlap else []
         for k in reversed(range(len(stages))):
             later = at + self._prefetch * (len(stages) - k)
@@ -129,10 +128,12 @@ class Fetch:
 
 
 class Reduce:
-    """Takes each unit's gradient away after its backward pass: to the host, to the other workers.
+    """Takes each unit's gradient away after its backward pass: to the host, to the other workers, back again.
 
-    Overlapped, a stage runs beside the next unit's backward pass. bounded: the last stage, too, reads a buffer that the
-    unit after next will need, so it is waited for after the next one's backward pass; else at the end.
+    Overlapped, it is a pipeline: while the next unit's backward pass is computed, each gradient goes through one stage.
+    Gradients take turns in two buffers, so a stage that reads such a buffer must have ended before the unit after next
+    writes to it: it is waited for after one backward pass. The last stage needs this only where it reads a buffer
+    (bounded); a gradient that is exchanged where it is kept has a place of its own, and is waited for at the end.
     """
 
     def __init__(self, stages: Sequence[Stage], overlap: bool, bounded: bool) -> None:
@@ -140,7 +141,7 @@ class Reduce:
         self._moving: list[tuple[int, int, Handle[Any]]] = []  # (unit, stage, handle), the oldest first
 
     def after(self, unit: int) -> Program[None]:
-        """The unit's gradient is there."""
+        """Begin with the unit's gradient, which has just been computed."""
         if not self._overlap:
             for stage in self._stages:
                 yield from stage(unit)
@@ -150,14 +151,14 @@ class Reduce:
             self._moving.append((unit, 0, (yield from Start(self._stages[0](unit)))))
 
     def end(self) -> Program[None]:
-        """All gradients are reduced."""
+        """Wait until all gradients are reduced."""
         for _ in self._stages:
             yield from self._advance()
         for _, _, handle in self._moving:
             yield from Wait(handle)
 
     def _advance(self) -> Program[None]:
-        """Every unit one stage on."""
+        """Let every unit go one stage on."""
         before, self._moving = self._moving, []
         for unit, k, handle in before:
             if k + 1 < len(self._stages):
@@ -170,10 +171,10 @@ class Reduce:
 
 
 def step(place: PlacementOptions, w: Worker, round: Round, i: int, weight: float | None) -> Program[float]:
-    """Step i of the round; returns the workers' mean training loss. weight None: a local step, nothing is exchanged.
+    """Step i of the round; returns the workers' mean training loss. weight None: a local step, without an exchange.
 
-    Of a batch in several micro-batches, gradients add up unsharded: on the device, or, where parameters are offloaded,
-    on the host; they are exchanged once.
+    The gradients of several micro-batches are added up, whole units of them: on the device, or on the host where
+    parameters are offloaded. They are exchanged once, with the last micro-batch.
     """
     n = len(w.units)
     for chunk in range(w.chunks):

@@ -1,7 +1,7 @@
 """What a training program needs of a worker.
 
-Two workers exist: `learning.TorchWorker` computes, `phantom.PhantomWorker` only says how much work there
-is. Rule: all mutation of a worker happens inside `Compute.run` (or by an interpreter, into an `out=` buffer).
+There are two workers: `learning.TorchWorker` computes, `phantom.PhantomWorker` only says how much work there is.
+Rule: a worker changes only inside `Compute.run` and `Move.copy`, or when an interpreter writes into an `out=` buffer.
 """
 
 from __future__ import annotations
@@ -24,50 +24,40 @@ Whole = Literal["parameters", "gradients"]
 
 @dataclass(slots=True, eq=False)
 class UnitValues:
-    """One unit of the model as it is exchanged.
+    """One unit of the model as it is exchanged."""
 
-    kept: the parameters that this worker keeps, a part of them where they are sharded (padded to n equal parts).
-    gathered: all of the unit's parameters, brought together. gradient: the worker's own, of the whole unit.
-    reduced: what it gets back of the workers' mean; the same memory as `gradient` where it gets all.
-    """
-
-    kept: Value
-    gathered: Value
-    gradient: Value
-    reduced: Value
+    kept: Value  # the parameters that this worker keeps: all, or one of n equal parts, padded, where they are sharded
+    gathered: Value  # all of the unit's parameters
+    gradient: Value  # the worker's own, of the whole unit
+    reduced: Value  # what it gets of the workers' mean gradient; the same memory as `gradient` where it gets all
 
 
 class Worker(Protocol):
-    """One participant: a replica of the model on one device.
-
-    params, grads: fp32 vectors of P + 1 elements: the model's parameters (their gradient) and, last, the mean
-    training loss, so that the loss rides on the exchange; of a sharded worker its parts of the units, one behind the
-    other, and no loss. buffers: those that are averaged for an evaluation, as BatchNorm's running statistics are (may
-    be empty). loss: the batch's mean training loss, one element. units: what is exchanged of each unit, in the order of
-    the forward pass. chunks: micro-batches of a step. clips: whether the optimizer needs the norm of the whole
-    gradient; grads_squared: its square, set by the program where the worker has a part only. staged: whether the device
-    has a memory of its own, of which `params` and `grads` are copies on the host. evaluation_blocks: parts in which the
-    test set is evaluated unit by unit.
-    """
+    """One participant: a replica of the model on one device."""
 
     index: int
     works: Works
+    # fp32 vectors of P + 1 elements: the model's parameters (their gradient) and, last, the mean training loss, which
+    # travels with them. Of a sharded worker: its parts of the units, one after the other, and no loss.
     params: Value
     grads: Value
-    buffers: Value
-    loss: Value
-    grads_squared: Value
-    clips: bool
-    evaluation_blocks: int
+    buffers: Value  # those that are averaged for an evaluation, like BatchNorm's running statistics; may be empty
+    loss: Value  # the batch's mean training loss, one element
+    grads_squared: Value  # of the whole gradient's norm; the program sets it where the worker has a part only
+    clips: bool  # whether the optimizer needs that norm
+    evaluation_blocks: int  # parts in which the test set is evaluated unit by unit
 
     @property
-    def units(self) -> Sequence[UnitValues]: ...
+    def units(self) -> Sequence[UnitValues]:
+        """What is exchanged of each unit, in the order of the forward pass."""
 
     @property
-    def chunks(self) -> int: ...
+    def chunks(self) -> int:
+        """Micro-batches of a step."""
 
     @property
-    def staged(self) -> bool: ...
+    def staged(self) -> bool:
+        """Whether the device has memory of its own. `params` and `grads` are then copies on the host."""
 
     def step(self, round: Round, i: int) -> Compute[None]:
         """Local step i of the round: forward, backward and update."""
@@ -145,7 +135,7 @@ class Worker(Protocol):
 
 
 def evaluation_blocks(test_samples: int, workers: int) -> int:
-    """In how many blocks each worker evaluates its part unit by unit: the same for all, who fetch units together."""
+    """In how many blocks each worker evaluates its part unit by unit: the same for all, since they fetch together."""
     largest = math.ceil(test_samples / workers)
     return max(1, math.ceil(largest / EVALUATION_BATCH))
 
@@ -156,5 +146,5 @@ def share(total: int, index: int, workers: int) -> tuple[int, int]:
 
 
 def last(value: Value) -> float:
-    """The loss that rode on an exchanged vector; not a number for a phantom."""
+    """The loss that travelled with an exchanged vector; NaN for a phantom."""
     return math.nan if isinstance(value, Phantom) else float(value.item(-1))

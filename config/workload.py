@@ -12,16 +12,12 @@ from .units import Count, Rate, Seed
 
 
 class OptimizerSpec(Section):
-    """What all optimizers take.
-
-    decay: weight decay on all parameters, or on matrices only (none on biases and norms, which are 1-D). clip: the
-    largest norm of a gradient; a local step clips its own gradient, a synchronous one the averaged gradient.
-    """
+    """What all optimizers take."""
 
     lr: Rate
     weight_decay: float = Field(default=0.0, ge=0, le=1e30)
-    decay: Literal["all", "matrices"] = "all"
-    clip: Rate | None = None
+    decay: Literal["all", "matrices"] = "all"  # which parameters decay; biases and norms are 1-D, so not matrices
+    clip: Rate | None = None  # the largest norm of a gradient: of a local step's own, of a synchronous step's mean
 
 
 class SGDSpec(OptimizerSpec):
@@ -62,27 +58,22 @@ class Augmentation(Section):
 
 
 class Workload(Section):
-    """What is trained. batch: samples per worker and step; the split may change it. threads: per worker.
-    model_seed: of the initial parameters; data_seed: of the order and choice of examples and their augmentation. Both
-    are the scenario's seed by default; dropout and the cluster's noise always are. loaders: threads per worker that
-    load and augment batches ahead, in `train`; they change no number.
-
-    micro_batch: most samples in memory at a time; the gradient is that of the whole batch. precision: bf16 computes
-    products and convolutions in bfloat16, parameters stay fp32. label_smoothing: of cross_entropy, in training only.
-    """
+    """What is trained, and how a step computes."""
 
     model: Named
     data: Named = Named(name="digits")
     loss: str = "cross_entropy"
-    batch: Count = 64
+    batch: Count = 64  # samples per worker and step; the split may change it
     optimizer: SGDSpec | AdamWSpec = Field(discriminator="name")
     lr_schedule: AnyLrSchedule = Field(default=ConstantSpec(), discriminator="name")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    micro_batch: Count | None = None
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # of cross_entropy, in training only
+    micro_batch: Count | None = None  # most samples in memory at a time; the gradient is that of the whole batch
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # bf16: of products and convolutions; parameters stay fp32
     augment: Augmentation | None = None
-    threads: int = Field(default=1, ge=1, le=4096)
-    loaders: int = Field(default=0, ge=0, le=64)
+    threads: int = Field(default=1, ge=1, le=4096)  # per worker
+    loaders: int = Field(default=0, ge=0, le=64)  # threads that load batches ahead in `train`; they change no number
+    # Of the initial parameters; of the order and choice of examples and their augmentation. By default both are the
+    # scenario's seed. Dropout and the cluster's noise always use the scenario's.
     model_seed: Seed | None = None
     data_seed: Seed | None = None
 

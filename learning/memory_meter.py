@@ -1,6 +1,6 @@
 """What a training step holds in memory: on the CPU its tensors, counted; on a GPU what torch reserves there.
 
-Rule: what is counted is what the step needs beside the data set, which lies in the host's memory once for all.
+Rule: what is counted is what the step needs in addition to the data set, which is in host memory once for all workers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..program.errors import WorkloadError
 
-# Beside what a step holds at its most, a tenth of it stays free, as in HDP (Mirzaei et al., Parallel Computing 2025).
+# In addition to a step's peak a tenth of it stays free, as in HDP (Mirzaei et al., Parallel Computing 2025).
 MARGIN = 1.1
 # Those without an exception of their own: the CPU's allocator, CUDA itself, cuBLAS and cuDNN.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
@@ -42,7 +42,7 @@ class Meter(Protocol):
 class Tensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the tensors that were made under it and are alive: parameters, activations, gradients, moments, batch.
 
-    Storages are counted, once each, from the operation that makes them until nobody holds them. Room that an operation
+    Storages are counted, once each, from the operation that makes them until nothing holds them. Room that an operation
     takes within itself, and NumPy's arrays, are not seen.
     """
 
@@ -103,7 +103,7 @@ def of(device: str) -> Meter:
 
 def free(device: str, sharing: int) -> float:
     """One rank's part of what is free on the GPU, of so many that share it; a CPU's budget must be stated, so
-    infinitely much there."""
+    infinity there."""
     return float("inf") if device == "cpu" else float(torch.cuda.mem_get_info(device)[0]) / sharing
 
 

@@ -25,9 +25,9 @@ Gradients = Sequence[Tensor | None]  # one per trained parameter, None where the
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """places: among the trained parameters, of those that share a weight decay."""
+    """Parameters that share a weight decay."""
 
-    places: list[int]
+    places: list[int]  # among the trained parameters
     weight_decay: float
 
     def of(self, items: Sequence[T]) -> list[T]:
@@ -52,8 +52,8 @@ class Layout:
 
     parameters: Sequence[Tensor]
     trained: Sequence[bool]
-    matrices: Sequence[bool] | None = None  # whether each is a piece of a parameter of two dimensions or more
-    unreached: Sequence[int] = ()  # places, among those that are trained, of those that the loss does not reach
+    matrices: Sequence[bool] | None = None  # whether each is a piece of a parameter with two dimensions or more
+    unreached: Sequence[int] = ()  # places, among the trained ones, of parameters that the loss does not reach
 
     def select(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Those of `tensors`, one per parameter, whose parameters are trained."""
@@ -79,19 +79,16 @@ class Layout:
 
 
 class Optimizer(Protocol):
-    """state: what it carries from step to step, by name, fp32; it goes into snapshots. moments: the names of those
-    vectors in it that have one element per parameter of the model."""
+    """Updates the trained parameters."""
 
-    state: dict[str, Tensor]
-    moments: tuple[str, ...]
-
-    clips: bool
+    state: dict[str, Tensor]  # what it carries from step to step, by name, fp32; it goes into snapshots
+    moments: tuple[str, ...]  # the names of those vectors in it that have one element per parameter of the model
+    clips: bool  # whether it needs the norm of the whole gradient
 
     def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
-        """One update of the trained parameters; `grads` have their shapes and are clipped in place. The norm that they
-        had, of an optimizer that clips.
+        """One update; `grads` have the parameters' shapes and are clipped in place. Returns the norm that they had.
 
-        squares: the sum of the whole gradient's squares, where these are a part of it.
+        squares: the sum of the whole gradient's squares, where `grads` are only a part of it. None is returned where nothing is clipped.
         """
 
 

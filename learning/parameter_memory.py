@@ -1,8 +1,13 @@
-"""Where a worker keeps its parameters and gradients: whole or a part, in the device's memory or the host's.
+"""Where a worker keeps its parameters and gradients: all or a part, in the device's memory or the host's.
 
-Home is where the optimizer steps. Where the device holds a few units at a time, these come into slots: buffers that
-units take in turn, unit u in slot u mod count. Rule: flat storage throughout, of which exchanges see the host's side as
-NumPy vectors, so nothing is packed.
+Three places:
+- Home is where they are kept between steps and where the optimizer steps: on the device, or on the host (offloaded).
+- Slots are on the device. Where home holds a part of each unit or is on the host, a unit's parameters are fetched into a
+  slot before use. Units take slots in turn, unit u slot u mod count, so a few units' memory suffices.
+- Staging buffers are on the host, since exchanges (MPI) read and write host memory only. A device with memory of its own
+  needs them: a mirror of home, or, where units are sharded, buffers that units take in turn like slots.
+
+Rule: flat storage throughout. Exchanges see host memory as NumPy vectors, so nothing is packed for them.
 """
 
 from __future__ import annotations
@@ -37,9 +42,9 @@ class Slots:
         return [self.of(unit) for unit in range(len(self._sizes))]
 
     def pack(self, saved: Tensor) -> Tensor | tuple[Tensor, torch.Size, tuple[Any, ...], Any]:
-        """What autograd keeps of a tensor for backward: of a slot only where it was, as it will be fetched again.
+        """What autograd keeps of a tensor for backward. Of a slot: only its place, as it will be fetched again.
 
-        Of others a detached one: torch never frees a graph without a backward pass that keeps its tensors themselves.
+        Of others: a detached tensor, since torch never frees a graph that holds its own tensors unless backward runs.
         """
         buffer = self._at.get(saved.untyped_storage().data_ptr())
         return saved.detach() if buffer is None else (buffer, saved.size(), saved.stride(), saved.storage_offset())
@@ -58,13 +63,14 @@ class Memory:
 
     unreached: ids of the parameters that the loss does not reach.
 
-    params, grads: at home, 1-D: the units one behind the other and, where the worker keeps all, one element for the
-    loss. host_params, host_grads: the same as exchanges see them (the same memory where home is the host's). layout:
-    the parameters at home, for the optimizer. kept: elements of each unit at home. values: what is exchanged of
-    each unit. slots: where parameters are fetched to, None where they stay.
+    params, grads: at home, 1-D: one unit after the other and, where the worker keeps all, one element for the loss.
+    host_params, host_grads: the same as exchanges see them; the same memory where home is on the host.
+    layout: the parameters at home, for the optimizer.
+    kept: elements of each unit at home.
+    values: what is exchanged of each unit.
+    slots: where parameters are fetched to; None where they stay at home.
 
-    What is the same memory (n: parts; apart: the home is the host's, or the device has memory that exchanges cannot
-    reach):
+    What is the same memory ("apart": home is on the host, or exchanges cannot reach the device's memory):
 
         all, on the device         values.kept = gathered = home; values.gradient = reduced = home
         parts, on the device       gathered = slots; gradient = two buffers on the device; kept, reduced = home

@@ -12,22 +12,20 @@ Precision = Literal["fp32", "bf16", "fp64"]
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes of training images. crop: pixels of padding, of which a crop of the image's size is taken at
-    random. flip: left and right exchanged for half of the images."""
+    """Random changes of training images."""
 
-    crop: int = 0
-    flip: bool = False
+    crop: int = 0  # pixels of padding on every side, from which a piece of the image's size is cut at random
+    flip: bool = False  # half of the images are mirrored, left to right
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """label_smoothing: see losses.training_loss. micro_batch: most examples that are processed at a time (None: the
-    batch). precision: bf16 of products and convolutions, all else staying fp32; fp64 of everything."""
+    """How a step computes. The ranges of these numbers are checked by config.workload, where users write them."""
 
     loss: str = "cross_entropy"
-    label_smoothing: float = 0.0
-    micro_batch: int | None = None
-    precision: Precision = "fp32"
+    label_smoothing: float = 0.0  # see losses.training_loss
+    micro_batch: int | None = None  # most examples that are processed at a time; None: the whole batch
+    precision: Precision = "fp32"  # bf16: of products and convolutions only; fp64: of everything
     augment: Augment | None = None
 
     @property

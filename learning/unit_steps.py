@@ -27,14 +27,7 @@ class UnitSteps:
     itself where parameters are sharded. Elsewhere it lies behind the gradient in `memory` and travels with that.
     """
 
-    def __init__(
-        self,
-        passes: Passes,
-        units: UnitPasses,
-        memory: Memory,
-        batches: Batches,
-        guard: Guard,
-    ) -> None:
+    def __init__(self, passes: Passes, units: UnitPasses, memory: Memory, batches: Batches, guard: Guard) -> None:
         self._passes, self._units, self._memory, self._batches, self._guard = passes, units, memory, batches, guard
         self._adds_up = not (memory.held.host or memory.held.staged)  # elsewhere Memory.unload adds chunk to chunk
         self._batch: tuple[Tensor, Tensor] | None = None

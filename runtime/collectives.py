@@ -25,6 +25,7 @@ from ..program.effects import (
     Group,
     Phantom,
     ReduceScatter,
+    Reducing,
     Value,
     Wire,
 )
@@ -148,9 +149,10 @@ class Collectives:
             self._groups[workers] = Members(comm, workers, comm.rank, False)
         return self._groups[workers]
 
-    def _find(self, effect: Any) -> Reduction:
+    def _find(self, effect: Reducing) -> Reduction:
         """The reduction prepared for effects like this one."""
-        value, kind = effect.value, type(effect)
+        value: Any = effect.value
+        kind = type(effect)
         try:
             reduction = self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group, effect.wire]
         except (KeyError, AttributeError):
@@ -159,8 +161,9 @@ class Collectives:
             self._last = value, kind, effect.op, effect.group, effect.wire, reduction
         return reduction
 
-    def _prepare(self, effect: Any) -> Reduction:
-        members, value, kind = self._members(effect), effect.value, type(effect)
+    def _prepare(self, effect: Reducing) -> Reduction:
+        members, kind = self._members(effect), type(effect)
+        value: Any = effect.value
         reduction = Reduction(
             members, kind, value.size, value.dtype, effect.op, effect.wire, _what(effect), self._pool, self._fast
         )

@@ -21,15 +21,13 @@ from typing import Any
 import numpy as np
 
 from ..program.checks import bad_weights
-from ..program.effects import AllReduce, Array, Op, ReduceScatter, Wire
+from ..program.effects import Array, Op, ReduceScatter, Reducing, Wire
 from ..program.errors import ProtocolError
 from ..program.fold import coefficients, fold, parts
 from ..program.traffic import gathers, traffic
 from ..program.wire import DTYPES, narrow, round_trip, wire_bytes
 from .exchange import exchange
 from .headers import Headers, Members, make_headers
-
-Kind = type[AllReduce] | type[ReduceScatter]
 
 
 class Pool:
@@ -65,7 +63,7 @@ class Reduction:
     def __init__(
         self,
         members: Members,
-        kind: Kind,
+        kind: type[Reducing],
         size: int,
         dtype: np.dtype[Any],
         op: Op,

@@ -361,7 +361,7 @@ def check_misfits_without_debug(ranks: Ranks) -> None:
             ranks.answer(make())
 
 
-def check_pace(ranks: Ranks) -> None:
+def check_described_and_emulated_times(ranks: Ranks) -> None:
     """Described and emulated times are computing time, and the program's answers stay what they are."""
 
     def program() -> Program[int]:
