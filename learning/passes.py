@@ -1,6 +1,6 @@
 """Forward and backward passes: from the indices of a batch to its gradient.
 
-Rule: a batch's bits depend on its indices, its position and torch's stream alone, not on the workers that compute here, too.
+Rule: a batch's bits depend on its indices, its position and torch's stream alone, not on other workers in the process.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..program.effects import Array
+from .batches import Batches
 from .buffers import Buffers
 from .optimizers import Optimizer
 from .parameter_memory import Memory
@@ -20,13 +21,7 @@ class Snapshots:
     """Of worker `index`. vectors: those of its transforms, by name."""
 
     def __init__(
-        self,
-        index: int,
-        memory: Memory,
-        buffers: Buffers,
-        stream: TorchStream,
-        optimizer: Optimizer,
-        scores: Scores | None,
+        self, index: int, memory: Memory, buffers: Buffers, stream: TorchStream, optimizer: Optimizer, batches: Batches
     ) -> None:
         self._index, self._memory, self._buffers, self._stream = index, memory, buffers, stream
         self._optimizer, self._scores = optimizer, batches.scores
