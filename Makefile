@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-long bench check install clean
+.PHONY: demo test test-long bench check package install clean
 
 install: .venv/installed
 
@@ -34,8 +34,20 @@ check: .venv/developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Wheel and source archive in dist/, and what a user has who installs the wheel: run far from this folder, in an
+# environment of its own.
+package: .venv/developing
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/env
+	dist/env/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 dist/*.whl
+	mkdir dist/empty
+	cd dist/empty && ../env/bin/paceline --version
+	cd dist/empty && ../env/bin/python -c "import pathlib, paceline as p; \
+	    p.simulate(pathlib.Path(p.__file__).parent / 'scenarios/quickstart.yaml', timing_only=True); print(p.__file__)"
+
 bench: .venv/developing
 	for f in benchmarks/*.py; do $(BIN)/python $$f || exit 1; done
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # pyproject.toml says it
+    if name == "__version__":  # pyproject.toml states it
         from importlib.metadata import version
 
         return version("paceline")

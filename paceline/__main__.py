@@ -1,6 +1,6 @@
-"""The `paceline` command: how it ends. What a user can mend is one line on standard error and exit status 2.
+"""The `paceline` command and how it ends. A mistake that the user can mend is one line on standard error, status 2.
 
-Rule: an interrupt or a want of memory may come at any time, so that everything is imported inside.
+Rule: an interrupt may come at any time and memory may run out at any time, so everything is imported inside functions.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ def main() -> None:
     except KeyboardInterrupt:
         print("paceline: stopped", file=sys.stderr)
         status = 130
-    except MemoryError:  # too little to say more
+    except MemoryError:  # too little is left to say more
         print("paceline: not enough memory; see `free` and `ulimit -v`", file=sys.stderr)
         status = 2
     sys.exit(status)
 
 
 def _run(arguments: list[str]) -> int:
-    """The exit status of a command."""
+    """Run a command; returns its exit status."""
     from .runtime.tracebacks import EXPECTED, of_users_code, tell
 
     try:
@@ -37,26 +37,27 @@ def _run(arguments: list[str]) -> int:
         tell(error)
     except KeyboardInterrupt:
         raise
-    except BaseException as end:  # SystemExit, and what a user's code raises that is not an Exception either
-        if not of_users_code(end):  # else, whatever status it wanted, the work is not done
+    except BaseException as end:  # SystemExit, and exceptions of a user's code that are not an Exception
+        if not of_users_code(end):  # a user's code that ends the program has not done its work, whatever its status
             raise
         tell(end)
     return 2
 
 
 def _check_folder() -> None:
-    """ScenarioError where the working folder has been removed: torch's libraries then end the process."""
+    """ScenarioError where the working folder has been removed: torch's libraries would end the process."""
     from .program.errors import ScenarioError
 
     try:
         os.getcwd()
     except OSError:
         raise ScenarioError(
-            "the working folder has been removed; change to one that exists (cd), then begin again"
+            "the working folder has been removed; change to an existing one (cd) and begin again"
         ) from None
 
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        del sys.path[0]  # the working folder, which comes after a scenario's own (LearningProblem.look_for_modules)
+        # The working folder. A scenario's own folder comes before it (LearningProblem.look_for_modules).
+        del sys.path[0]
     main()

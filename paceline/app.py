@@ -1,4 +1,4 @@
-"""What all commands have in common: the option `--traceback`, and that a wrong command line is one line, too."""
+"""What all commands have in common: the option `--traceback`, and errors of one line for a wrong command line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typer.models import CommandFunctionType
 from .program.errors import ScenarioError
 from .runtime.tracebacks import OPTION, TRACEBACK
 
-Traceback = Annotated[bool, typer.Option(OPTION, help="Of an error, show also where your own code failed.")]
+Traceback = Annotated[bool, typer.Option(OPTION, help="Where your own model, data or loss fails, show its traceback.")]
 
 
 class App(typer.Typer):
-    """A Typer whose commands all take `--traceback`."""
+    """A Typer application whose commands all have the option `--traceback`."""
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
-        """As Typer's."""
+        """Register a command, as Typer does."""
         register = super().command(name, **options)
 
         def add(function: CommandFunctionType) -> CommandFunctionType:
@@ -31,7 +31,7 @@ class App(typer.Typer):
         return add
 
     def run(self, arguments: Sequence[str]) -> int:
-        """The exit status of a command line. Raises what the command raises, and ScenarioError for a wrong line."""
+        """Run a command line; returns its exit status. ScenarioError where it is wrong."""
         group: Any = typer.main.get_command(self)
         try:
             with group.make_context("paceline", list(arguments)) as context:
@@ -39,7 +39,7 @@ class App(typer.Typer):
         except typer.Exit as end:
             return end.exit_code
         except typer.TyperException as error:
-            if not arguments:  # then the help has been shown
+            if not arguments:  # Typer has shown the help
                 return error.exit_code
             known = arguments[0] if arguments and arguments[0] in group.commands else ""
             path = f"paceline {known}".rstrip()
@@ -48,14 +48,14 @@ class App(typer.Typer):
 
 
 def print_version(wanted: bool) -> None:
-    """What `paceline --version` prints; pyproject.toml says it."""
+    """Print the version, which pyproject.toml states, and end."""
     if wanted:
         print(f"paceline {version('paceline')}")
         raise typer.Exit
 
 
 def _with_traceback(function: Callable[..., None]) -> Callable[..., None]:
-    """The command, with the option added to what it takes."""
+    """The command, with the option added to its own."""
 
     @functools.wraps(function)
     def run(*, traceback: bool, **options: Any) -> None:

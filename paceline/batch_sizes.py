@@ -1,7 +1,7 @@
-"""`paceline batch-sizes`: the largest batch that each worker's memory holds, and what HDP makes of it.
+"""`paceline batch-sizes`: the largest batch that each worker's memory holds, and how HDP divides the work.
 
-Rule: a size fits if a real step of it was taken and left a tenth of its peak free. The ranks of a node take turns,
-since they share its memory; ranks that share a GPU share its memory in equal parts.
+Rule: a size fits if a real step of that size has left a tenth of its peak free. The ranks of a node take turns, since
+they share its memory. Ranks that share a GPU share its memory in equal parts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .config.units import read_bytes
 from .folders import find, folders_of
 from .job import Job
 from .learning_problem import LearningProblem
-from .profiling import mean_tables, phases, refuse, typical, unpriced
+from .profiling import check_out, job_to_measure, mean_tables, phases, typical
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
     from .algorithms.worker import Worker
     from .config.timing import Timing
 
-STEPS = 20  # of the short trainings in which step times are taken
-ROWS = 16  # of the table that is shown
+STEPS = 20  # in each of the short trainings that measure step times
+ROWS = 16  # in the table on the terminal
 
 
 @dataclass(frozen=True)
 class BatchSizeOptions:
-    """out: the profile to write. mode: what to compute (None: everything). memory: each worker's budget, as written."""
+    """The options of the command, as the user writes them."""
 
-    out: Path
-    mode: str | None = None
-    memory: str | None = None
-    settings: tuple[str, ...] = ()
+    out: Path  # the profile to write
+    mode: str | None = None  # the division to show; None shows all
+    memory: str | None = None  # of each worker
+    settings: tuple[str, ...] = ()  # of the scenario
 
     @property
     def budget(self) -> float | None:
@@ -64,16 +64,16 @@ class BatchSizeOptions:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """What to compute."""
+        """The divisions to show."""
         if self.mode is not None and self.mode not in get_args(Mode):
             raise ScenarioError(f"--mode {one_line(self.mode, 60)}: write {', '.join(get_args(Mode))}")
         return tuple(mode for mode in get_args(Mode) if self.mode in (None, mode))
 
 
 def batch_sizes(scenario: Path, options: BatchSizeOptions, ranks: int | None) -> None:
-    """Measure, write the profile and show the table; starts mpirun itself, or runs under one.
+    """Measure, write the profile and show the table. Starts mpirun itself, or runs under one.
 
-    Step times are the scenario's where it knows them, by itself or by its profile, else measured at the sizes found.
+    Step times are measured at the sizes that are found, unless the scenario or its profile knows them.
     """
     from .runtime.launcher import abort_on_error, launch, under_mpirun
 
@@ -85,7 +85,7 @@ def batch_sizes(scenario: Path, options: BatchSizeOptions, ranks: int | None) ->
         return
     _check(described, scenario.parent, options)
     size = ranks or described.cluster.size
-    unpriced(described, scenario.parent, size)
+    job_to_measure(described, scenario.parent, size)
     for group in _groups(described, size):
         _budget(group, options)
     arguments = ["batch-sizes", str(scenario), f"--out={options.out}"]
@@ -98,14 +98,14 @@ def batch_sizes(scenario: Path, options: BatchSizeOptions, ranks: int | None) ->
 
 
 def _check(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
-    """ScenarioError for what would otherwise be found when all is measured."""
+    """ScenarioError for mistakes that would otherwise be found after the measurement."""
     _ = options.modes, _profile(scenario, folder)
     build_strategy(scenario.strategy)
-    refuse(options.out)
+    check_out(options.out)
 
 
 def _groups(scenario: Scenario, ranks: int) -> list[WorkerGroup]:
-    """Whose device each rank measures; ScenarioError where one would be left out."""
+    """For each rank, the group whose device it measures. ScenarioError where a device would be left out."""
     groups = [place.group for place in scenario.cluster.places]
     measured, needed = {group.device for group in groups[:ranks]}, 0
     for place, group in enumerate(groups):
@@ -113,12 +113,12 @@ def _groups(scenario: Scenario, ranks: int) -> list[WorkerGroup]:
             needed = place + 1
     if needed > ranks:
         missing = next(group.device for group in groups if group.device not in measured)
-        raise ScenarioError(f"{ranks} ranks measure no {missing}; start {needed} or more, with -n or mpirun -np")
+        raise ScenarioError(f"{ranks} ranks do not measure {missing}; start {needed} or more, with -n or mpirun -np")
     return groups[:ranks] + [groups[-1]] * (ranks - len(groups))
 
 
 def _budget(group: WorkerGroup, options: BatchSizeOptions) -> float:
-    """Bytes that a step may hold on this device: what was said, a GPU's by default what is free on it."""
+    """Bytes that a step may hold on this device. Without a statement, a GPU's free memory is the limit."""
     known = catalogue().devices.get(group.device)
     said = options.budget or group.memory or (known.memory if known else None)
     if said is None and group.torch_device == "cpu":
@@ -137,7 +137,7 @@ def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> Non
     comm = MPI.COMM_WORLD
     rank, size = comm.Get_rank(), comm.Get_size()
     group = _groups(scenario, size)[rank]
-    job = unpriced(scenario, folder, size)
+    job = job_to_measure(scenario, folder, size)
     device, budget = job.problem.device(rank), _budget(group, options)
     largest, peak = _in_turns(comm, device, lambda sharing: _largest(scenario, job, group, budget, rank, sharing))
     own: dict[str, Any] = {"device": group.device, "largest": largest, "peak": peak}
@@ -167,7 +167,7 @@ def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> Non
 
 
 def _in_turns(comm: Any, device: str, action: Any) -> Any:
-    """What `action(ranks on this node with this device)` returns, one rank of a node after the other."""
+    """The result of `action(number of ranks on this node with this device)`. The ranks of a node take turns."""
     from mpi4py import MPI
 
     from .learning import memory_meter
@@ -178,7 +178,7 @@ def _in_turns(comm: Any, device: str, action: Any) -> Any:
     for turn in range(node.Get_size()):
         if turn == node.Get_rank():
             result = action(sharing)
-            memory_meter.release()  # the next rank may have the same GPU
+            memory_meter.release()  # for the next rank, which may have the same GPU
         node.Barrier()
     node.Free()
     return result
@@ -187,7 +187,7 @@ def _in_turns(comm: Any, device: str, action: Any) -> Any:
 def _largest(
     scenario: Scenario, job: Job, group: WorkerGroup, budget: float, rank: int, sharing: int
 ) -> tuple[int, float]:
-    """(the largest batch that fits, the bytes that its step holds at most) of this rank's device, alone."""
+    """(the largest batch that fits on this rank's device, the most bytes that its step holds)."""
     from mpi4py import MPI
 
     from .learning import memory_meter
@@ -198,13 +198,14 @@ def _largest(
     strategy = Strategy(aggregation=Gradients(), placement=build_strategy(scenario.strategy).placement)
     gauge = memory_meter.of(device)
     with gauge:
-        first = _plan(job, strategy, 2 * (scenario.workload.micro_batch or 1))  # two micro-batches, if any: room to add
+        # At least two micro-batches, so that their gradients are added.
+        first = _plan(job, strategy, 2 * (scenario.workload.micro_batch or 1))
         (worker,) = job.problem.workers(first, [0], shared_process=False, seat=rank)
     peaks: dict[int, float] = {}
 
     def step(size: int) -> None:
         silent, plan = Hooks(), _plan(job, strategy, size)
-        worker.works = job.problem.phantoms(plan)[0].works  # as many micro-batches as this size has
+        worker.works = job.problem.phantoms(plan)[0].works  # the number of micro-batches follows from the size
         run(_two_steps(worker, plan), silent, comm=MPI.COMM_SELF)
 
     def fits(size: int) -> bool:
@@ -214,7 +215,7 @@ def _largest(
             raise ScenarioError(f"workload: a training step of {size} examples fails: {error}") from error
         peaks[size] = gauge.peak
         worker.forget()
-        gc.collect()  # errors of the step's threads hold the frames that they came from, and these the errors
+        gc.collect()  # errors of the step's threads and their frames hold one another, and with them the step's memory
         return found
 
     largest = largest_fitting(fits, job.plan.examples)
@@ -228,12 +229,12 @@ def _largest(
 
 
 def _plan(job: Job, strategy: Strategy, size: int) -> Plan:
-    """One worker's, of two steps: the second meets what the first left."""
+    """A plan for one worker and two steps: the second step runs with the memory that the first one left behind."""
     return Plan(strategy, Shares((size,), (1.0,)), Constant(1e-6), job.plan.examples, Interval(2, "steps"))
 
 
 def _two_steps(worker: Worker, plan: Plan) -> Program[None]:
-    """The plan's steps and no evaluation."""
+    """The plan's steps, without evaluation."""
     state = State()
     while not plan.finished(state):
         round = plan.next_round(state)
@@ -242,7 +243,7 @@ def _two_steps(worker: Worker, plan: Plan) -> Program[None]:
 
 
 def _profile(scenario: Scenario, folder: Path) -> Profile | None:
-    """The scenario's profile, if it is there yet."""
+    """The scenario's profile, if the file exists yet."""
     path = None if scenario.recorded else scenario.cluster.profile
     return None if path and not find(path, folders_of(scenario, folder)).exists() else profile_of(scenario, folder)
 
@@ -257,7 +258,7 @@ def _known(scenario: Scenario, profile: Profile | None, problem: LearningProblem
 
 
 def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float]]:
-    """phase -> {samples: seconds} of this rank at an eighth, a quarter, a half and all of its largest batch."""
+    """phase -> {samples: seconds} on this rank, for an eighth, a quarter, a half and all of its largest batch."""
     tables: dict[str, dict[int, float]] = {}
     for part in (8, 4, 2, 1):
         batches = [max(1, most // part) for most in largest]
@@ -279,7 +280,7 @@ def _show(scenario: Scenario, timing: Timing, peaks: dict[str, float], options: 
     shown = console()
     shown.print(table)
     if len(timing.devices) > ROWS:
-        shown.print(f"... and {len(timing.devices) - ROWS} workers more")
+        shown.print(f"... and {len(timing.devices) - ROWS} more workers")
     for mode, batches, seconds in divisions:
         took = f"{sum(batches)} samples in {seconds * 1e3:.3f} ms, {sum(batches) / seconds:.0f} samples/s"
         shown.print(f"{mode}: {took}")

@@ -1,8 +1,8 @@
-"""`paceline demo`: the main job from end to end on this machine, in under two minutes.
+"""`paceline demo`: everything that Paceline does, from end to end on this machine, in under two minutes.
 
-Profiles the machine, simulates the quickstart and its synchronous twin, trains both for real with an emulated slow
-worker, compares, draws. Each is trained twice: no prediction is better than two equal runs agree, and on a machine
-that does other things they do not.
+It profiles the machine, simulates the quickstart and its synchronous twin, trains both for real with an emulated slow
+worker, compares and draws. Each is trained twice, since a prediction cannot be better than two equal runs agree, and on
+a busy machine they differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .training import TrainOptions, launch
 
 
 def demo(out: Path) -> None:
-    """Run the demo; everything goes below `out`, which is replaced."""
+    """Run the demo. Everything is written below `out`, where an earlier demo is replaced."""
     refuse(out, force=True)
     console = make_console()
     scenarios = [packaged(name) for name in _NAMES]
@@ -49,7 +49,7 @@ def demo(out: Path) -> None:
     shares.append(core_share(_RANKS))
     real, again = ([Run.load(out / "trained" / path.stem) for path in paths] for paths in (scenarios, repeated))
     if not all(run.summary["finished"] for run in (*real, *again)):
-        raise SystemExit(130)  # stopped, as has been said
+        raise SystemExit(130)  # stopped by the user, as the training has said
     for number, (left, right) in enumerate(zip(predicted, real, strict=True)):
         console.rule(f"{4 + number}. compare: {_NAMES[number]}, predicted against real")
         show_run(right)
@@ -67,7 +67,7 @@ def demo(out: Path) -> None:
 
 
 def times(ratio: float) -> str:
-    """How fast something is that takes 1/ratio of the other's time."""
+    """How much faster something is that takes 1/ratio of the other's time, in words."""
     if round(ratio, 2) == 1:
         return "as fast"
     return f"{ratio:.2f} times faster" if ratio > 1 else f"{1 / ratio:.2f} times slower"
@@ -76,9 +76,9 @@ def times(ratio: float) -> str:
 def trust(
     names: Sequence[str], predicted: Sequence[float], real: Sequence[float], again: Sequence[float], share: float
 ) -> list[str]:
-    """What the errors are worth: a line per scenario, and a warning where the machine was busy.
+    """How far the prediction can be trusted: a line per scenario, and a warning where the machine was busy.
 
-    predicted, real, again: seconds of each scenario. share: of a core, that each rank had at the worst.
+    predicted, real, again: seconds of each scenario. share: the least share of a core that a rank had.
     """
     lines, spread = [], 0.0
     for name, said, first, second in zip(names, predicted, real, again, strict=True):
@@ -95,7 +95,7 @@ def trust(
 
 
 def core_share(processes: int) -> float:
-    """Processor time over wall time of the worst off of so many processes that do nothing but compute for a moment."""
+    """The share of a core that each of so many processes gets: processor time over wall time, the least of them."""
     command = [sys.executable, "-I", "-S", "-c", _SPIN]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     return min(float(process.communicate()[0]) for process in started)
@@ -108,8 +108,8 @@ def packaged(name: str) -> Path:
 
 _NAMES = ("quickstart", "quickstart_sync")
 _RANKS = 2
-_SPREAD = 0.1  # equal runs that differ by more are said to
-_SHARE = 0.9  # of a core; an idle machine gives more
+_SPREAD = 0.1  # the user is warned where two equal runs differ by more
+_SHARE = 0.9  # the user is warned where a process gets less of a core; an idle machine gives more
 _SPIN = """
 from time import perf_counter, process_time
 wall, own = perf_counter(), process_time()

@@ -1,6 +1,6 @@
-"""Whether this machine can do what is asked: seconds and bytes that it takes, to an order of magnitude.
+"""Whether this machine can do what is asked: the time and memory that it takes, to an order of magnitude.
 
-Rule: more memory than there is, or more than a day, is refused with the number; minutes are said.
+Rule: what needs more memory than is free, or more than a day, is refused with the number. What needs minutes is said.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 from .config.machines import Cluster
 from .program.errors import ScenarioError
 
-DAY, LONG = 86400.0, 15.0  # seconds beyond which it is refused, and said: an estimate may be three times too low
-POINT = 1e-3  # seconds that a point of a sweep takes at least, as measured
-WORKER, ROW = 4096, 1000  # bytes of a worker, of a sweep's point
-LITTLE = 1 << 24  # bytes that are there: the machine is not asked, as a sweep's points are many
-CONTROL_GROUPS = (  # folder, limit, usage, and the key of the part of it that is files; version 2 and version 1
+# Seconds from which something is refused, and from which it is said: an estimate may be three times too low.
+DAY, LONG = 86400.0, 15.0
+POINT = 1e-3  # the least seconds for a point of a sweep, as measured
+WORKER, ROW = 4096, 1000  # bytes for a worker, and for a point of a sweep
+LITTLE = 1 << 24  # bytes that are always free: a sweep has many points, and asking the machine takes time
+# Version 2 and version 1: folder, file with the limit, file with the usage, key of the part of the usage that is files.
+CONTROL_GROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "cache"),
 )
@@ -26,15 +28,18 @@ CONTROL_GROUPS = (  # folder, limit, usage, and the key of the part of it that i
 
 @dataclass(frozen=True)
 class Effort:
-    """what: begins the sentence. nbytes: of memory. seconds: of computing; least: what it cannot be below."""
+    """What something takes of this machine."""
 
-    what: str
-    nbytes: float
-    seconds: float
-    least: float
+    what: str  # begins the sentence, like "simulating 8 workers"
+    nbytes: float  # of memory
+    seconds: float  # as estimated
+    least: float  # seconds that it takes at the very least
 
     def check(self, less: str) -> str:
-        """A sentence where it takes minutes, else nothing. ScenarioError where it is too much; less: what to write."""
+        """A sentence where it takes long, else an empty text. ScenarioError where it is too much.
+
+        less: what to write instead.
+        """
         free = available_memory() if self.nbytes > LITTLE else math.inf
         if self.nbytes > free:
             raise ScenarioError(
@@ -47,13 +52,13 @@ class Effort:
 
 
 def check_workers(cluster: Cluster) -> None:
-    """ScenarioError where the workers alone are more than memory holds; called before anything is made of them."""
+    """ScenarioError where the workers alone need more memory than is free. Called before any worker is made."""
     count = float(cluster.size)
     Effort(f"cluster: simulating {count:g} workers", WORKER * count, 0.0, 0.0).check("a lower count")
 
 
 def check_sweep(grid: Mapping[str, Any], points: Sequence[Any], processes: int) -> str:
-    """As Effort.check, for a sweep over a grid and a list; called before its points are made."""
+    """As `Effort.check`, for a sweep over a grid and a list. Called before its points are made."""
     count = math.prod(len(values) for values in grid.values() if isinstance(values, Sequence)) * max(1, len(points))
     seconds = POINT * count / processes
     effort = Effort(f"simulating {count:.7g} points", float(ROW * count), seconds, seconds)
@@ -61,13 +66,13 @@ def check_sweep(grid: Mapping[str, Any], points: Sequence[Any], processes: int) 
 
 
 def available_memory() -> float:
-    """Bytes that this process may still take: of the machine, its control group and its own limit, the least."""
+    """Bytes that this process may still take: the least that the machine, its control group and its own limit allow."""
     import resource
 
     free = [float(_field("/proc/meminfo", "MemAvailable:") * 1024) or math.inf]
     for group, limit, usage, cache in CONTROL_GROUPS:
         if most := _field(f"{group}/{limit}"):
-            used = _field(f"{group}/{usage}") - _field(f"{group}/memory.stat", cache)  # files' pages can be given back
+            used = _field(f"{group}/{usage}") - _field(f"{group}/memory.stat", cache)  # pages of files can be freed
             free.append(max(0.0, float(most - used)))
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft != resource.RLIM_INFINITY:
@@ -76,7 +81,7 @@ def available_memory() -> float:
 
 
 def _field(path: str, name: str = "") -> int:
-    """The number behind a name in a file, by default its first; 0 where there is none."""
+    """The number after a name in a file, or the first one; 0 where it is missing."""
     try:
         words = Path(path).read_text().split()
         return int(words[words.index(name) + 1 if name else 0])
@@ -85,7 +90,7 @@ def _field(path: str, name: str = "") -> int:
 
 
 def duration(seconds: float) -> str:
-    """For people."""
+    """A time in words."""
     if seconds == math.inf:
         return "for ever"
     for size, unit in ((365.25 * DAY, "years"), (DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):

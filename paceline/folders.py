@@ -1,4 +1,4 @@
-"""Where a scenario's relative paths and modules are found."""
+"""The folders in which a scenario's relative paths and modules are found."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .config.scenario import Scenario
 
 
 def folders_of(scenario: Scenario, folder: Path) -> tuple[Path, ...]:
-    """Where a scenario in `folder` finds its relative paths and modules: its folder, then the working folder.
+    """The folders in which a scenario in `folder` finds its relative paths: its own folder, then the working folder.
 
-    A run's own scenario looks first where the run did.
+    For a run's own scenario, the folders in which the run looked come first.
     """
     try:
         working = os.getcwd()
@@ -31,5 +31,5 @@ def _folders(recorded: tuple[RecordedFolder, ...], folder: Path, working: str) -
 
 
 def find(path: Path, folders: Iterable[Path]) -> Path:
-    """A path in a scenario, in the first of its folders that has it; unchanged where none has."""
+    """A path of a scenario in the first of its folders that has it; unchanged where no folder has it."""
     return next((found for folder in folders if (found := folder / path).exists()), path)

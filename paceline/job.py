@@ -1,6 +1,6 @@
-"""From a scenario to what an interpreter needs: plan, timing, workers, programs. The only place that knows all folders.
+"""The job: a scenario with everything that an interpreter needs, its plan, timing, workers and programs.
 
-Nothing here loads torch until real workers are asked for.
+Rule: torch is not loaded before real workers are made.
 """
 
 from __future__ import annotations
@@ -40,42 +40,42 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Job:
-    """A scenario with everything resolved. problem: model, data and optimizer, not loaded yet."""
+    """A scenario with everything resolved."""
 
     scenario: Scenario
     plan: Plan
     timing: Timing
-    problem: LearningProblem
+    problem: LearningProblem  # model, data and optimizer, not loaded yet
     profile: Profile | None
-    remarks: list[str]  # where a method is hardly itself
-    tight: list[str]  # where memory may not suffice
-    again: bool  # whether the plan served an earlier job
-    _said: set[str] = field(default_factory=set, init=False)  # warnings
+    remarks: list[str]  # warnings that the method degenerates, for example to a sync after every step
+    tight: list[str]  # warnings that memory may not suffice
+    again: bool  # whether the plan is that of an earlier job
+    _said: set[str] = field(default_factory=set, init=False)  # warnings that the user has seen
 
     @property
     def workers(self) -> int:
-        """Number of workers."""
+        """The number of workers."""
         return self.plan.workers
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the results must know: a line each."""
+        """What a reader of the results must know, a line each."""
         beforehand = self.timing.extrapolated(self.plan.shares.batches) + self.remarks + self.tight
         return beforehand + self.problem.notes
 
     def warn(self) -> None:
-        """Say so on standard error, each line once."""
+        """Print the warnings on standard error, each line once."""
         for line in self.warnings:
             if line not in self._said:
                 self._said.add(line)
                 warn(line)
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
-        """One program per worker, each with a state of its own that starts like `state`."""
+        """One program per worker. Each has a copy of `state`."""
         return [train(w, self.plan, copy.copy(state)) for w in workers]
 
     def cohorts(self, workers: Sequence[PhantomWorker]) -> list[Cohort]:
-        """One program for all workers that do the same work at the same pace, from the beginning."""
+        """One program for each group of workers that do the same work at the same pace, from the beginning."""
         from .sim.cohort import Cohort
 
         alike: dict[Any, list[int]] = {}
@@ -84,12 +84,12 @@ class Job:
         return [Cohort(self._cohort_program(workers[group[0]]), tuple(group)) for group in alike.values()]
 
     def _cohort_program(self, w: PhantomWorker) -> Program[State]:
-        """A phantom's program from the beginning; of a plan that serves again, recorded or played back."""
+        """A phantom's program from the beginning. For a plan that is used again it is recorded or replayed."""
         program = train(w, self.plan, State())
         return replayed(self.plan.recordings, (w.index, w.kind), program) if self.again else program
 
     def rounding_idle(self) -> list[float]:
-        """Share of a round that each worker waits because steps are whole: predicted, network and noise left out."""
+        """For each worker, the share of a round that it waits since steps are whole. Without network and noise."""
         r = self.plan.first_round()
         busy = [
             steps * device.step_seconds(batch)
@@ -99,9 +99,9 @@ class Job:
         return [1 - seconds / longest for seconds in busy]
 
     def record(self, directory: Path | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-        """The resolved scenario as it lies in a run's directory: what gives the run again, from any working folder.
+        """The resolved scenario for a run's directory. It repeats the run, from any working folder.
 
-        parts: of its history; see records/history.py.
+        parts: of the run's history; see records/history.py.
         """
         recorded: dict[str, Any] = {
             "environment": environment(self.scenario.workload.threads),
@@ -118,7 +118,7 @@ class Job:
             recorded["folders"] = [
                 {"path": str(path), "from_run": os.path.relpath(path, directory)}
                 for path in self.problem.folders
-                if path.is_dir() and str(path).isprintable()  # no file holds the others' names
+                if path.is_dir() and str(path).isprintable()  # other names cannot be written to a file
             ]
             recorded["history"] = list(parts)
         if self.profile is not None:
@@ -129,16 +129,17 @@ class Job:
         return described(self.scenario) | {"recorded": recorded}
 
     def part(self, from_round: int = 0) -> dict[str, Any]:
-        """The entry in a run's history for what begins now; see records/history.py."""
+        """The entry in the run's history for the part that begins now; see records/history.py."""
         now = environment(self.scenario.workload.threads)
         folder = next(path for path in (*self.problem.folders, Path()) if path.is_dir())
         return history.part(from_round, now, folder, self.scenario.record.host)
 
 
 def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
-    """Fill in a scenario. folder: where it lies, for paths and modules in it. ScenarioError where it makes no sense.
+    """Resolve a scenario. ScenarioError where it makes no sense.
 
-    like: an earlier job, whose data, model's cost, and plan with its rounds serve again where they are the same.
+    folder: where the scenario lies, for the paths and modules in it.
+    like: an earlier job. Its data, model's cost and plan (with the rounds computed so far) are used where they fit.
     """
     check_workers(scenario.cluster)
     problem = LearningProblem(scenario, folder)

@@ -1,6 +1,6 @@
-"""What a job takes of this machine, estimated before it begins: the seconds and bytes of simulating or training it.
+"""What a job takes of this machine, estimated before it begins: the time and memory for simulating or training it.
 
-Rule: an estimate is a closed form, however long the run is.
+Rule: an estimate is a closed formula, so that it takes no time however long the run is.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from .job import Job
 from .memory_check import predicted
 from .program.effects import AllReduce
 
-# Seconds. An effect takes 1 to 3 us in SimPy and about as long in a cohort's program, where each worker's clock takes
-# 0.03 us more (benchmarks/results/sim_effects.json, sim_scale.json). The others are of a worker to set up, and of what
-# is sent once in the background, as measured.
+# Seconds. An effect takes 1 to 3 us in SimPy, and about as long in a cohort's program, where each worker's clock adds
+# 0.03 us (benchmarks/results/sim_effects.json, sim_scale.json). SET_UP is for each worker, SENDING for each message of
+# background traffic, both as measured.
 EFFECT, CLOCK, SET_UP, SENDING = 3e-6, 3e-8, 1e-4, 4e-5
 LINE = 1500  # bytes of a report line
-USUAL, QUICKEST = 1e11, 1e13  # flop/s of a CPU: to say how long learning takes, and to refuse it
+USUAL, QUICKEST = 1e11, 1e13  # flop/s of a CPU: the usual ones estimate the time of training, the quickest refuse it
 
 
 def check_simulation(job: Job, workers: Sequence[PhantomWorker], timing_only: bool, by_event: bool) -> str:
-    """As Effort.check, for a job. by_event: in SimPy, which goes through every event of every worker."""
+    """As `Effort.check`, for the simulation of a job. by_event: by SimPy, with every event of every worker."""
     steps, rounds, _, lines = job.plan.outlook
     seconds = least = SET_UP * len(workers) + seconds_of(job, workers, steps, rounds, by_event)
     nbytes = float(WORKER * len(workers) * (1 + by_event) + LINE * lines)
@@ -40,20 +40,20 @@ def check_simulation(job: Job, workers: Sequence[PhantomWorker], timing_only: bo
 
 
 def check_training(job: Job) -> None:
-    """ScenarioError where what the workers' ranks keep is more than this machine's memory holds."""
+    """ScenarioError where the ranks of a training need more memory than this machine has free."""
     workers = job.problem.phantoms(job.plan)
     nbytes = _learning(job, workers, [device.torch_device == "cpu" for device in job.timing.devices])
     Effort(f"training {job.workers} workers", nbytes, 0.0, 0.0).check("fewer workers, or a smaller model")
 
 
 def _learning(job: Job, workers: Sequence[PhantomWorker], here: Sequence[bool]) -> float:
-    """Bytes of this machine's memory for models and their training. here: whose device's memory it is, too."""
+    """Bytes of this machine's memory for training. here: for each worker, whether its device uses the same memory."""
     needs = predicted([w.works for w in workers], job.problem)
     return sum(need.host + need.device * own for need, own in zip(needs, here, strict=True))
 
 
 def check_rehearsal(job: Job) -> str:
-    """As Effort.check, for the longest of the single rounds that a training is rehearsed with."""
+    """As `Effort.check`, for the longest of the rounds with which a training is rehearsed."""
     longest = job.plan.outlook.longest
     seconds = seconds_of(job, job.problem.phantoms(job.plan), longest, 1, by_event=True)
     what = f"rehearsing a round of {longest:.3g} steps of {job.workers} workers"
@@ -61,25 +61,26 @@ def check_rehearsal(job: Job) -> str:
 
 
 def seconds_of(job: Job, workers: Sequence[PhantomWorker], steps: float, rounds: float, by_event: bool) -> float:
-    """Of simulating so many steps, as the clock alone."""
+    """The seconds for simulating so many steps, timing-only."""
     plan, place, synchronous = job.plan, job.plan.strategy.placement, job.plan.strategy.aggregation.synchronous
     kinds = {(id(w.works), pace): w for w, pace in zip(workers, plan.shares.paces, strict=True)}
     programs = len(workers) if by_event else len(kinds)
     effects = tested = 0.0
     for w in kinds.values():
         units, chunks = len(w.works.units), len(w.works.chunks)
-        # Of each unit: fetched and used forward and backward, its gradient taken away; most is started, then awaited.
+        # A unit is fetched and used forward and backward, and its gradient is reduced. Most of these effects are
+        # started and then awaited, which makes 9 per unit.
         by_units = place.by_units(synchronous, units)
         effects = max(effects, 9.0 * units * chunks if by_units else 3.0 if synchronous else 1.0)
         tested = max(tested, 3.0 + 3 * units * w.evaluation_blocks * w.works.held.fetched)
     clocks = 0.0 if by_event else CLOCK * len(workers)
     passed = steps * effects + 3 * rounds + tested * plan.outlook.lines
-    traced = job.scenario.report.trace  # a span takes as long as its effect
+    traced = job.scenario.report.trace  # recording a span takes as long as its effect
     return passed * (EFFECT * (1 + traced) * programs + clocks) + SENDING * _sendings(job, steps, rounds)
 
 
 def _sendings(job: Job, steps: float, rounds: float) -> float:
-    """How often something is sent in the background, while so many steps are taken."""
+    """The number of messages of background traffic during so many steps."""
     flows = [flow for flow in job.timing.network.background if flow.every is not None]
     if not flows:
         return 0.0
@@ -91,7 +92,7 @@ def _sendings(job: Job, steps: float, rounds: float) -> float:
     exchange, _ = fabric.price(AllReduce, 4 * job.problem.cost.parameters, plan.workers)
     exchanges = steps if plan.strategy.aggregation.synchronous else rounds
     sent = 0.0
-    for flow in flows:  # one that is late is sent as soon as the one before is over
+    for flow in flows:  # a message that is late is sent as soon as the one before has arrived
         narrowest = min(fabric.topology.capacity[link] for link in fabric.topology.route(flow.sender, flow.receiver))
         least = max(flow.every or 0.0, (flow.nbytes or 0.0) / narrowest)
         sent += (steps * computing + exchanges * exchange) / least if least else math.inf

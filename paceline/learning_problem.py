@@ -1,6 +1,6 @@
-"""What is learned: model, data, loss and optimizer of a scenario, and the workers made of them.
+"""What is learned: the model, data, loss and optimizer of a scenario, and the workers made of them.
 
-Described without torch where the model is built in; torch is loaded with the first real worker.
+Rule: a built-in model is described without torch, which is loaded with the first real worker.
 """
 
 from __future__ import annotations
@@ -30,26 +30,23 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class LearningProblem:
-    """The learning problem of a scenario. folder: where the scenario lies, for paths in it. timing: the cluster.
-
-    notes: what a reader of the results must know, found when workers are built: a line each.
-    """
+    """The learning problem of a scenario."""
 
     scenario: Scenario
-    folder: Path
-    timing: Timing | None = None
-    notes: list[str] = field(default_factory=list)
+    folder: Path  # where the scenario lies, for the paths in it
+    timing: Timing | None = None  # of the cluster, as soon as it is known
+    notes: list[str] = field(default_factory=list)  # warnings for readers of the results, found when workers are built
 
     @cached_property
     def shape(self) -> DataShape:
-        """The data's shape, without its images."""
+        """The shape of the data, without its images."""
         from .learning.data import shape_of
 
         return _named("workload.data", lambda: shape_of(*self._data))
 
     @cached_property
     def cost(self) -> ModelCost:
-        """The model's cost, from its table; a model without one is built with torch and measured."""
+        """The model's cost, from its table. A model without a table is built with torch and measured."""
         from .learning.works import cost_of
 
         model = self.scenario.workload.model
@@ -57,26 +54,26 @@ class LearningProblem:
 
     @cached_property
     def data(self) -> Dataset:
-        """The data, loaded once for all workers of this process."""
+        """The data, which is loaded once for all workers of this process."""
         from .learning.data import load
 
         return _named("workload.data", lambda: load(*self._data))
 
     def take_over(self, other: LearningProblem) -> None:
-        """Keep what `other` has found out, where it is about the same model and data."""
+        """Take over what another problem has loaded and measured, if it has the same data and model."""
         ours, theirs = self.scenario.workload, other.scenario.workload
         if (ours.data, self.folders) == (theirs.data, other.folders):
             kept = ("shape", "data", "cost") if ours.model == theirs.model else ("shape", "data")
             self.__dict__.update((name, other.__dict__[name]) for name in kept if name in other.__dict__)
 
     def look_for_modules(self) -> None:
-        """Let Python find what the scenario names as package.module:factory where its files are found."""
+        """Let Python find modules that the scenario names (package.module:factory) in the folders of its files."""
         w = self.scenario.workload
         if any(":" in name for name in (w.model.name, w.data.name, w.loss)):
             sys.path.extend(str(path) for path in self.folders if path.is_dir() and str(path) not in sys.path)
 
     def check(self) -> None:
-        """ScenarioError where the model or the loss cannot be had; loads no torch for built-in ones."""
+        """ScenarioError where the model or the loss cannot be loaded. Built-in ones are checked without torch."""
         from .learning.cost_tables import check_loss
         from .learning.recipe import check
 
@@ -86,7 +83,7 @@ class LearningProblem:
 
     @property
     def recipe(self) -> Recipe:
-        """How a step computes."""
+        """How a step is computed."""
         from .learning.recipe import Augment, Recipe
 
         w = self.scenario.workload
@@ -94,7 +91,7 @@ class LearningProblem:
         return Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
 
     def phantoms(self, plan: Plan) -> list[PhantomWorker]:
-        """All workers, as work and bytes only."""
+        """All workers as phantoms, which know only their work and bytes."""
         from .learning.phantoms import build_phantoms
 
         w = self.scenario.workload
@@ -114,10 +111,10 @@ class LearningProblem:
     def workers(
         self, plan: Plan, indexes: Sequence[int], shared_process: bool, seat: int | None = None
     ) -> list[TorchWorker]:
-        """Workers that compute. shared_process: whether they share torch's random stream (in a simulation). seat: the
-        worker on whose device a rank's one computes, where it is not its own.
+        """Workers that compute. Sets torch's number of threads to the scenario's.
 
-        Sets torch's number of threads to the scenario's.
+        shared_process: whether the workers share this process, and with it torch's random stream, as in a simulation.
+        seat: the worker on whose device the worker of a rank computes, if that is not its own device.
         """
         from .learning.build import build_workers, notes
         from .learning.worker import set_threads
@@ -152,11 +149,11 @@ class LearningProblem:
 
     @property
     def _staged(self) -> list[bool]:
-        """Whose device has memory of its own."""
+        """For each worker, whether its device has memory of its own."""
         return [device.torch_device != "cpu" for device in self.timing.devices] if self.timing else []
 
     def device(self, index: int) -> str:
-        """torch's device of a worker in this process: of a node's GPUs its workers take one each, in turn."""
+        """The torch device of a worker in this process. The workers of a node take its GPUs in turn."""
         assert self.timing
         if not self._staged[index]:
             return "cpu"
@@ -172,12 +169,12 @@ class LearningProblem:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Where relative paths and modules are looked for, in this order."""
+        """The folders in which relative paths and modules are looked for, in this order."""
         return folders_of(self.scenario, self.folder)
 
     @property
     def _data(self) -> tuple[str, dict[str, Any]]:
-        """Name and arguments, with paths as they are from here."""
+        """The data's name and arguments, with paths that can be opened from the working folder."""
         name, args = self.scenario.workload.data.name, self.scenario.workload.data.args
         if isinstance(args.get("path"), str) and ":" not in name:
             args["path"] = str(find(Path(args["path"]), self.folders))

@@ -1,4 +1,8 @@
-"""Does a scenario fit into its devices' memory? What is certain and too much is refused, what is estimated is said."""
+"""Does a scenario fit into its devices' memory?
+
+Rule: a scenario whose parameters, gradients and optimizer state do not fit is refused, since their size is certain. The
+size of activations is an estimate: where they may not fit, a warning says so.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +25,14 @@ from .program.errors import ScenarioError
 
 
 def predicted(works: Sequence[Works], problem: LearningProblem) -> list[Footprint]:
-    """Each worker's memory at its peak."""
+    """For each worker, the memory that it needs at the peak."""
     moments = moments_of(problem.scenario.workload.optimizer.model_dump())
     inputs, known = math.prod(problem.shape.input_shape), dict[int, Footprint]()
     return [known.get(id(each)) or known.setdefault(id(each), footprint(each, moments, inputs)) for each in works]
 
 
 def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[float]]:
-    """Bytes per worker for summary.json."""
+    """The predicted bytes of each worker, for summary.json."""
     found = predicted(works, problem)
     return {
         "device": [each.device for each in found],
@@ -38,9 +42,9 @@ def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[f
 
 
 def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Capacity:
-    """The largest batches that the cluster's devices are predicted to hold, for a split that is told nothing else.
+    """A function (device, most) -> the largest batch that the device is predicted to hold, for splits without a limit.
 
-    Where not even parameters and what belongs to them fit there is none: `check_memory` says so, and what to write.
+    It returns None where parameters, gradients and optimizer state do not fit: `check_memory` refuses the scenario.
     """
     workers, staged = len(timing.devices), [device.torch_device != "cpu" for device in timing.devices]
 
@@ -63,24 +67,26 @@ def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Cap
 
 
 def _shared(device: Device) -> bool:
-    """Whether its memory is the host's, too."""
+    """Whether the device uses the host's memory."""
     return device.host_link is None and device.host_memory is None
 
 
 def _held(device: Device, need: Footprint) -> dict[str, float]:
-    """Bytes of either memory that are certain: parameters, gradients, optimizer state and buffers."""
+    """The certain bytes in each memory: parameters, gradients, optimizer state and buffers."""
     shared = _shared(device)
     return {"memory": need.device + shared * need.host, "host_memory": 0.0 if shared else need.host}
 
 
 def _at_peak(device: Device, need: Footprint) -> float:
-    """Bytes of the device's memory, with what is estimated of a step."""
+    """Bytes in the device's memory at the peak of a step, activations included. An estimate."""
     return _held(device, need)["memory"] + need.activations + need.fresh
 
 
 def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterator[str]:
-    """Lines to say where memory may not suffice; ScenarioError where parameters, gradients and optimizer state do not
-    fit. A device without a host link shares the host's memory."""
+    """Yield a warning for each device whose memory may not suffice. ScenarioError where it certainly does not.
+
+    A device without a host link shares the host's memory.
+    """
     if all(device.memory is None and device.host_memory is None for device in timing.devices):
         return
     works = [w.works for w in problem.phantoms(plan)]
@@ -106,7 +112,7 @@ def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterat
 
 
 def _too_much(place: Placement, key: str, shared: bool, size: float, limit: float) -> str:
-    """What needs too much, and what helps. shared: the host's memory is the device's."""
+    """What needs too much memory, and what helps. shared: whether device and host have one memory."""
     held, ways = "parameters, gradients and optimizer state", list[str]()
     if not (place.sharded or place.offloaded):
         ways = ["placement: sharded", "placement: offloaded"]

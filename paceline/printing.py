@@ -1,4 +1,4 @@
-"""What the command line prints of runs and comparisons."""
+"""What the command line prints: runs, comparisons, the catalogue, sweeps; and the figures that it saves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .config.catalogue import catalogue
 from .program.errors import ScenarioError, one_line
 from .terminal import console
 
-WIDE = 500  # characters; the terminal wraps what is longer than its lines
+WIDE = 500  # characters: no path is cut, and the terminal wraps long lines
 
 
 def plain_table(*headings: Column | str, **options: Any) -> Table:
@@ -30,7 +30,7 @@ def right(heading: str) -> Column:
 
 
 def show_run(run: Run) -> None:
-    """A finished run in a few lines."""
+    """Print a finished run in a few lines."""
     s = run.summary
     table = plain_table(show_header=False)
     rows = {
@@ -48,11 +48,11 @@ def show_run(run: Run) -> None:
         rows["written to"] = one_line(str(run.directory))
     for key, text in rows.items():
         table.add_row(key, text)
-    console(width=WIDE).print(table)  # a path is never cut
+    console(width=WIDE).print(table)
 
 
 def show_comparison(first: Run, second: Run) -> None:
-    """How two runs compare."""
+    """Print how two runs compare."""
     result = compare(first, second)
     shown = console()
     if result.same:
@@ -78,12 +78,12 @@ def show_comparison(first: Run, second: Run) -> None:
 
 
 def _share(value: float, form: str) -> str:
-    """A share in percent; nothing where it is not a number."""
+    """A share in percent; an empty text where it is not a number."""
     return "" if value != value else format(value, form)
 
 
 def show_catalogue() -> None:
-    """The catalogue's devices and links; long lines are the terminal's to wrap."""
+    """Print the devices and links of the catalogue."""
     known = catalogue()
     numbers = map(right, ("fp32", "bf16", "fp16 Tflop/s", "memory", "GB/s"))
     devices = plain_table("device", *numbers, "host link", "source")
@@ -99,12 +99,12 @@ def show_catalogue() -> None:
     console(width=WIDE).print(devices, "", links, sep="\n")
 
 
-SHOWN = 20  # rows of a sweep
-TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # columns, and what they are shown in
+SHOWN = 20  # rows of a sweep's table that are printed
+TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # column -> the factor with which it is printed
 
 
 def show_sweep(found: pd.DataFrame, path: Path) -> None:
-    """The first rows of a sweep's table: what varied, what came out."""
+    """Print the first rows of a sweep's table: what varied and what came out."""
     varied = list(found.columns[: list(found.columns).index("seconds")])
     numbers = map(right, ("seconds", "ms per step", "idle"))
     table = plain_table(*(one_line(_short(name, varied), 60) for name in varied), *numbers, Column(overflow="fold"))
@@ -126,14 +126,14 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
 
 
 def _short(name: str, names: Sequence[str]) -> str:
-    """The end of a key that no other key has."""
+    """The shortest end of a key that no other key has."""
     parts = name.split(".")
     ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in names) == 1), name)
 
 
 def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Learning curves and, of traced runs, the timeline; returns the files."""
+    """Draw learning curves and, for traced runs, the timeline. Returns the files."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Where many simulations run at once: processes of this machine, or the ranks of an mpirun."""
+"""Many simulations at once: in processes of this machine, or on the ranks of an mpirun."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .runtime.launcher import abort_on_error, die_with_parent, world
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Here(Executor):
-    """Runs what is submitted in this process, at once."""
+    """An executor that runs everything at once in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -30,13 +30,13 @@ class _Here(Executor):
 
 @contextmanager
 def process_pool(jobs: int) -> Iterator[Executor]:
-    """Processes of this machine, or this one where one is enough. None is left behind, whatever ends the sweep."""
+    """An executor of so many processes, or of this one where one is enough. No process stays behind after a sweep."""
     if jobs <= 1:
         yield _Here()
         return
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin_process) as pool:
-        # Ctrl-C goes to every process of the terminal; they start with it blocked, for this one decides.
+        # Ctrl-C reaches all processes of the terminal. The new ones start with it blocked: this process decides.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for _ in range(jobs):
@@ -45,7 +45,7 @@ def process_pool(jobs: int) -> Iterator[Executor]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             yield pool
-        except BaseException:  # they would go on with the points that they have
+        except BaseException:  # the processes would go on with the points that they have
             for child in multiprocessing.active_children():
                 if child not in others:
                     child.terminate()
@@ -53,16 +53,16 @@ def process_pool(jobs: int) -> Iterator[Executor]:
 
 
 def _begin_process() -> None:
-    """If the process that drives is killed, so is this one."""
+    """Let this process end with the one that started it, even where that one is killed."""
     die_with_parent(signal.SIGKILL)
     parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():  # it was killed before
+    if parent is not None and parent.pid != os.getppid():  # it has already been killed
         os._exit(1)
-    gc.set_threshold(100_000, 50, 100)  # points are many and small: collecting less often saves a twentieth
+    gc.set_threshold(100_000, 50, 100)  # there are many small points: collecting garbage less often saves a twentieth
 
 
 def on_ranks(action: Callable[[Executor | None, int], None]) -> None:
-    """Do action(executor, processes) on rank 0 of this mpirun, the executor being the other ranks, if there are any."""
+    """Call action(executor, processes) on rank 0 of this mpirun. The executor is the other ranks, if there are any."""
     with abort_on_error():
         ranks = world()[1]
         if ranks == 1:
@@ -73,5 +73,5 @@ def on_ranks(action: Callable[[Executor | None, int], None]) -> None:
 
         with MPICommExecutor(MPI.COMM_WORLD, root=0) as pool:
             if pool is not None:
-                with abort_on_error():  # at once: leaving the executor waits for what runs
+                with abort_on_error():  # aborts at once, while leaving the executor waits for what runs
                     action(cast(Executor, pool), ranks - 1)

@@ -1,7 +1,7 @@
-"""`paceline profile`: what scenarios need to know of this machine, measured in short trainings.
+"""`paceline profile`: what scenarios need to know about this machine, measured in short trainings.
 
-Rule: times are taken as training will meet them, all ranks at once and each phase between its neighbours: a gradient
-that follows an exchange finds its caches cold, and takes up to half as long again as one that follows a gradient.
+Rule: times are measured as they occur in training, on all ranks at once and in the order of a step. A gradient that
+follows an exchange finds its data no longer in the caches, and takes up to 1.5 times as long as one after a gradient.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from .records.environment import environment
 
 
 def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, settings: Iterable[str]) -> None:
-    """Measure and write a profile; starts mpirun itself, or runs under one.
+    """Measure this machine and write a profile. Starts mpirun itself, or runs under one.
 
-    Each rank files its times under the device that the scenario gives its worker. emulate: workers with a slowdown
-    sleep between steps, as in `train --emulate`: a step after a sleep finds its caches cold, and takes longer.
+    The times of a rank are filed under the device that the scenario gives its worker.
+    emulate: workers with a slowdown sleep between steps, as in `train --emulate`. A step after a sleep takes longer,
+    since its data has left the caches.
     """
     from .runtime.launcher import abort_on_error, launch, under_mpirun
 
@@ -47,8 +48,8 @@ def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, setting
         with abort_on_error():
             _measure(described, scenario.parent, out, emulate)
         return
-    unpriced(described, scenario.parent, described.cluster.size)
-    refuse(out)
+    job_to_measure(described, scenario.parent, described.cluster.size)
+    check_out(out)
     arguments = ["profile", str(scenario), f"--out={out}", *(["--emulate"] if emulate else [])]
     arguments += [f"--set={setting}" for setting in settings]
     status = launch(arguments, ranks or described.cluster.size, described.workload.threads, rounds=False)
@@ -56,19 +57,19 @@ def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, setting
         raise SystemExit(status)
 
 
-def refuse(out: Path) -> None:
-    """ScenarioError where no profile can be written, or what is there is none."""
+def check_out(out: Path) -> None:
+    """ScenarioError where no profile can be written, or where the file is not a profile."""
     if out.is_dir():
         raise ScenarioError(f"--out {out}: is a folder; name a file, like {out / 'machine.yaml'}")
     if out.exists():
         load_profile(out)
     near = next(folder for folder in out.absolute().parents if folder.exists())
     if not near.is_dir() or not os.access(near, os.W_OK):
-        raise ScenarioError(f"--out {out}: nothing can be written in {near}; name a file elsewhere")
+        raise ScenarioError(f"--out {out}: {near} cannot be written to; name a file elsewhere")
 
 
-def unpriced(scenario: Scenario, folder: Path, ranks: int) -> Job:
-    """The scenario on so many devices of known speed: what is to be measured need not be known before."""
+def job_to_measure(scenario: Scenario, folder: Path, ranks: int) -> Job:
+    """The scenario with a made-up speed for each rank's device, since the real ones are still to be measured."""
     places = scenario.cluster.places
     known = [places[min(rank, len(places) - 1)] for rank in range(ranks)]
     workers = [{"speed": "1 samples/s", "torch_device": p.group.torch_device, "node": f"node {p.node}"} for p in known]
@@ -84,7 +85,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     from .runtime.messages import gather_texts
 
     comm = MPI.COMM_WORLD
-    job = unpriced(scenario, folder, comm.Get_size())
+    job = job_to_measure(scenario, folder, comm.Get_size())
     groups = [place.group for place in scenario.cluster.places]
     group = groups[min(comm.Get_rank(), len(groups) - 1)]
     slowness = group.slowdown if emulate else 1.0
@@ -114,7 +115,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
 
 
 def _network(comm: Any) -> dict[str, Any]:
-    """The profile's network section. ScenarioError, on all ranks, where the times follow no bandwidth."""
+    """The profile's network section. ScenarioError on all ranks where no bandwidth fits the times."""
     from .runtime.measure import fit, measure_allreduce
 
     for _ in range(_TRIES):
@@ -124,13 +125,13 @@ def _network(comm: Any) -> dict[str, Any]:
             reduced = {nbytes: _text(seconds) for nbytes, seconds in times}
             return {"latency": _text(latency), "bandwidth": f"{bandwidth:.4g} B/s", "all_reduce": reduced}
     raise ScenarioError(
-        f"profile: measured {_TRIES} times, large messages took no longer than small ones: this machine is too busy to "
-        "measure what joins its processes; do it again when other programs have ended"
+        f"profile: in {_TRIES} measurements large messages took no longer than small ones: this machine is too busy; "
+        "measure again when other programs have ended"
     )
 
 
 def mean_tables(ranks: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
-    """device -> phase -> {samples: mean seconds over the device's ranks}."""
+    """device -> phase -> {samples: seconds, the mean over the device's ranks}."""
     values: dict[str, dict[str, dict[int, list[float]]]] = {}
     for found in ranks:
         for phase, table in found["tables"].items():
@@ -144,7 +145,7 @@ def mean_tables(ranks: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, st
 
 
 def _quantiles(ranks: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """device -> evenly spaced quantiles of its ranks' residuals."""
+    """device -> evenly spaced quantiles of the residuals of its ranks."""
     values: dict[str, list[float]] = {}
     for found in ranks:
         values.setdefault(found["device"], []).extend(found["residuals"])
@@ -168,26 +169,26 @@ def _show(new: Profile, key: str, out: Path) -> None:
 def phases(
     job: Job, comm: Any, batches: Sequence[int], steps: int, slowness: float = 1.0
 ) -> Iterator[tuple[str, int, list[float]]]:
-    """(phase, samples, seconds of each time) of all kinds of work on this rank, from short trainings of either kind.
+    """(phase, samples, the seconds of each time) for all work on this rank, from a synchronous and a local training.
 
-    batches: of each rank. steps: of each training.
+    batches: the batch of each rank. steps: the steps of each training.
     """
     from .runtime.engine import run
 
     shares = Shares(tuple(batches), (1.0,) * job.workers)
     budget, report = Interval(steps, "steps"), Interval(steps // 10, "steps")
-    # In one piece: a unit's work is priced by its fraction of the whole.
+    # The whole model at once: the work of a unit is priced by its part of the whole.
     for strategy in (
         Strategy(placement=Replicated(overlap=False)),
         Strategy(schedule=Fixed(8), aggregation=Parameters()),
     ):
         plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, budget, report)
         (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
-        worker.snapshot = dict  # type: ignore[method-assign]  # nothing is to be saved
+        worker.snapshot = dict  # type: ignore[method-assign]  # there is nothing to save
         hooks = Hooks()
         outcome = run(train(worker, plan, State()), hooks, comm=comm, trace=True, slowness=slowness)
         works = {work.phase: work for work in vars(worker.works).values() if isinstance(work, Work)}
-        del worker  # before the next one is made: a GPU may not hold both
+        del worker  # a GPU may not hold this worker and the next one
         spans: dict[str, list[float]] = {}
         for name, start, stop in outcome.lanes["compute"]:
             spans.setdefault(name, []).append((stop - start) / slowness)
@@ -196,11 +197,11 @@ def phases(
 
 
 def typical(seconds: list[float]) -> float:
-    """The mean without the slowest tenth, which met other programs."""
+    """The mean without the slowest tenth, which other programs have delayed."""
     kept = sorted(seconds)[: max(1, len(seconds) * 9 // 10)]
     return sum(kept) / len(kept)
 
 
-_STEPS = 160  # of each short training
-_TRIES = 3  # to measure the network
-_QUANTILES = 100  # of the residuals, in the profile
+_STEPS = 160  # in each short training
+_TRIES = 3  # measurements of the network
+_QUANTILES = 100  # of the residuals that the profile holds

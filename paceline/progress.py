@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run or a sweep: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .program.errors import one_line
 from .terminal import console
 
 Show = Callable[[dict[str, Any]], None]
-TITLE = 60  # characters
+TITLE = 60  # the longest title, in characters
 
 
 def describe(line: dict[str, Any]) -> str:
-    """A report line for people."""
+    """A report line in words."""
     text = f"epoch {line['epoch']:7.2f}  round {line['round']:6d}  {line['seconds']:9.3f} s"
     for name, key in (("loss", "train_loss"), ("accuracy", "accuracy"), ("gradient", "grad_norm")):
         if _known(line, key):
@@ -25,19 +25,19 @@ def describe(line: dict[str, Any]) -> str:
 
 
 def brief(line: dict[str, Any]) -> str:
-    """The part of a report line that fits beside a bar."""
+    """The part of a report line that fits next to a bar."""
     accuracy = f" accuracy {line['accuracy']:.3f}" if _known(line, "accuracy") else ""
     return f"{line['seconds']:.2f} s{accuracy}"
 
 
 def _known(line: dict[str, Any], key: str) -> bool:
-    """Whether the line holds that number: not every line comes from an evaluation, nor with losses."""
+    """Whether the line has that number. Not every line comes from an evaluation or has a loss."""
     return key in line and line[key] == line[key]
 
 
 @contextmanager
 def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None) -> Iterator[Show]:
-    """A function that takes report lines and shows how much of the budget is done; quiet: it shows nothing.
+    """A function that takes report lines and shows how much of the budget is done. quiet: it shows nothing.
 
     bar: whether to draw a bar; by default where standard output is a terminal.
     """
@@ -48,9 +48,9 @@ def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None)
 
 @contextmanager
 def counting(title: str, total: int, quiet: bool, bar: bool | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A function that takes how many of `total` are done and how many of these failed, and shows it; quiet: nothing.
+    """A function (done, failed) that shows how many of `total` are done and failed. quiet: it shows nothing.
 
-    bar: whether to draw a bar; by default where standard output is a terminal. Without one there is a line per tenth.
+    bar: whether to draw a bar; by default where standard output is a terminal. Without a bar there is a line per tenth.
     """
     tenth = -1
 
@@ -67,9 +67,9 @@ def counting(title: str, total: int, quiet: bool, bar: bool | None = None) -> It
 def _shown(
     title: str, total: float, quiet: bool, bar: bool | None, count: bool = False
 ) -> Iterator[Callable[[float, str, str], None]]:
-    """A function that takes how much of `total` is done, a text for the bar, and the line to print where there is none.
+    """A function (done, text, line) that shows how much of `total` is done: a bar with the text, or else the line.
 
-    count: whether the bar also says how many of how many are done, and its text tells of failures.
+    count: whether the bar shows numbers as well, and its text tells about failures.
     """
     title = one_line(title, TITLE)
     if quiet:

@@ -1,4 +1,4 @@
-"""The rehearsal of a training: its telling rounds are simulated first, so that what cannot work is said early."""
+"""The rehearsal of a training: some of its rounds are simulated first, to find programs that do not fit together."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from .terminal import warn
 
 
 def rehearse(job: Job, seconds: float = 2.0) -> None:
-    """Run the plan's telling rounds timing-only: the first ones, each new H, the last. ProtocolError where the workers'
-    programs do not fit together, ScenarioError where a round is too long. None begins after `seconds` of real time.
+    """Simulate the plan's first two rounds, a round for each new H and the last round, timing-only.
+
+    No round begins after `seconds` of real time. Raises ProtocolError where the workers' programs do not fit together,
+    ScenarioError where a round takes too long.
     """
     from .sim.engine import simulate
 
     if line := check_rehearsal(job):
         warn(line)
-    timing = dataclasses.replace(job.timing, faults=())  # they are not the programs' fault
+    timing = dataclasses.replace(job.timing, faults=())  # faults are no mistakes of the programs
     # A run that is asked to stop at once performs exactly one round.
     hooks = Hooks(stop=lambda: True)
     deadline = time.monotonic() + seconds

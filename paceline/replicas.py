@@ -1,4 +1,4 @@
-"""Whether the workers of a run end with the same parameters, by their hashes."""
+"""Whether the workers of a run end with the same parameters, as the hashes of the parameters say."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from .program.errors import ReplicasDiffer
 
 
 def fingerprints(digests: Sequence[str], sharded: bool) -> dict[str, Any]:
-    """The hash of worker 0's parameters and whether all have the same; sharded, the hash of all workers' hashes."""
+    """What summary.json says: the hash of worker 0's parameters, and whether all workers have the same.
+
+    sharded: each worker has a part; the hash is then that of all workers' hashes.
+    """
     if sharded:
         return {"params_sha256": hashlib.sha256("".join(digests).encode()).hexdigest()}
     return {"params_sha256": digests[0], "replicas_agree": len(set(digests)) == 1}
 
 
 def check_replicas(digests: Sequence[str], where: Path | None) -> None:
-    """ReplicasDiffer unless all have the same hash. where: the run's directory, which holds it by now."""
+    """ReplicasDiffer unless all workers have the same hash. where: the directory of the run, if it has one."""
     others = [str(worker) for worker, digest in enumerate(digests) if digest != digests[0]]
     if others:
         shown = ", ".join(others[:8]) + ", ..." * (len(others) > 8)

@@ -1,4 +1,7 @@
-"""What a run goes on with: a whole checkpoint, of the same run; and what differs from before, which is said."""
+"""How a run resumes: from which checkpoint, and what differs from before.
+
+Rule: a run goes on only from a whole checkpoint of the same run. What differs is told to the user and recorded.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,20 @@ _STATE = TypeAdapter(State)
 
 @dataclass(frozen=True, eq=False)
 class Resumption:
-    """saved: the checkpoint. seconds: of the run so far. parts: the run's history, the part that begins now included.
-    said: what differs from the part before, a line each. sha256: of the checkpoint's files."""
+    """What a run resumes with."""
 
-    saved: Path
+    saved: Path  # the checkpoint
     state: State
-    seconds: float
-    parts: list[dict[str, Any]]
-    said: list[str]
-    sha256: dict[str, str]
+    seconds: float  # that the run has taken so far
+    parts: list[dict[str, Any]]  # the run's history, with the part that begins now
+    said: list[str]  # what differs from the part before, a line each
+    sha256: dict[str, str]  # of the checkpoint's files, by name
 
 
 def subject(scenario: Scenario, batches: Sequence[int]) -> dict[str, Any]:
-    """What a run is of, by the keys of the scenario: with another, a checkpoint's run would not go on.
+    """What a run trains: the scenario's keys that must stay the same when it resumes, with their values.
 
-    batches: of each worker, which follow from the split and from how fast the devices are.
+    batches: of each worker. They follow from the split and from the speeds of the devices.
     """
     w = described(scenario)["workload"]
     keys = ("model", "model_seed", "data", "data_seed", "loss", "batch")
@@ -53,13 +55,13 @@ def subject(scenario: Scenario, batches: Sequence[int]) -> dict[str, Any]:
 
 
 def resumption(directory: Path, job: Job, change: bool) -> Resumption:
-    """How the run in a directory goes on as this job. ScenarioError where the checkpoint is broken, or of another run.
+    """What the run in a directory resumes with, as this job. ScenarioError for a damaged checkpoint or another run.
 
-    change: go on with another seed, model, data or batch.
+    change: whether another seed, model, data or batch is allowed.
     """
     saved = checkpoints.newest(directory)
     if saved is None:
-        raise ScenarioError(f"--resume {directory}: holds no checkpoint of a run")
+        raise ScenarioError(f"--resume {directory}: there is no checkpoint of a run in it")
     meta = checkpoints.read_meta(saved, job.workers)
     state = _state(meta["state"], saved)
     before = load(directory / SCENARIO)
@@ -71,7 +73,7 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
         key, (old, new) = next(iter(other.items()))
         raise ScenarioError(
             f"--resume {directory}: {key} is {brief(new)}, and was {brief(old)}, so this would be another run; "
-            "write --change to go on all the same"
+            "write --change to resume all the same"
         )
     changed = changes(*({**described(each), "recorded": None} for each in (before, job.scenario))) | other
     part = job.part(state.round)
@@ -84,7 +86,7 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
 
 
 def _state(document: dict[str, Any], saved: Path) -> State:
-    """The state in a checkpoint; ScenarioError where it is none."""
+    """The state in a checkpoint. ScenarioError where it is wrong."""
     where = f"{saved / checkpoints.META}: state"
     unknown = document.keys() ^ {field.name for field in fields(State)}
     if unknown:
@@ -103,7 +105,7 @@ def _state(document: dict[str, Any], saved: Path) -> State:
 
 @contextmanager
 def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
-    """Add to a NotFinite how to go on. directory: the run's, with its checkpoints."""
+    """Around a training: adds to a NotFinite how to go on. directory: of the run, with its checkpoints."""
     try:
         yield
     except NotFinite as error:

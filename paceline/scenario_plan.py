@@ -17,9 +17,9 @@ from .program.errors import ScenarioError
 
 
 def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str]]:
-    """The plan of the problem's scenario, and a line for each thing in which the method is hardly itself.
+    """The plan of the problem's scenario, and warnings where its method degenerates on this cluster.
 
-    Raises ScenarioError where the scenario makes no sense on this cluster.
+    ScenarioError where the scenario makes no sense.
     """
     scenario = problem.scenario
     workload, report, checkpoint = scenario.workload, scenario.report, scenario.checkpoint
@@ -56,17 +56,17 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
 
 
 def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> None:
-    """ScenarioError for what a placement cannot do."""
+    """ScenarioError for what this placement cannot do."""
     place = strategy.placement
     if (place.sharded or place.offloaded) and scenario.report.batch_norm != "averaged":
         raise ScenarioError(
-            "report.batch_norm: statistics are re-estimated by the whole model, of which this placement's device holds "
-            "a few units; write batch_norm: averaged, or placement: replicated"
+            "report.batch_norm: re-estimating statistics needs the whole model, and with this placement a device holds "
+            "only a few units; write batch_norm: averaged, or placement: replicated"
         )
     if place.sharded and scenario.checkpoint.optimizer == "shared":
         raise ScenarioError(
-            "checkpoint.optimizer: sharded workers have a part each of the optimizer's state, which cannot be shared; "
-            "write optimizer: local"
+            "checkpoint.optimizer: each sharded worker has its own part of the optimizer's state, so it cannot be "
+            "shared; write optimizer: local"
         )
     if place.wire != "fp32" and scenario.workload.precision == "fp64":
         raise ScenarioError(
@@ -82,7 +82,7 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
 
 
 def _unlike_local_steps(strategy: Strategy, plan: Plan, speeds: Sequence[float]) -> Iterator[str]:
-    """A line where local steps come to a sync after every step, or to a single one at the end."""
+    """A warning where local steps end with a sync after every step, or with a single one at the end."""
     if plan.workers == 1:
         return
     yield from (f"strategy: {line}" for line in strategy.schedule.remarks(speeds))
@@ -103,7 +103,7 @@ def _budget(budget: Budget) -> Interval:
 
 
 def _checkpoints_at(at: tuple[Interval, ...], budget: Interval) -> tuple[Interval, ...]:
-    """Where to write checkpoints; ScenarioError for a place that the run does not reach."""
+    """Where to write checkpoints. ScenarioError for a place that the run does not reach."""
     late = [place for place in at if place.unit == budget.unit and place.amount > budget.amount]
     if late:
         raise ScenarioError(

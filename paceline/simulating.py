@@ -101,7 +101,7 @@ def simulate(
         refuse(directory, force, [path] if path else [])
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
         run = run_simulation(job, Recorder(directory, show, job.scenario.checkpoint.optimizer), options, warn)
-    job.warn()  # what was found when workers were built
+    job.warn()  # new warnings, found when workers were built
     run.label = title if directory is None else ""
     return run
 
@@ -109,7 +109,7 @@ def simulate(
 def run_simulation(
     job: Job, recorder: Recorder, options: SimulateOptions, tell: Callable[[str], None] = lambda line: None
 ) -> Run:
-    """Simulate a resolved scenario and record it. tell: called with a line where the simulation will take minutes.
+    """Simulate a resolved scenario and record it. tell: called with a line where the simulation will take long.
 
     An earlier run in the recorder's directory is set aside once nothing can refuse this one. Raises ProtocolError where
     the run trains for less than a round, ScenarioError where it is more than this machine can do.

@@ -16,10 +16,10 @@ from .program.errors import ScenarioError
 
 
 def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
-    """The scenario's profile, if it names one; ScenarioError where that is missing or wrong."""
+    """The scenario's profile, if it names one. ScenarioError where the profile is missing or wrong."""
     path, kept = scenario.cluster.profile, scenario.recorded
     if kept and kept.profile and kept.profile_path in (None, str(path)):
-        return kept.profile  # a run's own scenario carries what it was run with
+        return kept.profile  # a run's own scenario contains the profile that it was run with
     if path is None:
         return None
     found = find(path, folders_of(scenario, folder))
@@ -29,7 +29,7 @@ def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
 
 
 def timing_of(scenario: Scenario, profile: Profile | None, problem: LearningProblem) -> Timing:
-    """The scenario's cluster; ScenarioError where nothing says how fast it is."""
+    """The timing of the scenario's cluster. ScenarioError where nothing says how fast it is."""
     cost, workload = problem.cost, scenario.workload
     step = cache(lambda batch: Works(cost, batch, 0).step)
     return build_timing(scenario.cluster, profile, workload_key(workload), scenario.seed, workload.precision, step)

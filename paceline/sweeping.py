@@ -1,7 +1,6 @@
-"""`paceline sweep`: many scenarios in virtual time, in parallel, one table.
+"""`paceline sweep`: a scenario simulated at many points, in parallel, into one table.
 
-On this machine's processes by concurrent.futures, or under mpirun by mpi4py.futures: rank 0 then drives and the others
-simulate.
+The points are simulated in processes of this machine. Under mpirun rank 0 hands them to the other ranks.
 """
 
 from __future__ import annotations
@@ -44,22 +43,18 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Simulator:
-    """Simulates a document with a point's values set; travels to the processes.
+    """Simulates a scenario at a point. It is pickled for the processes that simulate."""
 
-    where: names the document in errors. folder: where it lies. runs: a folder for run directories, if wanted.
-    traceback: show on standard error where a point failed, whose row has room for a line alone.
-    """
-
-    document: dict[str, Any]
-    where: str
-    folder: Path
+    document: dict[str, Any]  # the scenario, to which the point's values are written
+    where: str  # names the document in errors
+    folder: Path  # where the document lies
     options: SimulateOptions = SimulateOptions(timing_only=True)
-    runs: Path | None = None
-    traceback: bool = field(default_factory=TRACEBACK.get)
+    runs: Path | None = None  # a folder for run directories, if they are wanted
+    traceback: bool = field(default_factory=TRACEBACK.get)  # of a point that fails, on standard error
     _latest: Job | None = field(default=None, init=False)
 
     def __call__(self, point: Point) -> dict[str, Any]:
-        """The point's summary. ScenarioError, ProtocolError, or what a user's own model raises."""
+        """The summary of a point. Raises ScenarioError, ProtocolError, or what a user's own model raises."""
         try:
             return self._simulate(point)
         except Exception as error:
@@ -75,12 +70,12 @@ class Simulator:
         return summary | {"run": directory and str(directory), "warning": "; ".join(job.warnings) or None}
 
     def resolve(self, point: Point) -> Job:
-        """The point's scenario with everything resolved; what serves the next point as well is kept."""
+        """The job of a point. It is kept, since the next point can use parts of it."""
         document = copy.deepcopy(self.document)
         for key, value in point.items():
             assign(document, key, copy.deepcopy(value), key)
         scenario = validate(document, self.where)
-        if self.runs is None and scenario.report.trace:  # spans cost time, and nobody would see them
+        if self.runs is None and scenario.report.trace:  # recording spans takes time, and they would be lost
             report = scenario.report.model_copy(update={"trace": False})
             scenario = scenario.model_copy(update={"report": report})
         job = resolve(scenario, self.folder, self._latest)
@@ -89,10 +84,10 @@ class Simulator:
         return job
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_latest": None}  # each process finds out for itself
+        return self.__dict__ | {"_latest": None}  # each process resolves its own
 
     def check(self, points: Iterable[Point], keys: Iterable[str]) -> None:
-        """ScenarioError where a key is set in no point that can be resolved."""
+        """ScenarioError for a key that is not set in any point that can be resolved."""
         unproven, errors = set(keys), dict[str, Exception]()
         for point in points:
             if not unproven:
@@ -102,7 +97,7 @@ class Simulator:
             try:
                 self.resolve(point)
                 unproven.difference_update(point)
-            except Exception as error:  # as in the sweep itself
+            except Exception as error:  # the sweep itself goes on after any error, too
                 errors = dict.fromkeys(point, error) | errors
         for key in keys:
             if key in unproven:
@@ -110,7 +105,7 @@ class Simulator:
 
     @property
     def base(self) -> str:
-        """Tells rows of this scenario, and this way to simulate it, from those of another."""
+        """A hash that distinguishes rows of this scenario, simulated in this way, from others."""
         profile = (self.document.get("cluster") or {}).get("profile")
         found = find(Path(profile), (self.folder, Path())) if isinstance(profile, str) else None
         measured = found.read_text() if found is not None and found.is_file() else ""
@@ -119,7 +114,7 @@ class Simulator:
 
 
 def directory_of(point: Point) -> str:
-    """A run directory's name: readable, and different for each point."""
+    """The name of a point's run directory: readable, and different for each point."""
     whole = ",".join(f"{key}={cell(value)}" for key, value in point.items())
     short = ",".join(f"{key.rpartition('.')[2]}={cell(value)}" for key, value in point.items())
     readable = re.sub(r"[^\w.,=+-]+", "_", short, flags=re.ASCII)[:80]
@@ -142,15 +137,19 @@ def sweep(
     quiet: bool = True,
     executor: Executor | None = None,
 ) -> pd.DataFrame:
-    """Simulate every combination of the grid's values, and of each point of a list; one row per point.
+    """Simulate a scenario at every combination of the grid's values and the listed points; returns a row per point.
 
-    grid: {"cluster.network.latency": ["1 us", "10 us"], ...}. points: [{"workload.batch": 32, ...}, ...], or a CSV or
-    YAML file of them. out: the table's file (.csv, .json, .parquet); what is in it already is not run again, but rows
-    with an error are where `retry` says so; `force` begins again. full: the numbers, too, not the clock alone. jobs:
-    processes, one per core by default. runs: a folder for run directories. executor: where to simulate instead of in
-    processes of this machine, `jobs` points at a time; an mpi4py.futures executor, for example.
+    grid: {"cluster.network.latency": ["1 us", "10 us"], ...}.
+    points: [{"workload.batch": 32, ...}, ...], or a CSV or YAML file of them.
+    out: the table's file (.csv, .json or .parquet). Points that are already in it are not run again.
+    full: train as well, instead of predicting the clock alone.
+    jobs: the number of processes; one per core by default.
+    runs: a folder for the points' run directories.
+    retry: run points again whose row holds an error. force: begin the table again.
+    executor: simulates the points instead of processes of this machine, `jobs` at a time; for example an executor of
+        mpi4py.futures.
 
-    Raises ScenarioError where a key is wrong, before anything runs. A point that fails is a row with its error. In a
+    Raises ScenarioError where a key is wrong, before anything runs. A point that fails has a row with its error. In a
     script with more than one job, call this under `if __name__ == "__main__":`.
     """
     if isinstance(scenario, Scenario):
@@ -167,7 +166,7 @@ def sweep(
     simulator.check(found, keys)
     table = SweepTable(Path(out) if out is not None else None, found, keys, simulator.base, force)
     missing = table.missing(retry)
-    bar = False if under_mpirun() else None  # Open MPI gives its ranks terminals, wherever their output goes
+    bar = False if under_mpirun() else None  # Open MPI's ranks have terminals, wherever their output goes
     with counting(f"sweep {Path(where).stem}", len(found), quiet, bar) as show:
         show(table.done, table.failed)
         processes = min(jobs or cores(), len(missing))
@@ -185,7 +184,7 @@ def _points(points: str | Path | Sequence[Point] | None) -> list[Point]:
 def command(
     scenario: Path, grid: Mapping[str, Sequence[Any]], out: Path, jobs: int | None, quiet: bool, **options: Any
 ) -> None:
-    """What `paceline sweep` does. options: as for `sweep`."""
+    """The command `paceline sweep`. options: as for `sweep`."""
 
     def drive(pool: Executor | None, processes: int | None) -> None:
         for number in {signal.SIGTERM, *(STOP_SIGNALS if under_mpirun() else ())}:

@@ -1,7 +1,7 @@
-"""What reaches the terminal: one console for rich's tables, and output that a run survives.
+"""What reaches the terminal: one console for tables, and an output whose errors do not end a run.
 
-Rule: text of a user's (a path, a key, an error) is printed as it is, never read as rich's markup, and output that
-cannot be written (a closed pipe, a full disk) ends no run: it is noted, and told by the exit status.
+Rule: a user's text (a path, a key, an error) is printed as it is, and never read as rich's markup. Output that cannot
+be written (a closed pipe, a full disk) does not end a run: the exit status tells about it.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 
 def console(**options: Any) -> Console:
-    """Where rich prints. Escape codes only on a terminal; colours only by rich.text.Text, which has no markup."""
+    """Where rich prints. Escape codes are for terminals only, and only a rich.text.Text has colours."""
     from rich.console import Console
 
     from .runtime.launcher import under_mpirun
 
-    if under_mpirun():  # Open MPI gives its ranks terminals, wherever their output goes
+    if under_mpirun():  # Open MPI's ranks have terminals, wherever their output goes
         options = {"force_terminal": False} | options
     return Console(markup=False, highlight=False, emoji=False, soft_wrap=True, **options)
 
 
 def say(text: str) -> None:
-    """A line of Paceline's own on standard error."""
+    """Print a line from Paceline on standard error."""
     print(f"paceline: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
-    """What one who reads the results, or waits for them, must know."""
+    """Print a warning: what users must know to read the results, or to wait for them."""
     say(f"warning: {text}")
 
 
 class _Patient(io.FileIO):
-    """A file that takes everything; `failed` holds the first error of those that kept it from being written."""
+    """A file that accepts everything. `failed` is the first error with which writing failed."""
 
     failed: OSError | None = None
 
@@ -56,28 +56,28 @@ class _Patient(io.FileIO):
             except OSError as error:
                 self.failed = error
             else:
-                if written is None:  # somebody made the pipe non-blocking, and it is full
+                if written is None:  # the pipe is non-blocking and full
                     select.select([], [self], [])
                 done += written or 0
         return len(view)
 
 
 def enduring(command: Callable[[], int]) -> int:
-    """The exit status of a whole command, whose standard output and error take everything, even where they are closed.
+    """Run a whole command with a standard output and error that accept everything, and return its exit status.
 
-    Where the command went well but its output did not: 141 of a closed pipe, as of a program that SIGPIPE ends, and 1
-    with a line on standard error of any other.
+    Where the command succeeds but its output cannot be written, the status is 141 for a closed pipe, as for a program
+    that SIGPIPE ends, and else 1 with a line on standard error.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
-        except OSError:  # else the next file that is opened would be written to by every print
+        except OSError:  # the next file to be opened would take this number, and every print would write into it
             os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
-            os.set_inheritable(descriptor, True)  # an mpirun must not meet it closed, either
+            os.set_inheritable(descriptor, True)  # an mpirun must not find it closed either
     files = {}
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
-        if stream is None or type(stream) is io.TextIOWrapper:  # not what a test or a notebook put there
+        if stream is None or type(stream) is io.TextIOWrapper:  # not a stream that a test or a notebook has put there
             files[name] = _replace(name, descriptor, stream)
     status = command()
     sys.stdout.flush()
@@ -86,12 +86,12 @@ def enduring(command: Callable[[], int]) -> int:
         return status
     if failed.errno == errno.EPIPE:
         return 141
-    say(f"standard output cannot be written: {failed.strerror}; all that goes to files is written")
+    say(f"standard output cannot be written: {failed.strerror}; all files are written")
     return 1
 
 
 def _replace(name: str, descriptor: int, stream: io.TextIOWrapper | None) -> _Patient:
-    """Put a patient file in the place of a standard stream; what its encoding cannot say is written as `\\u2713`."""
+    """Replace a standard stream by a patient file. Characters that its encoding lacks are written like `\\u2713`."""
     if stream is not None:
         with suppress(OSError):
             stream.flush()

@@ -1,8 +1,4 @@
-"""`paceline train`: a scenario for real, under mpirun.
-
-Outside of mpirun `train` starts one; inside, every rank runs `train_ranks`. Only rank 0 speaks and writes, but each
-rank writes its own part of a checkpoint.
-"""
+"""`paceline train`: scenarios trained for real. This starts mpirun, under which every rank runs training_rank.py."""
 
 from __future__ import annotations
 
@@ -26,44 +22,40 @@ from .terminal import say
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train. emulate: slow workers sleep. phantom: real messages, computing replaced by sleeping.
+    """How to train. The names are those of the command's options."""
 
-    out: run directory (of one scenario) or folder of run directories (of several). resume: a run directory to go on in.
-    change: go on with another seed, model, data or batch.
-    """
-
-    settings: tuple[str, ...] = ()
-    out: Path | None = None
-    force: bool = False
-    emulate: bool = False
-    phantom: bool = False
-    debug: bool = False
-    resume: Path | None = None
-    bar: bool = False
-    change: bool = False
+    settings: tuple[str, ...] = ()  # overrides of the scenario, like "budget.epochs=5"
+    out: Path | None = None  # the run's directory; for several scenarios, a folder of such directories
+    force: bool = False  # replace earlier runs
+    emulate: bool = False  # slow workers sleep
+    phantom: bool = False  # real messages, but sleeping instead of computing
+    debug: bool = False  # check that no program writes to a borrowed value
+    resume: Path | None = None  # the directory of a run to resume
+    bar: bool = False  # draw a progress bar
+    change: bool = False  # resume with another seed, model, data or batch
 
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One scenario to train: where it came from, and where its run goes. path: the file."""
+    """One scenario to train."""
 
     title: str
     scenario: Scenario
-    path: Path
-    directory: Path
+    path: Path  # the scenario's file
+    directory: Path  # of the run
 
 
 def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training]:
-    """What to train. ScenarioError where a file is wrong, or `resume` holds no run."""
+    """The trainings of some scenarios. ScenarioError where a file is wrong, or where there is no run to resume."""
     if options.resume is not None:
         if scenarios:
-            raise ScenarioError("--resume goes on with the scenario in its directory; name no other")
+            raise ScenarioError("--resume trains the scenario in its directory; do not name another")
         path = options.resume / SCENARIO
         if not path.exists() or checkpoints.newest(options.resume) is None:
-            raise ScenarioError(f"--resume {options.resume}: holds no checkpoint of a run")
+            raise ScenarioError(f"--resume {options.resume}: there is no checkpoint of a run in it")
         return [Training(options.resume.name, load(path, options.settings), path, options.resume)]
     if options.change:
-        raise ScenarioError("--change says how to go on; write it with --resume DIR")
+        raise ScenarioError("--change belongs to --resume; write --resume DIR as well")
     if not scenarios:
         raise ScenarioError("name a scenario file, or --resume DIR")
     names = [path.stem for path in scenarios]
@@ -79,11 +71,11 @@ def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training
 
 
 def check(found: Sequence[Training], options: TrainOptions) -> None:
-    """Raise now, in one process, what would otherwise end a started mpirun: wrong files, directories in use."""
+    """Raise errors in this one process that would otherwise end a started mpirun: wrong files, directories in use."""
     for training in found:
         job = resolve(training.scenario, training.path.parent)
         if training.scenario.faults:
-            raise ScenarioError(f"{training.title}: faults: only `paceline simulate` has them so far; --set faults=[]")
+            raise ScenarioError(f"{training.title}: faults: only `paceline simulate` knows them; write --set faults=[]")
         if not options.phantom:
             check_training(job)
         rehearse(job)
@@ -105,10 +97,16 @@ def train(
     force: bool = False,
     ranks: int | None = None,
 ) -> Run:
-    """Train a scenario for real on this machine, under an mpirun that this starts; returns the finished Run.
+    """Train a scenario for real on this machine, under an mpirun that this starts. Returns the finished Run.
 
-    out: the run directory, a temporary one by default. ranks: processes to start, by default one per worker. Raises
-    ScenarioError, and RuntimeError where a rank failed (its traceback is on standard error).
+    settings: overrides such as "budget.epochs=5".
+    out: the run's directory; a temporary one by default.
+    emulate: let a worker that is k times slower sleep k-1 times its step.
+    phantom: send real messages, but sleep instead of computing.
+    force: replace a run that is already in `out`.
+    ranks: the number of MPI ranks to start; one per worker by default.
+
+    Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
     """
     directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / Path(scenario).stem
     options = TrainOptions(tuple(settings), directory, force, emulate, phantom)
@@ -119,7 +117,7 @@ def train(
 
 
 def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, quiet: bool = False) -> int:
-    """Start one mpirun for all the scenarios and wait for it; returns its exit status."""
+    """Start one mpirun for all scenarios and wait for it. Returns its exit status."""
     from .runtime.launcher import launch as start
 
     found = trainings(scenarios, options)
@@ -142,7 +140,7 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
 
 
 def _flags(options: TrainOptions) -> list[str]:
-    """The options as the command line spells them, for the ranks."""
+    """The options as the command line spells them, for the ranks. A field's name is its option's."""
     flags = [f"--set={setting}" for setting in options.settings]
     flags += [f"--{name}={path}" for name, path in vars(options).items() if isinstance(path, Path)]
     return flags + [f"--{name}" for name, wanted in vars(options).items() if wanted is True]

@@ -1,4 +1,8 @@
-"""What one rank does under mpirun: every rank runs this with the same arguments; rank 0 speaks and writes."""
+"""Training on one rank under mpirun.
+
+Every rank runs this with the same arguments. Only rank 0 prints and writes, but each rank writes its own part of a
+checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -51,18 +55,18 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
 
 
 class _Rank:
-    """One rank's part in one scenario."""
+    """The part of one rank in one training."""
 
     def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:
         self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
         self.rank = comm.Get_rank()
         self.kept = job.scenario.checkpoint.optimizer
         self.recorder = Recorder(training.directory, subject=subject(job.scenario, job.plan.shares.batches))
-        self.spool: Spool | None = None  # for the spans of a traced run
+        self.spool: Spool | None = None  # takes the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
 
     def train(self, quiet: bool) -> None:
-        """Train, record, and on rank 0 show the run."""
+        """Train and record; rank 0 also shows the run."""
         state, worker = self._start()
         with putting_back(self.training.directory if self.rank == 0 else None):
             self._run(state, worker, quiet)
@@ -71,7 +75,7 @@ class _Rank:
         from .runtime.engine import run
 
         if self.rank == 0:
-            self.job.warn()  # what was found when the worker was built
+            self.job.warn()  # new warnings, found when the worker was built
         options, scenario = self.options, self.job.scenario
         device = self.job.timing.devices[self.rank]
         slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
@@ -95,7 +99,7 @@ class _Rank:
         self._finish(outcome, worker, quiet)
 
     def _start(self) -> tuple[State, Any]:
-        """The state to begin with, and this rank's worker. The scenario is written when nothing can be refused now."""
+        """The state to begin with, and this rank's worker. The scenario is written when nothing can refuse it now."""
         problem, plan = self.job.problem, self.job.plan
         if self.options.phantom:
             self._on_first(self._new_run)
@@ -126,21 +130,21 @@ class _Rank:
         self.recorder.scenario(self.job.record(self.training.directory, [self.job.part()]))
 
     def _on_first(self, action: Any) -> None:
-        """Do `action` on rank 0; what it raises is raised on every rank, so that all end in the same way."""
+        """Do `action` on rank 0. An error there is raised on every rank, so that all end in the same way."""
         from .runtime.messages import broadcast_text
 
-        problem = ""
+        failure = ""
         if self.rank == 0:
             try:
                 action()
             except (PacelineError, OSError) as error:
-                problem = str(error) or repr(error)
-        problem = broadcast_text(self.comm, problem)
-        if problem:
-            raise ScenarioError(problem)
+                failure = str(error) or repr(error)
+        failure = broadcast_text(self.comm, failure)
+        if failure:
+            raise ScenarioError(failure)
 
     def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
-        """Every rank writes its part; when all have, rank 0 finishes the checkpoint."""
+        """Write this rank's part of a checkpoint. Rank 0 finishes it when all have written."""
         if self.options.phantom:
             return
         from .runtime.messages import gather_texts
@@ -183,6 +187,7 @@ class _Rank:
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
             if line := put_back(self.training.directory):
                 print(line)
+        # A CPU and a GPU round differently, so that their parameters need not be equal.
         devices = {device.torch_device for device in self.job.timing.devices}
         if not self.options.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
-            check_replicas(digests, self.training.directory)  # a CPU and a GPU round differently
+            check_replicas(digests, self.training.directory)

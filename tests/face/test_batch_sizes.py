@@ -26,7 +26,7 @@ from paceline.config.profile import workload_key
 from paceline.config.scenario import load
 from paceline.learning.flat_storage import HUGE, zeros
 from paceline.learning.memory_meter import MARGIN, Reserved, Tensors, fits, free
-from paceline.profiling import unpriced
+from paceline.profiling import job_to_measure
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
 from paceline.runtime.mpirun import command, environment, find_mpirun
@@ -132,7 +132,7 @@ def test_a_batch_of_one_that_does_not_fit(tmp_path):
         (["--memory", "0 GiB"], "--memory '0 GiB' must be above 0"),
         (["--memory", "4"], "--memory '4' is not a quantity with a unit; write it like '4 GiB'"),
         (["--memory", "4 GiB", "--mode", "all"], "--mode all: write fixed_total, no_restriction, equal"),
-        (["--memory", "4 GiB", "-n", "1"], "1 ranks measure no b; start 2 or more, with -n or mpirun -np"),
+        (["--memory", "4 GiB", "-n", "1"], "1 ranks do not measure b; start 2 or more, with -n or mpirun -np"),
         (["--memory", "4 GiB", "--out", "."], "--out .: is a folder"),
         (["--memory", "4 GiB", "--out", "s.yaml/p.yaml"], "s.yaml; name a file elsewhere"),
         (["--memory", "4 GiB", "--set", "cluster.profile=s.yaml"], "s.yaml"),
@@ -237,7 +237,7 @@ def test_each_rank_measures_its_own_device(tmp_path, monkeypatch):
     (tmp_path / "s.yaml").write_text(
         yaml.dump(scenario({"device": "a"}, {"torch_device": "cuda", "count": 3, "node": "n"}))
     )
-    job = unpriced(load(tmp_path / "s.yaml"), tmp_path, 4)
+    job = job_to_measure(load(tmp_path / "s.yaml"), tmp_path, 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [job.problem.device(rank) for rank in range(4)] == ["cpu", "cuda:0", "cuda:1", "cuda:0"]

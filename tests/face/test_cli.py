@@ -74,7 +74,7 @@ def test_bad_scenarios(command, setting, message, tiny, monkeypatch, capsys):
         (["train"], "name a scenario file"),
         (["train", "tiny.yaml", "-n", "1"], "2 workers but -n 1"),
         (["train", "tiny.yaml", "--emulate", "--phantom"], "exclude one another"),
-        (["train", "--resume", "nowhere"], "holds no checkpoint"),
+        (["train", "--resume", "nowhere"], "there is no checkpoint of a run in it"),
         (["compare", "nowhere", "nowhere"], "it holds no run"),
     ],
 )
@@ -245,7 +245,7 @@ def test_a_removed_working_folder_is_one_line(tmp_path, monkeypatch, capsys):
     assert call(monkeypatch, capsys, "catalogue") == (
         2,
         "",
-        "paceline: the working folder has been removed; change to one that exists (cd), then begin again\n",
+        "paceline: the working folder has been removed; change to an existing one (cd) and begin again\n",
     )
 
 

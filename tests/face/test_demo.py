@@ -62,5 +62,5 @@ def test_a_network_whose_times_follow_no_bandwidth_is_measured_again_and_then_re
     answers = iter([flat, rising, flat, flat, flat])
     monkeypatch.setattr("paceline.runtime.measure.measure_allreduce", lambda comm, sizes: next(answers))
     assert 1e8 < float(_network(Pair())["bandwidth"].split()[0]) < 1e9
-    with pytest.raises(ScenarioError, match="measured 3 times, large messages took no longer than small ones"):
+    with pytest.raises(ScenarioError, match="in 3 measurements large messages took no longer than small ones"):
         _network(Pair())

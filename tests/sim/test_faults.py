@@ -404,5 +404,5 @@ def test_faults_change_the_clock_and_not_the_plan(tmp_path):
             SCENARIO, timing_only=True, settings=[untraced, slow], engine="cohort", out=tmp_path, force=True
         )
     assert (tmp_path / "summary.json").exists(), "an earlier run, which a refused one does not replace"
-    with pytest.raises(ScenarioError, match="only `paceline simulate` has them so far"):
+    with pytest.raises(ScenarioError, match="only `paceline simulate` knows them"):
         paceline.train(SCENARIO, settings=[slow])

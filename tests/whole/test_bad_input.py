@@ -312,7 +312,7 @@ def test_output_that_cannot_be_written_loses_no_run(scenario):
     done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120, encoding="utf-8")
     assert done.stdout.splitlines() == ["plain 0", "full 1", "pipe 141", "caf\u00e9[red] 0"], done.stderr
     assert done.stderr.splitlines() == [
-        "paceline: standard output cannot be written: No space left on device; all that goes to files is written"
+        "paceline: standard output cannot be written: No space left on device; all files are written"
     ]
     assert "written to  caf\\xe9[red]" in Path("out").read_text()
     for name in ("plain", "full", "pipe", "caf\u00e9[red]"):

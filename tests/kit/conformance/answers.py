@@ -108,6 +108,13 @@ case(
     check=each(lambda r: by_hand([vector(i, 9) for i in range(3)], [0.1] * 3, "sum")),
 )
 case("barrier", 3, one(lambda r: barrier()), check=each(lambda r: np.empty(0, np.float32)))
+case(
+    "phases are each member's own",
+    2,
+    one(lambda r: AllReduce(vector(r, 3), phase=f"phase {r}")),
+    check=each(lambda r: by_hand([vector(i, 3) for i in range(2)], [1.0] * 2, "mean")),
+    debug=True,
+)
 
 
 def _gathered(sizes: Sequence[int]) -> Array:

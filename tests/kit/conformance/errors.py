@@ -18,6 +18,7 @@ from paceline.program.effects import (
     Move,
     Phantom,
     Program,
+    ReduceScatter,
     Start,
     Wait,
     barrier,
@@ -35,7 +36,7 @@ def _raises(worker: int) -> Program[Any]:
 
 
 def _run_raises(worker: int) -> Program[Any]:
-    yield from Compute(STEP, lambda: {}["missing key"] if worker == 1 else None)
+    yield from Compute(STEP, lambda: {"key": 1}["missing key"] if worker == 1 else None)
     yield from barrier()
 
 
@@ -57,11 +58,11 @@ def _ring_of_groups(worker: int) -> Program[Any]:
 
 
 def _no_effect(worker: int) -> Program[Any]:
-    yield 3  # type: ignore[misc]
+    yield 3
 
 
 def _without_from(worker: int) -> Program[Any]:
-    yield _raises(worker)  # type: ignore[misc]
+    yield _raises(worker)
 
 
 def _wait_twice(worker: int) -> Program[Any]:
@@ -72,6 +73,11 @@ def _wait_twice(worker: int) -> Program[Any]:
 
 def _never_waits(worker: int) -> Program[Any]:
     yield from Start(AllReduce(vector(worker, 3)))
+
+
+def _into_its_value(worker: int) -> Effect[Any]:
+    value = vector(worker, 4)
+    return ReduceScatter(value, out=value)
 
 
 wrong("a program raises", 2, _raises, "in the program", raises=ZeroDivisionError)
@@ -144,8 +150,12 @@ wrong(
 wrong("deadlock", 3, _ring_of_groups, "worker 0", "worker 1", "worker 2", "AllReduce", overview=True)
 wrong("not in its group", 2, one(lambda r: barrier((0,))), "worker 1", "(0,)")
 wrong("a group with a stranger", 2, one(lambda r: barrier((0, 1, 5))), "5")
+wrong("a group that names a member twice", 2, one(lambda r: barrier((0, 1, 1))), "(0, 1, 1)", "once")
 wrong("weights of nothing", 2, one(lambda r: AllReduce(vector(r, 3), 0.0)), "weights", "positive")
 wrong("out too small", 2, one(lambda r: AllReduce(vector(r, 3), out=np.zeros(2, np.float32))), "out", "AllReduce")
+wrong("a phantom as out", 2, one(lambda r: AllReduce(vector(r, 3), out=Phantom(12))), "out", "a Phantom", "float32")
+wrong("a phantom's out of another size", 2, one(lambda r: AllReduce(Phantom(12), out=Phantom(8))), "out", "12 bytes")
+wrong("a reduce-scatter into its value", 2, one(_into_its_value), "out", "ReduceScatter", "(4,)", "(2,)")
 wrong("out of another type", 2, one(lambda r: AllReduce(vector(r, 3), out=np.zeros(3))), "out", "float64")
 wrong(
     "all-gather: a size that is not as planned",
@@ -155,6 +165,7 @@ wrong(
     "3",
     "4",
 )
+wrong("a value that is not an array", 2, one(lambda r: AllReduce([1.0])), "AllReduce", "list")  # type: ignore[arg-type]
 wrong("a value with two dimensions", 2, one(lambda r: AllReduce(np.zeros((2, 2), np.float32))), "AllReduce", "(2, 2)")
 wrong("a mean of integers", 2, one(lambda r: AllReduce(np.zeros(2, np.int64))), "AllReduce", "int64")
 wrong("something that is not an effect", 1, _no_effect, "worker 0", "3")
