@@ -66,11 +66,9 @@ class _Curve:
 
 def _curves(seconds: Sequence[Seconds], most: Sequence[int]) -> list[_Curve]:
     """One per worker; workers of equal times and bounds share theirs."""
-    made: dict[tuple[Seconds, int], _Curve] = {}
-    for key in zip(seconds, most, strict=True):
-        if key not in made:
-            made[key] = _Curve(*key)
-    return [made[key] for key in zip(seconds, most, strict=True)]
+    keys = list(zip(seconds, most, strict=True))
+    made = {key: _Curve(*key) for key in dict.fromkeys(keys)}
+    return [made[key] for key in keys]
 
 
 def fixed_total(seconds: Sequence[Seconds], most: Sequence[int], total: int) -> tuple[int, ...]:

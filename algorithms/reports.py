@@ -38,7 +38,7 @@ def report(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
 
 
 def evaluate(w: Worker, plan: Plan, state: State) -> Program[dict[str, float]]:
-    """Mean loss and accuracy on the test set, of which every worker takes a part; not numbers for phantoms.
+    """Mean loss and accuracy on the test set; each worker takes a part of it. NaN for phantoms.
 
     `Worker.buffers` are averaged for it, BatchNorm's statistics as they run or re-estimated; the workers' own stay as
     they are, and each tests its part with its own other buffers.

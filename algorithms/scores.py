@@ -45,8 +45,7 @@ class Scores:
 
     def seen(self) -> Array:
         """All that was noted since the last refresh: float64, (index, loss, step) one after another."""
-        rows = np.concatenate(self._seen) if self._seen else np.empty((0, FIELDS))
-        self._seen = []
+        rows, self._seen = self._rows(), []
         return rows.ravel()
 
     def merge(self, gathered: Array, rule: Merge) -> None:
@@ -76,12 +75,11 @@ class Scores:
 
     def snapshot(self) -> dict[str, Array]:
         """Arrays from which `restore` goes on."""
-        rows = np.concatenate(self._seen) if self._seen else np.empty((0, FIELDS))
         return {
             "losses": self.losses.copy(),
             "steps": self.steps.copy(),
             "chosen": self.chosen[self._taken :].copy(),
-            "seen": rows,
+            "seen": self._rows(),
         }
 
     def restore(self, arrays: dict[str, Array]) -> None:
@@ -89,3 +87,6 @@ class Scores:
         self.losses, self.steps = np.array(arrays["losses"]), np.array(arrays["steps"])
         self.chosen, self._taken = np.array(arrays["chosen"]), 0
         self._seen = [np.array(arrays["seen"])]
+
+    def _rows(self) -> Array:
+        return np.concatenate(self._seen) if self._seen else np.empty((0, FIELDS))

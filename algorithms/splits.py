@@ -70,7 +70,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Even(Split):
-    """The same batch and the same number of steps for everyone."""
+    """The same batch and the same number of steps for all workers."""
 
     def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         n = len(devices)
@@ -79,7 +79,7 @@ class Even(Split):
 
 @dataclass(frozen=True)
 class BySteps(Split):
-    """Equal round time: steps in proportion to speed, the same batch for everyone (Biased Local SGD's division)."""
+    """Equal round time: steps in proportion to speed, the same batch for all workers (Biased Local SGD's division)."""
 
     unequal_steps = True
 
@@ -120,7 +120,7 @@ class ByBatch(Split):
     """
 
     # fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
-    # memory allows. equal: the same batch for everyone.
+    # memory allows. equal: the same batch for all workers.
     mode: Mode = "fixed_total"
     total: int | None = None  # by default n times the smallest known max, else n times the scenario's batch
     # Each worker's largest batch, or one for all. By default what the cluster or its profile says, else what is

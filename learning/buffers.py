@@ -36,7 +36,7 @@ def averaged(model: nn.Module) -> dict[str, Tensor]:
 def kept_apart(model: nn.Module) -> list[str]:
     """Names of the floating-point buffers of the model's state that stay each worker's own.
 
-    Those left out of the state dict are constants, of which nobody expects an average.
+    Those left out of the state dict are constants; no one expects an average of them.
     """
     there, state = averaged(model), model.state_dict(keep_vars=True)
     return [n for n, b in model.named_buffers() if b.is_floating_point() and n in state and n not in there]

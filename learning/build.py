@@ -46,13 +46,12 @@ def build_workers(
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
-    optimizer: {name: sgd or adamw, momentum: ..., ...}. recipe: how a step computes. shared_process: True in a
-    simulation, False for the one worker of a rank. warm: the first of each kind (batch, micro-batches, memory) takes a
-    throw-away step, which finds what fails and pays first-use costs. cost: the model's, where it is known already.
-    model_seed: of the initial parameters, data_seed: of order and augmentation, `seed` by default. loaders: threads of
-    a rank that load batches ahead. device: torch's, where they compute. staged: per worker of the plan, whether its
-    device has memory of its own, from which what is exchanged is copied. health: see TorchWorker. ValueError of one
-    line for whatever is wrong with model, recipe or optimizer.
+    indexes: of the plan's workers; all by default. cost: the model's, where it is known already.
+    shared_process: True in a simulation, False for the one worker of a rank.
+    warm: the first worker of each kind (batch, micro-batches, memory) takes a throw-away step, which finds what fails
+    and pays first-use costs. staged: per worker of the plan, whether its device has memory of its own, so that what is
+    exchanged is copied. model_seed: of the initial parameters. Everything else: see TorchWorker.
+    ValueError of one line for whatever is wrong with model, recipe or optimizer.
     """
     memory_meter.anew(device)
     numbers = range(plan.workers) if indexes is None else indexes

@@ -24,7 +24,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class BinaryFormat:
-    """One of the two: its files, and the bytes of labels before each image, of which the last is the class.
+    """One of the two: its files, and the bytes of labels before each image; the last label is the class.
 
     mean, deviation: per channel of [0, 1]. archive_md5: as PAGE publishes it. md5: of the files, where known; of other
     unpacked files sizes, labels and the number of examples of each class are verified.
@@ -92,7 +92,7 @@ def shape(name: str, *, path: str | None = None, verify: bool = True) -> DataSha
 
 
 def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
-    """The data in the folder `path`, normalised per channel. verify: hold them against the official files.
+    """The data in the folder `path`, normalised per channel. verify: compare them with the official files.
 
     ValueError of one line: a file is missing, or holds something else.
     """
@@ -117,7 +117,7 @@ def _parts(kind: BinaryFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _contents(name: str, path: str | None, verify: bool) -> dict[str, bytes]:
-    """The files by name: those in the folder, else those in the archive there, which `verify` holds against its MD5."""
+    """The files by name: those in the folder, else those in the archive there, whose MD5 checksum `verify` compares."""
     kind = FORMATS[name]
     files = kind.train + kind.test
     wanted = f"{', '.join(files)} of {kind.archive} from {PAGE}"

@@ -120,7 +120,7 @@ def cnn(
     for i, out in enumerate(channels):
         kernels, pixels = width * out * 9, out * height * breadth
         height, breadth = height // 2, breadth // 2
-        held = 4.0 * pixels + 12.0 * out * height * breadth  # pooling keeps 64-bit indices beside its output
+        held = 4.0 * pixels + 12.0 * out * height * breadth  # pooling keeps 64-bit indices in addition to its output
         if not units and out > 1:
             held += 4.0 * pixels  # the channels-last copy
         units.append(UnitCost(f"conv{i + 1}", kernels + out, 0, 2.0 * kernels * pixels / out, held))
@@ -210,7 +210,7 @@ def resnet_widths(width: float) -> tuple[int, int, int]:
 
 
 def image(input_shape: Shape, model: str) -> tuple[int, int, int]:
-    """(channels, height, breadth) of the input; ValueError where it is no image."""
+    """(channels, height, breadth) of the input; ValueError where it is not an image."""
     if len(input_shape) != 3:
         shown = "x".join(map(str, input_shape))
         raise ValueError(f"model {model} takes images, channels x height x width; the data's examples are {shown}")

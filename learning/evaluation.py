@@ -17,25 +17,14 @@ from .unit_passes import UnitPasses
 
 
 class Evaluation:
-    """Of worker `index`. blocks: parts in which the test set is evaluated unit by unit. tests: places of its examples.
-
-    loaders: threads that read stored examples ahead.
-    """
+    """Of worker `index`. blocks: parts in which its tests are evaluated unit by unit. tests: places of examples."""
 
     def __init__(
-        self,
-        index: int,
-        workers: int,
-        data: Dataset,
-        loaders: int,
-        passes: Passes,
-        units: UnitPasses,
-        buffers: Buffers,
-        guard: Guard,
+        self, index: int, workers: int, data: Dataset, passes: Passes, units: UnitPasses, buffers: Buffers, guard: Guard
     ) -> None:
         start, stop = share(len(data.test_y), index, workers)
         self.tests, self.blocks = np.arange(start, stop), evaluation_blocks(len(data.test_y), workers)
-        self._x, self._y = Source(data.test_x, loaders, stop), torch.from_numpy(data.test_y)
+        self._x, self._y = Source(data.test_x, passes.ahead.threads, stop), torch.from_numpy(data.test_y)
         self._passes, self._units, self._buffers, self._guard = passes, units, buffers, guard
         self._sums = np.zeros(3)
 

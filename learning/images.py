@@ -39,7 +39,7 @@ def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
 
 
 class Images:
-    """Files that look like a float32 array (examples, 3, size, size), of which `take` reads some."""
+    """Files that look like a float32 array (examples, 3, size, size); `take` reads some of them."""
 
     def __init__(self, files: list[Path], size: int, read: Callable[[Path], Array]) -> None:
         self.files = files

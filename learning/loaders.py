@@ -1,7 +1,7 @@
 """Batches loaded ahead of time, by threads.
 
-Threads, since reading and decoding files and torch's operations let others run meanwhile, and processes beside MPI's
-own would have to be started anew, sent the data, and kept from signals. Rule: a wrong guess at what comes next costs
+Threads, since reading and decoding files and torch's operations let other threads run. Processes in addition to MPI's
+would have to be started anew, sent the data, and kept from signals. Rule: a wrong guess at what comes next costs
 time, never bits.
 """
 

@@ -88,7 +88,7 @@ class Optimizer(Protocol):
     def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
         """One update; `grads` have the parameters' shapes and are clipped in place. Returns the norm that they had.
 
-        squares: the sum of the whole gradient's squares, where `grads` are only a part of it. None is returned where nothing is clipped.
+        squares: the sum of the whole gradient's squares, where `grads` are only a part of it. Without clipping, None.
         """
 
 
@@ -167,7 +167,7 @@ class AdamW:
         first, firsts = layout.zeros()
         second, seconds = layout.zeros()
         self.clips = clip is not None
-        # One count per tensor, as torch wants it; equal but for those that the loss does not always reach.
+        # One count per tensor, as torch wants it; equal except for those that the loss does not always reach.
         steps = torch.zeros(len(parameters), device=first.device)
         self.state = {"exp_avg": first, "exp_avg_sq": second, "step": steps}
         self._groups = [

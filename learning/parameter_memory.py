@@ -2,10 +2,10 @@
 
 Three places:
 - Home is where they are kept between steps and where the optimizer steps: on the device, or on the host (offloaded).
-- Slots are on the device. Where home holds a part of each unit or is on the host, a unit's parameters are fetched into a
-  slot before use. Units take slots in turn, unit u slot u mod count, so a few units' memory suffices.
-- Staging buffers are on the host, since exchanges (MPI) read and write host memory only. A device with memory of its own
-  needs them: a mirror of home, or, where units are sharded, buffers that units take in turn like slots.
+- Slots are on the device. Where home holds a part of each unit or is on the host, a unit's parameters are fetched into
+  a slot before use. Units take slots in turn, unit u slot u mod count, so memory for a few units suffices.
+- Staging buffers are on the host, since exchanges (MPI) read and write host memory only. A device with memory of its
+  own needs them: a mirror of home, or, where units are sharded, buffers that units take in turn like slots.
 
 Rule: flat storage throughout. Exchanges see host memory as NumPy vectors, so nothing is packed for them.
 """
@@ -155,7 +155,7 @@ class Memory:
 
     def unload(self, unit: int, add: bool) -> None:
         """Copy the unit's gradient to the host, or add it to what is there."""
-        size = self._own[unit] if self.held.parts == 1 else self._whole[unit]  # beside all is the loss, the host's own
+        size = self._own[unit] if self.held.parts == 1 else self._whole[unit]  # without the loss
         there, here = self._away[unit][:size], self._gradients[unit][:size]
         if add:
             there.add_(here.cpu())
@@ -167,7 +167,7 @@ class Memory:
         self._slice(self.grads)[unit].copy_(self._reduced[unit])
 
     def pull(self, what: Whole = "parameters") -> None:
-        """Copy all of them from the device to the host's mirror; the loss beside them is the host's own."""
+        """Copy all of them from the device to the host's mirror; the loss after them is the host's own."""
         here, there = self._pair(what)
         there.copy_(here)
 

@@ -1,6 +1,6 @@
 """Forward and backward passes: from the indices of a batch to its gradient.
 
-Rule: a batch's bits depend on its indices, its position and torch's stream alone, not on who else computes here.
+Rule: a batch's bits depend on its indices, its position and torch's stream alone, not on other workers in the process.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class Source:
 
 
 class Passes:
-    """A model and its training data. each: note the losses of single examples, in `losses`.
-    loaders: threads that load batches ahead."""
+    """A model and its training data.
+
+    each: note the losses of single examples, in `losses`. loaders: threads that load batches ahead.
+    """
 
     def __init__(
         self,

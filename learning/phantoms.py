@@ -1,4 +1,4 @@
-"""Builds phantom workers: those of timing-only runs, of which only the work and the bytes are known."""
+"""Builds phantom workers: those of timing-only runs, which compute nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def build_phantoms(
     recipe: Recipe | None = None,
     staged: Sequence[bool] | None = None,
 ) -> list[PhantomWorker]:
-    """Workers of which only work and bytes are known: those numbered `indexes` (all by default) of the plan's.
+    """The plan's workers numbered `indexes` (all by default), as work and bytes only.
 
     cost: the model's, where it is known already. optimizer, recipe, staged: as build_workers takes them; plain SGD by
     default.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..algorithms.scores import Scores
 from ..program.effects import Array
+from .batches import Batches
 from .buffers import Buffers
 from .optimizers import Optimizer
 from .parameter_memory import Memory
@@ -18,20 +18,14 @@ _ANY_LENGTH = (f"{SCORES}chosen", f"{SCORES}seen")
 
 
 class Snapshots:
-    """Of worker `index`. vectors: those of its transforms, by name, which `restore` replaces."""
+    """Of worker `index`. vectors: those of its transforms, by name."""
 
     def __init__(
-        self,
-        index: int,
-        memory: Memory,
-        buffers: Buffers,
-        stream: TorchStream,
-        optimizer: Optimizer,
-        scores: Scores | None,
-        vectors: dict[str, Array],
+        self, index: int, memory: Memory, buffers: Buffers, stream: TorchStream, optimizer: Optimizer, batches: Batches
     ) -> None:
         self._index, self._memory, self._buffers, self._stream = index, memory, buffers, stream
-        self._optimizer, self._scores, self._vectors = optimizer, scores, vectors
+        self._optimizer, self._scores = optimizer, batches.scores
+        self.vectors: dict[str, Array] = {}
         self._gets_parameters = index > 0 and memory.held.parts == 1  # worker 0's, so it saves none
 
     def take(self) -> dict[str, Array]:
@@ -63,7 +57,7 @@ class Snapshots:
             **({"units": np.array(self._memory.kept)} if self._memory.held.parts > 1 else {}),
             **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
             # A name that begins with "_" does not outlive a round.
-            **{VECTOR + name: vector.copy() for name, vector in self._vectors.items() if name[0] != "_"},
+            **{VECTOR + name: vector.copy() for name, vector in self.vectors.items() if name[0] != "_"},
         }
 
     def restore(self, arrays: dict[str, Array]) -> None:
@@ -75,8 +69,8 @@ class Snapshots:
         self._buffers.restore(arrays)
         for name, vector in self._optimizer.state.items():
             vector.copy_(torch.from_numpy(np.array(arrays[OPTIMIZER + name])))
-        self._vectors.clear()
-        self._vectors |= {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
+        self.vectors.clear()
+        self.vectors |= {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
         if self._scores is not None:
             self._scores.restore({k.removeprefix(SCORES): v for k, v in arrays.items() if k.startswith(SCORES)})
         self._stream.restore(arrays)

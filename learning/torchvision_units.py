@@ -1,4 +1,4 @@
-"""torchvision's models as lists of units, which share their parameters: its models are no nn.Sequential themselves.
+"""torchvision's models as lists of units, which share their parameters: its models themselves are not nn.Sequential.
 
 Rule: the units are those of torchvision_tables, and one after the other they are the model's own forward pass.
 """

@@ -1,6 +1,6 @@
 """A model as a list of units, each taking the output of the one before: forward and backward one unit at a time.
 
-Rule: the bits are those of the model in one piece (tests hold them), so an exchange beside it changes no number.
+Rule: the bits are those of the model in one piece (tests compare them), so computing unit by unit changes no number.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class UnitPasses:
 
     def activations(self, x: Tensor) -> tuple[int, Any]:
         """(bytes that a step on x holds next to the parameters when backward begins, the outputs): what autograd keeps,
-        and the batch of which x is a part, whether autograd keeps it or not."""
+        and the whole batch that x is a part of, whether autograd keeps it or not."""
         self._saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
         for unit in range(len(self._modules)):
             self.forward(unit, x if unit == 0 else None)

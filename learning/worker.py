@@ -1,7 +1,7 @@
 """The worker that trains: one replica of a model, its share of the data, its random stream.
 
 Rules: all mutation happens inside `Compute.run`; torch's global stream belongs to the worker while it computes; the
-same calls give the same bits alone in a process (a rank) and beside other workers in one (a simulation).
+same calls give the same bits alone in a process (a rank) and next to other workers in one (a simulation).
 """
 
 from __future__ import annotations
@@ -110,24 +110,27 @@ class TorchWorker:
         self._optimizer = optimizers.make(optimizer, memory.layout)
         self._units, self._guard = UnitPasses(modules, passes, memory), Guard(index, passes, memory)
         self._batches = Batches(index, sampling, self._seed, passes, self._guard)
-        self._evaluation = Evaluation(index, workers, data, loaders, passes, self._units, self._buffers, self._guard)
+        self._evaluation = Evaluation(index, workers, data, passes, self._units, self._buffers, self._guard)
         self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)
         self.loss: Value = self._steps.loss
         self.grads_squared: Any = np.zeros(1)
         self.clips, self.evaluation_blocks = self._optimizer.clips, self._evaluation.blocks
         self._home: Literal["device", "host"] = "host" if works.held.host else "device"
         self._exchanged = False  # whether the last update was by `grads`
-        self._vectors: dict[str, Array] = {}
         self._tried = Trial()
+        self._begin(data, seed, shared_process, warm)
+        self._guard.watching = health
+
+    def _begin(self, data: Dataset, seed: int, shared_process: bool, warm: bool) -> None:
+        """Go to the beginning of the worker's random stream, after a step to warm up."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch_seed(seed, "torch", index))
-            self._stream = TorchStream(shared_process, memory)
+            torch.manual_seed(torch_seed(seed, "torch", self.index))
+            self._stream = TorchStream(shared_process, self._memory)
             self._snapshots = Snapshots(
-                index, memory, self._buffers, self._stream, self._optimizer, self._batches.scores, self._vectors
+                self.index, self._memory, self._buffers, self._stream, self._optimizer, self._batches
             )
             if warm:
                 self._warm_up(data)
-        self._guard.watching = health
         self._stream.begin()
 
     @property
@@ -348,14 +351,14 @@ class TorchWorker:
         return np.array([found])
 
     def _transform(self, function: Callable[..., None], names: tuple[str, ...]) -> None:
-        own = self._params[:-1]
+        own, vectors = self._params[:-1], self._snapshots.vectors
         for name in names:
-            if name not in self._vectors:
-                self._vectors[name] = np.zeros_like(own)
+            if name not in vectors:
+                vectors[name] = np.zeros_like(own)
         apart = self.staged and not self._memory.held.host
         if apart:
             self._memory.pull()
-        function(own, *(self._vectors[name] for name in names))
+        function(own, *(vectors[name] for name in names))
         if apart:
             self._memory.push()
 

@@ -16,7 +16,7 @@ from . import cost_tables, torchvision_tables, user_code
 from .dataset import DataShape
 from .recipe import Recipe
 
-MOST_PARTS = 100_000  # micro-batches of a step, each of which is planned
+MOST_PARTS = 100_000  # micro-batches of a step, since each is planned
 
 
 def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
