@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from ..program.errors import nearest
 from . import user_code
 from .flat_storage import views, zeros
 
@@ -242,7 +243,7 @@ def make(spec: Mapping[str, Any], layout: Layout) -> Optimizer:
     """The optimizer of `{name: sgd, momentum: ..., ...}`; a key `lr` is the schedule's affair and is left out."""
     name = spec.get("name", "sgd")
     if name not in OPTIMIZERS:
-        raise ValueError(f"no optimizer {name!r}{user_code.nearest(name, OPTIMIZERS)}; write {', '.join(OPTIMIZERS)}")
+        raise ValueError(f"no optimizer {name!r}{nearest(name, OPTIMIZERS)}; write {', '.join(OPTIMIZERS)}")
     args = {key: value for key, value in spec.items() if key not in ("name", "lr")}
     options = user_code.options(OPTIMIZERS[name], args, f"optimizer {name}")
     return OPTIMIZERS[name](layout, **options)
