@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..program.effects import Work
 from ..program.fold import parts
@@ -42,24 +43,53 @@ def together(units: Sequence[ModelCost]) -> ModelCost:
     )
 
 
+class UnitBuffers(NamedTuple):
+    """How many buffers, each for one unit at a time, a worker has where units are fetched before use."""
+
+    parameters: int = 0  # on the device
+    gradients: int = 0
+    host_parameters: int = 0  # in host memory, where exchanges read and write
+    host_gradients: int = 0
+
+
 @dataclass(frozen=True)
 class Holding:
-    """How a worker holds its model.
+    """How a worker holds its model."""
 
-    parts: it keeps 1 of so many equal parts (1: all). host: in host memory. staged: the device has memory of its own,
-    which exchanges cannot reach. prefetch: units that are fetched ahead. item: bytes of a parameter.
-    """
-
-    parts: int = 1
-    host: bool = False
-    staged: bool = False
-    prefetch: int = 1
-    item: int = 4
+    parts: int = 1  # it keeps one of so many equal parts; 1: all of it
+    host: bool = False  # in host memory
+    staged: bool = False  # its device has memory of its own, which exchanges cannot reach
+    prefetch: int = 1  # units that are fetched ahead
+    item: int = 4  # bytes of a parameter
 
     @property
     def fetched(self) -> bool:
         """Whether a unit's parameters are brought to the device before each use."""
         return self.parts > 1 or self.host
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether parameters and gradients on the device have a copy in host memory, which is what is exchanged."""
+        return self.staged and not self.host
+
+    @property
+    def apart(self) -> bool:
+        """Whether what is exchanged lies in another memory than the one that computes."""
+        return self.host or self.staged
+
+    def buffers(self, units: int, chunks: int) -> UnitBuffers:
+        """The buffers of a model of so many units, whose steps have so many micro-batches.
+
+        Parameters: those of the unit in use and of the units fetched ahead. Gradients: one is computed while the one
+        before leaves, so two suffice; but over several micro-batches they add up where they are exchanged, and there
+        each unit's needs a place of its own. Parts of a unit are exchanged in host memory where that is apart: on the
+        way in, prefetch units are being gathered while as many are being copied to the device.
+        """
+        if not self.fetched:
+            return UnitBuffers()
+        kept_apart, adding = self.apart and self.parts > 1, 2 if chunks == 1 else units
+        gradients = 2 if self.apart else adding
+        return UnitBuffers(self.prefetch + 1, gradients, *((2 * self.prefetch, adding) if kept_apart else (0, 0)))
 
 
 class Works:
@@ -173,20 +203,12 @@ def footprint(works: Works, moments: int, inputs: int) -> Footprint:
     held, sizes = works.held, works.sizes
     kept, whole = sum(own for own, _ in sizes), [every for _, every in sizes]
 
-    def buffers(count: int) -> int:
-        return sum(slot_sizes(whole, count))
+    def elements(*counts: int) -> int:
+        return sum(sum(slot_sizes(whole, count)) for count in counts)
 
-    home, slots, mirror, staging = (2 + moments) * kept, 0, 0, 0
-    if held.staged and not held.host:
-        mirror = 2 * kept
-    if held.fetched:
-        apart = held.host or held.staged
-        gradients = 2 if len(works.chunks) == 1 else len(whole)
-        slots = buffers(held.prefetch + 1) + buffers(2 if apart else gradients)
-        if apart and held.parts > 1:
-            staging = buffers(2 * held.prefetch) + buffers(gradients)
-    device = slots + (0 if held.host else home)
-    host = mirror + staging + (home if held.host else 0)
+    home, buffers = (2 + moments) * kept, held.buffers(len(whole), len(works.chunks))
+    device = elements(buffers.parameters, buffers.gradients) + (0 if held.host else home)
+    host = elements(buffers.host_parameters, buffers.host_gradients) + (home if held.host else 2 * kept * held.mirrored)
     # A micro-batch is a view of the batch, which is there as a whole.
     activations = works.cost.activations / 4 * max(works.chunks) + inputs * sum(works.chunks)
     unitwise = held.fetched or len(whole) > 1  # flattened there; and micro-batches add up

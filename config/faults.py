@@ -34,12 +34,8 @@ class Instant:
         return self.amount if self.unit == "seconds" else None
 
 
-ToSeconds = Callable[
-    [Instant], float | None
-]  # when an Instant is, in seconds since the start; None where it is not known
-Times = (
-    tuple[float, float] | None
-)  # (start, end) of a fault in seconds, as far as a ToSeconds knows; the end may be inf
+ToSeconds = Callable[[Instant], float | None]  # when an Instant is in seconds; None where that is not known
+Times = tuple[float, float] | None  # (start, end) in seconds, the end may be infinite; None where that is not known
 
 
 def read_instant(value: Any) -> Instant:

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..program.effects import Array
+from ..program.streams import stream, torch_seed
+from .buffers import Buffers, unchanged
+from .passes import Passes
+
 
 def estimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]) -> None:
     """Replace the statistics in the model's buffers by the mean of those of `batches`.
@@ -28,3 +33,20 @@ def estimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Ten
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+def estimated_buffers(passes: Passes, buffers: Buffers, count: int, batch: int, *stream_name: int) -> Array:
+    """The averaged buffers with statistics from `count` batches of `batch` examples, float32; the model stays as it is.
+
+    stream_name: the run's seed, the round and the worker. The examples are drawn from the stream of that name, and so
+    is dropout, while torch's own stream is put back.
+    """
+    seed, *place = stream_name
+    chosen = stream(seed, "bn", *place).integers(0, passes.examples, (count, batch))
+    devices = [passes.device] if passes.device.type == "cuda" else []
+    with unchanged(passes.model), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(torch_seed(seed, "bn", *place))
+        # In micro-batches, since these are what the statistics in training are of.
+        inputs = (passes.inputs(row[cut]) for row in chosen for cut in passes.chunks(batch))
+        estimate(passes.model, inputs, passes.forward)
+        return buffers.vector.cpu().numpy().copy()

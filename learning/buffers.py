@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ..program.effects import Array
+from ..program.effects import Array, Value
 from ..program.errors import brief, nearest
 from . import flat_storage
 
@@ -91,6 +91,21 @@ class Buffers:
                 home.copy_(now)
                 module._buffers[name] = home
         return self._vector
+
+    def set(self, values: Value) -> None:
+        """Copy `values`, an array, into the averaged ones."""
+        assert isinstance(values, np.ndarray)
+        self.vector.copy_(torch.from_numpy(values))
+
+    @contextmanager
+    def lent(self, values: Value) -> Iterator[None]:
+        """Let the model compute with these averaged buffers, and put its own back afterwards."""
+        own = self.vector.clone()
+        self.set(values)
+        try:
+            yield
+        finally:
+            self.vector.copy_(own)
 
     def snapshot(self) -> dict[str, Array]:
         """Copies of all: the averaged as buffers, fp32; the worker's own whole numbers (BatchNorm's counts) as counts,

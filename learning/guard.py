@@ -1,6 +1,6 @@
-"""The half of the worker that says what went wrong, and where: in the user's own code, or in the numbers.
+"""Says what went wrong in a worker's computations, and where: in the user's own code, or in the numbers.
 
-Rule: nothing here costs a step more than noting what it is at.
+Rule: nothing here costs a step more than noting where it is.
 """
 
 from __future__ import annotations
@@ -21,44 +21,49 @@ from .user_code import FAILURES, in_words
 T = TypeVar("T")
 
 
-class Guarded:
-    """Base of TorchWorker, which sets the attributes below."""
+class Guard:
+    """Runs the computations of worker `index`."""
 
-    index: int
-    _passes: Passes
-    _memory: Memory
-    _ended: Callable[[T], T]
-    _health = False  # whether numbers are watched; a step that is only tried may give anything
-    _at: tuple[Round, int] | None = None  # the step that it is in, or took last
+    def __init__(self, index: int, passes: Passes, memory: Memory) -> None:
+        self._index, self._passes, self._memory = index, passes, memory
+        self.watching = False  # whether numbers must be finite; those of a step that is only tried may be anything
+        self.at: tuple[Round, int] | None = None  # the step that the worker is in, or took last
 
-    def _guarded(self, body: Callable[..., T], *args: Any) -> T:
-        """body(*args); what the user's code raises in it becomes a WorkloadError that says where that was."""
+    def run(self, body: Callable[..., T], *args: Any) -> T:
+        """body(*args); what the user's code raises in it becomes a WorkloadError that says where that was.
+
+        On a GPU the answer waits until the device is done, since whoever times a computation reads the clock then.
+        """
         try:
-            return self._ended(body(*args))
+            found = body(*args)
+            if self._memory.device.type == "cuda":
+                torch.cuda.synchronize(self._memory.device)
+            return found
         except PacelineError:
             raise
         except FAILURES as error:
-            shown = in_words(error)
-            raise WorkloadError(f"{self._where()}: {self._passes.doing} failed: {shown}") from error
+            raise WorkloadError(f"{self._where()}: {self._passes.doing} failed: {in_words(error)}") from error
 
-    def _where(self) -> str:
-        """Worker and step, for errors; a step is numbered as reports count it once it is done."""
-        if self._at is None:
-            return f"worker {self.index}, before step 1"
-        round, i = self._at
-        return f"worker {self.index}, step {round.nominal(self.index, i) + 1}"
-
-    def _check(self, quantity: str, value: float) -> None:
-        """NotFinite unless the value is finite, where the run's health is watched."""
-        if self._health and not math.isfinite(value):
+    def check(self, quantity: str, value: float) -> None:
+        """NotFinite unless the value is finite, where numbers are watched."""
+        if self.watching and not math.isfinite(value):
             raise NotFinite(f"{self._where()}: {quantity} is {value}")
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
+        """The same for each of the worker's parameters."""
         parameters = self._memory.parameters
-        if self._health and parameters.numel():
+        if self.watching and parameters.numel():
             for extreme in torch.aminmax(parameters):
-                self._check("a parameter", extreme.item())
+                self.check("a parameter", extreme.item())
 
-    def _check_norm(self, norm: Tensor | None) -> None:
+    def check_norm(self, norm: Tensor | None) -> None:
+        """The same for a gradient's norm, if the optimizer has computed one."""
         if norm is not None:
-            self._check("the gradient's norm", norm.item())
+            self.check("the gradient's norm", norm.item())
+
+    def _where(self) -> str:
+        """Worker and step, for errors. A step is numbered as reports count it once it is done."""
+        if self.at is None:
+            return f"worker {self._index}, before step 1"
+        round, i = self.at
+        return f"worker {self._index}, step {round.nominal(self._index, i) + 1}"

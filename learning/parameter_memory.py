@@ -91,8 +91,7 @@ class Memory:
         self._device = torch.empty(0, dtype=first.dtype, device=device)
         home = torch.device("cpu") if held.host else device
         self.params, self.grads = self._zeros(home), self._zeros(home)
-        mirrored = held.staged and not held.host
-        self._host = [self._zeros(torch.device("cpu")) if mirrored else v for v in (self.params, self.grads)]
+        self._host = [self._zeros(torch.device("cpu")) if held.mirrored else v for v in (self.params, self.grads)]
         self.host_params, self.host_grads = (v.numpy() for v in self._host)
         self.layout = self._take()
         self.pull()
@@ -110,19 +109,17 @@ class Memory:
         return zeros(sum(self.kept), self._device.dtype, where, pinned)
 
     def _fetch_into_slots(self, chunks: int) -> None:
-        """Make the buffers of what is fetched, and the parameters views of their units' slots.
-
-        Gradients of micro-batches add up unsharded: then each unit's has a place of its own.
-        """
-        held, host = self.held, torch.empty(0, dtype=self._device.dtype)
-        pinned, count = self._device.is_cuda, 2 if chunks == 1 else len(self._units)
-        apart = held.host or held.staged
-        self.slots = Slots(self._whole, held.prefetch + 1, self._device)
-        gradients = Slots(self._whole, 2 if apart else count, self._device)
+        """Make the buffers of what is fetched, and the parameters views of their units' slots."""
+        held, host, pinned = self.held, torch.empty(0, dtype=self._device.dtype), self._device.is_cuda
+        counts = held.buffers(len(self._units), chunks)
+        self.slots = Slots(self._whole, counts.parameters, self._device)
+        gradients = Slots(self._whole, counts.gradients, self._device)
         self._gradients = gradients.all()
-        if held.parts > 1:
-            self._gathered = (Slots(self._whole, 2 * held.prefetch, host, pinned) if apart else self.slots).all()
-            self._away = (Slots(self._whole, count, host, pinned) if apart else gradients).all()
+        if held.parts > 1 and held.apart:
+            self._gathered = Slots(self._whole, counts.host_parameters, host, pinned).all()
+            self._away = Slots(self._whole, counts.host_gradients, host, pinned).all()
+        elif held.parts > 1:
+            self._gathered, self._away = self.slots.all(), self._gradients
         for u, unit in enumerate(self._units):
             for p, view in zip(unit, views(self.slots.of(u), list(unit)), strict=True):
                 p.data = view

@@ -91,6 +91,11 @@ class Passes:
             outputs = module(x)
         return outputs.float() if final and isinstance(outputs, Tensor) else outputs
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._like.device
+
     def inputs(self, indices: Array) -> Tensor:
         """Training examples as they are in the data."""
         return self.placed(self._x.take(indices))

@@ -18,10 +18,6 @@ class Augment:
     crop: int = 0
     flip: bool = False
 
-    def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise ValueError(f"augment: crop is {self.crop}; write a number of pixels, 0 or more")
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -33,14 +29,6 @@ class Recipe:
     micro_batch: int | None = None
     precision: Precision = "fp32"
     augment: Augment | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; write a share from 0 up to, not including, 1")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"micro_batch is {self.micro_batch}; write 1 or more examples, or null for the batch")
-        if self.precision not in ("fp32", "bf16", "fp64"):
-            raise ValueError(f"precision is {self.precision!r}; write fp32, bf16 or fp64")
 
     @property
     def item(self) -> int:

@@ -26,6 +26,9 @@ class UnitPasses:
         self._ends: list[tuple[Tensor, Tensor]] = []  # each unit's (input, output), from forward to backward
         self._flow: Tensor | None = None  # between two units: what the next takes, backward the gradient of its output
 
+    def __len__(self) -> int:
+        return len(self._modules)
+
     def forward(self, unit: int, x: Tensor | None = None) -> Tensor:
         """The unit's output. x: the first unit's input."""
         if x is None:

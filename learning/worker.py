@@ -7,34 +7,40 @@ same calls give the same bits alone in a process (a rank) and beside other worke
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..algorithms.costs import Works
 from ..algorithms.rounds import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
-from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
-from ..program.effects import Array, Compute, Value
-from ..program.streams import stream, torch_seed
-from . import flat_storage, optimizers
-from .batch_norm import estimate
-from .buffers import Buffers, unchanged
+from ..algorithms.worker import EVALUATION_BATCH, UnitValues, Whole
+from ..program.effects import Array, Compute, Move, Value
+from ..program.fold import parts
+from ..program.streams import torch_seed
+from . import optimizers
+from .batch_norm import estimated_buffers
+from .batches import Batches
+from .buffers import Buffers
 from .dataset import Dataset
-from .guard import Guarded
+from .evaluation import Evaluation
+from .flat_gradients import FlatGradients
+from .guard import Guard
 from .models import merge_units, units
 from .parameter_memory import Memory
-from .passes import Passes, Source, squares
+from .passes import Passes, squares
 from .recipe import Recipe
 from .snapshots import Snapshots
-from .trial import Trial
+from .torch_stream import TorchStream
+from .trial import Trial, try_forward
 from .unit_passes import UnitPasses
-from .unit_steps import UnitWise
+from .unit_steps import UnitSteps
+from .user_code import FAILURES, in_words
 
 T = TypeVar("T")
 
@@ -45,17 +51,14 @@ def set_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
-    """algorithms.worker.Worker with a torch model.
+class TorchWorker:
+    """algorithms.worker.Worker with a torch model; what its methods mean is said there. Its parts have one job each:
 
-    params, grads: float32 (P + 1,), the last element the mean training loss; params are the model's own memory.
-    buffers: float32, those that are averaged (see Buffers). Assigning to them copies into that memory.
-    model: taken over, from the CPU to `device`. shared_process: other workers compute in this process too, so torch's
-    stream is swapped. warm: take a throw-away step now, so that torch's first-use costs do not fall into the run.
-    data_seed: of order, augmentation and BatchNorm's estimates, `seed` by default. loaders: threads that load batches
-    ahead. unreached: places of the parameters that the loss does not reach (see Passes.unreached). health: whether to
-    raise NotFinite where a loss, a gradient's norm or a parameter is not finite. ValueError where that step fails.
-    What fails later in the user's own code is a WorkloadError.
+    memory: where parameters and gradients lie. flat: the gradient as one vector. buffers: the model's buffers.
+    passes, units: forward and backward of the whole model, and unit by unit.
+    batches: which examples come next. optimizer: the update. evaluation: the test set.
+    steps: a step unit by unit. snapshots: what outlives a round.
+    stream: the worker's place in torch's random stream. guard: what went wrong, and where.
     """
 
     def __init__(
@@ -79,57 +82,57 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
         unreached: Collection[int] = (),
         health: bool = True,
     ) -> None:
+        """ValueError where a step that is tried beforehand fails. What fails later in the user's code: WorkloadError.
+
+        model: taken over, from the CPU to `device`.
+        data_seed: of order, augmentation and BatchNorm's estimates; `seed` by default.
+        shared_process: whether other workers compute in this process.
+        warm: take a throw-away step now, so that torch's first-use costs do not fall into the run.
+        loaders: threads that load batches ahead.
+        unreached: places of the parameters that the loss does not reach; see Passes.unreached.
+        health: whether to raise NotFinite where a loss, a gradient's norm or a parameter is not finite.
+        """
         self.index = index
         self.model = model.train()
         self.works = works
-        self._sampling, self._seed = sampling, seed if data_seed is None else data_seed
-        self._passes = Passes(
-            self.model, data, recipe, seed=self._seed, worker=index, each=sampling.scored, loaders=loaders
+        self._seed = seed if data_seed is None else data_seed
+        self._passes = passes = Passes(
+            model, data, recipe, seed=self._seed, worker=index, each=sampling.scored, loaders=loaders
         )
-        self._tests = np.arange(*share(len(data.test_y), index, workers))
-        self.evaluation_blocks = evaluation_blocks(len(data.test_y), workers)
-        self._test_x = Source(data.test_x, loaders, share(len(data.test_y), index, workers)[1])
-        self._test_y = torch.from_numpy(data.test_y)
+        modules = merge_units(units(model), unit_bytes) if len(works.units) > 1 else [model]
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
-        self._hold(optimizer, unit_bytes, torch.device(device), missing)
-        self._scores = Scores(self._passes.examples, self._seed) if sampling.scored else None
+        parameters = [list(m.parameters()) for m in modules]
+        self._memory = memory = Memory(parameters, works.held, index, self.chunks, torch.device(device), missing)
+        model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
+        self._buffers = Buffers(model)
+        self._params, self._grads = memory.host_params, memory.host_grads
+        self._flat = FlatGradients(memory.grads[: len(memory.parameters)], memory.layout)
+        self._optimizer = optimizers.make(optimizer, memory.layout)
+        self._units, self._guard = UnitPasses(modules, passes, memory), Guard(index, passes, memory)
+        self._batches = Batches(index, sampling, self._seed, passes, self._guard)
+        self._evaluation = Evaluation(index, workers, data, loaders, passes, self._units, self._buffers, self._guard)
+        self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)
+        self.loss: Value = self._steps.loss
+        self.grads_squared: Any = np.zeros(1)
+        self.clips, self.evaluation_blocks = self._optimizer.clips, self._evaluation.blocks
+        self._home: Literal["device", "host"] = "host" if works.held.host else "device"
         self._exchanged = False  # whether the last update was by `grads`
-        self._activations = 0  # known once warm
-        self._shared = shared_process
+        self._vectors: dict[str, Array] = {}
+        self._tried = Trial()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "torch", index))
-            self._stream = torch.get_rng_state()
+            self._stream = TorchStream(shared_process, memory)
+            self._snapshots = Snapshots(
+                index, memory, self._buffers, self._stream, self._optimizer, self._batches.scores, self._vectors
+            )
             if warm:
                 self._warm_up(data)
-        self._health = health
-        if not shared_process:
-            torch.set_rng_state(self._stream)
-
-    def _hold(
-        self, optimizer: Mapping[str, Any], unit_bytes: int, device: torch.device, unreached: Collection[int]
-    ) -> None:
-        """Move parameters, gradients and buffers into flat storage."""
-        modules = merge_units(units(self.model), unit_bytes) if len(self.works.units) > 1 else [self.model]
-        parameters = [list(m.parameters()) for m in modules]
-        self._memory = Memory(parameters, self.works.held, self.index, self.chunks, device, unreached)
-        self.model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
-        self._buffers = Buffers(self.model)
-        self._params, self._grads = self._memory.host_params, self._memory.host_grads
-        layout = self._memory.layout
-        # What stays as it is has gradient 0, set here once: autograd never touches it.
-        self._grad_views = layout.select(flat_storage.views(self._memory.grads, layout.parameters))
-        self._unreached = layout.unreached
-        self._whole = self._memory.grads[:-1] if all(layout.trained) else None
-        self._vectors: dict[str, Array] = {}
-        self._optimizer = optimizers.make(optimizer, layout)
-        self._chain = UnitPasses(modules, self._passes, self._memory)
-        self.clips = self._optimizer.clips
-        self._home: Literal["device", "host"] = "host" if self.works.held.host else "device"
-        self._begin_units()
+        self._guard.watching = health
+        self._stream.begin()
 
     @property
     def params(self) -> Value:
-        """The parameters and the round's mean training loss so far: float32 (P + 1,); see Worker."""
+        """float32 (P + 1,): the parameters, the model's own memory, and the round's mean training loss so far."""
         return self._params
 
     @params.setter
@@ -138,7 +141,7 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
 
     @property
     def grads(self) -> Value:
-        """The gradient and the batch's training loss: float32 (P + 1,)."""
+        """float32 (P + 1,): the gradient and the batch's training loss."""
         return self._grads
 
     @grads.setter
@@ -147,16 +150,37 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
 
     @property
     def buffers(self) -> Value:
-        """The buffers that are averaged for an evaluation: float32."""
+        """float32: the buffers that are averaged for an evaluation; see Buffers."""
         return self._buffers.vector.cpu().numpy()
 
     @buffers.setter
     def buffers(self, value: Value) -> None:
-        self._set_buffers(value)
+        self._buffers.set(value)
 
-    def _set_buffers(self, value: Value) -> None:
-        assert isinstance(value, np.ndarray)
-        self._buffers.vector.copy_(torch.from_numpy(value))
+    @property
+    def units(self) -> Sequence[UnitValues]:
+        """What is exchanged of each unit: float32 vectors."""
+        return self._memory.values
+
+    @property
+    def chunks(self) -> int:
+        """Micro-batches of a step."""
+        return len(self.works.chunks)
+
+    @property
+    def staged(self) -> bool:
+        """Whether the device has memory of its own."""
+        return self.works.held.staged
+
+    @property
+    def moments(self) -> tuple[Value, ...]:
+        """The optimizer's vectors of P elements: views of its state, to be exchanged in place."""
+        return tuple(self._optimizer.state[name].numpy() for name in self._optimizer.moments)  # on the CPU only
+
+    @property
+    def loss_is_mean(self) -> bool | None:
+        """Whether a user's loss may be cut in parts; see losses.is_mean. True before it was tried."""
+        return self._tried.loss_is_mean
 
     def step(self, round: Round, i: int) -> Compute[None]:
         """Local step i of the round; the mean of the round's losses so far goes into params[-1]."""
@@ -168,23 +192,49 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
 
     def update(self, round: Round, i: int) -> Compute[None]:
         """Apply `grads` with the learning rate of step i."""
-        return Compute(self.works.update, partial(self._guarded, self._update, round, i), on=self._home)
+        return Compute(self.works.update, partial(self._guard.run, self._update, round, i), on=self._home)
+
+    def forward(self, round: Round, i: int, chunk: int, unit: int) -> Compute[None]:
+        work = self.works.unit("forward", unit, self.works.chunks[chunk])
+        return Compute(work, partial(self._run, self._steps.forward, round, i, chunk, self.chunks, unit))
+
+    def backward(self, round: Round, i: int, chunk: int, unit: int) -> Compute[None]:
+        work = self.works.unit("backward", unit, self.works.chunks[chunk])
+        return Compute(work, partial(self._run, self._steps.backward, chunk, unit))
+
+    def load(self, unit: int, phase: str) -> Move:
+        return Move(self.units[unit].gathered, "device", partial(self._memory.load, unit), phase)
+
+    def unload(self, unit: int, chunk: int) -> Move:
+        return Move(self.units[unit].gradient, "host", partial(self._memory.unload, unit, chunk > 0))
+
+    def reload(self, unit: int) -> Move:
+        return Move(self.units[unit].reduced, "device", partial(self._memory.reload, unit))
+
+    def pull(self, what: Whole) -> Move:
+        return Move(self._params if what == "parameters" else self._grads, "host", partial(self._memory.pull, what))
+
+    def push(self, what: Whole) -> Move:
+        return Move(self._params if what == "parameters" else self._grads, "device", partial(self._memory.push, what))
+
+    def squared_norm(self) -> Compute[Value]:
+        return Compute(self.works.norm, self._squares, on=self._home)
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         """[sum of losses, correct, count] over the worker's part of the test set with these buffers, float64 (3,)."""
-        return Compute(self.works.evaluate, partial(self._run, self._evaluate, buffers, len(self._tests)))
+        body = self._evaluation.whole
+        return Compute(self.works.evaluate, partial(self._run, body, buffers, len(self._evaluation.tests)))
+
+    def evaluate_unit(self, buffers: Value, block: int, unit: int) -> Compute[Value]:
+        start, stop = parts(self.works.evaluate.samples, self.evaluation_blocks)[block]  # as priced: see make_works
+        work = self.works.unit("evaluate", unit, stop - start)
+        return Compute(work, partial(self._run, self._evaluation.unit, buffers, block, unit))
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
         """Call `function(params[:-1], *vectors)` on float32 (P,) arrays, which it may write to; see Worker."""
         return Compute(self.works.transform, partial(self._transform, function, names), on=self._home)
 
-    @property
-    def moments(self) -> tuple[Value, ...]:
-        """The optimizer's vectors of P elements: views of its state, to be exchanged in place."""
-        return tuple(self._optimizer.state[name].numpy() for name in self._optimizer.moments)  # on the CPU only
-
     def reset(self) -> Compute[None]:
-        """Zero the optimizer's state, Adam's count of steps too."""
         return Compute(self.works.transform, self._reset, on=self._home)
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
@@ -192,20 +242,18 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
         return Compute(self.works.estimate(batches), partial(self._estimate, seed_round, batches))
 
     def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
-        """function(the worker's scores), on the host."""
-        assert self._scores is not None, "only asked of a worker whose sampling is scored"
-        return Compute(self.works.scores, partial(function, self._scores), on="host")
+        assert self._batches.scores is not None, "only asked of a worker whose sampling is scored"
+        return Compute(self.works.scores, partial(function, self._batches.scores), on="host")
 
     def squares(self) -> Compute[Value]:
-        """Sums of squares of the last update's gradient, the parameters and each of `moments`: float64."""
         return Compute(self.works.squares, self._all_squares)
 
     def memory(self) -> dict[str, int]:
-        """Bytes at the peak, as counted: of the tensors on "device" and "host", and of "activations" beside them.
+        """Bytes at the peak, as counted: of the tensors on "device" and "host", and of "activations" beyond them.
 
         On a GPU its allocator's own peak takes the place of "device" and "activations" together.
         """
-        counted = self._memory.nbytes() | {"activations": self._activations}
+        counted = self._memory.nbytes() | {"activations": self._tried.activations}
         state = sum(v.untyped_storage().nbytes() for v in self._optimizer.state.values() if v.numel() > 1)
         counted[self._home] += state
         if self._memory.device.type == "cuda":
@@ -215,94 +263,89 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
     def digest(self) -> str:
         """SHA-256 of the parameters that this worker keeps."""
         self._memory.pull()
-        return hashlib.sha256(self._memory.host_params[: len(self._memory.parameters)].tobytes()).hexdigest()
+        return hashlib.sha256(self._params[: len(self._memory.parameters)].tobytes()).hexdigest()
+
+    def snapshot(self) -> dict[str, Array]:
+        """See Snapshots.take. NotFinite where a parameter is not finite, so that no checkpoint holds one."""
+        self._guard.check_parameters()
+        return self._snapshots.take()
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """Take a snapshot back; see Snapshots.restore."""
+        self._snapshots.restore(arrays)
+
+    def forget(self) -> None:
+        """Drop what a step that was broken off has left: inputs, activations, autograd's gradients."""
+        self._steps.forget()
+        self._passes.forget()
 
     def _run(self, body: Callable[..., T], *args: Any) -> T:
         """body(*args) with torch's stream at the worker's place in it."""
-        if not self._shared:
-            return self._guarded(body, *args)
-        outer = torch.get_rng_state()
-        torch.set_rng_state(self._stream)
-        try:
-            return self._guarded(body, *args)
-        finally:
-            self._stream = torch.get_rng_state()
-            torch.set_rng_state(outer)
+        if not self._stream.shared:
+            return self._guard.run(body, *args)
+        with self._stream:
+            return self._guard.run(body, *args)
 
-    def _ended(self, found: T) -> T:
-        """What was found, once the device is done too: whoever times a computation reads the clock now."""
-        if self._memory.device.type == "cuda":
-            torch.cuda.synchronize(self._memory.device)
-        return found
+    def _warm_up(self, data: Dataset) -> None:
+        """One step and one batch of evaluation before the run begins, whose effects are taken back."""
+        saved, batch, passes = self._snapshots.state(), self.works.step.samples, self._passes
+        indices = np.arange(batch) % passes.examples
+        try:
+            self._tried = try_forward(passes, self._units, data, indices, max(self.works.chunks))
+            if self._memory.held.fetched:
+                self._steps.warm_up(indices, self.works.chunks)
+                for unit in range(len(self.units)):
+                    self._evaluation.unit(self.buffers, 0, unit)
+                self._memory.grads.zero_()
+            else:
+                passes.backward(indices, 0)
+                self._optimizer.apply(passes.gradients(), 0.0)
+                self._evaluation.whole(self.buffers, min(EVALUATION_BATCH, len(self._evaluation.tests)))
+        except FAILURES as error:  # whatever a user's model or loss does
+            raise ValueError(
+                f"worker {self.index}: a training step of {batch} examples fails in {passes.doing}: {in_words(error)}"
+            ) from error
+        if self.chunks > 1 and self.loss_is_mean is False:
+            raise ValueError(
+                f"loss {passes.loss_name} is not the mean over a batch's examples of what depends on one example "
+                "each, so in micro-batches the gradient would be another; leave out micro_batch, or name such a loss"
+            )
+        self._snapshots.restore(self._snapshots.own(saved))
+        self._params[:] = saved["params"]
+        self._memory.push()
+        self.forget()
 
     def _step(self, round: Round, i: int) -> None:
         loss = self._backward(round, i)
         self._passes.doing = "the optimizer"
-        self._check_norm(self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i)))
+        self._guard.check_norm(self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i)))
         self._note_mean(loss, i)
         self._exchanged = False
 
     def _gradient(self, round: Round, i: int) -> None:
         loss = self._backward(round, i)
-        fresh = self._passes.gradients()
-        if self._whole is not None:
-            every = zip(self._grad_views, fresh, strict=True)
-            torch.cat([torch.zeros_like(v).view(-1) if g is None else g.view(-1) for v, g in every], out=self._whole)
-        else:
-            for view, grad in zip(self._grad_views, fresh, strict=True):
-                view.zero_() if grad is None else view.copy_(grad)
+        self._flat.keep(self._passes.gradients())
         self._grads[-1] = loss
 
     def _update(self, round: Round, i: int) -> None:
         self._passes.doing = "the optimizer"
         whole = self.grads_squared.item() if self._memory.held.parts > 1 and self.clips else None
-        self._check_norm(self._optimizer.apply(self._exchanged_gradients(), round.lr(self.index, i), whole))
+        self._guard.check_norm(self._optimizer.apply(self._flat.exchanged(), round.lr(self.index, i), whole))
         self._exchanged = True
         if self._memory.held.parts == 1:
             self._note_mean(self._grads.item(-1), i)
         elif self.staged:
             self._memory.pull()
 
-    def _exchanged_gradients(self) -> optimizers.Gradients:
-        """The mean gradients; none for a parameter that the loss does not reach, unless one came in this step.
-
-        All workers see the same mean, and know which parameters these are, so they decide alike.
-        """
-        if not self._unreached:
-            return self._grad_views
-        idle = {place for place in self._unreached if not self._grad_views[place].any()}
-        return [None if place in idle else view for place, view in enumerate(self._grad_views)]
-
     def _note_mean(self, loss: float, i: int) -> None:
         """The mean of the round's losses so far into params[-1]."""
         mean = self._params.item(-1) if i else loss
         self._params[-1] = mean + (loss - mean) / (i + 1)
 
-    def _evaluate(self, buffers: Value, examples: int) -> Array:
-        """The sums over the first `examples` of the worker's part; the worker's own buffers are put back."""
-        self._passes.doing = "the evaluation"
-        self._check_parameters()
-        sums, own = np.zeros(3), self._buffers.vector.clone()
-        self._set_buffers(buffers)
-        self.model.eval()
-        with torch.no_grad():
-            for start in range(0, examples, EVALUATION_BATCH):
-                chosen = self._tests[start : min(start + EVALUATION_BATCH, examples)]
-                sums += self._judge(self._passes.forward(self._test_inputs(chosen)), chosen)
-        self.model.train()
-        self._buffers.vector.copy_(own)
-        return sums
-
-    def _test_inputs(self, chosen: Array) -> Tensor:
-        return self._passes.placed(self._test_x.take(chosen))
-
-    def _judge(self, outputs: Tensor, chosen: Array) -> Array:
-        """[loss, correct, count] summed over the chosen test examples."""
-        y = self._test_y.index_select(0, torch.from_numpy(chosen)).to(outputs.device)
-        correct = int((outputs.argmax(1) == y).sum())
-        loss = self._passes.evaluation_loss(outputs, y).item()
-        self._check("the test loss", loss)
-        return np.array([loss * len(y), correct, len(y)])
+    def _squares(self) -> Array:
+        found = squares([self._memory.grads])
+        self._guard.check("the gradient's norm", found)
+        return np.array([found])
 
     def _transform(self, function: Callable[..., None], names: tuple[str, ...]) -> None:
         own = self._params[:-1]
@@ -322,59 +365,27 @@ class TorchWorker(UnitWise, Snapshots, Trial, Guarded):
 
     def _all_squares(self) -> Array:
         parts: dict[str, optimizers.Gradients] = {
-            "gradient": self._grad_views if self._exchanged else self._passes.gradients(),
+            "gradient": self._flat.views if self._exchanged else self._passes.gradients(),
             "parameters": [self._memory.parameters],
         }
         parts |= {name: [self._optimizer.state[name]] for name in self._optimizer.moments}
         found = {name: squares(part) for name, part in parts.items()}
         for name, value in found.items():
-            self._check(f"the norm of the {name}", value)
+            self._guard.check(f"the norm of the {name}", value)
         return np.array(list(found.values()))
 
     def _estimate(self, seed_round: int, batches: int) -> Array:
         self._passes.doing = "the evaluation"
-        chosen = stream(self._seed, "bn", seed_round, self.index).integers(
-            0, self._passes.examples, (batches, self.works.step.samples)
-        )
-        devices = [self._memory.device] if self._memory.device.type == "cuda" else []
-        # Dropout draws from a stream of this estimate, and torch's own is put back.
-        with unchanged(self.model), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(torch_seed(self._seed, "bn", seed_round, self.index))
-            # In micro-batches, since these are what the statistics in training are of.
-            cuts = self._passes.chunks(self.works.step.samples)
-            inputs = (self._passes.inputs(row[cut]) for row in chosen for cut in cuts)
-            estimate(self.model, inputs, self._passes.forward)
-            return self.buffers.copy()  # type: ignore[union-attr]
+        drawn = batches, self.works.step.samples, self._seed, seed_round, self.index
+        return estimated_buffers(self._passes, self._buffers, *drawn)
 
     def _backward(self, round: Round, i: int) -> float:
         """Leave the gradient of step i's batch in the parameters' .grad; its mean loss."""
-        indices, position = self._next_batch(round, i)
+        indices, position = self._batches.next(round, i)
         loss = self._passes.backward(indices, position)
-        self._check("the training loss", loss)
-        self._score(round, i, indices)
+        self._guard.check("the training loss", loss)
+        self._batches.score(round, i, indices)
         return loss
-
-    def _next_batch(self, round: Round, i: int) -> tuple[Array, int]:
-        """(indices, position) of step i's batch."""
-        self._at = round, i
-        position, size = round.batch(self.index, i)
-        if self._scores is not None and len(self._scores.chosen):
-            return self._scores.take(size), position
-        indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
-        self._look_ahead(round, i)
-        return indices, position
-
-    def _score(self, round: Round, i: int, indices: Array) -> None:
-        if self._scores is not None:
-            self._scores.record(indices, self._passes.losses, round.nominal(self.index, i))
-
-    def _look_ahead(self, round: Round, i: int) -> None:
-        """Let the loaders begin with the batches that are likely to come next."""
-        ahead = self._passes.ahead
-        for position, size in round.coming(self.index, i, ahead.threads):
-            if not ahead.knows(position):
-                indices = self._sampling.indices(self._seed, self._passes.examples, self.index, position, size)
-                ahead.begin(position, indices)
 
 
 def _take(own: Array, value: Value) -> None:

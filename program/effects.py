@@ -89,6 +89,12 @@ class Move(Effect[Any]):
     copy: Callable[[], Any] | None = None  # makes the copy on a real device, which only the worker knows
     phase: str = "move"
 
+    def copied(self) -> Any:
+        """Make the answer."""
+        if self.copy is not None:
+            return self.copy()
+        return self.value if isinstance(self.value, Phantom) else self.value.copy()
+
     def borrowed(self) -> tuple[Any, ...]:
         # A worker's own copy to the host writes to `value` itself.
         return () if self.to == "host" and self.copy is not None else (self.value,)

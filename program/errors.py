@@ -1,7 +1,7 @@
 """The errors that Paceline raises on purpose. Each takes one string, since SimPy rebuilds them from `args`.
 
-Rule: whatever an error quotes (a user's value, a path, another error's text), it is shown in one line of at most
-`MOST` characters, none of which a terminal takes for a command.
+Rule: whatever an error quotes (a user's value, a path, another error's text), its message is one line of at most `MOST`
+characters, and a terminal takes none of them for a command.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import unicodedata
 from collections.abc import Generator, Iterable
 from typing import Any
 
-MOST = 380  # characters of a message; with "paceline: warning: " before it, a line has less than 400
+MOST = 380  # characters of a message; with "paceline: warning: " before it, the line has less than 400
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxtuple, _REPR.maxdict, _REPR.maxset = 3, 6, 6, 4, 6
 _REPR.maxstring, _REPR.maxlong, _REPR.maxother = 60, 40, 60
 
 
 def one_line(text: str, most: int = MOST) -> str:
-    """`text` in one line of at most `most` characters, the middle left out where it is longer.
+    """`text` in one line of at most `most` characters; if it is longer, the middle is left out.
 
-    What does not print (line breaks, escapes, marks that turn the direction of writing) is written as `\\x1b`.
+    Characters that do not print (escapes, marks that turn the direction of writing) are spelled out, like `\\x1b`.
     """
-    lines = (line.strip() for line in _cut(text, 8 * MOST).splitlines())  # the rest takes time for each character
+    # Cut first: what follows takes time for each character.
+    lines = (line.strip() for line in _cut(text, 8 * MOST).splitlines())
     return _cut("".join(c if _prints(c) else _spelled(c) for c in " ".join(filter(None, lines))), most)
 
 
 def _cut(text: str, most: int) -> str:
-    """What is to be written instead is often said at the end: it stays."""
+    """Leave out the middle. The end stays: it often says what to write instead."""
     if len(text) <= most:
         return text
     end = most // 3
@@ -44,7 +45,7 @@ def _spelled(character: str) -> str:
 
 
 def brief(value: Any) -> str:
-    """A user's value as errors quote it: at most 60 characters, made without writing out the whole of it."""
+    """A user's value as errors quote it: at most 60 characters, made without writing all of it out."""
     try:
         text = _REPR.repr(value)
     except ValueError:  # a number of more digits than Python writes out
@@ -60,42 +61,42 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 class PacelineError(Exception):
-    """Base of the errors below: caught by the command line, shown in one line, exit status 2."""
+    """Base of the errors below. The command line catches it, prints one line and ends with exit status 2."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(one_line(message))
 
 
 class ScenarioError(PacelineError):
-    """The scenario file (or what it names) is wrong: says the key, what was found, what to write instead."""
+    """The scenario file, or what it names, is wrong. Says the key, what was found, and what to write instead."""
 
 
 class ProtocolError(PacelineError):
-    """The workers' programs do not fit together: names the workers and what each waits for."""
+    """The workers' programs do not fit together. Names the workers, and what each of them waits for."""
 
 
 class BorrowError(ProtocolError):
-    """A program wrote to a value while an effect had borrowed it (found by the debug mode)."""
+    """A program wrote to a value while an effect had borrowed it. Found by the debug mode."""
 
 
 class WorkerLost(PacelineError):
-    """A peer is gone."""
+    """A worker is gone, and others wait for it."""
 
 
 class WorkloadError(PacelineError):
-    """The user's model, loss or data failed in a worker's step: says worker, step and what it was doing there."""
+    """The user's model, loss or data failed in a worker's step. Says worker, step and what it was doing."""
 
 
 class NotFinite(PacelineError):
-    """Training has gone bad: a loss, a gradient or a parameter is infinite or not a number. Says where."""
+    """A loss, a gradient or a parameter is infinite or not a number. Says where."""
 
 
 class ReplicasDiffer(PacelineError):
-    """Workers that must hold the same parameters do not."""
+    """Workers that must hold the same parameters hold different ones."""
 
 
 def not_an_effect(worker: int, found: object) -> ProtocolError:
-    """The error of a program that yields anything but an effect; all interpreters raise it."""
+    """A program yielded something that is not an effect."""
     forgotten = isinstance(found, Generator)
     hint = "; is the `from` of a `yield from` missing?" if forgotten else ""
     return ProtocolError(f"worker {worker} yielded {brief(found)}, which is not an effect{hint}")

@@ -1,8 +1,9 @@
-"""The rank-ordered fold: one sum, in one order, for every interpreter, so that losses agree to the last bit.
+"""The rank-ordered fold: every interpreter adds in the same order, so that losses agree to the last bit.
 
-The order is by rank and element by element, so it does not matter how a vector is cut into pieces:
-the lockstep and SimPy interpreters fold whole vectors, the MPI interpreter each rank its own part.
-Floating-point addition is not associative; a native all-reduce adds in whatever order suits the network.
+Floating-point addition is not associative: (a + b) + c and a + (b + c) may differ in the last bit. A native all-reduce
+adds in whatever order suits the network. Here each element of the sum is ((v_0 + v_1) + v_2) + ..., by rank. It depends
+on no other element, so it does not matter where a vector is cut: the simulator folds whole vectors, over MPI each rank
+folds its own part, and `fold` itself goes in pieces that stay in the cache.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 
 from .effects import Array, Op
 
-PIECE = 32_768  # elements folded at a time: three fp32 pieces of 128 KB stay in a core's L2 cache
+PIECE = 32_768  # elements folded at a time: three fp32 pieces of 128 KB each stay in a core's L2 cache
 
 
 def coefficients(weights: Sequence[float], op: Op) -> tuple[list[float] | None, float]:
-    """(per-worker factors or None for all ones, factor of the finished sum).
+    """(a factor for each worker's value, or None where all are 1; a factor for the finished sum).
 
-    Equal weights need one multiplication at the end instead of one per worker. Raises ValueError where a
-    mean's weights do not sum to a positive number.
+    Equal weights need one multiplication at the end instead of one per worker. ValueError where a mean's weights do
+    not sum to a positive number.
     """
     first = weights[0]
     equal = all(w == first for w in weights)
@@ -36,10 +37,10 @@ def coefficients(weights: Sequence[float], op: Op) -> tuple[list[float] | None, 
 
 
 def fold(values: Sequence[Array], weights: Sequence[float], op: Op = "mean", out: Array | None = None) -> Array:
-    """Reduce `values` (same shape and float dtype, 1-D, one per worker in rank order) into `out`.
+    """Reduce `values` (vectors of one size and float dtype, one per worker in rank order) into `out`; returns out.
 
-    out: may be one of the values; a fresh array of their dtype by default. Arithmetic is in out's dtype, to which
-    narrower values are widened. Returns out.
+    out: may be one of the values; None: a fresh array of their dtype. Arithmetic is in out's dtype, to which narrower
+    values are widened. ValueError as `coefficients`.
     """
     factors, last = coefficients(weights, op)
     size = values[0].size
@@ -48,7 +49,7 @@ def fold(values: Sequence[Array], weights: Sequence[float], op: Op = "mean", out
         return result
     dtype, last_value = result.dtype, len(values) - 1
     narrow = values[0].dtype != dtype
-    # Arrays without dimension: numpy multiplies by them faster than by its own scalars.
+    # NumPy multiplies faster by arrays without dimension than by its own scalars.
     scale = None if last == 1.0 else np.asarray(last, dtype)
     cast = None if factors is None else [np.asarray(f, dtype) for f in factors]
     width = min(PIECE, size)
@@ -69,7 +70,7 @@ def fold(values: Sequence[Array], weights: Sequence[float], op: Op = "mean", out
                 piece = term
             if cast is not None:
                 piece = np.multiply(piece, cast[i], out=term)
-            # `out` may be one of the values: it is written to once every value's piece has been read.
+            # `out` may be one of the values, so it is written only when every value's piece has been read.
             running = np.add(running, piece, out=target if i == last_value else acc)
         if scale is not None:
             np.multiply(running, scale, out=target)

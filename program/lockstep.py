@@ -220,9 +220,7 @@ class _Run:
         if isinstance(effect, fx.Compute):
             return effect.run()
         if isinstance(effect, fx.Move):
-            if effect.copy is not None:
-                return effect.copy()
-            return effect.value if isinstance(effect.value, fx.Phantom) else effect.value.copy()
+            return effect.copied()
         worker.stop = worker.stop or pending.stop
         if effect.out is None:
             return result

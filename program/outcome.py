@@ -1,4 +1,4 @@
-"""What an interpreter hands back for each worker, the same in virtual and in real time."""
+"""What an interpreter returns for each worker, and what it calls back; the same in virtual and in real time."""
 
 from __future__ import annotations
 
@@ -13,24 +13,19 @@ Span = tuple[str, float, float]  # (name, start, stop) in seconds
 
 @dataclass(slots=True)
 class Outcome:
-    """One worker's run.
+    """One worker's run. All times leave out evaluation, except `evaluating` and those of `lanes`."""
 
-    seconds: clock when its program ended, evaluation excluded. evaluating: seconds in effects of phase "evaluate", as
-    Work and as collective. computing: seconds in Compute, evaluation excluded. sent: payload bytes by phase.
-    syncs: collectives by phase. moved: bytes copied "to device" and "to host", evaluation excluded. lanes: spans by
-    lane ("compute", "network", "host", "to host", "to device", "rounds"), empty unless traced, and where Hooks.spans
-    has taken them.
-    """
-
-    index: int
-    seconds: float = 0.0
-    evaluating: float = 0.0
-    computing: float = 0.0
-    sent: dict[str, float] = field(default_factory=dict)
-    syncs: dict[str, int] = field(default_factory=dict)
-    moved: dict[str, float] = field(default_factory=dict)
+    index: int  # the worker's number
+    seconds: float = 0.0  # its clock when its program ended
+    evaluating: float = 0.0  # seconds in effects of phase "evaluate", Computes and collectives
+    computing: float = 0.0  # seconds in Compute
+    sent: dict[str, float] = field(default_factory=dict)  # payload bytes by phase
+    syncs: dict[str, int] = field(default_factory=dict)  # number of collectives by phase
+    moved: dict[str, float] = field(default_factory=dict)  # bytes copied "to device" and "to host", without evaluation
+    # Spans by lane: "compute", "network", "host", "to host", "to device", "rounds". Empty if the run is not traced, or
+    # if Hooks.spans has taken them.
     lanes: dict[str, list[Span]] = field(default_factory=dict)
-    result: Any = None
+    result: Any = None  # what its program returned
 
     @property
     def idle(self) -> float:
@@ -39,7 +34,7 @@ class Outcome:
 
 
 def count_move(moved: dict[str, float], move: Move) -> None:
-    """Book a copy between host and device into an Outcome's `moved`."""
+    """Count a copy between host and device in an Outcome's `moved`."""
     if move.phase != "evaluate":
         lane = f"to {move.to}"
         moved[lane] = moved.get(lane, 0.0) + move.value.nbytes
@@ -51,14 +46,10 @@ def ignored(*said: Any) -> None:
 
 @dataclass(slots=True)
 class Hooks:
-    """What an interpreter calls back. stop: asked once per collective; what it says holds for all its members.
+    """What an interpreter calls back. `seconds` is the worker's clock, evaluation excluded."""
 
-    log(worker, seconds, fields): a report line. checkpoint(worker, seconds, state, arrays): one worker's snapshot.
-    seconds: the worker's clock, evaluation excluded. spans(worker, lane, spans): takes a traced run's spans, some at a
-    time; without it they are kept in the Outcome.
-    """
-
-    log: Callable[[int, float, dict[str, Any]], None] = ignored
-    checkpoint: Callable[[int, float, Any, dict[str, Array]], None] = ignored
-    stop: Callable[[], bool] = lambda: False
+    log: Callable[[int, float, dict[str, Any]], None] = ignored  # (worker, seconds, fields): a line of the report
+    checkpoint: Callable[[int, float, Any, dict[str, Array]], None] = ignored  # (worker, seconds, state, arrays)
+    stop: Callable[[], bool] = lambda: False  # asked once per collective of all workers; the answer holds for all
+    # (worker, lane, spans): takes a traced run's spans, some at a time. None: they are kept in the Outcome.
     spans: Callable[[int, str, Sequence[Span]], None] | None = None

@@ -1,4 +1,4 @@
-"""Named random streams: every random number comes from (seed, purpose, key), never from a global generator."""
+"""Named random streams: every random number comes from a seed, a purpose and a key, never from a global generator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def seed_of(seed: int, purpose: str, *key: int) -> np.random.SeedSequence:
-    """The seed sequence of a named stream; `purpose` enters by its CRC so that names do not collide by order."""
+    """The seed sequence of a named stream. `purpose` enters as its checksum, so a new name moves no other stream."""
     return np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *key])
 
 

@@ -1,10 +1,10 @@
-"""What a collective sends, by the algorithms that the MPI interpreter performs: the transport counts these bytes, and
-the simulator prices them.
+"""What a collective sends, by the algorithms of the MPI interpreter: it counts these bytes, the simulator prices them.
 
-Ordered all-reduce of m bytes at n ranks: while (n-1)m is at most GATHER_LIMIT, gather all and fold, (n-1)m sent; above,
-exchange parts, fold the own part in rank order, gather the parts: 2(n-1)/n m, a ring all-reduce's traffic.
+The ordered all-reduce of m bytes among n ranks has two forms (runtime/reduction.py). While (n-1)m is at most
+GATHER_LIMIT, every member gathers all values and folds them: each sends (n-1)m. Above that, members exchange parts,
+each folds its own part in rank order, and all gather the parts: each sends 2(n-1)/n m, as in a ring all-reduce.
 
-Bytes are those that travel: half of an fp32 value's where it travels as bf16 or fp16 (wire.py).
+Bytes are those that travel: half of an fp32 value's if it travels as bf16 or fp16 (wire.py).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from dataclasses import dataclass
 from .effects import AllGather, AllReduce, Broadcast, Collective, Phantom, ReduceScatter
 from .wire import wire_bytes
 
-# Bytes that a member may receive in a gathered all-reduce. A second message step costs more than the larger traffic
-# below it, and the whole fold more above it (measured at 2 ranks, benchmarks/runtime_allreduce.py).
+# Bytes that a member may receive in a gathered all-reduce. Below this, a second message step would take longer than the
+# larger traffic; above it, folding the whole vector does (measured at 2 ranks, benchmarks/runtime_allreduce.py).
 GATHER_LIMIT = 65_536
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """messages: message steps, each of which costs a latency. sent: payload bytes that one member sends, on average."""
+    """What one member sends in a collective."""
 
-    messages: int
-    sent: float
+    messages: int  # message steps, each of which costs a latency
+    sent: float  # payload bytes, the mean over the members
 
 
 def gathers(nbytes: int, members: int) -> bool:
-    """Whether an all-reduce of `nbytes` is gathered whole and folded by everyone."""
+    """Whether an all-reduce of `nbytes` is gathered whole, and folded by every member."""
     return (members - 1) * nbytes <= GATHER_LIMIT
 
 

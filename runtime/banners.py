@@ -1,7 +1,7 @@
-"""What an mpirun says on its own account, in blocks between dashed lines: left out where one line of ours says it.
+"""What an mpirun itself says, in blocks between dashed lines: left out where one line of ours says it.
 
-Rule: a user gets one line. Where a rank has said why it ends, all that mpirun adds about its end goes; where none
-has, or no rank could be started, `Relay.cause` is that line. Blocks about anything else pass.
+Rule: a user gets one line. If a rank has said why it ends, all that mpirun adds about that end is left out. If no rank
+has, or none could be started, `Relay.ended` or `Relay.no_start` is the line. Blocks about anything else pass.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RULE = re.compile(rb"-{60,}\s*$")
 ABORT = re.compile(rb"MPI_ABORT was invoked|calling\s+\"abort\"")
 ABORT_LINE = re.compile(rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting")
 SAID = re.compile(rb"paceline: (?!warning)|Traceback \(most recent call last\)")
-LONGEST = 15  # lines of a block; what is longer is a table of the program's own
+LONGEST = 15  # lines of a block of mpirun's; a longer one is a table that the program printed
 
 # What keeps an mpirun from starting, and what to do about it.
 NO_START = (
@@ -28,7 +28,7 @@ NO_START = (
         "the folder {what} cannot be made; set TMPDIR to a folder that can be written",
     ),
 )
-# How a rank ended that had no time to say so.
+# How a rank ended if it had no time to say so itself.
 ENDED = (
     (
         re.compile(rb"process rank (?P<rank>\d+)\s.*exited on\s+signal (?P<what>\d+)", re.DOTALL),
@@ -40,25 +40,22 @@ ENDED = (
     ),
 )
 WHY = {
-    "7": ", perhaps as /dev/shm is full",
-    "9": ", perhaps for want of memory",
+    "7": ", perhaps because /dev/shm is full",
+    "9": ", perhaps because memory ran out",
     "11": ", a crash in a compiled library",
 }
 
 
 class Relay:
-    """Copies an mpirun's standard error to this process's, as it comes, but for what one line says better.
-
-    said: whether a rank told why it ends. ended, no_start: that line, if mpirun knows how a rank ended, or could not
-    start one.
-    """
+    """Copies an mpirun's standard error to this process's, as it comes, except for what one line says better."""
 
     def __init__(self) -> None:
-        self.said = False
-        self.ended = self.no_start = ""
+        self.said = False  # whether a rank has said why it ends
+        self.ended = ""  # how a rank ended, if mpirun says so
+        self.no_start = ""  # why no rank could be started, if mpirun says so
 
     def copy(self, stream: IO[bytes]) -> None:
-        """Until the stream ends."""
+        """Copy until the stream ends."""
         with stream:
             for line in self.kept(stream):
                 sys.stderr.write(line.decode(errors="replace"))
@@ -69,11 +66,11 @@ class Relay:
         block: list[bytes] = []
         dropped = False
         for each in lines:
-            line = each.replace(b"\0", b"")  # which Open MPI's last one has
+            line = each.replace(b"\0", b"")  # Open MPI's last line has one
             rule = RULE.match(line)
             if not block and not rule:
                 self.said |= bool(SAID.match(line))
-                empty = dropped and not line.strip()  # Open MPI closes with one
+                empty = dropped and not line.strip()  # Open MPI ends with an empty line
                 dropped = bool(ABORT_LINE.search(line))
                 if not (empty or dropped):
                     yield line
@@ -88,7 +85,7 @@ class Relay:
         yield from block
 
     def _known(self, block: bytes) -> bool:
-        """Whether the block needs not be shown; what it says is kept in a line."""
+        """Whether the block need not be shown; what it says is then kept as a line."""
         self.no_start = self.no_start or _line(NO_START, block)
         self.ended = self.ended or _line(ENDED, block)
         return any((ABORT.search(block), _line(NO_START, block), _line(ENDED, block)))

@@ -1,7 +1,8 @@
-"""The four collectives as one rank performs them over MPI, and what each call needs prepared once.
+"""The four collectives as one rank performs them over MPI.
 
-Rules of this file: a `Collectives` belongs to one thread and has a communicator of its own; groups get communicators
-of theirs, made by their members alone on first use. Phantoms really travel, as zeros.
+Rules of this file: a `Collectives` belongs to one thread and to one communicator. A group gets a communicator of its
+own on first use, made by its members alone. What a kind of reduction needs is prepared on first use and kept
+(reduction.py). Phantoms really travel, as zeros, so that a run without numbers has the messages of a run with them.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ from ..program.effects import (
     Value,
     Wire,
 )
+from ..program.errors import ProtocolError, WorkerLost
 from ..program.fold import phantom_parts
 from ..program.loans import deliver
 from ..program.texts import agreed, doing
 from ..program.traffic import carried, traffic
 from ..program.wire import DTYPES, narrow, wire_bytes
 from .exchange import exchange
-from .headers import Members, misfit, mpi_error
+from .headers import Members
 from .reduction import Pool, Reduction, element_type
 
 if TYPE_CHECKING:
@@ -43,67 +45,75 @@ ENDED = "has ended"
 
 
 class Collectives:
-    """One rank's collectives on `comm`, which it keeps to itself (its `close` frees only what it made).
+    """One rank's collectives on `comm`, which no one else may use meanwhile. `close` leaves `comm` itself open.
 
-    stop: asked once per reduction of all workers; debug: compare beforehand what the members take part in.
-    After `perform`: sent, the payload bytes that a member sent in it; halt, whether any worker was asked to stop,
-    equal for all of them; told, whether any reduction of all workers carried that since somebody reset it.
+    stop: asked once per reduction of all workers. fast: reduce by MPI's own all-reduce where that is possible. debug:
+    compare before each collective what the members take part in.
     """
 
     def __init__(
         self, comm: MPI.Intracomm, stop: Callable[[], bool] = lambda: False, fast: bool = False, debug: bool = False
     ) -> None:
         self.rank, self.size = comm.rank, comm.size
-        self.sent, self.halt, self.told = 0.0, False, False
+        self.sent = 0.0  # payload bytes that a member sent in the last collective
+        self.halt = False  # whether any worker was asked to stop; the same for all workers
+        self.told = False  # whether a reduction of all workers has carried that; the engine resets it
         self._stop, self._fast, self._debug = stop, fast, debug
         self._world = Members(comm, tuple(range(comm.size)), comm.rank, True)
         self._groups: dict[tuple[int, ...], Members] = {self._world.workers: self._world}
         self._named: dict[Group, Members] = {None: self._world}
         self._reductions: dict[Any, Reduction] = {}
-        # The last reduction, behind what it was found by; nothing is equal to `self` in the place of a value.
+        # The last effect's value, kind, op, group and wire, and its reduction. At first a value that no effect has.
         self._last: tuple[Any, ...] = (self, None, None, None, None, None)
         self._pool = Pool()
         self._zeros: dict[int, Array] = {}
 
     def perform(self, effect: Any) -> Any:
-        """Take part in the collective; its answer. ProtocolError where it does not fit the other members' or MPI."""
-        value, kind = effect.value, type(effect)
-        # A training's reductions are mostly of the same array, time and again: no key to build for them.
-        last = self._last
-        if (
-            value is last[0]
-            and kind is last[1]
-            and effect.op == last[2]
-            and effect.group is last[3]
-            and effect.wire == last[4]
-        ):
-            reduction = last[5]
-        else:
-            if self._debug:
-                self._compare(self._members(effect), _what(effect), doing(effect))
-            if type(value) is Phantom:
-                return self._phantom(effect)
-            if kind is not AllReduce and kind is not ReduceScatter:
-                return self._gather(effect) if kind is AllGather else self._broadcast(effect)
-            reduction = self._find(effect)
-        out = effect.out
-        if out is not None and (out is not value or kind is ReduceScatter):
-            check_out(effect, self.rank, reduction.result_size)
-        if not reduction.members.world:
-            answer = reduction.perform(value, effect.weight, False, out)
-        else:
-            answer = reduction.perform(value, effect.weight, self._stop(), out)
-            self.halt, self.told = reduction.headers.stop, True
-        self.sent = reduction.sent
-        return answer
+        """Take part in the collective; its answer.
+
+        ProtocolError where this worker's part is wrong or does not fit the other members', WorkerLost where one is
+        gone.
+        """
+        try:
+            value, kind = effect.value, type(effect)
+            # Training mostly reduces the same array again and again: that needs no look-up.
+            last = self._last
+            if (
+                value is last[0]
+                and kind is last[1]
+                and effect.op == last[2]
+                and effect.group is last[3]
+                and effect.wire == last[4]
+            ):
+                reduction = last[5]
+            else:
+                if self._debug:
+                    self._compare(self._members(effect), _what(effect), doing(effect))
+                if type(value) is Phantom:
+                    return self._phantom(effect)
+                if kind is not AllReduce and kind is not ReduceScatter:
+                    return self._gather(effect) if kind is AllGather else self._broadcast(effect)
+                reduction = self._find(effect)
+            out = effect.out
+            if out is not None and (out is not value or kind is ReduceScatter):
+                check_out(effect, self.rank, reduction.result_size)
+            if not reduction.members.world:
+                answer = reduction.perform(value, effect.weight, False, out)
+            else:
+                answer = reduction.perform(value, effect.weight, self._stop(), out)
+                self.halt, self.told = reduction.headers.stop, True
+            self.sent = reduction.sent
+            return answer
+        except mpi_error() as error:
+            raise misfit(_what(effect), error) from error
 
     def agree(self) -> bool:
-        """Whether any worker was asked to stop; all workers call it together (a barrier)."""
+        """Whether any worker was asked to stop. All workers call it together: it is a barrier."""
         self.perform(AllReduce(np.empty(0, np.float32)))
         return self.halt
 
     def end(self) -> None:
-        """In debug mode: tell the others that this worker's program is at its end."""
+        """This worker's program has ended: in debug mode, say so to the others, which may be in a collective."""
         if self._debug:
             self._compare(self._world, ENDED, ENDED)
 
@@ -131,7 +141,7 @@ class Collectives:
             world = self._world.comm
             everyone = world.Get_group()
             group = everyone.Incl(list(workers))
-            # Threads may make different groups on one communicator at a time: the tag keeps them apart.
+            # Several threads may make groups on one communicator at the same time: the tag keeps them apart.
             comm = world.Create_group(group, tag=zlib.crc32(repr(workers).encode()) & 0x7FFF)
             group.Free()
             everyone.Free()
@@ -139,13 +149,13 @@ class Collectives:
         return self._groups[workers]
 
     def _find(self, effect: Any) -> Reduction:
-        """The reduction prepared for such effects."""
+        """The reduction prepared for effects like this one."""
         value, kind = effect.value, type(effect)
         try:
             reduction = self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group, effect.wire]
         except (KeyError, AttributeError):
             reduction = self._prepare(effect)
-        if not self._debug:  # which compares each time
+        if not self._debug:  # there, every effect is compared first
             self._last = value, kind, effect.op, effect.group, effect.wire, reduction
         return reduction
 
@@ -171,10 +181,7 @@ class Collectives:
         ends = list(accumulate(sizes))
         pieces = [target[end - size : end] for size, end in zip(sizes, ends, strict=True)]
         pieces[members.rank][...] = source
-        try:
-            exchange(members.comm, [source] * members.count, pieces, element_type(source))
-        except mpi_error() as error:
-            raise misfit(_what(effect), error) from error
+        exchange(members.comm, [source] * members.count, pieces, element_type(source))
         return result if target is result else _widened(target, effect.wire, result)
 
     def _broadcast(self, effect: Broadcast) -> Array:
@@ -189,18 +196,15 @@ class Collectives:
         elif effect.root == self.rank and result is not value:
             result[...] = value
         self.sent = traffic(Broadcast, target.nbytes, members.count).sent
-        try:
-            members.comm.Bcast([target, target.size, element_type(target)], members.workers.index(effect.root))
-        except mpi_error() as error:
-            raise misfit(_what(effect), error) from error
+        members.comm.Bcast([target, target.size, element_type(target)], members.workers.index(effect.root))
         return result if target is result else _widened(target, effect.wire, result)
 
     def _bits(self, purpose: str, value: Array, wire: Wire) -> Array:
-        """From or into where `value` travels: itself, or a buffer of 16-bit words for what is rounded."""
+        """The array from which, or into which, `value` travels: itself, or a buffer of 16-bit words if rounded."""
         return value if wire == "fp32" else self._pool.take(purpose, value.size, np.dtype(np.uint16))
 
     def _phantom(self, effect: Any) -> Value:
-        """Send zeros: as fp32 where they are folded (up to 3 bytes more), else as bytes."""
+        """Send zeros instead of a phantom: as fp32 where they are folded (up to 3 bytes more), else as bytes."""
         members, kind, nbytes, wire = self._members(effect), type(effect), effect.value.nbytes, effect.wire
         if kind is AllReduce or kind is ReduceScatter:
             zeros = self._zero(4 * -(-nbytes // 4)).view(np.float32)
@@ -219,7 +223,7 @@ class Collectives:
         return deliver(effect, self.rank, Phantom(answer))
 
     def _perform_silently(self, effect: Any) -> Any:
-        """`perform` without the debug mode's comparison, which was done for the phantom that this stands for."""
+        """`perform` without the debug mode's comparison, which was done for the phantom."""
         debug, self._debug = self._debug, False
         try:
             return self.perform(effect)
@@ -232,9 +236,9 @@ class Collectives:
         return self._zeros[nbytes]
 
     def _compare(self, members: Members, terms: str, text: str) -> None:
-        """Tell the members the terms of what this one takes part in; ProtocolError, for all of them, where they differ.
+        """Compare terms among the members; ProtocolError, for all of them, where they differ.
 
-        text: what this worker does, for that error.
+        terms: of what this worker takes part in. text: what it does, for that error.
         """
         own = np.array([zlib.crc32(terms.encode())], np.uint32)
         everyone = np.empty(members.count, np.uint32)
@@ -253,11 +257,27 @@ class Collectives:
 
 
 def _what(effect: Collective) -> str:
-    """What all members must take part in, in words: "AllReduce of 4000 bytes, float32, mean"."""
+    """What all members must take part in, e.g. "AllReduce of 4000 bytes, float32, mean"."""
     return f"{type(effect).__name__} of {agreed(effect)}"
 
 
 def _widened(bits: Array, wire: Wire, out: Array) -> Array:
-    """What arrived as `wire`, as fp32 in `out`; returns out."""
+    """Widen what arrived as `wire` to fp32, in `out`; returns out."""
     np.copyto(out, bits.view(DTYPES[wire]))
     return out
+
+
+def mpi_error() -> type[MPI.Exception]:
+    """MPI's exception. An `except` clause evaluates this only when there is an error, so MPI is imported late."""
+    from mpi4py import MPI
+
+    return MPI.Exception
+
+
+def misfit(what: str, error: MPI.Exception) -> Exception:
+    """What an MPI error in a collective means."""
+    from mpi4py import MPI
+
+    if error.Get_error_class() == MPI.ERR_TRUNCATE:
+        return ProtocolError(f"{what}: another worker sent more than fits; run with debug to see what it takes part in")
+    return WorkerLost(f"{what}: {error.Get_error_string()}")

@@ -1,7 +1,7 @@
-"""Emulated and described computing times: sleeping, accurately and without burning the processor.
+"""Emulated and described computing times: sleeping accurately, without using the processor.
 
-A sleep ends some 60 us late by default. Two remedies: the kernel is asked for precise timers (that alone brings it to
-some 5 us), and what one sleep is late the next sleeps less, so that the mean is exact.
+A sleep ends about 60 us late by default. Two remedies: the kernel is asked for precise timers, which brings it to about
+5 us; and if one sleep was late, the next one is that much shorter, so that the mean is exact.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from collections.abc import Callable
 
 from ..program.effects import Work
 
-SHORTEST = 20e-6  # seconds below which a sleep is left to the next one
+SHORTEST = 20e-6  # seconds; a shorter sleep is added to the next one
 
 
 class Emulation:
-    """Makes computations last longer. One per thread, made in that thread.
+    """Makes computations last longer. Each thread makes its own.
 
-    slowness k: a computation that took s is followed by a sleep of (k - 1) s. price: instead, it lasts price(work)
-    seconds in all. Calling it with (work, start, stop) sleeps and answers the new stop.
+    slowness: k makes a computation that took s seconds be followed by a sleep of (k - 1) s.
+    price: if given, a computation lasts price(work) seconds in all instead.
+
+    Calling it with (work, start, stop) sleeps, and returns the new stop. ValueError where slowness is below 1.
     """
 
     def __init__(self, slowness: float, price: Callable[[Work], float] | None) -> None:
@@ -41,7 +43,7 @@ class Emulation:
 
 
 def precise_sleep() -> None:
-    """Ask Linux to end this thread's sleeps on time; elsewhere nothing happens."""
+    """Ask Linux to end this thread's sleeps on time. On other systems this does nothing."""
     if sys.platform == "linux":
         PR_SET_TIMERSLACK, nanoseconds = 29, 1
         ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0)

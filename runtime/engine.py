@@ -1,8 +1,8 @@
-"""The MPI interpreter: drives this rank's program, for real, by the clock on the wall.
+"""The MPI interpreter: drives this rank's program for real, in wall-clock time.
 
-Rules of this file: the path of a Compute effect is inline and short (it is the one that a program yields most); what
-is not training (evaluation, writing reports and checkpoints) does not count into the training's clock; anything that
-all ranks must decide alike travels with a collective.
+Rules of this file: the path of a Compute effect is inline and short, since programs yield it most. What is not
+training (evaluation, writing reports and checkpoints) is left out of the training's clock. What all ranks must decide
+alike travels with a collective.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..records.spool import BUFFERED, Tracer, span_name
 from .collectives import Collectives
 from .emulation import Emulation
 from .polling import Polling, PollingComm
-from .started import StartedEffect, StartedEffects, moved
+from .started import StartedEffect, StartedEffects
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -37,26 +37,29 @@ def run(
     slowness: float = 1.0,
     price: Callable[[Work], float] | None = None,
 ) -> Outcome:
-    """Run this rank's program among those of all ranks of `comm` (None: of the world), and report.
+    """Run this rank's program. Every rank of `comm` calls it, with its own program and the same options.
 
-    Every rank calls it, with its own program and the same options. reduction: "ordered" has the bits of the
-    rank-ordered fold, "fast" is MPI's own all-reduce. trace: keep spans. debug: check that the ranks' programs fit
-    together before each collective, and that borrowed values are not written to. slowness k: after a computation,
-    sleep k - 1 times as long as it took. price: a computation lasts price(work) seconds, whatever it took.
+    comm: None for all ranks of the job.
+    reduction: "ordered" gives the bits of the rank-ordered fold; "fast" is MPI's own all-reduce.
+    trace: keep spans.
+    debug: before each collective check that the ranks' programs fit together, and check that borrowed values are not
+        written to.
+    slowness: k makes a computation last k times as long, by a sleep after it.
+    price: makes a computation last price(work) seconds, whatever it took.
 
-    The clock starts behind a barrier. Its seconds leave out effects of phase "evaluate" and the hooks; spans are in
-    seconds since that start, with nothing left out.
+    The clock starts after a barrier. The Outcome's seconds leave out effects of phase "evaluate" and the hooks; spans
+    are in seconds since the start, with nothing left out.
 
-    Raises what the program raises; ProtocolError, BorrowError and WorkerLost as `program.errors` defines them. A
-    rank that raises leaves the others waiting: see `launcher.abort_on_error`.
+    Raises what the program raises; ProtocolError, BorrowError and WorkerLost as program/errors.py defines them. A rank
+    that raises leaves the others waiting: see `launcher.abort_on_error`.
     """
     from mpi4py import MPI
 
     if reduction not in ("ordered", "fast"):
         raise ValueError(f"reduction {reduction!r} is neither 'ordered' nor 'fast'")
     base = MPI.COMM_WORLD if comm is None else comm
-    # Messages of this run meet no others, and those of started collectives none of the program's own.
-    own, beside = base.Dup(), base.Dup()
+    # Two communicators of this run's own: started collectives and the program's other ones are matched apart.
+    own, lanes = base.Dup(), base.Dup()
 
     def make_emulation() -> Emulation | None:
         return Emulation(slowness, price) if price is not None or slowness != 1.0 else None
@@ -66,7 +69,7 @@ def run(
 
     threads = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
     polling = Polling()
-    lane = PollingComm(beside, polling) if threads else beside
+    lane = PollingComm(lanes, polling) if threads else lanes
     started = StartedEffects(own.rank, own.size, lambda: collectives(lane), make_emulation, threads, polling)
     rank = _Rank(hooks, collectives(own), started, make_emulation(), trace, debug)
     own.Barrier()
@@ -76,13 +79,13 @@ def run(
         started.leave()
         raise
     rank.close()
-    beside.Free()
+    lanes.Free()
     own.Free()
     return outcome
 
 
 class _Rank:
-    """One rank's run: what `drive` needs beside the effect at hand."""
+    """One rank's run."""
 
     def __init__(
         self,
@@ -94,12 +97,13 @@ class _Rank:
         debug: bool,
     ) -> None:
         self.hooks, self.collectives, self.started, self.emulation = hooks, collectives, started, emulation
-        self.debug, self.halt = debug, False
+        self.debug = debug
+        self.halt = False  # whether this worker knows that the run is to stop
         self.outcome = Outcome(collectives.rank)
-        self.origin = perf_counter()
+        self.origin = perf_counter()  # when the run began, by the bare clock
         self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
         self.round = 0.0  # when the round began, by the bare clock
-        self.aside = 0.0  # seconds that the clock leaves out, evaluation included
+        self.left_out = 0.0  # seconds that are not training: evaluation, hooks
         self.tracer = Tracer(collectives.rank, hooks.spans, self.named) if trace else None
 
     def drive(self, program: Program[Any]) -> Outcome:
@@ -132,7 +136,7 @@ class _Rank:
                 if emulation is not None:
                     stop = emulation(work, start, stop)
                 if work.phase == "evaluate":
-                    self.leave_out(stop - start)
+                    self.evaluated(stop - start)
                 else:
                     computing += stop - start
                 if tracer is not None:
@@ -154,15 +158,15 @@ class _Rank:
 
     def clock(self, now: float) -> float:
         """Seconds of training until `now`; handing spans on is not training."""
-        return now - self.origin - self.aside - (self.tracer.spent if self.tracer is not None else 0.0)
+        return now - self.origin - self.left_out - (self.tracer.spent if self.tracer is not None else 0.0)
 
-    def leave_out(self, seconds: float) -> None:
+    def evaluated(self, seconds: float) -> None:
         """Count seconds as evaluation, not as training."""
         self.outcome.evaluating += seconds
-        self.aside += seconds
+        self.left_out += seconds
 
     def other(self, effect: Any) -> Any:
-        """The answer of any effect but a Compute or a collective."""
+        """The answer of an effect that is neither a Compute nor a collective."""
         kind = type(effect)
         if kind is Start:
             return Handle(effect.effect, self.started.begin(effect.effect, self.debug))
@@ -173,11 +177,11 @@ class _Rank:
         if kind is Log:
             start = perf_counter()
             self.hooks.log(self.outcome.index, self.clock(start), effect.fields)
-            self.aside += perf_counter() - start
+            self.left_out += perf_counter() - start
             return None
         if kind is Move:
             start = perf_counter()
-            answer = moved(effect)
+            answer = effect.copied()
             self.span(f"to {effect.to}", "move", start, perf_counter())
             count_move(self.outcome.moved, effect)
             return answer
@@ -197,11 +201,11 @@ class _Rank:
             self.halt = True
         self.count(effect.phase, collectives.sent, start, stop)
         if effect.phase == "evaluate":
-            self.leave_out(stop - start)
+            self.evaluated(stop - start)
         return answer
 
     def count(self, phase: str, sent: float, start: float, stop: float) -> None:
-        """Book one collective."""
+        """Count one collective."""
         book = self.books.get(phase)
         if book is None:
             book = self.books[phase] = [0.0, 0]
@@ -211,39 +215,39 @@ class _Rank:
             self.tracer.span("network", phase, start, stop)
 
     def wait(self, handle: Handle[Any]) -> Any:
-        """Wait for a started effect, and book it: only now, so that all ranks know of a stop at the same place."""
+        """Wait for a started effect, and count it only now: so all ranks learn of a stop at the same place."""
         start = perf_counter()
-        job = handle.inner
-        if not isinstance(job, StartedEffect):
+        started = handle.inner
+        if not isinstance(started, StartedEffect):
             raise not_started(handle.effect, self.outcome.index)
-        answer = self.started.wait(job)
-        effect = job.effect
+        answer = self.started.wait(started)
+        effect = started.effect
         if type(effect) in COLLECTIVES:
-            self.halt = self.halt or job.halt
-            self.collectives.told = self.collectives.told or job.told
+            self.halt = self.halt or started.halt
+            self.collectives.told = self.collectives.told or started.told
             if effect.phase == "evaluate":
-                self.leave_out(perf_counter() - start)
-            self.count(effect.phase, job.sent, job.start, job.stop)
+                self.evaluated(perf_counter() - start)
+            self.count(effect.phase, started.sent, started.start, started.stop)
         elif type(effect) is Compute:
             # As in the simulator, the host's started work is not counted: the device may idle meanwhile.
             if effect.on == "device" and effect.work.phase != "evaluate":
-                self.outcome.computing += job.stop - job.start
-            self.span("compute" if effect.on == "device" else "host", effect.work, job.start, job.stop)
+                self.outcome.computing += started.stop - started.start
+            self.span("compute" if effect.on == "device" else "host", effect.work, started.start, started.stop)
         else:
-            self.span(f"to {effect.to}", "move", job.start, job.stop)
+            self.span(f"to {effect.to}", "move", started.start, started.stop)
             count_move(self.outcome.moved, effect)
         return answer
 
     def checkpoint(self, effect: Checkpoint) -> bool:
-        """Write a checkpoint if it is due or the run ends here."""
+        """Write a checkpoint if it is due or the run ends here; whether it does."""
         start = perf_counter()
         if not self.collectives.told and self.collectives.agree():
-            self.halt = True  # no reduction since the last checkpoint told whether a stop was asked for
+            self.halt = True  # no reduction since the last checkpoint said whether a stop was asked for
         self.collectives.told = False
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
         now = perf_counter()
-        self.aside += now - start
+        self.left_out += now - start
         round = getattr(effect.state, "round", None)
         if round is not None:
             self.span("rounds", f"round {round}", self.round or self.origin, start)
@@ -264,7 +268,7 @@ class _Rank:
         ]
 
     def close(self) -> None:
-        """The program is at its end: so is all that it started."""
+        """The program has ended: end what it started, and free what MPI holds."""
         self.started.close()
         self.collectives.end()
         self.collectives.close()

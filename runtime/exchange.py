@@ -1,10 +1,10 @@
 """Parts from every member to every other, in both directions at once.
 
-Rule: every send is begun before any receive, the other way round than in MPI's Alltoallv and Allgatherv. A large
-message waits for its receiver's consent, and over TCP the consent travels in the connection of the receiver's own
-messages: where it is given behind a large one, it is stuck until that has left, and the two directions take turns. A
-receiver that has announced its own message, but not begun it, gives its consent ahead of it
-(benchmarks/exchange_order.py has the figures).
+Why not MPI's Alltoallv and Allgatherv: they begin the receives first, and over TCP that makes the two directions of a
+link take turns. A large message waits until its receiver agrees to take it, and that consent travels in the same
+connection as the receiver's own messages. If the receiver has begun to send a large message of its own, the consent
+is stuck behind it until all of it has left. If it has only announced its message, the consent goes ahead of it. So
+here every send is begun, which announces it, before any receive is (benchmarks/exchange_order.py has the figures).
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from .headers import TAG
 
 
 def exchange(comm: Any, outgoing: Sequence[Array], incoming: Sequence[Array], element: Any) -> None:
-    """Send outgoing[r] to member r and receive incoming[r] from it; those of this member itself are not looked at.
+    """Send outgoing[r] to member r, and receive incoming[r] from it. This member's own two parts are not looked at.
 
     comm: a communicator, or one that polls (polling.py). element: the MPI type of the parts' elements.
     """
     size, rank = comm.size, comm.rank
     requests = []
-    for other in (*range(rank + 1, size), *range(rank)):  # each begins with another one, to load the ports alike
+    # Each member begins with another one, so that the links are used alike.
+    for other in (*range(rank + 1, size), *range(rank)):
         part = outgoing[other]
         requests.append(comm.Isend([part, part.size, element], other, TAG + 1))
     for other in (*reversed(range(rank)), *reversed(range(rank + 1, size))):
         part = incoming[other]
         requests.append(comm.Irecv([part, part.size, element], other, TAG + 1))
-    for request in reversed(requests):  # one by one, for the errors' sake: Waitall's do not say of what kind they are
+    for request in reversed(requests):  # one by one: the error of a Waitall does not say of what kind it is
         request.Wait()

@@ -1,8 +1,12 @@
-"""Headers: what every reduction carries besides its value, at no message of its own.
+"""Headers: what every reduction carries in addition to its value, without a message of its own.
 
-A header holds the member's weight, a fingerprint of what it takes part in, and whether it was asked to stop. Rules of
-this file: a header exchange is prepared once per kind of reduction and reused, so a small reduction costs one message
-step and a few microseconds; small values ride behind the header. Everything travels as raw bytes, never pickled.
+A header holds the member's weight, a fingerprint of the collective that it takes part in, and whether it was asked to
+stop. So every reduction finds out whether its members agree, and a stop needs no exchange of its own.
+
+A small all-reduce is bound by the time from call to call, not by bytes. Therefore a header exchange is prepared once
+for each kind of reduction (requests, buffers, bound methods) and used again, and a small value travels in the same
+message, right behind the header. Its own header a member rewrites only when its weight or its wish to stop changes, and
+what it receives it compares with the bytes of last time before it looks inside: both are almost always the same.
 """
 
 from __future__ import annotations
@@ -15,43 +19,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..program.effects import Array
-from ..program.errors import ProtocolError, WorkerLost
+from ..program.errors import ProtocolError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 HEADER = struct.Struct("<dII")  # weight, fingerprint, stop: 16 bytes, so that a float64 value behind it is aligned
-TAG = 11  # of the two-member exchange
+TAG = 11  # the message tag of an exchange between two members
 
 
 @dataclass(frozen=True)
 class Members:
-    """Who takes part: a communicator of its own, the workers' numbers in rank order, this one's place among them."""
+    """The members of a group."""
 
-    comm: MPI.Intracomm
-    workers: tuple[int, ...]
-    rank: int
-    world: bool
+    comm: MPI.Intracomm  # the group's own communicator
+    workers: tuple[int, ...]  # the members' numbers among all workers, in rank order
+    rank: int  # this worker's place among them
+    world: bool  # whether they are all workers
 
     @property
     def count(self) -> int:
-        """How many take part."""
+        """How many members there are."""
         return len(self.workers)
 
 
 class Headers:
-    """The header exchange of one kind of reduction; on its own it serves a group of one.
+    """The header exchange of one kind of reduction. This class itself serves a group of one; see `make_headers`.
 
-    values: each member's payload as bytes, in rank order, valid from `finish` (or `exchange`) until the next `begin`;
-    the caller writes its own into `values[rank]` before that. weights, stop: what the headers said.
+    members: those who exchange. payload: bytes of each member's value that travel behind its header. what: the
+    collective in words; its checksum is the fingerprint.
     """
 
     def __init__(self, members: Members, payload: int, what: str) -> None:
         self.members, self.what = members, what
-        self.weights: tuple[float, ...] = ()
-        self.stop = False
+        self.weights: tuple[float, ...] = ()  # the members', as the headers said
+        self.stop = False  # whether any member was asked to stop
         self._print = zlib.crc32(what.encode())
+        # This member's header and those that it received, as they were last time.
         self._weight, self._asked, self._seen, self._last = float("nan"), False, b"", b""
+        # Each member's payload as bytes, in rank order, valid from `finish` (or `exchange`) until the next `begin`.
+        # The caller writes this member's into values[rank] before it begins.
         self.values = self._prepare(payload)
 
     def begin(self, weight: float, stop: bool) -> None:
@@ -60,7 +67,7 @@ class Headers:
         self._start()
 
     def finish(self) -> bool:
-        """Wait for everyone's header and payload; True if any header differs from last time's.
+        """Wait for all headers and payloads. True if any header differs from last time's.
 
         ProtocolError where a member takes part in something else.
         """
@@ -86,19 +93,19 @@ class Headers:
         return bytes(self._own[: HEADER.size])
 
     def _write(self, weight: float, stop: bool) -> None:
-        """This member's header, which is the same as last time's almost always."""
+        """Write this member's header, unless it is the same as last time."""
         if weight != self._weight or stop is not self._asked or not self._seen:
             self._weight, self._asked, self._seen, self._last = weight, stop, b"", b""
             HEADER.pack_into(self._own, 0, weight, self._print, stop)
 
     def _compare(self, seen: bytes) -> bool:
-        """Take in the headers, 16 bytes of each member in rank order, if they are new."""
+        """Read the headers (16 bytes of each member, in rank order), unless they are the same as last time."""
         if seen == self._seen:
             return False
         fields = list(HEADER.iter_unpack(seen))
-        strangers = [w for w, f in zip(self.members.workers, fields, strict=True) if f[1] != self._print]
-        if strangers:
-            names = ", ".join(f"worker {w}" for w in strangers)
+        others = [w for w, f in zip(self.members.workers, fields, strict=True) if f[1] != self._print]
+        if others:
+            names = ", ".join(f"worker {w}" for w in others)
             me = self.members.workers[self.members.rank]
             raise ProtocolError(
                 f"worker {me} takes part in {self.what}, but {names} in something else; run with debug to see in what"
@@ -110,7 +117,7 @@ class Headers:
 
 
 class PairHeaders(Headers):
-    """Between two members: persistent requests, which cost half of what a gather costs."""
+    """Between two members: persistent requests, which take half the time of an all-gather."""
 
     def _prepare(self, payload: int) -> list[Array]:
         from mpi4py import MPI
@@ -133,24 +140,18 @@ class PairHeaders(Headers):
         self._send()
 
     def finish(self) -> bool:
-        try:
-            self._received()
-            self._sent()
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+        self._received()
+        self._sent()
         return self._read()
 
     def exchange(self, weight: float, stop: bool) -> bool:
-        # The path of a small reduction: no call more than it needs.
+        # Small reductions spend their time here: what `begin` and `finish` do, without their calls.
         if weight != self._weight or stop is not self._asked:
             self._write(weight, stop)
-        try:
-            self._receive()
-            self._send()
-            self._received()
-            self._sent()
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+        self._receive()
+        self._send()
+        self._received()
+        self._sent()
         return self._read() if self._theirs() != self._last else False
 
     def _read(self) -> bool:
@@ -163,7 +164,7 @@ class PairHeaders(Headers):
 
 
 class GroupHeaders(Headers):
-    """Among three or more: one all-gather."""
+    """Among three or more members: one all-gather."""
 
     def _prepare(self, payload: int) -> list[Array]:
         from mpi4py import MPI
@@ -184,39 +185,17 @@ class GroupHeaders(Headers):
         self._request = self.members.comm.Iallgather(*self._specs)
 
     def _await(self) -> bytes:
-        try:
-            self._request.Wait()
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+        self._request.Wait()
         return self._heads()
 
     def exchange(self, weight: float, stop: bool) -> bool:
-        # The blocking call is a few microseconds quicker than the nonblocking one and its wait.
+        # The blocking call is a few microseconds faster than the nonblocking one and its wait.
         self._write(weight, stop)
-        try:
-            self.members.comm.Allgather(*self._specs)
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+        self.members.comm.Allgather(*self._specs)
         return self._compare(self._heads())
 
 
 def make_headers(members: Members, payload: int, what: str) -> Headers:
-    """The header exchange that suits the number of members. payload: bytes that ride behind each header."""
+    """The header exchange for this number of members. payload: bytes behind each header."""
     kinds = {1: Headers, 2: PairHeaders}
     return kinds.get(members.count, GroupHeaders)(members, payload, what)
-
-
-def mpi_error() -> type[MPI.Exception]:
-    """MPI's exception, looked up only when one is under way."""
-    from mpi4py import MPI
-
-    return MPI.Exception
-
-
-def misfit(what: str, error: MPI.Exception) -> Exception:
-    """What an error of MPI during an exchange means."""
-    from mpi4py import MPI
-
-    if error.Get_error_class() == MPI.ERR_TRUNCATE:
-        return ProtocolError(f"{what}: another worker sent more than fits; run with debug to see what it takes part in")
-    return WorkerLost(f"{what}: {error.Get_error_string()}")

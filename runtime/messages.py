@@ -1,4 +1,4 @@
-"""Small messages between ranks outside of training: texts and outcomes as JSON. Nothing is pickled."""
+"""Small messages between ranks outside of training: texts, and outcomes as JSON. Nothing is pickled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def gather_texts(comm: Any, text: str) -> list[str]:
 
 
 def gather_outcomes(comm: Any, outcome: Outcome) -> list[Outcome]:
-    """Every rank's outcome, on rank 0 (an empty list elsewhere). Only the own one keeps its `result`."""
+    """Every rank's outcome, on rank 0 (an empty list elsewhere). Only rank 0's own keeps its `result`."""
     plain = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)} | {"result": None}
     gathered = [Outcome(**json.loads(text)) for text in gather_texts(comm, json.dumps(plain))]
     for found in gathered:

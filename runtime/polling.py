@@ -1,8 +1,9 @@
-"""Waiting for messages beside a program that computes: a communicator that sleeps where MPI would spin.
+"""Waiting for messages while the program computes: a communicator that sleeps where MPI would spin.
 
-MPI's blocking calls, and its Wait, look for messages without pause; in a thread beside the program they take the core
-from the computation that they should overlap (benchmarks/overlap.py). Rule: a `PollingComm` communicator has the calls
-that the collectives use, with the same arguments, and waits by looking and sleeping; MPI moves the bytes at each look.
+MPI's blocking calls, and its Wait, look for messages without pause. In a thread next to the program they would take the
+core from the very computation that they are to overlap (benchmarks/overlap.py). So a `PollingComm`, which has the calls
+that the collectives use, with the same arguments, waits by looking and sleeping in turn. MPI moves bytes only when it
+is called, so the sleeps are short at first, and when the program itself waits there are none.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ import os
 import time
 from typing import Any
 
-SHORTEST, LONGEST = 50e-6, 200e-6  # seconds between looks: at first, and when nothing has come for long
-TESTS = 8  # calls to a look: Open MPI reads and writes its TCP connections in one of eight (opal_progress)
+SHORTEST, LONGEST = 50e-6, 200e-6  # seconds between looks: at first, and when nothing has come for a while
+TESTS = 8  # calls in one look: Open MPI reads and writes its TCP connections in one of eight (opal_progress)
 
 
 class Polling:
-    """How long a rank's background threads sleep between looks; hurried: the program itself waits, so do not sleep."""
+    """How the threads of a rank's started effects wait."""
 
     def __init__(self) -> None:
-        self.hurried = False
+        self.hurried = False  # whether the program itself waits: then they do not sleep
 
     def wait(self, *requests: Any) -> None:
-        """Until all requests are done."""
+        """Return when all requests are done."""
         pause = SHORTEST
         for request in requests:
             while not any(request.Test() for _ in range(TESTS)):
@@ -34,13 +35,13 @@ class Polling:
 
 
 class PollingRequest:
-    """A request, which may be persistent, whose Wait is patient."""
+    """An MPI request, perhaps a persistent one, whose Wait polls."""
 
     def __init__(self, request: Any, polling: Polling) -> None:
         self._request, self._polling = request, polling
 
     def Start(self) -> None:
-        """Begin, if it is persistent."""
+        """Begin a persistent request."""
         self._request.Start()
 
     def Free(self) -> None:
@@ -48,14 +49,14 @@ class PollingRequest:
         self._request.Free()
 
     def Wait(self) -> None:
-        """Until it is done."""
+        """Return when it is done."""
         self._polling.wait(self._request)
 
 
 class PollingComm:
-    """The communicator `comm`, with blocking calls that are patient.
+    """The communicator `comm`, with blocking calls that poll.
 
-    They hold their buffers until they are done, which mpi4py does not do for each nonblocking call.
+    They hold their buffers until they are done, which mpi4py does not do for every nonblocking call.
     """
 
     def __init__(self, comm: Any, polling: Polling) -> None:
@@ -64,7 +65,7 @@ class PollingComm:
         self.Get_group, self.Free = comm.Get_group, comm.Free
 
     def Create_group(self, group: Any, tag: int) -> PollingComm:
-        """The communicator of a group, as patient."""
+        """The communicator of a group, which polls, too."""
         return PollingComm(self._comm.Create_group(group, tag=tag), self._polling)
 
     def Recv_init(self, *spec: Any) -> PollingRequest:
@@ -76,25 +77,25 @@ class PollingComm:
         return PollingRequest(self._comm.Send_init(*spec), self._polling)
 
     def Isend(self, sent: Any, to: int, tag: int) -> PollingRequest:
-        """A send, begun."""
+        """Begin a send."""
         return PollingRequest(self._comm.Isend(sent, to, tag), self._polling)
 
     def Irecv(self, into: Any, source: int, tag: int) -> PollingRequest:
-        """A receive, begun."""
+        """Begin a receive."""
         return PollingRequest(self._comm.Irecv(into, source, tag), self._polling)
 
     def Iallgather(self, sent: Any, into: Any) -> PollingRequest:
-        """Every member's value to every member, begun."""
+        """Begin to send every member's value to every member."""
         return PollingRequest(self._comm.Iallgather(sent, into), self._polling)
 
     def Allgather(self, sent: Any, into: Any) -> None:
-        """Every member's value to every member."""
+        """Send every member's value to every member."""
         self._polling.wait(self._comm.Iallgather(sent, into))
 
     def Allreduce(self, sent: Any, into: Any) -> None:
-        """MPI's own sum."""
+        """Sum by MPI itself."""
         self._polling.wait(self._comm.Iallreduce(sent, into))
 
     def Bcast(self, value: Any, root: int) -> None:
-        """The root's value to every member."""
+        """Send the root's value to every member."""
         self._polling.wait(self._comm.Ibcast(value, root))

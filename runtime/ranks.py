@@ -1,7 +1,7 @@
-"""Whether this process is a rank, by what launchers set.
+"""Whether this process is a rank, by the environment variables that launchers set.
 
-Rule: a rank's number alone proves nothing. Slurm sets SLURM_PROCID in every batch script, where nobody has started
-ranks yet; a launcher that has also says how a rank finds the others. `launcher.world` compares the size with MPI's.
+Rule: a rank's number alone proves nothing. Slurm sets SLURM_PROCID in every batch script, before any ranks are started.
+A launcher that has started ranks also says how a rank finds the others. `launcher.world` compares the size with MPI's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 MpiKind = Literal["openmpi", "mpich"]
-# Whose libmpi reads these, a rank's number, what its launcher always sets with it, the number of ranks, and the rank
-# among those of its machine.
+# For each launcher: the MPI to which its ranks belong, and the variables for a rank's number, for something that the
+# launcher always sets with it, for the number of ranks, and for the rank among those of its machine.
 _LAUNCHERS: tuple[tuple[MpiKind, str, str, str, str], ...] = (
     # Open MPI's mpirun
     ("openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
@@ -21,28 +21,25 @@ _LAUNCHERS: tuple[tuple[MpiKind, str, str, str, str], ...] = (
     # the mpirun of MPICH and Intel, srun --mpi=pmi2, Flux
     ("mpich", "PMI_RANK", "PMI_SIZE", "PMI_SIZE", "MPI_LOCALRANKID"),
 )
-# What tells an MPI library or an mpirun that it belongs to a running job.
+# The variables that tell an MPI library or an mpirun that it belongs to a running job.
 JOB_VARIABLES = (*(name for row in _LAUNCHERS for name in row[1:3]), "PMI_FD", "PMI_PORT", "PMI_ID")
 
 
 @dataclass(frozen=True)
 class RankPlace:
-    """This process's place among ranks. size: how many there are; None where the launcher does not say.
-
-    local: the rank among those of this machine; `rank` where the launcher does not say.
-    """
+    """This process's place among the ranks of its job."""
 
     rank: int
-    size: int | None
-    local: int
-    kind: MpiKind
+    size: int | None  # how many ranks there are; None where the launcher does not say
+    local: int  # the rank among those of this machine; `rank` where the launcher does not say
+    kind: MpiKind  # the MPI of its launcher
 
 
 def place() -> RankPlace | None:
-    """The place that a launcher gave to this process, or None where it is not a rank."""
+    """The place that a launcher gave this process; None where it is not a rank."""
     for kind, rank, companion, size, local in _LAUNCHERS:
         number, ranks, here = _number(rank), _number(size), _number(local)
-        # A shell under `srun --pty` is a rank of one, but what is typed into it is not meant as one.
+        # A shell under `srun --pty` is a rank of one; a command typed into it is not meant to be one.
         typed = "SLURM_PTY_PORT" in os.environ and ranks in (None, 1)
         if number is not None and companion in os.environ and not typed:
             return RankPlace(number, ranks, number if here is None else here, kind)
@@ -50,7 +47,7 @@ def place() -> RankPlace | None:
 
 
 def strangers() -> int:
-    """How many tasks a plain srun has started with this one, which know nothing of one another; else 1."""
+    """How many tasks a plain srun has started that do not know of each other, this one included; else 1."""
     return (_number("SLURM_STEP_NUM_TASKS") or 1) if place() is None and "SLURM_PROCID" in os.environ else 1
 
 

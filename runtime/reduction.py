@@ -1,9 +1,16 @@
-"""Reductions in rank order over MPI: the bits of `program.fold.fold` of whole vectors, at any number of ranks.
+"""Reductions in rank order over MPI: the bits of fold.py's fold of whole vectors, at any number of ranks.
 
-Small ones gather everything and fold it everywhere; large ones exchange parts, fold the own part, and gather the
-parts. A `Reduction` is prepared once for a kind of call (size, type, op, group) and keeps its buffers, since fresh
-memory costs page faults that outweigh the fold. What travels as bf16 or fp16 (program.wire) is rounded into a
-buffer as long as the vector and travels from there; the fold widens what arrives, piece by piece.
+MPI's own all-reduce adds in whatever order suits the network, so its bits depend on the number of ranks and on the MPI.
+Here every element is added up by one member, in rank order, in one of two ways (traffic.py says which):
+
+- A small vector is gathered whole by every member, and every member folds all of it. That takes one message step.
+- A large one is cut into as many chunks as there are members. Member r receives chunk r of every other member, folds
+  these in rank order, and then all gather the folded chunks. The fold goes element by element, so where the vector is
+  cut changes no bit, and each member sends 2(n-1)/n of the vector, as a ring all-reduce does.
+
+A `Reduction` is prepared once for a kind of call (size, type, op, group) and keeps its buffers: the page faults of
+fresh memory take longer than the fold. What travels as bf16 or fp16 (wire.py) is rounded into a buffer as long as the
+vector and sent from there; the fold widens what arrives, piece by piece.
 """
 
 from __future__ import annotations
@@ -20,19 +27,19 @@ from ..program.fold import coefficients, fold, parts
 from ..program.traffic import gathers, traffic
 from ..program.wire import DTYPES, narrow, round_trip, wire_bytes
 from .exchange import exchange
-from .headers import Headers, Members, make_headers, misfit, mpi_error
+from .headers import Headers, Members, make_headers
 
 Kind = type[AllReduce] | type[ReduceScatter]
 
 
 class Pool:
-    """Receive buffers, shared by all reductions that need one of the same size: only one runs at a time."""
+    """Receive buffers. Reductions of the same size share them, since only one runs at a time."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, int, np.dtype[Any]], Array] = {}
 
     def take(self, purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
-        """The buffer of `size` elements for a purpose; its content is anybody's."""
+        """The buffer of `size` elements for a purpose. What it holds is left over from earlier calls."""
         key = (purpose, size, dtype)
         if key not in self._buffers:
             self._buffers[key] = np.empty(size, dtype)
@@ -40,7 +47,7 @@ class Pool:
 
 
 def element_type(array: Array) -> Any:
-    """The MPI element type by which an array travels: bits of the right width, so that any dtype does."""
+    """The MPI element type as which an array travels: bits of the same width, so that any dtype can."""
     from mpi4py import MPI
 
     types = {1: MPI.UINT8_T, 2: MPI.UINT16_T, 4: MPI.UINT32_T, 8: MPI.UINT64_T}
@@ -52,9 +59,7 @@ def element_type(array: Array) -> Any:
 class Reduction:
     """AllReduce or ReduceScatter of one size, type, wire and op among given members.
 
-    perform(value, weight, stop, out) -> the reduced value (its own part of it, for a ReduceScatter): in `out` if given,
-    else fresh. `out` may be `value`. sent: payload bytes that a member sends each time. headers.stop: whether any
-    member was asked to stop. Errors: ProtocolError where members or weights do not fit.
+    what: the collective in words, for errors and the headers' fingerprint. fast: use MPI's own all-reduce if it can.
     """
 
     def __init__(
@@ -73,11 +78,14 @@ class Reduction:
         self.scatter = kind is ReduceScatter
         self.result_size = size
         nbytes, count = wire_bytes(size * dtype.itemsize, wire), members.count
-        self.sent = traffic(kind, nbytes, count).sent
+        self.sent = traffic(kind, nbytes, count).sent  # payload bytes that a member sends each time
         self._parts = parts(size, count)
         self._ratios: list[float] | None = None
         self._factors: list[Array] | None = None
         self._scale: Array | None = None
+        # perform(value, weight, stop, out): the reduced value (a ReduceScatter's own part) in `out`, which may be
+        # `value`, or in a fresh array. Then headers.stop says whether any member was asked to stop. ProtocolError
+        # where members or weights do not fit.
         self.perform: Callable[[Array, float, bool, Array | None], Array]
         rounds = wire != "fp32"
         if fast and not rounds and not self.scatter and dtype.char in "fd":
@@ -92,13 +100,13 @@ class Reduction:
             self.perform = self._exchanged_narrow if rounds else self._exchanged
 
     def _gathering(self) -> Callable[[Array, float, bool, Array | None], Array]:
-        """The gathered reduction, as a closure: attribute look-ups would be a tenth of its time."""
+        """The reduction of a small vector, as a closure: attribute look-ups would be a tenth of its time."""
         headers, size, dtype = self.headers, self.size, self.dtype
         terms = [value.view(dtype) for value in headers.values]
         own, first, later = terms[self.members.rank], terms[0], terms[1:]
         exchange, add, multiply, empty = headers.exchange, np.add, np.multiply, np.empty
-        # Each member scales its own value before it is sent, by the factors of the last exchange. Should the weights
-        # have changed, all see it in the headers, and exchange once more.
+        # Each member scales its own value before it is sent, by the factors of the last exchange: so only one value
+        # is scaled here, not all. If the weights have changed, all members see it in the headers, and exchange again.
         factor = scale = None
 
         def perform(value: Array, weight: float, stop: bool, out: Array | None) -> Array:
@@ -135,12 +143,9 @@ class Reduction:
         own = result if self.scatter else result[start:end]
         incoming = list(self._incoming)
         if self.members.count == 2 and not np.may_share_memory(own, value):
-            incoming[1 - rank] = own  # folded where it arrives: a third less memory to pass over
-        headers.begin(weight, stop)  # travels beside the parts: no latency of its own
-        try:
-            self._send_parts(value, incoming)
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+            incoming[1 - rank] = own  # folded where it arrives: a third less memory traffic
+        headers.begin(weight, stop)  # the headers travel at the same time as the parts, and add no latency
+        self._send_parts(value, incoming)
         if headers.finish():
             self._weigh()
         incoming[rank] = value[start:end]
@@ -163,10 +168,7 @@ class Reduction:
         bits = self._bits
         narrow(value, bits.view(dtype))
         headers.begin(weight, stop)
-        try:
-            self._send_parts(bits, self._incoming)
-        except mpi_error() as error:
-            raise misfit(self.what, error) from error
+        self._send_parts(bits, self._incoming)
         headers.finish()
         result = np.empty(self.result_size, self.dtype) if out is None else out
         terms = [part.view(dtype) for part in self._incoming]
@@ -185,7 +187,7 @@ class Reduction:
             raise bad_weights(self.what, self.members.workers, error) from None
 
     def _native(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
-        """MPI's own all-reduce: its order of adding, hence not the bits of the fold."""
+        """MPI's own all-reduce: in its own order, so without the bits of the fold."""
         from mpi4py import MPI
 
         if self.headers.exchange(weight, stop):
@@ -200,7 +202,7 @@ class Reduction:
         return result
 
     def _weigh(self) -> None:
-        """The fold's factors for the weights at hand, as arrays without dimension, which numpy multiplies fastest."""
+        """The fold's factors for the current weights. NumPy multiplies fastest by arrays without dimension."""
         try:
             self._ratios, last = coefficients(self.headers.weights, self.op)
         except ValueError as error:
@@ -209,7 +211,7 @@ class Reduction:
         self._scale = None if last == 1.0 else np.asarray(last, self.dtype)
 
     def _prepare_exchange(self, pool: Pool) -> None:
-        """Where the others' pieces of the own part arrive: one behind the other, the own one left out."""
+        """Prepare where the others' pieces of this member's part arrive: one behind the other, without its own."""
         members, (start, end) = self.members, self._parts[self.members.rank]
         length, rank = end - start, members.rank
         narrow = self.wire != "fp32"

@@ -1,9 +1,14 @@
-"""Started effects: what runs beside the program until it waits for it.
+"""Started effects: what runs next to the program until the program waits for it.
 
-One thread serves each group's collectives, another computations and moves, each in the order of starting: the
-exchanges of one group match in that order, and those of different groups do not wait for each other. They wait for
-messages asleep (polling.py), so that the program keeps the core. The threads are daemons, so a rank that fails can
-end. Where MPI does not allow several threads, effects run at their start: the same answers, no overlap.
+The collectives of each group have a thread of their own, a *lane*; computations and moves share one more. A lane
+performs its effects one after another, in the order of starting. That is how exchanges find each other without tags:
+the k-th that one member starts in a group meets the k-th of every other member. Members may start the exchanges of two
+groups in different orders, and a lane for both would then wait for ever; hence one for each. A lane has a Collectives
+of its own, since MPI, too, matches the collectives of one communicator in order.
+
+Lanes wait for messages asleep (polling.py), so that the program keeps its core. Their threads are daemons, so a rank
+that fails can end. Where MPI does not allow several threads, an effect is performed when it is started: the answers are
+the same, nothing overlaps.
 """
 
 from __future__ import annotations
@@ -15,26 +20,29 @@ from time import perf_counter
 from typing import Any
 
 from ..program.checks import check_startable, group_members, never_waited, waited_twice
-from ..program.effects import COLLECTIVES, Collective, Compute, Effect, Move
+from ..program.effects import COLLECTIVES, Collective, Compute, Effect
 from ..program.loans import Loan
 from .collectives import Collectives
 from .emulation import Emulation
 from .polling import Polling
 
-Lane = tuple[int, ...] | None  # a group's workers; None for computations and moves
+Lane = tuple[int, ...] | None  # the workers of a group; None: computations and moves
 
 
 class StartedEffect:
-    """One started effect. start, stop: when it ran. error: what Wait is to raise. sent, halt, told: see Collectives."""
+    """One started effect."""
 
     __slots__ = ("answer", "effect", "error", "halt", "loan", "ready", "sent", "start", "stop", "taken", "told")
 
     def __init__(self, effect: Any, loan: Loan | None) -> None:
-        self.effect, self.loan, self.ready = effect, loan, threading.Event()
+        self.effect = effect
+        self.loan = loan  # what it has borrowed; None without debug
+        self.ready = threading.Event()  # set when it is over
         self.answer: Any = None
-        self.error: BaseException | None = None
-        self.start = self.stop = self.sent = 0.0
-        self.halt = self.told = self.taken = False
+        self.error: BaseException | None = None  # what Wait is to raise
+        self.start = self.stop = 0.0  # when it ran, by the bare clock
+        self.sent, self.halt, self.told = 0.0, False, False  # of a collective: see Collectives
+        self.taken = False  # whether the program has the answer
 
 
 class StartedEffects:
@@ -42,7 +50,7 @@ class StartedEffects:
 
     open_lane: makes a Collectives, to be used by one thread only.
     make_emulation: makes an Emulation, in the thread that uses it.
-    threads: whether MPI may be called from several threads at a time.
+    threads: whether several threads may call MPI at the same time.
     polling: how lanes wait for messages.
     """
 
@@ -61,40 +69,40 @@ class StartedEffects:
         self._collectives: dict[Lane, Collectives] = {}
         self._running: list[threading.Thread] = []
         self._emulation: Emulation | None = None
-        self.jobs: list[StartedEffect] = []  # those not waited for
+        self._open: list[StartedEffect] = []  # those not waited for
 
     def begin(self, effect: Effect[Any], debug: bool) -> StartedEffect:
         """Start the effect. ProtocolError where it is not one that can be started."""
         check_startable(effect, self._rank)
         lane = group_members(effect, self._rank, self._size) if isinstance(effect, Collective) else None
-        job = StartedEffect(effect, Loan(effect, self._rank) if debug else None)
-        self.jobs.append(job)
+        started = StartedEffect(effect, Loan(effect, self._rank) if debug else None)
+        self._open.append(started)
         if lane not in self._queues:
-            self._open(lane)
+            self._open_queue(lane)
         if self._threads:
-            self._queues[lane].put(job)
+            self._queues[lane].put(started)
         else:
-            self._perform(lane, job)
-        return job
+            self._perform(lane, started)
+        return started
 
-    def wait(self, job: StartedEffect) -> Any:
-        """The job's answer, once it is there. Raises what it raised; ProtocolError if it was waited for before."""
-        if job.taken:
-            raise waited_twice(job.effect, self._rank)
-        self._polling.hurried = type(job.effect) in COLLECTIVES
-        job.ready.wait()
+    def wait(self, started: StartedEffect) -> Any:
+        """Wait for a started effect; its answer. Raises what it raised; ProtocolError if it was waited for before."""
+        if started.taken:
+            raise waited_twice(started.effect, self._rank)
+        self._polling.hurried = type(started.effect) in COLLECTIVES
+        started.ready.wait()
         self._polling.hurried = False
-        job.taken = True
-        self.jobs.remove(job)
-        if job.error is not None:
-            raise job.error
-        return job.answer if job.loan is None else job.loan.settle(job.answer)
+        started.taken = True
+        self._open.remove(started)
+        if started.error is not None:
+            raise started.error
+        return started.answer if started.loan is None else started.loan.settle(started.answer)
 
     def close(self) -> None:
-        """Let everything started end, then free what the lanes made. ProtocolError where a Wait is missing."""
-        left = [job.effect for job in self.jobs]
-        for job in self.jobs:
-            job.ready.wait()
+        """Let all that was started end, and free what the lanes made. ProtocolError where a Wait is missing."""
+        left = [started.effect for started in self._open]
+        for started in self._open:
+            started.ready.wait()
         self.leave()
         for thread in self._running:
             thread.join()
@@ -104,11 +112,11 @@ class StartedEffects:
             raise never_waited(left, self._rank)
 
     def leave(self) -> None:
-        """Let the threads end after what was started, so that nothing of it, a worker's memory, stays with them."""
+        """Let each thread end after what was started: one that waits for ever would keep a worker's memory."""
         for queue in self._queues.values():
             queue.put(None)
 
-    def _open(self, lane: Lane) -> None:
+    def _open_queue(self, lane: Lane) -> None:
         self._queues[lane] = SimpleQueue()
         if lane is not None:
             self._collectives[lane] = self._open_lane()
@@ -122,32 +130,24 @@ class StartedEffects:
     def _serve(self, lane: Lane) -> None:
         if lane is None:
             self._emulation = self._make_emulation()
-        while (job := self._queues[lane].get()) is not None:
-            self._perform(lane, job)
+        while (started := self._queues[lane].get()) is not None:
+            self._perform(lane, started)
 
-    def _perform(self, lane: Lane, job: StartedEffect) -> None:
-        effect: Any = job.effect if job.loan is None else job.loan.performed
-        job.start = perf_counter()
+    def _perform(self, lane: Lane, started: StartedEffect) -> None:
+        effect: Any = started.effect if started.loan is None else started.loan.performed
+        started.start = perf_counter()
         try:
             if lane is not None:
                 collectives = self._collectives[lane]
-                job.answer = collectives.perform(effect)
-                job.sent, job.halt, job.told = collectives.sent, collectives.halt, collectives.told
+                started.answer = collectives.perform(effect)
+                started.sent, started.halt, started.told = collectives.sent, collectives.halt, collectives.told
             elif type(effect) is Compute:
-                job.answer = effect.run()
+                started.answer = effect.run()
                 if self._emulation is not None:
-                    self._emulation(effect.work, job.start, perf_counter())
+                    self._emulation(effect.work, started.start, perf_counter())
             else:
-                job.answer = moved(effect)
+                started.answer = effect.copied()
         except BaseException as error:
-            job.error = error
-        job.stop = perf_counter()
-        job.ready.set()
-
-
-def moved(effect: Move) -> Any:
-    """The answer of a Move: what the worker's `copy` makes, else a copy of the array."""
-    if effect.copy is not None:
-        return effect.copy()
-    value: Any = effect.value
-    return value.copy() if hasattr(value, "copy") else value
+            started.error = error
+        started.stop = perf_counter()
+        started.ready.set()

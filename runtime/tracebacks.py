@@ -1,6 +1,6 @@
-"""How an error is told: in one line, and with `--traceback` where it comes from, before that line.
+"""How an error is printed: in one line, and with `--traceback` also where it comes from, before that line.
 
-Every command sets TRACEBACK from its option; the launcher hands the option on to the ranks.
+Every command sets TRACEBACK from its option, and the launcher passes the option on to the ranks.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .ranks import place
 
 OPTION = "--traceback"
 TRACEBACK = ContextVar("traceback", default=False)
-# Errors that a user can mend. Any other is a mistake in Paceline, and keeps Python's own report.
+# Errors that a user can mend. Any other is a mistake in Paceline, and is printed as Python prints it.
 EXPECTED = (PacelineError, OSError, ImportError, MemoryError, SystemError)
 LONGEST = 400  # characters of the line
-_NO_MEMORY = ("allocate memory", "failed to map segment", "Memory allocation")  # as loading a library says it
+_NO_MEMORY = ("allocate memory", "failed to map segment", "Memory allocation")  # what a library says as it is loaded
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _OWN = __package__.partition(".")[0]
 
 
 def tell(error: BaseException) -> None:
-    """Print the text for an error that ends this process, where no other rank has the same to say.
+    """Print an error that ends this process, unless another rank prints the same.
 
-    A file or a library that is wrong is so for all ranks of a machine: the first one speaks. (Where ranks have found
-    each other, `launcher.abort_on_error` sees to that.)
+    A wrong file or library is wrong for all ranks of a machine, so only the first of them prints. (Once ranks have
+    found each other, `launcher.abort_on_error` does this.)
     """
     here = place()
     if here is None or here.local == 0 or not isinstance(error, PacelineError):
@@ -37,7 +37,7 @@ def tell(error: BaseException) -> None:
 
 
 def told(error: BaseException) -> str:
-    """The text for an error that is one of EXPECTED, or for an exit that a user's code asked for."""
+    """The text for one of the EXPECTED errors, or for a SystemExit that a user's code raised."""
     shown = TRACEBACK.get()
     hint = f" ({OPTION} shows where)" if of_users_code(error) and not shown else ""
     line = f"paceline: {_reason(error)}"
@@ -46,7 +46,7 @@ def told(error: BaseException) -> str:
 
 
 def where(error: BaseException) -> str:
-    """The traceback of the error, or of what it says in other words: Paceline adds a key or a worker on the way up."""
+    """The traceback of the error; or of its cause, if Paceline only added a key or a worker to it on the way up."""
     while error.__cause__ is not None and _ours([frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]):
         error = error.__cause__
     return "".join(traceback.format_exception(error))
@@ -62,7 +62,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _of_memory(error: BaseException) -> bool:
-    """Whether memory ran out. Compiled code that meets this leaves a SystemError behind, if anything."""
+    """Whether memory ran out. Compiled code then raises a SystemError, if it raises anything."""
     return any(
         isinstance(each, MemoryError | SystemError) or any(text in str(each) for text in _NO_MEMORY)
         for each in _chain(error)
@@ -70,7 +70,7 @@ def _of_memory(error: BaseException) -> bool:
 
 
 def of_users_code(error: BaseException) -> bool:
-    """Whether the error passed through code that is not Paceline's, nor Python's, nor of an installed package."""
+    """Whether the error passed through code that is neither Paceline's, nor Python's, nor an installed package's."""
     for each in _chain(error):
         for frame, _ in traceback.walk_tb(each.__traceback__):
             if not (_ours(frame) or frame.f_code.co_filename.startswith(("<", *_INSTALLED))):
@@ -83,9 +83,9 @@ def _ours(frame: FrameType) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it came from."""
+    """The error, its cause, the cause of that, and so on."""
     found: BaseException | None = error
-    seen = set[int]()  # Python uses MemoryErrors again, whose chain may end in itself
+    seen = set[int]()  # Python uses MemoryErrors again, so a chain may lead back to its start
     while found is not None and id(found) not in seen:
         seen.add(id(found))
         yield found

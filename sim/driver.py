@@ -17,7 +17,7 @@ from typing import Any
 import simpy
 
 from ..config.timing import Device
-from ..program.effects import Checkpoint, Collective, Compute, Move, Phantom, Program, Work
+from ..program.effects import Checkpoint, Collective, Compute, Move, Program, Work
 from ..program.errors import not_an_effect
 from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
@@ -139,7 +139,7 @@ class Driver(BaseDriver):
         begin = max(self._env.now, self._busy.get(LANES[effect.on], 0.0))
         return self._faults.computing(begin, seconds, effect.work.phase)
 
-    # --- effects that may run beside the program ----------------------------------------------------------------------
+    # --- effects that may run while the program goes on ---------------------------------------------------------------
 
     def _block(self, ticket: WorkerTicket) -> Any:
         if ticket.done:
@@ -180,12 +180,7 @@ class Driver(BaseDriver):
         effect = ticket.effect
         if ticket.loan is not None:
             ticket.loan.check()
-        if isinstance(effect, Compute):
-            ticket.result = self._run(effect.run)
-        elif effect.copy is not None:
-            ticket.result = self._run(effect.copy)
-        else:
-            ticket.result = effect.value if isinstance(effect.value, Phantom) else effect.value.copy()
+        ticket.result = self._run(effect.run if isinstance(effect, Compute) else effect.copied)
         ticket.done = True
         self.finished(ticket)
 

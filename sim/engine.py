@@ -77,8 +77,8 @@ def simulate(
         raise ProtocolError(f"not finished after the limit of {limit:g} s: {everyone(states)}")
     lost = [str(driver.index) for driver in drivers if driver.lost]
     if lost:
-        who = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
-        raise WorkerLost(f"{who} lost, and no other worker takes over: {everyone(states)}")
+        those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
+        raise WorkerLost(f"{those} lost, and no other worker takes over: {everyone(states)}")
     raise deadlock(states)
 
 

@@ -111,8 +111,8 @@ class WorkerFaults:
         self._factor = math.prod(w.factor for w in self._windows if _holds(w, done))
         for fault in [fault for fault in self._coming if done[fault.at.unit] >= fault.at.amount]:
             self._coming.remove(fault)
-            _, end = fault.times(lambda at: now) or (now, math.inf)
-            self._held = max(self._held, end)
+            if times := fault.times(lambda at: now):
+                self._held = max(self._held, times[1])
             self.lost = min(self.lost, now if isinstance(fault, WorkerLoss) else math.inf)
 
 

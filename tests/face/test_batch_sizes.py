@@ -199,7 +199,7 @@ def test_what_runs_out_of_memory_leaves_nothing_behind(place, broken, calls, mon
     with meter:
         (worker,) = make(plan, args={"hidden": [64, 32]}, shared=False, optimizer=SGD)
     before = meter.now
-    part = worker._chain if broken == "_keep" else worker._passes
+    part = worker._units if broken == "_keep" else worker._passes
     works, left = getattr(part, broken), iter(range(calls - 1, -1, -1))
 
     def fails(*args: object) -> object:

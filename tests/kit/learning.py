@@ -49,7 +49,7 @@ def make(
     **more: Any,
 ) -> list[TorchWorker]:
     """The plan's workers. shared: they live in one process, as in lockstep."""
-    options = {"model": model, "model_args": args or {}, "optimizer": optimizer, "seed": 7} | more
+    options: dict[str, Any] = {"model": model, "model_args": args or {}, "optimizer": optimizer, "seed": 7} | more
     return build_workers(plan, DIGITS, shared_process=shared, **options)
 
 

@@ -56,7 +56,7 @@ EVALUATE = Work("evaluate")
 
 
 def hooks(stop: Callable[[], bool] = lambda: False) -> Hooks:
-    return Hooks(stop)
+    return Hooks(stop=stop)
 
 
 def plain(value: Any) -> Any:
@@ -239,8 +239,8 @@ def check_fast(ranks: Ranks) -> None:
             values = [np.random.Generator(np.random.PCG64(r)).random(size, np.float32) for r in members]
             for op in ("mean", "sum"):
                 own = values[ranks.rank].copy()
-                effect = AllReduce(own, weights[ranks.rank], op, out=own if size == 3 else None)  # type: ignore[arg-type]
-                expected = fold(values, weights, op)  # type: ignore[arg-type]
+                effect = AllReduce(own, weights[ranks.rank], op, out=own if size == 3 else None)
+                expected = fold(values, weights, op)
                 answer = ranks.answer(effect, reduction="fast")
                 np.testing.assert_allclose(answer, expected, rtol=1e-5)
                 assert len(set(ranks.all(answer.tobytes()))) == 1
@@ -271,8 +271,13 @@ def check_phantoms_and_bytes(ranks: Ranks) -> None:
         sent = sum(traffic(kind, times * nbytes, n).sent for nbytes in (0, 7, 4000, 600_000))
         assert outcome.sent[phase] == sent, (phase, outcome.sent, sent)
         assert outcome.syncs[phase] == 4
-    for phase, kind, times in (("e", AllReduce, 1), ("f", ReduceScatter, 1), ("g", Broadcast, 1), ("h", AllGather, n)):
-        assert outcome.sent[phase] == 2 * traffic(kind, times * 200_000, n).sent
+    for phase, wired, times in (
+        ("e", AllReduce, 1),
+        ("f", ReduceScatter, 1),
+        ("g", Broadcast, 1),
+        ("h", AllGather, n),
+    ):
+        assert outcome.sent[phase] == 2 * traffic(wired, times * 200_000, n).sent
     assert outcome.sent["d"] == traffic(AllReduce, 4000, n).sent + traffic(AllGather, 4 * n * (n + 1), n).sent
 
 
@@ -348,7 +353,7 @@ def check_misfits_without_debug(ranks: Ranks) -> None:
     if ranks.size == 1:
         return
     other = ranks.rank == ranks.size - 1
-    makes = [lambda: AllReduce(np.ones(3, np.float32), op="sum" if other else "mean")]
+    makes: list[Callable[[], AllReduce]] = [lambda: AllReduce(np.ones(3, np.float32), op="sum" if other else "mean")]
     if ranks.size == 2:  # among more, sizes that differ are told by the debug mode alone
         makes.append(lambda: AllReduce(np.ones(4 if other else 3, np.float32)))
     for make in makes:

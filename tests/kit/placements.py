@@ -49,8 +49,8 @@ def workers_of(
     plan: Plan, model: str = "vit", args: dict[str, Any] = VIT, optimizer: dict[str, Any] = SGD, **more: Any
 ) -> list[TorchWorker]:
     """The plan's workers, in one process unless told otherwise."""
-    options = {"model": model, "model_args": args, "optimizer": optimizer, "seed": 7, "shared_process": True}
-    return build_workers(plan, DIGITS, **options | more)
+    options: dict[str, Any] = {"model": model, "model_args": args, "optimizer": optimizer, "seed": 7}
+    return build_workers(plan, DIGITS, **{"shared_process": True} | options | more)
 
 
 def train_all(plan: Plan, workers: Sequence[Any]) -> tuple[list[dict[str, Any]], State]:
@@ -64,7 +64,8 @@ def train_all(plan: Plan, workers: Sequence[Any]) -> tuple[list[dict[str, Any]],
 def parameters(workers: Sequence[Any]) -> Array:
     """All parameters of the model, in one vector, also where each worker keeps a part of them."""
     if workers[0].works.held.parts == 1:
-        return workers[0].params[:-1].copy()
+        replica: Array = workers[0].params[:-1].copy()
+        return replica
     whole = []
     for u, cost in enumerate(workers[0].works.units):
         whole.append(np.concatenate([w.units[u].kept for w in workers])[: cost.parameters])

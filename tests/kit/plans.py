@@ -29,6 +29,7 @@ def run(
     """(workers, final states, report lines) after the plan in lockstep."""
     lines: list[dict[str, Any]] = []
     workers = workers or [ToyWorker(w, p, momentum) for w in range(p.workers)]
+    replicas: list[Any] = list(workers)  # of the Worker protocol they have what training on whole replicas needs
     hooks = Hooks(lambda w, seconds, fields: lines.append(fields), lambda *_: None)
-    states = lockstep([train(w, p, dataclasses.replace(state or State())) for w in workers], hooks)
+    states = lockstep([train(w, p, dataclasses.replace(state or State())) for w in replicas], hooks)
     return workers, states, lines

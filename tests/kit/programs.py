@@ -81,7 +81,8 @@ def on_wire(value: Array, wire: str) -> Array:
     if wire == "bf16":
         significand, exponent = np.frexp(value)
         with np.errstate(over="ignore"):
-            return np.ldexp(np.rint(significand * 256) / 256, exponent).astype(np.float32)
+            rounded: Array = np.ldexp(np.rint(significand * 256) / 256, exponent).astype(np.float32)
+            return rounded
     return value
 
 
@@ -95,10 +96,11 @@ def by_hand(values: Sequence[Array], weights: Sequence[float], op: str) -> Array
     else:
         terms = [v * kind(w / total if op == "mean" else w) for v, w in zip(values, weights, strict=True)]
         last = kind(1.0)
-    result = terms[0].copy()
+    result: Array = terms[0].copy()
     for term in terms[1:]:
         result = result + term
-    return result * last
+    result *= last
+    return result
 
 
 def same(found: Any, expected: Array) -> None:

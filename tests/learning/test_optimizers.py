@@ -81,17 +81,3 @@ def test_clipping_scales_long_gradients_only():
     assert torch.cat(long).tolist() == pytest.approx([0.6, 0.8])
     optimizers.clip(long, None)
     assert torch.cat(long).norm().item() == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ({"name": "adamw", "momentum": 0.9}, "optimizer adamw has no argument 'momentum'; it takes betas, eps"),
-        ({"name": "adamw", "betas": (0.9, 1.0)}, r"betas \[0.9, 1.0\] must be two in \[0, 1\)"),
-        ({"name": "sgd", "decay": "some"}, "decay is 'some'; write all or matrices"),
-        ({"name": "sgd", "clip": 0}, "clip is 0; write a norm above 0"),
-    ],
-)
-def test_wrong_options(spec, message):
-    with pytest.raises(ValueError, match=message):
-        optimizers.make(spec, Layout([torch.ones(2)], [True]))

@@ -414,7 +414,6 @@ def health_of(how: str, **options):
         return w.update(round, 0).run
     w.step(round, 0).run()
     if how == "test loss":
-        w._test_y = w._test_y.clone()
         w._passes.evaluation_loss = lambda outputs, y: torch.tensor(torch.inf)
         return w.evaluate(w.buffers).run
     w.params[2] = np.nan

@@ -129,7 +129,7 @@ def test_an_mpirun_that_cannot_start_ranks(lines, words, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("lines", "status", "says"),
     [
-        (KILLED, 137, "paceline: rank 1 was ended by signal 9, perhaps for want of memory\n"),
+        (KILLED, 137, "paceline: rank 1 was ended by signal 9, perhaps because memory ran out\n"),
         (EXITED, 3, "paceline: rank 2 ended with status 3 and did not say why\n"),
         ([b"paceline: the file is wrong\n", *EXITED], 2, "paceline: the file is wrong\n"),
         ([b"paceline: warning: slow\n"], 4, "paceline: warning: slow\npaceline: {}/mpirun ended with status 4, and no"),

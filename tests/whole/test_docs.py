@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.paths import DOCS, ROOT
-from paceline.runtime.launcher import environment, find_mpirun
+from paceline.runtime.mpirun import environment, find_mpirun
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]

@@ -35,7 +35,7 @@ def _raises(worker: int) -> Program[Any]:
 
 
 def _run_raises(worker: int) -> Program[Any]:
-    yield from Compute(STEP, lambda: {}["missing key"] if worker == 1 else None)
+    yield from Compute(STEP, lambda: {"key": 1}["missing key"] if worker == 1 else None)
     yield from barrier()
 
 
@@ -57,11 +57,11 @@ def _ring_of_groups(worker: int) -> Program[Any]:
 
 
 def _no_effect(worker: int) -> Program[Any]:
-    yield 3  # type: ignore[misc]
+    yield 3
 
 
 def _without_from(worker: int) -> Program[Any]:
-    yield _raises(worker)  # type: ignore[misc]
+    yield _raises(worker)
 
 
 def _wait_twice(worker: int) -> Program[Any]:

@@ -205,4 +205,4 @@ wrong(
     "as fp16",
     overview=True,
 )
-wrong("a wire that is none", 2, one(lambda r: AllReduce(values(r, 3), wire="fp8")), "AllReduce", "fp8")
+wrong("a wire that is none", 2, one(lambda r: AllReduce(values(r, 3), wire="fp8")), "AllReduce", "fp8")  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import copy
 import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
@@ -19,7 +19,13 @@ from kit.paths import ROOT, SCENARIOS, TESTS
 from paceline.config import yaml
 from paceline.config.sections import Section
 
-Draw = Any
+T = TypeVar("T")
+
+
+class Draw(Protocol):
+    """Hypothesis's `draw`."""
+
+    def __call__(self, strategy: st.SearchStrategy[T], /) -> T: ...
 
 
 class Raw(str):

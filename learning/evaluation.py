@@ -1,0 +1,78 @@
+"""A worker's evaluation on its part of the test set, with buffers that are lent to its model meanwhile."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
+from ..program.effects import Array, Value
+from ..program.fold import parts
+from .buffers import Buffers
+from .dataset import Dataset
+from .guard import Guard
+from .passes import Passes, Source
+from .unit_passes import UnitPasses
+
+
+class Evaluation:
+    """Of worker `index`. blocks: parts in which the test set is evaluated unit by unit. tests: places of its examples.
+
+    loaders: threads that read stored examples ahead.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        workers: int,
+        data: Dataset,
+        loaders: int,
+        passes: Passes,
+        units: UnitPasses,
+        buffers: Buffers,
+        guard: Guard,
+    ) -> None:
+        start, stop = share(len(data.test_y), index, workers)
+        self.tests, self.blocks = np.arange(start, stop), evaluation_blocks(len(data.test_y), workers)
+        self._x, self._y = Source(data.test_x, loaders, stop), torch.from_numpy(data.test_y)
+        self._passes, self._units, self._buffers, self._guard = passes, units, buffers, guard
+        self._sums = np.zeros(3)
+
+    def whole(self, buffers: Value, examples: int) -> Array:
+        """[sum of losses, correct, count] over the first `examples` of the worker's part, float64 (3,)."""
+        self._passes.doing = "the evaluation"
+        self._guard.check_parameters()
+        sums = np.zeros(3)
+        self._passes.model.eval()
+        with self._buffers.lent(buffers), torch.no_grad():
+            for start in range(0, examples, EVALUATION_BATCH):
+                chosen = self.tests[start : min(start + EVALUATION_BATCH, examples)]
+                sums += self._judge(self._passes.forward(self._inputs(chosen)), chosen)
+        self._passes.model.train()
+        return sums
+
+    def unit(self, buffers: Value, block: int, unit: int) -> Array:
+        """One unit's forward pass on a block of the worker's part; the same sums, over the blocks so far."""
+        start, stop = parts(len(self.tests), self.blocks)[block]
+        chosen = self.tests[start:stop]
+        if block == unit == 0:
+            self._guard.check_parameters()
+            self._sums = np.zeros(3)
+        if len(chosen):
+            with self._buffers.lent(buffers):
+                outputs = self._units.evaluate(unit, self._inputs(chosen) if unit == 0 else None)
+            if unit == len(self._units) - 1:
+                self._sums += self._judge(outputs, chosen)
+        return self._sums.copy()
+
+    def _inputs(self, chosen: Array) -> Tensor:
+        return self._passes.placed(self._x.take(chosen))
+
+    def _judge(self, outputs: Tensor, chosen: Array) -> Array:
+        """[loss, correct, count] summed over the chosen test examples."""
+        y = self._y.index_select(0, torch.from_numpy(chosen)).to(outputs.device)
+        correct = int((outputs.argmax(1) == y).sum())
+        loss = self._passes.evaluation_loss(outputs, y).item()
+        self._guard.check("the test loss", loss)
+        return np.array([loss * len(y), correct, len(y)])

@@ -1,0 +1,56 @@
+"""A worker's place in torch's global random stream, which dropout draws from.
+
+In a rank the stream belongs to the one worker. In a simulation many workers share the process: each keeps its own place
+and computes inside `with stream:`, so it draws the same numbers as it would alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..program.effects import Array
+from .parameter_memory import Memory
+
+DEVICE_RNG = "device_rng"  # in snapshots: a GPU's own stream; a run that goes on on the CPU leaves it aside
+
+
+class TorchStream:
+    """The worker's place, at first where torch's stream is now. shared: other workers compute in this
+    process. memory: says on which device the worker computes."""
+
+    def __init__(self, shared: bool, memory: Memory) -> None:
+        self.shared, self._memory = shared, memory
+        self._place = torch.get_rng_state()
+
+    def begin(self) -> None:
+        """Set torch's stream to the worker's place, if no other worker uses it."""
+        if not self.shared:
+            torch.set_rng_state(self._place)
+
+    def __enter__(self) -> None:
+        """From here on torch draws from the worker's place. Of a shared stream only."""
+        self._outer = torch.get_rng_state()
+        torch.set_rng_state(self._place)
+
+    def __exit__(self, *error: object) -> None:
+        self._place = torch.get_rng_state()
+        torch.set_rng_state(self._outer)
+
+    def snapshot(self) -> dict[str, Array]:
+        """rng: torch's stream, in bytes. On a GPU also device_rng, that of its dropout."""
+        place = self._place if self.shared else torch.get_rng_state()
+        saved = {"rng": place.numpy().copy()}
+        if self._memory.device.type == "cuda":
+            saved[DEVICE_RNG] = torch.cuda.get_rng_state(self._memory.device).numpy().copy()
+        return saved
+
+    def restore(self, arrays: dict[str, Array]) -> None:
+        """Take a snapshot back."""
+        place = torch.from_numpy(np.array(arrays["rng"]))
+        if self.shared:
+            self._place = place
+        else:
+            torch.set_rng_state(place)
+        if DEVICE_RNG in arrays and self._memory.device.type == "cuda":
+            torch.cuda.set_rng_state(torch.from_numpy(np.array(arrays[DEVICE_RNG])), self._memory.device)
