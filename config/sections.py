@@ -34,8 +34,9 @@ def described(section: BaseModel) -> dict[str, Any]:
 
 def _keep_own(section: BaseModel, document: dict[str, Any]) -> None:
     """Put the user's own arguments back into a document as they are: pydantic has left out nulls and changed others."""
+    values = dict(section)
     for name in _leading(type(section)):
-        value = getattr(section, name)
+        value = values[name]
         if isinstance(value, OpenSection):
             own = value.model_extra or {}
             document[name] = {key: found for key, found in value if found is not None or key in own}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..program.effects import Array, Value
-from ..program.errors import brief
-from . import flat_storage, user_code
+from ..program.errors import brief, nearest
+from . import flat_storage
 
 ATTRIBUTE = "averaged_buffers"
 OWN = "buffer."  # begins the names in snapshots of the worker's own buffers that are not whole numbers
@@ -51,7 +51,7 @@ def _named(module: nn.Module, path: str) -> list[Tensor]:
     there = {n: b for n, b in module.named_buffers(remove_duplicate=False) if b.is_floating_point()}
     for name in names:
         if name not in there:
-            near = user_code.nearest(name, there)
+            near = nearest(name, there)
             raise ValueError(f"{where} names {brief(name)}, which is not a floating-point buffer of it{near}")
     return [there[name] for name in names]
 

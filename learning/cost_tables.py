@@ -13,6 +13,7 @@ from typing import Any
 
 from ..algorithms.costs import ModelCost, together
 from ..algorithms.unitwise import UNIT_BYTES
+from ..program.errors import nearest
 from . import user_code
 
 Shape = tuple[int, ...]
@@ -47,7 +48,7 @@ def resolve(model: str, args: Mapping[str, Any]) -> tuple[Callable[..., list[Uni
     """(the model's table, its arguments checked and with defaults filled in)."""
     if model not in TABLES:
         raise ValueError(
-            f"no model {model!r}{user_code.nearest(model, TABLES)}; "
+            f"no model {model!r}{nearest(model, TABLES)}; "
             f"write {', '.join(TABLES)} or an import path package.module:factory"
         )
     checked = user_code.options(TABLES[model], args, f"model {model}")
@@ -60,7 +61,7 @@ def check_loss(name: str) -> None:
     """ValueError unless the loss is built in or an import path."""
     if name not in LOSSES and not user_code.named(name):
         raise ValueError(
-            f"no loss {name!r}{user_code.nearest(name, LOSSES)}; "
+            f"no loss {name!r}{nearest(name, LOSSES)}; "
             f"write {', '.join(LOSSES)} or an import path package.module:function"
         )
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..program.effects import Array
-from ..program.errors import brief
+from ..program.errors import brief, nearest
 from ..program.streams import stream
 from . import cifar, user_code
 from . import images as image_folders
@@ -72,7 +72,7 @@ def _pixels(name: str, args: Mapping[str, Any]) -> bool | None:
 def _builtin(name: str) -> tuple[Callable[..., Dataset], Callable[..., DataShape]]:
     if name not in BUILT_IN:
         raise ValueError(
-            f"no data {name!r}{user_code.nearest(name, BUILT_IN)}; write {', '.join(BUILT_IN)}, a file that ends in "
+            f"no data {name!r}{nearest(name, BUILT_IN)}; write {', '.join(BUILT_IN)}, a file that ends in "
             ".npz or an import path package.module:factory"
         )
     return BUILT_IN[name]

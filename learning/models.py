@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..algorithms.unitwise import UNIT_BYTES
 from ..learning import buffers, cost_tables, flat_storage, torchvision_tables, torchvision_units, user_code
+from ..program.errors import nearest
 from ..program.streams import torch_seed
 from .cost_tables import Shape
 from .vit import vit
@@ -53,7 +54,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
     models: Any = user_code.torchvision(f"model {torchvision_tables.PREFIX}{name}").models
     known = models.list_models(module=models)
     if name not in known:
-        raise ValueError(f"torchvision has no model {name!r}{user_code.nearest(name, known)}")
+        raise ValueError(f"torchvision has no model {name!r}{nearest(name, known)}")
 
     def make(input_shape: Shape, classes: int, **options: Any) -> nn.Module:
         size = {"image_size": input_shape[-1]} if name.startswith("vit_") else {}

@@ -15,7 +15,6 @@ from typing import Any
 
 from ..program import errors
 
-nearest = errors.nearest
 FAILURES = (Exception, SystemExit)  # what a user's code may raise; KeyboardInterrupt is the user at the keyboard
 SHOWN = 200  # characters of an exception's text
 
@@ -46,7 +45,7 @@ def load(path: str, what: str) -> Callable[..., Any]:
     for name in attribute.split("."):
         if not hasattr(found, name):
             public = [n for n in vars(found) if not n.startswith("_")]
-            raise ValueError(f"{what} {path!r}: {module_name} has no {name!r}{nearest(name, public)}")
+            raise ValueError(f"{what} {path!r}: {module_name} has no {name!r}{errors.nearest(name, public)}")
         found = getattr(found, name)
         if isinstance(found, ModuleType):
             _refuse_standard(found.__name__, what, path)
