@@ -194,9 +194,11 @@ class Checkpoint(Effect[bool]):
     The answer is whether to stop now, the same for every worker.
     """
 
-    state: Any  # the loop's State, a dataclass of numbers
+    state: Any  # what the program goes on from, a dataclass of numbers; interpreters hand it on unread
     snapshot: Callable[[], dict[str, Array]]  # gives the worker's arrays; called only when they are written
     due: bool = False
+    round: int | None = None  # rounds done, for traces and faults; None: the program does not count them
+    step: int = 0  # nominal steps done
 
 
 def nothing() -> None:

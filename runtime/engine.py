@@ -248,9 +248,8 @@ class _Rank:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
         now = perf_counter()
         self.left_out += now - start
-        round = getattr(effect.state, "round", None)
-        if round is not None:
-            self.span("rounds", f"round {round}", self.round or self.origin, start)
+        if effect.round is not None:
+            self.span("rounds", f"round {effect.round}", self.round or self.origin, start)
             self.round = now
         return self.halt
 

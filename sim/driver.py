@@ -210,10 +210,9 @@ class Driver(BaseDriver):
         if effect.due or self._stop:
             self._hooks.checkpoint(self.index, self._clock(), effect.state, effect.snapshot())
         if self._faults is not None:
-            self._faults.passed(effect.state, self._env.now)
-        round = getattr(effect.state, "round", None)
-        if self.tracer is not None and round is not None:
-            self.tracer.span("rounds", f"round {round}", self._round, self._env.now)
+            self._faults.passed(effect.round or 0, effect.step, self._env.now)
+        if self.tracer is not None and effect.round is not None:
+            self.tracer.span("rounds", f"round {effect.round}", self._round, self._env.now)
             self._round = self._env.now
         return self._stop
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from ..config.faults import Fault, Instant, Pause, Slowdown, SlowLink, Straggler, WorkerLoss
 from ..config.timing import lasting
@@ -89,7 +88,7 @@ class WorkerFaults:
         self._factor = 1.0  # of the slow-downs in rounds or steps that hold now
         self._unlucky = 1.0  # of the stragglers in the current step
         self._phase = ""  # of the last computation
-        self.passed(None, 0.0)
+        self.passed(0, 0, 0.0)
 
     def computing(self, start: float, seconds: float, phase: str) -> float:
         """How long a computation takes from `start` on, in seconds. seconds: without faults."""
@@ -105,9 +104,9 @@ class WorkerFaults:
         held = max(0.0, self._held - start)
         return held + self._awake.taken(start + held, seconds)
 
-    def passed(self, state: Any, now: float) -> None:
-        """The worker syncs at `now`. state: has `round` and `step`; None at the start of the run."""
-        done = {"rounds": getattr(state, "round", 0), "steps": getattr(state, "step", 0)}
+    def passed(self, rounds: int, steps: int, now: float) -> None:
+        """The worker syncs at `now`, when it has done so many rounds and nominal steps."""
+        done = {"rounds": rounds, "steps": steps}
         self._factor = math.prod(w.factor for w in self._windows if _holds(w, done))
         for fault in [fault for fault in self._coming if done[fault.at.unit] >= fault.at.amount]:
             self._coming.remove(fault)

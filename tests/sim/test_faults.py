@@ -12,7 +12,6 @@ import pytest
 import paceline
 from kit.paths import SCENARIOS
 from paceline.__main__ import main
-from paceline.algorithms.rounds import State
 from paceline.config.faults import check_faults
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Network, Noise, Timing
@@ -79,7 +78,7 @@ def rounds(count: int, nbytes: int = 0) -> Any:
         for done in range(count):
             yield from Compute(STEP, nothing)
             yield from AllReduce(Phantom(nbytes), phase="gradients")
-            yield from Checkpoint(State(round=done + 1, step=done + 1), dict)
+            yield from Checkpoint(None, dict, round=done + 1, step=done + 1)
 
     return program
 
