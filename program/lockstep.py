@@ -18,7 +18,7 @@ from . import effects as fx
 from .errors import not_an_effect
 from .loans import Loan
 from .outcome import Hooks
-from .texts import describe, doing, terms
+from .texts import ENDED, describe, doing, terms
 
 
 def lockstep(programs: Sequence[fx.Program[Any]], hooks: Hooks, debug: bool = False) -> list[Any]:
@@ -135,7 +135,7 @@ class _Run:
         while running := [worker for worker in self.workers if not worker.ended]:
             went_on = [self.turn(worker) for worker in running]
             if not any(went_on):
-                raise checks.deadlock({w.number: "has ended" if w.ended else doing(w.effect) for w in self.workers})
+                raise checks.deadlock({w.number: ENDED if w.ended else doing(w.effect) for w in self.workers})
         return [worker.result for worker in self.workers]
 
     def turn(self, worker: _Worker) -> bool:

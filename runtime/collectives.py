@@ -32,7 +32,7 @@ from ..program.effects import (
 from ..program.errors import ProtocolError, WorkerLost
 from ..program.fold import phantom_parts
 from ..program.loans import deliver
-from ..program.texts import agreed, doing
+from ..program.texts import ENDED, agreed, doing
 from ..program.traffic import carried, traffic
 from ..program.wire import DTYPES, narrow, wire_bytes
 from .exchange import exchange
@@ -41,8 +41,6 @@ from .reduction import Pool, Reduction, element_type
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-ENDED = "has ended"
 
 
 class Collectives:

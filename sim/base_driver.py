@@ -13,7 +13,7 @@ from ..config.timing import LONGEST, Device, lasting
 from ..program.checks import check_startable, never_waited, not_started, waited_twice
 from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
 from ..program.outcome import Hooks, Outcome
-from ..program.texts import describe, doing
+from ..program.texts import ENDED, describe, doing
 
 D = TypeVar("D")
 
@@ -51,7 +51,7 @@ class BaseDriver:
 
     def state(self) -> str:
         """Where the program is, for errors."""
-        return "has ended" if self.ended else doing(self._effect)
+        return ENDED if self.ended else doing(self._effect)
 
     # --- what each engine does in its own way -------------------------------------------------------------------------
 

@@ -213,7 +213,7 @@ class CohortDriver(BaseDriver):
         if isinstance(effect, Compute):
             answer = self._run(effect.run)
         elif isinstance(effect, Move):
-            answer = effect.value if effect.copy is None else self._run(effect.copy)
+            answer = self._run(effect.copied)
         else:
             self._stop = self._stop or ticket.stop
         if phase_of(effect) == "evaluate":
