@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .flat_storage import views
-from .optimizers import Gradients, Layout
+from .optimizers import GradientList, Layout
 
 
 class FlatGradients:
@@ -32,7 +32,7 @@ class FlatGradients:
             for view, grad in every:
                 view.zero_() if grad is None else view.copy_(grad)
 
-    def exchanged(self) -> Gradients:
+    def exchanged(self) -> GradientList:
         """The mean gradients; none for a parameter that the loss does not reach, unless one came in this step.
 
         All workers see the same mean, and know which parameters these are, so they decide alike.

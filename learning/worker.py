@@ -367,7 +367,7 @@ class TorchWorker:
             vector.zero_()
 
     def _all_squares(self) -> Array:
-        parts: dict[str, optimizers.Gradients] = {
+        parts: dict[str, optimizers.GradientList] = {
             "gradient": self._flat.views if self._exchanged else self._passes.gradients(),
             "parameters": [self._memory.parameters],
         }

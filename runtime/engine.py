@@ -71,7 +71,7 @@ def run(
     polling = Polling()
     lane = PollingComm(lanes, polling) if threads else lanes
     started = StartedEffects(own.rank, own.size, lambda: collectives(lane), make_emulation, threads, polling)
-    rank = _Rank(hooks, collectives(own), started, make_emulation(), trace, debug)
+    rank = _RankDriver(hooks, collectives(own), started, make_emulation(), trace, debug)
     own.Barrier()
     try:
         outcome = rank.drive(program)
@@ -84,7 +84,7 @@ def run(
     return outcome
 
 
-class _Rank:
+class _RankDriver:
     """One rank's run."""
 
     def __init__(
