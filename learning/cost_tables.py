@@ -1,7 +1,7 @@
-"""What the built-in models cost, unit by unit, without torch; tests hold every number against torch.
+"""What the built-in models cost, unit by unit, without torch; tests compare every number with torch.
 
-Rule: torch is never imported here, so that timing-only runs need none. Defaults and checks of the models' arguments
-live here as well, so that they are refused alike with and without torch.
+Rule: torch is never imported here, so that timing-only runs do not need it. Defaults and checks of the models'
+arguments are here as well, so that the same arguments are refused with and without torch.
 """
 
 from __future__ import annotations
