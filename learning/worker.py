@@ -290,7 +290,7 @@ class TorchWorker:
             return self._guard.run(body, *args)
 
     def _warm_up(self, data: Dataset) -> None:
-        """One step and one batch of evaluation before the run begins, whose effects are taken back."""
+        """Take one step and evaluate one batch before the run begins, then put everything back."""
         saved, batch, passes = self._snapshots.state(), self.works.step.samples, self._passes
         indices = np.arange(batch) % passes.examples
         try:
