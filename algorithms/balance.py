@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from math import nextafter
 
-Seconds = Callable[[int], float]  # of a step on so many samples
+StepSeconds = Callable[[int], float]  # batch -> seconds of a step
 
 START = 64  # the first size that `largest_fitting` tries
 SAME = 1 + 1e-9  # times that differ by less are equal: 16 samples at 25/s may differ in the last bit from 64 at 100/s
@@ -22,7 +22,7 @@ SAME = 1 + 1e-9  # times that differ by less are equal: 16 samples at 25/s may d
 class _Curve:
     """Step time of one class of workers for 1 to `most` samples; each size is priced once."""
 
-    def __init__(self, seconds: Seconds, most: int) -> None:
+    def __init__(self, seconds: StepSeconds, most: int) -> None:
         self.most, self._seconds = most, seconds
         self._sizes, self._times = [1], [seconds(1)]
         if most > 1:
@@ -64,14 +64,14 @@ class _Curve:
         return seconds
 
 
-def _curves(seconds: Sequence[Seconds], most: Sequence[int]) -> list[_Curve]:
+def _curves(seconds: Sequence[StepSeconds], most: Sequence[int]) -> list[_Curve]:
     """One per worker; workers of equal times and bounds share theirs."""
     keys = list(zip(seconds, most, strict=True))
     made = {key: _Curve(*key) for key in dict.fromkeys(keys)}
     return [made[key] for key in keys]
 
 
-def fixed_total(seconds: Sequence[Seconds], most: Sequence[int], total: int) -> tuple[int, ...]:
+def fixed_total(seconds: Sequence[StepSeconds], most: Sequence[int], total: int) -> tuple[int, ...]:
     """Batches b_i, 1 <= b_i <= most[i], that sum to `total`, with the least possible max_i seconds[i](b_i).
 
     ValueError where no such batches exist.
@@ -133,7 +133,7 @@ def _one_by_one(curves: list[_Curve], batches: list[int], total: int) -> tuple[i
     return tuple(batches)
 
 
-def no_restriction(seconds: Sequence[Seconds], most: Sequence[int]) -> tuple[int, ...]:
+def no_restriction(seconds: Sequence[StepSeconds], most: Sequence[int]) -> tuple[int, ...]:
     """The largest balanced step that memory allows: T = min_i seconds[i](most[i]), b_i the largest batch within T.
 
     A worker that cannot do one sample in T gets one.

@@ -21,7 +21,7 @@ from .scores import Merge
 from .splits import ByBatch, BySteps, Even, Mode
 from .strategy import Strategy
 
-Steps = int | Literal["auto"]
+StepsOrAuto = int | Literal["auto"]
 
 
 def sync_sgd(wire: Wire = "fp32") -> Strategy:
@@ -77,7 +77,7 @@ def lshdp(
     return dataclasses.replace(hdp(mode, total, max), placement=Offloaded(wire=wire))
 
 
-def local_sgd(H: Steps = "auto") -> Strategy:
+def local_sgd(H: StepsOrAuto = "auto") -> Strategy:
     """Local SGD: worker r takes H_r = max(1, floor(H * pace_r + 1/2)) steps, then x <- mean_r x_r.
 
     Stich, "Local SGD converges fast and communicates little", ICLR 2019, arXiv 1805.09767. Paces follow the
@@ -86,7 +86,7 @@ def local_sgd(H: Steps = "auto") -> Strategy:
     return Strategy(BySteps(), Fixed(H), Shuffled(), Parameters("equal"), Replicated())
 
 
-def biased_local_sgd(H: Steps = "auto", ratio: float = 4.0, merge: Merge = "latest") -> Strategy:
+def biased_local_sgd(H: StepsOrAuto = "auto", ratio: float = 4.0, merge: Merge = "latest") -> Strategy:
     """Biased Local SGD: local SGD with steps in proportion to speed, whose slow workers train on examples of high loss.
 
     Lim et al., arXiv 2508.08540. H is the fastest class's interval (32 there), the slowest class takes one step.
@@ -128,7 +128,7 @@ def diloco(H: int = 500, lr: float = 0.7, momentum: float = 0.9) -> Strategy:
     return Strategy(Even(), Fixed(H), Shuffled(), OuterSGD(lr, momentum, nesterov=True), Replicated())
 
 
-def fednova(H: Steps = "auto") -> Strategy:
+def fednova(H: StepsOrAuto = "auto") -> Strategy:
     """Unequal steps without their bias: x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i, tau = sum_i p_i a_i.
 
     Wang et al., NeurIPS 2020, arXiv 2007.07481.

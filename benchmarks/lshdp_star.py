@@ -6,8 +6,8 @@ Four ranks in network namespaces with shaped ports (star.py; skipped, with the r
 an MLP on the digits. The modes take turns block by block in one mpirun, all with the same number of samples in a step:
 
 - DDP, flat: the paper's baseline, equal batches, one unit, its exchange after the backward pass;
-- DDP: equal batches, exchanges unit by unit beside the backward pass;
-- FSDP: equal batches, units gathered and scattered beside the computation;
+- DDP: equal batches, exchanges unit by unit during the backward pass;
+- FSDP: equal batches, units gathered and scattered during the computation;
 - HDP: as DDP, batches by speed; LSHDP: the same from host memory, which is the device's memory here.
 
 In three ways. "trained": each rank computes for real, then sleeps 1, 1, 3 and 7 times as long as that took (as

@@ -83,7 +83,7 @@ class Exchange:
 
 
 class Thread:
-    """Blocks in MPI beside the program."""
+    """Blocks in MPI in a thread next to the program."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[Exchange, threading.Event]] = SimpleQueue()
@@ -185,11 +185,11 @@ class Measurement:
             yield from Wait(handle)
         return self.outs
 
-    def by_hand(self, beside: Thread | Polling) -> Program[list[Array]]:
+    def by_hand(self, helper: Thread | Polling) -> Program[list[Array]]:
         waits = []
         for exchange in self.exchanges:
-            yield from self.compute(beside.look)
-            waits.append(beside.start(exchange))
+            yield from self.compute(helper.look)
+            waits.append(helper.start(exchange))
         for wait in waits:
             wait()
         return [exchange.out for exchange in self.exchanges]

@@ -9,7 +9,7 @@ asserted; a ratio is the median over alternating turns of SimGrid's CPU seconds 
 is faster than SimGrid. (CPU seconds, as a shared machine stretches all others.) SimGrid runs from Python, and where g++
 and its headers are found from C++, its own language.
 
-SimGrid is no dependency: Debian's python3-simgrid (and libsimgrid-dev) or the PyPI build, in a Python of its own.
+SimGrid is not a dependency: Debian's python3-simgrid (and libsimgrid-dev) or the PyPI build, in a Python of its own.
 Without one this says so and measures nothing.
 """
 

@@ -8,7 +8,7 @@ What a node sends is shaped, and what it receives by its peers' ports: both dire
 lives in namespaces of its own and is removed at the end, also on failure: the host's network is not touched.
 
 TCP's congestion control is Reno unless told otherwise. It fills a port as Linux's default does, Cubic, which the kernel
-lets nobody choose within a namespace. Where the host's is BBR, which paces each connection by the rate that it had
+lets no process choose within a namespace. Where the host's is BBR, which paces each connection by the rate that it had
 lately, bursts among several connections leave ports idle (benchmarks/exchange_order.py has the figures).
 """
 

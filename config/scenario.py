@@ -18,7 +18,7 @@ from .faults import Faults
 from .machines import Cluster
 from .recorded import Recorded, update_record
 from .sections import OpenSection, Section
-from .units import Count, Interval, Seed, Steps, read_interval
+from .units import Count, Interval, Seed, StepCount, read_interval
 from .workload import Workload
 
 
@@ -43,8 +43,8 @@ class Budget(Section):
     """
 
     epochs: float | None = Field(default=None, gt=0, le=1e9)
-    steps: Steps | None = None  # of a worker with pace 1
-    rounds: Steps | None = None
+    steps: StepCount | None = None  # of a worker with pace 1
+    rounds: StepCount | None = None
     epoch: Literal["samples", "reference"] | Interval = "samples"
 
     @field_validator("epoch", mode="before")

@@ -28,9 +28,9 @@ _LEAST, _MOST = 1e-30, 1e30  # of a quantity in its base unit; 0 is allowed as w
 _LONGEST = 10**15  # steps, rounds or epochs
 
 Count = Annotated[int, Field(ge=1, le=10**9)]  # of samples, workers, batches
-Steps = Annotated[int, Field(ge=1, le=_LONGEST)]
+StepCount = Annotated[int, Field(ge=1, le=_LONGEST)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
-Rate = Annotated[float, Field(ge=_LEAST, le=_MOST)]  # a learning rate or a norm: not 0 in single precision either
+Positive = Annotated[float, Field(ge=_LEAST, le=_MOST)]  # a learning rate or a norm: not 0 in single precision either
 Factor = Annotated[float, Field(ge=1e-9, le=1e9)]
 Share = Annotated[float, Field(ge=1e-9, le=1)]
 

@@ -8,16 +8,16 @@ from pydantic import Field, field_validator, model_validator
 
 from .lr_schedule import AnyLrSchedule, ConstantSpec
 from .sections import Named, Section
-from .units import Count, Rate, Seed
+from .units import Count, Positive, Seed
 
 
 class OptimizerSpec(Section):
     """What all optimizers take."""
 
-    lr: Rate
+    lr: Positive
     weight_decay: float = Field(default=0.0, ge=0, le=1e30)
     decay: Literal["all", "matrices"] = "all"  # which parameters decay; biases and norms are 1-D, so not matrices
-    clip: Rate | None = None  # the largest norm of a gradient: of a local step's own, of a synchronous step's mean
+    clip: Positive | None = None  # the largest norm of a gradient: of a local step's own, of a synchronous step's mean
 
 
 class SGDSpec(OptimizerSpec):
@@ -39,7 +39,7 @@ class AdamWSpec(OptimizerSpec):
 
     name: Literal["adamw"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: Rate = 1e-8
+    eps: Positive = 1e-8
     weight_decay: float = Field(default=0.01, ge=0, le=1e30)
 
     @field_validator("betas")

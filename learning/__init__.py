@@ -1,3 +1,5 @@
-"""The numbers: models, data and the worker that trains them. The only place that imports torch, and not from here:
-`tables`, `data`, `imports` and `phantoms` never load it, so timing-only runs and `import paceline` do not either.
+"""The numbers: models, data and the worker that trains them. The only folder that imports torch.
+
+`cost_tables`, `data`, `phantoms`, `recipe`, `user_code` and `works` load it only where a user's own code needs it, so
+timing-only runs of built-in models and `import paceline` never load it.
 """

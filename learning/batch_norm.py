@@ -17,9 +17,9 @@ from .passes import Passes
 def estimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]) -> None:
     """Replace the statistics in the model's buffers by the mean of those of `batches`.
 
-    forward: runs the model, which is in training mode; a norm that it holds in evaluation mode is frozen and keeps its
-    own. The variance is the mean of the unbiased batch variances, as PyTorch's momentum None has it. Everything else
-    that the passes may change is the caller's to put back.
+    forward: runs the model, which is in training mode. A norm in evaluation mode is frozen and keeps its statistics.
+    The variance is the mean of the unbiased batch variances, as with PyTorch's momentum None. The caller puts back
+    everything else that the passes may change.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
     momenta = [norm.momentum for norm in norms]

@@ -1,8 +1,8 @@
 """A model's buffers: those that are averaged for an evaluation, in one flat vector, and the worker's own.
 
-Rule: what a buffer means is known by its module, never by its type. Averaged are the running statistics of batch norm
-(and of instance norm, the same class's), and what a module names in its attribute `averaged_buffers`. The mean of
-anything else may mean nothing: of unit vectors it is not one, of a mask's -inf it is not a number.
+Rule: a buffer's module says what the buffer means, its type does not. The running statistics of batch norm and
+instance norm are averaged, and so are the buffers that a module names in its attribute `averaged_buffers`. The mean of
+other buffers may mean nothing: that of unit vectors is not a unit vector, that of a mask's -inf is not a number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def averaged(model: nn.Module) -> dict[str, Tensor]:
 def kept_apart(model: nn.Module) -> list[str]:
     """Names of the floating-point buffers of the model's state that stay each worker's own.
 
-    Those left out of the state dict are constants; no one expects an average of them.
+    Buffers that are not in the state dict are left out: they are constants, and need no average.
     """
     there, state = averaged(model), model.state_dict(keep_vars=True)
     return [n for n, b in model.named_buffers() if b.is_floating_point() and n in state and n not in there]
@@ -108,8 +108,12 @@ class Buffers:
             self.vector.copy_(own)
 
     def snapshot(self) -> dict[str, Array]:
-        """Copies of all: the averaged as buffers, fp32; the worker's own whole numbers (BatchNorm's counts) as counts,
-        int64; the bytes of each other, whose type NumPy may not have, as buffer.<name>."""
+        """Copies of all buffers, by name:
+
+        buffers: the averaged ones, fp32.
+        counts: the worker's own whole numbers (BatchNorm's counts), int64.
+        buffer.<name>: the bytes of each other one, since NumPy may not have its type.
+        """
         counts = [b.cpu().numpy().astype(np.int64).ravel() for b in self._own().values() if _whole(b)]
         others = {n: b.cpu().reshape(-1).view(torch.uint8) for n, b in self._own().items() if not _whole(b)}
         return {

@@ -46,12 +46,11 @@ def build_workers(
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
-    indexes: of the plan's workers; all by default. cost: the model's, where it is known already.
+    cost: the model's, where it is known already. model_seed: of the initial parameters.
     shared_process: True in a simulation, False for the one worker of a rank.
-    warm: the first worker of each kind (batch, micro-batches, memory) takes a throw-away step, which finds what fails
-    and pays first-use costs. staged: per worker of the plan, whether its device has memory of its own, so that what is
-    exchanged is copied. model_seed: of the initial parameters. Everything else: see TorchWorker.
-    ValueError of one line for whatever is wrong with model, recipe or optimizer.
+    warm: the first worker of each kind (batch, micro-batches, memory) takes a throw-away step, which finds what fails.
+    staged: for each worker of the plan, whether its device has memory of its own. All others: see TorchWorker.
+    ValueError of one line for whatever is wrong with model, loss or recipe. config.workload has checked their numbers.
     """
     memory_meter.anew(device)
     numbers = range(plan.workers) if indexes is None else indexes

@@ -24,20 +24,18 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class BinaryFormat:
-    """One of the two: its files, and the bytes of labels before each image; the last label is the class.
-
-    mean, deviation: per channel of [0, 1]. archive_md5: as PAGE publishes it. md5: of the files, where known; of other
-    unpacked files sizes, labels and the number of examples of each class are verified.
-    """
+    """The files of one of the two data sets."""
 
     archive: str
-    archive_md5: str
+    archive_md5: str  # as PAGE publishes it
     train: tuple[str, ...]
     test: tuple[str, ...]
-    labels: int
+    labels: int  # bytes of labels before each image; the last label is the class
     classes: int
-    mean: tuple[float, float, float]
+    mean: tuple[float, float, float]  # per channel, of values in [0, 1]
     deviation: tuple[float, float, float]
+    # Of the files, where they are known. Of other unpacked files, the sizes, the labels and the number of examples in
+    # each class are verified.
     md5: dict[str, str]
 
     @property

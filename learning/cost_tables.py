@@ -1,7 +1,7 @@
-"""What the built-in models cost, unit by unit, without torch; tests hold every number against torch.
+"""What the built-in models cost, unit by unit, without torch; tests compare every number with torch.
 
-Rule: torch is never imported here, so that timing-only runs need none. Defaults and checks of the models' arguments
-live here as well, so that they are refused alike with and without torch.
+Rule: torch is never imported here, so that timing-only runs do not need it. Defaults and checks of the models'
+arguments are here as well, so that the same arguments are refused with and without torch.
 """
 
 from __future__ import annotations
@@ -24,17 +24,14 @@ MOST, WIDEST, DEEPEST = 2**31 - 1, 2**20, 10_000
 
 @dataclass(frozen=True)
 class UnitCost:
-    """One unit of a model.
-
-    parameters, buffers: fp32 elements (buffers: floating-point ones). flops: of one sample's forward pass,
-    convolutions and matrix products only, a multiply-add counted as two. activations: bytes that one sample's forward
-    pass allocates in training: outputs, dropout's masks, pooling's indices; nothing for what works in place.
-    """
+    """What one unit of a model costs."""
 
     name: str
-    parameters: int = 0
-    buffers: int = 0
-    flops: float = 0.0
+    parameters: int = 0  # fp32 elements
+    buffers: int = 0  # elements of the floating-point ones
+    flops: float = 0.0  # of one sample's forward pass: convolutions and matrix products; a multiply-add counts as two
+    # Bytes that one sample's forward pass allocates in training: outputs, dropout's masks, pooling's indices. What
+    # works in place allocates nothing.
     activations: float = 0.0
 
 

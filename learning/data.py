@@ -47,7 +47,7 @@ def load(name: str, args: Mapping[str, Any]) -> Dataset:
 def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
     """The data set's shape without its images: constants, or a file's headers and labels.
 
-    Data by import path has to be made to be known. ValueError as for `load`.
+    Data given by import path must be made before its shape is known. ValueError as for `load`.
     """
     if user_code.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args).shape

@@ -13,12 +13,12 @@ from ..program.effects import Array
 
 @dataclass(frozen=True)
 class DataShape:
-    """What a timing-only run needs of a data set. input_shape: of one example; train, test: numbers of examples."""
+    """What a timing-only run needs of a data set."""
 
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]  # of one example
     classes: int
-    train: int
-    test: int
+    train: int  # examples in the training set
+    test: int  # examples in the test set
 
 
 class Stored(Protocol):

@@ -17,7 +17,11 @@ from .unit_passes import UnitPasses
 
 
 class Evaluation:
-    """Of worker `index`. blocks: parts in which its tests are evaluated unit by unit. tests: places of examples."""
+    """The evaluation of worker `index`.
+
+    tests: the places of its examples in the test set.
+    blocks: the number of parts in which they are evaluated unit by unit.
+    """
 
     def __init__(
         self, index: int, workers: int, data: Dataset, passes: Passes, units: UnitPasses, buffers: Buffers, guard: Guard

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from .flat_storage import views
-from .optimizers import Gradients, Layout
+from .optimizers import GradientList, Layout
 
 
 class FlatGradients:
-    """Of one worker. vector: as long as the parameters that it keeps. views: of it, one for each trained parameter.
+    """The gradient of one worker.
 
-    What is not trained has gradient 0: the vector begins as zeros, and nothing else is written there.
+    vector: as long as the parameters that it keeps. views: of the vector, one for each trained parameter.
+
+    Parameters that are not trained have gradient 0: the vector begins as zeros, and nothing else is written there.
     """
 
     def __init__(self, vector: Tensor, layout: Layout) -> None:
@@ -32,10 +34,10 @@ class FlatGradients:
             for view, grad in every:
                 view.zero_() if grad is None else view.copy_(grad)
 
-    def exchanged(self) -> Gradients:
-        """The mean gradients; none for a parameter that the loss does not reach, unless one came in this step.
+    def exchanged(self) -> GradientList:
+        """The mean gradients; None for a parameter that the loss reaches on no worker in this step.
 
-        All workers see the same mean, and know which parameters these are, so they decide alike.
+        All workers see the same mean and know which parameters a loss may not reach, so they decide alike.
         """
         if not self._unreached:
             return self.views

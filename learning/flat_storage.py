@@ -37,7 +37,7 @@ def views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 def zeros(size: int, dtype: torch.dtype, device: torch.device, pinned: bool = False) -> Tensor:
     """A vector of zeros. pinned: for copies from and to a GPU.
 
-    A large one on the CPU lies in huge pages, where the system has them: an all-reduce of 16 MB took half the processor
+    On the CPU, a large one lies in huge pages where the system has them: an all-reduce of 16 MB took half the processor
     time (measured; one rank reads another's memory page by page).
     """
     nbytes = size * dtype.itemsize

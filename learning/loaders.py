@@ -1,8 +1,9 @@
 """Batches loaded ahead of time, by threads.
 
-Threads, since reading and decoding files and torch's operations let other threads run. Processes in addition to MPI's
-would have to be started anew, sent the data, and kept from signals. Rule: a wrong guess at what comes next costs
-time, never bits.
+Why threads: other threads run while files are read and decoded and while torch computes. Further processes next to
+MPI's would have to be started, sent the data and shielded from signals.
+
+Rule: a wrong guess at which batch comes next costs time, and changes no bits.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from ..program.effects import Array
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
-    """Calls load(position, indices), in `threads` threads for batches that were said to come; 0: only when asked.
+class AheadLoader(Generic[T]):
+    """Calls load(position, indices): in one of `threads` threads for a batch that was announced, else when asked.
 
     `load` must depend on its arguments alone, and may be called from several threads at once.
     """

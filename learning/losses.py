@@ -39,12 +39,15 @@ def training_loss(name: str, label_smoothing: float = 0.0, each: bool = False) -
 
 
 def is_mean(loss: Loss, outputs: Any, y: Tensor, labels: Array) -> bool | None:
-    """Whether the loss is the mean over a batch's examples of what depends on one each; None: it cannot be told.
+    """Whether the loss is the mean over a batch's examples of a term for each example. None: it cannot be told.
 
-    Only such a loss may be cut in micro-batches, or among workers, and be put together again by numbers of examples.
-    Weighted ones are not, nor those that ignore some labels, sums, or those that compare examples. Tried on outputs of
-    the model with their targets `y`, and on these outputs, changed at random, with labels of all kinds (`labels`: those
-    that there are, sorted): is the loss of 16 examples the weighted mean of the loss of 5 and of 11?
+    Only such a loss can be computed in micro-batches or on several workers and then averaged by numbers of examples. A
+    weighted loss is not of this kind, nor one that ignores some labels, a sum, or one that compares examples.
+
+    It is tried: is the loss of 16 examples the weighted mean of the losses of 5 and of 11 of them? The examples are the
+    model's `outputs` with their targets `y`, and these outputs, changed at random, with labels of all kinds.
+
+    labels: those that exist, sorted.
     """
     verdict = None
     for some, targets in _trials(outputs, y, labels):

@@ -69,9 +69,9 @@ def examples(input_shape: Shape) -> list[Any]:
 def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
     """The cost of any model and of its units, in the terms of cost_tables.UnitCost.
 
-    FLOPs are those that flop_counter knows. The model is used up: BatchNorm's statistics move, and a copy
-    would not do, since a user's model may hold closures over its own layers. ValueError where it cannot take such an
-    input.
+    FLOPs are those that flop_counter knows. Do not use the model afterwards: its BatchNorm statistics have moved. (A
+    copy would not help, since a user's model may hold closures over its own layers.) ValueError where the model cannot
+    take such an input.
     """
     found = list[ModelCost]()
     model.train()

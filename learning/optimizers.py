@@ -19,8 +19,8 @@ from torch.optim.sgd import sgd
 from .flat_storage import views, zeros
 
 T = TypeVar("T")
-Decay = Literal["all", "matrices"]
-Gradients = Sequence[Tensor | None]  # one per trained parameter, None where the loss did not reach it
+DecayScope = Literal["all", "matrices"]
+GradientList = Sequence[Tensor | None]  # one per trained parameter, None where the loss did not reach it
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ParameterGroup:
         """The group's items of a list that has one per trained parameter."""
         return [items[place] for place in self.places]
 
-    def with_gradients(self, grads: Gradients, own: Sequence[list[Any]]) -> list[list[Any]]:
+    def with_gradients(self, grads: GradientList, own: Sequence[list[Any]]) -> list[list[Any]]:
         """The group's gradients that there are, and of the lists in `own` the items at their places."""
         found = self.of(grads)
         missing = {i for i, grad in enumerate(found) if grad is None}
@@ -66,7 +66,7 @@ class Layout:
         vector = zeros(size, first.dtype, first.device)
         return vector, self.select(views(vector, self.parameters))
 
-    def groups(self, decay: Decay, weight_decay: float) -> list[ParameterGroup]:
+    def groups(self, decay: DecayScope, weight_decay: float) -> list[ParameterGroup]:
         """The trained parameters with their weight decay, in at most two groups."""
         every = [p.ndim > 1 for p in self.parameters] if self.matrices is None else self.matrices
         matrices = [matrix for matrix, trained in zip(every, self.trained, strict=True) if trained]
@@ -85,7 +85,7 @@ class Optimizer(Protocol):
     moments: tuple[str, ...]  # the names of those vectors in it that have one element per parameter of the model
     clips: bool  # whether it needs the norm of the whole gradient
 
-    def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
+    def apply(self, grads: GradientList, lr: float, squares: float | None = None) -> Tensor | None:
         """One update; `grads` have the parameters' shapes and are clipped in place. Returns the norm that they had.
 
         squares: the sum of the whole gradient's squares, where `grads` are only a part of it. Without clipping, None.
@@ -105,7 +105,7 @@ class SGD:
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
-        decay: Decay = "all",
+        decay: DecayScope = "all",
         clip: float | None = None,
     ) -> None:
         self._clip = clip
@@ -123,7 +123,7 @@ class SGD:
             (group, (group.of(parameters), group.of(velocity))) for group in layout.groups(decay, weight_decay)
         ]
 
-    def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
+    def apply(self, grads: GradientList, lr: float, squares: float | None = None) -> Tensor | None:
         """See Optimizer. Fused: one pass over memory instead of up to four (15 % of a 4 M-parameter MLP's step)."""
         norm = clip(grads, self._clip, squares)
         for group, own in self._groups:
@@ -158,7 +158,7 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
-        decay: Decay = "all",
+        decay: DecayScope = "all",
         clip: float | None = None,
     ) -> None:
         self._clip = clip
@@ -175,7 +175,7 @@ class AdamW:
             for group in layout.groups(decay, weight_decay)
         ]
 
-    def apply(self, grads: Gradients, lr: float, squares: float | None = None) -> Tensor | None:
+    def apply(self, grads: GradientList, lr: float, squares: float | None = None) -> Tensor | None:
         """See Optimizer."""
         norm = clip(grads, self._clip, squares)
         for group, own in self._groups:
@@ -197,7 +197,7 @@ class AdamW:
         return norm
 
 
-def clip(grads: Gradients, most: float | None, squares: float | None = None) -> Tensor | None:
+def clip(grads: GradientList, most: float | None, squares: float | None = None) -> Tensor | None:
     """Scale the gradients in place so that their common norm is `most` at most, as torch.nn.utils.clip_grad_norm_;
     the norm that they had.
 

@@ -20,7 +20,7 @@ from . import user_code
 from .augment import augment
 from .buffers import unchanged
 from .dataset import Dataset, Stored
-from .loaders import Ahead
+from .loaders import AheadLoader
 from .losses import resolve_loss, training_loss
 from .recipe import Recipe, check
 
@@ -34,7 +34,7 @@ class Source:
     def __init__(self, x: NDArray[np.float32] | Stored, loaders: int = 0, stop: int = 0) -> None:
         self._tensor = torch.from_numpy(x) if isinstance(x, np.ndarray) else None
         self._x, self._stop = x, stop
-        self._ahead = Ahead(self._read, 0 if self._tensor is not None else loaders)
+        self._ahead = AheadLoader(self._read, 0 if self._tensor is not None else loaders)
 
     def take(self, indices: Array) -> Tensor:
         """A fresh tensor (len(indices), *input_shape).
@@ -82,7 +82,7 @@ class Passes:
         self._x, self._y = Source(data.train_x), torch.from_numpy(data.train_y)
         self._recipe, self._seed, self._worker, self._each = recipe, seed, worker, each
         self._seen: list[Array] = []
-        self.ahead = Ahead(self.load, loaders)
+        self.ahead = AheadLoader(self.load, loaders)
 
     def forward(self, x: Tensor, module: nn.Module | None = None, final: bool = True) -> Any:
         """The outputs of the model, or of one of its modules; the final ones in fp32 whatever the precision within."""
@@ -103,7 +103,7 @@ class Passes:
         return self.placed(self._x.take(indices))
 
     def placed(self, x: Tensor) -> Tensor:
-        """Inputs where the model is, and as precise."""
+        """Inputs on the model's device, in the precision of its parameters."""
         return x.to(self._like.device, self._like.dtype)
 
     def prepare(self, indices: Array, position: int) -> tuple[Tensor, Tensor]:
@@ -171,9 +171,10 @@ class Passes:
         return [p.grad for p in self.trained]
 
     def unreached(self) -> set[int]:
-        """Places among all parameters of those that are trained and that the loss does not reach, tried with the first
-        two examples. Alike for workers of any batch and stream; the model stays as it is. Where the try fails there
-        are none: the step that a worker tries next says why.
+        """The places, among all parameters, of those that are trained although the loss does not reach them.
+
+        Tried with the first two examples, so that all workers find the same. The model stays as it is. Where the trial
+        fails, the answer is empty: the step that a worker tries next says why.
         """
         with torch.random.fork_rng(devices=[]), unchanged(self.model):
             torch.manual_seed(torch_seed(self._seed, "reached"))

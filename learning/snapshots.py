@@ -1,4 +1,4 @@
-"""What outlives a round of a worker, out and in again, so that a run goes on with the same bits."""
+"""Snapshots of a worker: everything that outlives a round, so that a resumed run goes on with the same bits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANY_LENGTH = (f"{SCORES}chosen", f"{SCORES}seen")
 
 
 class Snapshots:
-    """Of worker `index`. vectors: those of its transforms, by name."""
+    """Takes and restores the snapshots of worker `index`. vectors: those of its transforms, by name."""
 
     def __init__(
         self, index: int, memory: Memory, buffers: Buffers, stream: TorchStream, optimizer: Optimizer, batches: Batches

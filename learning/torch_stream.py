@@ -12,12 +12,14 @@ import torch
 from ..program.effects import Array
 from .parameter_memory import Memory
 
-DEVICE_RNG = "device_rng"  # in snapshots: a GPU's own stream; a run that goes on on the CPU leaves it aside
+DEVICE_RNG = "device_rng"  # in snapshots: a GPU's own stream; a run that continues on the CPU ignores it
 
 
 class TorchStream:
-    """The worker's place, at first where torch's stream is now. shared: other workers compute in this
-    process. memory: says on which device the worker computes."""
+    """The worker's place, at first where torch's stream is now.
+
+    shared: whether other workers compute in this process. memory: says on which device the worker computes.
+    """
 
     def __init__(self, shared: bool, memory: Memory) -> None:
         self.shared, self._memory = shared, memory

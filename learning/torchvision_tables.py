@@ -1,6 +1,6 @@
 """What torchvision's models cost, unit by unit, by formula: timing-only runs need neither torchvision nor torch.
 
-Compared with torchvision's own models, where it is installed, in tests/learning/test_vision.py. Terms as in
+tests/learning/test_vision.py compares them with torchvision's own models, where it is installed. Terms as in
 cost_tables.UnitCost.
 """
 

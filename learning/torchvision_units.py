@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Patches(nn.Module):
+class Embedding(nn.Module):
     """A VisionTransformer up to its encoder's layers: patches, class token, positions, dropout."""
 
     def __init__(self, model: Any) -> None:
@@ -40,7 +40,7 @@ def split(model: nn.Module) -> list[nn.Module] | None:
     """The units of a VisionTransformer or a ResNet, known by their parts; None of any other model."""
     found: Any = model
     if all(hasattr(model, part) for part in ("conv_proj", "class_token", "encoder", "heads", "_process_input")):
-        return [Patches(model), *found.encoder.layers, nn.Sequential(found.encoder.ln, ClassToken(), found.heads)]
+        return [Embedding(model), *found.encoder.layers, nn.Sequential(found.encoder.ln, ClassToken(), found.heads)]
     stem, layers = ("conv1", "bn1", "relu", "maxpool"), ("layer1", "layer2", "layer3", "layer4")
     if all(hasattr(model, part) for part in (*stem, *layers, "avgpool", "fc")):
         blocks = [block for layer in layers for block in getattr(model, layer)]

@@ -1,4 +1,4 @@
-"""A forward pass before the run begins, for what no table says: its activations, and what a user's loss is like."""
+"""A forward pass before the run begins. It finds what no table says: the activations, and a user's kind of loss."""
 
 from __future__ import annotations
 

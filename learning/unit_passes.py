@@ -103,7 +103,7 @@ class UnitPasses:
         self._ends.clear()
 
     def _forgetting(self) -> Any:
-        """Where parameters are fetched, autograd is not to keep them: they will be fetched again."""
+        """Where parameters are fetched, keep autograd from keeping them: they will be fetched again."""
         slots = self._memory.slots
         if self._saved is not None:
             return torch.autograd.graph.saved_tensors_hooks(self._count, lambda kept: kept)

@@ -21,10 +21,10 @@ from .unit_passes import UnitPasses
 
 
 class UnitSteps:
-    """The steps of one worker.
+    """Performs the steps of one worker.
 
-    loss: the mean loss of the batch so far, one element; it is exchanged by
-    itself where parameters are sharded. Elsewhere it lies behind the gradient in `memory` and travels with that.
+    loss: the mean loss of the batch so far, one element. Where parameters are sharded it is exchanged by itself;
+    elsewhere it lies behind the gradient in `memory` and travels with that.
     """
 
     def __init__(self, passes: Passes, units: UnitPasses, memory: Memory, batches: Batches, guard: Guard) -> None:

@@ -290,7 +290,7 @@ class TorchWorker:
             return self._guard.run(body, *args)
 
     def _warm_up(self, data: Dataset) -> None:
-        """One step and one batch of evaluation before the run begins, whose effects are taken back."""
+        """Take one step and evaluate one batch before the run begins, then put everything back."""
         saved, batch, passes = self._snapshots.state(), self.works.step.samples, self._passes
         indices = np.arange(batch) % passes.examples
         try:
@@ -367,7 +367,7 @@ class TorchWorker:
             vector.zero_()
 
     def _all_squares(self) -> Array:
-        parts: dict[str, optimizers.Gradients] = {
+        parts: dict[str, optimizers.GradientList] = {
             "gradient": self._flat.views if self._exchanged else self._passes.gradients(),
             "parameters": [self._memory.parameters],
         }

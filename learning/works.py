@@ -22,7 +22,7 @@ MOST_PARTS = 100_000  # micro-batches of a step, since each is planned
 def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
     """The model's cost: from its table, or measured on forward passes, for which torch is loaded.
 
-    ValueError as cost_tables.cost and units.build.
+    ValueError as cost_tables.cost and models.build.
     """
     if torchvision_tables.named(model) and not args:
         known = torchvision_tables.cost(model.removeprefix(torchvision_tables.PREFIX), shape.input_shape, shape.classes)
@@ -53,8 +53,8 @@ def make_works(
     """Each worker's Works; workers with equal numbers share one, since prices are cached by identity.
 
     test: examples in the test set. An evaluation is priced as the largest share of them: shares differ by one example,
-    all wait for the slowest in the exchange that follows, and equal workers stay equal. staged: whose device has its
-    own memory.
+        all wait for the slowest in the exchange that follows, and equal workers stay equal.
+    staged: for each worker, whether its device has memory of its own.
     """
     recipe, place = recipe or Recipe(), plan.strategy.placement
     cost = cost_tables.merged(cost, place.unit_bytes)

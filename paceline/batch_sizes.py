@@ -29,7 +29,7 @@ from .config.units import read_bytes
 from .folders import find, folders_of
 from .job import Job
 from .learning_problem import LearningProblem
-from .profiling import check_out, job_to_measure, mean_tables, phases, typical
+from .profiling import check_profile_path, job_to_measure, mean_tables, phases, typical
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
@@ -101,7 +101,7 @@ def _check(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
     """ScenarioError for mistakes that would otherwise be found after the measurement."""
     _ = options.modes, _profile(scenario, folder)
     build_strategy(scenario.strategy)
-    check_out(options.out)
+    check_profile_path(options.out)
 
 
 def _groups(scenario: Scenario, ranks: int) -> list[WorkerGroup]:

@@ -49,7 +49,7 @@ def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, setting
             _measure(described, scenario.parent, out, emulate)
         return
     job_to_measure(described, scenario.parent, described.cluster.size)
-    check_out(out)
+    check_profile_path(out)
     arguments = ["profile", str(scenario), f"--out={out}", *(["--emulate"] if emulate else [])]
     arguments += [f"--set={setting}" for setting in settings]
     status = launch(arguments, ranks or described.cluster.size, described.workload.threads, rounds=False)
@@ -57,7 +57,7 @@ def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, setting
         raise SystemExit(status)
 
 
-def check_out(out: Path) -> None:
+def check_profile_path(out: Path) -> None:
     """ScenarioError where no profile can be written, or where the file is not a profile."""
     if out.is_dir():
         raise ScenarioError(f"--out {out}: is a folder; name a file, like {out / 'machine.yaml'}")

@@ -15,7 +15,7 @@ Show = Callable[[dict[str, Any]], None]
 TITLE = 60  # the longest title, in characters
 
 
-def describe(line: dict[str, Any]) -> str:
+def in_words(line: dict[str, Any]) -> str:
     """A report line in words."""
     text = f"epoch {line['epoch']:7.2f}  round {line['round']:6d}  {line['seconds']:9.3f} s"
     for name, key in (("loss", "train_loss"), ("accuracy", "accuracy"), ("gradient", "grad_norm")):
@@ -24,7 +24,7 @@ def describe(line: dict[str, Any]) -> str:
     return text
 
 
-def brief(line: dict[str, Any]) -> str:
+def next_to_bar(line: dict[str, Any]) -> str:
     """The part of a report line that fits next to a bar."""
     accuracy = f" accuracy {line['accuracy']:.3f}" if _known(line, "accuracy") else ""
     return f"{line['seconds']:.2f} s{accuracy}"
@@ -43,7 +43,7 @@ def progress(title: str, budget: Interval, quiet: bool, bar: bool | None = None)
     """
     key = budget.unit.removesuffix("s")  # report lines count in epoch, step and round
     with _shown(title, budget.amount, quiet, bar) as show:
-        yield lambda line: show(float(line[key]), brief(line), describe(line))
+        yield lambda line: show(float(line[key]), next_to_bar(line), in_words(line))
 
 
 @contextmanager

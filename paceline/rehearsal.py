@@ -24,7 +24,7 @@ def rehearse(job: Job, seconds: float = 2.0) -> None:
 
     if line := check_rehearsal(job):
         warn(line)
-    timing = dataclasses.replace(job.timing, faults=())  # faults are no mistakes of the programs
+    timing = dataclasses.replace(job.timing, faults=())  # faults are not mistakes of the programs
     # A run that is asked to stop at once performs exactly one round.
     hooks = Hooks(stop=lambda: True)
     deadline = time.monotonic() + seconds

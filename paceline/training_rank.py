@@ -49,12 +49,12 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
             if comm.Get_rank() == 0:
                 job.warn()
             if taking_part:
-                _Rank(group, training, job, options, stop).train(quiet)
+                _RankTraining(group, training, job, options, stop).train(quiet)
             group.Free()
             comm.Barrier()
 
 
-class _Rank:
+class _RankTraining:
     """The part of one rank in one training."""
 
     def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:

@@ -1,6 +1,7 @@
 """When programs misuse the language: the checks and the errors of every interpreter.
 
-`check_...` raises a ProtocolError where something is wrong; the other functions make one for an interpreter to raise.
+`check_...`, `startable` and `group_members` raise a ProtocolError where something is wrong. The other functions make
+one for an interpreter to raise.
 `worker` is always the number of the worker whose program yielded the effect.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .effects import COLLECTIVES, AllGather, Broadcast, Collective, Compute, Effect, Move, Phantom, Reducing
+from .effects import COLLECTIVES, AllGather, Broadcast, Collective, Compute, Effect, Move, Phantom, Reducing, Startable
 from .errors import ProtocolError
 from .texts import describe, everyone
 from .wire import objection
@@ -64,19 +65,19 @@ def check_part(effect: Collective, worker: int, members: Sequence[int]) -> None:
             )
 
 
-def check_out(effect: Any, worker: int, size: int) -> None:
+def check_out(effect: Collective, worker: int, size: int) -> None:
     """Whether a collective's answer of `size` elements (a phantom's bytes) fits into its `out`, if there is one."""
     value, out = effect.value, effect.out
     if out is None:
         return
-    phantom = type(value) is Phantom
-    if type(out) is Phantom:
-        if phantom and out.nbytes == size:
-            return
-    elif not phantom and out.shape == (size,) and out.dtype == value.dtype:
+    if isinstance(value, Phantom):
+        fits = isinstance(out, Phantom) and out.nbytes == size
+    else:
+        fits = not isinstance(out, Phantom) and out.shape == (size,) and out.dtype == value.dtype
+    if fits:
         return
-    found = "a Phantom" if type(out) is Phantom else f"{out.dtype} of shape {out.shape}"
-    wanted = f"a Phantom of {size} bytes" if phantom else f"{value.dtype} of shape ({size},)"
+    found = "a Phantom" if isinstance(out, Phantom) else f"{out.dtype} of shape {out.shape}"
+    wanted = f"a Phantom of {size} bytes" if isinstance(value, Phantom) else f"{value.dtype} of shape ({size},)"
     raise ProtocolError(f"worker {worker}: out of {describe(effect)} is {found}, the answer {wanted}")
 
 
@@ -95,12 +96,11 @@ def deadlock(states: dict[int, str]) -> ProtocolError:
     return ProtocolError(f"the programs do not fit together, nothing can go on: {everyone(states)}")
 
 
-def check_startable(effect: Effect[Any], worker: int) -> None:
-    """Whether the effect is one that Start takes."""
-    if type(effect) not in STARTABLE:
-        raise ProtocolError(
-            f"worker {worker} starts {describe(effect)}; only Compute, Move and collectives can be started"
-        )
+def startable(effect: Effect[Any], worker: int) -> Startable:
+    """The effect, if it is one that Start takes."""
+    if type(effect) in STARTABLE:
+        return effect  # type: ignore[return-value]
+    raise ProtocolError(f"worker {worker} starts {describe(effect)}; only Compute, Move and collectives can be started")
 
 
 def not_started(effect: Effect[Any], worker: int) -> ProtocolError:

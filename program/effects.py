@@ -153,6 +153,7 @@ class Broadcast(Collective):
 
 
 COLLECTIVES = frozenset((AllReduce, ReduceScatter, AllGather, Broadcast))
+Startable = Compute[Any] | Move | Collective  # what Start takes
 
 
 @dataclass(slots=True, eq=False)

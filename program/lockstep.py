@@ -18,7 +18,7 @@ from . import effects as fx
 from .errors import not_an_effect
 from .loans import Loan
 from .outcome import Hooks
-from .texts import describe, doing, terms
+from .texts import ENDED, describe, doing, terms
 
 
 def lockstep(programs: Sequence[fx.Program[Any]], hooks: Hooks, debug: bool = False) -> list[Any]:
@@ -135,7 +135,7 @@ class _Run:
         while running := [worker for worker in self.workers if not worker.ended]:
             went_on = [self.turn(worker) for worker in running]
             if not any(went_on):
-                raise checks.deadlock({w.number: "has ended" if w.ended else doing(w.effect) for w in self.workers})
+                raise checks.deadlock({w.number: ENDED if w.ended else doing(w.effect) for w in self.workers})
         return [worker.result for worker in self.workers]
 
     def turn(self, worker: _Worker) -> bool:
@@ -154,14 +154,13 @@ class _Run:
         worker.answer = self.handle(worker, worker.effect)
         return True
 
-    def handle(self, worker: _Worker, effect: Any) -> Any:
+    def handle(self, worker: _Worker, effect: fx.Effect[Any]) -> Any:
         """The answer of the effect if the program need not wait for it; else None, and `worker.waiting` is set."""
         match effect:
             case fx.Compute() | fx.Move() | fx.Collective():
                 worker.waiting = self.begin(worker, effect)
             case fx.Start():
-                checks.check_startable(effect.effect, worker.number)
-                worker.started.append(self.begin(worker, effect.effect))
+                worker.started.append(self.begin(worker, checks.startable(effect.effect, worker.number)))
                 return fx.Handle(effect.effect, worker.started[-1])
             case fx.Wait():
                 pending = effect.handle.inner
@@ -180,7 +179,7 @@ class _Run:
                 raise not_an_effect(worker.number, effect)
         return None
 
-    def begin(self, worker: _Worker, effect: Any) -> _Pending:
+    def begin(self, worker: _Worker, effect: fx.Effect[Any]) -> _Pending:
         """Begin an effect that the program waits for, now or later."""
         pending = _Pending(worker.number, effect, Loan(effect, worker.number) if self.debug else None)
         if isinstance(effect, fx.Collective):

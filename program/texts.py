@@ -11,6 +11,8 @@ import numpy as np
 
 from .effects import AllGather, Broadcast, Collective, Compute, Effect, Move, Phantom, Reducing, Start, Value, Wait
 
+ENDED = "has ended"  # what a worker's program does at last
+
 
 def size(nbytes: int) -> str:
     """Bytes for people: 100 B, 4 KB, 1.09 MB."""

@@ -1,1 +1,1 @@
-"""What a run leaves behind: outcome, metrics, trace, summary, checkpoints, and the directory that holds them."""
+"""What a run leaves behind: metrics, trace, summary, checkpoints, and the directory that holds them."""

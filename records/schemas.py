@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..config.sections import first_mistake
 from ..program.errors import ScenarioError, one_line
 
-Count = Annotated[int, Field(ge=0)]
+Natural = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Finite | None  # files hold null where a number is not finite
 
@@ -23,9 +23,9 @@ class _Strict(BaseModel):
 class ReportLine(_Strict):
     """A report in metrics.jsonl."""
 
-    round: Count
-    step: Count
-    samples: Count
+    round: Natural
+    step: Natural
+    samples: Natural
     seconds: Number
     epoch: Finite
     train_loss: Number = None
@@ -40,8 +40,8 @@ class Summary(_Strict):
     engine: str
     workers: Annotated[int, Field(ge=1)]
     rounds: Annotated[int, Field(ge=1)]
-    steps: Count
-    samples: Count
+    steps: Natural
+    samples: Natural
     seconds: Annotated[Finite, Field(ge=0)]
     idle_share: Annotated[list[Finite], Field(min_length=1)]
     bytes_per_worker: Annotated[list[Finite], Field(min_length=1)]

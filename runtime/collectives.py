@@ -32,7 +32,7 @@ from ..program.effects import (
 from ..program.errors import ProtocolError, WorkerLost
 from ..program.fold import phantom_parts
 from ..program.loans import deliver
-from ..program.texts import agreed, doing
+from ..program.texts import ENDED, agreed, doing
 from ..program.traffic import carried, traffic
 from ..program.wire import DTYPES, narrow, wire_bytes
 from .exchange import exchange
@@ -41,8 +41,6 @@ from .reduction import Pool, Reduction, element_type
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-ENDED = "has ended"
 
 
 class Collectives:
@@ -206,26 +204,26 @@ class Collectives:
         """The array from which, or into which, `value` travels: itself, or a buffer of 16-bit words if rounded."""
         return value if wire == "fp32" else self._pool.take(purpose, value.size, np.dtype(np.uint16))
 
-    def _phantom(self, effect: Any) -> Value:
+    def _phantom(self, effect: Collective) -> Value:
         """Send zeros instead of a phantom: as fp32 where they are folded (up to 3 bytes more), else as bytes."""
         members, kind, nbytes, wire = self._members(effect), type(effect), effect.value.nbytes, effect.wire
         if kind is AllReduce or kind is ReduceScatter:
             zeros = self._zero(4 * -(-nbytes // 4)).view(np.float32)
             self._perform_silently(replace(effect, value=zeros, out=zeros if kind is AllReduce else None))
             answer = nbytes if kind is AllReduce else phantom_parts(nbytes, members.count)[members.rank]
-        elif kind is Broadcast:
-            zeros = self._zero(wire_bytes(nbytes, wire))
-            self._perform_silently(replace(effect, value=zeros, out=zeros, wire="fp32"))
-            answer = nbytes
-        else:
+        elif isinstance(effect, AllGather):
             sizes = effect.counts(members.count)
             zeros, travels = self._zero(wire_bytes(nbytes, wire)), tuple(wire_bytes(size, wire) for size in sizes)
             self._perform_silently(replace(effect, value=zeros, out=None, wire="fp32", sizes=travels))
             answer = sum(sizes)
+        else:
+            zeros = self._zero(wire_bytes(nbytes, wire))
+            self._perform_silently(replace(effect, value=zeros, out=zeros, wire="fp32"))
+            answer = nbytes
         self.sent = traffic(kind, carried(effect, members.count), members.count).sent
         return deliver(effect, self.rank, Phantom(answer))
 
-    def _perform_silently(self, effect: Any) -> Any:
+    def _perform_silently(self, effect: Collective) -> Any:
         """`perform` without the debug mode's comparison, which was done for the phantom."""
         debug, self._debug = self._debug, False
         try:

@@ -12,7 +12,19 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..program.checks import not_started
-from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
+from ..program.effects import (
+    COLLECTIVES,
+    Checkpoint,
+    Collective,
+    Compute,
+    Handle,
+    Log,
+    Move,
+    Program,
+    Start,
+    Wait,
+    Work,
+)
 from ..program.errors import not_an_effect
 from ..program.loans import Loan
 from ..program.outcome import Hooks, Outcome, Span, count_move
@@ -71,7 +83,7 @@ def run(
     polling = Polling()
     lane = PollingComm(lanes, polling) if threads else lanes
     started = StartedEffects(own.rank, own.size, lambda: collectives(lane), make_emulation, threads, polling)
-    rank = _Rank(hooks, collectives(own), started, make_emulation(), trace, debug)
+    rank = _RankDriver(hooks, collectives(own), started, make_emulation(), trace, debug)
     own.Barrier()
     try:
         outcome = rank.drive(program)
@@ -84,7 +96,7 @@ def run(
     return outcome
 
 
-class _Rank:
+class _RankDriver:
     """One rank's run."""
 
     def __init__(
@@ -187,7 +199,7 @@ class _Rank:
             return answer
         raise not_an_effect(self.outcome.index, effect)
 
-    def collective(self, effect: Any) -> Any:
+    def collective(self, effect: Collective) -> Any:
         """Take part in a collective, counted by its phase."""
         collectives = self.collectives
         start = perf_counter()
@@ -222,13 +234,13 @@ class _Rank:
             raise not_started(handle.effect, self.outcome.index)
         answer = self.started.wait(started)
         effect = started.effect
-        if type(effect) in COLLECTIVES:
+        if isinstance(effect, Collective):
             self.halt = self.halt or started.halt
             self.collectives.told = self.collectives.told or started.told
             if effect.phase == "evaluate":
                 self.evaluated(perf_counter() - start)
             self.count(effect.phase, started.sent, started.start, started.stop)
-        elif type(effect) is Compute:
+        elif isinstance(effect, Compute):
             # As in the simulator, the host's started work is not counted: the device may idle meanwhile.
             if effect.on == "device" and effect.work.phase != "evaluate":
                 self.outcome.computing += started.stop - started.start

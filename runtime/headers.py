@@ -46,8 +46,9 @@ class Members:
 class Headers:
     """The header exchange of one kind of reduction. This class itself serves a group of one; see `make_headers`.
 
-    members: those who exchange. payload: bytes of each member's value that travel behind its header. what: the
-    collective in words; its checksum is the fingerprint.
+    members: those that exchange.
+    payload: bytes of each member's value that travel behind its header.
+    what: the collective in words; its checksum is the fingerprint.
     """
 
     def __init__(self, members: Members, payload: int, what: str) -> None:

@@ -103,7 +103,7 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
 
 def _home() -> str:
     """HOME, without which Open MPI does not start. Cron, systemd and containers may not set it."""
-    with contextlib.suppress(RuntimeError):  # a user whom the system does not know
+    with contextlib.suppress(RuntimeError):  # a user that the system does not know
         return os.environ.get("HOME") or str(Path.home())
     return tempfile.gettempdir()
 

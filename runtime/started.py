@@ -19,8 +19,8 @@ from queue import SimpleQueue
 from time import perf_counter
 from typing import Any
 
-from ..program.checks import check_startable, group_members, never_waited, waited_twice
-from ..program.effects import COLLECTIVES, Collective, Compute, Effect
+from ..program.checks import group_members, never_waited, startable, waited_twice
+from ..program.effects import COLLECTIVES, Collective, Compute, Effect, Startable
 from ..program.loans import Loan
 from .collectives import Collectives
 from .emulation import Emulation
@@ -34,7 +34,7 @@ class StartedEffect:
 
     __slots__ = ("answer", "effect", "error", "halt", "loan", "ready", "sent", "start", "stop", "taken", "told")
 
-    def __init__(self, effect: Any, loan: Loan | None) -> None:
+    def __init__(self, effect: Startable, loan: Loan | None) -> None:
         self.effect = effect
         self.loan = loan  # what it has borrowed; None without debug
         self.ready = threading.Event()  # set when it is over
@@ -73,9 +73,9 @@ class StartedEffects:
 
     def begin(self, effect: Effect[Any], debug: bool) -> StartedEffect:
         """Start the effect. ProtocolError where it is not one that can be started."""
-        check_startable(effect, self._rank)
-        lane = group_members(effect, self._rank, self._size) if isinstance(effect, Collective) else None
-        started = StartedEffect(effect, Loan(effect, self._rank) if debug else None)
+        inner = startable(effect, self._rank)
+        lane = group_members(inner, self._rank, self._size) if isinstance(inner, Collective) else None
+        started = StartedEffect(inner, Loan(effect, self._rank) if debug else None)
         self._open.append(started)
         if lane not in self._queues:
             self._open_queue(lane)

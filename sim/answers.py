@@ -1,7 +1,7 @@
 """What the members of a collective get, once all are there. The clock is elsewhere: this holds for any engine.
 
-Rule: results are made from all members' values before any member is answered, and are no member's own (`loans.deliver`
-copies them), so a member that goes on and writes to its value cannot change what another one receives.
+Rule: results are made from all members' values before any member is answered, and none of them is a member's own
+(`loans.deliver` copies them), so a member that goes on and writes to its value cannot change what another one receives.
 """
 
 from __future__ import annotations

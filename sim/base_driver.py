@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from ..config.timing import LONGEST, Device, lasting
-from ..program.checks import check_startable, never_waited, not_started, waited_twice
-from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Wait, Work
+from ..program.checks import never_waited, not_started, startable, waited_twice
+from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Startable, Wait, Work
 from ..program.outcome import Hooks, Outcome
-from ..program.texts import describe, doing
+from ..program.texts import ENDED, describe, doing
 
 D = TypeVar("D")
 
@@ -51,7 +51,7 @@ class BaseDriver:
 
     def state(self) -> str:
         """Where the program is, for errors."""
-        return "has ended" if self.ended else doing(self._effect)
+        return ENDED if self.ended else doing(self._effect)
 
     # --- what each engine does in its own way -------------------------------------------------------------------------
 
@@ -67,7 +67,7 @@ class BaseDriver:
         """(seconds without noise and faults, whether it is evaluation, ...) of a kind of work."""
         raise NotImplementedError
 
-    def _ticket(self, effect: Any, direct: bool) -> Any:
+    def _ticket(self, effect: Startable, direct: bool) -> Any:
         """Begin a started effect, or one that the program waits in."""
         raise NotImplementedError
 
@@ -81,15 +81,14 @@ class BaseDriver:
 
     # --- handlers -----------------------------------------------------------------------------------------------------
 
-    def _direct(self, effect: Any) -> Any:
+    def _direct(self, effect: Startable) -> Any:
         """Begin an effect and wait for its answer."""
         return self._block(self._ticket(effect, direct=True))
 
     _collective = _direct
 
     def _start(self, effect: Start[Any]) -> Handle[Any]:
-        inner = effect.effect
-        check_startable(inner, self.index)
+        inner = startable(effect.effect, self.index)
         ticket = self._ticket(inner, direct=False)
         self._started[ticket] = None
         return Handle(inner, ticket)
@@ -147,10 +146,9 @@ def handlers(driver: type[BaseDriver]) -> dict[type, Callable[[Any, Any], Any]]:
     }
 
 
-def phase_of(effect: Any) -> str:
+def phase_of(effect: Startable) -> str:
     """What an effect's time is counted as."""
-    phase: str = effect.work.phase if type(effect) is Compute else effect.phase
-    return phase
+    return effect.work.phase if isinstance(effect, Compute) else effect.phase
 
 
 def work_seconds(device: Device, work: Work) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..config.timing import Device
-from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Program, Work
+from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Program, Startable, Work
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe
@@ -170,7 +170,7 @@ class CohortDriver(BaseDriver):
             self._computing = self._computing + seconds
         self._now = self._now + delay
 
-    def _collective(self, effect: Any) -> Any:
+    def _collective(self, effect: Startable) -> Any:
         ticket = CohortTicket(self, effect, direct=True)
         self._meetings.join(ticket, last_of(self._now))
         return self._block(ticket)
@@ -181,7 +181,7 @@ class CohortDriver(BaseDriver):
             return BLOCKED
         return self._take(ticket)
 
-    def _ticket(self, effect: Any, direct: bool) -> CohortTicket:
+    def _ticket(self, effect: Startable, direct: bool) -> CohortTicket:
         """Begin a started effect, or one that the program waits in."""
         ticket = CohortTicket(self, effect, direct)
         if isinstance(effect, Collective):
@@ -213,7 +213,7 @@ class CohortDriver(BaseDriver):
         if isinstance(effect, Compute):
             answer = self._run(effect.run)
         elif isinstance(effect, Move):
-            answer = effect.value if effect.copy is None else self._run(effect.copy)
+            answer = self._run(effect.copied)
         else:
             self._stop = self._stop or ticket.stop
         if phase_of(effect) == "evaluate":

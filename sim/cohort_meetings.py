@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..program.checks import check_part
-from ..program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter, Value
+from ..program.effects import AllGather, AllReduce, Broadcast, Collective, Phantom, ReduceScatter, Value
 from ..program.errors import ScenarioError
 from ..program.loans import deliver
 from ..program.texts import describe, terms
@@ -95,7 +95,7 @@ class CohortMeetings:
             else:
                 ticket.answer = deliver(effect, ticket.driver.index, self._result(effect))
 
-    def _result(self, effect: Any) -> Value:
+    def _result(self, effect: Collective) -> Value:
         value: Value = effect.value
         if type(effect) is AllReduce or type(effect) is Broadcast or not isinstance(value, Phantom):
             return value

@@ -17,7 +17,7 @@ from typing import Any
 import simpy
 
 from ..config.timing import Device
-from ..program.effects import Checkpoint, Collective, Compute, Move, Program, Work
+from ..program.effects import Checkpoint, Collective, Compute, Move, Program, Startable, Work
 from ..program.errors import not_an_effect
 from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
@@ -131,7 +131,7 @@ class Driver(BaseDriver):
         """Seconds until the worker's pause is over, 0 without one; infinite for a worker that is lost."""
         return 0.0 if self._faults is None else self._faults.moving(self._env.now, 0.0)
 
-    def _slowed(self, effect: Any, seconds: float) -> float:
+    def _slowed(self, effect: Compute[Any] | Move, seconds: float) -> float:
         """How long a Compute or a Move takes under faults; infinite for a worker that is lost."""
         assert self._faults
         if isinstance(effect, Move):
@@ -147,7 +147,7 @@ class Driver(BaseDriver):
         self._waiting, self._since = ticket, self._env.now
         return BLOCKED
 
-    def _ticket(self, effect: Any, direct: bool) -> WorkerTicket:
+    def _ticket(self, effect: Startable, direct: bool) -> WorkerTicket:
         """Begin a started effect, or one that the program waits in."""
         ticket = WorkerTicket(self, effect, self._env.now, direct, self._debug)
         if isinstance(effect, Collective):

@@ -80,9 +80,7 @@ class Flows:
         self._described = capacity
         self.changed: dict[str, float] = {}
         self.active: dict[Flow, None] = {}
-        self._stale = (
-            False  # whether the transfers that carry something, or the links, have changed since the last rates
-        )
+        self._stale = False  # whether what is carried, or a link, has changed since the last rates
 
     def capacity(self, link: str) -> float:
         """Bytes/s of a link now."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import simpy
 
 from ..program.checks import check_part, group_members, not_a_member
-from ..program.effects import Broadcast, Group
+from ..program.effects import Broadcast, Collective, Group
 from ..program.loans import Loan
 from ..program.outcome import Outcome, Span
 from ..program.texts import terms
@@ -86,7 +86,7 @@ class Meetings:
             if len(group.queue) == 1:
                 self._carry(group)
 
-    def _new_group(self, effect: Any, worker: int) -> GroupQueue:
+    def _new_group(self, effect: Collective, worker: int) -> GroupQueue:
         """The group's queue: the same one in whatever order an effect lists the members."""
         members = group_members(effect, worker, self._workers)
         if members not in self._groups:

@@ -61,9 +61,8 @@ class ClassNoise:
                 block *= self._workers
             self._kept[index] = block
             if len(self._kept) > KEPT:
-                del self._kept[
-                    next(iter(self._kept))
-                ]  # if a slow worker asks for it, it is drawn again: same stream, same numbers
+                # If a slow worker asks for the oldest block, it is drawn again: same stream, same numbers.
+                del self._kept[next(iter(self._kept))]
         return block
 
     def column(self, column: int) -> Iterator[float]:

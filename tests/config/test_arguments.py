@@ -201,7 +201,7 @@ BOTH, FEW = Parameters((1, 2)), Parameters((1,))
     ],
 )
 def test_what_is_given_for_each_worker_is_checked_at_every_depth(aggregation):
-    """A member is asked whether it is for so many workers, and asks those that it wraps: nobody peeks at it."""
+    """A member is asked whether it suits so many workers, and it asks the members that it wraps."""
     with pytest.raises(ValueError, match="weights for 2 workers; list one per worker"):
         aggregation.check(2)
 

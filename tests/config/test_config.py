@@ -59,8 +59,6 @@ def quickstart() -> dict:
             "workload.lr_schedule={name: multistep, milestones: [3], gama: 1}",
             "gama: unknown key; did you mean 'gamma'?",
         ),
-        ("workload.optimizer={name: sgd, lr: 0.1, nesterov: true}", "nesterov needs a momentum above 0"),
-        ("workload.optimizer.lr=high", "workload.optimizer.lr: "),
         ("budget.epoch=312", "budget.epoch: 312: write samples, reference or a number of steps, like '312 steps'"),
         ("budget.epoch=3 rounds", "budget.epoch: '3 rounds': write samples, reference or a number of steps"),
         ("report.log=5", "report.log: 5 is not an interval; write it like '1 epoch'"),

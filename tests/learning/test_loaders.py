@@ -10,7 +10,7 @@ import pytest
 from kit.learning import make, make_plan, train_in_lockstep
 from paceline.algorithms.rounds import Interval, State
 from paceline.learning import passes
-from paceline.learning.loaders import Ahead
+from paceline.learning.loaders import AheadLoader
 from paceline.learning.recipe import Augment, Recipe
 
 
@@ -19,7 +19,7 @@ class Source:
 
     def __init__(self, threads: int) -> None:
         self.asked: list[tuple[int, str]] = []
-        self.ahead = Ahead(self.load, threads)
+        self.ahead = AheadLoader(self.load, threads)
 
     def load(self, position: int, indices: np.ndarray) -> tuple[int, list[int]]:
         self.asked.append((position, threading.current_thread().name))

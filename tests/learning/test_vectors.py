@@ -1,4 +1,4 @@
-"""What aggregations ask of a worker besides steps: own vectors, the optimizer's moments, BatchNorm re-estimated."""
+"""What aggregations ask of a worker apart from steps: own vectors, the optimizer's moments, BatchNorm re-estimated."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_computing_is_nested_in_rounds_steps_and_passes(tmp_path):
     assert read == {"compute": compute, "rounds": rounds, "network": network}
 
 
-def test_what_crosses_a_rounds_end_stands_beside_it(tmp_path):
+def test_what_crosses_a_rounds_end_has_a_track_of_its_own(tmp_path):
     compute = [("step", 0, 1), ("late", 1, 3), ("step", 3, 4)]
     write_trace(tmp_path / "t.json.gz", [{"compute": compute, "rounds": [("round 1", 0, 2), ("round 2", 2, 5)]}])
     found = tracks(tmp_path / "t.json.gz")

@@ -75,7 +75,7 @@ def test_tasks_that_know_nothing_of_one_another_start_no_jobs(monkeypatch):
 
 
 def test_what_ranks_get_from_around_the_launcher(monkeypatch):
-    """Not what makes a rank of the launcher itself, and a home also where nobody has one."""
+    """No variable that would make the launcher itself a rank, and a HOME even where none is set."""
     set_all(monkeypatch, PMI | {"PMIX_MCA_gds": "hash", "SLURM_TMPDIR": "/scratch"})
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("who?")))
@@ -154,7 +154,7 @@ def test_a_job_that_fails_says_why_in_a_line(lines, status, says, tmp_path, monk
     ],
 )
 def test_a_stop_before_or_without_rounds(rounds, number, expected, tmp_path, monkeypatch):
-    """Where no round can be finished the job ends at once, and nobody speaks of rounds but to ask for one."""
+    """Where no round can be finished the job ends at once. Rounds are mentioned only in the request for one."""
     fake(tmp_path, monkeypatch, f"sleep 0.3; kill -{number} $PPID; exec sleep 60")
     code = f"import sys; from paceline.runtime.launcher import launch; sys.prefix = {str(tmp_path)!r}; "
     code += f"sys.exit(launch([], 2, rounds={rounds}))"

@@ -85,7 +85,7 @@ def test_errors_end_the_job_and_are_told_once(kind: str) -> None:
 
 
 def signalled(kind: str, way: str, *signals: int) -> tuple[int, str]:
-    """Start a job of two ranks, send the launcher signals once they run, and check that nobody outlives it."""
+    """Start a job of two ranks, send the launcher signals once they run, and check that no process outlives it."""
     process = start("kit.mpi_ends", way, ranks=2, kind=kind)
     assert process.stdout is not None
     lines = []

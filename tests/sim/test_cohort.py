@@ -121,7 +121,7 @@ COLLECTIVES = [AllReduce, AllGather, ReduceScatter, Broadcast]
 ACTS = ["compute", "host compute", "move", "collective", "start", "wait", "log", "checkpoint"]
 
 
-def beside(number: int, n: int) -> Any:
+def startable(number: int, n: int) -> Any:
     """An effect that may run while the program goes on."""
     kind = number % 4
     if kind == 0:
@@ -152,7 +152,7 @@ def acting(worker: int, n: int, acts: list[tuple[str, int]], late: bool) -> Prog
             )
             sizes.append(value.nbytes)
         elif act == "start":
-            handles.append((yield from Start(beside(number, n))))
+            handles.append((yield from Start(startable(number, n))))
         elif act == "wait" and handles:
             yield from Wait(handles.pop(number % len(handles)))
         elif act == "log" and worker == 0:

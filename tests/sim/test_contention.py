@@ -207,7 +207,7 @@ ANY = [
 def test_a_collective_that_becomes_a_flow_ends_when_its_price_says(
     network: Network, collective: str, kind: type[Collective], members: tuple[int, ...], nbytes: int, when: float
 ) -> None:
-    """At any moment of it, as long as nobody comes; so becoming a flow changes nothing but what is shared."""
+    """At whatever moment it becomes one, as long as nothing shares its links: only sharing changes when it ends."""
     network = replace(network, collective=collective, reduce_bandwidth=3 * BANDWIDTH)
     fabric = Fabric(network, (0, 0, 0, 1, 1, 2, 2))
     price = fabric.group(members).price(kind, nbytes, root=1)

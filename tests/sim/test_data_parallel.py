@@ -262,7 +262,7 @@ def test_sharded_hides_all_but_the_first_gather_and_the_last_scatter(engine, g, 
 @engines
 @pytest.mark.parametrize("g", [0.010, 0.025])
 @pytest.mark.parametrize("prefetch", [1, 2, 3])
-def test_sharded_on_a_slow_network_computes_beside_it(engine, g, prefetch):
+def test_sharded_on_a_slow_network_computes_meanwhile(engine, g, prefetch):
     """It is never idle, except for the last unit's forward and backward pass. The units kept are not gathered again."""
     found = seconds_of_step(engine, Sharded(prefetch=prefetch), [of(2 * g)] * U)
     assert found == near((3 * U - prefetch - 1) * g + 2 * C)

@@ -332,7 +332,10 @@ def test_the_limit_comes_before_a_pause_is_over():
     [
         ({"name": "slow"}, "faults[0]: unknown name 'slow'; write one of straggler, slowdown, pause"),
         ({"name": "pause", "worker": 0, "at": "soon", "duration": "1 s"}, "faults[0].at: 'soon' is not a time"),
-        ({"name": "pause", "worker": 0, "at": "1.5 rounds", "duration": "1 s"}, "faults[0].at: '1.5 rounds' is no"),
+        (
+            {"name": "pause", "worker": 0, "at": "1.5 rounds", "duration": "1 s"},
+            "faults[0].at: '1.5 rounds' is not a time",
+        ),
         ({"name": "pause", "worker": 0, "at": "1 s"}, "faults[0].duration: is missing"),
         ({"name": "straggler", "worker": 0, "factor": 0.5}, "faults[0].factor: "),
         ({"name": "straggler", "worker": 0, "factor": 2, "chance": 1}, "faults[0].chance: unknown key"),

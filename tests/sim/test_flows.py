@@ -60,7 +60,7 @@ CAPACITIES = st.fixed_dictionaries({link: st.integers(1, 100).map(float) for lin
 @settings(max_examples=150, deadline=None)
 @given(DEMANDS, CAPACITIES)
 def test_everyone_has_a_bottleneck(demands: list[Demand], capacity: dict[str, float]) -> None:
-    """Max-min fairness, by its definition: no link is overfull, and each crosses a full one where nobody gets more."""
+    """Max-min fairness by definition: no link is overfull, and each flow crosses a full one on which none gets more."""
     rates = fair_rates(demands, capacity.__getitem__)
     used = {link: sum(r * d.loads.get(link, 0) for r, d in zip(rates, demands, strict=True)) for link in LINKS}
     for link in LINKS:

@@ -119,7 +119,7 @@ def test_arrays_and_phantoms_take_the_same_time() -> None:
 # --- while the program goes on ----------------------------------------------------------------------------------------
 
 
-def beside(*effects: Any, then: float) -> Program[float]:
+def meanwhile(*effects: Any, then: float) -> Program[float]:
     """Start the effects, compute for `then` seconds, wait for all."""
     handles = []
     for effect in effects:
@@ -131,13 +131,15 @@ def beside(*effects: Any, then: float) -> Program[float]:
 
 
 @pytest.mark.parametrize("then", [0.01, 0.5])
-def test_a_started_collective_runs_beside_the_program(then: float) -> None:
-    outcomes = run(cluster(2), *[beside(AllReduce(Phantom(LARGE)), then=then) for _ in range(2)])
+def test_a_started_collective_runs_next_to_the_program(then: float) -> None:
+    outcomes = run(cluster(2), *[meanwhile(AllReduce(Phantom(LARGE)), then=then) for _ in range(2)])
     assert [o.seconds for o in outcomes] == [near(max(ring(LARGE, 2), then))] * 2
 
 
 def test_a_port_carries_one_collective_at_a_time() -> None:
-    outcomes = run(cluster(2), *[beside(*[AllReduce(Phantom(LARGE)) for _ in range(3)], then=0.01) for _ in range(2)])
+    outcomes = run(
+        cluster(2), *[meanwhile(*[AllReduce(Phantom(LARGE)) for _ in range(3)], then=0.01) for _ in range(2)]
+    )
     assert [o.seconds for o in outcomes] == [near(3 * ring(LARGE, 2))] * 2
 
 
@@ -153,8 +155,8 @@ def test_a_port_carries_one_collective_at_a_time() -> None:
         ([Move(Phantom(1000), "host"), Compute(work(0.3), nothing, on="host")], 0.3),
     ],
 )
-def test_lanes_run_beside_one_another(effects: list[Any], seconds: float) -> None:
-    (outcome,) = run(cluster(1, host_link=4000.0), beside(*effects, then=0.2), trace=True)
+def test_lanes_run_at_the_same_time(effects: list[Any], seconds: float) -> None:
+    (outcome,) = run(cluster(1, host_link=4000.0), meanwhile(*effects, then=0.2), trace=True)
     assert outcome.seconds == near(seconds)
     on_device = [e for e in effects if isinstance(e, Compute) and e.on == "device"]
     assert outcome.computing == near(0.2 + 0.3 * len(on_device))
@@ -162,7 +164,7 @@ def test_lanes_run_beside_one_another(effects: list[Any], seconds: float) -> Non
 
 
 def test_moves_take_no_time_where_memory_is_shared() -> None:
-    (outcome,) = run(cluster(1), beside(Move(Phantom(10**9), "host"), then=0.0))
+    (outcome,) = run(cluster(1), meanwhile(Move(Phantom(10**9), "host"), then=0.0))
     assert outcome.seconds == 0.0
 
 
@@ -188,8 +190,8 @@ def test_evaluation_is_kept_apart() -> None:
         assert outcome.seconds == near(2.5)
         assert outcome.computing == near(2.5)
         assert outcome.evaluating == near(4.0 + 1e-3 + 24 / 1e6 + 0.5)
-    assert [(who, seconds, fields["n"]) for who, seconds, fields in lines] == [
-        (who, near(seconds), n) for n, seconds in ((0, 1.0), (1, 1.0), (2, 2.5)) for who in (0, 1)
+    assert [(worker, seconds, fields["n"]) for worker, seconds, fields in lines] == [
+        (worker, near(seconds), n) for n, seconds in ((0, 1.0), (1, 1.0), (2, 2.5)) for worker in (0, 1)
     ]
 
 
@@ -206,7 +208,7 @@ def test_stop_comes_with_the_answer_so_that_all_agree() -> None:
     outcomes = run(cluster(2), *map(program, range(2)), hooks=record.hooks())
     assert [o.result for o in outcomes] == [[False, True]] * 2
     assert record.asked == 1
-    assert [(who, state) for who, state, _ in record.checkpoints] == [(0, 1), (1, 1)]
+    assert [(worker, state) for worker, state, _ in record.checkpoints] == [(0, 1), (1, 1)]
 
 
 def assert_disjoint(outcome: Outcome) -> None:

@@ -61,7 +61,7 @@ def test_a_row_is_what_simulate_gives(jobs, tiny):
         assert row["seconds_per_step"] == s["seconds"] / s["steps"]
         for name in ("steps", "rounds", "samples", "workers"):
             assert row[name] == s[name]
-        assert (row["engine"], s["engine"]) == ("cohort", "simpy"), "nobody would see a sweep's traces"
+        assert (row["engine"], s["engine"]) == ("cohort", "simpy"), "a sweep shows no traces, so it makes none"
         assert row["syncs"] == s["syncs"]["parameters"] + s["syncs"]["begin"]
         assert row["bytes_per_worker"] == max(s["bytes_per_worker"])
         assert (row["idle_min"], row["idle_max"]) == (min(s["idle_share"]), max(s["idle_share"]))

@@ -308,7 +308,7 @@ for number, target in enumerate([None, "/dev/full", "pipe", "out"]):
 
 
 def test_output_that_cannot_be_written_loses_no_run(scenario):
-    """Standard output closed, full, a pipe that nobody reads, or without the letters: the run is there, all of it."""
+    """Standard output closed, full, without a reader, or without the letters: the run is complete all the same."""
     done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=120, encoding="utf-8")
     assert done.stdout.splitlines() == ["plain 0", "full 1", "pipe 141", "caf\u00e9[red] 0"], done.stderr
     assert done.stderr.splitlines() == [

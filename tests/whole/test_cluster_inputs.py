@@ -52,7 +52,7 @@ def matrix(bandwidth: str) -> dict[str, Any]:
     return {"workers": three()["workers"], "network": {"shape": "matrix", "matrix": [[bandwidth] * 3, row, row]}}
 
 
-def beside(**flow: Any) -> dict[str, Any]:
+def with_background(**flow: Any) -> dict[str, Any]:
     """Background traffic next to that of three workers; the first has the slowest port."""
     workers = [{"device": "a100-80g", "port": f"{1 + w} Gbit/s"} for w in range(3)]
     background = {"from": 0, "to": 1, "bandwidth": "900 Mbit/s", "bytes": "10 kB", "every": "300 us"} | flow
@@ -68,13 +68,13 @@ CHANGES: dict[str, dict[str, Any] | tuple[dict[str, Any], dict[str, Any]]] = {
     "Cluster.workers": two({"device": "t4"}),
     "Cluster.nodes": (nodes(), {"nodes": nodes()["nodes"][:1], "network": NETWORK}),
     "Cluster.network": two(network={"bandwidth": "2 Gbit/s"}),
-    "Cluster.background": (beside(), beside() | {"background": []}),
-    "BackgroundSpec.sender": (beside(), beside(**{"from": 2})),
-    "BackgroundSpec.receiver": (beside(to=2), beside(**{"from": 2, "to": 0})),
-    "BackgroundSpec.bandwidth": (beside(), beside(bandwidth="100 Mbit/s")),
-    "BackgroundSpec.bytes": (beside(), beside(bytes="1 kB")),
-    "BackgroundSpec.every": (beside(), beside(every="1 s")),
-    "BackgroundSpec.start": (beside(), beside(start="1 s")),
+    "Cluster.background": (with_background(), with_background() | {"background": []}),
+    "BackgroundSpec.sender": (with_background(), with_background(**{"from": 2})),
+    "BackgroundSpec.receiver": (with_background(to=2), with_background(**{"from": 2, "to": 0})),
+    "BackgroundSpec.bandwidth": (with_background(), with_background(bandwidth="100 Mbit/s")),
+    "BackgroundSpec.bytes": (with_background(), with_background(bytes="1 kB")),
+    "BackgroundSpec.every": (with_background(), with_background(every="1 s")),
+    "BackgroundSpec.start": (with_background(), with_background(start="1 s")),
     "Cluster.profile": (measured("a.yaml"), measured("b.yaml")),
     "Cluster.noise": two(noise={"sigma": 0.5}),
     "NoiseSpec.source": (measured("a.yaml"), measured("a.yaml") | {"noise": {"source": "profile"}}),

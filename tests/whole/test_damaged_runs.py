@@ -73,7 +73,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("says", DAMAGES)
 def test_a_file_that_is_not_a_runs(says, run, monkeypatch, capsys):
-    """Files of a run that somebody else wrote, or that are cut: compare ends in one line with file and place."""
+    """Files that another program wrote, or that are cut: compare ends in one line with file and place."""
     name, damage = DAMAGES[says]
     text = (run / name).read_text()
     if isinstance(damage, dict):
@@ -167,7 +167,7 @@ def test_arrays_of_another_model(change, tmp_path):
 
 @pytest.mark.parametrize("kind", ["F4", "U7"])
 def test_arrays_of_an_unknown_kind(kind, tmp_path):
-    """A header that nobody knows how to read."""
+    """A header with a type that does not exist."""
     head = json.dumps({"params": {"dtype": kind, "shape": [2], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "worker_0.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))
     with pytest.raises(ScenarioError, match=r"worker_0\.safetensors: cannot be read: ") as caught:

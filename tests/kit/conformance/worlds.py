@@ -209,16 +209,16 @@ case("phantoms", 4, phantoms, check=equals([[40, 40, 40, 160, 24, p, 40] for p i
 
 
 def _logs(worker: int) -> Program[Any]:
-    assert (yield from Log(line=0, who=worker)) is None
+    assert (yield from Log(line=0, worker=worker)) is None
     yield from barrier()
     for i in (1, 2):
-        yield from Log(line=i, who=worker)
+        yield from Log(line=i, worker=worker)
 
 
 def _logs_seen(record: Record) -> None:
     for worker in range(2):
-        own = [fields for who, fields in record.logs if who == worker]
-        assert own == [{"line": i, "who": worker} for i in range(3)], own
+        own = [fields for number, fields in record.logs if number == worker]
+        assert own == [{"line": i, "worker": worker} for i in range(3)], own
 
 
 def _checkpoints(worker: int) -> Program[Any]:
@@ -237,7 +237,7 @@ def _checkpoints(worker: int) -> Program[Any]:
 def _checkpoints_seen(*rounds: int) -> Callable[[Record], None]:
     def observe(record: Record) -> None:
         for worker in range(3):
-            own = [(state, arrays["x"].tolist()) for who, state, arrays in record.checkpoints if who == worker]
+            own = [(state, arrays["x"].tolist()) for number, state, arrays in record.checkpoints if number == worker]
             assert own == [(i, [worker, i]) for i in rounds], own
 
     return observe
