@@ -64,7 +64,9 @@ class Plan:
                 "write aggregation: parameters for unequal paces"
             )
         if self._total_steps is None and not self._by_samples and self.strategy.schedule.grows:
-            raise ValueError("qsr's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}")
+            raise ValueError(
+                "the schedule's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}"
+            )
         self.strategy.aggregation.check(self.workers)
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None

@@ -86,7 +86,14 @@ def spelled(default: Any) -> Any:
 @pytest.mark.parametrize(("heading", "members"), [("member", MEMBERS), ("preset", PRESETS)])
 def test_the_page_tells_every_argument_with_its_type_and_default(heading, members):
     """Arguments that stand in docstrings only cannot be found: the page's tables are compared with the signatures."""
-    assert documented(heading) == described(members)
+    told, wanted = documented(heading), described(members)
+    lacks = [
+        f"| `{name}` | `{argument}` | {takes} | {default} | ... |"
+        for (name, argument), (takes, default) in wanted.items() - told.items()
+    ]
+    assert told == wanted, (
+        f"docs/scenarios.md, the table of {heading}s, lacks these rows, or has them otherwise: {lacks}"
+    )
 
 
 @pytest.mark.parametrize(
