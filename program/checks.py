@@ -52,11 +52,11 @@ def check_part(effect: Collective, worker: int, members: Sequence[int]) -> None:
             raise ProtocolError(f"worker {worker}: {describe(effect)} reduces floats, not {value.dtype}")
     if effect.wire != "fp32" and (why := objection(value, effect.wire)):
         raise ProtocolError(f"worker {worker}: {describe(effect)}: {why}")
-    if isinstance(effect, Broadcast) and effect.root not in members:
+    if type(effect) is Broadcast and effect.root not in members:
         raise ProtocolError(
             f"worker {worker}: root {effect.root} of {describe(effect)} is not among workers {tuple(members)}"
         )
-    if isinstance(effect, AllGather) and effect.sizes is not None:
+    if type(effect) is AllGather and effect.sizes is not None:
         own = value.nbytes if isinstance(value, Phantom) else value.size
         if len(effect.sizes) != len(members) or effect.sizes[members.index(worker)] != own:
             raise ProtocolError(
