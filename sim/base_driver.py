@@ -25,16 +25,16 @@ LANES = {"device": "compute", "host": "host"}  # the lane in which a Compute run
 class Ticket(Generic[D]):
     """One driver's part in an effect that may run while its program goes on, from the yield until the answer is taken.
 
-    meetings.py adds what a worker's has, cohort_meetings.py what a cohort's has.
+    meetings.py adds what a worker's has, cohort_meetings.py what a cohort's has. Each sets all fields itself: a
+    run makes a ticket for each collective and each Move, and a call of the base class took 6 % of a Move.
     """
 
     __slots__ = ("direct", "driver", "effect", "stop", "taken")
-
-    def __init__(self, driver: D, effect: Any, direct: bool) -> None:
-        self.driver, self.effect = driver, effect
-        self.direct = direct  # whether the program waits in the effect itself, and did not start it
-        self.stop = False  # whether the collective brought the wish to stop
-        self.taken = False  # whether the program has the answer
+    driver: D
+    effect: Any
+    direct: bool  # whether the program waits in the effect itself, and did not start it
+    stop: bool  # whether the collective brought the wish to stop; false at first
+    taken: bool  # whether the program has the answer; false at first
 
 
 class BaseDriver:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..config.timing import Device
-from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Program, Startable, Work
+from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phantom, Program, Startable, Work
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe
@@ -213,7 +213,8 @@ class CohortDriver(BaseDriver):
         if isinstance(effect, Compute):
             answer = self._run(effect.run)
         elif isinstance(effect, Move):
-            answer = self._run(effect.copied)
+            value = effect.value  # mostly a phantom, which is its own copy
+            answer = value if effect.copy is None and type(value) is Phantom else self._run(effect.copied)
         else:
             self._stop = self._stop or ticket.stop
         if phase_of(effect) == "evaluate":

@@ -36,7 +36,8 @@ class CohortTicket(Ticket[BaseDriver]):
     __slots__ = ("answer", "arrived", "end")
 
     def __init__(self, driver: BaseDriver, effect: Any, direct: bool) -> None:
-        super().__init__(driver, effect, direct)
+        self.driver, self.effect, self.direct = driver, effect, direct
+        self.stop = self.taken = False
         self.arrived = 0.0  # to a collective: when the cohort's last worker came
         self.end: Any = None  # when it is over: a number, or one per column; None while that is not known
         self.answer: Any = None  # a collective's

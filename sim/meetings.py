@@ -47,7 +47,6 @@ class WorkerTicket(Ticket[Member]):
     __slots__ = ("done", "loan", "result", "since")
 
     def __init__(self, driver: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
-        # Not by super(): a run makes a ticket for each collective and each Move, and the call took 6 % of a Move.
         self.driver, self.effect, self.direct = driver, effect, direct
         self.stop = self.taken = self.done = False  # done: whether the result is there
         self.since = since  # when the effect was yielded
