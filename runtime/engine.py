@@ -152,10 +152,10 @@ class _RankDriver:
                 else:
                     computing += stop - start
                 if tracer is not None:
-                    lane, spans = ("compute", device) if effect.on == "device" else ("host", host)
+                    spans = device if effect.on == "device" else host
                     spans.append((work, start, stop))
                     if len(spans) > BUFFERED:
-                        tracer.hand_on(lane)
+                        tracer.hand_on("host" if spans is host else "compute")
             elif kind in COLLECTIVES:
                 answer = collective(effect)
             else:
