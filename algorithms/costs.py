@@ -200,7 +200,8 @@ class Footprint:
 def footprint(works: Works, moments: int, inputs: int) -> Footprint:
     """The memory of a worker.
 
-    moments: vectors, as long as the parameters, in its optimizer's state. inputs: elements of one sample's input.
+    moments: vectors, as long as the parameters, in its optimizer's state.
+    inputs: elements of one sample's input.
     """
     held, sizes = works.held, works.sizes
     kept, whole = sum(own for own, _ in sizes), [every for _, every in sizes]

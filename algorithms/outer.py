@@ -58,7 +58,8 @@ def denormalise(x: Array, start: Array, *, tau: float) -> None:
 class OuterOptimizer(Aggregation):
     """Base of the outer optimizers: a round of Parameters, then a step from its start, with a momentum of its own.
 
-    inner: the round. momentum_vector: the name of the momentum among the worker's vectors.
+    inner: the round.
+    momentum_vector: the name of the momentum among the worker's vectors.
     """
 
     inner: Parameters

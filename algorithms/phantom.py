@@ -28,7 +28,9 @@ _sums = partial(Phantom, 24)  # three float64: loss, correct, count
 class PhantomWorker:
     """A worker that computes nothing: only its work and its bytes are known.
 
-    moments: vectors of the optimizer's state. clips: see Worker. blocks: its evaluation_blocks.
+    moments: vectors of the optimizer's state.
+    clips: see Worker.
+    blocks: its evaluation_blocks.
     """
 
     def __init__(self, index: int, works: Works, moments: int = 0, clips: bool = False, blocks: int = 1) -> None:

@@ -161,7 +161,9 @@ class TopLoss(Shuffled):
 
     Every `refresh` rounds, ratio * k candidates are drawn without replacement, and the k of the highest last seen loss
     go to `workers`, shuffled and sliced among them; k is what these use until the next refresh. Lim et al., arXiv
-    2508.08540. workers: numbers; "slow" are those of pace below 1. refresh: "auto" is about one pass over the data.
+    2508.08540.
+    workers: numbers; "slow" are those of pace below 1.
+    refresh: "auto" is about one pass over the data.
     """
 
     ratio: float = 4.0

@@ -31,7 +31,9 @@ class Schedule:
     def resolve(self, speeds: Sequence[float], warm_up: Interval | None = None) -> Schedule:
         """The schedule with what follows from the workers' speeds and the learning rate's warm-up filled in.
 
-        speeds: samples/s. warm_up: None where there is none. ValueError where something would have no effect.
+        speeds: samples/s.
+        warm_up: None where there is none.
+        Raises ValueError where something would have no effect.
         """
         return self
 

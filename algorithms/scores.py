@@ -20,8 +20,9 @@ FIELDS = 3  # what travels of each example seen: index, loss, step
 class Scores:
     """One worker's table and what it has seen since the last refresh.
 
-    losses: float32 (examples,), +inf where not seen yet, so those are taken first. steps: int64 (examples,). chosen:
-    the indices that this worker trains on until the next refresh (empty for a worker that samples uniformly).
+    losses: float32 (examples,), +inf where not seen yet, so those are taken first.
+    steps: int64 (examples,).
+    chosen: the indices that this worker trains on until the next refresh (empty for a worker that samples uniformly).
     """
 
     def __init__(self, examples: int, seed: int) -> None:

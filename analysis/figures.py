@@ -63,8 +63,9 @@ def timeline(runs: Sequence[Run], rounds: int = 3, skip: int = 1) -> Figure:
     A worker has a row for each of its computing, its host, its host link and its network that any run used. Faults are
     shaded behind the rows of the worker that they hit.
 
-    rounds: how many to draw. skip: how many to leave out at the start. ValueError where a run has no trace
-    (report.trace: true).
+    rounds: how many to draw.
+    skip: how many to leave out at the start.
+    Raises ValueError where a run has no trace (report.trace: true).
     """
     for run in runs:
         if not run.lanes:

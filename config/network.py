@@ -105,7 +105,8 @@ def build_network(
 ) -> Network:
     """The described network. ScenarioError where workers and network do not fit together.
 
-    measured: the profile's network, or None. ports: by worker, the bandwidth of its port where it gives one.
+    measured: the profile's network, or None.
+    ports: by worker, the bandwidth of its port where it gives one.
     """
     workers = len(ports)
     if any(port is not None for port in ports) and given.shape != "star":

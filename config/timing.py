@@ -213,7 +213,8 @@ class Device:
 def cut(whole: float, own: float | None, rest: float | None, usual: float) -> float:
     """The seconds of a part of the whole, so that the part and the rest sum to the whole.
 
-    own, rest: what is known of the part's and the rest's seconds. usual: the part's share where neither is known.
+    own, rest: what is known of the part's and the rest's seconds.
+    usual: the part's share where neither is known.
     """
     if own is None:
         return usual * whole if rest is None else max(0.0, whole - rest)

@@ -46,7 +46,8 @@ def build_workers(
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
-    cost: the model's, where it is known already. model_seed: of the initial parameters.
+    cost: the model's, where it is known already.
+    model_seed: of the initial parameters.
     shared_process: True in a simulation, False for the one worker of a rank.
     warm: the first worker of each kind (batch, micro-batches, memory) takes a throw-away step, which finds what fails.
     staged: for each worker of the plan, whether its device has memory of its own. All others: see TorchWorker.

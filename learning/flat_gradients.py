@@ -14,7 +14,8 @@ from .optimizers import GradientList, Layout
 class FlatGradients:
     """The gradient of one worker.
 
-    vector: as long as the parameters that it keeps. views: of the vector, one for each trained parameter.
+    vector: as long as the parameters that it keeps.
+    views: of the vector, one for each trained parameter.
 
     Parameters that are not trained have gradient 0: the vector begins as zeros, and nothing else is written there.
     """

@@ -57,7 +57,8 @@ class Source:
 class Passes:
     """A model and its training data.
 
-    each: note the losses of single examples, in `losses`. loaders: threads that load batches ahead.
+    each: note the losses of single examples, in `losses`.
+    loaders: threads that load batches ahead.
     """
 
     def __init__(

@@ -28,8 +28,8 @@ def build_phantoms(
 ) -> list[PhantomWorker]:
     """The plan's workers numbered `indexes` (all by default), as work and bytes only.
 
-    cost: the model's, where it is known already. optimizer, recipe, staged: as build_workers takes them; plain SGD by
-    default.
+    cost: the model's, where it is known already.
+    optimizer, recipe, staged: as build_workers takes them; plain SGD by default.
     """
     cost, spec = cost or cost_of(model, model_args or {}, shape), optimizer or {}
     works = make_works(plan, cost, shape.test, recipe, staged)

@@ -18,7 +18,8 @@ DEVICE_RNG = "device_rng"  # in snapshots: a GPU's own stream; a run that contin
 class TorchStream:
     """The worker's place, at first where torch's stream is now.
 
-    shared: whether other workers compute in this process. memory: says on which device the worker computes.
+    shared: whether other workers compute in this process.
+    memory: says on which device the worker computes.
     """
 
     def __init__(self, shared: bool, memory: Memory) -> None:

@@ -54,11 +54,14 @@ def set_threads(count: int) -> None:
 class TorchWorker:
     """algorithms.worker.Worker with a torch model; what its methods mean is said there. Its parts have one job each:
 
-    memory: where parameters and gradients lie. flat: the gradient as one vector. buffers: the model's buffers.
+    memory: where parameters and gradients lie.
+    flat: the gradient as one vector.
     passes, units: forward and backward of the whole model, and unit by unit.
-    batches: which examples come next. optimizer: the update. evaluation: the test set.
-    steps: a step unit by unit. snapshots: what outlives a round.
-    stream: the worker's place in torch's random stream. guard: what went wrong, and where.
+    batches: which examples come next.
+    steps: a step unit by unit.
+    snapshots: what outlives a round.
+    stream: the worker's place in torch's random stream.
+    guard: what went wrong, and where.
     """
 
     def __init__(

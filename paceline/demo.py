@@ -78,7 +78,8 @@ def trust(
 ) -> list[str]:
     """How far the prediction can be trusted: a line per scenario, and a warning where the machine was busy.
 
-    predicted, real, again: seconds of each scenario. share: the least share of a core that a rank had.
+    predicted, real, again: seconds of each scenario.
+    share: the least share of a core that a rank had.
     """
     lines, spread = [], 0.0
     for name, said, first, second in zip(names, predicted, real, again, strict=True):

@@ -171,7 +171,8 @@ def phases(
 ) -> Iterator[tuple[str, int, list[float]]]:
     """(phase, samples, the seconds of each time) for all work on this rank, from a synchronous and a local training.
 
-    batches: the batch of each rank. steps: the steps of each training.
+    batches: the batch of each rank.
+    steps: the steps of each training.
     """
     from .runtime.engine import run
 

@@ -24,8 +24,9 @@ from .texts import ENDED, describe, doing, terms
 def lockstep(programs: Sequence[fx.Program[Any]], hooks: Hooks, debug: bool = False) -> list[Any]:
     """Run the programs to their ends and return their results, in worker order.
 
-    hooks: called with a clock that stands at 0. debug: check that borrowed values are not written to. Raises what a
-    program raises, ProtocolError where the programs do not fit together, and BorrowError.
+    hooks: called with a clock that stands at 0.
+    debug: check that borrowed values are not written to.
+    Raises what a program raises, ProtocolError where the programs do not fit together, and BorrowError.
     """
     return _Run(programs, hooks, debug).to_the_end()
 

@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 class Collectives:
     """One rank's collectives on `comm`, which no one else may use meanwhile. `close` leaves `comm` itself open.
 
-    stop: asked once per reduction of all workers. fast: reduce by MPI's own all-reduce where that is possible. debug:
-    compare before each collective what the members take part in.
+    stop: asked once per reduction of all workers.
+    fast: reduce by MPI's own all-reduce where that is possible.
+    debug: compare before each collective what the members take part in.
     """
 
     def __init__(
@@ -239,7 +240,8 @@ class Collectives:
     def _compare(self, members: Members, terms: str, text: str) -> None:
         """Compare terms among the members; ProtocolError, for all of them, where they differ.
 
-        terms: of what this worker takes part in. text: what it does, for that error.
+        terms: of what this worker takes part in.
+        text: what it does, for that error.
         """
         own = np.array([zlib.crc32(terms.encode())], np.uint32)
         everyone = np.empty(members.count, np.uint32)

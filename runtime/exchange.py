@@ -19,7 +19,8 @@ from .headers import TAG
 def exchange(comm: Any, outgoing: Sequence[Array], incoming: Sequence[Array], element: Any) -> None:
     """Send outgoing[r] to member r, and receive incoming[r] from it. This member's own two parts are not looked at.
 
-    comm: a communicator, or one that polls (polling.py). element: the MPI type of the parts' elements.
+    comm: a communicator, or one that polls (polling.py).
+    element: the MPI type of the parts' elements.
     """
     size, rank = comm.size, comm.rank
     requests = []

@@ -57,7 +57,8 @@ def element_type(array: Array) -> Any:
 class Reduction:
     """AllReduce or ReduceScatter of one size, type, wire and op among given members.
 
-    what: the collective in words, for errors and the headers' fingerprint. fast: use MPI's own all-reduce if it can.
+    what: the collective in words, for errors and the headers' fingerprint.
+    fast: use MPI's own all-reduce if it can.
     """
 
     def __init__(

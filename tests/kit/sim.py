@@ -13,7 +13,8 @@ def ends(
 ) -> list[float]:
     """When each of the courses ends, if all start at 0; NaN for one that does not end.
 
-    capacity: bytes/s by link. then: called with the flows once all courses are under way.
+    capacity: bytes/s by link.
+    then: called with the flows once all courses are under way.
     """
     flows, found = Flows(capacity.__getitem__), [math.nan] * len(courses)
 
