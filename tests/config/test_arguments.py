@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -81,6 +82,16 @@ def otherwise(default: Any) -> str:
 def spelled(default: Any) -> Any:
     """A default as a scenario writes it: a member by its name."""
     return next((name for name, member in MEMBERS.items() if member is type(default)), default)
+
+
+def test_the_page_names_every_member_of_an_axis():
+    text = PAGE.read_text()
+    for axis, members in AXES.items():
+        row = re.search(rf"^\| `{axis}` \| (.*) \|$", text, re.M)
+        assert row, axis
+        assert sorted(re.findall(r"`(\w+)`", row[1])) == sorted(members), (
+            f"docs/scenarios.md, the table of axes, {axis}"
+        )
 
 
 @pytest.mark.parametrize(("heading", "members"), [("member", MEMBERS), ("preset", PRESETS)])
