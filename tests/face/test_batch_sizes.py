@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from unittest.mock import MagicMock, Mock
 
@@ -13,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from kit.cli import call, paceline
+from kit.cli import call, paceline, under_mpirun
 from kit.learning import make, make_plan
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients
@@ -29,7 +27,6 @@ from paceline.learning.memory_meter import MARGIN, Reserved, Tensors, fits, free
 from paceline.profiling import job_to_measure
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
-from paceline.runtime.mpirun import command, environment, find_mpirun
 
 MODEL = {"name": "mlp", "hidden": [64, 32]}
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9}
@@ -83,11 +80,8 @@ def test_under_mpirun_with_known_speeds(tmp_path):
     """Two ranks of one device take turns on the node; what the profile holds already stays."""
     (tmp_path / "s.yaml").write_text(yaml.dump(scenario({"device": "a", "count": 2, "speed": "900 samples/s"})))
     (tmp_path / "p.yaml").write_text(yaml.dump({"devices": {}, "max_batch": {"a": {"other": 5}, "b": {"other": 6}}}))
-    mpirun = find_mpirun()
     arguments = ["batch-sizes", "s.yaml", "--out=p.yaml", "--memory=600 kB", "--mode=no_restriction"]
-    line = command(mpirun, [sys.executable, "-m", "paceline", *arguments], 2)
-    env = environment(mpirun, 2, 1)
-    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = under_mpirun(2, *arguments, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     profile = yaml.read_mapping(tmp_path / "p.yaml")
     key = workload_key(load(tmp_path / "s.yaml").workload)

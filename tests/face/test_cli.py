@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from kit.cli import MLP, call, paceline, read, scenario
+from kit.cli import MLP, call, paceline, read, scenario, under_mpirun
 from kit.paths import ROOT
 from paceline import __version__ as version
 from paceline.__main__ import main
@@ -189,25 +190,10 @@ def make(input_shape, classes):
 
 @pytest.mark.parametrize("kind", ["openmpi", "mpich"])
 def test_under_mpirun(kind, tiny, monkeypatch):
-    from paceline.runtime.mpirun import command, environment, find_mpirun
-
     folder = tiny.parent
     (folder / "broken.py").write_text(BROKEN)
-    mpirun = find_mpirun(kind)
     monkeypatch.setenv("PYTHONPATH", str(folder))
-
-    def under(ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-        line = command(mpirun, [sys.executable, "-m", "paceline", *arguments], ranks)
-        return subprocess.run(
-            line,
-            cwd=folder,
-            env=environment(mpirun, ranks, 1),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
+    under = partial(under_mpirun, cwd=folder, kind=kind)
     loaders = ("--set", "workload.loaders=2")
     done = under(2, "train", "tiny.yaml", "--out", "run", *loaders)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from paceline.__main__ import main
+from paceline.runtime.mpirun import command, environment, find_mpirun
+from paceline.runtime.ranks import MpiKind
 
 MLP = {"name": "mlp", "hidden": [32, 16], "dropout": 0.2}
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
@@ -33,11 +35,21 @@ def scenario(
 
 def paceline(*arguments: object, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own. check: fail unless it succeeds."""
-    command = [sys.executable, "-m", "paceline", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    line = [sys.executable, "-m", "paceline", *map(str, arguments)]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def under_mpirun(
+    ranks: int, *arguments: object, cwd: Path, kind: MpiKind | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run a command on so many ranks, as a user does who starts mpirun. kind: whose mpirun; None: the one to use."""
+    mpirun = find_mpirun(kind)
+    line = command(mpirun, [sys.executable, "-m", "paceline", *map(str, arguments)], ranks)
+    settings = environment(mpirun, ranks, 1)
+    return subprocess.run(line, cwd=cwd, env=settings, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def call(

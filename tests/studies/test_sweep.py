@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 import paceline
-from kit.cli import MLP, call, scenario
+from kit.cli import MLP, call, scenario, under_mpirun
 from kit.cli import paceline as run_cli
 from kit.paths import ROOT
 from paceline import ScenarioError, simulate, sweep, sweeping
@@ -327,21 +327,10 @@ def descendants(process: int) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["openmpi", "mpich"])
 def test_under_mpirun(kind, tiny):
-    from paceline.runtime.mpirun import command, environment, find_mpirun
-
-    folder, mpirun = tiny.parent, find_mpirun(kind)
+    folder = tiny.parent
 
     def under(ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-        line = command(mpirun, [sys.executable, "-m", "paceline", "sweep", "tiny.yaml", *arguments], ranks)
-        return subprocess.run(
-            line,
-            cwd=folder,
-            env=environment(mpirun, ranks, 1),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return under_mpirun(ranks, "sweep", "tiny.yaml", *arguments, cwd=folder, kind=kind)
 
     done = under(3, "--grid", "workload.batch=4,-1,8", "--grid", "strategy.H=1,2,3", "--out", "mpi.csv")
     assert done.returncode == 0, done.stdout + done.stderr
