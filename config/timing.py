@@ -241,7 +241,7 @@ def interpolate(table: Table, samples: float) -> float:
 
 @dataclass(frozen=True)
 class Noise:
-    """Factors exp(N(-s^2/2, s)), whose mean is 1, on computing times. Where all s are 0 there is no noise."""
+    """Noise multiplies each computing time by a random factor exp(N(-s^2/2, s)), whose mean is 1; s = 0 means none."""
 
     sigma: float = 0.0  # s of each computing time's factor; a device with residuals draws from these instead
     seed: int = 0

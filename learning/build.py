@@ -53,7 +53,7 @@ def build_workers(
     staged: for each worker of the plan, whether its device has memory of its own. All others: see TorchWorker.
     ValueError of one line for whatever is wrong with model, loss or recipe. config.workload has checked their numbers.
     """
-    memory_meter.anew(device)
+    memory_meter.reset_peak(device)
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")

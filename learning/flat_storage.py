@@ -26,7 +26,7 @@ def check(tensors: Mapping[str, Tensor], what: str) -> None:
 
 
 def views(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Views of the vector, one behind the other, in the shapes of `like`."""
+    """Consecutive views of the vector, in the shapes of `like`."""
     made, start = [], 0
     for tensor in like:
         made.append(vector[start : start + tensor.numel()].view(tensor.shape))

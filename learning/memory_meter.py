@@ -30,7 +30,7 @@ class Meter(Protocol):
     peak: float
 
     def restart(self) -> None:
-        """Measure anew."""
+        """Begin a new measurement."""
 
     def __enter__(self) -> Any: ...
 
@@ -83,7 +83,7 @@ class Reserved:
         self._device = device
 
     def restart(self) -> None:
-        anew(self._device)
+        reset_peak(self._device)
         self.peak = float(torch.cuda.memory_reserved(self._device))
 
     def __enter__(self) -> Reserved:
@@ -113,8 +113,8 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
-def anew(device: str) -> None:
-    """Let a GPU's peak begin anew, without what this process's earlier workers have left there."""
+def reset_peak(device: str) -> None:
+    """Free what earlier workers of this process have left on a GPU, and reset its peak to what is in use then."""
     if device != "cpu":
         torch.cuda.init()  # type: ignore[no-untyped-call]  # or there are no statistics yet
         release()

@@ -53,7 +53,7 @@ class Snapshots:
             **self._buffers.snapshot(),
             **self._stream.snapshot(),
             **{OPTIMIZER + name: vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},
-            # Parts of other units, put one behind the other, may be as long and mean other parameters.
+            # With other units, the concatenated parts may have the same length but belong to other parameters.
             **({"units": np.array(self._memory.kept)} if self._memory.held.parts > 1 else {}),
             **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
             # A name that begins with "_" does not outlive a round.

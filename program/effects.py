@@ -6,8 +6,8 @@ rules:
 - Always write `answer = yield from Effect(...)`: it is typed, and a forgotten `from` is a type error.
 - A value is *borrowed* from the yield until the answer: the program does not write to it meanwhile. The answer is the
   program's own: a fresh copy, or the `out` buffer that it passed. `out` may be `value` in an AllReduce or a Broadcast.
-- An effect is not changed after it is made. No type enforces this: a frozen dataclass takes 0.8 us to make, a slotted
-  one a fraction of that, and a large run makes hundreds of millions.
+- An effect is not changed after it is made. No type enforces this: a frozen dataclass takes three times as long to make
+  (benchmarks/results/design.json), and a large run makes hundreds of millions.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class ReduceScatter(Reducing):
 
 @dataclass(slots=True, eq=False)
 class AllGather(Collective):
-    """Every member gets all values, one behind the other in rank order. Their sizes may differ."""
+    """Every member gets all members' values, concatenated in rank order. Their sizes may differ."""
 
     sizes: tuple[int, ...] | None = None  # each member's elements, known from the plan; None: all as many as here
 

@@ -1,6 +1,6 @@
 """The reference interpreter: what it answers is what a program means.
 
-The workers take turns, one effect each. There is no time, no network and no MPI: a collective completes as soon as its
+The workers take turns, one effect each. Nothing takes time and nothing is sent: a collective completes as soon as its
 last member has yielded it. Misuse is found by the same checks as everywhere (checks.py, loans.py), but the numbers are
 made here a second time, in the plainest way: rounding, sums and parts share no code with the other interpreters.
 """
@@ -41,7 +41,7 @@ def answers(effects: Sequence[Any], members: tuple[int, ...]) -> list[Any]:
     phantom = isinstance(first.value, fx.Phantom)
     if isinstance(first, fx.Broadcast):  # the root's value; the root, too, gets it as it arrives at the others
         return [arrived[members.index(first.root)]] * n
-    if isinstance(first, fx.AllGather):  # all values, one behind the other
+    if isinstance(first, fx.AllGather):  # all values, concatenated in rank order
         return [fx.Phantom(sum(value.nbytes for value in arrived)) if phantom else np.concatenate(arrived)] * n
     weights = [effect.weight for effect in effects]
     if first.op == "mean" and not sum(weights) > 0:

@@ -210,7 +210,7 @@ class Reduction:
         self._scale = None if last == 1.0 else np.asarray(last, self.dtype)
 
     def _prepare_exchange(self, pool: Pool) -> None:
-        """Prepare where the others' pieces of this member's part arrive: one behind the other, without its own."""
+        """Prepare where the others' pieces of this member's part arrive: one after another, without its own."""
         members, (start, end) = self.members, self._parts[self.members.rank]
         length, rank = end - start, members.rank
         narrow = self.wire != "fp32"
