@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from typing import Literal, NamedTuple
 
 from ..program.effects import Work
 from ..program.fold import parts
@@ -113,6 +114,8 @@ class Works:
         self.cost, self.held = cost, held or Holding()
         self.units = cost.units or (cost,)
         self.sizes = unit_sizes(self.units, self.held)
+        ends = list(accumulate((max(1, len(unit.units)) for unit in self.units), initial=0))
+        self._finest = list(pairwise(ends))
         self.chunks = [stop - start for start, stop in parts(batch, chunks)]
         forward, touched = cost.flops * batch, 4.0 * cost.parameters
         # Backward computes a gradient for the inputs and one for the weights: twice the forward's work.
@@ -149,7 +152,9 @@ class Works:
             fraction = own.flops / self.cost.flops if self.cost.flops else 1 / len(self.units)
             fraction *= samples / whole.samples if whole.samples else 1.0
             touched = 4.0 * own.parameters + own.activations * samples
-            self._others[key] = Work(phase, samples, times * own.flops * samples, touched, unit, fraction, whole)
+            flops, finest = times * own.flops * samples, self._finest[unit]
+            way: Literal["kept", "fetched"] = "fetched" if self.held.fetched else "kept"
+            self._others[key] = Work(phase, samples, flops, touched, unit, finest, way, fraction, whole)
         return self._others[key]
 
     @property

@@ -94,7 +94,7 @@ def _times(group: WorkerGroup, profile: Profile | None, workload: str, precision
     if profile is not None and (known is None or group.device in profile.devices):
         tables = profile.tables(group.device, workload)
         group.refuse_rates("the profile's times")
-        return {"tables": tables, "source": "profile"}
+        return {"tables": tables, "pieces": profile.piece_times(group.device, workload), "source": "profile"}
     if known is None:
         raise ValueError(
             "how fast is it? give speed (like 900 samples/s), step_time (like 2 ms), flops (like 20 Tflop/s), a "

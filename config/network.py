@@ -137,7 +137,9 @@ def build_network(
         matrix=given.matrix and tuple(tuple(entry * given.efficiency for entry in row) for row in given.matrix),
         ports=tuple((port or bandwidth) * given.efficiency for port in ports) if any(ports) else None,
         collective=given.collective,
-        reduce_bandwidth=given.reduce_bandwidth or float("inf"),
+        reduce_bandwidth=given.reduce_bandwidth or (measured and measured.reduce_bandwidth) or float("inf"),
+        taken_latency=measured.taken_latency if measured else 0.0,
+        taken_bandwidth=(measured and measured.taken_bandwidth) or float("inf"),
         background=tuple(
             BackgroundTraffic(f.sender, f.receiver, f.bandwidth, f.bytes, f.every, f.start) for f in background
         ),

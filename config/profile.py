@@ -1,42 +1,91 @@
 """Profiles: what `paceline profile` measured on a machine, for scenarios to read.
 
-For each device and each workload measured on it, a profile holds a table of seconds by number of samples, how single
-times varied around the table, and the largest batch that fits. It also holds the network's fitted latency and
-bandwidth. The file is YAML, so that a person can read and correct it.
+For each device and each workload measured on it, a profile holds tables of seconds by number of samples, also of the
+pieces into which placements cut a step, how single times varied around the tables, and the largest batch that fits. It
+also holds the network's fitted latency and bandwidth. The file is YAML, so that a person can read and correct it;
+docs/profiles.md explains every key.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
 from ..program.errors import ScenarioError
 from . import yaml
 from .sections import Section, first_mistake
-from .timing import Table
+from .tables import PassTimes, PieceTimes, Table
 from .units import Bandwidth, Duration, Seconds
 from .workload import SGDSpec, Workload
 
 T = TypeVar("T")
 
 
+Samples = dict[int, Seconds]  # samples -> seconds
+NonEmpty = Annotated[Samples, Field(min_length=1)]
+
+
 class MeasuredNetwork(Section):
-    """Fitted so that messages * latency + bytes sent / bandwidth meets the measured times of the all-reduce."""
+    """Fitted: messages * latency + bytes sent / bandwidth + bytes added / reduce_bandwidth meets the measured times."""
 
     latency: Seconds
     bandwidth: Bandwidth  # bytes/s
+    reduce_bandwidth: Bandwidth | None = None  # bytes/s; None: adding up takes no time that could be told apart
+    # What an exchange takes from the computation next to it: messages * taken_latency + bytes sent / taken_bandwidth.
+    taken_latency: Seconds = 0.0
+    taken_bandwidth: Bandwidth | None = None  # None: bytes take nothing
     all_reduce: dict[int, Duration] = {}  # bytes -> the measured seconds
+
+
+class MeasuredPass(Section):
+    """Forward or backward passes, computed unit by unit."""
+
+    times: NonEmpty  # of all units together, in the finest cut
+    shares: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)]  # of each unit in them
+    cut: Seconds = 0.0  # that each cut between two units adds
+
+    def read(self) -> PassTimes:
+        """As the timing reads it."""
+        return PassTimes(_table(self.times), self.shares, self.cut)
+
+
+class MeasuredUnits(Section):
+    """A step computed unit by unit."""
+
+    forward: MeasuredPass
+    backward: MeasuredPass
+
+
+class MeasuredPieces(Section):
+    """The pieces of a workload's step that some placements make of it."""
+
+    # Whether the units' parameters stay on the device, or are fetched before each use.
+    units: dict[Literal["kept", "fetched"], MeasuredUnits] = {}
+    # "update", "host update" -> the part of all parameters that is updated -> seconds
+    updates: dict[Literal["update", "host update"], dict[Annotated[float, Field(gt=0, le=1)], Seconds]] = {}
+
+
+class MeasuredMoves(Section):
+    """Copies between a device and its host: bytes -> seconds."""
+
+    device: Samples = {}  # to the device
+    host: Samples = {}  # to the host
+    taken: Samples = {}  # what a copy takes from the computation next to it
 
 
 class Profile(Section):
     """The contents of a profile's file. A workload's name is made by `workload_key`."""
 
+    version: Literal[1, 2] = 1  # of the format; 2 added pieces, moves and what exchanges take from computations
     machine: dict[str, Any] = {}  # the environment of the measurement, for people
     # device -> workload -> phase -> {samples: seconds}
-    devices: dict[str, dict[str, dict[str, Annotated[dict[int, Seconds], Field(min_length=1)]]]]
+    devices: dict[str, dict[str, dict[str, NonEmpty]]]
+    pieces: dict[str, dict[str, MeasuredPieces]] = {}  # device -> workload -> what placements make of a step
+    moves: dict[str, MeasuredMoves] = {}  # device -> copies to and from its host
     # device -> workload -> evenly spaced quantiles of a step's measured time divided by its table's time. Their mean is
     # above 1, because tables leave out the slowest times.
     residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0, le=1e9)], ...]]] = {}
@@ -57,10 +106,22 @@ class Profile(Section):
                 f"the profile has no times of {workload!r} on {device}, only of "
                 f"{', '.join(map(repr, workloads))}; measure it with `paceline profile SCENARIO`"
             )
-        return {
-            phase: tuple(sorted((float(samples), seconds) for samples, seconds in table.items()))
-            for phase, table in workloads[workload].items()
-        }
+        return {phase: _table(table) for phase, table in workloads[workload].items()}
+
+    def piece_times(self, device: str, workload: str) -> PieceTimes:
+        """The times of pieces; empty where they were not measured."""
+        pieces = self.pieces.get(device, {}).get(workload) or MeasuredPieces()
+        moves = self.moves.get(device) or MeasuredMoves()
+        return PieceTimes(
+            passes={
+                (held, phase): one.read()
+                for held, units in pieces.units.items()
+                for phase, one in (("forward", units.forward), ("backward", units.backward))
+            },
+            updates={phase: _table(table) for phase, table in pieces.updates.items()},
+            moves={to: _table(table) for to, table in (("device", moves.device), ("host", moves.host)) if table},
+            taken=_table(moves.taken),
+        )
 
     def factors(self, device: str, workload: str) -> tuple[float, ...]:
         """The residuals of a workload on a device. ValueError where the profile has none."""
@@ -71,6 +132,10 @@ class Profile(Section):
                 "measure them with `paceline profile SCENARIO`, or write cluster.noise.sigma"
             )
         return found
+
+
+def _table(measured: Mapping[int, float] | Mapping[float, float]) -> Table:
+    return tuple(sorted((float(key), seconds) for key, seconds in measured.items()))
 
 
 def workload_key(workload: Workload) -> str:
@@ -108,10 +173,12 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
         return new
     merged = {
         "devices": _merged(old.devices, new.devices),
+        "pieces": _merged(old.pieces, new.pieces),
         "residuals": _merged(old.residuals, new.residuals),
         "max_batch": _merged(old.max_batch, new.max_batch),
     }
-    return new.model_copy(update={**merged, "network": new.network or old.network})
+    rest = {"moves": old.moves | new.moves, "network": new.network or old.network}
+    return new.model_copy(update={**merged, **rest, "version": max(old.version, new.version)})
 
 
 def _merged(old: dict[str, dict[str, T]], new: dict[str, dict[str, T]]) -> dict[str, dict[str, T]]:

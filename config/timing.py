@@ -5,7 +5,6 @@ The simulator reads it, and so do `train --phantom` and `train --emulate`, which
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -14,8 +13,7 @@ from typing import Literal
 from ..program.effects import Work
 from ..program.errors import ScenarioError
 from .faults import Faults
-
-Table = tuple[tuple[float, float], ...]  # ((samples, seconds), ...) by rising samples
+from .tables import PieceTimes, Table, interpolate
 
 # The rest of the whole: a step is a gradient and an update, a gradient is a forward and a backward pass.
 REST = {"gradient": "update", "update": "gradient", "forward": "backward", "backward": "forward"}
@@ -23,6 +21,7 @@ REST = {"gradient": "update", "update": "gradient", "forward": "backward", "back
 # forward pass. The times of an update, and of a norm for clipping, are then counted as part of the gradient's.
 USUAL = {"gradient": 1.0, "update": 0.0, "norm": 0.0, "forward": 1 / 3, "backward": 2 / 3}
 
+MEMORY_BANDWIDTH = 10e9  # bytes/s, where nothing says how fast a memory is: about what one core of a processor reaches
 LONGEST = 1e18  # seconds, twice the age of the universe: sums of such times stay finite
 
 
@@ -81,6 +80,9 @@ class Network:
     ports: tuple[float, ...] | None = None  # star: bytes/s of each worker's port, where they differ
     collective: CollectiveAlgorithm = "ordered"
     reduce_bandwidth: float = inf  # bytes/s that a worker adds up
+    # A started collective takes processor time from the computation next to it: for its messages and for its bytes.
+    taken_latency: float = 0.0  # seconds per message step
+    taken_bandwidth: float = inf  # bytes/s sent
     background: tuple[BackgroundTraffic, ...] = ()  # what else the links carry
 
 
@@ -112,9 +114,12 @@ class Device:
     step: Callable[[int], Work] = whole_step  # batch -> the Work of a step
     source: str = ""  # where its times come from, for people
     residuals: tuple[float, ...] = ()  # measured times divided by their prices, to draw noise from
+    pieces: PieceTimes = field(default_factory=PieceTimes)  # what was measured in pieces
 
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device."""
+        if (piece := self.pieces.seconds(work)) is not None:
+            return self.slowdown * piece
         if work.phase == "host update" and (apart := self._on_host(work)) is not None:
             return self.slowdown * apart
         if work.whole is None and self.flops is not None:
@@ -127,9 +132,11 @@ class Device:
             return work.fraction * interpolate(self.tables[work.phase], work.samples)
         if self.host_memory_bandwidth is not None:
             return over(work.bytes, self.host_memory_bandwidth)
-        if self.host_link is not None:
-            return 0.0  # the scenario does not say how fast that host is
-        return over(work.bytes, self.memory_bandwidth) if work.whole is None else None
+        return self._by_bytes(work.bytes) if self.host_link is not None or work.whole is None else None
+
+    def _by_bytes(self, nbytes: float) -> float:
+        """Seconds of work that only reads and writes memory."""
+        return over(nbytes, self.memory_bandwidth if self.memory_bandwidth < inf else MEMORY_BANDWIDTH)
 
     def _price(self, work: Work) -> float:
         """Seconds of the whole phase of which `work` is a fraction, without the slowdown.
@@ -139,9 +146,7 @@ class Device:
         """
         whole, phase = work.whole, work.phase
         if whole is None:
-            return (
-                self._by_itself(phase, work.samples) if self.flops is None else self._roofline(work.flops, work.bytes)
-            )
+            return self._by_itself(work) if self.flops is None else self._roofline(work.flops, work.bytes)
         if phase in (whole.phase, "host update"):
             return self._price(whole)
         own = rest = None
@@ -171,17 +176,18 @@ class Device:
                 return known + (known * USUAL[other] / USUAL[one] if rest is None else rest)
         return None
 
-    def _by_itself(self, phase: str, samples: int) -> float:
-        """Seconds of a whole on a device with tables or a speed; 0 for a phase that they say nothing of."""
+    def _by_itself(self, work: Work) -> float:
+        """Seconds of a whole on a device with tables or a speed. What they do not price is priced by its bytes."""
+        phase, samples = work.phase, work.samples
         if phase in self.tables:
             return interpolate(self.tables[phase], samples)
         if phase in ("gradient", "forward", "backward"):  # the program does not say of what whole
             whole = "synchronous step" if phase == "gradient" else "gradient"
             return self._price(Work(phase, samples, whole=Work(whole, samples)))
         if phase == "evaluate":
-            return USUAL["forward"] * self._by_itself("step", samples)
+            return USUAL["forward"] * self._by_itself(Work("step", samples))
         if phase not in ("step", "synchronous step"):
-            return 0.0
+            return self._by_bytes(work.bytes)
         gradient, update = self._known("gradient", samples), self._known("update", samples)
         if phase == "synchronous step" and gradient is not None:
             return gradient + (update or 0.0)
@@ -224,19 +230,6 @@ def cut(whole: float, own: float | None, rest: float | None, usual: float) -> fl
     if both == whole:
         return own
     return whole * (own / both) if both else usual * whole
-
-
-def interpolate(table: Table, samples: float) -> float:
-    """Seconds for `samples`: on the lines between the table's points, and beyond them on the first and last line.
-
-    With a single point, seconds are in proportion to samples.
-    """
-    if len(table) == 1:
-        (known, seconds), *_ = table
-        return seconds * samples / known if known else seconds  # an update has no samples
-    right = min(max(bisect_left(table, (samples,)), 1), len(table) - 1)
-    (x0, y0), (x1, y1) = table[right - 1], table[right]
-    return max(0.0, y0 + (y1 - y0) * (samples - x0) / (x1 - x0))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Any, get_args
 
 from .algorithms.aggregations import Gradients
@@ -29,13 +30,16 @@ from .config.units import read_bytes
 from .folders import find, folders_of
 from .job import Job
 from .learning_problem import LearningProblem
-from .profiling import check_profile_path, job_to_measure, mean_tables, phases, typical
+from .profile_document import mean_tables
+from .profiling import check_profile_path, job_to_measure
 from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
 from .records.environment import environment
 from .speeds import profile_of, timing_of
 from .terminal import console
+from .trials import run_trial
+from .trials import trials as strategies
 
 if TYPE_CHECKING:
     from .algorithms.worker import Worker
@@ -259,11 +263,13 @@ def _known(scenario: Scenario, profile: Profile | None, problem: LearningProblem
 
 def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float]]:
     """phase -> {samples: seconds} on this rank, for an eighth, a quarter, a half and all of its largest batch."""
-    tables: dict[str, dict[int, float]] = {}
+    tables, trials = dict[str, dict[int, float]](), strategies(1, 1)
     for part in (8, 4, 2, 1):
         batches = [max(1, most // part) for most in largest]
-        for phase, samples, taken in phases(job, comm, batches, STEPS):
-            tables.setdefault(phase, {})[samples] = typical(taken)
+        for strategy in (trials["local"], trials["flat"]):
+            for piece, taken in run_trial(job, comm, strategy, batches, STEPS).times.items():
+                if piece.lane == "compute":
+                    tables.setdefault(piece.name, {})[piece.samples] = mean(taken)
     return tables
 
 

@@ -26,6 +26,7 @@ class Traffic:
 
     messages: int  # message steps, each of which costs a latency
     sent: float  # payload bytes, the mean over the members
+    added: float = 0.0  # bytes that it adds to its own
 
 
 def gathers(nbytes: int, members: int) -> bool:
@@ -40,10 +41,11 @@ def traffic(kind: type[Collective], nbytes: int, members: int) -> Traffic:
         return Traffic(0, 0.0)
     if kind is AllReduce:
         if gathers(nbytes, n):
-            return Traffic(1, (n - 1) * float(nbytes))
-        return Traffic(2, 2 * (n - 1) / n * nbytes)
+            return Traffic(1, (n - 1) * float(nbytes), (n - 1) * float(nbytes))
+        return Traffic(2, 2 * (n - 1) / n * nbytes, (n - 1) / n * nbytes)
     if kind is ReduceScatter or kind is AllGather:
-        return Traffic(1, (n - 1) / n * nbytes)
+        part = (n - 1) / n * nbytes
+        return Traffic(1, part, part if kind is ReduceScatter else 0.0)
     if kind is Broadcast:  # a binomial tree; n - 1 members receive the vector once
         return Traffic(math.ceil(math.log2(n)), (n - 1) / n * nbytes)
     raise TypeError(f"{kind.__name__} is not a collective")

@@ -114,6 +114,7 @@ class _RankDriver:
         self.outcome = Outcome(collectives.rank)
         self.origin = perf_counter()  # when the run began, by the bare clock
         self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
+        self.since = self.origin  # when the effect before was answered: what has passed since then belongs to the next
         self.round = 0.0  # when the round began, by the bare clock
         self.left_out = 0.0  # seconds that are not training: evaluation, hooks
         self.tracer = Tracer(collectives.rank, hooks.spans, self.named) if trace else None
@@ -132,7 +133,7 @@ class _RankDriver:
         host = tracer.lane("host") if tracer is not None else []
         answer: Any = None
         computing = 0.0
-        self.origin = clock()
+        self.origin = since = clock()
         while True:
             try:
                 effect: Any = send(answer)
@@ -141,25 +142,26 @@ class _RankDriver:
                 break
             kind = type(effect)
             if kind is Compute:
-                start = clock()
                 answer = effect.run()
                 stop = clock()
                 work = effect.work
                 if emulation is not None:
-                    stop = emulation(work, start, stop)
+                    stop = emulation(work, since, stop)
                 if work.phase == "evaluate":
-                    self.evaluated(stop - start)
+                    self.evaluated(stop - since)
                 else:
-                    computing += stop - start
+                    computing += stop - since
                 if tracer is not None:
                     spans = device if effect.on == "device" else host
-                    spans.append((work, start, stop))
+                    spans.append((work, since, stop))
                     if len(spans) > BUFFERED:
                         tracer.hand_on("host" if spans is host else "compute")
-            elif kind in COLLECTIVES:
-                answer = collective(effect)
+                        stop = clock()
+                since = stop
             else:
-                answer = other(effect)
+                self.since = since
+                answer = collective(effect) if kind in COLLECTIVES else other(effect)
+                since = self.since
         outcome.seconds = self.clock(clock())
         outcome.computing += computing
         outcome.sent = {phase: book[0] for phase, book in self.books.items()}
@@ -189,12 +191,12 @@ class _RankDriver:
         if kind is Log:
             start = perf_counter()
             self.hooks.log(self.outcome.index, self.clock(start), effect.fields)
-            self.left_out += perf_counter() - start
+            self.leave_out(start)
             return None
         if kind is Move:
-            start = perf_counter()
             answer = effect.copied()
-            self.span(f"to {effect.to}", "move", start, perf_counter())
+            start, self.since = self.since, perf_counter()
+            self.span(f"to {effect.to}", "move", start, self.since)
             count_move(self.outcome.moved, effect)
             return answer
         raise not_an_effect(self.outcome.index, effect)
@@ -202,18 +204,17 @@ class _RankDriver:
     def collective(self, effect: Collective) -> Any:
         """Take part in a collective, counted by its phase."""
         collectives = self.collectives
-        start = perf_counter()
         if self.debug:
             loan = Loan(effect, self.outcome.index)
             answer = loan.settle(collectives.perform(loan.performed))
         else:
             answer = collectives.perform(effect)
-        stop = perf_counter()
+        start, self.since = self.since, perf_counter()
         if collectives.halt:
             self.halt = True
-        self.count(effect.phase, collectives.sent, start, stop)
+        self.count(effect.phase, collectives.sent, start, self.since)
         if effect.phase == "evaluate":
-            self.evaluated(stop - start)
+            self.evaluated(self.since - start)
         return answer
 
     def count(self, phase: str, sent: float, start: float, stop: float) -> None:
@@ -228,17 +229,17 @@ class _RankDriver:
 
     def wait(self, handle: Handle[Any]) -> Any:
         """Wait for a started effect, and count it only now: so all ranks learn of a stop at the same place."""
-        start = perf_counter()
         started = handle.inner
         if not isinstance(started, StartedEffect):
             raise not_started(handle.effect, self.outcome.index)
         answer = self.started.wait(started)
+        start, self.since = self.since, perf_counter()
         effect = started.effect
         if isinstance(effect, Collective):
             self.halt = self.halt or started.halt
             self.collectives.told = self.collectives.told or started.told
             if effect.phase == "evaluate":
-                self.evaluated(perf_counter() - start)
+                self.evaluated(self.since - start)
             self.count(effect.phase, started.sent, started.start, started.stop)
         elif isinstance(effect, Compute):
             # As in the simulator, the host's started work is not counted: the device may idle meanwhile.
@@ -258,12 +259,16 @@ class _RankDriver:
         self.collectives.told = False
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
-        now = perf_counter()
-        self.left_out += now - start
+        self.leave_out(start)
         if effect.round is not None:
             self.span("rounds", f"round {effect.round}", self.round or self.origin, start)
-            self.round = now
+            self.round = self.since
         return self.halt
+
+    def leave_out(self, start: float) -> None:
+        """What has passed since `start` is not training."""
+        self.since = perf_counter()
+        self.left_out += self.since - start
 
     def span(self, lane: str, what: str | Work, start: float, stop: float) -> None:
         """Keep a span, if traced."""

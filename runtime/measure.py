@@ -1,74 +1,26 @@
-"""How long this machine's all-reduce takes, for profiles. Measured as an effect, so that all costs are in it."""
+"""Fits of measured exchanges, for profiles: what a message costs, what a byte costs, what adding up costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
-from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import nnls
 
-from ..program.effects import AllReduce, Program
-from ..program.outcome import Hooks
-from ..program.traffic import traffic
-from .engine import run
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
-
-SIZES = (0, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 40_000_000)  # bytes
-BLOCKS = 5  # measurements per size, after one to warm up; the median is taken
+from ..program.traffic import Traffic
 
 
-def measure_allreduce(
-    comm: MPI.Intracomm, sizes: Sequence[int] = SIZES, budget: float = 0.1
-) -> list[tuple[int, float]]:
-    """(bytes, seconds) of the ordered all-reduce of fp32 vectors of about these sizes among the ranks of `comm`.
+def fit(points: Sequence[tuple[Traffic, float]]) -> tuple[float, float, float]:
+    """(latency, bandwidth, reduce_bandwidth) that explain measured collectives best: s, bytes/s, bytes/s.
 
-    All ranks call it together and get the same list, with the slowest rank's seconds. budget: seconds to spend per
-    size and block.
+    points: (what a member sends and adds up, seconds).
+    The model is the simulator's on a star: messages * latency + sent / bandwidth + added / reduce_bandwidth. It is
+    fitted by least squares of the relative error, with no part negative; a part of zero is an infinite bandwidth.
+    ValueError without a point in which anything is sent.
     """
-    points = []
-    for nbytes in sizes:
-        value = np.zeros(nbytes // 4, np.float32)
-        one = _seconds(comm, value, 2)
-        count = max(2, min(1000, int(budget / max(one, 1e-6))))
-        seconds = median(_seconds(comm, value, count) for _ in range(BLOCKS))
-        points.append((value.nbytes, seconds))
-    return points
-
-
-def _seconds(comm: MPI.Intracomm, value: np.ndarray, count: int) -> float:
-    """Seconds per all-reduce, the mean of `count` after one to warm up; the same on all ranks."""
-    from mpi4py import MPI
-
-    def program() -> Program[None]:
-        for _ in range(count + 1):
-            yield from AllReduce(value, out=value, phase="measure")
-
-    spans = run(program(), Hooks(), comm=comm, trace=True).lanes["network"]
-    own = np.array([(spans[-1][2] - spans[0][2]) / count])
-    comm.Allreduce(MPI.IN_PLACE, own, MPI.MAX)
-    return float(own[0])
-
-
-def fit(points: Sequence[tuple[int, float]], ranks: int) -> tuple[float, float]:
-    """(latency in seconds per message step, bandwidth in bytes/s) that explain measured all-reduces best.
-
-    The model is traffic.py's on a star: seconds = messages * latency + sent / bandwidth. It is fitted by least squares
-    of the relative error, with neither part negative. ValueError with fewer than two ranks or without a point.
-    """
-    if ranks < 2 or not points:
-        raise ValueError(f"{len(points)} points among {ranks} ranks say nothing of a network; measure with 2 or more")
-    rows, seconds = [], []
-    for nbytes, took in points:
-        cost = traffic(AllReduce, nbytes, ranks)
-        rows.append([cost.messages / took, cost.sent / took])
-        seconds.append(1.0)
-    matrix, target = np.array(rows), np.array(seconds)
-    latency, per_byte = np.linalg.lstsq(matrix, target, rcond=None)[0]
-    if latency < 0 or per_byte < 0:  # then one of them is zero in the best fit
-        alone = [float(column @ target / (column @ column)) if column.any() else 0.0 for column in matrix.T]
-        errors = [float(np.sum((matrix[:, i] * alone[i] - target) ** 2)) for i in (0, 1)]
-        latency, per_byte = (alone[0], 0.0) if errors[0] <= errors[1] else (0.0, alone[1])
-    return float(latency), float("inf") if per_byte == 0 else float(1 / per_byte)
+    rows = [(what.messages, what.sent, what.added) for what, _ in points]
+    if not any(sent for _, sent, _ in rows):
+        raise ValueError(f"{len(points)} points, and nothing is sent in them; measure with 2 ranks or more")
+    took = np.array([seconds for _, seconds in points])
+    latency, per_byte, per_added = nnls(np.array(rows) / took[:, None], np.ones(len(rows)))[0].tolist()
+    return latency, 1 / per_byte if per_byte else float("inf"), 1 / per_added if per_added else float("inf")

@@ -7,13 +7,16 @@ are remembered, what errors say. How time passes differs, and is written in each
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Generic, TypeVar
 
-from ..config.timing import LONGEST, Device, lasting
+from ..config.tables import interpolate
+from ..config.timing import LONGEST, Device, Network, lasting
 from ..program.checks import never_waited, not_started, startable, waited_twice
 from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Startable, Wait, Work
 from ..program.outcome import Hooks, Outcome
 from ..program.texts import ENDED, describe, doing
+from ..program.traffic import carried, traffic
 
 D = TypeVar("D")
 
@@ -71,6 +74,10 @@ class BaseDriver:
         """Begin a started effect, or one that the program waits in."""
         raise NotImplementedError
 
+    def _give_way(self, effect: Startable) -> None:
+        """Keep the worker's processor for as long as a started effect takes it from the computation next to it."""
+        raise NotImplementedError
+
     def _block(self, ticket: Any) -> Any:
         """The ticket's answer where it is there, else BLOCKED."""
         raise NotImplementedError
@@ -91,6 +98,7 @@ class BaseDriver:
         inner = startable(effect.effect, self.index)
         ticket = self._ticket(inner, direct=False)
         self._started[ticket] = None
+        self._give_way(inner)
         return Handle(inner, ticket)
 
     def _wait(self, effect: Wait[Any]) -> Any:
@@ -157,8 +165,28 @@ def work_seconds(device: Device, work: Work) -> float:
     return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
 
 
+def taken_seconds(device: Device, network: Network, effect: Startable, workers: int) -> float:
+    """Seconds that a started effect takes from the computation of its worker, to which it is handed by a thread.
+
+    For a collective: its messages and its bytes, by what the profile measured. 0 where nothing was measured.
+    """
+    if isinstance(effect, Move):
+        return device.slowdown * interpolate(device.pieces.taken, effect.value.nbytes) if device.pieces.taken else 0.0
+    if isinstance(effect, Compute) or (not network.taken_latency and network.taken_bandwidth == inf):
+        return 0.0
+    members = workers if effect.group is None else len(effect.group)
+    what = traffic(type(effect), carried(effect, members), members)
+    return what.messages * network.taken_latency + what.sent / network.taken_bandwidth
+
+
 def move_seconds(device: Device, move: Move) -> float:
-    """Seconds of a copy between host and device, 0 where they are the same memory. ScenarioError as above."""
+    """Seconds of a copy between host and device, by the profile, else by the host link; 0 where there is none.
+
+    ScenarioError as above.
+    """
+    known = device.pieces.moves.get(move.to)
+    if known is not None:
+        return device.slowdown * interpolate(known, move.value.nbytes)
     if device.host_link is None:
         return 0.0
     seconds = move.value.nbytes / device.host_link

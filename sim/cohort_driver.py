@@ -202,6 +202,11 @@ class CohortDriver(BaseDriver):
             self._busy[lane] = ticket.end
         return ticket
 
+    def _give_way(self, effect: Startable) -> None:
+        taken = self._of_each(self._meetings.taken, effect)
+        if taken is not FREE:
+            self._busy["compute"] = self._now + self._queue("compute", taken)
+
     def _take(self, ticket: CohortTicket) -> Any:
         """Wait until the ticket's end, and return its answer, which now belongs to the program."""
         effect, since = ticket.effect, self._now

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..config.timing import Device
 from ..program.checks import check_part
-from ..program.effects import AllGather, AllReduce, Broadcast, Collective, Phantom, ReduceScatter, Value
+from ..program.effects import AllGather, AllReduce, Broadcast, Collective, Phantom, ReduceScatter, Startable, Value
 from ..program.errors import ScenarioError
 from ..program.loans import deliver
 from ..program.texts import describe, terms
 from ..program.traffic import carried, whole_bytes
-from .base_driver import BaseDriver, Ticket
+from .base_driver import BaseDriver, Ticket, taken_seconds
 from .matching import Matcher
 from .network import Fabric
 
@@ -66,6 +67,10 @@ class CohortMeetings:
         ticket.arrived = arrived
         if tickets := self._matcher.enter(ticket, wanted):
             self._complete(tickets, max(t.arrived for t in tickets), *known)
+
+    def taken(self, device: Device, effect: Startable) -> float:
+        """Seconds that a started effect takes from the computation of a worker on this device."""
+        return taken_seconds(device, self._fabric.network, effect, len(self._members))
 
     def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
         """(seconds, bytes that a member sends) of a collective. NeedsEvents where it cannot be simulated exactly."""

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..config.timing import CollectiveAlgorithm
-from ..program.effects import AllGather, AllReduce, Broadcast, Collective, ReduceScatter
-from ..program.traffic import gathers, traffic
+from ..program.effects import AllGather, AllReduce, Broadcast, Collective
+from ..program.traffic import traffic
 
 SHORT = 2048  # bytes up to which an all-reduce is short: MPICH's MPIR_CVAR_ALLREDUCE_SHORT_MSG_SIZE
 
@@ -109,9 +109,13 @@ PATTERNS: dict[str, Callable[[int, int, int], Pairs]] = {
 
 def ordered(n: int, m: float) -> list[CollectiveStep]:
     """As program/traffic.py says: all send to all, whole vectors or parts, and add up what they receive."""
-    what = traffic(AllReduce, int(m), n)
-    added = (n - 1) * m if gathers(int(m), n) else (n - 1) / n * m
-    return [CollectiveStep("everyone", what.messages, what.sent, added, streams=n - 1)]
+    return [_as_performed(AllReduce, n, int(m))]
+
+
+def _as_performed(kind: type[Collective], n: int, nbytes: int) -> CollectiveStep:
+    """What the MPI interpreter does."""
+    what = traffic(kind, nbytes, n)
+    return CollectiveStep("everyone", what.messages, what.sent, what.added, streams=n - 1)
 
 
 def ring(n: int, m: float) -> list[CollectiveStep]:
@@ -205,14 +209,9 @@ def collective_steps(
         return ALGORITHMS[algorithm](sizes, m)
     if kind is Broadcast:
         return binomial(n, m)
-    part = (n - 1) / n * nbytes
-    added = part if kind is ReduceScatter else 0.0
     if algorithm == "ordered":
-        return [
-            CollectiveStep(
-                "everyone", traffic(kind, nbytes, n).messages, traffic(kind, nbytes, n).sent, added, streams=n - 1
-            )
-        ]
+        return [_as_performed(kind, n, nbytes)]
+    part = (n - 1) / n * nbytes
     if kind is AllGather:
         return [CollectiveStep("around", n - 1, part)]
-    return [CollectiveStep("everyone", n - 1, part, added)]
+    return [CollectiveStep("everyone", n - 1, part, part)]

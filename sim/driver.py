@@ -175,6 +175,10 @@ class Driver(BaseDriver):
         Timer(self._env, lambda event: self._after(ticket)).set(delay)
         return ticket
 
+    def _give_way(self, effect: Startable) -> None:
+        if taken := self._meetings.taken(self._device, effect):
+            self._busy["compute"] = self._env.now + self._queue("compute", taken)
+
     def _after(self, ticket: WorkerTicket) -> None:
         """The time of a started Compute, or of a Move, is over."""
         effect = ticket.effect

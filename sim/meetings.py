@@ -13,15 +13,16 @@ from typing import Any, Protocol
 
 import simpy
 
+from ..config.timing import Device
 from ..program.checks import check_part, group_members, not_a_member
-from ..program.effects import Broadcast, Collective, Group
+from ..program.effects import Broadcast, Collective, Group, Startable
 from ..program.loans import Loan
 from ..program.outcome import Outcome, Span
 from ..program.texts import terms
 from ..program.traffic import Traffic, carried
 from ..records.spool import BUFFERED, Tracer
 from .answers import results
-from .base_driver import Ticket
+from .base_driver import Ticket, taken_seconds
 from .matching import Matcher
 from .network import Fabric, GroupPrices
 from .transfers import Timer, Transfers
@@ -85,6 +86,10 @@ class Meetings:
             group.queue.append(tickets)
             if len(group.queue) == 1:
                 self._carry(group)
+
+    def taken(self, device: Device, effect: Startable) -> float:
+        """Seconds that a started effect takes from the computation of a worker on this device."""
+        return taken_seconds(device, self._fabric.network, effect, self._workers)
 
     def _new_group(self, effect: Collective, worker: int) -> GroupQueue:
         """The group's queue: the same one in whatever order an effect lists the members."""

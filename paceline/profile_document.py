@@ -1,0 +1,181 @@
+"""What ranks have measured as the document of a profile; config/profile.py says what it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+
+from .measuring import COMPUTED, RankTimes
+from .program.effects import COLLECTIVES
+from .program.errors import ScenarioError
+from .program.traffic import traffic
+from .trials import Piece
+
+Times = Mapping[tuple[str, Piece], float]  # (trial, piece) -> seconds
+KINDS = {kind.__name__: kind for kind in COLLECTIVES}
+QUANTILES = 100  # of the residuals that a profile holds
+APART = ("evaluate", "begin", "started")  # phases of collectives that say nothing of those of a step
+
+
+def portable(device: str, times: RankTimes) -> dict[str, Any]:
+    """One rank's measurements as JSON."""
+    found = [[trial, dataclasses.asdict(piece), median(means)] for (trial, piece), means in times.means.items()]
+    return {"device": device, "times": found, "moved": times.moved(), "series": times.series}
+
+
+def document(ranks: Sequence[Mapping[str, Any]], key: str, batch: int, size: int) -> dict[str, Any]:
+    """The profile's document. ScenarioError where no bandwidth fits the times.
+
+    ranks: what `portable` made of each rank's. key: of the workload. batch: the scenario's. size: the number of ranks.
+    """
+    devices: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for rank in ranks:
+        devices[rank["device"]].append(rank)
+    read = {device: _mean_times(members) for device, members in devices.items()}
+    found: dict[str, Any] = {
+        "devices": {device: {key: tables(times)} for device, times in read.items()},
+        "pieces": {device: {key: pieces(times, batch)} for device, times in read.items()},
+        "moves": {device: moves(times) for device, times in read.items()},
+        "residuals": {device: {key: residuals(members)} for device, members in devices.items()},
+    }
+    if size > 1:
+        found["network"] = network(next(iter(read.values())), list(read.values()), size)
+    return found
+
+
+def _mean_times(members: Iterable[Mapping[str, Any]]) -> Times:
+    values: dict[tuple[str, Piece], list[float]] = defaultdict(list)
+    for rank in members:
+        for trial, piece, seconds in rank["times"]:
+            values[trial, Piece(**piece)].append(seconds)
+    return {key: mean(seconds) for key, seconds in values.items()}
+
+
+def text(seconds: float) -> str:
+    """How a profile writes a time."""
+    return f"{seconds * 1e6:.4g} us"
+
+
+def tables(times: Times) -> dict[str, dict[int, str]]:
+    """phase -> {samples: seconds} of a step in one piece."""
+    found: dict[str, dict[int, str]] = {}
+    for (trial, piece), seconds in times.items():
+        if trial in ("local", "flat") and piece.lane == "compute" and piece.name in (*COMPUTED, "evaluate"):
+            found.setdefault(piece.name, {})[piece.samples] = text(seconds)
+    return found
+
+
+def mean_tables(ranks: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
+    """device -> phase -> {samples: seconds, the mean over the device's ranks}, from each rank's device and tables."""
+    values: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for rank in ranks:
+        for phase, table in rank["tables"].items():
+            for samples, seconds in table.items():
+                phases = values.setdefault(rank["device"], {}).setdefault(phase, {})
+                phases.setdefault(int(samples), []).append(seconds)
+    return {
+        device: {phase: {k: text(mean(v)) for k, v in table.items()} for phase, table in phases.items()}
+        for device, phases in values.items()
+    }
+
+
+def pieces(times: Times, batch: int) -> dict[str, Any]:
+    """What placements make of a step."""
+    units = {held: made for held in ("kept", "fetched") if (made := _units(times, held, batch))}
+    updates: dict[str, dict[float, str]] = {}
+    for (trial, piece), seconds in times.items():
+        if piece.name in ("update", "host update") and trial in ("flat", "sharded", "fetched whole") and batch:
+            updates.setdefault(piece.name, {})[piece.part] = text(seconds)
+    return {"units": units, "updates": updates}
+
+
+def _units(times: Times, held: str, batch: int) -> dict[str, Any]:
+    """Passes of a model that is computed unit by unit. A model of a single unit is measured as a whole."""
+    finest = held if any(trial == held for trial, _ in times) else "fetched whole"
+    if finest != held and held == "kept":
+        return {}
+    made: dict[str, Any] = {}
+    for phase in ("forward", "backward"):
+        by_samples: dict[int, dict[int, float]] = defaultdict(dict)
+        for (trial, piece), seconds in times.items():
+            if trial == finest and piece.name == phase:
+                by_samples[piece.samples][piece.unit or 0] = seconds
+        at, whole = by_samples[batch], times.get(("fetched whole", Piece("compute", phase, 0, batch)))
+        total = math.fsum(at.values())
+        cuts = len(at) - 1
+        cut = max(0.0, (total - whole) / cuts) if cuts and whole is not None and held == "fetched" else 0.0
+        made[phase] = {
+            "times": {samples: text(math.fsum(own.values())) for samples, own in sorted(by_samples.items())},
+            "shares": [float(f"{at[unit] / total:.4g}") for unit in sorted(at)],
+            "cut": text(cut),
+        }
+    return made
+
+
+def moves(times: Times) -> dict[str, Any]:
+    """Copies between the device and its host, and what they take from a computation."""
+    found: dict[str, dict[int, list[float]]] = {"device": {}, "host": {}}
+    for (trial, piece), seconds in times.items():
+        if piece.lane in ("to device", "to host") and trial in ("fetched", "fetched whole"):
+            found[piece.lane.removeprefix("to ")].setdefault(piece.nbytes, []).append(seconds)
+    made: dict[str, Any] = {to: {n: text(mean(v)) for n, v in sorted(t.items())} for to, t in found.items()}
+    taken = sorted(_taken(times, "next to a move", "to host"))
+    return made | {"taken": {nbytes: text(seconds) for nbytes, seconds in taken}}
+
+
+def _taken(times: Times, trial: str, lane: str) -> Iterable[tuple[int, float]]:
+    """(bytes, seconds) that a started effect takes from the computation next to it.
+
+    Where the computation ends first, it has met a part of the effect only, and the loss is that part of the whole.
+    """
+    for name in dict.fromkeys(name for name, _ in times if name.startswith(trial)):
+        own = {piece: seconds for (other, piece), seconds in times.items() if other == name}
+        alone = next(seconds for piece, seconds in own.items() if piece.name == "gradient")
+        beside = next(seconds for piece, seconds in own.items() if piece.name == "gradient next to")
+        started = [(p, s) for p, s in own.items() if p.lane == lane and p.phase in ("started", "move")]
+        for piece, seconds in started:
+            yield piece.nbytes, max(0.0, beside - alone) / min(1.0, beside / seconds if seconds else 1.0)
+
+
+def residuals(members: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Evenly spaced quantiles of steps' times divided by the mean of their series."""
+    factors = [t / mean(series) for rank in members for series in rank["series"] for t in series]
+    middles = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    return [float(f"{q:.4g}") for q in np.quantile(factors, middles)]
+
+
+def network(times: Times, devices: Sequence[Times], size: int) -> dict[str, Any]:
+    """The profile's network: what fits the exchanges as they occurred between computations."""
+    from .runtime.measure import fit
+
+    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for (_, piece), seconds in times.items():
+        if piece.lane == "network" and piece.phase not in APART:
+            found[piece.name, piece.nbytes].append(seconds)
+    points = [(traffic(KINDS[name], nbytes, size), mean(taken)) for (name, nbytes), taken in found.items()]
+    latency, bandwidth, adding = fit(points)
+    if not math.isfinite(bandwidth):
+        raise ScenarioError(
+            "profile: large messages took no longer than small ones: this machine is too busy; "
+            "measure again when other programs have ended"
+        )
+    taken = [
+        (dataclasses.replace(traffic(KINDS["AllReduce"], nbytes, size), added=0.0), max(seconds, 1e-9))
+        for device in devices
+        for nbytes, seconds in _taken(device, "next to an exchange", "network")
+    ]
+    per_message, per_byte, _ = fit(taken)
+    made: dict[str, Any] = {"latency": text(latency), "bandwidth": f"{bandwidth:.4g} B/s"}
+    if math.isfinite(adding):
+        made["reduce_bandwidth"] = f"{adding:.4g} B/s"
+    made["taken_latency"] = text(per_message)
+    if math.isfinite(per_byte):
+        made["taken_bandwidth"] = f"{per_byte:.4g} B/s"
+    reduced = {n: mean(taken) for (name, n), taken in sorted(found.items()) if name == "AllReduce"}
+    return made | {"all_reduce": {n: text(seconds) for n, seconds in reduced.items()}}

@@ -1,0 +1,216 @@
+"""Short trainings that are measured piece by piece, for profiles: what is priced is what runs.
+
+Rule: times are taken as they occur in training, on all ranks at once and in the order of a step. A gradient that
+follows an exchange finds its data no longer in the caches, and an exchange between two steps finds its vectors written
+to by the computation: both take up to twice as long as alone in a loop.
+
+A trial's exchanges and moves are not overlapped, so that each piece has a time of its own. What overlapping costs is
+measured apart (`next_to`). As in the engine, the time from one answer to the next belongs to the effect that is
+answered, and with it the program's own time: so the pieces sum to the clock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .algorithms.aggregations import Parameters
+from .algorithms.learning_rates import Constant
+from .algorithms.loop import train
+from .algorithms.placements import Offloaded, Replicated, Sharded
+from .algorithms.plan import Plan
+from .algorithms.rounds import Interval, State
+from .algorithms.schedules import Fixed
+from .algorithms.splits import Shares
+from .algorithms.strategy import Strategy
+from .job import Job
+from .program.effects import AllReduce, Collective, Compute, Effect, Move, Program, Start, Wait
+from .program.outcome import Hooks
+from .program.traffic import carried
+
+WHOLE = 2**62  # unit_bytes for a model in one unit
+MOST_STEPS = 400  # of a trial
+LOCAL_STEPS = 4  # in a round of the local trial; trials take whole rounds
+
+
+@dataclass(frozen=True)
+class Kept(Replicated):
+    """A model on the device, computed unit by unit although nothing overlaps."""
+
+    overlap: bool = False
+
+    def by_units(self, synchronous: bool, units: int) -> bool:
+        return synchronous
+
+
+def trials(units: int, ranks: int) -> dict[str, Strategy]:
+    """The strategies to measure, by name. units: of the model, in the finest cut."""
+    found = {
+        "local": Strategy(schedule=Fixed(LOCAL_STEPS), aggregation=Parameters()),
+        "flat": Strategy(placement=Replicated(overlap=False)),
+        "fetched whole": Strategy(placement=Offloaded(overlap=False, unit_bytes=WHOLE)),
+    }
+    if units > 1:
+        found["kept"] = Strategy(placement=Kept(unit_bytes=0))
+        found["fetched"] = Strategy(placement=Offloaded(overlap=False, unit_bytes=0))
+    if ranks > 1:
+        found["sharded"] = Strategy(placement=Sharded(overlap=False))
+    return found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A kind of effect in a trial."""
+
+    lane: str  # in which the engine traces it
+    name: str  # a Compute's phase, a collective's kind
+    unit: int | None = None
+    samples: int = 0
+    part: float = 1.0  # of its whole, for updates
+    nbytes: int = 0  # of a Move; of a collective as it travels
+    phase: str = ""  # a collective's
+
+
+def piece(effect: Effect[Any], ranks: int) -> Piece | None:
+    """The piece that an effect is; None where it has no span."""
+    if isinstance(effect, Wait):  # the engine traces a started effect when it is waited for
+        return piece(effect.handle.effect, ranks)
+    if isinstance(effect, Compute):
+        w = effect.work
+        return Piece("compute" if effect.on == "device" else "host", w.phase, w.unit, w.samples, w.fraction)
+    if isinstance(effect, Move):
+        return Piece(f"to {effect.to}", "move", nbytes=effect.value.nbytes, phase=effect.phase)
+    if isinstance(effect, Collective):
+        return Piece("network", type(effect).__name__, nbytes=carried(effect, ranks), phase=effect.phase)
+    return None
+
+
+class Seen:
+    """The pieces of a program in the order in which it yields them, by lane."""
+
+    def __init__(self, ranks: int) -> None:
+        self.pieces: dict[str, list[Piece]] = defaultdict(list)
+        self._ranks = ranks
+
+    def watch(self, program: Program[Any]) -> Program[Any]:
+        """The same program, watched."""
+        answer: Any = None
+        while True:
+            try:
+                effect = program.send(answer)
+            except StopIteration as end:
+                return end.value
+            if (found := piece(effect, self._ranks)) is not None:
+                self.pieces[found.lane].append(found)
+            answer = yield effect
+
+
+Change = Callable[[Program[Any]], Program[Any]]
+
+
+def with_exchanges(sizes: Sequence[int]) -> Change:
+    """After each update, an all-reduce of one of these numbers of bytes in turn, for the network's fit."""
+    vectors = [np.zeros(nbytes // 4, np.float32) for nbytes in sizes]
+
+    def changed(program: Program[Any]) -> Program[Any]:
+        answer, steps = None, 0
+        while True:
+            try:
+                effect: Any = program.send(answer)
+            except StopIteration as end:
+                return end.value
+            answer = yield effect
+            if isinstance(effect, Compute) and effect.work.phase == "update":
+                vector = vectors[steps % len(vectors)]
+                steps += 1
+                yield from AllReduce(vector, out=vector, phase="extra")
+
+    return changed
+
+
+def next_to(make: Callable[[], Effect[Any]]) -> Change:
+    """Next to every second gradient, the effect that `make` makes. That gradient is then called "gradient next to"."""
+
+    def changed(program: Program[Any]) -> Program[Any]:
+        answer, steps = None, 0
+        while True:
+            try:
+                effect: Any = program.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(effect, Compute) and effect.work.phase == "gradient":
+                steps += 1
+                if steps % 2 == 0:
+                    handle = yield from Start(make())
+                    beside = replace(effect, work=replace(effect.work, phase="gradient next to"))
+                    answer = yield beside
+                    yield from Wait(handle)
+                    continue
+            answer = yield effect
+
+    return changed
+
+
+def unchanged(program: Program[Any]) -> Program[Any]:
+    """The program as it is."""
+    return program
+
+
+@dataclass
+class Measurements:
+    """What one rank has measured in a trial: for each piece the seconds of each time."""
+
+    times: dict[Piece, list[float]]
+    step_seconds: float  # of the whole trial, the longest of all ranks
+
+
+def run_trial(
+    job: Job,
+    comm: Any,
+    strategy: Strategy,
+    batches: Sequence[int],
+    steps: int,
+    slowness: float = 1.0,
+    change: Change = unchanged,
+) -> Measurements:
+    """Train for `steps` steps and take the times of the pieces on this rank. All ranks call it together.
+
+    batches: of each rank. slowness: of this rank, which it emulates by sleeping; the times are divided by it.
+    A collective's time is the shortest among the ranks: that of the rank that came last, and waited for no other.
+    """
+    from mpi4py import MPI
+
+    from .runtime.engine import run
+
+    shares = Shares(tuple(batches), (1.0,) * job.workers)
+    plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, Interval(steps, "steps"), Interval(steps, "steps"))
+    (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
+    worker.snapshot = dict  # type: ignore[method-assign]  # there is nothing to save
+    seen = Seen(comm.Get_size())
+    program = seen.watch(change(train(worker, plan, State())))
+    outcome = run(program, Hooks(), comm=comm, trace=True, slowness=slowness)
+    found: dict[Piece, list[float]] = {}
+    for lane, pieces in seen.pieces.items():
+        spans = np.array([stop - start for _, start, stop in outcome.lanes[lane]])
+        if lane == "network":
+            comm.Allreduce(MPI.IN_PLACE, spans, MPI.MIN)
+        elif lane in ("compute", "host"):
+            spans /= slowness
+        kinds: dict[Piece, list[float]] = defaultdict(list)
+        for one, seconds in zip(pieces, spans.tolist(), strict=True):
+            kinds[one].append(seconds)
+        for one, taken in kinds.items():
+            found[one] = taken[-(-len(taken) // 10) :] if len(taken) > 1 else taken  # the first ones warm up
+    longest = np.array([outcome.seconds / steps])
+    comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
+    return Measurements(found, float(longest[0]))
+
+
+def steps_for(seconds: float, step_seconds: float) -> int:
+    """How many steps fit into so many seconds, in whole rounds of the local trial."""
+    steps = min(MOST_STEPS, int(seconds / max(step_seconds, 1e-9)))
+    return LOCAL_STEPS * max(1, steps // LOCAL_STEPS)
