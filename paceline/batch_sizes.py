@@ -266,8 +266,9 @@ def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float
     tables, trials = dict[str, dict[int, float]](), strategies(1, 1)
     for part in (8, 4, 2, 1):
         batches = [max(1, most // part) for most in largest]
+        ones = (1.0,) * job.workers
         for strategy in (trials["local"], trials["flat"]):
-            for piece, taken in run_trial(job, comm, strategy, batches, STEPS).times.items():
+            for piece, taken in run_trial(job, comm, strategy, Shares(tuple(batches), ones), STEPS).times.items():
                 if piece.lane == "compute":
                     tables.setdefault(piece.name, {})[piece.samples] = mean(taken)
     return tables

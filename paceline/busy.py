@@ -24,9 +24,7 @@ class Watch:
         """A line for each reason to measure again. moved: the difference of equal measurements, as a part of them."""
         lines = []
         if self._load > 0.5 * (os.cpu_count() or 1):
-            lines.append(
-                f"the machine was busy before (load {self._load:.1f}); wait, and measure again"
-            )
+            lines.append(f"the machine was busy before (load {self._load:.1f}); wait, and measure again")
         if (stolen := self._stolen()) > 0.02:
             lines.append(f"other virtual machines took {100 * stolen:.0f} % of the processor's time")
         if moved > MOVED:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .job import Job
 from .program.effects import AllReduce, Effect, Move
@@ -27,7 +29,9 @@ from .trials import (
 )
 
 SECONDS = 16.0  # to spend on trials in all, where a step is short
+LONGEST = 45.0  # seconds, where a step is long: then trials are repeated less
 REPEATS = 3  # of every trial, spread over the time of the measurement
+EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the difference may be chance
 EXTRA = (4_000, 64_000, 1_000_000, 4_000_000)  # bytes of all-reduces for the network's fit
 COMPUTED = ("step", "gradient", "update")  # phases of a step in one piece
 
@@ -60,37 +64,50 @@ def measure(job: Job, comm: Any, batch: int, slowness: float) -> RankTimes:
     batch: the scenario's; others are measured around it.
     slowness: of this rank, which it emulates.
     """
-    found, wanted = RankTimes(), list(_wanted(job, batch))
-    lengths = [_length(job, comm, strategy, size, SECONDS / len(wanted) / REPEATS) for _, strategy, size, _ in wanted]
-    for _ in range(REPEATS):
-        for (name, strategy, size, change), steps in zip(wanted, lengths, strict=True):
-            measured = run_trial(job, comm, strategy, [size] * job.workers, steps, slowness, change)
-            found.add(name, measured)
-            if size == batch and name in ("local", "flat"):
+    found, strategies = RankTimes(), trials(len(job.problem.cost.units), job.workers)
+    even = Shares((batch,) * job.workers, (1.0,) * job.workers)
+    tried = {name: run_trial(job, comm, strategy, even, LOCAL_STEPS, slowness) for name, strategy in strategies.items()}
+    wanted = list(_wanted(job, strategies, batch, _paces(comm, tried["flat"].computing)))
+    least = sum(LOCAL_STEPS * tried[name].seconds * max(shares.batches) / batch for name, shares, _, _ in wanted)
+    repeats = max(1, min(REPEATS, int(LONGEST / least)))
+    for _ in range(repeats):
+        for name, shares, change, label in wanted:
+            step = tried[name].seconds * max(shares.batches) / batch
+            steps = steps_for(SECONDS / len(wanted) / REPEATS, step)
+            measured = run_trial(job, comm, strategies[name], shares, steps, slowness, change)
+            found.add(label or name, measured)
+            if not label and shares.batches == even.batches and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient")]
     return found
 
 
-def _wanted(job: Job, batch: int) -> Sequence[tuple[str, Strategy, int, Change]]:
-    """(name, strategy, batch, what is added to it) of each trial."""
-    strategies, nbytes = trials(len(job.problem.cost.units), job.workers), 4 * job.problem.cost.parameters
-    sizes = sorted({max(1, batch // 4), max(1, batch // 2), batch, 2 * batch})
-    wanted: list[tuple[str, Strategy, int, Change]] = []
-    for name, strategy in strategies.items():
-        measured = {"fetched whole": [batch], "sharded": [batch]}.get(name, sizes)
-        wanted += [(name, strategy, size, unchanged) for size in measured]
+def _paces(comm: Any, computing: float) -> tuple[float, ...]:
+    """Each rank's speed as a part of the fastest's, from its seconds for the same work."""
+    own, every = np.array([computing]), np.empty(comm.Get_size())
+    comm.Allgather(own, every)
+    ratios: list[float] = (every.min() / every).tolist()
+    return tuple(1.0 if ratio > EQUAL else ratio for ratio in ratios)
+
+
+def _wanted(
+    job: Job, strategies: Mapping[str, Strategy], batch: int, paces: tuple[float, ...]
+) -> Iterator[tuple[str, Shares, Change, str]]:
+    """(strategy, its shares, what is added to it, what its times are called, if not as the strategy) of each trial.
+
+    In local steps no rank waits for another, so unequal ranks take as many as their speed allows: a fast rank that
+    waits leaves a slow one the caches and the memory, and its steps then take less time than in training.
+    """
+    n, nbytes = job.workers, 4 * job.problem.cost.parameters
+    sizes = sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
+    for name in strategies:
+        for size in [batch] if name in ("fetched whole", "sharded") else sizes:
+            yield name, Shares((size,) * n, paces if name == "local" else (1.0,) * n), unchanged, ""
+    even = Shares((batch,) * n, (1.0,) * n)
     beside: dict[str, Callable[[np.ndarray], Effect[Any]]] = {"next to a move": lambda v: Move(v, "host")}
-    if job.workers > 1:
-        wanted.append(("extra", strategies["flat"], batch, with_exchanges(EXTRA)))
+    if n > 1:
+        yield "flat", even, with_exchanges(EXTRA), "extra"
         beside["next to an exchange"] = lambda v: AllReduce(v, out=v, phase="started")
-    for name, make in beside.items():
-        for size in {nbytes, max(4000, nbytes // 16)}:
-            vector = np.zeros(size // 4, np.float32)
-            wanted.append((f"{name} of {size}", strategies["flat"], batch, next_to(lambda v=vector, m=make: m(v))))
-    return wanted
-
-
-def _length(job: Job, comm: Any, strategy: Strategy, size: int, seconds: float) -> int:
-    """How many steps of a trial take so long: tried with a few, which also warm it up."""
-    tried = run_trial(job, comm, strategy, [size] * job.workers, LOCAL_STEPS)
-    return steps_for(seconds, tried.step_seconds)
+    for label, make in beside.items():
+        for number in sorted({nbytes, max(4000, nbytes // 16)}):
+            vector = np.zeros(number // 4, np.float32)
+            yield "flat", even, next_to(partial(make, vector)), f"{label} of {number}"

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from statistics import mean, median
 from typing import Any
 
@@ -64,11 +65,17 @@ def text(seconds: float) -> str:
 
 def tables(times: Times) -> dict[str, dict[int, str]]:
     """phase -> {samples: seconds} of a step in one piece."""
-    found: dict[str, dict[int, str]] = {}
+    found: dict[str, dict[int, float]] = {}
     for (trial, piece), seconds in times.items():
         if trial in ("local", "flat") and piece.lane == "compute" and piece.name in (*COMPUTED, "evaluate"):
-            found.setdefault(piece.name, {})[piece.samples] = text(seconds)
-    return found
+            found.setdefault(piece.name, {})[piece.samples] = seconds
+    return {phase: rising(table) for phase, table in found.items()}
+
+
+def rising(table: Mapping[int, float]) -> dict[int, str]:
+    """The table by rising samples. More samples take no less time: where they did, that was chance."""
+    keys = sorted(table)
+    return dict(zip(keys, map(text, accumulate((table[key] for key in keys), max)), strict=True))
 
 
 def mean_tables(ranks: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:
@@ -80,7 +87,7 @@ def mean_tables(ranks: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[
                 phases = values.setdefault(rank["device"], {}).setdefault(phase, {})
                 phases.setdefault(int(samples), []).append(seconds)
     return {
-        device: {phase: {k: text(mean(v)) for k, v in table.items()} for phase, table in phases.items()}
+        device: {phase: rising({k: mean(v) for k, v in table.items()}) for phase, table in phases.items()}
         for device, phases in values.items()
     }
 
@@ -111,7 +118,7 @@ def _units(times: Times, held: str, batch: int) -> dict[str, Any]:
         cuts = len(at) - 1
         cut = max(0.0, (total - whole) / cuts) if cuts and whole is not None and held == "fetched" else 0.0
         made[phase] = {
-            "times": {samples: text(math.fsum(own.values())) for samples, own in sorted(by_samples.items())},
+            "times": rising({samples: math.fsum(own.values()) for samples, own in by_samples.items()}),
             "shares": [float(f"{at[unit] / total:.4g}") for unit in sorted(at)],
             "cut": text(cut),
         }
@@ -124,9 +131,8 @@ def moves(times: Times) -> dict[str, Any]:
     for (trial, piece), seconds in times.items():
         if piece.lane in ("to device", "to host") and trial in ("fetched", "fetched whole"):
             found[piece.lane.removeprefix("to ")].setdefault(piece.nbytes, []).append(seconds)
-    made: dict[str, Any] = {to: {n: text(mean(v)) for n, v in sorted(t.items())} for to, t in found.items()}
-    taken = sorted(_taken(times, "next to a move", "to host"))
-    return made | {"taken": {nbytes: text(seconds) for nbytes, seconds in taken}}
+    made: dict[str, Any] = {to: rising({n: mean(v) for n, v in t.items()}) for to, t in found.items()}
+    return made | {"taken": rising(dict(_taken(times, "next to a move", "to host")))}
 
 
 def _taken(times: Times, trial: str, lane: str) -> Iterable[tuple[int, float]]:

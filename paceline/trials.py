@@ -34,7 +34,7 @@ from .program.traffic import carried
 
 WHOLE = 2**62  # unit_bytes for a model in one unit
 MOST_STEPS = 400  # of a trial
-LOCAL_STEPS = 4  # in a round of the local trial; trials take whole rounds
+LOCAL_STEPS = 8  # in a round of the local trial; trials take whole rounds
 
 
 @dataclass(frozen=True)
@@ -165,28 +165,29 @@ class Measurements:
     """What one rank has measured in a trial: for each piece the seconds of each time."""
 
     times: dict[Piece, list[float]]
-    step_seconds: float  # of the whole trial, the longest of all ranks
+    seconds: float  # of a step of the whole trial, the longest of all ranks
+    computing: float  # of that, what this rank computed
 
 
 def run_trial(
     job: Job,
     comm: Any,
     strategy: Strategy,
-    batches: Sequence[int],
+    shares: Shares,
     steps: int,
     slowness: float = 1.0,
     change: Change = unchanged,
 ) -> Measurements:
     """Train for `steps` steps and take the times of the pieces on this rank. All ranks call it together.
 
-    batches: of each rank. slowness: of this rank, which it emulates by sleeping; the times are divided by it.
+    shares: each rank's batch and pace.
+    slowness: of this rank, which it emulates by sleeping; the times are divided by it.
     A collective's time is the shortest among the ranks: that of the rank that came last, and waited for no other.
     """
     from mpi4py import MPI
 
     from .runtime.engine import run
 
-    shares = Shares(tuple(batches), (1.0,) * job.workers)
     plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, Interval(steps, "steps"), Interval(steps, "steps"))
     (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
     worker.snapshot = dict  # type: ignore[method-assign]  # there is nothing to save
@@ -207,7 +208,7 @@ def run_trial(
             found[one] = taken[-(-len(taken) // 10) :] if len(taken) > 1 else taken  # the first ones warm up
     longest = np.array([outcome.seconds / steps])
     comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
-    return Measurements(found, float(longest[0]))
+    return Measurements(found, float(longest[0]), outcome.computing / steps)
 
 
 def steps_for(seconds: float, step_seconds: float) -> int:

@@ -27,7 +27,7 @@ from typing import Any
 from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
 from .mpirun import Mpirun, command, environment, find_mpirun
-from .ranks import MpiKind, place, strangers
+from .ranks import MpiKind, keep_to_own_cores, place, strangers
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, of_users_code, told
 
 # What asks a rank to finish the round: SIGUSR1 comes through any mpirun, the others from a scheduler or a user.
@@ -212,6 +212,7 @@ def abort_on_error() -> Iterator[None]:
         yield
         return
     die_with_parent(signal.SIGKILL)  # the parent is this node's part of mpirun
+    keep_to_own_cores()
     rank, size = world()
     try:
         yield

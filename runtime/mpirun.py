@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..program.errors import ScenarioError
-from .ranks import JOB_VARIABLES, MpiKind
+from .ranks import CORES, JOB_VARIABLES, MpiKind
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,9 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
     """
     settings = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     settings |= {"PYTHONUNBUFFERED": "1", **mpirun.environment}
+    cores = sorted(os.sched_getaffinity(0))
+    if 1 < ranks * threads <= len(cores):
+        settings[CORES] = ",".join(map(str, cores))
     root = _package_root()
     if root is not None:
         settings["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
@@ -93,7 +96,7 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
             "OMPI_MCA_btl_sm_eager_limit": "69632",
             "OMPI_MCA_btl_sm_max_send_size": "131072",
         }
-        if ranks * threads > len(os.sched_getaffinity(0)):
+        if ranks * threads > len(cores):
             settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes
     else:
         settings["HYDRA_LAUNCHER"] = "fork"  # on this machine, as above

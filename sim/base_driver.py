@@ -186,7 +186,7 @@ def move_seconds(device: Device, move: Move) -> float:
     """
     known = device.pieces.moves.get(move.to)
     if known is not None:
-        return device.slowdown * interpolate(known, move.value.nbytes)
+        return interpolate(known, move.value.nbytes)
     if device.host_link is None:
         return 0.0
     seconds = move.value.nbytes / device.host_link
