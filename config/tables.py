@@ -14,14 +14,15 @@ Table = tuple[tuple[float, float], ...]  # ((samples, seconds), ...) by rising s
 def interpolate(table: Table, samples: float) -> float:
     """Seconds for `samples`: on the lines between the table's points, and beyond them on the first and last line.
 
-    With a single point, seconds are in proportion to samples.
+    With a single point, seconds are in proportion to samples. Below the first point they are never less than that.
     """
     if len(table) == 1:
         (known, seconds), *_ = table
         return seconds * samples / known if known else seconds  # an update has no samples
     right = min(max(bisect_left(table, (samples,)), 1), len(table) - 1)
     (x0, y0), (x1, y1) = table[right - 1], table[right]
-    return max(0.0, y0 + (y1 - y0) * (samples - x0) / (x1 - x0))
+    seconds = y0 + (y1 - y0) * (samples - x0) / (x1 - x0)
+    return max(seconds, y0 * samples / x0 if 0 < samples < x0 else 0.0)
 
 
 @dataclass(frozen=True)

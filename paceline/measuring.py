@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from .algorithms.balance import fixed_total
 from .algorithms.splits import Shares
-from .algorithms.strategy import Strategy
+from .config.tables import interpolate
 from .job import Job
 from .program.effects import AllReduce, Effect, Move
 from .trials import (
@@ -65,44 +66,68 @@ def measure(job: Job, comm: Any, batch: int, slowness: float) -> RankTimes:
     slowness: of this rank, which it emulates.
     """
     found, strategies = RankTimes(), trials(len(job.problem.cost.units), job.workers)
-    even = Shares((batch,) * job.workers, (1.0,) * job.workers)
-    tried = {name: run_trial(job, comm, strategy, even, LOCAL_STEPS, slowness) for name, strategy in strategies.items()}
-    wanted = list(_wanted(job, strategies, batch, _paces(comm, tried["flat"].computing)))
-    least = sum(LOCAL_STEPS * tried[name].seconds * max(shares.batches) / batch for name, shares, _, _ in wanted)
-    repeats = max(1, min(REPEATS, int(LONGEST / least)))
-    for _ in range(repeats):
-        for name, shares, change, label in wanted:
-            step = tried[name].seconds * max(shares.batches) / batch
-            steps = steps_for(SECONDS / len(wanted) / REPEATS, step)
-            measured = run_trial(job, comm, strategies[name], shares, steps, slowness, change)
+
+    def once(name: str, shares: Shares, steps: int, change: Change = unchanged) -> Measurements:
+        return run_trial(job, comm, strategies[name], shares, steps, slowness, change)
+
+    sizes = sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
+    curve = [(size, once("flat", _even(job, size), LOCAL_STEPS).computing) for size in sizes]
+    paces, balanced = _divided(comm, curve, batch)
+    tried = {name: once(name, _even(job, batch), LOCAL_STEPS).seconds for name in strategies}
+    wanted = list(_wanted(job, list(strategies), sizes, batch, paces, balanced))
+    lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]
+    for _ in range(max(1, min(REPEATS, int(LONGEST / sum(LOCAL_STEPS * length for length in lengths))))):
+        for (name, shares, change, label), length in zip(wanted, lengths, strict=True):
+            measured = once(name, shares, steps_for(SECONDS / len(wanted) / REPEATS, length), change)
             found.add(label or name, measured)
-            if not label and shares.batches == even.batches and name in ("local", "flat"):
+            if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient")]
     return found
 
 
-def _paces(comm: Any, computing: float) -> tuple[float, ...]:
-    """Each rank's speed as a part of the fastest's, from its seconds for the same work."""
-    own, every = np.array([computing]), np.empty(comm.Get_size())
+def _even(job: Job, batch: int) -> Shares:
+    return Shares((batch,) * job.workers, (1.0,) * job.workers)
+
+
+def _divided(
+    comm: Any, curve: Sequence[tuple[int, float]], batch: int
+) -> tuple[tuple[float, ...], tuple[int, ...] | None]:
+    """(each rank's pace, the batches that keep all ranks busy), from each rank's seconds by batch.
+
+    None: the ranks are about equally fast.
+    """
+    n = comm.Get_size()
+    own, every = np.array(curve), np.empty((n, len(curve), 2))
     comm.Allgather(own, every)
-    ratios: list[float] = (every.min() / every).tolist()
-    return tuple(1.0 if ratio > EQUAL else ratio for ratio in ratios)
+    tables = [tuple((float(size), float(seconds)) for size, seconds in rank) for rank in every]
+    taken = [interpolate(table, batch) for table in tables]
+    if min(taken) > EQUAL * max(taken):
+        return (1.0,) * n, None
+    batches = fixed_total([partial(interpolate, table) for table in tables], [n * batch] * n, n * batch)
+    return tuple(min(taken) / seconds for seconds in taken), batches
 
 
 def _wanted(
-    job: Job, strategies: Mapping[str, Strategy], batch: int, paces: tuple[float, ...]
+    job: Job,
+    strategies: Sequence[str],
+    sizes: Sequence[int],
+    batch: int,
+    paces: tuple[float, ...],
+    balanced: tuple[int, ...] | None,
 ) -> Iterator[tuple[str, Shares, Change, str]]:
     """(strategy, its shares, what is added to it, what its times are called, if not as the strategy) of each trial.
 
-    In local steps no rank waits for another, so unequal ranks take as many as their speed allows: a fast rank that
-    waits leaves a slow one the caches and the memory, and its steps then take less time than in training.
+    Unequal ranks are also measured at the division that keeps all of them busy, since a worker that has waited finds
+    its data no longer in the caches: its next step takes up to a third longer. So batches that are divided by speed are
+    priced by steps without waiting, and equal batches by steps with it. Local steps do not wait.
     """
     n, nbytes = job.workers, 4 * job.problem.cost.parameters
-    sizes = sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
     for name in strategies:
         for size in [batch] if name in ("fetched whole", "sharded") else sizes:
             yield name, Shares((size,) * n, paces if name == "local" else (1.0,) * n), unchanged, ""
-    even = Shares((batch,) * n, (1.0,) * n)
+        if balanced and name in ("flat", "kept", "fetched"):
+            yield name, Shares(balanced, (1.0,) * n), unchanged, ""
+    even = _even(job, batch)
     beside: dict[str, Callable[[np.ndarray], Effect[Any]]] = {"next to a move": lambda v: Move(v, "host")}
     if n > 1:
         yield "flat", even, with_exchanges(EXTRA), "extra"
