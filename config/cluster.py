@@ -37,22 +37,24 @@ def build_timing(
     precision: of matrix products; it selects the peak in a datasheet.
     step: batch -> the Work of one step.
     """
-    made: dict[str, Device] = {}
+    made, drifts = dict[str, Device](), list[float]()
     places = cluster.places
     for key, group, _ in places:
         if key in made:
             continue
         try:
             times = _times(group, profile, workload, precision)
-            residuals = _residuals(group, profile, workload, times) if cluster.noise.source == "profile" else ()
+            varies = _variation(group, profile, workload, times) if cluster.noise.source == "profile" else {}
+            drifts.append(varies.pop("drift", 0.0))
             largest = group.max_batch or (profile.largest(group.device, workload) if profile else None)
             described = times | _hardware(group) | {"max_batch": largest}
-            made[key] = Device(group.device, **described, step=step, residuals=residuals)
+            made[key] = Device(group.device, **described, step=step, **varies)
         except ValueError as error:
             raise ScenarioError(f"cluster.{key}: {error}") from None
     ports = [place.group.port for place in places]
     network = build_network(cluster.network, profile.network if profile else None, ports, cluster.background)
-    noise = Noise(cluster.noise.sigma, seed, cluster.noise.worker_sigma)
+    drift = max(drifts) if cluster.noise.run_sigma is None else cluster.noise.run_sigma
+    noise = Noise(cluster.noise.sigma, seed, cluster.noise.worker_sigma, drift)
     return Timing(tuple(made[place.key] for place in places), network, noise, tuple(place.node for place in places))
 
 
@@ -68,14 +70,15 @@ def _hardware(group: WorkerGroup) -> dict[str, Any]:
     return found
 
 
-def _residuals(group: WorkerGroup, profile: Profile | None, workload: str, times: dict[str, Any]) -> tuple[float, ...]:
-    """By what factors a device's times vary; ValueError where that was not measured."""
+def _variation(group: WorkerGroup, profile: Profile | None, workload: str, times: dict[str, Any]) -> dict[str, Any]:
+    """How a device's times vary, as Device has it, and their drift; ValueError where that was not measured."""
     if profile is None or times["source"] != "profile":
         raise ValueError(
             "cluster.noise.source is profile, but this device's time does not come from one; "
             "leave out what else says how fast it is, or write cluster.noise.sigma"
         )
-    return profile.factors(group.device, workload)
+    known = profile.variation.get(group.device, {}).get(workload)
+    return {"residuals": profile.factors(group.device, workload), **(known.model_dump() if known else {})}
 
 
 def _times(group: WorkerGroup, profile: Profile | None, workload: str, precision: str) -> dict[str, Any]:

@@ -108,6 +108,8 @@ class NoiseSpec(Section):
     source: Literal["lognormal", "profile"] = "lognormal"  # profile: as they varied when it was measured
     sigma: float = Field(default=0.0, ge=0, le=2)  # of the lognormal
     worker_sigma: float = Field(default=0.0, ge=0, le=2)  # of the factor that each worker draws once, and keeps
+    # Of the factor that all workers share in a run; with source: profile, how far the machine moved when measured.
+    run_sigma: float | None = Field(default=None, ge=0, le=2)
 
     @model_validator(mode="after")
     def _one_source(self) -> NoiseSpec:

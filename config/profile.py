@@ -77,6 +77,14 @@ class MeasuredMoves(Section):
     taken: Samples = {}  # what a copy takes from the computation next to it
 
 
+class MeasuredVariation(Section):
+    """How residuals hang together."""
+
+    lasting: Seconds  # of the steps that they were measured on
+    correlation: float = Field(default=0.0, ge=0, lt=1)  # of a step's residual with that of the step before
+    drift: float = Field(default=0.0, ge=0, le=2)  # of equal measurements, some time apart: s of a lognormal
+
+
 class Profile(Section):
     """The contents of a profile's file. A workload's name is made by `workload_key`."""
 
@@ -89,6 +97,7 @@ class Profile(Section):
     # device -> workload -> evenly spaced quantiles of a step's measured time divided by its table's time. Their mean is
     # above 1, because tables leave out the slowest times.
     residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0, le=1e9)], ...]]] = {}
+    variation: dict[str, dict[str, MeasuredVariation]] = {}  # device -> workload -> how its residuals hang together
     max_batch: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}  # device -> workload -> the most samples that fit
     network: MeasuredNetwork | None = None
 
@@ -175,6 +184,7 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
         "devices": _merged(old.devices, new.devices),
         "pieces": _merged(old.pieces, new.pieces),
         "residuals": _merged(old.residuals, new.residuals),
+        "variation": _merged(old.variation, new.variation),
         "max_batch": _merged(old.max_batch, new.max_batch),
     }
     rest = {"moves": old.moves | new.moves, "network": new.network or old.network}

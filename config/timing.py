@@ -114,6 +114,8 @@ class Device:
     step: Callable[[int], Work] = whole_step  # batch -> the Work of a step
     source: str = ""  # where its times come from, for people
     residuals: tuple[float, ...] = ()  # measured times divided by their prices, to draw noise from
+    lasting: float = 0.0  # seconds of computing for which a residual holds: a step's; 0: for one Compute
+    correlation: float = 0.0  # of a residual with the one before
     pieces: PieceTimes = field(default_factory=PieceTimes)  # what was measured in pieces
 
     def seconds(self, work: Work) -> float:
@@ -239,6 +241,7 @@ class Noise:
     sigma: float = 0.0  # s of each computing time's factor; a device with residuals draws from these instead
     seed: int = 0
     worker_sigma: float = 0.0  # s of the factor that each worker draws once
+    run_sigma: float = 0.0  # s of the factor that all workers of a run share
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-MOVED = 0.1  # by how much equal measurements may differ before it is worth a warning
+DRIFT = 0.05  # of equal measurements, from which on a warning is due
 
 
 class Watch:
@@ -20,15 +20,15 @@ class Watch:
         """For the profile: processes that were running or waiting to run, and the part of time that was stolen."""
         return {"load_before": round(self._load, 2), "stolen": round(self._stolen(), 4)}
 
-    def warnings(self, moved: float) -> list[str]:
-        """A line for each reason to measure again. moved: the difference of equal measurements, as a part of them."""
+    def warnings(self, drift: float) -> list[str]:
+        """A line for each reason to measure again. drift: of equal measurements, as a part of them."""
         lines = []
         if self._load > 0.5 * (os.cpu_count() or 1):
             lines.append(f"the machine was busy before (load {self._load:.1f}); wait, and measure again")
         if (stolen := self._stolen()) > 0.02:
             lines.append(f"other virtual machines took {100 * stolen:.0f} % of the processor's time")
-        if moved > MOVED:
-            lines.append(f"equal measurements differed by {100 * moved:.0f} %, so predictions can be off by as much")
+        if drift > DRIFT:
+            lines.append(f"equal measurements varied by {100 * drift:.0f} %, so predictions can be off by as much")
         return lines
 
     def _stolen(self) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from .trials import (
 
 SECONDS = 16.0  # to spend on trials in all, where a step is short
 LONGEST = 45.0  # seconds, where a step is long: then trials are repeated less
-REPEATS = 3  # of every trial, spread over the time of the measurement
+REPEATS = 5  # of every trial, spread over the time of the measurement
 EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the difference may be chance
 EXTRA = (4_000, 64_000, 1_000_000, 4_000_000)  # bytes of all-reduces for the network's fit
 COMPUTED = ("step", "gradient", "update")  # phases of a step in one piece
@@ -49,14 +50,16 @@ class RankTimes:
         for piece, taken in found.times.items():
             self.means[trial, piece].append(float(np.mean(taken)))
 
-    def moved(self) -> float:
-        """How far the machine moved between repeats: the range of a piece's means by their median, the usual one."""
-        ranges = [
-            (max(means) - min(means)) / median(means)
+    def drift(self) -> float:
+        """How far the machine moved: the standard deviation of equal measurements, as a part of their mean."""
+        parts = [
+            mean / fmean(means) - 1
             for (_, piece), means in self.means.items()
             if piece.name in COMPUTED and len(means) > 1
+            for mean in means
         ]
-        return median(ranges) if ranges else 0.0
+        freedom = sum(len(means) - 1 for (_, piece), means in self.means.items() if piece.name in COMPUTED)
+        return math.sqrt(math.fsum(part * part for part in parts) / freedom) if freedom else 0.0
 
 
 def measure(job: Job, comm: Any, batch: int, slowness: float) -> RankTimes:

@@ -27,7 +27,7 @@ APART = ("evaluate", "begin", "started")  # phases of collectives that say nothi
 def portable(device: str, times: RankTimes) -> dict[str, Any]:
     """One rank's measurements as JSON."""
     found = [[trial, dataclasses.asdict(piece), median(means)] for (trial, piece), means in times.means.items()]
-    return {"device": device, "times": found, "moved": times.moved(), "series": times.series}
+    return {"device": device, "times": found, "drift": times.drift(), "series": times.series}
 
 
 def document(ranks: Sequence[Mapping[str, Any]], key: str, batch: int, size: int) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def document(ranks: Sequence[Mapping[str, Any]], key: str, batch: int, size: int
         "pieces": {device: {key: pieces(times, batch)} for device, times in read.items()},
         "moves": {device: moves(times) for device, times in read.items()},
         "residuals": {device: {key: residuals(members)} for device, members in devices.items()},
+        "variation": {device: {key: variation(members)} for device, members in devices.items()},
     }
     if size > 1:
         found["network"] = network(next(iter(read.values())), list(read.values()), size)
@@ -154,6 +155,19 @@ def residuals(members: Iterable[Mapping[str, Any]]) -> list[float]:
     factors = [t / mean(series) for rank in members for series in rank["series"] for t in series]
     middles = (np.arange(QUANTILES) + 0.5) / QUANTILES
     return [float(f"{q:.4g}") for q in np.quantile(factors, middles)]
+
+
+def variation(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How the residuals hang together: see config.profile.MeasuredVariation."""
+    longs = [np.array(series) for rank in members for series in rank["series"] if len(series) > 2]
+    centred = [series / series.mean() - 1 for series in longs]
+    spread = sum(float(c @ c) for c in centred)
+    next_ones = sum(float(c[:-1] @ c[1:]) for c in centred)
+    return {
+        "lasting": text(mean(float(series.mean()) for series in longs)) if longs else "0 s",
+        "correlation": round(min(0.99, max(0.0, next_ones / spread)), 3) if spread else 0.0,
+        "drift": round(mean(rank["drift"] for rank in members), 4),
+    }
 
 
 def network(times: Times, devices: Sequence[Times], size: int) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
     new = Profile.model_validate({"version": 2, "machine": where | watch.said(), **made})
     add_to_profile(out, new)
     _show(new, key, out)
-    for line in watch.warnings(times.moved()):
+    for line in watch.warnings(times.drift()):
         warn(line)
 
 

@@ -157,7 +157,7 @@ class CohortDriver(BaseDriver):
     def _compute(self, effect: Compute[Any]) -> None:
         seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
         if self._noise is not None and seconds is not FREE:
-            seconds = seconds * next(self._noise)
+            seconds = seconds * self._noise.send(seconds)
         if self._busy:
             delay = self._queue(LANES[effect.on], seconds)
         elif seconds is FREE:
@@ -191,7 +191,7 @@ class CohortDriver(BaseDriver):
             lane = LANES[effect.on]
             seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
             if self._noise is not None and seconds is not FREE:
-                seconds = seconds * next(self._noise)
+                seconds = seconds * self._noise.send(seconds)
             if effect.on == "device" and not evaluates:
                 self._computing = self._computing + seconds
         else:

@@ -10,7 +10,6 @@ a worker has only one of them to wait for. So an effect costs about as much as a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import inf
 from typing import Any
 
@@ -26,6 +25,7 @@ from ..records.spool import Tracer, span_name
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
+from .noise import Draws
 from .transfers import Timer
 
 
@@ -38,7 +38,7 @@ class Driver(BaseDriver):
         outcome: Outcome,
         program: Program[Any],
         device: Device,
-        noise: Iterator[float] | None,
+        noise: Draws[float] | None,
         faults: WorkerFaults | None,
         meetings: Meetings,
         hooks: Hooks,
@@ -83,7 +83,7 @@ class Driver(BaseDriver):
             if type(effect) is Compute:
                 seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
                 if self._noise is not None and seconds:
-                    seconds *= next(self._noise)
+                    seconds *= self._noise.send(seconds)
                 if self._faults is not None:
                     seconds = self._slowed(effect, seconds)
                     if seconds == inf:
@@ -156,7 +156,7 @@ class Driver(BaseDriver):
         if isinstance(effect, Compute):
             lane = LANES[effect.on]
             seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
-            seconds *= next(self._noise) if self._noise is not None and seconds else 1.0
+            seconds *= self._noise.send(seconds) if self._noise is not None and seconds else 1.0
             seconds = seconds if self._faults is None else self._slowed(effect, seconds)
             # Started work of the host is not counted: the device may idle meanwhile, and would look busy.
             self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
