@@ -78,7 +78,7 @@ def _variation(group: WorkerGroup, profile: Profile | None, workload: str, times
             "leave out what else says how fast it is, or write cluster.noise.sigma"
         )
     known = profile.variation.get(group.device, {}).get(workload)
-    return {"residuals": profile.factors(group.device, workload), **(known.model_dump() if known else {})}
+    return {"residuals": profile.factors(group.device, workload), **dict(known or ())}
 
 
 def _times(group: WorkerGroup, profile: Profile | None, workload: str, precision: str) -> dict[str, Any]:

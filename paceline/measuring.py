@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import fmean
+from statistics import NormalDist, median
 from typing import Any
 
 import numpy as np
@@ -51,15 +51,17 @@ class RankTimes:
             self.means[trial, piece].append(float(np.mean(taken)))
 
     def drift(self) -> float:
-        """How far the machine moved: the standard deviation of equal measurements, as a part of their mean."""
-        parts = [
-            mean / fmean(means) - 1
+        """How far the machine moved: the usual deviation of equal measurements, as a part of them.
+
+        From the median deviation, which a single slow moment does not move, as of a normal distribution.
+        """
+        apart = [
+            abs(mean / median(means) - 1) * math.sqrt(len(means) / (len(means) - 1))
             for (_, piece), means in self.means.items()
-            if piece.name in COMPUTED and len(means) > 1
+            if piece.name in COMPUTED and len(means) > 2
             for mean in means
         ]
-        freedom = sum(len(means) - 1 for (_, piece), means in self.means.items() if piece.name in COMPUTED)
-        return math.sqrt(math.fsum(part * part for part in parts) / freedom) if freedom else 0.0
+        return median(apart) / NormalDist().inv_cdf(0.75) if apart else 0.0
 
 
 def measure(job: Job, comm: Any, batch: int, slowness: float) -> RankTimes:
