@@ -34,23 +34,23 @@ from .program.outcome import Hooks
 from .records.environment import environment
 
 
-def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, settings: Iterable[str]) -> None:
+def profile(scenario: Path, out: Path, ranks: int | None, settings: Iterable[str]) -> None:
     """Measure this machine and write a profile. Starts mpirun itself, or runs under one.
 
-    The times of a rank are filed under the device that the scenario gives its worker.
-    emulate: workers with a slowdown sleep between steps, as in `train --emulate`. A step after a sleep takes longer,
-    since its data has left the caches.
+    The times of a rank are filed under the device that the scenario gives its worker. Where the scenario's `train`
+    says emulate, workers with a slowdown sleep between steps. A step after a sleep takes longer, since its data has
+    left the caches.
     """
     from .runtime.launcher import abort_on_error, launch, under_mpirun
 
     described = load(scenario, settings)
     if under_mpirun():
         with abort_on_error():
-            _measure(described, scenario.parent, out, emulate)
+            _measure(described, scenario.parent, out, described.train.emulate)
         return
     job_to_measure(described, scenario.parent, described.cluster.size)
     check_profile_path(out)
-    arguments = ["profile", str(scenario), f"--out={out}", *(["--emulate"] if emulate else [])]
+    arguments = ["profile", str(scenario), f"--out={out}"]
     arguments += [f"--set={setting}" for setting in settings]
     status = launch(arguments, ranks or described.cluster.size, described.workload.threads, rounds=False)
     if status:
