@@ -29,6 +29,10 @@ Ranks = Annotated[int | None, Option("-n", min=1, help="MPI ranks to start. Defa
 Emulate = Annotated[
     bool | None, Option("--emulate/--no-emulate", help="A worker k times slower sleeps k-1 times its step.")
 ]
+EmulateNetwork = Annotated[
+    bool | None,
+    Option("--emulate-network/--no-emulate-network", help="Lay the described star around the ranks: Linux, root."),
+]
 MACHINE = Path("profiles/machine.yaml")
 
 
@@ -70,6 +74,7 @@ def train(
     phantom: Annotated[
         bool | None, Option("--phantom/--no-phantom", help="Send real messages, but sleep instead of computing.")
     ] = None,
+    emulate_network: EmulateNetwork = None,
     resume: Annotated[Path | None, Option(metavar="DIR", help="Continue this run from its newest checkpoint.")] = None,
     change: Annotated[bool, Option("--change", help="Resume with another seed, model, data or batch.")] = False,
     setting: Settings = [],  # noqa: B006
@@ -89,8 +94,8 @@ def train(
     from .training import TrainOptions, launch
 
     shown = bar if inside else sys.stdout.isatty()
-    settings = (*setting, *train_settings(emulate=emulate, phantom=phantom))
-    options = TrainOptions(settings, out, force, debug, resume, shown, change)
+    flags = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
+    options = TrainOptions((*setting, *flags), out, force, debug, resume, shown, change)
     if stop is None:
         raise Exit(launch(found, options, ranks, quiet))
     from .training_rank import train_ranks
@@ -149,6 +154,7 @@ def profile(
     scenario: Annotated[Path | None, Argument(help="What to measure. Default: the quickstart.")] = None,
     out: ProfileOut = MACHINE,
     emulate: Emulate = None,
+    emulate_network: EmulateNetwork = None,
     ranks: Ranks = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
@@ -157,7 +163,8 @@ def profile(
     from .demo import packaged
     from .profiling import profile as run
 
-    run(scenario or packaged("quickstart"), out, ranks, [*setting, *train_settings(emulate=emulate)])
+    flags = train_settings(emulate=emulate, emulate_network=emulate_network)
+    run(scenario or packaged("quickstart"), out, ranks, [*setting, *flags])
 
 
 @app.command()

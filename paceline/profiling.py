@@ -27,6 +27,7 @@ from .algorithms.strategy import Strategy
 from .config.machines import Cluster
 from .config.profile import Profile, add_to_profile, load_profile, workload_key
 from .config.scenario import Scenario, StrategySpec, load
+from .emulated_network import check_star, star_for
 from .job import Job, resolve
 from .program.effects import Work
 from .program.errors import ScenarioError
@@ -46,13 +47,15 @@ def profile(scenario: Path, out: Path, ranks: int | None, settings: Iterable[str
     described = load(scenario, settings)
     if under_mpirun():
         with abort_on_error():
+            check_star(described)
             _measure(described, scenario.parent, out, described.train.emulate)
         return
     job_to_measure(described, scenario.parent, described.cluster.size)
     check_profile_path(out)
     arguments = ["profile", str(scenario), f"--out={out}"]
     arguments += [f"--set={setting}" for setting in settings]
-    status = launch(arguments, ranks or described.cluster.size, described.workload.threads, rounds=False)
+    star, threads = star_for([(scenario.stem, described)], ranks), described.workload.threads
+    status = launch(arguments, ranks or described.cluster.size, threads, rounds=False, star=star)
     if status:
         raise SystemExit(status)
 

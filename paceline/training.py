@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .analysis.run import Run
 from .config.scenario import Scenario, load, train_settings
+from .emulated_network import star_for
 from .job import resolve
 from .job_effort import check_training
 from .program.errors import ScenarioError
@@ -95,6 +96,7 @@ def train(
     out: str | Path | None = None,
     emulate: bool | None = None,
     phantom: bool | None = None,
+    emulate_network: bool | None = None,
     force: bool = False,
     ranks: int | None = None,
 ) -> Run:
@@ -104,13 +106,14 @@ def train(
     out: the run's directory; a temporary one by default.
     emulate: let a worker that is k times slower sleep k-1 times its step; by default what the scenario's `train` says.
     phantom: send real messages, but sleep instead of computing; by default likewise.
+    emulate_network: join the ranks by the described star, laid on this machine; by default likewise.
     force: replace a run that is already in `out`.
     ranks: the number of MPI ranks to start; one per worker by default.
 
     Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
     """
     directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / Path(scenario).stem
-    stand_in = train_settings(emulate=emulate, phantom=phantom)
+    stand_in = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
     options = TrainOptions((*settings, *stand_in), directory, force)
     status = launch([Path(scenario)], options, ranks, quiet=True)
     if status != 0:
@@ -134,7 +137,8 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
     if quiet:
         arguments.append("--quiet")
     threads = max(training.scenario.workload.threads for training in found)
-    status = start(arguments, ranks or max(sizes), threads)
+    star = star_for([(training.title, training.scenario) for training in found], ranks)
+    status = start(arguments, ranks or max(sizes), threads, star=star)
     for training in found if status else ():
         if line := put_back(training.directory):
             say(line)

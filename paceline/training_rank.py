@@ -14,6 +14,7 @@ from typing import Any
 
 from .algorithms.rounds import State
 from .analysis.run import Run
+from .emulated_network import check_star
 from .job import Job, resolve
 from .memory_check import record
 from .program.errors import PacelineError, ScenarioError
@@ -38,6 +39,7 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
 
         comm = MPI.COMM_WORLD
         for training in trainings(scenarios, options):
+            check_star(training.scenario)
             job = resolve(training.scenario, training.path.parent)
             if comm.Get_size() < job.workers:
                 raise ScenarioError(
