@@ -25,7 +25,7 @@ from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .config.machines import Cluster
-from .config.profile import Profile, add_to_profile, load_profile, workload_key
+from .config.profile import MeasuredPairs, Profile, add_to_profile, load_profile, workload_key
 from .config.scenario import Scenario, StrategySpec, load
 from .emulated_network import check_star, star_for
 from .job import Job, resolve
@@ -120,13 +120,16 @@ def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None
 def _network(comm: Any) -> dict[str, Any]:
     """The profile's network section. ScenarioError on all ranks where no bandwidth fits the times."""
     from .runtime.measure import fit, measure_allreduce
+    from .runtime.pairs import measure_pairs
 
     for _ in range(_TRIES):
         times = measure_allreduce(comm, [4 * 10**k for k in range(2, 8)])
         latency, bandwidth = fit(times, comm.Get_size())
         if math.isfinite(bandwidth):
             reduced = {nbytes: _text(seconds) for nbytes, seconds in times}
-            return {"latency": _text(latency), "bandwidth": f"{bandwidth:.4g} B/s", "all_reduce": reduced}
+            found = measure_pairs(comm)
+            pairs = {"pairs": MeasuredPairs.of(**vars(found))} if found else {}
+            return {"latency": _text(latency), "bandwidth": f"{bandwidth:.4g} B/s", "all_reduce": reduced, **pairs}
     raise ScenarioError(
         f"profile: in {_TRIES} measurements large messages took no longer than small ones: this machine is too busy; "
         "measure again when other programs have ended"

@@ -91,6 +91,7 @@ class Star:
         ]
         for i, rate in enumerate(self.rates):
             node, burst = f"node{i}", max(LEAST_BURST, round(rate * BURST))
+            shaped = f"root tbf rate {round(8 * rate)}bit burst {burst} latency 100ms"
             lines += [
                 f"ip netns add {node}",
                 f"ip link add port{i} type veth peer name eth0 netns {node}",
@@ -98,7 +99,8 @@ class Star:
                 f"ip -n {node} addr add {NETWORK[i + 1]}/{bits} dev eth0",
                 f"ip -n {node} link set lo up",
                 f"ip -n {node} link set eth0 up gso_max_size {PIECE}",
-                f"tc -n {node} qdisc add dev eth0 root tbf rate {round(8 * rate)}bit burst {burst} latency 100ms",
+                f"tc -n {node} qdisc add dev eth0 {shaped}",  # what the node sends
+                f"tc qdisc add dev port{i} {shaped}",  # what it receives
             ]
             if self.congestion is not None:
                 chosen = f"echo {self.congestion} > /proc/sys/net/ipv4/tcp_congestion_control"
