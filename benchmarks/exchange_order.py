@@ -2,9 +2,9 @@
 
     python benchmarks/exchange_order.py [--small]
 
-Ranks in network namespaces with shaped ports (star.py; skipped, with the reason, where these cannot be made) exchange
-parts of a vector, all with all, and gather them again, as an ordered all-reduce does without its fold: several times in
-a row, as the units of a model are reduced. The ways take turns in one mpirun:
+Ranks in network namespaces with shaped ports (runtime/star.py; skipped, with the reason, where these cannot be made)
+exchange parts of a vector, all with all, and gather them again, as an ordered all-reduce does without its fold: several
+times in a row, as the units of a model are reduced. The ways take turns in one mpirun:
 
 - blocking: MPI's Alltoallv and Allgatherv; nonblocking: Ialltoallv and Iallgatherv, and a wait;
 - receives first: Irecv from everyone, then Isend to everyone; sends first: runtime/exchange.py.
@@ -27,12 +27,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from star import Star, missing
 
 from paceline.records.environment import environment
 from paceline.runtime.exchange import exchange
 from paceline.runtime.headers import TAG
-from paceline.runtime.launcher import abort_on_error, under_mpirun
+from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
+from paceline.runtime.star import Star
 
 RESULTS = Path(__file__).parent / "results" / "exchange_order.json"
 RATE, BYTES, ROUNDS, ROW = 125e6, (1_000_000, 8_000_000), 9, 8
@@ -113,13 +113,18 @@ def measure(nbytes: int, rounds: int, path: Path) -> None:
         path.write_text(json.dumps({name: round(statistics.median(found[1:]), 3) for name, found in shares.items()}))
 
 
+def laid(ranks: int, congestion: str = "reno") -> Star:
+    """A node per rank, with ports of RATE bytes/s."""
+    return Star(tuple(range(ranks)), (RATE,) * ranks, congestion)
+
+
 def main() -> None:
     small = "--small" in sys.argv
     if under_mpirun():
         with abort_on_error():
             measure(int(sys.argv[-2]), 2 if small else ROUNDS, Path(sys.argv[-1]))
         return
-    if reason := missing():
+    if reason := laid(2).obstacle():
         print(f"skipped: {reason}")
         return
     rows = []
@@ -127,13 +132,14 @@ def main() -> None:
         path = Path(folder) / "rows.json"
         controls = [name for name in ("reno", "bbr") if name in CONTROLS.read_text().split()]
         for control, ranks in [("reno", 2)] if small else product(controls, (2, 4)):
-            with Star(ranks, "1gbit", control) as star:
-                for nbytes in (100_000,) if small else BYTES:
-                    star.run([sys.executable, __file__, *sys.argv[1:], str(nbytes), str(path)], timeout=300)
-                    row = {"congestion": control, "ranks": ranks, "bytes": nbytes, "load_average": os.getloadavg()[0]}
-                    shares = json.loads(path.read_text())
-                    rows.append({**row, "share_of_rate": shares})
-                    print(f"{control:4} {ranks} ranks, {nbytes / 1e6:g} MB: {shares}", flush=True)
+            for nbytes in (100_000,) if small else BYTES:
+                arguments = [*sys.argv[1:], str(nbytes), str(path)]
+                if launch(arguments, ranks, program=[__file__], star=laid(ranks, control)):
+                    raise SystemExit(1)
+                row = {"congestion": control, "ranks": ranks, "bytes": nbytes, "load_average": os.getloadavg()[0]}
+                shares = json.loads(path.read_text())
+                rows.append({**row, "share_of_rate": shares})
+                print(f"{control:4} {ranks} ranks, {nbytes / 1e6:g} MB: {shares}", flush=True)
     if not small:
         RESULTS.write_text(json.dumps({"environment": environment(1), "rows": rows}, indent=1) + "\n")
 

@@ -2,8 +2,9 @@
 
     python benchmarks/lshdp_star.py [--small]
 
-Four ranks in network namespaces with shaped ports (star.py; skipped, with the reason, where these cannot be made) train
-an MLP on the digits. The modes take turns block by block in one mpirun, all with the same number of samples in a step:
+Four ranks in network namespaces with shaped ports (runtime/star.py; skipped, with the reason, where these cannot be
+made) train an MLP on the digits. The modes take turns block by block in one mpirun, all with the same number of samples
+in a step:
 
 - DDP, flat: the paper's baseline, equal batches, one unit, its exchange after the backward pass;
 - DDP: equal batches, exchanges unit by unit during the backward pass;
@@ -36,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from star import Star, missing
 
 from paceline.algorithms.rounds import State
 from paceline.config.scenario import validate
@@ -46,8 +46,9 @@ from paceline.program.effects import AllReduce, Compute, Program
 from paceline.program.outcome import Hooks
 from paceline.records.environment import environment
 from paceline.runtime.engine import run
-from paceline.runtime.launcher import abort_on_error, under_mpirun
+from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
 from paceline.runtime.messages import gather_texts
+from paceline.runtime.star import Star
 from paceline.sim.engine import simulate
 
 RESULTS = Path(__file__).parent / "results" / "lshdp_star.json"
@@ -214,21 +215,26 @@ def row(name: str, seconds: dict[str, list[float]], expected: dict[str, float]) 
     return found
 
 
+def laid(slower: int) -> Star:
+    """Four nodes with ports of RATE, or slower ones."""
+    return Star(tuple(range(4)), (RATE / slower,) * 4)
+
+
 def main() -> None:
     small = "--small" in sys.argv
     if under_mpirun():
         with abort_on_error():
             measure(small, sys.argv[-2], Path(sys.argv[-1]))
         return
-    if reason := missing():
+    if reason := laid(1).obstacle():
         print(f"skipped: {reason}")
         return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"
         for kind, slower in KINDS.items():
-            with Star(4, f"{1000 // slower}mbit") as star:
-                star.run([sys.executable, __file__, *sys.argv[1:], kind, str(path)], timeout=900)
+            if launch([*sys.argv[1:], kind, str(path)], 4, program=[__file__], star=laid(slower)):
+                raise SystemExit(1)
             results[kind] = found = json.loads(path.read_text())
             print(f"{kind}: { ({key: value for key, value in found.items() if key != 'modes'}) }")
             for name, each in found["modes"].items():

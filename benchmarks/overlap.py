@@ -11,9 +11,9 @@ ways that take turns block by block in one mpirun:
 - polling: the program itself looks for messages between units, and goes on with the exchange when they are there.
 
 The last two are written out here, for two ranks, without the runtime. All must give the same bits. Once through shared
-memory, once through ports of 1 Gbit/s in network namespaces (star.py; skipped, with the reason, where these cannot be
-made). Reported, per way: median over blocks of seconds / the ceiling's seconds of the same block; of the time that the
-exchanges add without overlap, the share that it hides; processor seconds of both ranks / those of the ceiling.
+memory, once through ports of 1 Gbit/s in network namespaces (runtime/star.py; skipped, with the reason, where these
+cannot be made). Reported, per way: median over blocks of seconds / the ceiling's seconds of the same block; of the time
+that the exchanges add without overlap, the share that it hides; processor seconds of both ranks / those of the ceiling.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
-from star import Star, missing
 
 from paceline.program.effects import AllReduce, Array, Compute, Program, Start, Wait, Work
 from paceline.program.outcome import Hooks
@@ -39,6 +38,7 @@ from paceline.records.environment import environment
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
 from paceline.runtime.messages import gather_texts
+from paceline.runtime.star import Star
 
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
 SIDE = 512  # of the unit's square matrices
@@ -259,16 +259,13 @@ def main() -> None:
         path = Path(folder) / "rows.json"
         for network in PLANS:
             arguments = [*sys.argv[1:], network, str(path)]
-            if network == "shared memory":
-                if launch(arguments, 2, program=[__file__]):
-                    raise SystemExit(1)
-            elif reason := missing():
+            star = None if network == "shared memory" else Star((0, 1), (125e6, 125e6))
+            if star and (reason := star.obstacle()):
                 results[network] = {"skipped": reason}
                 print(f"{network}: skipped, {reason}")
                 continue
-            else:
-                with Star(2, "1gbit") as star:
-                    star.run([sys.executable, __file__, *arguments], timeout=600)
+            if launch(arguments, 2, program=[__file__], star=star):
+                raise SystemExit(1)
             results[network] = json.loads(path.read_text())
             for name, row in results[network]["rows"].items():
                 print(

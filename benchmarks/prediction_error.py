@@ -28,9 +28,9 @@ SCENARIOS = [Path(__file__).parent.parent / "scenarios" / f"{name}.yaml" for nam
 def repeat(folder: Path) -> dict[str, dict[str, float | bool]]:
     """By scenario: predicted and real seconds, the relative error, and whether the numbers agree to the last bit."""
     measured = folder / "profile.yaml"
-    profile(SCENARIOS[0], measured, True, None, ())
+    profile(SCENARIOS[0], measured, None, ("train.emulate=true",))
     settings = (f"cluster.profile={measured}",)
-    status = launch(SCENARIOS, TrainOptions(settings, folder / "real", emulate=True), None, quiet=True)
+    status = launch(SCENARIOS, TrainOptions((*settings, "train.emulate=true"), folder / "real"), None, quiet=True)
     if status:
         raise SystemExit(status)
     rows: dict[str, dict[str, float | bool]] = {}

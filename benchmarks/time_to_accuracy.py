@@ -59,7 +59,7 @@ def main() -> None:
                 for seed in range(seeds):
                     paths.append(Path(folder) / f"{name}_{lr}_{seed}.yaml")
                     paths[-1].write_text(yaml.dump(scenario(strategy, lr, seed, epochs)))
-        status = launch(paths, TrainOptions(out=Path(folder) / "runs", emulate=True), None, quiet=True)
+        status = launch(paths, TrainOptions(("train.emulate=true",), Path(folder) / "runs"), None, quiet=True)
         if status:
             raise SystemExit(status)
         found: dict[str, dict[float, list[float | None]]] = {name: {} for name in METHODS}

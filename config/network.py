@@ -42,7 +42,7 @@ class NetworkSpec(Section):
     latency: Seconds | None = None  # per message step
     efficiency: Share = 1.0  # the part of the bandwidth that transfers reach
     inside: LinkSpec | None = None  # two_level: a worker's port within its node
-    matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None  # row: from, column: to
+    matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None  # row: from, column: to; by default the profile's
     collective: CollectiveAlgorithm = "ordered"  # of an all-reduce; `train` performs the ordered one
     reduce_bandwidth: Bandwidth | None = None  # what a worker can add up
 
@@ -57,17 +57,18 @@ class NetworkSpec(Section):
                     raise ValueError(f"the bandwidth from {sender} to {receiver} is 0; only the diagonal can be")
         return value
 
+    @property
+    def rate(self) -> float | None:
+        """Bytes/s of a port, of the bus, of an uplink, as the scenario says; None where it does not."""
+        return catalogue().links[self.link].bandwidth if self.link else self.bandwidth
+
     @model_validator(mode="after")
     def _fits_the_shape(self) -> NetworkSpec:
         for key, shape in (("inside", "two_level"), ("matrix", "matrix")):
-            given = getattr(self, key) is not None
-            if given and self.shape != shape:
+            if getattr(self, key) is not None and self.shape != shape:
                 raise ValueError(f"{key} is for shape: {shape}, and this is a {self.shape}; remove one of them")
-            if not given and self.shape == shape:
-                example = (
-                    "{bandwidth: 100 GB/s, latency: 2 us}" if key == "inside" else "[[0, 1 Gbit/s], [1 Gbit/s, 0]]"
-                )
-                raise ValueError(f"shape {shape} needs {key}, like {key}: {example}")
+        if self.shape == "two_level" and self.inside is None:
+            raise ValueError("shape two_level needs inside, like inside: {bandwidth: 100 GB/s, latency: 2 us}")
         sources = [key for key in ("matrix", "link", "bandwidth") if getattr(self, key) is not None]
         if len(sources) > 1:
             raise ValueError(f"{sources[0]} and {sources[1]} are both given; keep one")
@@ -108,22 +109,24 @@ def build_network(
     measured: the profile's network, or None.
     ports: by worker, the bandwidth of its port where it gives one.
     """
-    workers = len(ports)
+    workers, matrix = len(ports), _matrix(given, measured)
     if any(port is not None for port in ports) and given.shape != "star":
         raise ScenarioError(f"cluster.workers: port is for a star of ports, and cluster.network.shape is {given.shape}")
-    if given.matrix is not None and len(given.matrix) != workers:
-        raise ScenarioError(f"cluster.network.matrix is for {len(given.matrix)} workers, and there are {workers}")
+    if matrix is not None and len(matrix) != workers:
+        raise ScenarioError(f"cluster.network.matrix is for {len(matrix)} workers, and there are {workers}")
     for number, flow in enumerate(background):
         if max(flow.sender, flow.receiver) >= workers:
             raise ScenarioError(
                 f"cluster.background[{number}]: worker {max(flow.sender, flow.receiver)} does not exist; "
                 f"write 0 to {workers - 1}"
             )
-    named = catalogue().links[given.link].bandwidth if given.link else None
-    bandwidth = given.bandwidth or named or (measured.bandwidth if measured else float("inf"))
+    if measured and given.rate in (None, measured.described):
+        bandwidth, efficiency = measured.bandwidth, 1.0 if given.rate else given.efficiency
+    else:
+        bandwidth, efficiency = given.rate or float("inf"), given.efficiency
     latency = given.latency if given.latency is not None else (measured.latency if measured else 0.0)
     inside = given.inside
-    endless = bandwidth == float("inf") and not given.matrix and not any(ports)
+    endless = bandwidth == float("inf") and not matrix and not any(ports)
     for key, written in (("network.efficiency", given.efficiency != 1), ("background", background and not inside)):
         if endless and written:
             raise ScenarioError(
@@ -131,11 +134,11 @@ def build_network(
             )
     return Network(
         shape=given.shape,
-        bandwidth=bandwidth * given.efficiency,
+        bandwidth=bandwidth * efficiency,
         latency=latency,
         inside=Link(inside.bandwidth * inside.efficiency, inside.latency) if inside else None,
-        matrix=given.matrix and tuple(tuple(entry * given.efficiency for entry in row) for row in given.matrix),
-        ports=tuple((port or bandwidth) * given.efficiency for port in ports) if any(ports) else None,
+        matrix=matrix and tuple(tuple(entry * efficiency for entry in row) for row in matrix),
+        ports=tuple((port or bandwidth) * efficiency for port in ports) if any(ports) else None,
         collective=given.collective,
         reduce_bandwidth=given.reduce_bandwidth or (measured and measured.reduce_bandwidth) or float("inf"),
         taken_latency=measured.taken_latency if measured else 0.0,
@@ -144,3 +147,18 @@ def build_network(
             BackgroundTraffic(f.sender, f.receiver, f.bandwidth, f.bytes, f.every, f.start) for f in background
         ),
     )
+
+
+def _matrix(given: NetworkSpec, measured: MeasuredNetwork | None) -> tuple[tuple[float, ...], ...] | None:
+    """The bandwidths of a matrix, by workers: as given, else as the profile has them. None for another shape."""
+    if given.shape != "matrix" or given.matrix is not None:
+        return given.matrix
+    if measured is None or measured.pairs is None:
+        raise ScenarioError(
+            "cluster.network: shape matrix needs matrix, like matrix: [[0, 1 Gbit/s], [1 Gbit/s, 0]], or a "
+            "cluster.profile that was measured on several hosts"
+        )
+    try:
+        return measured.pairs.matrix()
+    except ValueError as error:
+        raise ScenarioError(f"cluster.network.shape: matrix: {error}") from None

@@ -19,7 +19,7 @@ from ..program.errors import ScenarioError
 from . import yaml
 from .sections import Section, first_mistake
 from .tables import PassTimes, PieceTimes, Table
-from .units import Bandwidth, Duration, Seconds
+from .units import Bandwidth, Duration, FreeBandwidth, Seconds
 from .workload import SGDSpec, Workload
 
 T = TypeVar("T")
@@ -27,6 +27,31 @@ T = TypeVar("T")
 
 Samples = dict[int, Seconds]  # samples -> seconds
 NonEmpty = Annotated[Samples, Field(min_length=1)]
+
+
+class MeasuredPairs(Section):
+    """What was measured between every two hosts: from the row's host to the column's, while both send."""
+
+    hosts: tuple[str, ...]  # their names
+    places: tuple[int, ...]  # by rank: its host's row
+    latency: tuple[tuple[Seconds, ...], ...]
+    bandwidth: tuple[tuple[FreeBandwidth, ...], ...]  # bytes/s; 0 on the diagonal
+
+    @classmethod
+    def of(cls, hosts: Any, places: Any, latency: Any, bandwidth: Any) -> MeasuredPairs:
+        """The section for plain numbers: seconds and bytes/s."""
+        times = [[f"{seconds:.4g} s" for seconds in row] for row in latency]
+        rates = [[f"{rate:.4g} B/s" for rate in row] for row in bandwidth]
+        return cls(hosts=hosts, places=places, latency=times, bandwidth=rates)  # type: ignore[arg-type]
+
+    def matrix(self) -> tuple[tuple[float, ...], ...]:
+        """Bytes/s from each rank to each other. ValueError where ranks share a host: between those nothing is known."""
+        if len(self.hosts) < len(self.places):
+            raise ValueError(
+                f"the profile's {len(self.places)} ranks ran on {len(self.hosts)} hosts, and within a host it has no "
+                "bandwidth; write shape: two_level, or a matrix"
+            )
+        return tuple(tuple(self.bandwidth[a][b] for b in self.places) for a in self.places)
 
 
 class MeasuredNetwork(Section):
@@ -38,7 +63,9 @@ class MeasuredNetwork(Section):
     # What an exchange takes from the computation next to it: messages * taken_latency + bytes sent / taken_bandwidth.
     taken_latency: Seconds = 0.0
     taken_bandwidth: Bandwidth | None = None  # None: bytes take nothing
+    described: Bandwidth | None = None  # what the scenario said of it: scenarios that say the same have this network
     all_reduce: dict[int, Duration] = {}  # bytes -> the measured seconds
+    pairs: MeasuredPairs | None = None  # where the ranks ran on several hosts
 
 
 class MeasuredPass(Section):

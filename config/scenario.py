@@ -97,6 +97,33 @@ class CheckpointSpec(Section):
     optimizer: Literal["local", "shared", "none"] = "local"
 
 
+class TrainSpec(Section):
+    """How a real run stands for the described cluster. `paceline train` has a flag for each key."""
+
+    emulate: bool = False  # a worker that is k times slower sleeps k-1 times its step
+    phantom: bool = False  # real messages, but workers sleep for as long as the described devices compute
+    emulate_network: bool = False  # the ranks are joined by the described network, laid on this machine
+
+    @model_validator(mode="after")
+    def _computes_or_sleeps(self) -> TrainSpec:
+        if self.emulate and self.phantom:
+            raise ValueError("emulate and phantom exclude one another: one computes, the other only sleeps")
+        return self
+
+
+def train_settings(**flags: bool | None) -> list[str]:
+    """The settings that the flags of a command stand for; None is a flag that was not given.
+
+    ScenarioError for --emulate together with --phantom. One of them alone replaces the other in the scenario.
+    """
+    if flags.get("emulate") and flags.get("phantom"):
+        raise ScenarioError("--emulate and --phantom exclude one another: one computes, the other only sleeps")
+    for wanted, other in (("emulate", "phantom"), ("phantom", "emulate")):
+        if flags.get(wanted):
+            flags[other] = False
+    return [f"train.{key}={str(value).lower()}" for key, value in flags.items() if value is not None]
+
+
 class RecordSpec(Section):
     """What a run's record tells in addition to what its result depends on."""
 
@@ -117,6 +144,7 @@ class Scenario(Section):
     faults: Faults = ()
     # "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" goes on training.
     health: Literal["stop", "off"] = "stop"
+    train: TrainSpec = TrainSpec()
     record: RecordSpec = RecordSpec()
     recorded: Recorded | None = None  # what a run noted about itself; only a run's own scenario has it
 

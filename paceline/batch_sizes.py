@@ -38,7 +38,7 @@ from .program.outcome import Hooks
 from .records.environment import environment
 from .speeds import profile_of, timing_of
 from .terminal import console
-from .trials import run_trial
+from .trials import Bench, run_trial
 from .trials import trials as strategies
 
 if TYPE_CHECKING:
@@ -268,7 +268,9 @@ def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float
         batches = [max(1, most // part) for most in largest]
         ones = (1.0,) * job.workers
         for strategy in (trials["local"], trials["flat"]):
-            for piece, taken in run_trial(job, comm, strategy, Shares(tuple(batches), ones), STEPS).times.items():
+            for piece, taken in run_trial(
+                Bench(job, comm), strategy, Shares(tuple(batches), ones), STEPS
+            ).times.items():
                 if piece.lane == "compute":
                     tables.setdefault(piece.name, {})[piece.samples] = mean(taken)
     return tables

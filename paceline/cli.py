@@ -26,6 +26,13 @@ Force = Annotated[bool, Option("--force", help="Replace the run that is in the d
 Debug = Annotated[bool, Option("--debug", help="Check that no program writes to a value while it is borrowed.")]
 Engine = Annotated[str, Option(help="The simulator: auto, cohort (faster) or simpy (does everything).")]
 Ranks = Annotated[int | None, Option("-n", min=1, help="MPI ranks to start. Default: one per worker.")]
+Emulate = Annotated[
+    bool | None, Option("--emulate/--no-emulate", help="A worker k times slower sleeps k-1 times its step.")
+]
+EmulateNetwork = Annotated[
+    bool | None,
+    Option("--emulate-network/--no-emulate-network", help="Lay the described star around the ranks: Linux, root."),
+]
 MACHINE = Path("profiles/machine.yaml")
 
 
@@ -63,8 +70,11 @@ def simulate(
 def train(
     scenarios: Annotated[list[Path] | None, Argument(metavar="SCENARIO...")] = None,
     ranks: Ranks = None,
-    emulate: Annotated[bool, Option("--emulate", help="A worker k times slower sleeps k-1 times its step.")] = False,
-    phantom: Annotated[bool, Option("--phantom", help="Send real messages, but sleep instead of computing.")] = False,
+    emulate: Emulate = None,
+    phantom: Annotated[
+        bool | None, Option("--phantom/--no-phantom", help="Send real messages, but sleep instead of computing.")
+    ] = None,
+    emulate_network: EmulateNetwork = None,
     resume: Annotated[Path | None, Option(metavar="DIR", help="Continue this run from its newest checkpoint.")] = None,
     change: Annotated[bool, Option("--change", help="Resume with another seed, model, data or batch.")] = False,
     setting: Settings = [],  # noqa: B006
@@ -78,16 +88,14 @@ def train(
     from .runtime.launcher import Stop, under_mpirun
 
     found = scenarios or []
-    if emulate and phantom:
-        raise ScenarioError("--emulate and --phantom exclude one another: one computes, the other only sleeps")
-    if resume is not None and phantom:
-        raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
     inside = under_mpirun()
     stop = Stop() if inside else None  # before the imports below, which take seconds
+    from .config.scenario import train_settings
     from .training import TrainOptions, launch
 
     shown = bar if inside else sys.stdout.isatty()
-    options = TrainOptions(tuple(setting), out, force, emulate, phantom, debug, resume, shown, change)
+    flags = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
+    options = TrainOptions((*setting, *flags), out, force, debug, resume, shown, change)
     if stop is None:
         raise Exit(launch(found, options, ranks, quiet))
     from .training_rank import train_ranks
@@ -145,15 +153,18 @@ def compare(
 def profile(
     scenario: Annotated[Path | None, Argument(help="What to measure. Default: the quickstart.")] = None,
     out: ProfileOut = MACHINE,
-    emulate: Annotated[bool, Option("--emulate", help="Slow workers sleep, as with `train --emulate`.")] = False,
+    emulate: Emulate = None,
+    emulate_network: EmulateNetwork = None,
     ranks: Ranks = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
     """Measure this machine: seconds per step for several batch sizes, latency and bandwidth of the all-reduce."""
+    from .config.scenario import train_settings
     from .demo import packaged
     from .profiling import profile as run
 
-    run(scenario or packaged("quickstart"), out, emulate, ranks, setting)
+    flags = train_settings(emulate=emulate, emulate_network=emulate_network)
+    run(scenario or packaged("quickstart"), out, ranks, [*setting, *flags])
 
 
 @app.command()

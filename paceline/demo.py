@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from .analysis.run import Run
+from .config.scenario import train_settings
 from .printing import save_figures, show_comparison, show_run
 from .profiling import profile
 from .records.replacing import refuse
@@ -33,7 +34,7 @@ def demo(out: Path) -> None:
 
     shares = [core_share(_RANKS)]
     console.rule("1. profile: how fast is this machine?")
-    profile(scenarios[0], measured, True, None, ())
+    profile(scenarios[0], measured, None, train_settings(emulate=True))
     shares.append(core_share(_RANKS))
     console.rule("2. simulate: the clock and the numbers, predicted")
     predicted = [
@@ -41,7 +42,7 @@ def demo(out: Path) -> None:
         for path in scenarios
     ]
     console.rule("3. train, each twice: two processes under mpirun, the second one emulated four times slower")
-    options = TrainOptions(settings, out / "trained", force=True, emulate=True)
+    options = TrainOptions((*settings, *train_settings(emulate=True)), out / "trained", force=True)
     repeated = [Path(shutil.copy(path, out / f"{path.stem}_again.yaml")) for path in scenarios]
     status = launch([*scenarios, *repeated], options, None)
     if status:

@@ -19,6 +19,7 @@ from .job import Job
 from .program.effects import AllReduce, Effect, Move
 from .trials import (
     LOCAL_STEPS,
+    Bench,
     Change,
     Measurements,
     Piece,
@@ -64,20 +65,17 @@ class RankTimes:
         return median(apart) / NormalDist().inv_cdf(0.75) if apart else 0.0
 
 
-def measure(job: Job, comm: Any, batch: int, slowness: float) -> RankTimes:
-    """Measure all trials. All ranks of `comm` call it together.
-
-    batch: the scenario's; others are measured around it.
-    slowness: of this rank, which it emulates.
-    """
+def measure(bench: Bench, batch: int) -> RankTimes:
+    """Measure all trials. All ranks call it together. batch: the scenario's; others are measured around it."""
+    job = bench.job
     found, strategies = RankTimes(), trials(len(job.problem.cost.units), job.workers)
 
     def once(name: str, shares: Shares, steps: int, change: Change = unchanged) -> Measurements:
-        return run_trial(job, comm, strategies[name], shares, steps, slowness, change)
+        return run_trial(bench, strategies[name], shares, steps, change)
 
     sizes = sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
     curve = [(size, once("flat", _even(job, size), LOCAL_STEPS).computing) for size in sizes]
-    paces, balanced = _divided(comm, curve, batch)
+    paces, balanced = _divided(bench.comm, curve, batch)
     tried = {name: once(name, _even(job, batch), LOCAL_STEPS).seconds for name in strategies}
     wanted = list(_wanted(job, list(strategies), sizes, batch, paces, balanced))
     lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]

@@ -30,25 +30,28 @@ def portable(device: str, times: RankTimes) -> dict[str, Any]:
     return {"device": device, "times": found, "drift": times.drift(), "series": times.series}
 
 
-def document(ranks: Sequence[Mapping[str, Any]], key: str, batch: int, size: int) -> dict[str, Any]:
-    """The profile's document. ScenarioError where no bandwidth fits the times.
-
-    ranks: what `portable` made of each rank's. key: of the workload. batch: the scenario's. size: the number of ranks.
-    """
+def by_device(ranks: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The ranks of each device."""
     devices: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for rank in ranks:
         devices[rank["device"]].append(rank)
+    return devices
+
+
+def computed(ranks: Sequence[Mapping[str, Any]], key: str, batch: int) -> dict[str, Any]:
+    """What the profile says of devices.
+
+    ranks: what `portable` made of each rank's. key: of the workload. batch: the scenario's.
+    """
+    devices = by_device(ranks)
     read = {device: _mean_times(members) for device, members in devices.items()}
-    found: dict[str, Any] = {
+    return {
         "devices": {device: {key: tables(times)} for device, times in read.items()},
         "pieces": {device: {key: pieces(times, batch)} for device, times in read.items()},
         "moves": {device: moves(times) for device, times in read.items()},
         "residuals": {device: {key: residuals(members)} for device, members in devices.items()},
         "variation": {device: {key: variation(members)} for device, members in devices.items()},
     }
-    if size > 1:
-        found["network"] = network(next(iter(read.values())), list(read.values()), size)
-    return found
 
 
 def _mean_times(members: Iterable[Mapping[str, Any]]) -> Times:
@@ -170,12 +173,16 @@ def variation(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def network(times: Times, devices: Sequence[Times], size: int) -> dict[str, Any]:
-    """The profile's network: what fits the exchanges as they occurred between computations."""
+def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
+    """The profile's network: what fits the exchanges as they occurred between computations.
+
+    ScenarioError where no bandwidth fits the times. size: the number of ranks.
+    """
     from .runtime.measure import fit
 
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for (_, piece), seconds in times.items():
+    devices = [_mean_times(members) for members in by_device(ranks).values()]
+    for (_, piece), seconds in devices[0].items():  # an exchange's time is the same on all ranks
         if piece.lane == "network" and piece.phase not in APART:
             found[piece.name, piece.nbytes].append(seconds)
     points = [(traffic(KINDS[name], nbytes, size), mean(taken)) for (name, nbytes), taken in found.items()]

@@ -9,35 +9,41 @@ from pathlib import Path
 
 from .busy import Watch
 from .config.machines import Cluster
-from .config.profile import Profile, add_to_profile, load_profile, workload_key
+from .config.profile import MeasuredPairs, Profile, add_to_profile, load_profile, workload_key
 from .config.scenario import Scenario, StrategySpec, load
+from .emulated_network import check_star, star_for
 from .job import Job, resolve
 from .measuring import measure
-from .profile_document import document, portable
+from .profile_document import computed, network, portable
 from .program.errors import ScenarioError
 from .records.environment import environment
 from .terminal import warn
+from .trials import Bench
+
+SYNC = StrategySpec(preset="sync_sgd")
 
 
-def profile(scenario: Path, out: Path, emulate: bool, ranks: int | None, settings: Iterable[str]) -> None:
+def profile(scenario: Path, out: Path, ranks: int | None, settings: Iterable[str]) -> None:
     """Measure this machine and write a profile. Starts mpirun itself, or runs under one.
 
-    The times of a rank are filed under the device that the scenario gives its worker.
-    emulate: workers with a slowdown sleep between steps, as in `train --emulate`. A step after a sleep takes longer,
-    since its data has left the caches.
+    The times of a rank are filed under the device that the scenario gives its worker. Where the scenario's `train`
+    says emulate, workers with a slowdown sleep between steps. A step after a sleep takes longer, since its data has
+    left the caches.
     """
     from .runtime.launcher import abort_on_error, launch, under_mpirun
 
     described = load(scenario, settings)
     if under_mpirun():
         with abort_on_error():
-            _measure(described, scenario.parent, out, emulate)
+            check_star(described)
+            _measure(described, scenario.parent, out)
         return
     job_to_measure(described, scenario.parent, described.cluster.size)
     check_profile_path(out)
-    arguments = ["profile", str(scenario), f"--out={out}", *(["--emulate"] if emulate else [])]
+    arguments = ["profile", str(scenario), f"--out={out}"]
     arguments += [f"--set={setting}" for setting in settings]
-    status = launch(arguments, ranks or described.cluster.size, described.workload.threads, rounds=False)
+    star, threads = star_for([(scenario.stem, described)], ranks), described.workload.threads
+    status = launch(arguments, ranks or described.cluster.size, threads, rounds=False, star=star)
     if status:
         raise SystemExit(status)
 
@@ -54,34 +60,46 @@ def check_profile_path(out: Path) -> None:
 
 
 def job_to_measure(scenario: Scenario, folder: Path, ranks: int) -> Job:
-    """The scenario with a made-up speed for each rank's device, since the real ones are still to be measured."""
+    """The scenario with a made-up speed for each rank's device, since the real ones are still to be measured.
+
+    A phantom sleeps as long as the scenario says, so it keeps its speed.
+    """
+    if scenario.train.phantom:
+        cluster = scenario.cluster.model_copy(update={"profile": None})
+        return resolve(scenario.model_copy(update={"cluster": cluster, "strategy": SYNC, "faults": ()}), folder)
     places = scenario.cluster.places
     known = [places[min(rank, len(places) - 1)] for rank in range(ranks)]
     workers = [{"speed": "1 samples/s", "torch_device": p.group.torch_device, "node": f"node {p.node}"} for p in known]
     cluster = Cluster.model_validate({"workers": workers})
-    strategy = StrategySpec(preset="sync_sgd")
-    plain = {"cluster": cluster, "strategy": strategy, "faults": (), "recorded": None}
+    plain = {"cluster": cluster, "strategy": SYNC, "faults": (), "recorded": None}
     return resolve(scenario.model_copy(update=plain), folder)
 
 
-def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None:
+def _measure(scenario: Scenario, folder: Path, out: Path) -> None:
     from mpi4py import MPI
 
     from .runtime.messages import gather_texts
+    from .runtime.pairs import measure_pairs
 
-    comm = MPI.COMM_WORLD
+    comm, mode = MPI.COMM_WORLD, scenario.train
     job = job_to_measure(scenario, folder, comm.Get_size())
     groups = [place.group for place in scenario.cluster.places]
     group = groups[min(comm.Get_rank(), len(groups) - 1)]
     watch = Watch()
-    times = measure(job, comm, scenario.workload.batch, group.slowdown if emulate else 1.0)
+    bench = Bench(job, comm, group.slowdown if mode.emulate else 1.0, mode.phantom)
+    times = measure(bench, scenario.workload.batch)
     gathered = gather_texts(comm, json.dumps(portable(group.device, times)))
+    pairs = measure_pairs(comm) if comm.Get_size() > 1 else None
     if comm.Get_rank() > 0:
         return
+    ranks = [json.loads(text) for text in gathered]
     key = workload_key(scenario.workload)
-    made = document([json.loads(text) for text in gathered], key, scenario.workload.batch, comm.Get_size())
-    where = environment(scenario.workload.threads) | {"ranks": comm.Get_size(), "emulated": emulate}
-    new = Profile.model_validate({"version": 2, "machine": where | watch.said(), **made})
+    made = {} if mode.phantom else computed(ranks, key, scenario.workload.batch)
+    if comm.Get_size() > 1:
+        made["network"] = network(ranks, comm.Get_size()) | {"described": scenario.cluster.network.rate}
+        made["network"] |= {"pairs": MeasuredPairs.of(**vars(pairs))} if pairs else {}
+    where = environment(scenario.workload.threads) | {"ranks": comm.Get_size(), **mode.model_dump(exclude_none=True)}
+    new = Profile.model_validate({"version": 2, "machine": where | watch.said(), "devices": {}, **made})
     add_to_profile(out, new)
     _show(new, key, out)
     for line in watch.warnings(times.drift()):

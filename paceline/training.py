@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .analysis.run import Run
-from .config.scenario import Scenario, load
+from .config.scenario import Scenario, load, train_settings
+from .emulated_network import star_for
 from .job import resolve
 from .job_effort import check_training
 from .program.errors import ScenarioError
@@ -27,8 +28,6 @@ class TrainOptions:
     settings: tuple[str, ...] = ()  # overrides of the scenario, like "budget.epochs=5"
     out: Path | None = None  # the run's directory; for several scenarios, a folder of such directories
     force: bool = False  # replace earlier runs
-    emulate: bool = False  # slow workers sleep
-    phantom: bool = False  # real messages, but sleeping instead of computing
     debug: bool = False  # check that no program writes to a borrowed value
     resume: Path | None = None  # the directory of a run to resume
     bar: bool = False  # draw a progress bar
@@ -53,7 +52,10 @@ def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training
         path = options.resume / SCENARIO
         if not path.exists() or checkpoints.newest(options.resume) is None:
             raise ScenarioError(f"--resume {options.resume}: there is no checkpoint of a run in it")
-        return [Training(options.resume.name, load(path, options.settings), path, options.resume)]
+        scenario = load(path, options.settings)
+        if scenario.train.phantom:
+            raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
+        return [Training(options.resume.name, scenario, path, options.resume)]
     if options.change:
         raise ScenarioError("--change belongs to --resume; write --resume DIR as well")
     if not scenarios:
@@ -76,7 +78,7 @@ def check(found: Sequence[Training], options: TrainOptions) -> None:
         job = resolve(training.scenario, training.path.parent)
         if training.scenario.faults:
             raise ScenarioError(f"{training.title}: faults: only `paceline simulate` knows them; write --set faults=[]")
-        if not options.phantom:
+        if not training.scenario.train.phantom:
             check_training(job)
         rehearse(job)
         if options.resume is None:
@@ -92,8 +94,9 @@ def train(
     *,
     settings: Iterable[str] = (),
     out: str | Path | None = None,
-    emulate: bool = False,
-    phantom: bool = False,
+    emulate: bool | None = None,
+    phantom: bool | None = None,
+    emulate_network: bool | None = None,
     force: bool = False,
     ranks: int | None = None,
 ) -> Run:
@@ -101,15 +104,17 @@ def train(
 
     settings: overrides such as "budget.epochs=5".
     out: the run's directory; a temporary one by default.
-    emulate: let a worker that is k times slower sleep k-1 times its step.
-    phantom: send real messages, but sleep instead of computing.
+    emulate: let a worker that is k times slower sleep k-1 times its step; by default what the scenario's `train` says.
+    phantom: send real messages, but sleep instead of computing; by default likewise.
+    emulate_network: join the ranks by the described star, laid on this machine; by default likewise.
     force: replace a run that is already in `out`.
     ranks: the number of MPI ranks to start; one per worker by default.
 
     Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
     """
     directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / Path(scenario).stem
-    options = TrainOptions(tuple(settings), directory, force, emulate, phantom)
+    stand_in = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
+    options = TrainOptions((*settings, *stand_in), directory, force)
     status = launch([Path(scenario)], options, ranks, quiet=True)
     if status != 0:
         raise RuntimeError(f"training {scenario} ended with status {status}")
@@ -132,7 +137,8 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
     if quiet:
         arguments.append("--quiet")
     threads = max(training.scenario.workload.threads for training in found)
-    status = start(arguments, ranks or max(sizes), threads)
+    star = star_for([(training.title, training.scenario) for training in found], ranks)
+    status = start(arguments, ranks or max(sizes), threads, star=star)
     for training in found if status else ():
         if line := put_back(training.directory):
             say(line)

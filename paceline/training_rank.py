@@ -14,6 +14,7 @@ from typing import Any
 
 from .algorithms.rounds import State
 from .analysis.run import Run
+from .emulated_network import check_star
 from .job import Job, resolve
 from .memory_check import record
 from .program.errors import PacelineError, ScenarioError
@@ -38,6 +39,7 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
 
         comm = MPI.COMM_WORLD
         for training in trainings(scenarios, options):
+            check_star(training.scenario)
             job = resolve(training.scenario, training.path.parent)
             if comm.Get_size() < job.workers:
                 raise ScenarioError(
@@ -61,6 +63,7 @@ class _RankTraining:
         self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
         self.rank = comm.Get_rank()
         self.kept = job.scenario.checkpoint.optimizer
+        self.phantom = job.scenario.train.phantom
         self.recorder = Recorder(training.directory, subject=subject(job.scenario, job.plan.shares.batches))
         self.spool: Spool | None = None  # takes the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
@@ -78,7 +81,7 @@ class _RankTraining:
             self.job.warn()  # new warnings, found when the worker was built
         options, scenario = self.options, self.job.scenario
         device = self.job.timing.devices[self.rank]
-        slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if options.emulate else 1.0
+        slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if scenario.train.emulate else 1.0
         if scenario.report.trace:
             self.spool = open_spool(self.training.directory, self.rank)
         take = self.spool.take if self.spool is not None else None
@@ -94,14 +97,14 @@ class _RankTraining:
                 trace=scenario.report.trace,
                 debug=options.debug,
                 slowness=slowness,
-                price=device.seconds if options.phantom else None,
+                price=device.seconds if scenario.train.phantom else None,
             )
         self._finish(outcome, worker, quiet)
 
     def _start(self) -> tuple[State, Any]:
         """The state to begin with, and this rank's worker. The scenario is written when nothing can refuse it now."""
         problem, plan = self.job.problem, self.job.plan
-        if self.options.phantom:
+        if self.phantom:
             self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
         (worker,) = problem.workers(plan, [self.rank], shared_process=False)
@@ -145,7 +148,7 @@ class _RankTraining:
 
     def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint. Rank 0 finishes it when all have written."""
-        if self.options.phantom:
+        if self.phantom:
             return
         from .runtime.messages import gather_texts
 
@@ -159,20 +162,20 @@ class _RankTraining:
 
         if self.spool is not None:
             self.spool.close()
-        digests = gather_texts(self.comm, "" if self.options.phantom else worker.digest())
-        counted = gather_texts(self.comm, json.dumps({} if self.options.phantom else worker.memory()))
+        digests = gather_texts(self.comm, "" if self.phantom else worker.digest())
+        counted = gather_texts(self.comm, json.dumps({} if self.phantom else worker.memory()))
         outcomes = gather_outcomes(self.comm, outcome)
         if self.rank > 0:
             return
         if self.spool is not None:
             write_spooled(self.training.directory, self.job.workers, split=True)
         finished = self.job.plan.finished(outcome.result)
-        extra: dict[str, Any] = {"timing_only": self.options.phantom, "finished": finished}
+        extra: dict[str, Any] = {"timing_only": self.phantom, "finished": finished}
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
         works = [w.works for w in self.job.problem.phantoms(self.job.plan)]
         extra["memory_predicted"] = record(works, self.job.problem)
-        if not self.options.phantom:
+        if not self.phantom:
             memories = [json.loads(text) for text in counted]
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}
             extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
@@ -182,12 +185,11 @@ class _RankTraining:
 
             show_run(Run(summary, self.recorder.lines, {}, self.training.directory))
         if not finished and self.recorder.saved:
-            how = " --emulate" if self.options.emulate else ""
-            command = f"paceline train --resume {shlex.quote(str(self.training.directory))}{how}"
+            command = f"paceline train --resume {shlex.quote(str(self.training.directory))}"
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
             if line := put_back(self.training.directory):
                 print(line)
         # A CPU and a GPU round differently, so that their parameters need not be equal.
         devices = {device.torch_device for device in self.job.timing.devices}
-        if not self.options.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
+        if not self.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
             check_replicas(digests, self.training.directory)

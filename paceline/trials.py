@@ -169,31 +169,37 @@ class Measurements:
     computing: float  # of that, what this rank computed
 
 
-def run_trial(
-    job: Job,
-    comm: Any,
-    strategy: Strategy,
-    shares: Shares,
-    steps: int,
-    slowness: float = 1.0,
-    change: Change = unchanged,
-) -> Measurements:
+@dataclass(frozen=True)
+class Bench:
+    """Where one rank measures."""
+
+    job: Job
+    comm: Any
+    slowness: float = 1.0  # which it emulates by sleeping; times are divided by it
+    phantom: bool = False  # whether it sleeps instead of computing: then only its messages are real
+
+
+def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, change: Change = unchanged) -> Measurements:
     """Train for `steps` steps and take the times of the pieces on this rank. All ranks call it together.
 
     shares: each rank's batch and pace.
-    slowness: of this rank, which it emulates by sleeping; the times are divided by it.
     A collective's time is the shortest among the ranks: that of the rank that came last, and waited for no other.
     """
     from mpi4py import MPI
 
     from .runtime.engine import run
 
+    job, comm, slowness = bench.job, bench.comm, bench.slowness
     plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, Interval(steps, "steps"), Interval(steps, "steps"))
-    (worker,) = job.problem.workers(plan, [comm.Get_rank()], shared_process=False)
-    worker.snapshot = dict  # type: ignore[method-assign]  # there is nothing to save
+    worker: Any
+    if bench.phantom:
+        worker, price = job.problem.phantoms(plan)[comm.Get_rank()], job.timing.devices[comm.Get_rank()].seconds
+    else:
+        (worker,), price = job.problem.workers(plan, [comm.Get_rank()], shared_process=False), None
+        worker.snapshot = dict  # there is nothing to save
     seen = Seen(comm.Get_size())
     program = seen.watch(change(train(worker, plan, State())))
-    outcome = run(program, Hooks(), comm=comm, trace=True, slowness=slowness)
+    outcome = run(program, Hooks(), comm=comm, trace=True, slowness=slowness, price=price)
     found: dict[Piece, list[float]] = {}
     for lane, pieces in seen.pieces.items():
         spans = np.array([stop - start for _, start, stop in outcome.lanes[lane]])

@@ -28,6 +28,7 @@ from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
 from .mpirun import Mpirun, command, environment, find_mpirun
 from .ranks import MpiKind, keep_to_own_cores, place, strangers
+from .star import ON_STAR, Star
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, of_users_code, told
 
 # What asks a rank to finish the round: SIGUSR1 comes through any mpirun, the others from a scheduler or a user.
@@ -47,6 +48,7 @@ def launch(
     kind: MpiKind | None = None,
     program: Sequence[str] = PROGRAM,
     rounds: bool = True,
+    star: Star | None = None,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> int:
     """Run `python -m paceline ARGV...` in `ranks` processes of `threads` threads each; the job's exit status.
@@ -57,19 +59,25 @@ def launch(
     kind: use this MPI only.
     program: what to run instead of `-m paceline`, as arguments of this Python.
     rounds: whether the ranks finish a round when asked to stop; if not, the first signal kills.
+    star: lay this star, and start the ranks on its nodes.
     say: prints a line for the user.
 
-    ScenarioError where there is no mpirun, PacelineError where it could not start the ranks.
+    ScenarioError where there is no mpirun or where the star cannot be laid, PacelineError where the mpirun could not
+    start the ranks.
     """
     if strangers() > 1:
         raise ScenarioError(
             f"srun started {strangers()} tasks that do not know of each other; write srun --mpi=pmix, or start one "
             "task, which starts the ranks itself"
         )
-    mpirun, relay = find_mpirun(kind), Relay()
+    if star is not None and (reason := star.obstacle()):
+        raise ScenarioError(f"--emulate-network: {reason}")
+    mpirun, relay = find_mpirun("openmpi" if star is not None else kind), Relay()
     flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
-    line = command(mpirun, [sys.executable, *program, *argv, *flags], ranks)
-    process = _start(mpirun, line, environment(mpirun, ranks, threads))
+    job = [sys.executable, *program, *argv, *flags]
+    line = command(mpirun, job, ranks) if star is None else star.command(mpirun, job)
+    settings = environment(mpirun, ranks, threads)
+    process = _start(mpirun, line, settings if star is None else {**settings, ON_STAR: "1"})
     errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
     errors.start()
     with _passing_signals_on(process, mpirun.kind, rounds, say) as got:

@@ -14,7 +14,7 @@ from paceline.algorithms.strategy import AXES
 from paceline.config import yaml
 from paceline.config.lr_schedule import build_rate
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
-from paceline.config.scenario import Scenario, load, validate
+from paceline.config.scenario import Scenario, load, train_settings, validate
 from paceline.config.strategy import build_strategy
 from paceline.config.timing import Device, interpolate
 from paceline.config.units import _BANDWIDTH, _SECONDS, _parse
@@ -29,6 +29,7 @@ def quickstart() -> dict:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("train={emulate: true, phantom: true}", "train: emulate and phantom exclude one another"),
         ("checkpoint.at=3 steps", "checkpoint.at: write a list, like [1, 2], found '3 steps'"),
         ("budget=4", "budget: write keys and their values, like {key: value}, found 4"),
         ("[x]=1", "[x]: unknown key; known keys: "),  # pydantic writes the kinds of a union like that, too
@@ -279,3 +280,19 @@ def test_bytes_of_a_strategy_may_have_a_unit():
         for args in ({"unit_bytes": "2 kB"}, {"unit_bytes": 2000})
     ]
     assert placements == [Sharded(unit_bytes=2000)] * 2
+
+
+def test_flags_have_precedence_over_the_scenario(tmp_path):
+    """A flag that was not given leaves what the scenario says; --emulate and --phantom replace one another."""
+    path = tmp_path / "emulated.yaml"
+    path.write_text(yaml.dump({**quickstart(), "train": {"emulate": True, "emulate_network": True}}))
+
+    def under(**flags: bool | None) -> tuple[bool, bool, bool]:
+        train = load(path, train_settings(**flags)).train
+        return train.emulate, train.phantom, train.emulate_network
+
+    assert under(emulate=None, phantom=None) == (True, False, True)
+    assert under(phantom=True, emulate=None) == (False, True, True)
+    assert under(emulate=False, emulate_network=False) == (False, False, False)
+    with pytest.raises(ScenarioError, match="--emulate and --phantom exclude one another"):
+        train_settings(emulate=True, phantom=True)

@@ -214,12 +214,16 @@ def test_under_mpirun(kind, tiny, monkeypatch):
 
 
 def test_phantom_sends_real_messages(tiny):
+    """The flag replaces what the scenario says, and the run records it."""
+    tiny.write_text(tiny.read_text() + "train: {emulate: true}\n")
     paceline("train", tiny, "--phantom", "--out", "run", cwd=tiny.parent)
     paceline("simulate", tiny, "--timing-only", "--out", "simulated", cwd=tiny.parent)
     (real, _), (virtual, _) = read(tiny.parent / "run"), read(tiny.parent / "simulated")
     assert real["bytes_per_worker"] == virtual["bytes_per_worker"]
     assert real["timing_only"]
     assert json.loads((tiny.parent / "run" / "summary.json").read_text())["accuracy"] is None
+    stood = yaml.read_mapping(tiny.parent / "run" / "scenario.yaml")["train"]
+    assert stood == {"emulate": False, "phantom": True, "emulate_network": False}
 
 
 def test_a_removed_working_folder_is_one_line(tmp_path, monkeypatch, capsys):

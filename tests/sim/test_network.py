@@ -299,7 +299,10 @@ FAST = {"bandwidth": "1 GB/s"}
     ("more", "message"),
     [
         ({"network": {"shape": "two_level", **FAST}}, "shape two_level needs inside, like inside: {bandwidth"),
-        ({"network": {"shape": "matrix"}}, r"shape matrix needs matrix, like matrix: \[\[0, 1 Gbit/s\]"),
+        (
+            {"network": {"shape": "matrix"}},
+            r"cluster.network: shape matrix needs matrix, like matrix: \[\[0, 1 Gbit/s\]",
+        ),
         ({"network": {"inside": FAST}}, "inside is for shape: two_level, and this is a star; remove one"),
         ({"network": {"matrix": [["0 B/s"]]}}, "matrix is for shape: matrix, and this is a star"),
         ({"network": {"shape": "matrix", "matrix": [[0, "1 GB/s"]]}}, "row 0 has 2 bandwidths for 1 rows"),

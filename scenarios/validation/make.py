@@ -1,0 +1,160 @@
+"""Makes the scenarios of this folder, on which predictions are compared with real runs.
+
+    python scenarios/validation/make.py
+
+36 cases are chosen so that every pair of values of two of the five factors below occurs together in at least one case.
+Four more have 8 and 16 workers.
+
+With two workers the run is real, and a slow worker sleeps. More than two busy ranks would not fit two cores: there the
+workers are phantoms, which sleep as long as the described devices compute. A star is laid on this machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import combinations, product
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).parent
+SECONDS = 4.0  # of training in each case, about
+PORT = 125e6  # bytes/s
+
+
+class Model(NamedTuple):
+    """A model with its data."""
+
+    text: str  # the scenario's lines
+    batch: int
+    step: float  # seconds of a step of this batch on one core, about
+    size: float  # bytes of the parameters
+
+
+class Method(NamedTuple):
+    """A training method."""
+
+    strategy: str  # the scenario's value; {total} is twice or more the batch
+    syncs: float = 1.0  # in each step, about
+    messages: float = 1.0  # model-sized exchanges in a sync, in units of an all-reduce
+    even: bool = True  # whether a step lasts as long as the slowest worker's
+
+
+class Case(NamedTuple):
+    """A value for each factor."""
+
+    method: str
+    workers: int
+    speeds: str
+    model: str
+    network: str
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return f"{self.method}-{self.workers}-{self.speeds}-{self.model}-{self.network}"
+
+
+MODELS = {
+    "mlp": Model("  model: {name: mlp, hidden: [512, 256]}", 64, 2e-3, 0.67e6),
+    "vit": Model("  model: {name: vit, patch: 2, dim: 64, depth: 4, heads: 4}", 32, 16e-3, 0.81e6),
+    "resnet20": Model("  model: resnet20\n  data: {name: synthetic, train: 1000, test: 200}", 8, 40e-3, 1.09e6),
+}
+UNITS = "unit_bytes: 100 kB"
+BY_BATCH = "total: {total}, max: {total}"
+METHODS = {
+    "sync_sgd_flat": Method("{preset: sync_sgd, placement: {replicated: {overlap: false}}}"),
+    "sync_sgd": Method(f"{{preset: sync_sgd, placement: {{replicated: {{{UNITS}}}}}}}"),
+    "local_sgd": Method("{preset: local_sgd, H: 8}", 1 / 8, even=False),
+    "biased_local_sgd": Method("{preset: biased_local_sgd, H: 8}", 1 / 8, even=False),
+    "diloco": Method("{preset: diloco, H: 16}", 1 / 16),
+    "qsr": Method("{preset: qsr, alpha: 0.1, h_base: 4}", 1 / 16),
+    "hdp": Method(f"{{preset: hdp, {BY_BATCH}, placement: {{replicated: {{{UNITS}}}}}}}", even=False),
+    "fsdp": Method(f"{{preset: fsdp, placement: {{sharded: {{{UNITS}}}}}}}", messages=1.5),
+    "lsdp": Method(f"{{preset: lsdp, placement: {{offloaded: {{{UNITS}}}}}}}"),
+    "lshdp": Method(f"{{preset: lshdp, {BY_BATCH}, placement: {{offloaded: {{{UNITS}}}}}}}", even=False),
+}
+FACTORS = (tuple(METHODS), (2, 4), ("equal", "unequal"), tuple(MODELS), ("memory", "star"))
+LARGE = (
+    Case("sync_sgd", 8, "equal", "resnet20", "star"),
+    Case("sync_sgd", 16, "equal", "resnet20", "memory"),
+    Case("lshdp", 8, "unequal", "vit", "memory"),
+    Case("lshdp", 16, "unequal", "resnet20", "star"),
+)
+
+
+def pairs(case: Case) -> Iterator[tuple[tuple[int, object], tuple[int, object]]]:
+    """The pairs of values that occur in a case, each value with its factor's number."""
+    return combinations(enumerate(case), 2)
+
+
+def covering(count: int = 36) -> list[Case]:
+    """So many cases in which every pair of values occurs; greedily, and always the same ones.
+
+    Each next case has the most pairs that are still missing. Among equals, its pairs and values are those used least.
+    """
+    candidates = [Case(*values) for values in product(*FACTORS)]
+    missing = {pair for case in candidates for pair in pairs(case)}
+    used: Counter[object] = Counter()
+    chosen: list[Case] = []
+
+    def rank(case: Case) -> tuple[int, int, int]:
+        found = list(pairs(case))
+        return -sum(p in missing for p in found), sum(used[p] for p in found), sum(used[v] for v in enumerate(case))
+
+    while len(chosen) < count:
+        best = min((case for case in candidates if case not in chosen), key=rank)
+        chosen.append(best)
+        missing.difference_update(pairs(best))
+        used.update([*pairs(best), *enumerate(best)])
+    assert not missing, f"{count} cases are too few: {len(missing)} pairs do not occur"
+    return sorted(chosen)
+
+
+def text(case: Case) -> str:
+    """The case's scenario file."""
+    method, model, n = METHODS[case.method], MODELS[case.model], case.workers
+    unequal, star, phantom = case.speeds == "unequal", case.network == "star", n > 2
+    speed = f", speed: {round(model.batch / model.step)} samples/s" if phantom else ""
+    if unequal:
+        half = f", count: {n // 2}" if n > 2 else ""
+        workers = f"[{{device: fast{half}{speed}}}, {{device: slow{half}, slowdown: 4{speed}}}]"
+    else:
+        workers = f"[{{count: {n}{speed}}}]"
+    lines = [
+        f"# Made by make.py, as {case.name}.",
+        "workload:",
+        model.text,
+        *([f"  batch: {model.batch}"] if model.batch != 64 else []),
+        "  optimizer: {name: sgd, lr: 0.05, momentum: 0.9}",
+        *(["  lr_schedule: cosine"] if case.method == "qsr" else []),
+        "cluster:",
+        f"  workers: {workers}",
+        *(["  network: {bandwidth: 1 Gbit/s}"] if star else []),
+        f"strategy: {method.strategy.replace('{total}', str(n * model.batch))}",
+        f"budget: {{steps: {steps(case)}}}",
+    ]
+    train = [("emulate", unequal and not phantom), ("phantom", phantom), ("emulate_network", star)]
+    said = ", ".join(f"{key}: true" for key, wanted in train if wanted)
+    return "\n".join([*lines, *([f"train: {{{said}}}"] if said else [])]) + "\n"
+
+
+def steps(case: Case) -> int:
+    """As many steps as take about SECONDS, in two digits."""
+    method, model, n = METHODS[case.method], MODELS[case.model], case.workers
+    slowest = 4.0 if case.speeds == "unequal" else 1.0
+    if slowest > 1 and not method.even:
+        slowest = 1.0 if method.syncs < 1 else 2 / (1 + 1 / slowest)  # fewer steps, or smaller batches
+    exchange = 2 * (n - 1) / n * model.size / (PORT if case.network == "star" else 8 * PORT) * method.messages
+    count = SECONDS / (slowest * model.step + exchange * method.syncs)
+    return int(float(f"{count:.1e}"))
+
+
+def files() -> dict[str, str]:
+    """All files by name."""
+    return {f"{case.name}.yaml": text(case) for case in (*covering(), *LARGE)}
+
+
+if __name__ == "__main__":
+    for name, content in files().items():
+        (FOLDER / name).write_text(content, encoding="utf-8")
