@@ -268,9 +268,8 @@ def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float
         batches = [max(1, most // part) for most in largest]
         ones = (1.0,) * job.workers
         for strategy in (trials["local"], trials["flat"]):
-            for piece, taken in run_trial(
-                Bench(job, comm), strategy, Shares(tuple(batches), ones), STEPS
-            ).times.items():
+            times = run_trial(Bench(job, comm), strategy, Shares(tuple(batches), ones), STEPS).times
+            for piece, taken in times.items():
                 if piece.lane == "compute":
                     tables.setdefault(piece.name, {})[piece.samples] = mean(taken)
     return tables

@@ -73,15 +73,16 @@ def measure(bench: Bench, batch: int) -> RankTimes:
     def once(name: str, shares: Shares, steps: int, change: Change = unchanged) -> Measurements:
         return run_trial(bench, strategies[name], shares, steps, change)
 
-    sizes = sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
+    sizes = [batch] if bench.phantom else sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
     curve = [(size, once("flat", _even(job, size), LOCAL_STEPS).computing) for size in sizes]
     paces, balanced = _divided(bench.comm, curve, batch)
     tried = {name: once(name, _even(job, batch), LOCAL_STEPS).seconds for name in strategies}
     wanted = list(_wanted(job, list(strategies), sizes, batch, paces, balanced))
+    seconds = SECONDS / (4 if bench.phantom else 1)
     lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]
     for _ in range(max(1, min(REPEATS, int(LONGEST / sum(LOCAL_STEPS * length for length in lengths))))):
         for (name, shares, change, label), length in zip(wanted, lengths, strict=True):
-            measured = once(name, shares, steps_for(SECONDS / len(wanted) / REPEATS, length), change)
+            measured = once(name, shares, steps_for(seconds / len(wanted) / REPEATS, length), change)
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient")]

@@ -16,7 +16,7 @@ from .measuring import COMPUTED, RankTimes
 from .program.effects import COLLECTIVES
 from .program.errors import ScenarioError
 from .program.traffic import traffic
-from .trials import Piece
+from .trials import NEXT_TO, Piece
 
 Times = Mapping[tuple[str, Piece], float]  # (trial, piece) -> seconds
 KINDS = {kind.__name__: kind for kind in COLLECTIVES}
@@ -146,8 +146,10 @@ def _taken(times: Times, trial: str, lane: str) -> Iterable[tuple[int, float]]:
     """
     for name in dict.fromkeys(name for name, _ in times if name.startswith(trial)):
         own = {piece: seconds for (other, piece), seconds in times.items() if other == name}
-        alone = next(seconds for piece, seconds in own.items() if piece.name == "gradient")
-        beside = next(seconds for piece, seconds in own.items() if piece.name == "gradient next to")
+        alone, beside = (
+            next(seconds for piece, seconds in own.items() if piece.name == "gradient" and piece.unit == unit)
+            for unit in (None, NEXT_TO)
+        )
         started = [(p, s) for p, s in own.items() if p.lane == lane and p.phase in ("started", "move")]
         for piece, seconds in started:
             yield piece.nbytes, max(0.0, beside - alone) / min(1.0, beside / seconds if seconds else 1.0)

@@ -96,8 +96,10 @@ def _measure(scenario: Scenario, folder: Path, out: Path) -> None:
     key = workload_key(scenario.workload)
     made = {} if mode.phantom else computed(ranks, key, scenario.workload.batch)
     if comm.Get_size() > 1:
-        made["network"] = network(ranks, comm.Get_size()) | {"described": scenario.cluster.network.rate}
-        made["network"] |= {"pairs": MeasuredPairs.of(**vars(pairs))} if pairs else {}
+        rate = scenario.cluster.network.rate
+        described = {"described": f"{rate!r} B/s"} if rate else {}
+        between = {"pairs": MeasuredPairs.of(**vars(pairs))} if pairs else {}
+        made["network"] = network(ranks, comm.Get_size()) | described | between
     where = environment(scenario.workload.threads) | {"ranks": comm.Get_size(), **mode.model_dump(exclude_none=True)}
     new = Profile.model_validate({"version": 2, "machine": where | watch.said(), "devices": {}, **made})
     add_to_profile(out, new)

@@ -34,6 +34,7 @@ from .program.traffic import carried
 
 WHOLE = 2**62  # unit_bytes for a model in one unit
 MOST_STEPS = 400  # of a trial
+NEXT_TO = -1  # marks a gradient next to which something else runs
 LOCAL_STEPS = 8  # in a round of the local trial; trials take whole rounds
 
 
@@ -133,7 +134,7 @@ def with_exchanges(sizes: Sequence[int]) -> Change:
 
 
 def next_to(make: Callable[[], Effect[Any]]) -> Change:
-    """Next to every second gradient, the effect that `make` makes. That gradient is then called "gradient next to"."""
+    """Next to every second gradient, the effect that `make` makes. That gradient is then unit NEXT_TO."""
 
     def changed(program: Program[Any]) -> Program[Any]:
         answer, steps = None, 0
@@ -146,8 +147,7 @@ def next_to(make: Callable[[], Effect[Any]]) -> Change:
                 steps += 1
                 if steps % 2 == 0:
                     handle = yield from Start(make())
-                    beside = replace(effect, work=replace(effect.work, phase="gradient next to"))
-                    answer = yield beside
+                    answer = yield replace(effect, work=replace(effect.work, unit=NEXT_TO))
                     yield from Wait(handle)
                     continue
             answer = yield effect
