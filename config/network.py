@@ -143,6 +143,8 @@ def build_network(
         reduce_bandwidth=given.reduce_bandwidth or (measured and measured.reduce_bandwidth) or float("inf"),
         taken_latency=measured.taken_latency if measured else 0.0,
         taken_bandwidth=(measured and measured.taken_bandwidth) or float("inf"),
+        beside_latency=measured.beside_latency if measured else 0.0,
+        beside_bandwidth=(measured and measured.beside_bandwidth) or float("inf"),
         background=tuple(
             BackgroundTraffic(f.sender, f.receiver, f.bandwidth, f.bytes, f.every, f.start) for f in background
         ),

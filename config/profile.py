@@ -63,6 +63,9 @@ class MeasuredNetwork(Section):
     # What an exchange takes from the computation next to it: messages * taken_latency + bytes sent / taken_bandwidth.
     taken_latency: Seconds = 0.0
     taken_bandwidth: Bandwidth | None = None  # None: bytes take nothing
+    # How much longer it takes next to a computation: messages * beside_latency + bytes sent / beside_bandwidth.
+    beside_latency: Seconds = 0.0
+    beside_bandwidth: Bandwidth | None = None
     described: Bandwidth | None = None  # what the scenario said of it: scenarios that say the same have this network
     all_reduce: dict[int, Duration] = {}  # bytes -> the measured seconds
     pairs: MeasuredPairs | None = None  # where the ranks ran on several hosts

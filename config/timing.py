@@ -83,7 +83,15 @@ class Network:
     # A started collective takes processor time from the computation next to it: for its messages and for its bytes.
     taken_latency: float = 0.0  # seconds per message step
     taken_bandwidth: float = inf  # bytes/s sent
+    # And it takes longer itself while its worker computes, since it looks for messages less often.
+    beside_latency: float = 0.0  # seconds more per message step
+    beside_bandwidth: float = inf  # bytes/s sent: as many seconds more
     background: tuple[BackgroundTraffic, ...] = ()  # what else the links carry
+
+    @property
+    def beside(self) -> bool:
+        """Whether started collectives and computations slow each other down."""
+        return max(self.taken_latency, self.beside_latency, 1 / self.taken_bandwidth, 1 / self.beside_bandwidth) > 0
 
 
 def whole_step(batch: int) -> Work:

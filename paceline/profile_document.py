@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from statistics import mean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .measuring import COMPUTED, RankTimes
-from .program.effects import COLLECTIVES
+from .program.effects import COLLECTIVES, AllReduce
 from .program.errors import ScenarioError
-from .program.traffic import traffic
+from .program.traffic import Traffic, traffic
 from .trials import NEXT_TO, Piece
 
 Times = Mapping[tuple[str, Piece], float]  # (trial, piece) -> seconds
@@ -60,6 +60,22 @@ def _mean_times(members: Iterable[Mapping[str, Any]]) -> Times:
         for trial, piece, seconds in rank["times"]:
             values[trial, Piece(**piece)].append(seconds)
     return {key: mean(seconds) for key, seconds in values.items()}
+
+
+def _sent(nbytes: int, size: int) -> Traffic:
+    """An all-reduce's messages and bytes sent, without what is added up."""
+    return dataclasses.replace(traffic(AllReduce, nbytes, size), added=0.0)
+
+
+def _fitted(nbytes: int, size: int, fitted: tuple[float, float, float]) -> float:
+    """The seconds of an all-reduce that nothing runs next to, by the fit."""
+    what, (latency, bandwidth, adding) = traffic(AllReduce, nbytes, size), fitted
+    return what.messages * latency + what.sent / bandwidth + what.added / adding
+
+
+def _rate(bandwidth: float) -> str | None:
+    """How a profile writes a bandwidth; None where it is infinite."""
+    return f"{bandwidth:.4g} B/s" if math.isfinite(bandwidth) else None
 
 
 def text(seconds: float) -> str:
@@ -136,13 +152,21 @@ def moves(times: Times) -> dict[str, Any]:
         if piece.lane in ("to device", "to host") and trial in ("fetched", "fetched whole"):
             found[piece.lane.removeprefix("to ")].setdefault(piece.nbytes, []).append(seconds)
     made: dict[str, Any] = {to: rising({n: mean(v) for n, v in t.items()}) for to, t in found.items()}
-    return made | {"taken": rising(dict(_taken(times, "next to a move", "to host")))}
+    return made | {"taken": rising({n: taken for n, taken, _ in _next_to(times, "next to a move", "to host")})}
 
 
-def _taken(times: Times, trial: str, lane: str) -> Iterable[tuple[int, float]]:
-    """(bytes, seconds) that a started effect takes from the computation next to it.
+class NextTo(NamedTuple):
+    """What was measured of a computation and a started effect next to each other, in seconds."""
 
-    Where the computation ends first, it has met a part of the effect only, and the loss is that part of the whole.
+    nbytes: int
+    taken: float  # from the computation by the effect
+    seconds: float  # of the effect
+
+
+def _next_to(times: Times, trial: str, lane: str) -> Iterator[NextTo]:
+    """What was measured in trials whose names begin with `trial`. lane: the started effect's.
+
+    Where the computation ends first, it has met a part of the effect only, and its loss is that part of the whole.
     """
     for name in dict.fromkeys(name for name, _ in times if name.startswith(trial)):
         own = {piece: seconds for (other, piece), seconds in times.items() if other == name}
@@ -150,9 +174,10 @@ def _taken(times: Times, trial: str, lane: str) -> Iterable[tuple[int, float]]:
             next(seconds for piece, seconds in own.items() if piece.name == "gradient" and piece.unit == unit)
             for unit in (None, NEXT_TO)
         )
-        started = [(p, s) for p, s in own.items() if p.lane == lane and p.phase in ("started", "move")]
-        for piece, seconds in started:
-            yield piece.nbytes, max(0.0, beside - alone) / min(1.0, beside / seconds if seconds else 1.0)
+        for piece, seconds in own.items():
+            if piece.lane == lane and piece.phase in ("started", "move"):
+                met = min(1.0, beside / seconds if seconds else 1.0)
+                yield NextTo(piece.nbytes, max(0.0, beside - alone) / met, seconds)
 
 
 def residuals(members: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -188,23 +213,20 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
         if piece.lane == "network" and piece.phase not in APART:
             found[piece.name, piece.nbytes].append(seconds)
     points = [(traffic(KINDS[name], nbytes, size), mean(taken)) for (name, nbytes), taken in found.items()]
-    latency, bandwidth, adding = fit(points)
+    latency, bandwidth, adding = fitted = fit(points)
     if not math.isfinite(bandwidth):
         raise ScenarioError(
             "profile: large messages took no longer than small ones: this machine is too busy; "
             "measure again when other programs have ended"
         )
-    taken = [
-        (dataclasses.replace(traffic(KINDS["AllReduce"], nbytes, size), added=0.0), max(seconds, 1e-9))
-        for device in devices
-        for nbytes, seconds in _taken(device, "next to an exchange", "network")
-    ]
-    per_message, per_byte, _ = fit(taken)
-    made: dict[str, Any] = {"latency": text(latency), "bandwidth": f"{bandwidth:.4g} B/s"}
-    if math.isfinite(adding):
-        made["reduce_bandwidth"] = f"{adding:.4g} B/s"
-    made["taken_latency"] = text(per_message)
-    if math.isfinite(per_byte):
-        made["taken_bandwidth"] = f"{per_byte:.4g} B/s"
+    made: dict[str, Any] = {"latency": text(latency), "bandwidth": _rate(bandwidth), "reduce_bandwidth": _rate(adding)}
+    beside = [pair for device in devices for pair in _next_to(device, "next to an exchange", "network")]
+    for name, differences in (
+        ("taken", [(pair.nbytes, pair.taken) for pair in beside]),
+        ("beside", [(pair.nbytes, max(0.0, pair.seconds - _fitted(pair.nbytes, size, fitted))) for pair in beside]),
+    ):
+        per_message, per_byte, _ = fit([(_sent(n, size), seconds) for n, seconds in differences], relative=False)
+        made |= {f"{name}_latency": text(per_message), f"{name}_bandwidth": _rate(per_byte)}
+    made = {key: value for key, value in made.items() if value is not None}
     reduced = {n: mean(taken) for (name, n), taken in sorted(found.items()) if name == "AllReduce"}
     return made | {"all_reduce": {n: text(seconds) for n, seconds in reduced.items()}}

@@ -10,17 +10,24 @@ from scipy.optimize import nnls
 from ..program.traffic import Traffic
 
 
-def fit(points: Sequence[tuple[Traffic, float]]) -> tuple[float, float, float]:
+def fit(points: Sequence[tuple[Traffic, float]], relative: bool = True) -> tuple[float, float, float]:
     """(latency, bandwidth, reduce_bandwidth) that explain measured collectives best: s, bytes/s, bytes/s.
 
     points: (what a member sends and adds up, seconds).
     The model is the simulator's on a star: messages * latency + sent / bandwidth + added / reduce_bandwidth. It is
-    fitted by least squares of the relative error, with no part negative; a part of zero is an infinite bandwidth.
+    fitted by least squares of the error, relative or in seconds, with no part negative; a part of zero is an infinite
+    bandwidth.
     ValueError without a point in which anything is sent.
     """
     rows = [(what.messages, what.sent, what.added) for what, _ in points]
     if not any(sent for _, sent, _ in rows):
         raise ValueError(f"{len(points)} points, and nothing is sent in them; measure with 2 ranks or more")
     took = np.array([seconds for _, seconds in points])
-    latency, per_byte, per_added = nnls(np.array(rows) / took[:, None], np.ones(len(rows)))[0].tolist()
-    return latency, 1 / per_byte if per_byte else float("inf"), 1 / per_added if per_added else float("inf")
+    weights = 1 / took if relative else np.ones(len(took))
+    latency, per_byte, per_added = nnls(np.array(rows) * weights[:, None], took * weights)[0].tolist()
+    return latency, _rate(per_byte), _rate(per_added)
+
+
+def _rate(per_byte: float) -> float:
+    """Bytes/s; infinite where a byte takes less than any memory does, which is what is left of rounding."""
+    return 1 / per_byte if per_byte > 1e-15 else float("inf")

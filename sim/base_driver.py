@@ -7,8 +7,7 @@ are remembered, what errors say. How time passes differs, and is written in each
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..config.tables import interpolate
 from ..config.timing import LONGEST, Device, Network, lasting
@@ -32,10 +31,11 @@ class Ticket(Generic[D]):
     run makes a ticket for each collective and each Move, and a call of the base class took 6 % of a Move.
     """
 
-    __slots__ = ("direct", "driver", "effect", "stop", "taken")
+    __slots__ = ("direct", "driver", "effect", "longer", "stop", "taken")
     driver: D
     effect: Any
     direct: bool  # whether the program waits in the effect itself, and did not start it
+    longer: Any  # seconds more that it takes if its worker computes meanwhile; 0 at first
     stop: bool  # whether the collective brought the wish to stop; false at first
     taken: bool  # whether the program has the answer; false at first
 
@@ -74,8 +74,8 @@ class BaseDriver:
         """Begin a started effect, or one that the program waits in."""
         raise NotImplementedError
 
-    def _give_way(self, effect: Startable) -> None:
-        """Keep the worker's processor for as long as a started effect takes it from the computation next to it."""
+    def _run_beside(self, effect: Startable, ticket: Any) -> None:
+        """Let the started effect take its time from the worker's computation, and note how much longer it takes."""
         raise NotImplementedError
 
     def _block(self, ticket: Any) -> Any:
@@ -98,7 +98,7 @@ class BaseDriver:
         inner = startable(effect.effect, self.index)
         ticket = self._ticket(inner, direct=False)
         self._started[ticket] = None
-        self._give_way(inner)
+        self._run_beside(inner, ticket)
         return Handle(inner, ticket)
 
     def _wait(self, effect: Wait[Any]) -> Any:
@@ -165,18 +165,34 @@ def work_seconds(device: Device, work: Work) -> float:
     return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
 
 
-def taken_seconds(device: Device, network: Network, effect: Startable, workers: int) -> float:
-    """Seconds that a started effect takes from the computation of its worker, to which it is handed by a thread.
+class Beside(NamedTuple):
+    """What a started effect and a computation next to it cost one another, in seconds."""
 
-    For a collective: its messages and its bytes, by what the profile measured. 0 where nothing was measured.
-    """
+    taken: float  # from the computation, since the effect needs the processor, too
+    longer: float  # for the effect, if the worker computes from its beginning to its end
+
+
+NOTHING = Beside(0.0, 0.0)
+
+
+def beside(device: Device, network: Network, effect: Startable, workers: int) -> Beside:
+    """By what the profile measured: of a collective for its messages and its bytes. Nothing without a profile."""
     if isinstance(effect, Move):
-        return device.slowdown * interpolate(device.pieces.taken, effect.value.nbytes) if device.pieces.taken else 0.0
-    if isinstance(effect, Compute) or (not network.taken_latency and network.taken_bandwidth == inf):
-        return 0.0
+        taken = device.pieces.taken
+        return Beside(device.slowdown * interpolate(taken, effect.value.nbytes), 0.0) if taken else NOTHING
+    if isinstance(effect, Compute) or not network.beside:
+        return NOTHING
     members = workers if effect.group is None else len(effect.group)
     what = traffic(type(effect), carried(effect, members), members)
-    return what.messages * network.taken_latency + what.sent / network.taken_bandwidth
+    return Beside(
+        device.slowdown * (what.messages * network.taken_latency + what.sent / network.taken_bandwidth),
+        what.messages * network.beside_latency + what.sent / network.beside_bandwidth,
+    )
+
+
+def computed(begin: float, since: float, end: float) -> float:
+    """In which part of the time from `begin` to `end` a worker computed that has waited since `since`, before `end`."""
+    return (since - begin) / (end - begin) if since > begin else 0.0
 
 
 def move_seconds(device: Device, move: Move) -> float:

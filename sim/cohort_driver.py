@@ -202,8 +202,10 @@ class CohortDriver(BaseDriver):
             self._busy[lane] = ticket.end
         return ticket
 
-    def _give_way(self, effect: Startable) -> None:
-        taken = self._of_each(self._meetings.taken, effect)
+    def _run_beside(self, effect: Startable, ticket: CohortTicket) -> None:
+        known = {device: self._meetings.beside(device, effect) for device in dict.fromkeys(self._devices)}
+        taken = self._of_each(lambda device, effect: known[device].taken, effect)
+        ticket.longer = self._of_each(lambda device, effect: known[device].longer, effect)
         if taken is not FREE:
             self._busy["compute"] = self._now + self._queue("compute", taken)
 
@@ -211,6 +213,8 @@ class CohortDriver(BaseDriver):
         """Wait until the ticket's end, and return its answer, which now belongs to the program."""
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)
+        if ticket.longer:
+            self._now = self._until_over(ticket, since)
         ticket.taken = True
         if not ticket.direct:
             self._started.pop(ticket, None)
@@ -225,6 +229,17 @@ class CohortDriver(BaseDriver):
         if phase_of(effect) == "evaluate":
             self._evaluating = self._evaluating + (self._now - since)
         return answer
+
+    def _until_over(self, ticket: CohortTicket, since: Clocks) -> Clocks:
+        """The clocks when a collective is over that takes longer next to computations. since: when each began to wait.
+
+        As driver.py does it: a worker that waits before the network is done has computed for a part of the time only.
+        """
+        begin, end, longer = ticket.begin, ticket.end, ticket.longer
+        before = end + longer * np.maximum(0.0, (since - begin) / (end - begin))
+        after = since + np.maximum(0.0, end + longer - since)
+        over = np.where(since < end, before, after)
+        return over if isinstance(since, np.ndarray) else float(over)
 
     # --- observing ----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from ..program.errors import ScenarioError
 from ..program.loans import deliver
 from ..program.texts import describe, terms
 from ..program.traffic import carried, whole_bytes
-from .base_driver import BaseDriver, Ticket, taken_seconds
+from .base_driver import BaseDriver, Beside, Ticket, beside
 from .matching import Matcher
 from .network import Fabric
 
@@ -34,11 +34,13 @@ class NeedsEvents(ScenarioError):
 class CohortTicket(Ticket[BaseDriver]):
     """A cohort's ticket."""
 
-    __slots__ = ("answer", "arrived", "end")
+    __slots__ = ("answer", "arrived", "begin", "end")
 
     def __init__(self, driver: BaseDriver, effect: Any, direct: bool) -> None:
         self.driver, self.effect, self.direct = driver, effect, direct
         self.stop = self.taken = False
+        self.longer: Any = 0.0
+        self.begin = 0.0  # of a collective, by the network
         self.arrived = 0.0  # to a collective: when the cohort's last worker came
         self.end: Any = None  # when it is over: a number, or one per column; None while that is not known
         self.answer: Any = None  # a collective's
@@ -68,9 +70,9 @@ class CohortMeetings:
         if tickets := self._matcher.enter(ticket, wanted):
             self._complete(tickets, max(t.arrived for t in tickets), *known)
 
-    def taken(self, device: Device, effect: Startable) -> float:
-        """Seconds that a started effect takes from the computation of a worker on this device."""
-        return taken_seconds(device, self._fabric.network, effect, len(self._members))
+    def beside(self, device: Device, effect: Startable) -> Beside:
+        """What a started effect and a computation of a worker on this device cost one another."""
+        return beside(device, self._fabric.network, effect, len(self._members))
 
     def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
         """(seconds, bytes that a member sends) of a collective. NeedsEvents where it cannot be simulated exactly."""
@@ -89,13 +91,14 @@ class CohortMeetings:
 
     def _complete(self, tickets: Sequence[CohortTicket], arrived: float, seconds: float, sent: float) -> None:
         # The sum that SimPy's clock makes, so that both have the same bits.
-        end = self._port = max(arrived, self._port) + seconds
+        begin = max(arrived, self._port)
+        end = self._port = begin + seconds
         stop = self._stop()
         for ticket in tickets:
             effect, outcome = ticket.effect, ticket.driver.outcome
             outcome.sent[effect.phase] = outcome.sent.get(effect.phase, 0.0) + sent
             outcome.syncs[effect.phase] = outcome.syncs.get(effect.phase, 0) + 1
-            ticket.end, ticket.stop = end, stop
+            ticket.begin, ticket.end, ticket.stop = begin, end, stop
             if effect.out is effect.value and type(effect) is AllReduce:  # most are so
                 ticket.answer = effect.out
             else:

@@ -22,7 +22,7 @@ from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
 from ..records.spool import Tracer, span_name
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, computed, handlers, move_seconds, phase_of, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
 from .noise import Draws
@@ -143,6 +143,9 @@ class Driver(BaseDriver):
 
     def _block(self, ticket: WorkerTicket) -> Any:
         if ticket.done:
+            if ticket.longer and (rest := ticket.end + ticket.longer - self._env.now) > 0:
+                Timer(self._env, lambda event: self.go_on(self._take(ticket))).set(rest)
+                return BLOCKED
             return self._take(ticket)
         self._waiting, self._since = ticket, self._env.now
         return BLOCKED
@@ -175,8 +178,9 @@ class Driver(BaseDriver):
         Timer(self._env, lambda event: self._after(ticket)).set(delay)
         return ticket
 
-    def _give_way(self, effect: Startable) -> None:
-        if taken := self._meetings.taken(self._device, effect):
+    def _run_beside(self, effect: Startable, ticket: WorkerTicket) -> None:
+        taken, ticket.longer = self._meetings.beside(self._device, effect)
+        if taken:
             self._busy["compute"] = self._env.now + self._queue("compute", taken)
 
     def _after(self, ticket: WorkerTicket) -> None:
@@ -191,6 +195,10 @@ class Driver(BaseDriver):
     def finished(self, ticket: WorkerTicket) -> None:
         """The ticket's answer is there: go on if the program waits for it."""
         if self._waiting is not ticket:
+            return
+        if ticket.longer and (rest := ticket.longer * computed(ticket.begin, self._since, ticket.end)):
+            ticket.longer = 0.0
+            Timer(self._env, lambda event: self.finished(ticket)).set(rest)
             return
         self._waiting = None
         if phase_of(ticket.effect) == "evaluate":

@@ -22,7 +22,7 @@ from ..program.texts import terms
 from ..program.traffic import Traffic, carried
 from ..records.spool import BUFFERED, Tracer
 from .answers import results
-from .base_driver import Ticket, taken_seconds
+from .base_driver import Beside, Ticket, beside
 from .matching import Matcher
 from .network import Fabric, GroupPrices
 from .transfers import Timer, Transfers
@@ -45,11 +45,12 @@ class Member(Protocol):
 class WorkerTicket(Ticket[Member]):
     """A worker's ticket."""
 
-    __slots__ = ("done", "loan", "result", "since")
+    __slots__ = ("begin", "done", "end", "loan", "result", "since")
 
     def __init__(self, driver: Member, effect: Any, since: float, direct: bool, debug: bool) -> None:
         self.driver, self.effect, self.direct = driver, effect, direct
         self.stop = self.taken = self.done = False  # done: whether the result is there
+        self.longer = self.begin = self.end = 0.0  # begin, end: of a collective, by the network
         self.since = since  # when the effect was yielded
         self.loan = Loan(effect, driver.index) if debug else None
         self.result: Any = None
@@ -87,9 +88,9 @@ class Meetings:
             if len(group.queue) == 1:
                 self._carry(group)
 
-    def taken(self, device: Device, effect: Startable) -> float:
-        """Seconds that a started effect takes from the computation of a worker on this device."""
-        return taken_seconds(device, self._fabric.network, effect, self._workers)
+    def beside(self, device: Device, effect: Startable) -> Beside:
+        """What a started effect and a computation of a worker on this device cost one another."""
+        return beside(device, self._fabric.network, effect, self._workers)
 
     def _new_group(self, effect: Collective, worker: int) -> GroupQueue:
         """The group's queue: the same one in whatever order an effect lists the members."""
@@ -132,6 +133,7 @@ class Meetings:
             outcome.sent[phase] = outcome.sent.get(phase, 0.0) + traffic.sent
             outcome.syncs[phase] = outcome.syncs.get(phase, 0) + 1
             ticket.result, ticket.stop, ticket.done = result, stop, True
+            ticket.begin, ticket.end = begin, self._env.now
             tracer = ticket.driver.tracer
             if tracer is not None:
                 spans = tracer.lane(group.lane)
