@@ -24,6 +24,7 @@ from .analysis.run import Run
 from .analysis.where import seconds_by_kind
 from .config.scenario import Scenario, read, validate
 from .config.sections import described
+from .config.strategy import build_strategy
 from .folders import find
 from .job import Job, resolve
 from .profiling import job_to_measure
@@ -76,6 +77,7 @@ class Described:
         found = cls(path, document)
         if found.scenario.faults:
             raise ScenarioError(f"{path}: faults: only `paceline simulate` knows them; write --set faults=[]")
+        build_strategy(found.scenario.strategy)
         job_to_measure(found.scenario, path.parent, found.scenario.cluster.size)
         return found
 

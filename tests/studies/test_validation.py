@@ -124,6 +124,7 @@ class Made:
     def __init__(self, real=lambda case, which, round: 10.0, trouble: dict[tuple[str, str], Exception] | None = None):
         self.asked: list[tuple[str, str, int]] = []
         self._real, self.trouble = real, trouble or {}
+        self.traced: list[float] = []  # seconds of the next traced runs; then they take as long as any
 
     def _ask(self, what: str, case: Case, round: int) -> None:
         if (what, case.name) in self.trouble:
@@ -143,7 +144,7 @@ class Made:
 
     def where(self, case, prediction, round):
         self._ask("where", case, round)
-        return {"predicted": [], "measured": [], "seconds": [1.0, 1.0]}
+        return {"predicted": [], "measured": [], "seconds": [10.0, self.traced.pop(0) if self.traced else 10.0]}
 
 
 def cases_of(*needs: tuple[str, str]) -> list[Case]:
@@ -186,6 +187,15 @@ def test_a_case_whose_real_runs_differ_is_repeated(tmp_path):
     asked = len(world.asked)
     run(cases, world, record, Rounds(1, 4))
     assert len(world.asked) == asked
+
+
+def test_a_traced_run_that_was_delayed_is_traced_again(tmp_path):
+    (case,), world = cases_of(("x", "")), Made()
+    world.traced = [17.0, 18.0, 9.5]
+    record = started(tmp_path, [case])
+    run([case], world, record, Rounds(4, 4))
+    assert [round for what, _, round in world.asked if what == "where"] == [1, 2, 3]
+    assert record.case("x")["where"]["seconds"][1] == 9.5
 
 
 def test_an_interrupted_validation_goes_on_where_it_stopped(tmp_path):
