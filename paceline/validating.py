@@ -87,15 +87,9 @@ class Described:
         return validate(self.document, str(self.path))
 
     @property
-    def needs_profile(self) -> bool:
-        """Whether it names a profile, or cannot be simulated without one."""
-        if self.scenario.cluster.profile is not None:
-            return True
-        try:
-            resolve(self.scenario, self.path.parent)
-        except ScenarioError:
-            return True
-        return False
+    def sleeps(self) -> bool:
+        """Whether its real run sleeps instead of computing, and so takes no more and no less than the price of it."""
+        return bool((described(self.scenario).get("train") or {}).get("phantom"))
 
     @property
     def machines(self) -> dict[str, Any]:
@@ -123,7 +117,6 @@ def prepare(scenarios: Sequence[Path], options: ValidateOptions) -> list[Prepare
         own = profiled = Described.read(path, options.settings)
         if (other := own.scenario.validation.profile_of) is not None:
             profiled = Described.read(find(other, (path.parent, Path())), options.settings)
-        measured = options.profile is None and (other is not None or own.needs_profile)
         group = {name: own.machines["workload"][name] for name in ("model", "data", "batch")}
         given = options.profile.read_text() if options.profile is not None else ""
         base = [own.document, profiled.document, given, options.seeds, installed("paceline")]
@@ -131,7 +124,7 @@ def prepare(scenarios: Sequence[Path], options: ValidateOptions) -> list[Prepare
             name,
             family=own.scenario.strategy.preset or "of its own",
             group=_hash({**own.machines, "workload": group}),
-            need=_hash(profiled.machines) if measured else "",
+            need=_hash(profiled.machines) if options.profile is None else "",
             base=_hash(base),
         )
         found.append(Prepared(case, own, profiled))
@@ -174,13 +167,13 @@ class Machine:
     def _simulator(self, case: Case, round: int) -> tuple[Simulator, dict[str, Any]]:
         """What simulates the case, and what is to be kept about it: whether there is noise, and warnings.
 
-        Where the scenario says nothing of noise, it is the profile's, if the profile has any.
+        Where the scenario says nothing of noise and the real run computes, it is the profile's, if the profile has any.
         """
         own = self._prepared[case.name].described
         document, options = copy.deepcopy(own.document), SimulateOptions(timing_only=True)
         if (path := self._measured(case, round)) is not None:
             document["cluster"]["profile"] = str(path)
-        silent = "noise" not in document["cluster"]
+        silent = "noise" not in document["cluster"] and not own.sleeps
         if silent:
             document["cluster"]["noise"] = {"source": "profile"}
         try:
