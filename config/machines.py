@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from .catalogue import LinkBandwidth
 from .network import BackgroundSpec, NetworkSpec
 from .sections import Section
-from .units import Bandwidth, Bytes, Count, Duration, Factor, Flops, Share, Speed
+from .units import Bandwidth, Bytes, Count, Duration, Factor, Flops, Seed, Share, Speed
 
 
 class WorkerGroup(Section):
@@ -110,6 +110,7 @@ class NoiseSpec(Section):
     worker_sigma: float = Field(default=0.0, ge=0, le=2)  # of the factor that each worker draws once, and keeps
     # Of the factor that all workers share in a run; with source: profile, how far the machine moved when measured.
     run_sigma: float | None = Field(default=None, ge=0, le=2)
+    seed: Seed | None = None  # of the draws; by default the scenario's seed
 
     @model_validator(mode="after")
     def _one_source(self) -> NoiseSpec:

@@ -36,7 +36,8 @@ STEPS = {"name": "multistep", "milestones": [1.5, 2], "gamma": 0.2, "warm_up": 0
 LEFT_OUT = {
     TrainSpec: {"phantom", "emulate_network"},  # one excludes emulate, the other needs root; tests/runtime/test_star.py
     Budget: {"steps", "rounds"},  # the budget is one of the three
-    Scenario: {"recorded", "faults"},  # not an option; train has no faults yet, see tests/sim/test_faults.py
+    # Not an option; train has no faults yet, see tests/sim/test_faults.py; for `validate`, see tests/studies/.
+    Scenario: {"recorded", "faults", "validation"},
 }
 
 
