@@ -1,7 +1,7 @@
 """What the built-in models cost, unit by unit, without torch; tests compare every number with torch.
 
-Rule: torch is never imported here, so that timing-only runs do not need it. Defaults and checks of the models'
-arguments are here as well, so that the same arguments are refused with and without torch.
+Rule: torch is never imported here, so that timing-only runs do not need it. The models' arguments have their defaults
+here and in architectures, so that the same arguments are refused with and without torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is learned: the model, data, loss and optimizer of a scenario, and the workers made of them.
 
-Rule: a built-in model is described without torch, which is loaded with the first real worker.
+Rule: a model with a table is described without torch, which is loaded with the first real worker.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LearningProblem:
 
     @cached_property
     def cost(self) -> ModelCost:
-        """The model's cost, from its table. A model without a table is built with torch and measured."""
+        """The model's cost, from its table. A model without a table is built with torch and measured or counted."""
         from .learning.works import cost_of
 
         model = self.scenario.workload.model

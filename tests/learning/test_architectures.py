@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 
 from kit.learning import make, make_plan, train_in_lockstep
-from paceline.learning import architectures, cost_tables, data, language_models, measured_costs, models
+from kit.paths import DOCS
+from paceline.algorithms.costs import ModelCost
+from paceline.learning import architectures, cost_tables, data, language_models, measured_costs, models, user_code
 from paceline.learning.dataset import DataShape
 from paceline.learning.works import cost_of
 
@@ -55,6 +59,11 @@ def tokens(sequence: int, vocabulary: int = 256) -> DataShape:
     return data.shape_of("tokens", {"sequence": sequence, "vocabulary": vocabulary})
 
 
+@cache
+def image_cost(name: str) -> ModelCost:
+    return cost_of(name, {}, IMAGES)
+
+
 def built(name: str, input_shape: tuple[int, ...], device: str = "cpu", **args: object) -> torch.nn.Sequential:
     """A model with numbers, as only image models can be had through models.build."""
     options = cost_tables.resolve(name, args, input_shape, 10)
@@ -63,13 +72,22 @@ def built(name: str, input_shape: tuple[int, ...], device: str = "cpu", **args: 
         return models.MODELS[architectures.family(name)](input_shape, 10, **options)
 
 
+def test_the_page_lists_every_model_and_its_arguments():
+    _, page = (DOCS / "scenarios.md").read_text().split("### Models by name")
+    rows = re.findall(r"^\| (`.*`.*?) \| (`.*) \|$", page.split("###")[0], re.M)
+    words = [(re.findall(r"`([\w-]+)`", names), set(re.findall(r"`(\w+)", args))) for names, args in rows]
+    listed = {name: args for names, args in words for name in names}
+    known = {**cost_tables.TABLES, **architectures.NAMES}
+    assert listed == {name: set(user_code.options(function, {}, "")) for name, function in known.items()}
+
+
 def test_every_name_has_a_published_size():
     assert {*VISION, *LANGUAGE, "gpt"} == set(architectures.NAMES)
 
 
 @pytest.mark.parametrize("name", VISION)
 def test_image_models_have_their_published_sizes(name):
-    found = cost_of(name, {}, IMAGES)
+    found = image_cost(name)
     parameters, multiply_adds = VISION[name]
     assert found.parameters == parameters
     assert round(found.flops / 2e9, 2) == multiply_adds
@@ -79,16 +97,15 @@ def test_image_models_have_their_published_sizes(name):
 @pytest.mark.parametrize("name", ["resnet50", "resnet101", "resnet152"])
 def test_resnets_cost_what_torchvisions_cost_and_one_copy(name):
     """The stem's output is copied to another order of memory."""
-    found, known = cost_of(name, {}, IMAGES), cost_of(f"torchvision:{name}", {}, IMAGES)
+    found, known = image_cost(name), cost_of(f"torchvision:{name}", {}, IMAGES)
     stem, *rest = found.units
     assert [replace(stem, activations=stem.activations - 4 * 64 * 112 * 112), *rest] == list(known.units)
 
 
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_language_models_have_their_published_sizes(name):
-    found = cost_of(name, {}, tokens(512))
-    assert found.parameters == LANGUAGE[name]
-    assert len(found.units) == architectures.NAMES[name].keywords.get("depth", 32 if "llama" in name else 12) + 2
+    found = models.on_meta(name, {}, (512,), 256)
+    assert sum(p.numel() for p in found.parameters()) == LANGUAGE[name]
 
 
 @pytest.mark.parametrize(("dim", "depth", "sequence"), [(12288, 96, 2048), (768, 12, 1024), (64, 3, 100)])
@@ -98,6 +115,8 @@ def test_gpts_operations_by_formula(dim, depth, sequence):
     found = cost_of("gpt", args, tokens(sequence))
     blocks = depth * (24 * sequence * dim**2 + 4 * sequence**2 * dim)
     assert found.flops == blocks + 2 * sequence * dim * 50257
+    if dim == 768:  # GPT-2: the tied output's weights count once
+        assert found.parameters == LANGUAGE["gpt2"]
     if dim > 10_000:  # GPT-3: the rule of 6 operations a parameter and token, 2 of them forward
         assert found.parameters / 1e9 == pytest.approx(175, rel=0.003)
         assert found.flops == pytest.approx(2 * found.parameters * sequence, rel=0.03)
@@ -111,9 +130,11 @@ def test_llamas_operations_by_formula():
 
 def test_berts_head_predicts_the_words_at_some_places():
     shape = tokens(128)
-    whole, head = cost_of("bert-large", {}, shape), cost_of("bert-large", {"predictions": 20}, shape)
-    assert head.parameters - whole.parameters == 1024 * 1024 + 1024 + 2 * 1024 + 30522 + 2 * 1024 + 2
-    assert head.flops - whole.flops == 2 * 20 * 1024 * (1024 + 30522) + 2 * 1024 * 2
+    whole, head = cost_of("bert-base", {}, shape), cost_of("bert-base", {"predictions": 20}, shape)
+    assert head.parameters - whole.parameters == 768 * 768 + 768 + 2 * 768 + 30522 + 2 * 768 + 2
+    assert head.flops - whole.flops == 2 * 20 * 768 * (768 + 30522) + 2 * 768 * 2
+    assert whole.parameters == LANGUAGE["bert-base"]
+    assert len(whole.units) == 12 + 2
 
 
 @pytest.mark.parametrize("name", SMALL)
