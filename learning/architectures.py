@@ -64,7 +64,7 @@ def bert(
     dropout: float = 0.1,  # none in the attention itself
 ) -> None:
     """BERT with its pooler (Devlin et al., NAACL 2019, arXiv 1810.04805)."""
-    _fits("bert", input_shape, classes, dim, heads, vocabulary, positions)
+    _fits("bert", input_shape, classes, dim, depth, heads, vocabulary, positions)
     if predictions > input_shape[0]:
         raise ValueError(
             f"model bert: predictions {predictions} are more than the {input_shape[0]} tokens of an example"
@@ -85,7 +85,7 @@ def gpt(
     dropout: float = 0.0,  # none in the attention itself
 ) -> None:
     """GPT-2 (Radford et al., 2019); GPT-3 is the same with other sizes (Brown et al., arXiv 2005.14165, table 2.1)."""
-    _fits("gpt", input_shape, classes, dim, heads, vocabulary, positions)
+    _fits("gpt", input_shape, classes, dim, depth, heads, vocabulary, positions)
 
 
 def llama(
@@ -102,7 +102,7 @@ def llama(
 ) -> None:
     """Llama: pre-norm with RMSNorm, rotary positions, SwiGLU, grouped queries (Touvron et al., arXiv 2302.13971 and
     2307.09288; Llama 3: Grattafiori et al., arXiv 2407.21783)."""
-    _fits("llama", input_shape, classes, dim, heads, vocabulary)
+    _fits("llama", input_shape, classes, dim, depth, heads, vocabulary)
     if heads % kv_heads:
         raise ValueError(f"model llama: heads {heads} must be a multiple of kv_heads {kv_heads}")
     if dim // heads % 2:
@@ -110,10 +110,19 @@ def llama(
 
 
 def _fits(
-    model: str, input_shape: Shape, classes: int, dim: int, heads: int, vocabulary: int, positions: int | None = None
+    model: str,
+    input_shape: Shape,
+    classes: int,
+    dim: int,
+    depth: int,
+    heads: int,
+    vocabulary: int,
+    positions: int | None = None,
 ) -> None:
     """ValueError where the model cannot take such tokens."""
     tokens = sequence(input_shape, model)
+    if depth > DEEPEST:
+        raise ValueError(f"model {model}: depth is {depth}; write up to {DEEPEST}: its blocks are counted one by one")
     if dim % heads:
         raise ValueError(f"model {model}: dim {dim} must be a multiple of heads {heads}")
     if classes > vocabulary:
@@ -125,6 +134,7 @@ def _fits(
         )
 
 
+DEEPEST = 1000  # blocks
 LANGUAGE = (bert, gpt, llama)
 NAMES: dict[str, partial[None]] = {
     "resnet18": partial(resnet, blocks=(2, 2, 2, 2), bottleneck=False),

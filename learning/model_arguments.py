@@ -45,13 +45,10 @@ def _sizes(what: str, value: Any) -> tuple[int, ...]:
 
 
 def _stages(what: str, value: Any) -> tuple[int, ...]:
-    """How often each stage repeats its block."""
-    if (
-        not isinstance(value, list | tuple)
-        or not value
-        or not all(isinstance(s, int) and 1 <= s <= 1000 for s in value)
-    ):
-        raise ValueError(f"{what} is {value!r:.60}; write a number for each stage, from 1 to 1000, like [3, 4, 6, 3]")
+    """How often each stage repeats its block. A stage has twice the channels of the one before."""
+    known = isinstance(value, list | tuple) and 1 <= len(value) <= 8
+    if not known or not all(isinstance(s, int) and 1 <= s <= 100 for s in value):
+        raise ValueError(f"{what} is {value!r:.60}; write a number for each stage, from 1 to 100, like [3, 4, 6, 3]")
     return tuple(value)
 
 

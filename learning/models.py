@@ -64,7 +64,8 @@ def on_meta(model: str, args: Mapping[str, Any], input_shape: Shape, classes: in
     """A model of `architectures` on torch's meta device, without numbers. Its members are its units."""
     options = cost_tables.resolve(model, args, input_shape, classes)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _factory(model)(input_shape, classes, **options)
+        made: nn.Sequential = user_code.call(_factory(model), f"model {model}", input_shape, classes, **options)
+        return made
 
 
 def _factory(model: str) -> Callable[..., nn.Sequential]:

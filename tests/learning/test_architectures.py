@@ -213,13 +213,15 @@ def test_vgg_gives_a_number_for_each_class():
         ("bert-base", {"predictions": 99}, (64,), "predictions 99 are more than the 64 tokens"),
         ("bert-base", {"vocabulary": 9}, (64,), "vocabulary is 9, and the data's tokens need 10"),
         ("gpt", {"heads": 5}, (64,), "dim 768 must be a multiple of heads 5"),
+        ("gpt", {"depth": 1001}, (64,), "model gpt: depth is 1001; write up to 1000"),
+        ("resnet50", {"blocks": [1] * 9}, (3, 64, 64), "write a number for each stage"),
         ("gpt", {"tied": 1}, (64,), "model gpt: tied is 1; write true or false"),
         ("llama3-8b", {"kv_heads": 5}, (64,), "heads 32 must be a multiple of kv_heads 5"),
         ("llama3-8b", {"heads": 4096}, (64,), "need an even number of channels in a head, not 1"),
         ("llama3-8b", {"size": 5}, (64,), "model llama3-8b has no argument 'size'; it takes dim, depth"),
         ("vgg16", {}, (3, 31, 40), "model vgg halves the image 5 times; 31x40 is too small"),
         ("vgg16", {"convolutions": [1]}, (3, 64, 64), "write a number for each of the 5 stages"),
-        ("resnet50", {"blocks": []}, (3, 64, 64), "blocks is []; write a number for each stage, from 1 to 1000"),
+        ("resnet50", {"blocks": []}, (3, 64, 64), "blocks is []; write a number for each stage, from 1 to 100"),
         ("resnet18", {"groups": 2}, (3, 64, 64), "groups and group_width need bottleneck: true"),
         ("resnet50", {}, (64,), "takes images, channels x height x width; the data's examples are 64"),
     ],
@@ -230,3 +232,9 @@ def test_what_does_not_fit_is_one_line(model, args, shape, message):
             action(model, args, DataShape(shape, 10, 100, 10))
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_sizes_beyond_torchs_are_one_line():
+    huge = {"dim": 2**31 - 1, "heads": 1, "depth": 1}
+    with pytest.raises(ValueError, match=r"^model gpt failed: RuntimeError: .*$"):
+        cost_of("gpt", huge, tokens(64))
