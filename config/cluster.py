@@ -53,7 +53,8 @@ def build_timing(
         except ValueError as error:
             raise ScenarioError(f"cluster.{key}: {error}") from None
     ports = [place.group.port for place in places]
-    network = build_network(cluster.network, profile.network if profile else None, ports, cluster.background)
+    measured = profile.network if profile else None
+    network = build_network(cluster.network, measured, ports, cluster.background, cluster.inside)
     drift = max(drifts) if cluster.noise.run_sigma is None else cluster.noise.run_sigma
     drawn = seed if cluster.noise.seed is None else cluster.noise.seed
     noise = Noise(cluster.noise.sigma, drawn, cluster.noise.worker_sigma, drift)

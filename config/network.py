@@ -41,7 +41,7 @@ class NetworkSpec(Section):
     bandwidth: Bandwidth | None = None  # of a port, of the bus, or of an uplink
     latency: Seconds | None = None  # per message step
     efficiency: Share = 1.0  # the part of the bandwidth that transfers reach
-    inside: LinkSpec | None = None  # two_level: a worker's port within its node
+    inside: LinkSpec | None = None  # two_level: a worker's port within its node; by default of the nodes' type
     matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None  # row: from, column: to; by default the profile's
     collective: CollectiveAlgorithm = "ordered"  # of an all-reduce; `train` performs the ordered one
     reduce_bandwidth: Bandwidth | None = None  # what a worker can add up
@@ -67,8 +67,6 @@ class NetworkSpec(Section):
         for key, shape in (("inside", "two_level"), ("matrix", "matrix")):
             if getattr(self, key) is not None and self.shape != shape:
                 raise ValueError(f"{key} is for shape: {shape}, and this is a {self.shape}; remove one of them")
-        if self.shape == "two_level" and self.inside is None:
-            raise ValueError("shape two_level needs inside, like inside: {bandwidth: 100 GB/s, latency: 2 us}")
         sources = [key for key in ("matrix", "link", "bandwidth") if getattr(self, key) is not None]
         if len(sources) > 1:
             raise ValueError(f"{sources[0]} and {sources[1]} are both given; keep one")
@@ -103,11 +101,13 @@ def build_network(
     measured: MeasuredNetwork | None,
     ports: Sequence[float | None],
     background: Sequence[BackgroundSpec],
+    inside: LinkSpec | None,
 ) -> Network:
     """The described network. ScenarioError where workers and network do not fit together.
 
     measured: the profile's network, or None.
     ports: by worker, the bandwidth of its port where it gives one.
+    inside: a worker's port within its node, on a two-level network.
     """
     workers, matrix = len(ports), _matrix(given, measured)
     if any(port is not None for port in ports) and given.shape != "star":
@@ -125,7 +125,7 @@ def build_network(
     else:
         bandwidth, efficiency = given.rate or float("inf"), given.efficiency
     latency = given.latency if given.latency is not None else (measured.latency if measured else 0.0)
-    inside = given.inside
+    inside = inside if given.shape == "two_level" else None
     endless = bandwidth == float("inf") and not matrix and not any(ports)
     for key, written in (("network.efficiency", given.efficiency != 1), ("background", background and not inside)):
         if endless and written:

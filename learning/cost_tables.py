@@ -1,7 +1,7 @@
 """What the built-in models cost, unit by unit, without torch; tests compare every number with torch.
 
-Rule: torch is never imported here, so that timing-only runs do not need it. Defaults and checks of the models'
-arguments are here as well, so that the same arguments are refused with and without torch.
+Rule: torch is never imported here, so that timing-only runs do not need it. The models' arguments have their defaults
+here and in architectures, so that the same arguments are refused with and without torch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from typing import Any
 from ..algorithms.costs import ModelCost, together
 from ..algorithms.unitwise import UNIT_BYTES
 from ..program.errors import nearest
-from . import user_code
+from . import architectures, user_code
+from .model_arguments import Shape, checked, image
 
-Shape = tuple[int, ...]
 LOSSES = ("cross_entropy",)
-# What no layer has as many of; ten thousand blocks take seconds to plan with.
-MOST, WIDEST, DEEPEST = 2**31 - 1, 2**20, 10_000
 
 
 @dataclass(frozen=True)
@@ -36,22 +34,25 @@ class UnitCost:
 
 
 def cost(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int) -> list[UnitCost]:
-    """Costs of a built-in model's units. ValueError: unknown model or argument, or an input that it cannot take."""
-    table, checked = resolve(model, args)
-    return table(input_shape, classes, **checked)
+    """Costs of the units of a model in TABLES. ValueError as `resolve`."""
+    options = resolve(model, args, input_shape, classes)
+    return TABLES[model](input_shape, classes, **options)
 
 
-def resolve(model: str, args: Mapping[str, Any]) -> tuple[Callable[..., list[UnitCost]], dict[str, Any]]:
-    """(the model's table, its arguments checked and with defaults filled in)."""
-    if model not in TABLES:
+def resolve(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int) -> dict[str, Any]:
+    """The arguments of a built-in model, checked and with defaults filled in.
+
+    ValueError: unknown model or argument, or an input that the model cannot take.
+    """
+    known: dict[str, Callable[..., object]] = {**TABLES, **architectures.NAMES}
+    if model not in known:
         raise ValueError(
-            f"no model {model!r}{nearest(model, TABLES)}; "
-            f"write {', '.join(TABLES)} or an import path package.module:factory"
+            f"no model {model!r}{nearest(model, known)}; "
+            f"write {', '.join(known)} or an import path package.module:factory"
         )
-    checked = user_code.options(TABLES[model], args, f"model {model}")
-    for name, value in checked.items():
-        checked[name] = _CHECKS[name](f"model {model}: {name}", value)
-    return TABLES[model], checked
+    options = checked(model, known[model], args)
+    known[model](input_shape, classes, **options)  # refuses inputs that the model cannot take
+    return options
 
 
 def check_loss(name: str) -> None:
@@ -207,54 +208,6 @@ def resnet_widths(width: float) -> tuple[int, int, int]:
     return first, second, third
 
 
-def image(input_shape: Shape, model: str) -> tuple[int, int, int]:
-    """(channels, height, breadth) of the input; ValueError where it is not an image."""
-    if len(input_shape) != 3:
-        shown = "x".join(map(str, input_shape))
-        raise ValueError(f"model {model} takes images, channels x height x width; the data's examples are {shown}")
-    return input_shape[0], input_shape[1], input_shape[2]
-
-
 def _drop(elements: int, rate: float) -> float:
     """Bytes of dropout on the CPU: a float mask and the output."""
     return 8.0 * elements if rate else 0.0
-
-
-def _sizes(what: str, value: Any) -> tuple[int, ...]:
-    sizes = (value,) if isinstance(value, int) else value
-    if not isinstance(sizes, list | tuple) or not all(isinstance(s, int) and 1 <= s <= MOST for s in sizes):
-        raise ValueError(f"{what} is {value!r:.60}; write a list of layer sizes, from 1 to {MOST}, like [256, 128]")
-    return tuple(sizes)
-
-
-def _rate(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"{what} is {value!r}; write a share from 0 up to, not including, 1")
-    return float(value)
-
-
-def _ratio(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= WIDEST:
-        raise ValueError(f"{what} is {value!r:.60}; write a number above 0 (1 is the usual width) and up to {WIDEST}")
-    return float(value)
-
-
-def _count(what: str, value: Any, most: int = MOST) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ValueError(f"{what} is {value!r:.60}; write a whole number, 1 or more and up to {most}")
-    return value
-
-
-def _depth(what: str, value: Any) -> int:
-    return _count(what, value, DEEPEST)
-
-
-_CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "hidden": _sizes,
-    "channels": _sizes,
-    "dropout": _rate,
-    "width": _ratio,
-    "mlp_ratio": _ratio,
-    "depth": _depth,
-    **dict.fromkeys(("patch", "dim", "heads"), _count),
-}

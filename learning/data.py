@@ -23,6 +23,7 @@ from ..program.streams import stream
 from . import cifar, user_code
 from . import images as image_folders
 from .dataset import Dataset, DataShape
+from .recipe import TIMING_ONLY
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
 FILE_KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
@@ -88,7 +89,8 @@ def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
                 )
             continue
         number = float if key == "noise" else int
-        least = {"train": 10, "test": 1, "size": 1}.get(key, 0)  # all ten classes must be there
+        # Ten training examples, so that all of ten classes can be there.
+        least = {"train": 10, "test": 1, "size": 1, "sequence": 1, "vocabulary": 2}.get(key, 0)
         most = 1 << 63 if key == "seed" else MOST
         if isinstance(value, bool) or not isinstance(value, int | number) or not least <= value <= most:
             raise ValueError(
@@ -148,6 +150,16 @@ def synthetic(*, train: int = 5000, test: int = 1000, noise: float = 1.0, seed: 
     return Dataset(*made)
 
 
+def tokens(*, sequence: int = 512, vocabulary: int = 256, train: int = 1_000_000, test: int = 10_000) -> Dataset:
+    """Sequences of tokens, for timing-only runs: there is nothing to load. See _tokens_shape."""
+    raise ValueError(f"data tokens is for timing-only runs so far; {TIMING_ONLY}")
+
+
+def _tokens_shape(*, sequence: int, vocabulary: int, train: int, test: int) -> DataShape:
+    """sequence: tokens of an example, its input's shape. vocabulary: how many tokens there are, its classes."""
+    return DataShape((sequence,), vocabulary, train, test)
+
+
 def _digits_shape() -> DataShape:
     return DataShape((1, 8, 8), 10, *DIGITS)
 
@@ -169,6 +181,7 @@ BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
     **{name: (partial(cifar.load, name), partial(cifar.shape, name)) for name in cifar.FORMATS},
     "images": (partial(image_folders.load, "images"), partial(image_folders.shape, "images")),
     "imagenet": (partial(image_folders.load, "imagenet"), _imagenet_shape),
+    "tokens": (tokens, _tokens_shape),
 }
 
 

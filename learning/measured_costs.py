@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..algorithms.costs import ModelCost, together
 from .buffers import averaged
-from .cost_tables import Shape
+from .model_arguments import Shape
 from .models import units
 from .user_code import FAILURES, in_words
 
@@ -29,11 +30,27 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        seen = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        # _cdata tells storages apart on the meta device as well, where data_ptr is 0 for all.
+        seen = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         for t in tree_leaves(out):
-            if isinstance(t, Tensor) and t.untyped_storage().data_ptr() not in seen:
+            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in seen:
                 self.nbytes += t.numel() * t.element_size()
         return out
+
+
+class _FusedAttention(TorchFunctionMode):
+    """On the meta device, attention by the CPU's fused kernel, as on a CPU: torch would take the formula's single steps
+    there, which keep a matrix of tokens x tokens that no kernel used in training keeps.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is nn.functional.scaled_dot_product_attention and args[0].is_meta:
+            return _fused(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Any:
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=is_causal)[0]
 
 
 def flop_counter() -> FlopCounterMode:
@@ -54,20 +71,30 @@ def measure(forward: Callable[[Tensor], object], inputs: Sequence[Tensor]) -> tu
     nbytes, outputs, flops = list[int](), list[Any](), 0.0
     for batch in inputs:
         counter, allocations = flop_counter(), _Allocations()
-        with torch.no_grad(), counter, allocations:
+        with torch.no_grad(), _FusedAttention(), counter, allocations:
             outputs.append(forward(batch))
         flops = counter.get_total_flops() / len(batch)
         nbytes.append(allocations.nbytes)
     return flops, (nbytes[1] - nbytes[0]) / len(inputs[0]), outputs
 
 
-def examples(input_shape: Shape) -> list[Any]:
-    """Batches for `measure`."""
-    return [torch.rand(count, *input_shape) for count in (EXAMPLES, 2 * EXAMPLES)]
+def examples(input_shape: Shape, device: torch.device, tokens: bool = False) -> list[Any]:
+    """Batches for `measure`, of numbers or of tokens."""
+    shapes = [(count, *input_shape) for count in (EXAMPLES, 2 * EXAMPLES)]
+    if tokens:
+        return [torch.zeros(shape, dtype=torch.int64, device=device) for shape in shapes]
+    return [torch.rand(shape, device=device) for shape in shapes]
 
 
-def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
+def measured_cost(
+    model: nn.Module, input_shape: Shape, parts: Sequence[nn.Module] | None = None, tokens: bool = False
+) -> ModelCost:
     """The cost of any model and of its units, in the terms of cost_tables.UnitCost.
+
+    parts: its units, where they are known. A parameter that several share counts with the first of them.
+    tokens: whether its inputs are tokens instead of numbers.
+    On the meta device nothing is computed, and the model needs no memory. The same is found there as on a CPU, except
+    for a copy where images are flattened: it does not know in which order a convolution stores its channels.
 
     FLOPs are those that flop_counter knows. Do not use the model afterwards: its BatchNorm statistics have moved. (A
     copy would not help, since a user's model may hold closures over its own layers.) ValueError where the model cannot
@@ -76,14 +103,17 @@ def measured_cost(model: nn.Module, input_shape: Shape) -> ModelCost:
     found = list[ModelCost]()
     model.train()
     known = {id(buffer) for buffer in averaged(model).values()}
-    buffers = {unit: sum(b.numel() for b in unit.buffers() if id(b) in known) for unit in units(model)}
+    parts = units(model) if parts is None else parts
+    buffers = {unit: sum(b.numel() for b in unit.buffers() if id(b) in known) for unit in parts}
+    counted, device = set[Tensor](), next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
-        flow = examples(input_shape)
+        flow = examples(input_shape, device, tokens)
         try:
             for unit, exchanged in buffers.items():
                 flops, activations, flow = measure(unit, flow)
-                parameters = sum(p.numel() for p in unit.parameters())
-                found.append(ModelCost(parameters, exchanged, flops, activations))
+                own = set(unit.parameters()) - counted
+                counted |= own
+                found.append(ModelCost(sum(p.numel() for p in own), exchanged, flops, activations))
         except FAILURES as error:  # whatever a user's model does
             shown = (EXAMPLES, *input_shape)
             raise ValueError(f"the model's forward fails on an input of {shown}: {in_words(error)}") from error

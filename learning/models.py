@@ -10,13 +10,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..algorithms.unitwise import UNIT_BYTES
-from ..learning import buffers, cost_tables, flat_storage, torchvision_tables, torchvision_units, user_code
 from ..program.errors import nearest
 from ..program.streams import torch_seed
-from .cost_tables import Shape
+from . import (
+    architectures,
+    buffers,
+    cost_tables,
+    flat_storage,
+    language_models,
+    torchvision_tables,
+    torchvision_units,
+    user_code,
+    vision_models,
+)
+from .layers import Block, ChannelsLast
+from .model_arguments import Shape
 from .vit import vit
 
 
@@ -32,9 +43,9 @@ def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int,
         factory = user_code.load(model, "model")
         what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     else:
-        table, options = cost_tables.resolve(model, args)
-        table(input_shape, classes, **options)  # refuses inputs that the model cannot take
-        factory, what = MODELS[model], f"model {model}"
+        options = cost_tables.resolve(model, args, input_shape, classes)
+        architectures.check_trainable(model)
+        factory, what = _factory(model), f"model {model}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "model"))
         made = user_code.call(factory, what, input_shape, classes, **options)
@@ -47,6 +58,18 @@ def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int,
     flat_storage.check(dict(made.named_parameters()), "parameter")
     flat_storage.check(buffers.averaged(made), "buffer")
     return made
+
+
+def on_meta(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int) -> nn.Sequential:
+    """A model of `architectures` on torch's meta device, without numbers. Its members are its units."""
+    options = cost_tables.resolve(model, args, input_shape, classes)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        made: nn.Sequential = user_code.call(_factory(model), f"model {model}", input_shape, classes, **options)
+        return made
+
+
+def _factory(model: str) -> Callable[..., nn.Sequential]:
+    return MODELS[architectures.family(model) if model in architectures.NAMES else model]
 
 
 def _torchvision(name: str) -> Callable[..., nn.Module]:
@@ -119,42 +142,6 @@ def cnn(input_shape: Shape, classes: int, *, channels: tuple[int, ...], dropout:
     return nn.Sequential(*made, nn.Sequential(nn.Flatten(), *drop, nn.Linear(width * height * breadth, classes)))
 
 
-class ChannelsLast(nn.Module):
-    """The same images with the channels' values side by side in memory, which the layers after it keep.
-
-    After the first convolution it makes training on the CPU about a fifth faster (measured: ResNet20 and the CNN, on
-    3x32x32 and 1x8x8). Values and shapes are the same.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, channels, height, breadth)."""
-        return x.contiguous(memory_format=torch.channels_last)
-
-
-class Block(nn.Module):
-    """A basic residual block: two 3x3 convolutions and a shortcut, which is a 1x1 convolution where sizes change.
-
-    It begins as its shortcut: the last BatchNorm's scale is 0.
-    """
-
-    def __init__(self, size: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(size, out, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out)
-        self.shortcut: nn.Module | None = None
-        if stride > 1 or size != out:
-            self.shortcut = nn.Sequential(nn.Conv2d(size, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (batch, size, height, breadth)."""
-        inner = nn.functional.relu_(self.norm1(self.conv1(x)))
-        inner = self.norm2(self.conv2(inner))
-        inner += x if self.shortcut is None else self.shortcut(x)
-        return nn.functional.relu_(inner)
-
-
 def resnet20(input_shape: Shape, classes: int, *, width: float) -> nn.Sequential:
     """See cost_tables.resnet20. Convolutions and the classifier begin xavier-uniform."""
     widths = cost_tables.resnet_widths(width)
@@ -175,4 +162,15 @@ def resnet20(input_shape: Shape, classes: int, *, width: float) -> nn.Sequential
     return model
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "cnn": cnn, "resnet20": resnet20, "vit": vit}
+MODELS: dict[str, Callable[..., nn.Sequential]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet20": resnet20,
+    "vit": vit,
+    "resnet": vision_models.resnet,
+    "vgg": vision_models.vgg,
+    "efficientnet": vision_models.efficientnet,
+    "bert": language_models.bert,
+    "gpt": language_models.gpt,
+    "llama": language_models.llama,
+}

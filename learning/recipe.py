@@ -7,6 +7,9 @@ from typing import Literal
 
 from . import user_code
 
+# What to use instead of a run that computes, where only time can be predicted so far.
+TIMING_ONLY = "use simulate --timing-only, or train --phantom"
+
 Precision = Literal["fp32", "bf16", "fp64"]
 
 

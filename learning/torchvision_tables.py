@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from . import user_code
-from .cost_tables import Shape, UnitCost, image, total
+from .cost_tables import UnitCost, total
+from .model_arguments import Shape, image
 
 PREFIX = "torchvision:"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..algorithms.costs import Holding, ModelCost, Works
 from ..algorithms.plan import Plan
-from . import cost_tables, torchvision_tables, user_code
+from . import architectures, cost_tables, torchvision_tables, user_code
 from .dataset import DataShape
 from .recipe import Recipe
 
@@ -20,7 +20,8 @@ MOST_PARTS = 100_000  # micro-batches of a step, since each is planned
 
 
 def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
-    """The model's cost: from its table, or measured on forward passes, for which torch is loaded.
+    """The model's cost: from its table, or measured on forward passes, for which torch is loaded. Those of a model of
+    `architectures` are on the meta device and compute nothing.
 
     ValueError as cost_tables.cost and models.build.
     """
@@ -28,11 +29,14 @@ def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
         known = torchvision_tables.cost(model.removeprefix(torchvision_tables.PREFIX), shape.input_shape, shape.classes)
         if known is not None:
             return cost_tables.total(known)
-    if not user_code.named(model):
+    if not user_code.named(model) and model not in architectures.NAMES:
         return cost_tables.total(cost_tables.cost(model, args, shape.input_shape, shape.classes))
     from .measured_costs import measured_cost
-    from .models import build
+    from .models import build, on_meta
 
+    if model in architectures.NAMES:
+        made = on_meta(model, args, shape.input_shape, shape.classes)
+        return measured_cost(made, shape.input_shape, list(made), architectures.takes_tokens(model))
     return measured_cost(build(model, args, shape.input_shape, shape.classes, seed=0), shape.input_shape)
 
 

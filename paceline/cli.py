@@ -44,7 +44,7 @@ def main(version: Version = False) -> None:
 @app.command()
 def simulate(
     scenario: Path,
-    timing_only: Annotated[bool, Option("--timing-only", help="Predict the clock alone, without torch.")] = False,
+    timing_only: Annotated[bool, Option("--timing-only", help="Predict the clock alone, without numbers.")] = False,
     engine: Engine = "auto",
     setting: Settings = [],  # noqa: B006
     out: Out = None,

@@ -1,6 +1,6 @@
 """What is learned: the model, data, loss and optimizer of a scenario, and the workers made of them.
 
-Rule: a built-in model is described without torch, which is loaded with the first real worker.
+Rule: a model with a table is described without torch, which is loaded with the first real worker.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LearningProblem:
 
     @cached_property
     def cost(self) -> ModelCost:
-        """The model's cost, from its table. A model without a table is built with torch and measured."""
+        """The model's cost, from its table. A model without a table is built with torch and measured or counted."""
         from .learning.works import cost_of
 
         model = self.scenario.workload.model
@@ -80,6 +80,12 @@ class LearningProblem:
         _ = self.cost
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
         _named("workload", lambda: check(self.recipe, self.shape.input_shape))
+
+    def check_trainable(self) -> None:
+        """ScenarioError where the model is for timing-only runs."""
+        from .learning.architectures import check_trainable
+
+        _named("workload.model", lambda: check_trainable(self.scenario.workload.model.name))
 
     @property
     def recipe(self) -> Recipe:

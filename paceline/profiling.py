@@ -72,7 +72,9 @@ def job_to_measure(scenario: Scenario, folder: Path, ranks: int) -> Job:
     workers = [{"speed": "1 samples/s", "torch_device": p.group.torch_device, "node": f"node {p.node}"} for p in known]
     cluster = Cluster.model_validate({"workers": workers})
     plain = {"cluster": cluster, "strategy": SYNC, "faults": (), "recorded": None}
-    return resolve(scenario.model_copy(update=plain), folder)
+    job = resolve(scenario.model_copy(update=plain), folder)
+    job.problem.check_trainable()
+    return job
 
 
 def _measure(scenario: Scenario, folder: Path, out: Path) -> None:

@@ -31,7 +31,7 @@ ENGINES = ("auto", "cohort", "simpy")
 class SimulateOptions:
     """How to simulate."""
 
-    timing_only: bool = False  # the clock without the numbers; loads no torch
+    timing_only: bool = False  # the clock without the numbers
     engine: str = "auto"  # one of ENGINES
     debug: bool = False  # check that no program writes to a borrowed value
     limit: float | None = None  # virtual seconds by which the run must be over
@@ -78,7 +78,7 @@ def simulate(
 
     settings: overrides such as "budget.epochs=5".
     out: the run directory; without one, nothing is written.
-    timing_only: the clock without the numbers. It loads no torch.
+    timing_only: the clock without the numbers. It loads torch only to count what a model without a table costs.
     engine: "simpy" simulates every event of every worker. "cohort" runs one program for all workers that do the same
         work, timing-only, and refuses what it cannot do. "auto" takes cohort where it can and simpy elsewhere. The
         clocks are equal.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kit.paths import ROOT
-from paceline.learning import buffers, cost_tables, measured_costs, models, user_code
+from paceline.learning import buffers, cost_tables, layers, measured_costs, models, user_code
 from paceline.learning.dataset import DataShape
 from paceline.learning.works import cost_of
 
@@ -68,7 +68,7 @@ def test_the_table_says_what_torch_does(model, args, shape):
 def test_resnet20_has_the_papers_parameters_and_begins_as_its_shortcuts():
     model = models.build("resnet20", {}, CIFAR, 10, seed=3)
     assert sum(p.numel() for p in model.parameters()) == 272_474
-    blocks = [m for m in model if isinstance(m, models.Block)]
+    blocks = [m for m in model if isinstance(m, layers.Block)]
     assert len(blocks) == 9
     assert all((b.norm2.weight == 0).all() and (b.norm1.weight == 1).all() for b in blocks)
     assert sum(b.shortcut is not None for b in blocks) == 2
@@ -126,7 +126,7 @@ def test_a_users_model_is_built_and_measured():
             "resnet2",
             {},
             DIGITS,
-            "no model 'resnet2'; did you mean 'resnet20'?; write mlp, cnn, resnet20, vit or an import path",
+            "no model 'resnet2'; did you mean 'resnet20'?; write mlp, cnn, resnet20, vit, resnet18, ",
         ),
         ("mlp", {"hiden": 3}, DIGITS, "model mlp has no argument 'hiden'; it takes hidden, dropout"),
         ("mlp", {"hidden": [0]}, DIGITS, "model mlp: hidden is [0]; write a list of layer sizes"),
