@@ -1,10 +1,11 @@
-"""The catalogue: devices and links by name, with the figures of their makers' datasheets.
+"""The catalogue: devices, links and nodes by name, with the figures of their makers' datasheets.
 
 Rule: every figure in catalogue.yaml has a source. What a datasheet does not state is left out, never guessed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -43,11 +44,29 @@ class CatalogueLink(Section):
     source: str  # where the figure is from
 
 
+class CatalogueNode(Section):
+    """A machine with several devices of one kind."""
+
+    device: str  # a device's name
+    count: int
+    inside: str  # the name of the link that joins each device to the others
+    memory: Bytes  # of the host
+    cpu: str | None = None  # a device's name
+    sockets: int = 1  # how many of these processors
+    source: str  # where the figures are from
+
+    @property
+    def memory_bandwidth(self) -> float | None:
+        """Bytes/s of the host's memory, of all its processors together."""
+        return self.sockets * catalogue().devices[self.cpu].memory_bandwidth if self.cpu else None
+
+
 class Catalogue(Section):
-    """All devices and links that a scenario may name."""
+    """All devices, links and nodes that a scenario may name."""
 
     devices: dict[str, CatalogueDevice]
     links: dict[str, CatalogueLink]
+    nodes: dict[str, CatalogueNode]
 
 
 @cache
@@ -57,10 +76,17 @@ def catalogue() -> Catalogue:
 
 
 def _known_link(name: str) -> str:
-    links = catalogue().links
-    if name not in links:
-        hint = nearest(name, links) or f"; known: {', '.join(links)}"
-        raise ValueError(f"{name!r} is not a link of the catalogue{hint}")
+    return _known(name, "link", catalogue().links)
+
+
+def _known_node(name: str) -> str:
+    return _known(name, "node", catalogue().nodes)
+
+
+def _known(name: str, kind: str, known: Iterable[str]) -> str:
+    if name not in known:
+        hint = nearest(name, known) or f"; known: {', '.join(known)}"
+        raise ValueError(f"{name!r} is not a {kind} of the catalogue{hint}")
     return name
 
 
@@ -71,6 +97,7 @@ def _bandwidth(value: Any) -> Any:
     return f"{catalogue().links[_known_link(value)].bandwidth!r} B/s"
 
 
+NodeName = Annotated[str, AfterValidator(_known_node)]
 LinkName = Annotated[str, AfterValidator(_known_link)]
 # Like Bandwidth, but a link's name is accepted as well. (The last validator runs first.)
 LinkBandwidth = Annotated[float, *get_args(Bandwidth)[1:], BeforeValidator(_bandwidth)]

@@ -51,7 +51,8 @@ def build_timing(
         except ValueError as error:
             raise ScenarioError(f"cluster.{key}: {error}") from None
     ports = [place.group.port for place in places]
-    network = build_network(cluster.network, profile.network if profile else None, ports, cluster.background)
+    measured = profile.network if profile else None
+    network = build_network(cluster.network, measured, ports, cluster.background, cluster.inside)
     noise = Noise(cluster.noise.sigma, seed, cluster.noise.worker_sigma)
     return Timing(tuple(made[place.key] for place in places), network, noise, tuple(place.node for place in places))
 

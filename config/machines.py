@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from .catalogue import LinkBandwidth
-from .network import BackgroundSpec, NetworkSpec
+from .catalogue import CatalogueNode, LinkBandwidth, NodeName, catalogue
+from .network import BackgroundSpec, LinkSpec, NetworkSpec
 from .sections import Section
 from .units import Bandwidth, Bytes, Count, Duration, Factor, Flops, Share, Speed
 
@@ -62,35 +62,59 @@ class WorkerGroup(Section):
 class NodeGroup(Section):
     """`count` equal nodes with these devices, one worker each. Workers are numbered node by node.
 
-    What a device says itself has precedence over what the node says.
+    What a device says itself has precedence over what the node says, and that over what its type says.
     """
 
+    type: NodeName | None = None  # of the catalogue
     count: Count = 1
-    devices: tuple[WorkerGroup, ...]
+    devices: tuple[WorkerGroup, ...] | None = None  # by default the type's
     host_link: LinkBandwidth | None = None  # each device has its own
     host_memory: Bytes | None = None  # the node's, of which each worker has an equal part
     host_memory_bandwidth: Bandwidth | None = None  # likewise
 
     @field_validator("devices")
     @classmethod
-    def _some(cls, value: tuple[WorkerGroup, ...]) -> tuple[WorkerGroup, ...]:
-        if not value:
+    def _some(cls, value: tuple[WorkerGroup, ...] | None) -> tuple[WorkerGroup, ...] | None:
+        if value is not None and not value:
             raise ValueError("no devices; list at least one, like [{device: a100-40g, count: 8}]")
-        if any(group.node is not None for group in value):
+        if any(group.node is not None for group in value or ()):
             raise ValueError("node has no effect here: these devices share their node; leave it out")
         return value
 
+    @model_validator(mode="after")
+    def _known(self) -> NodeGroup:
+        if self.devices is None and self.type is None:
+            raise ValueError("give devices, like [{device: a100-40g, count: 8}], or a type of `paceline catalogue`")
+        return self
+
+    @property
+    def known(self) -> CatalogueNode | None:
+        """What the catalogue says of the node's type."""
+        return catalogue().nodes[self.type] if self.type else None
+
+    @property
+    def size(self) -> int:
+        """The number of a node's workers."""
+        return sum(group.count for group in self._devices)
+
+    @property
+    def _devices(self) -> tuple[WorkerGroup, ...]:
+        known = self.known
+        return self.devices or ((WorkerGroup(device=known.device, count=known.count),) if known else ())
+
     def groups(self) -> list[WorkerGroup]:
         """The node's devices, each with its part of what the node gives."""
-        workers = sum(group.count for group in self.devices)
+        memory, bandwidth = self.host_memory, self.host_memory_bandwidth
+        if known := self.known:
+            memory, bandwidth = memory or known.memory, bandwidth or known.memory_bandwidth
         shared = {
             "host_link": self.host_link,
-            "host_memory": self.host_memory and self.host_memory / workers,
-            "host_memory_bandwidth": self.host_memory_bandwidth and self.host_memory_bandwidth / workers,
+            "host_memory": memory and memory / self.size,
+            "host_memory_bandwidth": bandwidth and bandwidth / self.size,
         }
         return [
             group.model_copy(update={name: value for name, value in shared.items() if getattr(group, name) is None})
-            for group in self.devices
+            for group in self._devices
         ]
 
 
@@ -142,10 +166,26 @@ class Cluster(Section):
             raise ValueError(f"{found}, like workers: [{{device: cpu, count: 2}}]")
         return self
 
+    @model_validator(mode="after")
+    def _two_level(self) -> Cluster:
+        if self.network.shape == "two_level" and self.inside is None:
+            raise ValueError(
+                "network: shape two_level needs inside, like inside: {bandwidth: 100 GB/s, latency: 2 us}, "
+                "or nodes of one type of the catalogue"
+            )
+        return self
+
+    @property
+    def inside(self) -> LinkSpec | None:
+        """A worker's port within its node: as the network says, else as the nodes' types say if they agree."""
+        known = {node.known.inside if node.known else None for node in self.nodes or ()}
+        (link,) = known if len(known) == 1 else (None,)
+        return self.network.inside or (LinkSpec.model_validate(link) if link else None)
+
     @property
     def size(self) -> int:
         """The number of workers, which may be too large to list them."""
-        inside = sum(node.count * sum(group.count for group in node.devices) for node in self.nodes or ())
+        inside = sum(node.count * node.size for node in self.nodes or ())
         return sum(group.count for group in self.workers or ()) + inside
 
     @property

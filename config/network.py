@@ -41,7 +41,7 @@ class NetworkSpec(Section):
     bandwidth: Bandwidth | None = None  # of a port, of the bus, or of an uplink
     latency: Seconds | None = None  # per message step
     efficiency: Share = 1.0  # the part of the bandwidth that transfers reach
-    inside: LinkSpec | None = None  # two_level: a worker's port within its node
+    inside: LinkSpec | None = None  # two_level: a worker's port within its node; by default of the nodes' type
     matrix: tuple[tuple[FreeBandwidth, ...], ...] | None = None  # row: from, column: to
     collective: CollectiveAlgorithm = "ordered"  # of an all-reduce; `train` performs the ordered one
     reduce_bandwidth: Bandwidth | None = None  # what a worker can add up
@@ -63,11 +63,8 @@ class NetworkSpec(Section):
             given = getattr(self, key) is not None
             if given and self.shape != shape:
                 raise ValueError(f"{key} is for shape: {shape}, and this is a {self.shape}; remove one of them")
-            if not given and self.shape == shape:
-                example = (
-                    "{bandwidth: 100 GB/s, latency: 2 us}" if key == "inside" else "[[0, 1 Gbit/s], [1 Gbit/s, 0]]"
-                )
-                raise ValueError(f"shape {shape} needs {key}, like {key}: {example}")
+        if self.matrix is None and self.shape == "matrix":
+            raise ValueError("shape matrix needs matrix, like matrix: [[0, 1 Gbit/s], [1 Gbit/s, 0]]")
         sources = [key for key in ("matrix", "link", "bandwidth") if getattr(self, key) is not None]
         if len(sources) > 1:
             raise ValueError(f"{sources[0]} and {sources[1]} are both given; keep one")
@@ -102,11 +99,13 @@ def build_network(
     measured: MeasuredNetwork | None,
     ports: Sequence[float | None],
     background: Sequence[BackgroundSpec],
+    inside: LinkSpec | None,
 ) -> Network:
     """The described network. ScenarioError where workers and network do not fit together.
 
     measured: the profile's network, or None.
     ports: by worker, the bandwidth of its port where it gives one.
+    inside: a worker's port within its node, on a two-level network.
     """
     workers = len(ports)
     if any(port is not None for port in ports) and given.shape != "star":
@@ -122,7 +121,7 @@ def build_network(
     named = catalogue().links[given.link].bandwidth if given.link else None
     bandwidth = given.bandwidth or named or (measured.bandwidth if measured else float("inf"))
     latency = given.latency if given.latency is not None else (measured.latency if measured else 0.0)
-    inside = given.inside
+    inside = inside if given.shape == "two_level" else None
     endless = bandwidth == float("inf") and not given.matrix and not any(ports)
     for key, written in (("network.efficiency", given.efficiency != 1), ("background", background and not inside)):
         if endless and written:

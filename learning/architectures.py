@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from .model_arguments import Shape, image, sequence
+from .recipe import TIMING_ONLY
 
 
 def resnet(
@@ -42,6 +43,11 @@ def vgg(
         raise ValueError(f"model vgg: convolutions is {list(convolutions)}; write a number for each of the 5 stages")
     if min(height, breadth) < 32:
         raise ValueError(f"model vgg halves the image 5 times; {height}x{breadth} is too small")
+
+
+def efficientnet(input_shape: Shape, classes: int, *, dropout: float = 0.2) -> None:
+    """EfficientNet-B0 (Tan and Le, ICML 2019, arXiv 1905.11946, table 1), without stochastic depth."""
+    image(input_shape, "efficientnet")
 
 
 def bert(
@@ -131,6 +137,7 @@ NAMES: dict[str, partial[None]] = {
     "vgg11": partial(vgg, convolutions=(1, 1, 2, 2, 2)),
     "vgg16": partial(vgg),
     "vgg19": partial(vgg, convolutions=(2, 2, 4, 4, 4)),
+    "efficientnet-b0": partial(efficientnet),
     "bert-base": partial(bert),
     "bert-large": partial(bert, dim=1024, depth=24, heads=16),
     "gpt": partial(gpt),
@@ -149,6 +156,12 @@ NAMES: dict[str, partial[None]] = {
 def family(name: str) -> str:
     """The architecture that a name is a size of: the name of its function here and of its factory."""
     return NAMES[name].func.__name__
+
+
+def check_trainable(name: str) -> None:
+    """ValueError where a model of that name cannot be trained."""
+    if takes_tokens(name):
+        raise ValueError(f"model {name} is for timing-only runs so far, since no data has tokens; {TIMING_ONLY}")
 
 
 def takes_tokens(name: str) -> bool:

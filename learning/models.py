@@ -28,7 +28,6 @@ from . import (
 )
 from .layers import Block, ChannelsLast
 from .model_arguments import Shape
-from .recipe import TIMING_ONLY
 from .vit import vit
 
 
@@ -45,10 +44,7 @@ def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int,
         what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     else:
         options = cost_tables.resolve(model, args, input_shape, classes)
-        if architectures.takes_tokens(model):
-            raise ValueError(
-                f"model {model} is for timing-only runs so far: tokens cannot be trained on; {TIMING_ONLY}"
-            )
+        architectures.check_trainable(model)
         factory, what = _factory(model), f"model {model}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(seed, "model"))
@@ -172,6 +168,7 @@ MODELS: dict[str, Callable[..., nn.Sequential]] = {
     "vit": vit,
     "resnet": vision_models.resnet,
     "vgg": vision_models.vgg,
+    "efficientnet": vision_models.efficientnet,
     "bert": language_models.bert,
     "gpt": language_models.gpt,
     "llama": language_models.llama,

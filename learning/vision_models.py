@@ -1,7 +1,11 @@
-"""ResNet, ResNeXt and VGG for large images, as lists of units; see architectures for their sizes and sources."""
+"""ResNet, ResNeXt, VGG and EfficientNet for large images, as lists of units.
+
+See architectures for their sizes and sources.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from .layers import Block, ChannelsLast
@@ -76,6 +80,61 @@ def vgg(
         made.append(nn.Sequential(*before, nn.Linear(width, 4096), nn.ReLU(inplace=True), nn.Dropout(dropout)))
         before = []
     model = nn.Sequential(*made, nn.Linear(4096, classes))
+    begin(model)
+    return model
+
+
+class Squeeze(nn.Module):
+    """Each channel times a factor between 0 and 1, which two layers find from the means of all channels.
+
+    Source: Hu et al., CVPR 2018, arXiv 1709.01507.
+    """
+
+    def __init__(self, size: int, inner: int) -> None:
+        super().__init__()
+        self.mean, self.down, self.up = nn.AdaptiveAvgPool2d(1), nn.Conv2d(size, inner, 1), nn.Conv2d(inner, size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, size, height, breadth)."""
+        inner = nn.functional.silu(self.down(self.mean(x)), inplace=True)
+        return x * torch.sigmoid(self.up(inner))
+
+
+class Inverted(nn.Module):
+    """EfficientNet's block: 1x1 to more channels, a convolution of each channel, factors, 1x1 to fewer channels."""
+
+    def __init__(self, size: int, out: int, expand: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = size * expand
+        first = _convolution(size, wide, 1, 1, 1) if expand > 1 else []
+        each = _convolution(wide, wide, kernel, stride, wide)
+        last = [nn.Conv2d(wide, out, 1, bias=False), nn.BatchNorm2d(out)]
+        self.inner = nn.Sequential(*first, *each, Squeeze(wide, size // 4), *last)
+        self.whole = stride > 1 or size != out  # whether there is no shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, size, height, breadth)."""
+        found: Tensor = self.inner(x)
+        return found if self.whole else found.add_(x)
+
+
+def _convolution(size: int, out: int, kernel: int, stride: int, groups: int) -> list[nn.Module]:
+    conv = nn.Conv2d(size, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(out), nn.SiLU(inplace=True)]
+
+
+def efficientnet(input_shape: Shape, classes: int, *, dropout: float) -> nn.Sequential:
+    """See architectures.efficientnet."""
+    conv, *rest = _convolution(input_shape[0], 32, 3, 2, 1)
+    made: list[nn.Module] = [nn.Sequential(conv, ChannelsLast(), *rest)]
+    size = 32
+    stages = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3))
+    for expand, kernel, stride, out, count in (*stages, (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)):
+        for block in range(count):
+            made.append(Inverted(size, out, expand, kernel, 1 if block else stride))
+            size = out
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(1280, classes)]
+    model = nn.Sequential(*made, nn.Sequential(*_convolution(size, 1280, 1, 1, 1), *head))
     begin(model)
     return model
 

@@ -29,6 +29,7 @@ def check_simulation(job: Job, workers: Sequence[PhantomWorker], timing_only: bo
     nbytes = float(WORKER * len(workers) * (1 + by_event) + LINE * lines)
     less = ["a smaller budget", "fewer workers"]
     if not timing_only:
+        job.problem.check_trainable()
         nbytes += _learning(job, workers, [True] * len(workers))
         flops = steps * sum(w.works.step.flops for w in workers)
         seconds, least = seconds + flops / USUAL, least + flops / QUICKEST
@@ -41,6 +42,7 @@ def check_simulation(job: Job, workers: Sequence[PhantomWorker], timing_only: bo
 
 def check_training(job: Job) -> None:
     """ScenarioError where the ranks of a training need more memory than this machine has free."""
+    job.problem.check_trainable()
     workers = job.problem.phantoms(job.plan)
     nbytes = _learning(job, workers, [device.torch_device == "cpu" for device in job.timing.devices])
     Effort(f"training {job.workers} workers", nbytes, 0.0, 0.0).check("fewer workers, or a smaller model")

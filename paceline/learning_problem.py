@@ -81,6 +81,12 @@ class LearningProblem:
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
         _named("workload", lambda: check(self.recipe, self.shape.input_shape))
 
+    def check_trainable(self) -> None:
+        """ScenarioError where the model is for timing-only runs."""
+        from .learning.architectures import check_trainable
+
+        _named("workload.model", lambda: check_trainable(self.scenario.workload.model.name))
+
     @property
     def recipe(self) -> Recipe:
         """How a step is computed."""

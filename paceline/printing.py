@@ -83,7 +83,7 @@ def _share(value: float, form: str) -> str:
 
 
 def show_catalogue() -> None:
-    """Print the devices and links of the catalogue."""
+    """Print the devices, links and nodes of the catalogue."""
     known = catalogue()
     numbers = map(right, ("fp32", "bf16", "fp16 Tflop/s", "memory", "GB/s"))
     devices = plain_table("device", *numbers, "host link", "source")
@@ -96,7 +96,12 @@ def show_catalogue() -> None:
     links = plain_table("link", right("GB/s each way"), "source")
     for name, link in known.links.items():
         links.add_row(name, f"{link.bandwidth / 1e9:g}", link.source)
-    console(width=WIDE).print(devices, "", links, sep="\n")
+    nodes = plain_table("node", right("devices"), "inside", right("host memory"), right("GB/s"), "source")
+    for name, node in known.nodes.items():
+        bandwidth = f"{node.memory_bandwidth / 1e9:g}" if node.memory_bandwidth else ""
+        memory = f"{node.memory / 1e9:g} GB"
+        nodes.add_row(name, f"{node.count} {node.device}", node.inside, memory, bandwidth, node.source)
+    console(width=WIDE).print(devices, "", links, "", nodes, sep="\n")
 
 
 SHOWN = 20  # rows of a sweep's table that are printed

@@ -76,7 +76,9 @@ def job_to_measure(scenario: Scenario, folder: Path, ranks: int) -> Job:
     cluster = Cluster.model_validate({"workers": workers})
     strategy = StrategySpec(preset="sync_sgd")
     plain = {"cluster": cluster, "strategy": strategy, "faults": (), "recorded": None}
-    return resolve(scenario.model_copy(update=plain), folder)
+    job = resolve(scenario.model_copy(update=plain), folder)
+    job.problem.check_trainable()
+    return job
 
 
 def _measure(scenario: Scenario, folder: Path, out: Path, emulate: bool) -> None:

@@ -17,13 +17,15 @@ from paceline.config.cluster import EFFICIENCY, build_timing
 from paceline.config.machines import Cluster, WorkerGroup
 from paceline.config.profile import Profile
 from paceline.config.scenario import validate
-from paceline.config.timing import Device, Timing
+from paceline.config.timing import Device, Link, Timing
 from paceline.printing import show_catalogue
 from paceline.program.effects import Work
 from paceline.program.errors import ScenarioError
 
 PAGE = DOCS / "clusters.md"
 SPEED = {"speed": "10 samples/s"}
+TWO_LEVEL = {"shape": "two_level", "link": "ib-edr"}
+INSIDE = "cluster: network: shape two_level needs inside, like inside: {bandwidth"
 COST = ModelCost(parameters=1000, buffers=0, flops=1e9, activations=1e4)
 PROFILE = Profile.model_validate({"devices": {"rtx3090": {"mlp": {"step": {16: "1 ms", 32: "2 ms"}}}}})
 
@@ -52,7 +54,7 @@ def test_the_catalogue_has_what_is_promised():
 def test_every_device_has_its_source_and_makes_sense(name):
     entry = catalogue().devices[name]
     assert entry.maker in entry.source
-    assert entry.peaks["fp32"] > 1e12
+    assert entry.peaks["fp32"] > 5e11
     assert list(entry.peaks.values()) == sorted(entry.peaks.values()), "from fp32 to fp16 a device gets no slower"
     if entry.flops:
         assert entry.host_link in catalogue().links
@@ -78,10 +80,41 @@ def test_pcie_is_lanes_times_rate_times_line_code():
 def test_the_catalogue_is_listed(capsys):
     show_catalogue()
     lines = capsys.readouterr().out.splitlines()
-    for name in (*catalogue().devices, *catalogue().links):
+    known = {**catalogue().devices, **catalogue().links, **catalogue().nodes}
+    for name, entry in known.items():
         (line,) = (line for line in lines if line.startswith(f"{name} "))
-        entry = catalogue().devices.get(name) or catalogue().links[name]
         assert line.rstrip().endswith(entry.source)
+
+
+@pytest.mark.parametrize("name", catalogue().nodes)
+def test_every_node_is_made_of_what_is_in_the_catalogue(name):
+    entry = catalogue().nodes[name]
+    assert catalogue().devices[entry.device].flops
+    assert entry.inside in catalogue().links
+    assert entry.cpu is None or catalogue().devices[entry.cpu].cores
+    assert name.startswith("dgx")
+    assert "NVIDIA DGX" in entry.source
+
+
+def test_a_nodes_type_gives_its_devices_memory_and_links():
+    found = timing(nodes=[{"type": "dgx-1-32g", "count": 2}], network=TWO_LEVEL)
+    assert found.nodes == (0,) * 8 + (1,) * 8
+    assert {each.name for each in found.devices} == {"v100-32g"}
+    assert found.devices[0].host_memory == 512e9 / 8
+    assert found.devices[0].host_memory_bandwidth == 2 * 76.8e9 / 8
+    assert found.devices[0].host_link == catalogue().links["pcie3x16"].bandwidth
+    assert found.network.inside == Link(150e9)
+    assert Cluster.model_validate({"nodes": [{"type": "dgx-2", "count": 3}]}).size == 48
+
+
+def test_what_a_scenario_says_itself_is_taken_before_a_nodes_type():
+    own = {"type": "dgx-1-32g", "devices": [{"device": "v100-32g", "count": 4, **SPEED}], "host_memory": "1 GB"}
+    found = timing(nodes=[own], network=TWO_LEVEL | {"inside": "nvlink3"})
+    assert len(found.devices) == 4
+    assert found.devices[0].speed
+    assert found.devices[0].host_memory == 1e9 / 4
+    assert found.network.inside == Link(300e9)
+    assert timing(nodes=[own]).network.inside is None, "a star has no ports inside of nodes"
 
 
 # --- prices -----------------------------------------------------------------------------------------------------------
@@ -179,6 +212,19 @@ def test_worker_mistakes_name_the_key(group, message):
         ({"workers": [SPEED], "nodes": [{"devices": [SPEED]}]}, "cluster: workers and nodes are both given; keep one"),
         ({"nodes": []}, "cluster.nodes: no nodes; list at least one, like"),
         ({"nodes": [{"devices": []}]}, "cluster.nodes[0].devices: no devices; list at least one"),
+        (
+            {"nodes": [{"count": 2}]},
+            "cluster.nodes[0]: give devices, like [{device: a100-40g, count: 8}], or",
+        ),
+        ({"nodes": [{"type": "dgx-3"}]}, "cluster.nodes[0].type: 'dgx-3' is not a node of the catalogue; did you mean"),
+        (
+            {"nodes": [{"type": "dgx-2"}, {"devices": [SPEED]}], "network": TWO_LEVEL},
+            "cluster: network: shape two_level",
+        ),
+        (
+            {"nodes": [{"type": "dgx-2"}, {"type": "dgx-h100"}], "network": TWO_LEVEL},
+            "cluster: network: shape two_level",
+        ),
         ({"nodes": [{"count": 0, "devices": [SPEED]}]}, "cluster.nodes[0].count: "),
         ({"nodes": [{"devices": [SPEED | {"node": 1}]}]}, "cluster.nodes[0].devices: node has no effect here"),
         ({"nodes": [{"devices": [SPEED], "host_link": "pci"}]}, "cluster.nodes[0].host_link: 'pci' is not a link"),
@@ -262,7 +308,7 @@ def test_named_devices_and_a_named_link_are_all_that_a_scenario_needs(tmp_path):
 def test_the_documented_clusters_can_be_simulated(tmp_path):
     texts = re.findall(r"```yaml\n(cluster:.*?)```", PAGE.read_text(), re.DOTALL)
     clusters = [yaml.parse(text, "docs")["cluster"] for text in texts]
-    assert [run(tmp_path, cluster, rounds=2).summary["workers"] for cluster in clusters] == [4, 32]
+    assert [run(tmp_path, cluster, rounds=2).summary["workers"] for cluster in clusters] == [4, 32, 32]
 
 
 def test_the_documented_keys_are_all_that_a_worker_has():

@@ -26,6 +26,7 @@ VISION = {
     "vgg11": (132_863_336, 7.61),
     "vgg16": (138_357_544, 15.47),
     "vgg19": (143_667_240, 19.63),
+    "efficientnet-b0": (5_288_548, 0.39),
 }
 # Parameters of the published weights' files, without heads (BERT with its pooler).
 LANGUAGE = {

@@ -93,6 +93,7 @@ CHANGES: dict[str, dict[str, Any] | tuple[dict[str, Any], dict[str, Any]]] = {
     "WorkerGroup.host_memory_bandwidth": two({"host_memory_bandwidth": "1 GB/s"}),
     "WorkerGroup.port": two({"port": "500 Mbit/s"}),
     "WorkerGroup.node": (levels(), levels(first="alone")),
+    "NodeGroup.type": ({"nodes": [{"type": "dgx-1-32g"}]}, {"nodes": [{"type": "dgx-a100-640g"}]}),
     "NodeGroup.count": (nodes(), nodes(count=2)),
     "NodeGroup.devices": (nodes(), nodes({"device": "t4"})),
     "NodeGroup.host_link": (nodes(), nodes(host_link="1 GB/s")),
