@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-long bench check package install clean
+.PHONY: demo test test-long bench validate check package install clean
 
 install: .venv/installed
 
@@ -48,6 +48,12 @@ package: .venv/developing
 
 bench: .venv/developing
 	for f in benchmarks/*.py; do $(BIN)/python $$f || exit 1; done
+
+# How wrong is the predicted clock? Takes up to two hours on a machine that does nothing else, and goes on if it is
+# stopped. runs/validation gets tables and a figure.
+validate: .venv/installed
+	$(BIN)/paceline validate scenarios/validation/*.yaml --out runs/validation \
+	    --json benchmarks/results/validation.json
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -34,6 +34,7 @@ def build_timing(
     """The described cluster. ScenarioError where it is not clear how fast it is.
 
     workload: the key of this model, data and optimizer in profiles.
+    seed: of the noise, where the cluster does not give it one of its own.
     precision: of matrix products; it selects the peak in a datasheet.
     step: batch -> the Work of one step.
     """
@@ -53,7 +54,8 @@ def build_timing(
     ports = [place.group.port for place in places]
     measured = profile.network if profile else None
     network = build_network(cluster.network, measured, ports, cluster.background, cluster.inside)
-    noise = Noise(cluster.noise.sigma, seed, cluster.noise.worker_sigma)
+    drawn = seed if cluster.noise.seed is None else cluster.noise.seed
+    noise = Noise(cluster.noise.sigma, drawn, cluster.noise.worker_sigma)
     return Timing(tuple(made[place.key] for place in places), network, noise, tuple(place.node for place in places))
 
 

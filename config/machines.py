@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from .catalogue import CatalogueNode, LinkBandwidth, NodeName, catalogue
 from .network import BackgroundSpec, LinkSpec, NetworkSpec
 from .sections import Section
-from .units import Bandwidth, Bytes, Count, Duration, Factor, Flops, Share, Speed
+from .units import Bandwidth, Bytes, Count, Duration, Factor, Flops, Seed, Share, Speed
 
 
 class WorkerGroup(Section):
@@ -132,6 +132,7 @@ class NoiseSpec(Section):
     source: Literal["lognormal", "profile"] = "lognormal"  # profile: as they varied when it was measured
     sigma: float = Field(default=0.0, ge=0, le=2)  # of the lognormal
     worker_sigma: float = Field(default=0.0, ge=0, le=2)  # of the factor that each worker draws once, and keeps
+    seed: Seed | None = None  # of the draws; by default the scenario's seed
 
     @model_validator(mode="after")
     def _one_source(self) -> NoiseSpec:

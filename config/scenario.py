@@ -103,6 +103,12 @@ class RecordSpec(Section):
     host: bool = False  # whether to record the name of the machine
 
 
+class ValidationSpec(Section):
+    """How `paceline validate` predicts the scenario."""
+
+    profile_of: Path | None = None  # the scenario that is profiled in place of this one; relative to this one's folder
+
+
 class Scenario(Section):
     """A scenario, for `simulate` and `train` alike."""
 
@@ -118,6 +124,7 @@ class Scenario(Section):
     # "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" goes on training.
     health: Literal["stop", "off"] = "stop"
     record: RecordSpec = RecordSpec()
+    validation: ValidationSpec = ValidationSpec()
     recorded: Recorded | None = None  # what a run noted about itself; only a run's own scenario has it
 
     @field_validator("health", mode="before")

@@ -87,6 +87,18 @@ def read_bytes(value: Any) -> float:
     return _read(value, _BYTES, "B", "4 GiB", positive=True)
 
 
+def read_share(text: str) -> float:
+    """A share from its spelling, like '10%' or '0.1'. ValueError where it is wrong, or not above 0 and at most 1."""
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = math.nan
+    if rest or not 0 < share <= 1:
+        raise ValueError(f"{brief(text)} is not a share; write it like 10% or 0.1")
+    return share
+
+
 def read_interval(value: Any) -> rounds.Interval:
     """An interval from its spelling, like '1 epoch'. ValueError where it is wrong."""
     if isinstance(value, rounds.Interval):

@@ -126,6 +126,77 @@ def sweep(
 
 
 @app.command()
+def validate(
+    scenarios: Annotated[list[Path], Argument(metavar="SCENARIO...", show_default=False)] = [],  # noqa: B006
+    published: Annotated[
+        bool, Option("--published", help="Predict published runs instead, from a few of their own numbers.")
+    ] = False,
+    rounds: Annotated[int, Option(min=1, help="Rounds of each case.")] = 5,
+    max_rounds: Annotated[
+        int, Option(min=1, help="Rounds of a case whose real runs A and B differ by more than 10 %.")
+    ] = 15,
+    within: Annotated[
+        str | None,
+        Option(metavar="10%", help="End with status 1 if a judged case's excess is above it, or no case is judged."),
+    ] = None,
+    profile: Annotated[
+        Path | None, Option(metavar="FILE", help="Predict from this profile. Default: a fresh one in each round.")
+    ] = None,
+    seeds: Annotated[int, Option(min=1, help="Simulations of each prediction, each with other noise.")] = 40,
+    target: Annotated[str, Option(metavar="96%", help="The accuracy to which seconds are compared.")] = "96%",
+    json: Annotated[Path | None, Option(metavar="FILE", help="Write the report here as well, as JSON.")] = None,
+    page: Annotated[
+        Path | None, Option(metavar="FILE", help="Write the tables of --published into this Markdown page.")
+    ] = None,
+    setting: Settings = [],  # noqa: B006
+    out: Annotated[Path, Option(help="The folder for the record, the tables and the figure.")] = Path(
+        "runs/validation"
+    ),
+    force: Annotated[
+        bool, Option("--force", help="Begin again, instead of going on from the folder's record.")
+    ] = False,
+    quiet: Annotated[bool, Option("--quiet", help="Show no progress and no tables.")] = False,
+) -> None:
+    """Profile, predict and train scenarios in interleaved rounds, and show how wrong the predictions are.
+
+    Error: predicted / measured - 1, of the medians over the rounds. Excess: the error less what two equal runs, A and
+    B, differ by, of which at most 10 % counts. A case whose A and B differ by more is repeated, and in the end not
+    judged. The exit status is 1 if a case failed, or if --within is given and does not hold. The same command goes on
+    where it stopped.
+
+    With --published, each SCENARIO is a file of published runs; without one, those that come with Paceline are taken.
+    """
+    if published:
+        from .published_runs import validate_published
+
+        validate_published(scenarios, json, page)
+        raise Exit
+    if not scenarios:
+        raise ScenarioError("validate what? name scenarios, or write --published")
+    from .config.units import read_share
+    from .studies.validation import Rounds
+    from .validating import ValidateOptions, validate_scenarios
+
+    try:
+        shares = [None if text is None else read_share(text) for text in (within, target)]
+    except ValueError as error:
+        raise ScenarioError(f"--within, --target: {error}") from None
+    options = ValidateOptions(
+        out,
+        Rounds(rounds, max(rounds, max_rounds)),
+        shares[0],
+        profile,
+        tuple(setting),
+        seeds,
+        shares[1] or 0.0,
+        json,
+        force,
+        quiet,
+    )
+    raise Exit(validate_scenarios(scenarios, options))
+
+
+@app.command()
 def compare(
     left: Annotated[Path, Argument(metavar="RUN", help="Usually the simulated run.")],
     right: Annotated[Path, Argument(metavar="RUN", help="Usually the real run.")],

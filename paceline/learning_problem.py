@@ -96,6 +96,12 @@ class LearningProblem:
         augment = Augment(w.augment.crop, w.augment.flip) if w.augment else None
         return Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
 
+    def load(self) -> None:
+        """Load what a worker that computes needs: torch, and the data."""
+        from .learning import build  # noqa: F401
+
+        _ = self.data
+
     def phantoms(self, plan: Plan) -> list[PhantomWorker]:
         """All workers as phantoms, which know only their work and bytes."""
         from .learning.phantoms import build_phantoms

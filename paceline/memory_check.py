@@ -38,6 +38,7 @@ def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[f
         "device": [each.device for each in found],
         "host": [each.host for each in found],
         "activations": [each.activations for each in found],
+        "fresh": [each.fresh for each in found],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,6 +62,33 @@ def counting(title: str, total: int, quiet: bool, bar: bool | None = None) -> It
 
     with _shown(title, total, quiet, bar, count=True) as show:
         yield tell
+
+
+@contextmanager
+def working(title: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A function (what, done, total) that shows what is going on now, and how long the rest takes at the rate so far.
+
+    quiet: it shows nothing. Without a terminal it prints a line per tenth.
+    """
+    tenth = -1
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal tenth
+        before, tenth = tenth, 10 * done // total
+        if tenth != before:
+            print(f"{title}: {done} of {total}  {what}", flush=True)
+
+    if quiet or not sys.stdout.isatty():
+        yield (lambda what, done, total: None) if quiet else tell
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    name, text = (TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[text]"))
+    columns = [name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text]
+    # Runs take long, and are of unequal length: the rate is that of the whole command.
+    with Progress(*columns, console=console(force_terminal=True), speed_estimate_period=math.inf) as shown:
+        task = shown.add_task(title, total=None, text="")
+        yield lambda what, done, total: shown.update(task, completed=done, total=total, text=one_line(what, TITLE))
 
 
 @contextmanager

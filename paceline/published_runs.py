@@ -30,14 +30,16 @@ PACKAGED = Path(__file__).parent / "scenarios" / "validation" / "published"
 BEGIN, END = "<!-- written by paceline validate --published: begin -->", "<!-- end -->"
 
 
-def validate_published(file: Path | None = None, json: Path | None = None, page: Path | None = None) -> list[Group]:
+def validate_published(
+    files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None
+) -> list[Group]:
     """Predict published runs, and print published and predicted numbers.
 
-    file: the groups; by default those that come with Paceline.
+    files: with the groups; by default those that come with Paceline.
     json: where to write everything as JSON.
     page: a Markdown page whose part between BEGIN and END is replaced by the tables.
     """
-    named = load_published(sorted(PACKAGED.glob("*.yaml")) if file is None else [file])
+    named = load_published(files or sorted(PACKAGED.glob("*.yaml")))
     text = _page(page) if page else ""
     table = plain_table("group", right("workers"), right("published"), *map(right, headings()), "not predicted")
     groups = []

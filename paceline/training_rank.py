@@ -27,6 +27,7 @@ from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
 from .resuming import Resumption, going_on, resumption, subject
 from .runtime.launcher import Stop, abort_on_error
+from .runtime.resident import resident, resident_peak
 from .terminal import say
 from .training import Training, TrainOptions, trainings
 
@@ -64,6 +65,7 @@ class _RankTraining:
         self.recorder = Recorder(training.directory, subject=subject(job.scenario, job.plan.shares.batches))
         self.spool: Spool | None = None  # takes the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
+        self.loaded = 0  # bytes in memory before the worker was made
 
     def train(self, quiet: bool) -> None:
         """Train and record; rank 0 also shows the run."""
@@ -104,6 +106,8 @@ class _RankTraining:
         if self.options.phantom:
             self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
+        problem.load()
+        self.loaded = resident()
         (worker,) = problem.workers(plan, [self.rank], shared_process=False)
         self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
         if self.options.resume is None:
@@ -143,6 +147,11 @@ class _RankTraining:
         if failure:
             raise ScenarioError(failure)
 
+    def _memory(self, worker: Any) -> dict[str, int]:
+        """Bytes: what the worker has counted, and what the process held before there was a worker and at most."""
+        counted: dict[str, int] = worker.memory()
+        return counted | {"resident_before": self.loaded, "resident_peak": resident_peak()}
+
     def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint. Rank 0 finishes it when all have written."""
         if self.options.phantom:
@@ -160,7 +169,7 @@ class _RankTraining:
         if self.spool is not None:
             self.spool.close()
         digests = gather_texts(self.comm, "" if self.options.phantom else worker.digest())
-        counted = gather_texts(self.comm, json.dumps({} if self.options.phantom else worker.memory()))
+        counted = gather_texts(self.comm, json.dumps({} if self.options.phantom else self._memory(worker)))
         outcomes = gather_outcomes(self.comm, outcome)
         if self.rank > 0:
             return

@@ -93,3 +93,13 @@ def test_residuals_that_nobody_measured_are_refused():
         timing(bare, workers=[{}], noise=noise)
     with pytest.raises(ValueError, match="takes no sigma"):
         Cluster.model_validate({"workers": [{}], "noise": noise | {"sigma": 0.1}})
+
+
+def test_the_noise_has_a_seed_of_its_own_if_wanted():
+    sigma = {"sigma": 0.1}
+    workers = [{"speed": "1 samples/s"}]
+    drawn = [
+        build_timing(Cluster.model_validate({"workers": workers, "noise": sigma | seed}), None, "mlp", 7).noise.seed
+        for seed in ({}, {"seed": 0}, {"seed": 3})
+    ]
+    assert drawn == [7, 0, 3]

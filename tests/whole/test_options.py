@@ -35,7 +35,8 @@ SGDS = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_dec
 STEPS = {"name": "multistep", "milestones": [1.5, 2], "gamma": 0.2, "warm_up": 0.5, "final_lr": 0.01}
 LEFT_OUT = {
     Budget: {"steps", "rounds"},  # the budget is one of the three
-    Scenario: {"recorded", "faults"},  # not an option; train has no faults yet, see tests/sim/test_faults.py
+    # Not an option; train has no faults yet, see tests/sim/test_faults.py; for `validate`, see tests/studies/.
+    Scenario: {"recorded", "faults", "validation"},
 }
 
 
