@@ -23,8 +23,6 @@ from .catalogue import catalogue
 from .sections import Section, first_mistake
 from .units import Count, Positive
 
-# The links inside of a node, by device: their names in the catalogue. Devices without one meet over PCI Express.
-NVLINKS = {"v100": "nvlink2", "a100": "nvlink3", "h100": "nvlink4", "h200": "nvlink4"}
 SCALES = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3}  # seconds
 SAMPLES = ("img", "images", "samples", "seq", "sequences")  # what rates count as samples
 GIGABITS = "Gbit/s|Gb/s|Gbps|GbE"
@@ -225,7 +223,7 @@ def _accumulated(note: str, nodes: int) -> int:
     match = re.search(r"micro-batches for ([\d,]+) nodes: ([\d,]+)", note)
     if match is None:
         return 1
-    table = dict(zip(*(map(int, part.strip(",").split(",")) for part in match.groups()), strict=False))
+    table: dict[int, int] = dict(zip(*(map(int, part.strip(",").split(",")) for part in match.groups()), strict=False))
     if nodes not in table:
         raise NotSaid(f"the note does not say how many micro-batches {nodes} nodes accumulate")
     return table[nodes]
@@ -253,9 +251,10 @@ def _links(network: str, nodes: int, per_node: int, device: str) -> tuple[float,
     if nodes > 1 and match is not None:
         across = float(match[2]) / 8 * 1e9 * int(match[1] or 1) * (per_node if match[3] else 1)
     known = catalogue().devices.get(device)
-    kind = device.split("-")[0].lower()
-    if "NVLink" in network and kind in NVLINKS:
-        return across, NVLINKS[kind]
+    if "NVLink" in network:
+        for node in catalogue().nodes.values():
+            if node.device == device:
+                return across, node.inside
     if per_node > 1 and not network.strip():
         raise NotSaid("the network is not given")
     if known is not None and known.host_link is not None:
@@ -263,4 +262,3 @@ def _links(network: str, nodes: int, per_node: int, device: str) -> tuple[float,
     if per_node == 1:
         return across, "pcie3x16"  # nothing crosses it
     raise NotSaid("the link within a node is not given")
-

@@ -30,9 +30,7 @@ PACKAGED = Path(__file__).parent / "scenarios" / "validation" / "published"
 BEGIN, END = "<!-- written by paceline validate --published: begin -->", "<!-- end -->"
 
 
-def validate_published(
-    files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None
-) -> list[Group]:
+def validate_published(files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None) -> list[Group]:
     """Predict published runs, and print published and predicted numbers.
 
     files: with the groups; by default those that come with Paceline.
@@ -47,7 +45,9 @@ def validate_published(
         group = judge(name, given)
         groups.append(group)
         for line in group.lines:
-            table.add_row(name, str(line.workers), f"{number(line.published)} {line.unit}", *cells(group, line), line.why)
+            table.add_row(
+                name, str(line.workers), f"{number(line.published)} {line.unit}", *cells(group, line), line.why
+            )
     total = plain_table(*SUMMARY)
     for row in summary_rows(groups):
         total.add_row(*row)

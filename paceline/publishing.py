@@ -123,7 +123,7 @@ def simulation_of(run: PublishedRun) -> RowSimulation:
 
 
 def simulation_from(path: Path, work: float) -> RowSimulation:
-    """The simulation of a row that a scenario describes, without the speed and the efficiency that it was fitted with."""
+    """The simulation of a row that a scenario describes, without the speed and efficiency that it is written with."""
     settings = ["cluster.nodes.0.devices.0.speed=1 samples/s", f"cluster.network.efficiency={EFFICIENCY!r}"]
     return RowSimulation((ClockOf(load(path, settings), path.parent),), 1, work)
 

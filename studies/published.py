@@ -1,8 +1,9 @@
 """Published runs against three predictions: a simulator's, perfect scaling's, and that of a fit of two constants.
 
-Everything is in paces: the seconds that one worker takes for what the published unit counts (a sample, a token, a step).
-The simulator is a function of a row, a speed and the shares of two kinds of links. `speed` multiplies the speed of the
-group's devices; a share is the part of their described rate that links reach. They are solved from the rows that a calibration may see:
+Everything is in paces: the seconds of one worker for what the published unit counts (a sample, a token, a step). The
+simulator is a function of a row, a speed and the shares of two kinds of links. The speed multiplies that of the group's
+devices; a share is the part of their described rate that links reach. They are solved from the rows that a calibration
+sees:
 
 (b) The smallest size alone. Links reach their described rates (share 1), and the speed follows. Where the smallest size
     ran two methods, both rows are seen, and the share follows as well.
@@ -14,9 +15,9 @@ Rule: this module runs nothing. It is given a function that predicts.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
 from scipy.optimize import brentq
 
@@ -153,10 +154,16 @@ def calibrate(points: Sequence[Point], seen: Sequence[int], predict: Predict) ->
 
     least, most = late(LEAST_SHARE), late(1.0)
     if least * most < 0:
-        share, off = float(brentq(late, LEAST_SHARE, 1.0, xtol=10 * CLOSE)), 0.0
+        share = float(brentq(late, LEAST_SHARE, 1.0, xtol=10 * CLOSE))
+        speed = speed_of(second, share)
     else:
-        share, off = min((LEAST_SHARE, least), (1.0, most), key=lambda end: abs(end[1]))
-    speed = speed_of(second, share) * (1 + off / 2)
+        share = LEAST_SHARE if abs(least) < abs(most) else 1.0
+        both = [points[place].pace for place in seen]
+        speed = _solved(
+            lambda speed: fmean(
+                predict(place, speed, *shares(share)) / pace - 1 for place, pace in zip(seen, both, strict=True)
+            )
+        )
     miss = max(abs(predict(place, speed, *shares(share)) / points[place].pace - 1) for place in seen)
     return Calibration(tuple(seen), speed, *shares(share), miss)
 
@@ -192,4 +199,4 @@ def summary(found: Sequence[float]) -> Summary | None:
     sizes = [abs(error) for error in found]
     if not sizes:
         return None
-    return Summary(len(sizes), statistics.median(sizes), statistics.fmean(sizes), max(sizes))
+    return Summary(len(sizes), median(sizes), fmean(sizes), max(sizes))

@@ -155,7 +155,9 @@ def markdown(groups: Sequence[Group]) -> str:
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; empty without rows."""
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines) if rows else ""
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines) if rows else ""
+    )
 
 
 def record(groups: Sequence[Group]) -> dict[str, Any]:
