@@ -26,6 +26,10 @@ Force = Annotated[bool, Option("--force", help="Replace the run that is in the d
 Debug = Annotated[bool, Option("--debug", help="Check that no program writes to a value while it is borrowed.")]
 Engine = Annotated[str, Option(help="The simulator: auto, cohort (faster) or simpy (does everything).")]
 Ranks = Annotated[int | None, Option("-n", min=1, help="MPI ranks to start. Default: one per worker.")]
+ValidationOut = Annotated[Path, Option(help="The folder for the record, the tables and the figure.")]
+Again = Annotated[bool, Option("--force", help="Begin again, instead of going on from the folder's record.")]
+Published = Annotated[bool, Option("--published", help="Predict published runs instead, from a few of their numbers.")]
+Page = Annotated[Path | None, Option(metavar="FILE", help="Write the tables of --published into this Markdown page.")]
 MACHINE = Path("profiles/machine.yaml")
 
 
@@ -128,9 +132,7 @@ def sweep(
 @app.command()
 def validate(
     scenarios: Annotated[list[Path], Argument(metavar="SCENARIO...", show_default=False)] = [],  # noqa: B006
-    published: Annotated[
-        bool, Option("--published", help="Predict published runs instead, from a few of their own numbers.")
-    ] = False,
+    published: Published = False,
     rounds: Annotated[int, Option(min=1, help="Rounds of each case.")] = 5,
     max_rounds: Annotated[
         int, Option(min=1, help="Rounds of a case whose real runs A and B differ by more than 10 %.")
@@ -145,16 +147,10 @@ def validate(
     seeds: Annotated[int, Option(min=1, help="Simulations of each prediction, each with other noise.")] = 40,
     target: Annotated[str, Option(metavar="96%", help="The accuracy to which seconds are compared.")] = "96%",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the report here as well, as JSON.")] = None,
-    page: Annotated[
-        Path | None, Option(metavar="FILE", help="Write the tables of --published into this Markdown page.")
-    ] = None,
+    page: Page = None,
     setting: Settings = [],  # noqa: B006
-    out: Annotated[Path, Option(help="The folder for the record, the tables and the figure.")] = Path(
-        "runs/validation"
-    ),
-    force: Annotated[
-        bool, Option("--force", help="Begin again, instead of going on from the folder's record.")
-    ] = False,
+    out: ValidationOut = Path("runs/validation"),
+    force: Again = False,
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no tables.")] = False,
 ) -> None:
     """Profile, predict and train scenarios in interleaved rounds, and show how wrong the predictions are.
@@ -164,13 +160,12 @@ def validate(
     judged. The exit status is 1 if a case failed, or if --within is given and does not hold. The same command goes on
     where it stopped.
 
-    With --published, each SCENARIO is a file of published runs; without one, those that come with Paceline are taken.
+    With --published, each SCENARIO is a file of published runs; by default, they are those that come with Paceline.
     """
     if published:
         from .published_runs import validate_published
 
-        validate_published(scenarios, json, page)
-        raise Exit
+        return validate_published(scenarios, json, page)
     if not scenarios:
         raise ScenarioError("validate what? name scenarios, or write --published")
     from .config.units import read_share

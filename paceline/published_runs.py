@@ -62,7 +62,6 @@ def validate_published(files: Sequence[Path] = (), json: Path | None = None, pag
     if page:
         before, _, rest = text.partition(BEGIN)
         _write(page, f"{before}{BEGIN}\n{markdown(groups)}\n{END}{rest.partition(END)[2]}")
-    return groups
 
 
 def judge(name: str, given: PublishedGroup) -> Group:

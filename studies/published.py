@@ -154,7 +154,7 @@ def calibrate(points: Sequence[Point], seen: Sequence[int], predict: Predict) ->
 
     least, most = late(LEAST_SHARE), late(1.0)
     if least * most < 0:
-        share = float(brentq(late, LEAST_SHARE, 1.0, xtol=10 * CLOSE))
+        share = 1 / float(brentq(lambda times: late(1 / times), 1.0, 1 / LEAST_SHARE, rtol=10 * CLOSE))
         speed = speed_of(second, share)
     else:
         share = LEAST_SHARE if abs(least) < abs(most) else 1.0
@@ -173,7 +173,10 @@ class Unexplained(ValueError):
 
 
 def _solved(late: Callable[[float], float]) -> float:
-    """The speed at which `late`, which falls with the speed, is 0. Unexplained where there is none."""
+    """The speed at which `late`, which falls with the speed, is 0. Unexplained where there is none.
+
+    Times are nearly linear in 1 / speed, which brentq needs few steps to solve. A step can take a second.
+    """
     low = high = 1 + late(1.0)  # the speed if all is computing; exchanges only add to the time
     while late(low) < 0:
         low *= 0.98
@@ -181,7 +184,9 @@ def _solved(late: Callable[[float], float]) -> float:
         high *= 1.5
         if high > FASTEST * low:
             raise Unexplained("the exchanges alone would take longer than the published time")
-    return low if low == high else float(brentq(late, low, high, rtol=CLOSE))
+    if low == high:
+        return low
+    return 1 / float(brentq(lambda slowness: late(1 / slowness), 1 / high, 1 / low, rtol=CLOSE))
 
 
 @dataclass(frozen=True)
