@@ -33,6 +33,10 @@ EmulateNetwork = Annotated[
     bool | None,
     Option("--emulate-network/--no-emulate-network", help="Lay the described star around the ranks: Linux, root."),
 ]
+ValidationOut = Annotated[Path, Option(help="The folder for the record, the tables and the figure.")]
+Again = Annotated[bool, Option("--force", help="Begin again, instead of going on from the folder's record.")]
+Published = Annotated[bool, Option("--published", help="Predict published runs instead, from a few of their numbers.")]
+Page = Annotated[Path | None, Option(metavar="FILE", help="Write the tables of --published into this Markdown page.")]
 MACHINE = Path("profiles/machine.yaml")
 
 
@@ -135,7 +139,8 @@ def sweep(
 
 @app.command()
 def validate(
-    scenarios: Annotated[list[Path], Argument(metavar="SCENARIO...")],
+    scenarios: Annotated[list[Path], Argument(metavar="SCENARIO...", show_default=False)] = [],  # noqa: B006
+    published: Published = False,
     rounds: Annotated[int, Option(min=1, help="Rounds of each case.")] = 5,
     max_rounds: Annotated[
         int, Option(min=1, help="Rounds of a case whose real runs A and B differ by more than 10 %.")
@@ -150,13 +155,10 @@ def validate(
     seeds: Annotated[int, Option(min=1, help="Simulations of each prediction, each with other noise.")] = 40,
     target: Annotated[str, Option(metavar="96%", help="The accuracy to which seconds are compared.")] = "96%",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the report here as well, as JSON.")] = None,
+    page: Page = None,
     setting: Settings = [],  # noqa: B006
-    out: Annotated[Path, Option(help="The folder for the record, the tables and the figure.")] = Path(
-        "runs/validation"
-    ),
-    force: Annotated[
-        bool, Option("--force", help="Begin again, instead of going on from the folder's record.")
-    ] = False,
+    out: ValidationOut = Path("runs/validation"),
+    force: Again = False,
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no tables.")] = False,
 ) -> None:
     """Profile, predict and train scenarios in interleaved rounds, and show how wrong the predictions are.
@@ -165,7 +167,15 @@ def validate(
     B, differ by, of which at most 10 % counts. A case whose A and B differ by more is repeated, and in the end not
     judged. The exit status is 1 if a case failed, or if --within is given and does not hold. The same command goes on
     where it stopped.
+
+    With --published, each SCENARIO is a file of published runs; by default, they are those that come with Paceline.
     """
+    if published:
+        from .published_runs import validate_published
+
+        return validate_published(scenarios, json, page)
+    if not scenarios:
+        raise ScenarioError("validate what? name scenarios, or write --published")
     from .config.units import read_share
     from .studies.validation import Rounds
     from .validating import ValidateOptions, validate_scenarios

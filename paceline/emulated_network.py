@@ -77,7 +77,7 @@ def described_star(cluster: Cluster) -> Star:
         raise ScenarioError(f"{_FLAG}: background traffic cannot be laid; write --set cluster.background=[]")
     # A real port has the whole bandwidth: what transfers lose of it, they lose here as well.
     whole = given.model_copy(update={"efficiency": 1.0})
-    network = build_network(whole, None, [place.group.port for place in places], ())
+    network = build_network(whole, None, [place.group.port for place in places], (), cluster.inside)
     rates = network.ports or (network.bandwidth,) * (max(nodes) + 1)
     if math.isinf(max(rates)):
         raise ScenarioError(f"{_FLAG}: how fast are the ports? give cluster.network a bandwidth, like 1 Gbit/s")
