@@ -78,11 +78,11 @@ def measure(bench: Bench, batch: int) -> RankTimes:
     paces, balanced = _divided(bench.comm, curve, batch)
     tried = {name: once(name, _even(job, batch), LOCAL_STEPS).seconds for name in strategies}
     wanted = list(_wanted(job, list(strategies), sizes, batch, paces, balanced))
-    seconds = SECONDS / (4 if bench.phantom else 1)
+    part = 4 if bench.phantom else 1  # only messages are measured, and computations are waited for
     lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]
-    for _ in range(max(1, min(REPEATS, int(LONGEST / sum(LOCAL_STEPS * length for length in lengths))))):
+    for _ in range(max(1, min(REPEATS, int(LONGEST / part / sum(LOCAL_STEPS * length for length in lengths))))):
         for (name, shares, change, label), length in zip(wanted, lengths, strict=True):
-            measured = once(name, shares, steps_for(seconds / len(wanted) / REPEATS, length), change)
+            measured = once(name, shares, steps_for(SECONDS / part / len(wanted) / REPEATS, length), change)
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient")]
