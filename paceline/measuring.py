@@ -111,6 +111,11 @@ def _divided(
     return tuple(min(taken) / seconds for seconds in taken), batches
 
 
+def _move(vector: np.ndarray) -> Move:
+    """A copy to the host, into memory that is there already, as a worker's own are."""
+    return Move(vector, "host", copy=partial(np.copyto, np.empty_like(vector), vector))
+
+
 def _wanted(
     job: Job,
     strategies: Sequence[str],
@@ -132,7 +137,7 @@ def _wanted(
         if balanced and name in ("flat", "kept", "fetched"):
             yield name, Shares(balanced, (1.0,) * n), unchanged, ""
     even = _even(job, batch)
-    beside: dict[str, Callable[[np.ndarray], Effect[Any]]] = {"next to a move": lambda v: Move(v, "host")}
+    beside: dict[str, Callable[[np.ndarray], Effect[Any]]] = {"next to a move": _move}
     if n > 1:
         yield "flat", even, with_exchanges(EXTRA), "extra"
         beside["next to an exchange"] = lambda v: AllReduce(v, out=v, phase="started")

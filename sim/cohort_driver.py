@@ -218,6 +218,8 @@ class CohortDriver(BaseDriver):
         ticket.taken = True
         if not ticket.direct:
             self._started.pop(ticket, None)
+            if not self._started:
+                self._busy.pop("compute", None)  # what is over takes no more time from computations
         answer = ticket.answer
         if isinstance(effect, Compute):
             answer = self._run(effect.run)

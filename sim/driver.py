@@ -208,7 +208,10 @@ class Driver(BaseDriver):
     def _take(self, ticket: WorkerTicket) -> Any:
         """The ticket's answer, which now belongs to the program."""
         ticket.taken = True
-        self._started.pop(ticket, None)
+        if not ticket.direct:
+            self._started.pop(ticket, None)
+            if not self._started:
+                self._busy.pop("compute", None)  # what is over takes no more time from computations
         if ticket.loan is not None and not ticket.direct:
             ticket.loan.check()
         self._stop = self._stop or ticket.stop
