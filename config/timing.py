@@ -142,7 +142,9 @@ class Device:
             return work.fraction * interpolate(self.tables[work.phase], work.samples)
         if self.host_memory_bandwidth is not None:
             return over(work.bytes, self.host_memory_bandwidth)
-        return self._by_bytes(work.bytes) if self.host_link is not None or work.whole is None else None
+        if self.host_link is not None:  # the host has a memory of its own, and memory_bandwidth is the device's
+            return over(work.bytes, MEMORY_BANDWIDTH)
+        return self._by_bytes(work.bytes) if work.whole is None else None
 
     def _by_bytes(self, nbytes: float) -> float:
         """Seconds of work that only reads and writes memory."""
