@@ -191,8 +191,8 @@ def beside(device: Device, network: Network, effect: Startable, workers: int) ->
 
 
 def computed(begin: float, since: float, end: float) -> float:
-    """In which part of the time from `begin` to `end` a worker computed that has waited since `since`, before `end`."""
-    return (since - begin) / (end - begin) if since > begin else 0.0
+    """In which part of the time from `begin` to `end` a worker computed that has waited since `since`: from 0 to 1."""
+    return min(1.0, max(0.0, (since - begin) / (end - begin))) if begin < end else float(since >= end)
 
 
 def move_seconds(device: Device, move: Move) -> float:

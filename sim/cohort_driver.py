@@ -21,7 +21,7 @@ from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phan
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, computed, handlers, move_seconds, phase_of, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
@@ -237,11 +237,14 @@ class CohortDriver(BaseDriver):
 
         As driver.py does it: a worker that waits before the network is done has computed for a part of the time only.
         """
-        begin, end, longer = ticket.begin, ticket.end, ticket.longer
-        before = end + longer * np.maximum(0.0, (since - begin) / (end - begin))
-        after = since + np.maximum(0.0, end + longer - since)
-        over = np.where(since < end, before, after)
-        return over if isinstance(since, np.ndarray) else float(over)
+        begin, end = ticket.begin, ticket.end
+        if not isinstance(since, np.ndarray):
+            part: Clocks = computed(begin, since, end)
+        elif begin < end:
+            part = np.clip((since - begin) / (end - begin), 0.0, 1.0)
+        else:
+            part = (since >= end).astype(np.float64)
+        return self._now + later(0.0, end + ticket.longer * part - self._now)
 
     # --- observing ----------------------------------------------------------------------------------------------------
 

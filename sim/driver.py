@@ -142,13 +142,20 @@ class Driver(BaseDriver):
     # --- effects that may run while the program goes on ---------------------------------------------------------------
 
     def _block(self, ticket: WorkerTicket) -> Any:
-        if ticket.done:
-            if ticket.longer and (rest := ticket.end + ticket.longer - self._env.now) > 0:
-                Timer(self._env, lambda event: self.go_on(self._take(ticket))).set(rest)
-                return BLOCKED
+        self._since = self._env.now
+        if ticket.done and not (ticket.longer and self._goes_on(ticket)):
             return self._take(ticket)
-        self._waiting, self._since = ticket, self._env.now
+        self._waiting = ticket
         return BLOCKED
+
+    def _goes_on(self, ticket: WorkerTicket) -> bool:
+        """Whether a collective that the network is done with is not over yet, since this worker computed meanwhile."""
+        over = ticket.end + ticket.longer * computed(ticket.begin, self._since, ticket.end)
+        rest: float = over - self._env.now
+        ticket.longer = 0.0
+        if rest > 0:
+            Timer(self._env, lambda event: self.finished(ticket)).set(rest)
+        return rest > 0
 
     def _ticket(self, effect: Startable, direct: bool) -> WorkerTicket:
         """Begin a started effect, or one that the program waits in."""
@@ -194,11 +201,7 @@ class Driver(BaseDriver):
 
     def finished(self, ticket: WorkerTicket) -> None:
         """The ticket's answer is there: go on if the program waits for it."""
-        if self._waiting is not ticket:
-            return
-        if ticket.longer and (rest := ticket.longer * computed(ticket.begin, self._since, ticket.end)):
-            ticket.longer = 0.0
-            Timer(self._env, lambda event: self.finished(ticket)).set(rest)
+        if self._waiting is not ticket or (ticket.longer and self._goes_on(ticket)):
             return
         self._waiting = None
         if phase_of(ticket.effect) == "evaluate":
