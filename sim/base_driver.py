@@ -190,9 +190,15 @@ def beside(device: Device, network: Network, effect: Startable, workers: int) ->
     )
 
 
-def computed(begin: float, since: float, end: float) -> float:
-    """In which part of the time from `begin` to `end` a worker computed that has waited since `since`, before `end`."""
-    return (since - begin) / (end - begin) if since > begin else 0.0
+def left(begin: Any, since: Any, end: Any, longer: Any) -> Any:
+    """Seconds that a collective still takes for a worker that has computed since its beginning, and waits from `since`.
+
+    begin, end: by the network, while nothing runs next to it. longer: what it would take more if the worker computed
+    all the time. Meanwhile the collective gets on so much more slowly, and afterwards at its own speed. Numbers, or
+    arrays of one for each worker.
+    """
+    alone = end - begin
+    return alone * (1.0 - (since - begin) / (alone + longer))
 
 
 def move_seconds(device: Device, move: Move) -> float:

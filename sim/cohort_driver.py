@@ -21,7 +21,7 @@ from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phan
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, left, move_seconds, phase_of, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
@@ -237,10 +237,9 @@ class CohortDriver(BaseDriver):
 
         As driver.py does it: a worker that waits before the network is done has computed for a part of the time only.
         """
-        begin, end, longer = ticket.begin, ticket.end, ticket.longer
-        before = end + longer * np.maximum(0.0, (since - begin) / (end - begin))
-        after = since + np.maximum(0.0, end + longer - since)
-        over = np.where(since < end, before, after)
+        rest = left(ticket.begin, since, ticket.end, ticket.longer)
+        before = np.where(since > ticket.begin, ticket.end + (since + rest - ticket.end), ticket.end)
+        over = np.where(since < ticket.end, before, since + np.maximum(0.0, rest))
         return over if isinstance(since, np.ndarray) else float(over)
 
     # --- observing ----------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
 from ..records.spool import Tracer, span_name
-from .base_driver import BLOCKED, LANES, BaseDriver, computed, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, left, move_seconds, phase_of, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
 from .noise import Draws
@@ -143,7 +143,7 @@ class Driver(BaseDriver):
 
     def _block(self, ticket: WorkerTicket) -> Any:
         if ticket.done:
-            if ticket.longer and (rest := ticket.end + ticket.longer - self._env.now) > 0:
+            if ticket.longer and (rest := left(ticket.begin, self._env.now, ticket.end, ticket.longer)) > 0:
                 Timer(self._env, lambda event: self.go_on(self._take(ticket))).set(rest)
                 return BLOCKED
             return self._take(ticket)
@@ -196,7 +196,8 @@ class Driver(BaseDriver):
         """The ticket's answer is there: go on if the program waits for it."""
         if self._waiting is not ticket:
             return
-        if ticket.longer and (rest := ticket.longer * computed(ticket.begin, self._since, ticket.end)):
+        if ticket.longer and self._since > ticket.begin:
+            rest = self._since + left(ticket.begin, self._since, ticket.end, ticket.longer) - ticket.end
             ticket.longer = 0.0
             Timer(self._env, lambda event: self.finished(ticket)).set(rest)
             return
