@@ -281,7 +281,7 @@ class Timing:
                 raise ScenarioError(f"cluster: {error}") from None
             if not seconds:
                 raise ScenarioError(
-                    f"{taker} would take no time for {what}; give it the time of a smaller batch, or a lower rate"
+                    f"{taker} would take no time for {what}; give it the time of this batch, or a lower rate"
                 )
             known[device] = batch / seconds
         return tuple(known[device] for device in self.devices)

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import nnls
 
-from ..program.traffic import Traffic
 
-
-def fit(points: Sequence[tuple[Traffic, float]], relative: bool = True) -> tuple[float, float, float]:
+def fit(
+    points: Sequence[tuple[tuple[float, float, float], float]], relative: bool = True
+) -> tuple[float, float, float]:
     """(latency, bandwidth, reduce_bandwidth) that explain measured collectives best: s, bytes/s, bytes/s.
 
-    points: (what a member sends and adds up, seconds).
+    points: ((messages, bytes sent, bytes added up) of a member, seconds).
     The model is the simulator's on a star: messages * latency + sent / bandwidth + added / reduce_bandwidth. It is
     fitted by least squares of the error, relative or in seconds, with no part negative; a part of zero is an infinite
     bandwidth.
     ValueError without a point in which anything is sent.
     """
-    rows = [(what.messages, what.sent, what.added) for what, _ in points]
+    rows = [what for what, _ in points]
     if not any(sent for _, sent, _ in rows):
         raise ValueError(f"{len(points)} points, and nothing is sent in them; measure with 2 ranks or more")
     took = np.array([seconds for _, seconds in points])

@@ -190,9 +190,14 @@ def beside(device: Device, network: Network, effect: Startable, workers: int) ->
     )
 
 
-def computed(begin: float, since: float, end: float) -> float:
-    """In which part of the time from `begin` to `end` a worker computed that has waited since `since`: from 0 to 1."""
-    return min(1.0, max(0.0, (since - begin) / (end - begin))) if begin < end else float(since >= end)
+def over(begin: float, computing: Any, end: float, longer: float) -> Any:
+    """When a collective is over that gets on more slowly while its worker computes, and else at its own speed.
+
+    begin, end: by the network, while nothing runs next to it.
+    computing: for how many seconds after `begin` the worker computed; an array for several workers, and so the answer.
+    longer: what it would take more if the worker computed all the time.
+    """
+    return end + longer * (computing / (end - begin + longer))
 
 
 def move_seconds(device: Device, move: Move) -> float:

@@ -21,7 +21,7 @@ from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phan
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe
-from .base_driver import BLOCKED, LANES, BaseDriver, computed, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
@@ -214,7 +214,8 @@ class CohortDriver(BaseDriver):
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)
         if ticket.longer:
-            self._now = self._until_over(ticket, since)
+            ends = over(ticket.begin, later(0.0, since - ticket.begin), ticket.end, ticket.longer)
+            self._now = self._now + later(0.0, ends - self._now)
         ticket.taken = True
         if not ticket.direct:
             self._started.pop(ticket, None)
@@ -231,20 +232,6 @@ class CohortDriver(BaseDriver):
         if phase_of(effect) == "evaluate":
             self._evaluating = self._evaluating + (self._now - since)
         return answer
-
-    def _until_over(self, ticket: CohortTicket, since: Clocks) -> Clocks:
-        """The clocks when a collective is over that takes longer next to computations. since: when each began to wait.
-
-        As driver.py does it: a worker that waits before the network is done has computed for a part of the time only.
-        """
-        begin, end = ticket.begin, ticket.end
-        if not isinstance(since, np.ndarray):
-            part: Clocks = computed(begin, since, end)
-        elif begin < end:
-            part = np.clip((since - begin) / (end - begin), 0.0, 1.0)
-        else:
-            part = (since >= end).astype(np.float64)
-        return self._now + later(0.0, end + ticket.longer * part - self._now)
 
     # --- observing ----------------------------------------------------------------------------------------------------
 

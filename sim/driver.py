@@ -22,7 +22,7 @@ from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
 from ..records.spool import Tracer, span_name
-from .base_driver import BLOCKED, LANES, BaseDriver, computed, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
 from .noise import Draws
@@ -150,8 +150,8 @@ class Driver(BaseDriver):
 
     def _goes_on(self, ticket: WorkerTicket) -> bool:
         """Whether a collective that the network is done with is not over yet, since this worker computed meanwhile."""
-        over = ticket.end + ticket.longer * computed(ticket.begin, self._since, ticket.end)
-        rest: float = over - self._env.now
+        computing = max(0.0, self._since - ticket.begin)
+        rest: float = over(ticket.begin, computing, ticket.end, ticket.longer) - self._env.now
         ticket.longer = 0.0
         if rest > 0:
             Timer(self._env, lambda event: self.finished(ticket)).set(rest)
