@@ -213,7 +213,7 @@ def beside(times: Times, size: int) -> tuple[float, float]:
             points.append(((what.messages, what.sent, 0.0), alone.seconds * slower / (1 - slower)))
     if not any(sent for (_, sent, _), _ in points):
         return 0.0, math.inf
-    latency, bandwidth, _ = fit(points, relative=False)
+    latency, bandwidth, _ = fit(points, by_length=False)
     return latency, bandwidth
 
 
