@@ -81,7 +81,7 @@ class Network:
     collective: CollectiveAlgorithm = "ordered"
     reduce_bandwidth: float = inf  # bytes/s that a worker adds up
     # A started collective takes processor time from the computation next to it: for its messages and for its bytes.
-    taken_latency: float = 0.0  # seconds per message step
+    taken_latency: float = 0.0  # seconds per collective
     taken_bandwidth: float = inf  # bytes/s sent
     # And it takes longer itself while its worker computes, since it looks for messages less often.
     beside_latency: float = 0.0  # seconds more per message step

@@ -169,7 +169,7 @@ def moves(times: Times, size: int) -> dict[str, Any]:
 class Taken:
     """What started effects take from the computation next to them."""
 
-    exchange: float  # seconds per message
+    exchange: float  # seconds per collective
     sent: float  # seconds per byte sent
     move: float  # seconds per copy
     moved: float  # seconds per byte copied
@@ -188,7 +188,7 @@ def taken(times: Times, size: int) -> Taken:
                 more += seconds * count * (1 if trial == over else -1)
             elif trial == over and piece.lane == "network" and piece.phase not in APART:
                 what = traffic(KINDS[piece.name], piece.nbytes, size)
-                row[0] += count * met * what.messages
+                row[0] += count * met
                 row[1] += count * met * what.sent
             elif trial == over and piece.lane != "host" and piece.phase not in APART:
                 row[2] += count * met
@@ -213,7 +213,7 @@ def beside(times: Times, size: int) -> tuple[float, float]:
             points.append(((what.messages, what.sent, 0.0), alone.seconds * slower / (1 - slower)))
     if not any(sent for (_, sent, _), _ in points):
         return 0.0, math.inf
-    latency, bandwidth, _ = fit(points, relative=False)
+    latency, bandwidth, _ = fit(points, by_length=False)
     return latency, bandwidth
 
 

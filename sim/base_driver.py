@@ -185,7 +185,7 @@ def beside(device: Device, network: Network, effect: Startable, workers: int) ->
     members = workers if effect.group is None else len(effect.group)
     what = traffic(type(effect), carried(effect, members), members)
     return Beside(
-        device.slowdown * (what.messages * network.taken_latency + what.sent / network.taken_bandwidth),
+        device.slowdown * (network.taken_latency + what.sent / network.taken_bandwidth),
         what.messages * network.beside_latency + what.sent / network.beside_bandwidth,
     )
 

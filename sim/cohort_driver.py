@@ -148,9 +148,13 @@ class CohortDriver(BaseDriver):
 
     def _queue(self, lane: str, seconds: Clocks) -> Clocks:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
-        if lane not in self._busy:
-            return 0.0 + seconds
-        return later(0.0, self._busy[lane] - self._now) + seconds
+        begin = later(0.0, self._busy[lane] - self._now) if lane in self._busy else 0.0
+        if lane == "compute" and "taken" in self._busy:
+            taken = self._busy["taken"]
+            loss = np.minimum(taken, seconds)
+            self._busy["taken"] = taken - loss
+            seconds = seconds + loss
+        return begin + seconds
 
     # --- time passes --------------------------------------------------------------------------------------------------
 
@@ -207,7 +211,7 @@ class CohortDriver(BaseDriver):
         taken = self._of_each(lambda device, effect: known[device].taken, effect)
         ticket.longer = self._of_each(lambda device, effect: known[device].longer, effect)
         if taken is not FREE:
-            self._busy["compute"] = self._now + self._queue("compute", taken)
+            self._busy["taken"] = self._busy.get("taken", 0.0) + taken
 
     def _take(self, ticket: CohortTicket) -> Any:
         """Wait until the ticket's end, and return its answer, which now belongs to the program."""
@@ -220,7 +224,7 @@ class CohortDriver(BaseDriver):
         if not ticket.direct:
             self._started.pop(ticket, None)
             if not self._started:
-                self._busy.pop("compute", None)  # what is over takes no more time from computations
+                self._busy.pop("taken", None)  # what is over takes no more time from computations
         answer = ticket.answer
         if isinstance(effect, Compute):
             answer = self._run(effect.run)

@@ -50,7 +50,8 @@ class Driver(BaseDriver):
         self._env, self._device, self._meetings, self._debug = env, device, meetings, debug
         self._noise = noise  # the factors of its Computes, None without noise
         self._faults = faults  # None where no fault names it
-        self._busy: dict[str, float] = {}  # until when started effects keep each lane
+        # Until when started effects keep each lane; "taken": seconds that they still take from computations.
+        self._busy: dict[str, float] = {}
         self._waiting: WorkerTicket | None = None
         self._since = 0.0  # when it began to wait
         self._round = 0.0  # when its round began
@@ -125,7 +126,13 @@ class Driver(BaseDriver):
 
     def _queue(self, lane: str, seconds: float) -> float:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
-        return max(0.0, self._busy.get(lane, 0.0) - self._env.now) + seconds
+        begin = max(0.0, self._busy.get(lane, 0.0) - self._env.now)
+        if lane == "compute" and (taken := self._busy.get("taken", 0.0)):
+            # An exchange's thread and the computation share a core, so at most half of the time is taken.
+            loss = min(taken, seconds)
+            self._busy["taken"] = taken - loss
+            seconds = seconds + loss
+        return begin + seconds
 
     def asleep(self) -> float:
         """Seconds until the worker's pause is over, 0 without one; infinite for a worker that is lost."""
@@ -188,7 +195,7 @@ class Driver(BaseDriver):
     def _run_beside(self, effect: Startable, ticket: WorkerTicket) -> None:
         taken, ticket.longer = self._meetings.beside(self._device, effect)
         if taken:
-            self._busy["compute"] = self._env.now + self._queue("compute", taken)
+            self._busy["taken"] = self._busy.get("taken", 0.0) + taken
 
     def _after(self, ticket: WorkerTicket) -> None:
         """The time of a started Compute, or of a Move, is over."""
@@ -214,7 +221,7 @@ class Driver(BaseDriver):
         if not ticket.direct:
             self._started.pop(ticket, None)
             if not self._started:
-                self._busy.pop("compute", None)  # what is over takes no more time from computations
+                self._busy.pop("taken", None)  # what is over takes no more time from computations
         if ticket.loan is not None and not ticket.direct:
             ticket.loan.check()
         self._stop = self._stop or ticket.stop
