@@ -30,7 +30,7 @@ PACKAGED = Path(__file__).parent / "scenarios" / "validation" / "published"
 BEGIN, END = "<!-- written by paceline validate --published: begin -->", "<!-- end -->"
 
 
-def validate_published(files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None) -> list[Group]:
+def validate_published(files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None) -> None:
     """Predict published runs, and print published and predicted numbers.
 
     files: with the groups; by default those that come with Paceline.
