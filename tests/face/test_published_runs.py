@@ -8,7 +8,8 @@ from kit.cli import call
 from kit.paths import SCENARIOS
 from paceline.config.published import load_published, run_of
 from paceline.config.scenario import validate
-from paceline.published_runs import BEGIN, END, judge
+from paceline.marked_page import END
+from paceline.published_runs import BEGIN, judge
 from paceline.publishing import BUCKET, ClockOf, buckets, cost_of, described, simulation_of
 from paceline.simulating import simulate
 
