@@ -184,6 +184,8 @@ def beside(device: Device, network: Network, effect: Startable, workers: int) ->
         return NOTHING
     members = workers if effect.group is None else len(effect.group)
     what = traffic(type(effect), carried(effect, members), members)
+    if not what.messages:  # a group of one
+        return NOTHING
     return Beside(
         device.slowdown * (network.taken_latency + what.sent / network.taken_bandwidth),
         what.messages * network.beside_latency + what.sent / network.beside_bandwidth,

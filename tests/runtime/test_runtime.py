@@ -238,8 +238,8 @@ def test_fit_recovers_what_it_models() -> None:
                     points += (
                         [((what.messages, what.sent, what.added), seconds)] if seconds else []
                     )  # nothing takes no time, except by a latency
-            for relative in (True, False):
-                found = fit(points, relative)
+            for by_length in (True, False):
+                found = fit(points, by_length)
                 assert found == pytest.approx((latency, bandwidth, adding), rel=1e-6, abs=1e-12)
 
 
@@ -256,10 +256,10 @@ def test_a_fit_has_no_negative_part() -> None:
     latency, bandwidth, _ = fit(points((1_000_000, 1e-3), (4_000_000, 16e-3)))
     assert latency == 0.0
     assert 2.5e8 < bandwidth < 1e9
-    # An error counts as a part of the time that was measured, or in seconds.
-    uneven = points((1, 1e-6), (1, 2e-6))
-    assert fit(uneven)[0] == pytest.approx(1.2e-6)
-    assert fit(uneven, relative=False)[0] == pytest.approx(1.5e-6)
+    # Squares are weighed by 1 / seconds, or all alike: the mean of 1 and 4 is the harmonic one, or the usual one.
+    uneven = points((1, 1e-6), (1, 4e-6))
+    assert fit(uneven)[0] == pytest.approx(1.6e-6)
+    assert fit(uneven, by_length=False)[0] == pytest.approx(2.5e-6)
     with pytest.raises(ValueError, match="measure with 2 ranks or more"):
         fit([((1, 0, 0), 1e-5)])
 

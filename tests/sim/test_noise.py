@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from paceline.program.effects import Compute, Program, Work, nothing
 from paceline.program.errors import ScenarioError
 from paceline.program.outcome import Hooks
 from paceline.sim.engine import simulate
-from paceline.sim.noise import ClassNoise, varies
+from paceline.sim.noise import ROWS, ClassNoise, RunNoise, lasting, varies
 
 RESIDUALS = (0.9, 1.0, 1.0, 1.6)
 STEP = Work("step", 8)
@@ -104,3 +106,105 @@ def test_the_noise_has_a_seed_of_its_own_if_wanted():
         for seed in ({}, {"seed": 0}, {"seed": 3})
     ]
     assert drawn == [7, 0, 3]
+
+
+# --- residuals that last, depend and drift ----------------------------------------------------------------------------
+
+
+def test_a_factor_lasts_for_a_steps_worth_of_computing():
+    """Whatever the pieces: a new factor comes when less than half of the next piece is left of the old one's time."""
+
+    def drawn(seconds: float, *prices: float) -> list[float]:
+        factors = lasting(iter(range(1, 100)), seconds)
+        return [factors.send(price) for price in prices]
+
+    assert drawn(0.0, 1.0, 2.0, 0.1) == [1, 2, 3]
+    assert drawn(1.0, 1.0, 1.0, 1.0) == [1, 2, 3]
+    assert drawn(1.0, 0.25, 0.25, 0.5, 0.25, 0.75, 1.0) == [1, 1, 1, 2, 2, 3]
+    assert drawn(1.0, 2.0, 2.0) == [1, 2], "a longer piece has one factor, too"
+    assert drawn(1.0, 0.7, 0.7, 0.7) == [1, 2, 3], "0.3 s are left, less than half of 0.7 s"
+    assert drawn(1.0, 0.6, 0.6, 0.6) == [1, 1, 2], "0.4 s are left, more than half of 0.6 s"
+    assert drawn(1.0, *[0.1] * 100).count(1) in (10, 11)
+
+
+def test_a_step_in_pieces_varies_as_much_as_a_whole_one():
+    """Without lasting, sixteen pieces would draw sixteen factors, whose mean hardly varies."""
+    count, pieces = 4000, 16
+
+    def in_pieces() -> Program[None]:
+        part = Work("gradient", 1)
+        for _ in range(count * pieces):
+            yield from Compute(part, nothing)
+
+    spread = {}
+    for seconds_each in (0.0, 1.0):
+        device = Device("d", {"gradient": ((1.0, 1 / pieces),)}, residuals=RESIDUALS, lasting=seconds_each)
+        factors = ClassNoise(Noise(seed=4), 0, 1, device).column(0)
+        steps = np.array([[factors.send(1 / pieces) for _ in range(pieces)] for _ in range(count)]).mean(axis=1)
+        spread[seconds_each] = steps.std()
+        (found,) = simulate([in_pieces()], Timing((device,), noise=Noise(seed=4)), Hooks())
+        assert found.seconds == pytest.approx(steps.sum(), rel=1e-9)
+        assert steps.mean() == pytest.approx(np.mean(RESIDUALS), abs=4 * np.std(RESIDUALS) / np.sqrt(count))
+    assert spread[1.0] == pytest.approx(np.std(RESIDUALS), rel=0.1)
+    assert spread[0.0] == pytest.approx(np.std(RESIDUALS) / np.sqrt(pieces), rel=0.1)
+
+
+@pytest.mark.parametrize("correlation", [0.3, 0.9])
+def test_residuals_depend_on_the_one_before(correlation):
+    """Their values stay those measured, each as often; normal residuals have the correlation that was asked for."""
+    residuals = tuple(1 + 0.05 * NormalDist().inv_cdf((k + 0.5) / 100) for k in range(100))
+    device = Device("d", speed=1.0, residuals=residuals, correlation=correlation)
+    columns = 3000
+    block = ClassNoise(Noise(seed=2), 0, columns, device).block(0)
+    assert set(np.unique(block)) <= set(residuals)
+    assert block.shape == (ROWS, columns)
+    apart = block - block.mean()
+    for lag in (1, 2):
+        found = (apart[lag:] * apart[:-lag]).mean() / (apart**2).mean()
+        assert found == pytest.approx(correlation**lag, abs=0.02)
+    for row in (0, 1, ROWS - 1):  # at each step the factors are drawn alike
+        assert block[row].mean() == pytest.approx(1.0, abs=4 * 0.05 / np.sqrt(columns))
+        assert block[row].std() == pytest.approx(0.05, rel=0.05)
+    shuffled = ClassNoise(Noise(seed=2), 0, columns, Device("d", residuals=residuals)).block(0)
+    assert abs(((shuffled - 1)[1:] * (shuffled - 1)[:-1]).mean()) < 0.02 * 0.05**2
+
+
+def test_quantiles_are_drawn_equally_often():
+    device = Device("d", speed=1.0, residuals=RESIDUALS, correlation=0.5)
+    drawn = np.concatenate([ClassNoise(Noise(seed=8), 0, 2000, device).block(i).ravel() for i in range(2)])
+    counts = [(drawn == value).mean() for value in (0.9, 1.0, 1.6)]
+    assert counts == pytest.approx([0.25, 0.5, 0.25], abs=0.01)
+
+
+def test_all_workers_of_a_run_share_a_factor():
+    quiet, loud = Device("quiet", speed=8.0), Device("loud", speed=8.0, residuals=(1.0,))
+    sigma, factors = 0.2, []
+    for seed in range(300):
+        found = seconds(Timing((quiet, loud, quiet), noise=Noise(seed=seed, run_sigma=sigma)), 2)
+        assert found == [pytest.approx(found[0])] * 3
+        factors.append(found[0] / 2)
+    assert varies(Noise(run_sigma=sigma), (quiet,))
+    assert np.mean(factors) == pytest.approx(1.0, abs=3 * sigma / np.sqrt(300))
+    assert np.log(factors).std() == pytest.approx(sigma, rel=0.15)
+    both = seconds(Timing((quiet, loud, quiet), noise=Noise(worker_sigma=0.3, seed=1, run_sigma=sigma)), 2)
+    own = seconds(Timing((quiet, loud, quiet), noise=Noise(worker_sigma=0.3, seed=1)), 2)
+    assert np.array(both) == pytest.approx(np.array(own) * factors[1])
+
+
+def test_vectors_hold_what_columns_hold():
+    """The cohort engine's rows against SimPy's columns, for classes whose prices and lasting differ."""
+    kinds = [
+        Device("a", speed=1.0, residuals=RESIDUALS, lasting=1.0, correlation=0.4),
+        Device("b", speed=1.0, residuals=(0.8, 1.2), lasting=0.5),
+        Device("c", speed=1.0),
+    ]
+    devices = [kinds[k] for k in (1, 0, 2, 0, 1, 0)]
+    noise = RunNoise(Noise(0.1, 6, run_sigma=0.1), devices)
+    order = [1, 3, 5, 0, 4, 2]  # by class
+    own = {"a": 0.3, "b": 0.4, "c": 0.1}
+    price = np.array([own[devices[w].name] for w in order])
+    rows, columns = noise.together(order), [noise.of(w) for w in order]
+    for k in range(3 * ROWS):
+        sent: float | np.ndarray = price if k % 3 else 0.2
+        expected = [column.send(price[i] if k % 3 else 0.2) for i, column in enumerate(columns)]
+        assert rows.send(sent).tolist() == expected  # type: ignore[arg-type]
