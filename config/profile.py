@@ -60,7 +60,7 @@ class MeasuredNetwork(Section):
     latency: Seconds
     bandwidth: Bandwidth  # bytes/s
     reduce_bandwidth: Bandwidth | None = None  # bytes/s; None: adding up takes no time that could be told apart
-    # What an exchange takes from the computation next to it: messages * taken_latency + bytes sent / taken_bandwidth.
+    # What an exchange takes from the computation next to it: taken_latency + bytes sent / taken_bandwidth.
     taken_latency: Seconds = 0.0
     taken_bandwidth: Bandwidth | None = None  # None: bytes take nothing
     # How much longer it takes next to a computation: messages * beside_latency + bytes sent / beside_bandwidth.

@@ -81,7 +81,7 @@ class Network:
     collective: CollectiveAlgorithm = "ordered"
     reduce_bandwidth: float = inf  # bytes/s that a worker adds up
     # A started collective takes processor time from the computation next to it: for its messages and for its bytes.
-    taken_latency: float = 0.0  # seconds per message step
+    taken_latency: float = 0.0  # seconds per collective
     taken_bandwidth: float = inf  # bytes/s sent
     # And it takes longer itself while its worker computes, since it looks for messages less often.
     beside_latency: float = 0.0  # seconds more per message step
@@ -142,7 +142,9 @@ class Device:
             return work.fraction * interpolate(self.tables[work.phase], work.samples)
         if self.host_memory_bandwidth is not None:
             return over(work.bytes, self.host_memory_bandwidth)
-        return self._by_bytes(work.bytes) if self.host_link is not None or work.whole is None else None
+        if self.host_link is not None:  # the host has a memory of its own, and memory_bandwidth is the device's
+            return over(work.bytes, MEMORY_BANDWIDTH)
+        return self._by_bytes(work.bytes) if work.whole is None else None
 
     def _by_bytes(self, nbytes: float) -> float:
         """Seconds of work that only reads and writes memory."""
@@ -279,7 +281,7 @@ class Timing:
                 raise ScenarioError(f"cluster: {error}") from None
             if not seconds:
                 raise ScenarioError(
-                    f"{taker} would take no time for {what}; give it the time of a smaller batch, or a lower rate"
+                    f"{taker} would take no time for {what}; give it the time of this batch, or a lower rate"
                 )
             known[device] = batch / seconds
         return tuple(known[device] for device in self.devices)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist, median
@@ -16,14 +16,12 @@ from .algorithms.balance import fixed_total
 from .algorithms.splits import Shares
 from .config.tables import interpolate
 from .job import Job
-from .program.effects import AllReduce, Effect, Move
 from .trials import (
     LOCAL_STEPS,
     Bench,
     Change,
     Measurements,
     Piece,
-    next_to,
     run_trial,
     steps_for,
     trials,
@@ -36,6 +34,7 @@ LONGEST = 45.0  # seconds, where a step is long: then trials are repeated less
 REPEATS = 5  # of every trial, spread over the time of the measurement
 EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the difference may be chance
 EXTRA = (4_000, 64_000, 1_000_000, 4_000_000)  # bytes of all-reduces for the network's fit
+AT_ALL_SIZES = ("local", "flat", "kept", "fetched")  # trials of several batches
 COMPUTED = ("step", "gradient", "update")  # phases of a step in one piece
 
 
@@ -44,12 +43,17 @@ class RankTimes:
     """What a rank has measured: for each trial and piece, the mean seconds of each repeat."""
 
     means: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))
+    met: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))  # see Measurements
+    counts: dict[tuple[str, Piece], float] = field(default_factory=dict)  # of a step
     series: list[list[float]] = field(default_factory=list)  # times of consecutive steps at the scenario's batch
 
     def add(self, trial: str, found: Measurements) -> None:
         """Add a repeat of a trial."""
         for piece, taken in found.times.items():
             self.means[trial, piece].append(float(np.mean(taken)))
+            self.counts[trial, piece] = found.counts[piece]
+        for piece, part in found.met.items():
+            self.met[trial, piece].append(part)
 
     def drift(self) -> float:
         """How far the machine moved: the usual deviation of equal measurements, as a part of them.
@@ -82,7 +86,8 @@ def measure(bench: Bench, batch: int) -> RankTimes:
     lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]
     for _ in range(max(1, min(REPEATS, int(LONGEST / part / sum(LOCAL_STEPS * length for length in lengths))))):
         for (name, shares, change, label), length in zip(wanted, lengths, strict=True):
-            measured = once(name, shares, steps_for(SECONDS / part / len(wanted) / REPEATS, length), change)
+            steps = steps_for(SECONDS / part / len(wanted) / REPEATS, length)
+            measured = once(name, shares, steps, change)
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient")]
@@ -125,18 +130,11 @@ def _wanted(
     its data no longer in the caches: its next step takes up to a third longer. So batches that are divided by speed are
     priced by steps without waiting, and equal batches by steps with it. Local steps do not wait.
     """
-    n, nbytes = job.workers, 4 * job.problem.cost.parameters
+    n = job.workers
     for name in strategies:
-        for size in [batch] if name in ("fetched whole", "sharded") else sizes:
+        for size in sizes if name in AT_ALL_SIZES else [batch]:
             yield name, Shares((size,) * n, paces if name == "local" else (1.0,) * n), unchanged, ""
         if balanced and name in ("flat", "kept", "fetched"):
             yield name, Shares(balanced, (1.0,) * n), unchanged, ""
-    even = _even(job, batch)
-    beside: dict[str, Callable[[np.ndarray], Effect[Any]]] = {"next to a move": lambda v: Move(v, "host")}
     if n > 1:
-        yield "flat", even, with_exchanges(EXTRA), "extra"
-        beside["next to an exchange"] = lambda v: AllReduce(v, out=v, phase="started")
-    for label, make in beside.items():
-        for number in sorted({nbytes, max(4000, nbytes // 16)}):
-            vector = np.zeros(number // 4, np.float32)
-            yield "flat", even, next_to(partial(make, vector)), f"{label} of {number}"
+        yield "flat", _even(job, batch), with_exchanges(EXTRA), "extra"

@@ -5,28 +5,44 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.optimize import nnls
 
 from .measuring import COMPUTED, RankTimes
-from .program.effects import COLLECTIVES, AllReduce
+from .program.effects import COLLECTIVES
 from .program.errors import ScenarioError
 from .program.traffic import Traffic, traffic
-from .trials import NEXT_TO, Piece
+from .runtime.measure import fit
+from .trials import OVERLAPPED, Piece
 
-Times = Mapping[tuple[str, Piece], float]  # (trial, piece) -> seconds
+
+class Measured(NamedTuple):
+    """What was measured of a piece of a trial."""
+
+    seconds: float  # of each time
+    per_step: float  # how many a step has
+    met: float  # in which part of its time its rank computed
+
+
+Times = Mapping[tuple[str, Piece], Measured]  # (trial, piece) -> what was measured
 KINDS = {kind.__name__: kind for kind in COLLECTIVES}
+MOST = 0.9  # by which an exchange gets on more slowly next to a computation, at most
 QUANTILES = 100  # of the residuals that a profile holds
-APART = ("evaluate", "begin", "started")  # phases of collectives that say nothing of those of a step
+APART = ("evaluate", "begin")  # phases of collectives that say nothing of those of a step
 
 
 def portable(device: str, times: RankTimes) -> dict[str, Any]:
     """One rank's measurements as JSON."""
-    found = [[trial, dataclasses.asdict(piece), median(means)] for (trial, piece), means in times.means.items()]
+    found = [
+        [key[0], dataclasses.asdict(key[1]), median(means), times.counts[key], median(times.met.get(key, [0.0]))]
+        for key, means in times.means.items()
+    ]
     return {"device": device, "times": found, "drift": times.drift(), "series": times.series}
 
 
@@ -48,29 +64,22 @@ def computed(ranks: Sequence[Mapping[str, Any]], key: str, batch: int) -> dict[s
     return {
         "devices": {device: {key: tables(times)} for device, times in read.items()},
         "pieces": {device: {key: pieces(times, batch)} for device, times in read.items()},
-        "moves": {device: moves(times) for device, times in read.items()},
+        "moves": {device: moves(times, len(ranks)) for device, times in read.items()},
         "residuals": {device: {key: residuals(members)} for device, members in devices.items()},
         "variation": {device: {key: variation(members)} for device, members in devices.items()},
     }
 
 
 def _mean_times(members: Iterable[Mapping[str, Any]]) -> Times:
-    values: dict[tuple[str, Piece], list[float]] = defaultdict(list)
+    values: dict[tuple[str, Piece], list[tuple[float, ...]]] = defaultdict(list)
     for rank in members:
-        for trial, piece, seconds in rank["times"]:
-            values[trial, Piece(**piece)].append(seconds)
-    return {key: mean(seconds) for key, seconds in values.items()}
+        for trial, piece, *measured in rank["times"]:
+            values[trial, Piece(**piece)].append(tuple(measured))
+    return {key: Measured(*map(mean, zip(*found, strict=True))) for key, found in values.items()}
 
 
-def _sent(nbytes: int, size: int) -> Traffic:
-    """An all-reduce's messages and bytes sent, without what is added up."""
-    return dataclasses.replace(traffic(AllReduce, nbytes, size), added=0.0)
-
-
-def _fitted(nbytes: int, size: int, fitted: tuple[float, float, float]) -> float:
-    """The seconds of an all-reduce that nothing runs next to, by the fit."""
-    what, (latency, bandwidth, adding) = traffic(AllReduce, nbytes, size), fitted
-    return what.messages * latency + what.sent / bandwidth + what.added / adding
+def _parts(what: Traffic) -> tuple[float, float, float]:
+    return what.messages, what.sent, what.added
 
 
 def _rate(bandwidth: float) -> str | None:
@@ -86,7 +95,7 @@ def text(seconds: float) -> str:
 def tables(times: Times) -> dict[str, dict[int, str]]:
     """phase -> {samples: seconds} of a step in one piece."""
     found: dict[str, dict[int, float]] = {}
-    for (trial, piece), seconds in times.items():
+    for (trial, piece), (seconds, *_) in times.items():
         if trial in ("local", "flat") and piece.lane == "compute" and piece.name in (*COMPUTED, "evaluate"):
             found.setdefault(piece.name, {})[piece.samples] = seconds
     return {phase: rising(table) for phase, table in found.items()}
@@ -116,7 +125,7 @@ def pieces(times: Times, batch: int) -> dict[str, Any]:
     """What placements make of a step."""
     units = {held: made for held in ("kept", "fetched") if (made := _units(times, held, batch))}
     updates: dict[str, dict[float, str]] = {}
-    for (trial, piece), seconds in times.items():
+    for (trial, piece), (seconds, *_) in times.items():
         if piece.name in ("update", "host update") and trial in ("flat", "sharded", "fetched whole") and batch:
             updates.setdefault(piece.name, {})[piece.part] = text(seconds)
     return {"units": units, "updates": updates}
@@ -130,13 +139,13 @@ def _units(times: Times, held: str, batch: int) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for phase in ("forward", "backward"):
         by_samples: dict[int, dict[int, float]] = defaultdict(dict)
-        for (trial, piece), seconds in times.items():
+        for (trial, piece), (seconds, *_) in times.items():
             if trial == finest and piece.name == phase:
                 by_samples[piece.samples][piece.unit or 0] = seconds
         at, whole = by_samples[batch], times.get(("fetched whole", Piece("compute", phase, 0, batch)))
         total = math.fsum(at.values())
         cuts = len(at) - 1
-        cut = max(0.0, (total - whole) / cuts) if cuts and whole is not None and held == "fetched" else 0.0
+        cut = max(0.0, (total - whole.seconds) / cuts) if cuts and whole is not None and held == "fetched" else 0.0
         made[phase] = {
             "times": rising({samples: math.fsum(own.values()) for samples, own in by_samples.items()}),
             "shares": [float(f"{at[unit] / total:.4g}") for unit in sorted(at)],
@@ -145,39 +154,67 @@ def _units(times: Times, held: str, batch: int) -> dict[str, Any]:
     return made
 
 
-def moves(times: Times) -> dict[str, Any]:
+def moves(times: Times, size: int) -> dict[str, Any]:
     """Copies between the device and its host, and what they take from a computation."""
     found: dict[str, dict[int, list[float]]] = {"device": {}, "host": {}}
-    for (trial, piece), seconds in times.items():
+    for (trial, piece), (seconds, *_) in times.items():
         if piece.lane in ("to device", "to host") and trial in ("fetched", "fetched whole"):
             found[piece.lane.removeprefix("to ")].setdefault(piece.nbytes, []).append(seconds)
     made: dict[str, Any] = {to: rising({n: mean(v) for n, v in t.items()}) for to, t in found.items()}
-    return made | {"taken": rising({n: taken for n, taken, _ in _next_to(times, "next to a move", "to host")})}
+    cost, largest = taken(times, size), max((*found["device"], *found["host"], 1))
+    return made | {"taken": {nbytes: text(cost.move + nbytes * cost.moved) for nbytes in {1, largest}}}
 
 
-class NextTo(NamedTuple):
-    """What was measured of a computation and a started effect next to each other, in seconds."""
+@dataclass(frozen=True)
+class Taken:
+    """What started effects take from the computation next to them."""
 
-    nbytes: int
-    taken: float  # from the computation by the effect
-    seconds: float  # of the effect
+    exchange: float  # seconds per collective
+    sent: float  # seconds per byte sent
+    move: float  # seconds per copy
+    moved: float  # seconds per byte copied
 
 
-def _next_to(times: Times, trial: str, lane: str) -> Iterator[NextTo]:
-    """What was measured in trials whose names begin with `trial`. lane: the started effect's.
+def taken(times: Times, size: int) -> Taken:
+    """By how much longer a step computes where its exchanges and moves overlap; nothing for a model of one unit.
 
-    Where the computation ends first, it has met a part of the effect only, and its loss is that part of the whole.
+    Only that part of an effect counts in which its rank computed.
     """
-    for name in dict.fromkeys(name for name, _ in times if name.startswith(trial)):
-        own = {piece: seconds for (other, piece), seconds in times.items() if other == name}
-        alone, beside = (
-            next(seconds for piece, seconds in own.items() if piece.name == "gradient" and piece.unit == unit)
-            for unit in (None, NEXT_TO)
-        )
-        for piece, seconds in own.items():
-            if piece.lane == lane and piece.phase in ("started", "move"):
-                met = min(1.0, beside / seconds if seconds else 1.0)
-                yield NextTo(piece.nbytes, max(0.0, beside - alone) / met, seconds)
+    rows, longer = list[list[float]](), list[float]()
+    for over in dict.fromkeys(trial for trial, _ in times if trial.endswith(OVERLAPPED)):
+        row, more = [0.0] * 4, 0.0
+        for (trial, piece), (seconds, count, met) in times.items():
+            if piece.lane == "compute" and trial in (over, over.removesuffix(OVERLAPPED)):
+                more += seconds * count * (1 if trial == over else -1)
+            elif trial == over and piece.lane == "network" and piece.phase not in APART:
+                what = traffic(KINDS[piece.name], piece.nbytes, size)
+                row[0] += count * met
+                row[1] += count * met * what.sent
+            elif trial == over and piece.lane != "host" and piece.phase not in APART:
+                row[2] += count * met
+                row[3] += count * met * piece.nbytes
+        rows.append(row)
+        longer.append(max(0.0, more))
+    return Taken(*(nnls(np.array(rows), np.array(longer))[0].tolist() if rows else (0.0,) * 4))
+
+
+def beside(times: Times, size: int) -> tuple[float, float]:
+    """(seconds per message, bandwidth) by which an exchange takes longer while its rank computes.
+
+    Of an exchange that took s seconds, and s' alone, its rank computed in a part p. In that part it got on more slowly
+    by the factor 1 - q, where s = s' + q p s. Next to a computation from beginning to end it would take s' / (1 - q).
+    """
+    points = []
+    for (trial, piece), (seconds, _, met) in times.items():
+        alone = times.get((trial.removesuffix(OVERLAPPED), piece))
+        if trial.endswith(OVERLAPPED) and piece.lane == "network" and piece.phase not in APART and alone and met > 0.1:
+            slower = min(MOST, max(0.0, (seconds - alone.seconds) / (met * seconds)))
+            what = traffic(KINDS[piece.name], piece.nbytes, size)
+            points.append(((what.messages, what.sent, 0.0), alone.seconds * slower / (1 - slower)))
+    if not any(sent for (_, sent, _), _ in points):
+        return 0.0, math.inf
+    latency, bandwidth, _ = fit(points, by_length=False)
+    return latency, bandwidth
 
 
 def residuals(members: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -205,28 +242,24 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
 
     ScenarioError where no bandwidth fits the times. size: the number of ranks.
     """
-    from .runtime.measure import fit
-
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     devices = [_mean_times(members) for members in by_device(ranks).values()]
-    for (_, piece), seconds in devices[0].items():  # an exchange's time is the same on all ranks
-        if piece.lane == "network" and piece.phase not in APART:
+    for (trial, piece), (seconds, *_) in devices[0].items():  # an exchange's time is the same on all ranks
+        if piece.lane == "network" and piece.phase not in APART and not trial.endswith(OVERLAPPED):
             found[piece.name, piece.nbytes].append(seconds)
-    points = [(traffic(KINDS[name], nbytes, size), mean(taken)) for (name, nbytes), taken in found.items()]
-    latency, bandwidth, adding = fitted = fit(points)
+    points = [(_parts(traffic(KINDS[name], nbytes, size)), mean(taken)) for (name, nbytes), taken in found.items()]
+    latency, bandwidth, adding = fit(points)
     if not math.isfinite(bandwidth):
         raise ScenarioError(
             "profile: large messages took no longer than small ones: this machine is too busy; "
             "measure again when other programs have ended"
         )
     made: dict[str, Any] = {"latency": text(latency), "bandwidth": _rate(bandwidth), "reduce_bandwidth": _rate(adding)}
-    beside = [pair for device in devices for pair in _next_to(device, "next to an exchange", "network")]
-    for name, differences in (
-        ("taken", [(pair.nbytes, pair.taken) for pair in beside]),
-        ("beside", [(pair.nbytes, max(0.0, pair.seconds - _fitted(pair.nbytes, size, fitted))) for pair in beside]),
-    ):
-        per_message, per_byte, _ = fit([(_sent(n, size), seconds) for n, seconds in differences], relative=False)
-        made |= {f"{name}_latency": text(per_message), f"{name}_bandwidth": _rate(per_byte)}
+    costs = [taken(times, size) for times in devices]
+    per_message, per_byte = mean(cost.exchange for cost in costs), mean(cost.sent for cost in costs)
+    longer, slower = beside(devices[0], size)
+    made |= {"taken_latency": text(per_message), "taken_bandwidth": _rate(1 / per_byte if per_byte else math.inf)}
+    made |= {"beside_latency": text(longer), "beside_bandwidth": _rate(slower)}
     made = {key: value for key, value in made.items() if value is not None}
     reduced = {n: mean(taken) for (name, n), taken in sorted(found.items()) if name == "AllReduce"}
     return made | {"all_reduce": {n: text(seconds) for n, seconds in reduced.items()}}

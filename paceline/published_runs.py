@@ -31,7 +31,7 @@ PACKAGED = Path(__file__).parent / "scenarios" / "validation" / "published"
 BEGIN = begin_of("paceline validate --published")
 
 
-def validate_published(files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None) -> list[Group]:
+def validate_published(files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None) -> None:
     """Predict published runs, and print published and predicted numbers.
 
     files: with the groups; by default those that come with Paceline.

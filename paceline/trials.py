@@ -4,16 +4,19 @@ Rule: times are taken as they occur in training, on all ranks at once and in the
 follows an exchange finds its data no longer in the caches, and an exchange between two steps finds its vectors written
 to by the computation: both take up to twice as long as alone in a loop.
 
-A trial's exchanges and moves are not overlapped, so that each piece has a time of its own. What overlapping costs is
-measured apart (`next_to`). As in the engine, the time from one answer to the next belongs to the effect that is
+Most trials do not overlap exchanges and moves, so that each piece has a time of its own. What overlapping costs is the
+difference between two trials. As in the engine, the time from one answer to the next belongs to the effect that is
 answered, and with it the program's own time: so the pieces sum to the clock.
 """
 
 from __future__ import annotations
 
+import uuid
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +31,12 @@ from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .job import Job
-from .program.effects import AllReduce, Collective, Compute, Effect, Move, Program, Start, Wait
-from .program.outcome import Hooks
+from .program.effects import AllReduce, Collective, Compute, Effect, Move, Program, Start
+from .program.outcome import Hooks, Span
 from .program.traffic import carried
 
 WHOLE = 2**62  # unit_bytes for a model in one unit
 MOST_STEPS = 400  # of a trial
-NEXT_TO = -1  # marks a gradient next to which something else runs
 LOCAL_STEPS = 8  # in a round of the local trial; trials take whole rounds
 
 
@@ -48,6 +50,9 @@ class Kept(Replicated):
         return synchronous
 
 
+OVERLAPPED = " overlapped"  # ends the name of a trial that overlaps what the trial of the name before it does not
+
+
 def trials(units: int, ranks: int) -> dict[str, Strategy]:
     """The strategies to measure, by name. units: of the model, in the finest cut."""
     found = {
@@ -56,9 +61,12 @@ def trials(units: int, ranks: int) -> dict[str, Strategy]:
         "fetched whole": Strategy(placement=Offloaded(overlap=False, unit_bytes=WHOLE)),
     }
     if units > 1:
-        found["kept"] = Strategy(placement=Kept(unit_bytes=0))
-        found["fetched"] = Strategy(placement=Offloaded(overlap=False, unit_bytes=0))
-    if ranks > 1:
+        for overlap, ending in ((False, ""), (True, OVERLAPPED)):
+            found[f"kept{ending}"] = Strategy(placement=Kept(overlap=overlap, unit_bytes=0))
+            found[f"fetched{ending}"] = Strategy(placement=Offloaded(overlap=overlap, unit_bytes=0))
+            if ranks > 1:
+                found[f"sharded{ending}"] = Strategy(placement=Sharded(overlap=overlap, unit_bytes=0))
+    elif ranks > 1:
         found["sharded"] = Strategy(placement=Sharded(overlap=False))
     return found
 
@@ -78,8 +86,8 @@ class Piece:
 
 def piece(effect: Effect[Any], ranks: int) -> Piece | None:
     """The piece that an effect is; None where it has no span."""
-    if isinstance(effect, Wait):  # the engine traces a started effect when it is waited for
-        return piece(effect.handle.effect, ranks)
+    if isinstance(effect, Start):  # a lane serves what is started in this order
+        return piece(effect.effect, ranks)
     if isinstance(effect, Compute):
         w = effect.work
         return Piece("compute" if effect.on == "device" else "host", w.phase, w.unit, w.samples, w.fraction)
@@ -133,28 +141,6 @@ def with_exchanges(sizes: Sequence[int]) -> Change:
     return changed
 
 
-def next_to(make: Callable[[], Effect[Any]]) -> Change:
-    """Next to every second gradient, the effect that `make` makes. That gradient is then unit NEXT_TO."""
-
-    def changed(program: Program[Any]) -> Program[Any]:
-        answer, steps = None, 0
-        while True:
-            try:
-                effect: Any = program.send(answer)
-            except StopIteration as end:
-                return end.value
-            if isinstance(effect, Compute) and effect.work.phase == "gradient":
-                steps += 1
-                if steps % 2 == 0:
-                    handle = yield from Start(make())
-                    answer = yield replace(effect, work=replace(effect.work, unit=NEXT_TO))
-                    yield from Wait(handle)
-                    continue
-            answer = yield effect
-
-    return changed
-
-
 def unchanged(program: Program[Any]) -> Program[Any]:
     """The program as it is."""
     return program
@@ -165,6 +151,8 @@ class Measurements:
     """What one rank has measured in a trial: for each piece the seconds of each time."""
 
     times: dict[Piece, list[float]]
+    counts: dict[Piece, float]  # of a step
+    met: dict[Piece, float]  # of an exchange or a move: in which part of its time this rank computed
     seconds: float  # of a step of the whole trial, the longest of all ranks
     computing: float  # of that, what this rank computed
 
@@ -183,7 +171,7 @@ def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, chan
     """Train for `steps` steps and take the times of the pieces on this rank. All ranks call it together.
 
     shares: each rank's batch and pace.
-    A collective's time is the shortest among the ranks: that of the rank that came last, and waited for no other.
+    The times of collectives leave out the wait for the last rank; see `together`.
     """
     from mpi4py import MPI
 
@@ -200,11 +188,13 @@ def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, chan
     seen = Seen(comm.Get_size())
     program = seen.watch(change(train(worker, plan, State())))
     outcome = run(program, Hooks(), comm=comm, trace=True, slowness=slowness, price=price)
-    found: dict[Piece, list[float]] = {}
+    found, met = dict[Piece, list[float]](), dict[Piece, float]()
     for lane, pieces in seen.pieces.items():
         spans = np.array([stop - start for _, start, stop in outcome.lanes[lane]])
+        if lane not in ("compute", "host"):
+            met |= parts_met(pieces, outcome.lanes[lane], outcome.lanes["compute"])
         if lane == "network":
-            comm.Allreduce(MPI.IN_PLACE, spans, MPI.MIN)
+            spans = together(comm, np.array([span[1:] for span in outcome.lanes[lane]]) + outcome.began)
         elif lane in ("compute", "host"):
             spans /= slowness
         kinds: dict[Piece, list[float]] = defaultdict(list)
@@ -214,7 +204,52 @@ def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, chan
             found[one] = taken[-(-len(taken) // 10) :] if len(taken) > 1 else taken  # the first ones warm up
     longest = np.array([outcome.seconds / steps])
     comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
-    return Measurements(found, float(longest[0]), outcome.computing / steps)
+    counts = {one: pieces.count(one) / steps for pieces in seen.pieces.values() for one in dict.fromkeys(pieces)}
+    return Measurements(found, counts, met, float(longest[0]), outcome.computing / steps)
+
+
+def together(comm: Any, spans: np.ndarray) -> np.ndarray:
+    """Seconds of each collective without the wait for the last rank. spans: this rank's (start, stop) of each.
+
+    From the last rank's start to the last rank's stop: ranks that come together may end apart, and the next collective
+    waits for all of them. On several machines, whose clocks differ, it is the shortest span among the ranks: that of
+    the rank that came last.
+    """
+    from mpi4py import MPI
+
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    here = boot.read_bytes() if boot.exists() else uuid.uuid4().bytes
+    same = np.array([zlib.crc32(here), -zlib.crc32(here)], np.int64)
+    comm.Allreduce(MPI.IN_PLACE, same, MPI.MAX)
+    if same[0] != -same[1]:
+        shortest: np.ndarray = spans[:, 1] - spans[:, 0]
+        comm.Allreduce(MPI.IN_PLACE, shortest, MPI.MIN)
+        return shortest
+    latest = np.ascontiguousarray(spans.T)
+    comm.Allreduce(MPI.IN_PLACE, latest, MPI.MAX)
+    longest: np.ndarray = latest[1] - latest[0]
+    return longest
+
+
+def parts_met(pieces: Sequence[Piece], spans: Sequence[Span], computed: Sequence[Span]) -> dict[Piece, float]:
+    """In which part of their spans, on the mean, each kind of piece ran next to a computation.
+
+    pieces, spans: in the same order. computed: the spans of computations, which follow one another.
+    """
+    starts, stops = (np.array([span[k] for span in computed]) for k in (1, 2))
+    before = np.concatenate([[0.0], np.cumsum(stops - starts)])  # computed before each computation
+
+    def until(moments: np.ndarray) -> np.ndarray:
+        """Seconds computed until these moments."""
+        k = np.searchsorted(starts, moments, side="right") - 1
+        return np.where(k < 0, 0.0, before[k] + np.minimum(moments, stops[k]) - starts[k])
+
+    edges = np.array([(start, stop) for _, start, stop in spans]).reshape(-1, 2)
+    shared = (until(edges[:, 1]) - until(edges[:, 0])) / np.maximum(edges[:, 1] - edges[:, 0], 1e-12)
+    kinds: dict[Piece, list[float]] = defaultdict(list)
+    for one, part in zip(pieces, shared.tolist(), strict=True):
+        kinds[one].append(part)
+    return {one: sum(parts) / len(parts) for one, parts in kinds.items()}
 
 
 def steps_for(seconds: float, step_seconds: float) -> int:

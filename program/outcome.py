@@ -25,6 +25,7 @@ class Outcome:
     # Spans by lane: "compute", "network", "host", "to host", "to device", "rounds". Empty if the run is not traced, or
     # if Hooks.spans has taken them.
     lanes: dict[str, list[Span]] = field(default_factory=dict)
+    began: float = 0.0  # when a real run began, by the clock that all processes of a machine share
     result: Any = None  # what its program returned
 
     @property

@@ -133,7 +133,7 @@ class _RankDriver:
         host = tracer.lane("host") if tracer is not None else []
         answer: Any = None
         computing = 0.0
-        self.origin = since = clock()
+        self.origin = since = outcome.began = clock()
         while True:
             try:
                 effect: Any = send(answer)

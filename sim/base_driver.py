@@ -185,14 +185,19 @@ def beside(device: Device, network: Network, effect: Startable, workers: int) ->
     members = workers if effect.group is None else len(effect.group)
     what = traffic(type(effect), carried(effect, members), members)
     return Beside(
-        device.slowdown * (what.messages * network.taken_latency + what.sent / network.taken_bandwidth),
+        device.slowdown * (network.taken_latency + what.sent / network.taken_bandwidth),
         what.messages * network.beside_latency + what.sent / network.beside_bandwidth,
     )
 
 
-def computed(begin: float, since: float, end: float) -> float:
-    """In which part of the time from `begin` to `end` a worker computed that has waited since `since`, before `end`."""
-    return (since - begin) / (end - begin) if since > begin else 0.0
+def over(begin: float, computing: Any, end: float, longer: float) -> Any:
+    """When a collective is over that gets on more slowly while its worker computes, and else at its own speed.
+
+    begin, end: by the network, while nothing runs next to it.
+    computing: for how many seconds after `begin` the worker computed; an array for several workers, and so the answer.
+    longer: what it would take more if the worker computed all the time.
+    """
+    return end + longer * (computing / (end - begin + longer))
 
 
 def move_seconds(device: Device, move: Move) -> float:

@@ -21,7 +21,7 @@ from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phan
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
@@ -148,9 +148,13 @@ class CohortDriver(BaseDriver):
 
     def _queue(self, lane: str, seconds: Clocks) -> Clocks:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
-        if lane not in self._busy:
-            return 0.0 + seconds
-        return later(0.0, self._busy[lane] - self._now) + seconds
+        begin = later(0.0, self._busy[lane] - self._now) if lane in self._busy else 0.0
+        if lane == "compute" and "taken" in self._busy:
+            taken = self._busy["taken"]
+            loss = np.minimum(taken, seconds)
+            self._busy["taken"] = taken - loss
+            seconds = seconds + loss
+        return begin + seconds
 
     # --- time passes --------------------------------------------------------------------------------------------------
 
@@ -207,17 +211,20 @@ class CohortDriver(BaseDriver):
         taken = self._of_each(lambda device, effect: known[device].taken, effect)
         ticket.longer = self._of_each(lambda device, effect: known[device].longer, effect)
         if taken is not FREE:
-            self._busy["compute"] = self._now + self._queue("compute", taken)
+            self._busy["taken"] = self._busy.get("taken", 0.0) + taken
 
     def _take(self, ticket: CohortTicket) -> Any:
         """Wait until the ticket's end, and return its answer, which now belongs to the program."""
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)
         if ticket.longer:
-            self._now = self._until_over(ticket, since)
+            ends = over(ticket.begin, later(0.0, since - ticket.begin), ticket.end, ticket.longer)
+            self._now = self._now + later(0.0, ends - self._now)
         ticket.taken = True
         if not ticket.direct:
             self._started.pop(ticket, None)
+            if not self._started:
+                self._busy.pop("taken", None)  # what is over takes no more time from computations
         answer = ticket.answer
         if isinstance(effect, Compute):
             answer = self._run(effect.run)
@@ -229,17 +236,6 @@ class CohortDriver(BaseDriver):
         if phase_of(effect) == "evaluate":
             self._evaluating = self._evaluating + (self._now - since)
         return answer
-
-    def _until_over(self, ticket: CohortTicket, since: Clocks) -> Clocks:
-        """The clocks when a collective is over that takes longer next to computations. since: when each began to wait.
-
-        As driver.py does it: a worker that waits before the network is done has computed for a part of the time only.
-        """
-        begin, end, longer = ticket.begin, ticket.end, ticket.longer
-        before = end + longer * np.maximum(0.0, (since - begin) / (end - begin))
-        after = since + np.maximum(0.0, end + longer - since)
-        over = np.where(since < end, before, after)
-        return over if isinstance(since, np.ndarray) else float(over)
 
     # --- observing ----------------------------------------------------------------------------------------------------
 

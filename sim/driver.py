@@ -22,7 +22,7 @@ from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
 from ..records.spool import Tracer, span_name
-from .base_driver import BLOCKED, LANES, BaseDriver, computed, handlers, move_seconds, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
 from .noise import Draws
@@ -50,7 +50,8 @@ class Driver(BaseDriver):
         self._env, self._device, self._meetings, self._debug = env, device, meetings, debug
         self._noise = noise  # the factors of its Computes, None without noise
         self._faults = faults  # None where no fault names it
-        self._busy: dict[str, float] = {}  # until when started effects keep each lane
+        # Until when started effects keep each lane; "taken": seconds that they still take from computations.
+        self._busy: dict[str, float] = {}
         self._waiting: WorkerTicket | None = None
         self._since = 0.0  # when it began to wait
         self._round = 0.0  # when its round began
@@ -125,7 +126,13 @@ class Driver(BaseDriver):
 
     def _queue(self, lane: str, seconds: float) -> float:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
-        return max(0.0, self._busy.get(lane, 0.0) - self._env.now) + seconds
+        begin = max(0.0, self._busy.get(lane, 0.0) - self._env.now)
+        if lane == "compute" and (taken := self._busy.get("taken", 0.0)):
+            # An exchange's thread and the computation share a core, so at most half of the time is taken.
+            loss = min(taken, seconds)
+            self._busy["taken"] = taken - loss
+            seconds = seconds + loss
+        return begin + seconds
 
     def asleep(self) -> float:
         """Seconds until the worker's pause is over, 0 without one; infinite for a worker that is lost."""
@@ -142,13 +149,20 @@ class Driver(BaseDriver):
     # --- effects that may run while the program goes on ---------------------------------------------------------------
 
     def _block(self, ticket: WorkerTicket) -> Any:
-        if ticket.done:
-            if ticket.longer and (rest := ticket.end + ticket.longer - self._env.now) > 0:
-                Timer(self._env, lambda event: self.go_on(self._take(ticket))).set(rest)
-                return BLOCKED
+        self._since = self._env.now
+        if ticket.done and not (ticket.longer and self._goes_on(ticket)):
             return self._take(ticket)
-        self._waiting, self._since = ticket, self._env.now
+        self._waiting = ticket
         return BLOCKED
+
+    def _goes_on(self, ticket: WorkerTicket) -> bool:
+        """Whether a collective that the network is done with is not over yet, since this worker computed meanwhile."""
+        computing = max(0.0, self._since - ticket.begin)
+        rest: float = over(ticket.begin, computing, ticket.end, ticket.longer) - self._env.now
+        ticket.longer = 0.0
+        if rest > 0:
+            Timer(self._env, lambda event: self.finished(ticket)).set(rest)
+        return rest > 0
 
     def _ticket(self, effect: Startable, direct: bool) -> WorkerTicket:
         """Begin a started effect, or one that the program waits in."""
@@ -181,7 +195,7 @@ class Driver(BaseDriver):
     def _run_beside(self, effect: Startable, ticket: WorkerTicket) -> None:
         taken, ticket.longer = self._meetings.beside(self._device, effect)
         if taken:
-            self._busy["compute"] = self._env.now + self._queue("compute", taken)
+            self._busy["taken"] = self._busy.get("taken", 0.0) + taken
 
     def _after(self, ticket: WorkerTicket) -> None:
         """The time of a started Compute, or of a Move, is over."""
@@ -194,11 +208,7 @@ class Driver(BaseDriver):
 
     def finished(self, ticket: WorkerTicket) -> None:
         """The ticket's answer is there: go on if the program waits for it."""
-        if self._waiting is not ticket:
-            return
-        if ticket.longer and (rest := ticket.longer * computed(ticket.begin, self._since, ticket.end)):
-            ticket.longer = 0.0
-            Timer(self._env, lambda event: self.finished(ticket)).set(rest)
+        if self._waiting is not ticket or (ticket.longer and self._goes_on(ticket)):
             return
         self._waiting = None
         if phase_of(ticket.effect) == "evaluate":
@@ -208,7 +218,10 @@ class Driver(BaseDriver):
     def _take(self, ticket: WorkerTicket) -> Any:
         """The ticket's answer, which now belongs to the program."""
         ticket.taken = True
-        self._started.pop(ticket, None)
+        if not ticket.direct:
+            self._started.pop(ticket, None)
+            if not self._started:
+                self._busy.pop("taken", None)  # what is over takes no more time from computations
         if ticket.loan is not None and not ticket.direct:
             ticket.loan.check()
         self._stop = self._stop or ticket.stop

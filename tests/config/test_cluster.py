@@ -15,7 +15,7 @@ from paceline.config import yaml
 from paceline.config.catalogue import catalogue
 from paceline.config.cluster import EFFICIENCY, build_timing
 from paceline.config.machines import Cluster, WorkerGroup
-from paceline.config.profile import Profile
+from paceline.config.profile import MeasuredNetwork, MeasuredPairs, Profile, save_profile, workload_key
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Link, Timing
 from paceline.printing import show_catalogue
@@ -131,8 +131,8 @@ def test_the_roofline_is_the_longer_of_computing_and_touching():
 def test_the_hosts_update_is_priced_by_its_memory():
     work = Work("host update", 0, flops=1e12, bytes=4e9)
     assert device(host_memory_bandwidth="2 GB/s", **SPEED).seconds(work) == 2.0
-    assert device(**SPEED).seconds(work) == 0.0
-    assert device(device="a100-40g").seconds(work) == 0.0, "its host is not known"
+    assert device(**SPEED).seconds(work) == 0.4, "nothing is known: by its bytes at 10 GB/s"
+    assert device(device="a100-40g").seconds(work) == 0.4, "nothing is known of its host, whose memory is not the GPU's"
     assert device(device="epyc-7742").seconds(work) == pytest.approx(4e9 / 204.8e9), "it is its own host"
     assert device(device="gpu", flops="1 Tflop/s", memory_bandwidth="2 GB/s").seconds(work) == 2.0
     assert Device("d", {"host update": ((0, 3.0),)}, speed=1.0, host_memory_bandwidth=1.0).seconds(work) == 3.0
@@ -305,10 +305,17 @@ def test_named_devices_and_a_named_link_are_all_that_a_scenario_needs(tmp_path):
     assert repeated.summary["seconds"] == result.summary["seconds"]
 
 
-def test_the_documented_clusters_can_be_simulated(tmp_path):
+def test_the_documented_clusters_can_be_simulated(tmp_path, monkeypatch):
     texts = re.findall(r"```yaml\n(cluster:.*?)```", PAGE.read_text(), re.DOTALL)
     clusters = [yaml.parse(text, "docs")["cluster"] for text in texts]
-    assert [run(tmp_path, cluster, rounds=2).summary["workers"] for cluster in clusters] == [4, 32, 32]
+    hosts, rates = ("a", "b", "c", "d"), [[0.0 if a == b else 1e8 for a in range(4)] for b in range(4)]
+    latencies = [[0.0 if a == b else 1e-4 for a in range(4)] for b in range(4)]
+    pairs = MeasuredPairs.of(hosts, range(4), latencies, rates)
+    network = MeasuredNetwork(latency="1 ms", bandwidth="1 GB/s", pairs=pairs)
+    step = {workload_key(validate(scenario(2, MLP, {"preset": "sync_sgd"}, 1), "here").workload): {"step": {8: "1 ms"}}}
+    save_profile(tmp_path / "four_hosts.yaml", Profile(devices={"cpu": step}, network=network))
+    monkeypatch.chdir(tmp_path)
+    assert [run(tmp_path, cluster, rounds=2).summary["workers"] for cluster in clusters] == [4, 32, 32, 4]
 
 
 def test_the_documented_keys_are_all_that_a_worker_has():

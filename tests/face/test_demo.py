@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from paceline.demo import core_share, times, trust
-from paceline.profiling import _network
-from paceline.program.errors import ScenarioError
 
 NAMES = ("local", "sync")
 
@@ -47,20 +45,3 @@ def test_a_busy_machine_is_said(again, share, why):
 
 def test_the_share_of_a_core_is_measured():
     assert 0 < core_share(2) <= 1.01
-
-
-class Pair:
-    """Stands for a communicator of two ranks."""
-
-    def Get_size(self) -> int:
-        return 2
-
-
-def test_a_network_whose_times_follow_no_bandwidth_is_measured_again_and_then_refused(monkeypatch):
-    """On a machine that does other things a large message may take no longer than a small one: no traceback follows."""
-    flat, rising = [(400, 1e-3), (4_000_000, 1e-3)], [(400, 1e-4), (4_000_000, 1e-2)]
-    answers = iter([flat, rising, flat, flat, flat])
-    monkeypatch.setattr("paceline.runtime.measure.measure_allreduce", lambda comm, sizes: next(answers))
-    assert 1e8 < float(_network(Pair())["bandwidth"].split()[0]) < 1e9
-    with pytest.raises(ScenarioError, match="in 3 measurements large messages took no longer than small ones"):
-        _network(Pair())

@@ -40,7 +40,6 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.program.traffic import GATHER_LIMIT, traffic
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error
-from paceline.runtime.measure import measure_allreduce
 
 # Cases that fail on some ranks only, and leave the others waiting: each needs a job of its own.
 ALONE = (
@@ -375,13 +374,6 @@ def check_described_and_emulated_times(ranks: Ranks) -> None:
     assert 4e-3 < outcome.computing <= outcome.seconds  # it never sleeps less than described, on average
     slow = ranks.run(program(), slowness=2.0)
     assert slow.result == 10
-
-
-def check_measure(ranks: Ranks) -> None:
-    points = measure_allreduce(ranks.comm, (0, 1000, 100_000), budget=1e-3)
-    assert [nbytes for nbytes, _ in points] == [0, 1000, 100_000]
-    assert all(seconds > 0 for _, seconds in points)
-    assert len({tuple(map(tuple, p)) for p in ranks.all(points)}) == 1
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import pytest
 from kit.conformance import CASES
 from kit.mpi_checks import ALONE
 from kit.paths import ROOT, TESTS
-from paceline.program.effects import AllReduce, Work
+from paceline.program.effects import AllGather, AllReduce, Collective, ReduceScatter, Work
 from paceline.program.errors import BorrowError, ScenarioError
 from paceline.program.loans import Loan
 from paceline.program.traffic import traffic
@@ -227,20 +227,41 @@ def test_lanes_sleep_between_looks_unless_the_program_waits(monkeypatch: pytest.
 
 
 def test_fit_recovers_what_it_models() -> None:
+    kinds: tuple[type[Collective], ...] = (AllReduce, ReduceScatter, AllGather)  # which add up a part, all, nothing
     for ranks in (2, 5):
-        points = []
-        for nbytes in (0, 1000, 50_000, 1_000_000, 40_000_000):
-            cost = traffic(AllReduce, nbytes, ranks)
-            points.append((nbytes, cost.messages * 50e-6 + cost.sent / 1e9))
-        latency, bandwidth = fit(points, ranks)
-        assert latency == pytest.approx(50e-6)
-        assert bandwidth == pytest.approx(1e9)
-    assert fit([(0, 1e-5)], 2) == (pytest.approx(1e-5), float("inf"))
-    latency, bandwidth = fit([(1_000_000, 1e-3), (4_000_000, 1e-3)], 2)  # larger is not slower: no bandwidth fits
+        for latency, bandwidth, adding in ((50e-6, 1e9, 4e9), (50e-6, 1e9, float("inf")), (0.0, 2e8, 1e9)):
+            points = []
+            for kind in kinds:
+                for nbytes in (0, 1000, 50_000, 1_000_000, 40_000_000):
+                    what = traffic(kind, nbytes, ranks)
+                    seconds = what.messages * latency + what.sent / bandwidth + what.added / adding
+                    points += (
+                        [((what.messages, what.sent, what.added), seconds)] if seconds else []
+                    )  # nothing takes no time, except by a latency
+            for relative in (True, False):
+                found = fit(points, relative)
+                assert found == pytest.approx((latency, bandwidth, adding), rel=1e-6, abs=1e-12)
+
+
+def test_a_fit_has_no_negative_part() -> None:
+    """Times that fall with the bytes, or grow faster than any sum: what fits best within what can be."""
+
+    def points(*measured: tuple[int, float]) -> list[tuple[tuple[float, float, float], float]]:
+        return [((1, nbytes, 0), seconds) for nbytes, seconds in measured]
+
+    latency, bandwidth, adding = fit(points((1_000_000, 2e-3), (4_000_000, 1e-3)))
     assert latency > 0
-    assert bandwidth > 0
-    with pytest.raises(ValueError, match="2 or more"):
-        fit([(0, 1e-5)], 1)
+    assert (bandwidth, adding) == (float("inf"), float("inf"))
+    assert fit(points((0, 1e-5), (1, 1e-5))) == (pytest.approx(1e-5), float("inf"), float("inf"))
+    latency, bandwidth, _ = fit(points((1_000_000, 1e-3), (4_000_000, 16e-3)))
+    assert latency == 0.0
+    assert 2.5e8 < bandwidth < 1e9
+    # An error counts as a part of the time that was measured, or in seconds.
+    uneven = points((1, 1e-6), (1, 2e-6))
+    assert fit(uneven)[0] == pytest.approx(1.2e-6)
+    assert fit(uneven, relative=False)[0] == pytest.approx(1.5e-6)
+    with pytest.raises(ValueError, match="measure with 2 ranks or more"):
+        fit([((1, 0, 0), 1e-5)])
 
 
 def test_loans() -> None:

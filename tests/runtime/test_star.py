@@ -124,10 +124,10 @@ def measured(hosts: tuple[str, ...], places: tuple[int, ...]) -> MeasuredNetwork
 def test_a_matrix_comes_from_the_profile():
     """As it was measured between hosts, where each worker was alone on one; read again as it was written."""
     cluster = Cluster.model_validate(document(network={"shape": "matrix", "efficiency": 0.5})["cluster"])
-    found = build_network(cluster.network, measured(("a", "b"), (1, 0)), [None, None], ())
+    found = build_network(cluster.network, measured(("a", "b"), (1, 0)), [None, None], (), None)
     assert found.matrix == ((0.0, 1e8), (0.5e8, 0.0))
     with pytest.raises(ScenarioError, match="3 ranks ran on 2 hosts, and within a host it has no bandwidth"):
-        build_network(cluster.network, measured(("a", "b"), (0, 1, 1)), [None] * 3, ())
+        build_network(cluster.network, measured(("a", "b"), (0, 1, 1)), [None] * 3, (), None)
 
 
 PROGRAM = """

@@ -16,6 +16,7 @@ from paceline.algorithms.presets import PRESETS
 from paceline.algorithms.rounds import State
 from paceline.config import yaml
 from paceline.config.scenario import Scenario, load
+from paceline.config.tables import PieceTimes
 from paceline.config.timing import Device, Network, Noise, Timing
 from paceline.job import Job, resolve
 from paceline.program.effects import (
@@ -168,12 +169,36 @@ def acting(worker: int, n: int, acts: list[tuple[str, int]], late: bool) -> Prog
 @given(
     classes=st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=7),
     acts=st.lists(st.tuples(st.sampled_from(ACTS), st.integers(0, 23)), max_size=30),
-    network=st.builds(Network, st.sampled_from(["star", "bus"]), st.floats(1e2, 1e9), st.floats(0, 1)),
-    sigma=st.sampled_from([0.0, 0.6]),
+    network=st.builds(
+        Network,
+        st.sampled_from(["star", "bus"]),
+        st.floats(1e2, 1e9),
+        st.sampled_from([0.0, 0.001, 0.25]),
+        taken_latency=st.sampled_from([0.0, 0.02, 0.3]),
+        taken_bandwidth=st.sampled_from([1e4, float("inf")]),
+        beside_latency=st.sampled_from([0.0, 0.1]),
+        beside_bandwidth=st.sampled_from([3e4, float("inf")]),
+    ),
+    noise=st.builds(Noise, st.sampled_from([0.0, 0.6]), st.just(1), run_sigma=st.sampled_from([0.0, 0.3])),
+    residuals=st.sampled_from([(), (0.8, 1.0, 1.3)]),
 )
-def test_any_program_takes_the_same_time(classes: Any, acts: Any, network: Network, sigma: float) -> None:
-    devices = [Device(f"device {i}", speed=100.0 / (1 + i), host_link=(None, 1e5, 3e5)[i]) for i in range(3)]
-    timing = Timing(tuple(devices[kind] for kind, _ in classes), network, Noise(sigma, 1))
+def test_any_program_takes_the_same_time(
+    classes: Any, acts: Any, network: Network, noise: Noise, residuals: tuple[float, ...]
+) -> None:
+    devices = [
+        Device(
+            f"device {i}",
+            speed=100.0 / (1 + i),
+            host_link=(None, 1e5, 3e5)[i],
+            slowdown=1.0 + i,
+            residuals=residuals if i else (),
+            lasting=(0.0, 0.1, 0.0)[i],
+            correlation=(0.0, 0.6, 0.3)[i],
+            pieces=PieceTimes(taken=((0.0, 0.0), (1e4, 0.05))) if i == 1 else PieceTimes(),
+        )
+        for i in range(3)
+    ]
+    timing = Timing(tuple(devices[kind] for kind, _ in classes), network, noise)
     n = len(classes)
 
     def program(worker: int) -> Program[list[int]]:

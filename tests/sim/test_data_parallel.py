@@ -1,8 +1,8 @@
 """The data-parallel modes on the clock: bytes per step as they are counted, and overlap against closed forms.
 
 Notation of the closed forms: U units, c seconds of a unit's forward and as many of its backward pass, x seconds of a
-unit's all-reduce, g = x / 2 of its gathering or scattering, l of its copy to or from the host. All of a step's
-difference: what a run of two steps takes beyond a run of one.
+unit's all-reduce, g = x / 2 of its gathering or scattering, l of its copy to or from the host, h of the update of all
+parameters on the host. All of a step's difference: what a run of two steps takes beyond a run of one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.splits import Shares
 from paceline.algorithms.strategy import Strategy
 from paceline.config.scenario import load
-from paceline.config.timing import Device, Network, Timing
+from paceline.config.timing import MEMORY_BANDWIDTH, Device, Network, Timing
 from paceline.job import resolve
 from paceline.learning.works import held_by
 from paceline.program.outcome import Hooks, Outcome
@@ -237,6 +237,11 @@ def near(seconds: float) -> Any:
     return pytest.approx(seconds, rel=1e-9, abs=5e-8)  # the loss's 4 bytes take up to 22 ns
 
 
+def on_host(nbytes: float) -> float:
+    """Seconds of updating parameters of so many bytes on the host: 5 values are read or written for each."""
+    return 5 * nbytes / MEMORY_BANDWIDTH
+
+
 U = 6
 
 
@@ -276,9 +281,10 @@ def test_offloaded_fills_and_drains_its_pipeline(engine):
         size = of(x)
         found = seconds_of_step(engine, Offloaded(), [size] * U, link=size / copy)
         computing, exchanging = copy + 2 * U * C + copy + x, copy + U * C + 2 * C + U * x
-        assert found == near(computing if x < C else exchanging)
+        h = on_host(U * size)
+        assert found == near((computing if x < C else exchanging) + h)
         in_turn = seconds_of_step(engine, Offloaded(overlap=False), [size] * U, link=size / copy)
-        assert in_turn == near(2 * U * C + 3 * U * copy + U * x)
+        assert in_turn == near(2 * U * C + 3 * U * copy + U * x + h)
 
 
 @engines
@@ -286,9 +292,10 @@ def test_sharded_and_offloaded_has_both(engine):
     g, copy = 0.004, 0.007
     size = of(2 * g)
     found = seconds_of_step(engine, ShardedOffloaded(), [size] * U, link=size / copy)
-    assert found == near((g + copy) + 2 * U * C + (copy + g))
+    h = on_host(U * size / 2)  # each of two workers updates half of the parameters
+    assert found == near((g + copy) + 2 * U * C + (copy + g) + h)
     in_turn = seconds_of_step(engine, ShardedOffloaded(overlap=False), [size] * U, link=size / copy)
-    assert in_turn == near(2 * U * C + 3 * U * (g + copy))
+    assert in_turn == near(2 * U * C + 3 * U * (g + copy) + h)
 
 
 @engines
@@ -299,9 +306,9 @@ def test_a_deeper_prefetch_evens_out_units_of_unequal_size(engine):
         seconds_of_step(engine, Offloaded(prefetch=d), sizes, float("inf"), of(2 * C) / (2 * C), backward=2 * C)
         for d in (1, 2, 3)
     ]
-    backward = 2 * U * C
-    assert times[0] == near(U // 2 * 3 * C + backward)
-    assert times[1] == near(C + U * C + backward)
+    backward, h = 2 * U * C, on_host(sum(sizes))
+    assert times[0] == near(U // 2 * 3 * C + backward + h)
+    assert times[1] == near(C + U * C + backward + h)
     assert times[2] == near(times[1])
 
 

@@ -17,6 +17,7 @@ from paceline.sim.noise import ClassNoise, varies
 
 RESIDUALS = (0.9, 1.0, 1.0, 1.6)
 STEP = Work("step", 8)
+QUIET = Device("quiet", speed=8.0)
 
 
 def computing(count: int) -> Program[None]:
@@ -31,37 +32,37 @@ def seconds(timing: Timing, count: int) -> list[float]:
 
 def test_a_workers_own_factor_is_drawn_once_and_has_mean_one():
     columns, sigma = 4000, 0.3
-    blocks = ClassNoise(Noise(worker_sigma=sigma, seed=5), 0, columns)
+    blocks = ClassNoise(Noise(worker_sigma=sigma, seed=5), 0, columns, QUIET)
     first = blocks.block(0)
     assert (first == first[0]).all(), "without sigma, all of a worker's draws are its own factor"
     np.testing.assert_array_equal(blocks.block(7)[3], first[0])
     error = np.sqrt((np.exp(sigma**2) - 1) / columns)
     assert first[0].mean() == pytest.approx(1.0, abs=3 * error)
     assert np.log(first[0]).std() == pytest.approx(sigma, rel=3 / np.sqrt(2 * columns))
-    both = ClassNoise(Noise(sigma=0.1, worker_sigma=sigma, seed=5), 0, columns)
-    alone = ClassNoise(Noise(sigma=0.1, seed=5), 0, columns)
+    both = ClassNoise(Noise(sigma=0.1, worker_sigma=sigma, seed=5), 0, columns, QUIET)
+    alone = ClassNoise(Noise(sigma=0.1, seed=5), 0, columns, QUIET)
     np.testing.assert_array_equal(both.block(2), alone.block(2) * first[0])
 
 
 def test_a_slow_worker_stays_slow():
     device = Device("d", speed=8.0)
     found = np.array(seconds(Timing((device,) * 6, noise=Noise(worker_sigma=0.2, seed=1)), 10))
-    factors = ClassNoise(Noise(worker_sigma=0.2, seed=1), 0, 6).block(0)[0]
+    factors = ClassNoise(Noise(worker_sigma=0.2, seed=1), 0, 6, QUIET).block(0)[0]
     np.testing.assert_allclose(found, 10 * factors, rtol=1e-12)
     assert len(set(found)) == 6
 
 
 def test_residuals_are_drawn_as_often_as_they_were_measured():
-    blocks = ClassNoise(Noise(seed=3), 0, 1000, RESIDUALS)
+    loud = Device("loud", speed=8.0, residuals=RESIDUALS)
+    blocks = ClassNoise(Noise(seed=3), 0, 1000, loud)
     drawn = np.concatenate([blocks.block(i) for i in range(4)])
     assert set(np.unique(drawn)) == set(RESIDUALS)
     deviation = np.sqrt(0.25 * 0.75 / drawn.size)
     assert (drawn == 1.6).mean() == pytest.approx(0.25, abs=3 * deviation)
-    np.testing.assert_array_equal(blocks.block(1), ClassNoise(Noise(seed=3), 0, 1000, RESIDUALS).block(1))
-    quiet, loud = Device("quiet", speed=8.0), Device("loud", speed=8.0, residuals=RESIDUALS)
-    assert varies(Noise(), (quiet, loud))
-    assert not varies(Noise(), (quiet,))
-    one, other = seconds(Timing((quiet, loud)), 200)
+    np.testing.assert_array_equal(blocks.block(1), ClassNoise(Noise(seed=3), 0, 1000, loud).block(1))
+    assert varies(Noise(), (QUIET, loud))
+    assert not varies(Noise(), (QUIET,))
+    one, other = seconds(Timing((QUIET, loud)), 200)
     assert one == pytest.approx(200, rel=1e-12)
     assert other == pytest.approx(200 * np.mean(RESIDUALS), abs=3 * np.std(RESIDUALS) * np.sqrt(200))
 

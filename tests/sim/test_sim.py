@@ -49,6 +49,9 @@ class Plain(Device):
         return work.flops * self.slowdown
 
 
+PLAIN = Plain("plain")
+
+
 def cluster(workers: int, network: Network = NETWORK, host_link: float | None = None, **more: Any) -> Timing:
     return Timing(tuple(Plain(f"device {i}", host_link=host_link) for i in range(workers)), network, **more)
 
@@ -302,7 +305,7 @@ def test_noise_comes_from_the_blocks_of_the_class() -> None:
     devices = (slow, fast, slow, fast, slow)
     outcomes = simulate([computing(i, count, 0.01) for i in range(5)], Timing(devices, noise=noise), QUIET)
     for device, number, seconds in ((slow, 0, 0.03), (fast, 1, 0.01)):
-        blocks = ClassNoise(noise, number, devices.count(device))
+        blocks = ClassNoise(noise, number, devices.count(device), device)
         drawn: Array = np.concatenate([blocks.block(i) for i in range(3)])[:count]
         expected = (seconds * drawn).sum(axis=0)
         found = [o.seconds for o, d in zip(outcomes, devices, strict=True) if d is device]
@@ -310,11 +313,11 @@ def test_noise_comes_from_the_blocks_of_the_class() -> None:
 
 
 def test_noise_has_mean_one_and_a_block_is_always_the_same() -> None:
-    blocks = ClassNoise(Noise(0.5, 2), 0, 40)
+    blocks = ClassNoise(Noise(0.5, 2), 0, 40, PLAIN)
     first = blocks.block(0).copy()
     drawn = np.concatenate([blocks.block(i) for i in range(12)])
     assert drawn.mean() == pytest.approx(1.0, abs=3 * np.sqrt((np.exp(0.25) - 1) / drawn.size))
     assert np.log(drawn).std() == pytest.approx(0.5, rel=0.02)
     np.testing.assert_array_equal(blocks.block(0), first)  # dropped meanwhile, and made again
-    assert not (ClassNoise(Noise(0.5, 2), 1, 40).block(0) == first).any()
-    assert not (ClassNoise(Noise(0.5, 3), 0, 40).block(0) == first).any()
+    assert not (ClassNoise(Noise(0.5, 2), 1, 40, PLAIN).block(0) == first).any()
+    assert not (ClassNoise(Noise(0.5, 3), 0, 40, PLAIN).block(0) == first).any()
