@@ -90,7 +90,7 @@ def measure(bench: Bench, batch: int) -> RankTimes:
             measured = once(name, shares, steps, change)
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
-                found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient")]
+                found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient") and not p.first]
     return found
 
 

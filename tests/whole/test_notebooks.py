@@ -114,7 +114,7 @@ def test_notebook(path):
 def test_the_notebook_that_measures_with_few_epochs_and_a_given_profile(tmp_path):
     path = next(path for path in NOTEBOOKS if path.stem == MEASURES)
     measured = load_profile(ROOT / "profiles" / "quickstart.yaml")
-    varies = {device: {key: (0.9, 1.0, 1.1) for key in workloads} for device, workloads in measured.devices.items()}
+    varies = {device: dict.fromkeys(workloads, (0.9, 1.0, 1.1)) for device, workloads in measured.devices.items()}
     save_profile(tmp_path / "profile.yaml", measured.model_copy(update={"residuals": varies}))
     notebook = nbformat.read(path, as_version=4)
     (place,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
