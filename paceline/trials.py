@@ -253,7 +253,7 @@ def parts_met(pieces: Sequence[Piece], spans: Sequence[Span], computed: Sequence
     return {one: sum(parts) / len(parts) for one, parts in kinds.items()}
 
 
-def steps_for(seconds: float, step_seconds: float) -> int:
-    """How many steps fit into so many seconds, in whole rounds of the local trial."""
+def steps_for(seconds: float, step_seconds: float, every: int) -> int:
+    """How many steps fit into so many seconds, in whole rounds of the local trial, which have `every` steps."""
     steps = min(MOST_STEPS, int(seconds / max(step_seconds, 1e-9)))
-    return LOCAL_STEPS * max(1, steps // LOCAL_STEPS)
+    return every * max(1, steps // every)
