@@ -50,10 +50,10 @@ bench: .venv/developing
 	for f in benchmarks/*.py; do $(BIN)/python $$f || exit 1; done
 
 # How wrong is the predicted clock? Takes up to two hours on a machine that does nothing else, and goes on if it is
-# stopped. runs/validation gets tables and a figure.
+# stopped. runs/validation gets tables and a figure, and docs/fidelity.md the tables.
 validate: .venv/installed
 	$(BIN)/paceline validate scenarios/validation/*.yaml --out runs/validation \
-	    --json benchmarks/results/validation.json
+	    --json benchmarks/results/validation.json --page docs/fidelity.md
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -123,6 +123,7 @@ class Works:
         update = 4.0 * cost.parameters, 5 * touched
         both = gradient[0] + update[0], gradient[1] + update[1]
         self.step = Work("step", batch, *both)
+        self.first_step = Work("step", batch, *both, first=True)
         # A step with an exchange may have been measured by itself: its gradient takes longer than a local step's.
         pieces = self.step if alone else Work("synchronous step", batch, *both)
         self.gradient = Work("gradient", batch, *gradient, whole=pieces)
@@ -154,7 +155,7 @@ class Works:
             touched = 4.0 * own.parameters + own.activations * samples
             flops, finest = times * own.flops * samples, self._finest[unit]
             way: Literal["kept", "fetched"] = "fetched" if self.held.fetched else "kept"
-            self._others[key] = Work(phase, samples, flops, touched, unit, finest, way, fraction, whole)
+            self._others[key] = Work(phase, samples, flops, touched, unit, finest, way, False, fraction, whole)
         return self._others[key]
 
     @property

@@ -93,6 +93,7 @@ class MeasuredUnits(Section):
 class MeasuredPieces(Section):
     """The pieces of a workload's step that some placements make of it."""
 
+    first: Samples = {}  # the first local step of a round, which follows an exchange; `step` is any other
     # Whether the units' parameters stay on the device, or are fetched before each use.
     units: dict[Literal["kept", "fetched"], MeasuredUnits] = {}
     # "update", "host update" -> the part of all parameters that is updated -> seconds
@@ -158,6 +159,7 @@ class Profile(Section):
                 for phase, one in (("forward", units.forward), ("backward", units.backward))
             },
             updates={phase: _table(table) for phase, table in pieces.updates.items()},
+            first=_table(pieces.first),
             moves={to: _table(table) for to, table in (("device", moves.device), ("host", moves.host)) if table},
             taken=_table(moves.taken),
         )

@@ -50,6 +50,7 @@ class PieceTimes:
 
     passes: Mapping[tuple[str, str], PassTimes] = field(default_factory=dict)  # (Work.held, phase) -> a unit's pass
     updates: Mapping[str, Table] = field(default_factory=dict)  # phase -> seconds by the part of all parameters
+    first: Table = ()  # the first local step of a round, by samples
     moves: Mapping[str, Table] = field(default_factory=dict)  # "device", "host": seconds of a copy to it, by bytes
     taken: Table = ()  # seconds that a started copy takes from the computation next to it, by bytes
 
@@ -57,5 +58,7 @@ class PieceTimes:
         """Seconds of the piece; None where it was not measured."""
         if work.phase in self.updates:
             return interpolate(self.updates[work.phase], work.fraction)
+        if work.first and self.first:
+            return interpolate(self.first, work.samples)
         passes = self.passes.get((work.held, work.phase))
         return None if passes is None else passes.seconds(work)

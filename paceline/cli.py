@@ -36,7 +36,7 @@ EmulateNetwork = Annotated[
 ValidationOut = Annotated[Path, Option(help="The folder for the record, the tables and the figure.")]
 Again = Annotated[bool, Option("--force", help="Begin again, instead of going on from the folder's record.")]
 Published = Annotated[bool, Option("--published", help="Predict published runs instead, from a few of their numbers.")]
-Page = Annotated[Path | None, Option(metavar="FILE", help="Write the tables of --published into this Markdown page.")]
+Page = Annotated[Path | None, Option(metavar="FILE", help="Write the tables into this Markdown page.")]
 MACHINE = Path("profiles/machine.yaml")
 
 
@@ -193,6 +193,7 @@ def validate(
         seeds,
         shares[1] or 0.0,
         json,
+        page,
         force,
         quiet,
     )
@@ -224,7 +225,7 @@ def profile(
     ranks: Ranks = None,
     setting: Settings = [],  # noqa: B006
 ) -> None:
-    """Measure this machine: seconds per step for several batch sizes, latency and bandwidth of the all-reduce."""
+    """Measure this machine: what steps, their pieces, copies and exchanges take, and how much times vary."""
     from .config.scenario import train_settings
     from .demo import packaged
     from .profiling import profile as run

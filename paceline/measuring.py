@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import NormalDist, median
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .algorithms.balance import fixed_total
+from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .config.tables import interpolate
 from .job import Job
@@ -32,6 +33,7 @@ from .trials import (
 SECONDS = 16.0  # to spend on trials in all, where a step is short
 LONGEST = 45.0  # seconds, where a step is long: then trials are repeated less
 REPEATS = 5  # of every trial, spread over the time of the measurement
+SLOWEST = 3  # steps of the slowest rank in a round of the local trial: the first one has a price of its own
 EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the difference may be chance
 EXTRA = (4_000, 64_000, 1_000_000, 4_000_000)  # bytes of all-reduces for the network's fit
 AT_ALL_SIZES = ("local", "flat", "kept", "fetched")  # trials of several batches
@@ -80,17 +82,19 @@ def measure(bench: Bench, batch: int) -> RankTimes:
     sizes = [batch] if bench.phantom else sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
     curve = [(size, once("flat", _even(job, size), LOCAL_STEPS).computing) for size in sizes]
     paces, balanced = _divided(bench.comm, curve, batch)
-    tried = {name: once(name, _even(job, batch), LOCAL_STEPS).seconds for name in strategies}
+    every = max(LOCAL_STEPS, math.ceil(SLOWEST / min(paces)))
+    strategies["local"] = replace(strategies["local"], schedule=Fixed(every))
+    tried = {name: once(name, _even(job, batch), every).seconds for name in strategies}
     wanted = list(_wanted(job, list(strategies), sizes, batch, paces, balanced))
     part = 4 if bench.phantom else 1  # only messages are measured, and computations are waited for
     lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]
-    for _ in range(max(1, min(REPEATS, int(LONGEST / part / sum(LOCAL_STEPS * length for length in lengths))))):
+    for _ in range(max(1, min(REPEATS, int(LONGEST / part / sum(every * length for length in lengths))))):
         for (name, shares, change, label), length in zip(wanted, lengths, strict=True):
-            steps = steps_for(SECONDS / part / len(wanted) / REPEATS, length)
+            steps = steps_for(SECONDS / part / len(wanted) / REPEATS, length, every)
             measured = once(name, shares, steps, change)
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
-                found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient")]
+                found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient") and not p.first]
     return found
 
 

@@ -34,6 +34,7 @@ Times = Mapping[tuple[str, Piece], Measured]  # (trial, piece) -> what was measu
 KINDS = {kind.__name__: kind for kind in COLLECTIVES}
 MOST = 0.9  # by which an exchange gets on more slowly next to a computation, at most
 QUANTILES = 100  # of the residuals that a profile holds
+PLAIN = (*COMPUTED, "evaluate")  # phases of a step in one piece, and of what follows it
 APART = ("evaluate", "begin")  # phases of collectives that say nothing of those of a step
 
 
@@ -96,7 +97,7 @@ def tables(times: Times) -> dict[str, dict[int, str]]:
     """phase -> {samples: seconds} of a step in one piece."""
     found: dict[str, dict[int, float]] = {}
     for (trial, piece), (seconds, *_) in times.items():
-        if trial in ("local", "flat") and piece.lane == "compute" and piece.name in (*COMPUTED, "evaluate"):
+        if trial in ("local", "flat") and piece.lane == "compute" and piece.name in PLAIN and not piece.first:
             found.setdefault(piece.name, {})[piece.samples] = seconds
     return {phase: rising(table) for phase, table in found.items()}
 
@@ -128,7 +129,8 @@ def pieces(times: Times, batch: int) -> dict[str, Any]:
     for (trial, piece), (seconds, *_) in times.items():
         if piece.name in ("update", "host update") and trial in ("flat", "sharded", "fetched whole") and batch:
             updates.setdefault(piece.name, {})[piece.part] = text(seconds)
-    return {"units": units, "updates": updates}
+    first = {piece.samples: seconds for (_, piece), (seconds, *_) in times.items() if piece.first}
+    return {"units": units, "updates": updates, "first": rising(first)}
 
 
 def _units(times: Times, held: str, batch: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from .config.published import (
     run_of,
     unit_of,
 )
+from .marked_page import begin_of, check_page, fill_page
 from .printing import plain_table, right
 from .program.errors import ScenarioError
 from .publishing import DRAWN, EFFICIENCY, SIGMA, RowSimulation, simulation_from, simulation_of
@@ -27,10 +28,10 @@ from .studies.published_table import SUMMARY, Group, Line, cells, headings, mark
 from .terminal import console
 
 PACKAGED = Path(__file__).parent / "scenarios" / "validation" / "published"
-BEGIN, END = "<!-- written by paceline validate --published: begin -->", "<!-- end -->"
+BEGIN = begin_of("paceline validate --published")
 
 
-def validate_published(files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None) -> list[Group]:
+def validate_published(files: Sequence[Path] = (), json: Path | None = None, page: Path | None = None) -> None:
     """Predict published runs, and print published and predicted numbers.
 
     files: with the groups; by default those that come with Paceline.
@@ -38,7 +39,8 @@ def validate_published(files: Sequence[Path] = (), json: Path | None = None, pag
     page: a Markdown page whose part between BEGIN and END is replaced by the tables.
     """
     named = load_published(files or sorted(PACKAGED.glob("*.yaml")))
-    text = _page(page) if page else ""
+    if page:
+        check_page(page, BEGIN)
     table = plain_table("group", right("workers"), right("published"), *map(right, headings()), "not predicted")
     groups = []
     for name, given in named.items():
@@ -60,8 +62,7 @@ def validate_published(files: Sequence[Path] = (), json: Path | None = None, pag
         constants = {"link_efficiency": EFFICIENCY, "worker_sigma": SIGMA, "gpus_drawn": DRAWN}
         _write(json, f"{to_json({'constants': constants} | record(groups))}\n")
     if page:
-        before, _, rest = text.partition(BEGIN)
-        _write(page, f"{before}{BEGIN}\n{markdown(groups)}\n{END}{rest.partition(END)[2]}")
+        fill_page(page, BEGIN, markdown(groups))
 
 
 def judge(name: str, given: PublishedGroup) -> Group:
@@ -125,16 +126,6 @@ def _ways(rows: Sequence[_Row], alone: bool = False) -> dict[str, Way]:
 
     ways = {"a": from_two(points, None if alone else predict), "b": from_smallest(points, None if alone else predict)}
     return {key: way for key, way in ways.items() if way is not None}
-
-
-def _page(path: Path) -> str:
-    """The text of the page to be filled in; an empty page with the two marks where there is none."""
-    if not path.exists():
-        return f"{BEGIN}\n{END}\n"
-    text = path.read_text()
-    if BEGIN not in text or END not in text.partition(BEGIN)[2]:
-        raise ScenarioError(f"{path}: has no lines {BEGIN!r} and {END!r} to write the tables between; add them")
-    return text
 
 
 def _write(path: Path, text: str) -> None:

@@ -36,8 +36,8 @@ NVLINK, PCIE, NETWORK = 3.4e-6, 5.7e-6, 14e-6
 # 2208.11035). That is taken for the distance of a box plot's whiskers, which is 5.4 times the sigma of a normal
 # distribution.
 SIGMA = 0.08 / 5.4
-DRAWN = 1024  # such GPUs that are drawn for a time: it is averaged over the clusters that they make
-DRAWS = (8, 32)  # fewest and most of these clusters
+DRAWN = 512  # such GPUs that are drawn for a time: it is averaged over the clusters that they make
+DRAWS = (4, 16)  # fewest and most of these clusters
 # Bytes of gradients that travel together: the bucket_cap_mb of PyTorch's DDP. It fills its buckets from the last layer
 # on, so that what is left over is in the first layers.
 BUCKET = 25 << 20

@@ -79,6 +79,7 @@ class Piece:
     name: str  # a Compute's phase, a collective's kind
     unit: int | None = None
     samples: int = 0
+    first: bool = False  # a local step that follows an exchange
     part: float = 1.0  # of its whole, for updates
     nbytes: int = 0  # of a Move; of a collective as it travels
     phase: str = ""  # a collective's
@@ -90,7 +91,7 @@ def piece(effect: Effect[Any], ranks: int) -> Piece | None:
         return piece(effect.effect, ranks)
     if isinstance(effect, Compute):
         w = effect.work
-        return Piece("compute" if effect.on == "device" else "host", w.phase, w.unit, w.samples, w.fraction)
+        return Piece("compute" if effect.on == "device" else "host", w.phase, w.unit, w.samples, w.first, w.fraction)
     if isinstance(effect, Move):
         return Piece(f"to {effect.to}", "move", nbytes=effect.value.nbytes, phase=effect.phase)
     if isinstance(effect, Collective):
@@ -252,7 +253,7 @@ def parts_met(pieces: Sequence[Piece], spans: Sequence[Span], computed: Sequence
     return {one: sum(parts) / len(parts) for one, parts in kinds.items()}
 
 
-def steps_for(seconds: float, step_seconds: float) -> int:
-    """How many steps fit into so many seconds, in whole rounds of the local trial."""
+def steps_for(seconds: float, step_seconds: float, every: int) -> int:
+    """How many steps fit into so many seconds, in whole rounds of the local trial, which have `every` steps."""
     steps = min(MOST_STEPS, int(seconds / max(step_seconds, 1e-9)))
-    return LOCAL_STEPS * max(1, steps // LOCAL_STEPS)
+    return every * max(1, steps // every)

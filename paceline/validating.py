@@ -27,6 +27,7 @@ from .config.sections import described
 from .config.strategy import build_strategy
 from .folders import find
 from .job import Job, resolve
+from .marked_page import check_page
 from .profiling import job_to_measure
 from .program.errors import PacelineError, ScenarioError
 from .progress import working
@@ -40,7 +41,7 @@ from .studies.validation import Case, Rounds, run
 from .studies.validation_record import Record
 from .sweeping import Simulator
 from .terminal import say, warn
-from .validation_report import Report, show, write
+from .validation_report import BEGIN, Report, show, write
 
 RECORD = "validation.json"
 PATIENCE = 15.0  # seconds that the simulations of one prediction may take, once there are ENOUGH of them
@@ -59,6 +60,7 @@ class ValidateOptions:
     seeds: int = 40  # simulations of one prediction
     target: float = 0.96  # accuracy
     json: Path | None = None  # where the report goes as well
+    page: Path | None = None  # a Markdown page into which its tables go
     force: bool = False  # begin again
     quiet: bool = False
 
@@ -265,6 +267,8 @@ def validate_scenarios(scenarios: Sequence[Path], options: ValidateOptions) -> i
         raise ScenarioError("validate starts mpirun itself; start it without one")
     if options.profile is not None and not options.profile.is_file():
         raise ScenarioError(f"--profile {options.profile}: no such file")
+    if options.page is not None:
+        check_page(options.page, BEGIN)
     prepared = prepare(scenarios, options)
     threads = max(each.described.scenario.workload.threads for each in prepared)
     record = Record(options.out / RECORD, environment(threads), options.force)
@@ -285,7 +289,7 @@ def validate_scenarios(scenarios: Sequence[Path], options: ValidateOptions) -> i
     report = Report(judge(kept), kept, options.target, options.within, record.document["environment"])
     record.document["judgement"] = report.judgement.document()
     record.save()
-    write(report, options.out, options.json)
+    write(report, options.out, options.json, options.page)
     if not options.quiet:
         show(report, options.out)
     return report.status

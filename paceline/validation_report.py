@@ -13,12 +13,14 @@ from typing import Any
 from rich.table import Column
 
 from .analysis.where import KINDS
+from .marked_page import begin_of, fill_page
 from .printing import plain_table, right
 from .program.errors import ScenarioError, one_line
 from .records.directory import to_json, write_atomically
 from .studies.judgement import AB_MOST, CLEARLY, REALLY, Clock, Judgement, Verdict, also, complete
 from .terminal import console
 
+BEGIN = begin_of("paceline validate")  # in a page
 NAME = 34  # characters of a case's name in a table on the terminal
 SHOWN = 4  # workers of a case in that table
 UNKNOWN = "-"
@@ -150,9 +152,10 @@ def show(report: Report, folder: Path) -> None:
     shown.print(f"written to {one_line(str(folder))}: tables, figure and record")
 
 
-def write(report: Report, folder: Path, copy: Path | None) -> None:
-    """Write report.json, validation.csv, validation.md and the figure into the folder. copy: a further report.json.
+def write(report: Report, folder: Path, copy: Path | None, page: Path | None) -> None:
+    """Write report.json, validation.csv, validation.md and the figure into the folder.
 
+    copy: a further report.json. page: a Markdown page, whose part between BEGIN and its end is replaced by the tables.
     ScenarioError where something cannot be written.
     """
     document = (to_json(report.document(), indent=1) + "\n").encode()
@@ -166,6 +169,8 @@ def write(report: Report, folder: Path, copy: Path | None) -> None:
             write_atomically(copy, document)
     except OSError as error:
         raise ScenarioError(f"{error.filename or folder}: cannot be written: {error.strerror}") from None
+    if page is not None:
+        fill_page(page, BEGIN, _markdown(report))
 
 
 def _csv(verdicts: Sequence[Verdict]) -> str:
@@ -189,6 +194,7 @@ def _markdown(report: Report) -> str:
         lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *found]
         parts.append(f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append("\n".join(f"- {line}" for line in report.sentences()))
+    parts.append(f"Measured with {', '.join(f'{name} {what}' for name, what in report.environment.items())}.")
     return "\n\n".join(parts) + "\n"
 
 

@@ -67,6 +67,7 @@ class Work:
     unit: int | None = None  # the model's unit; None: the whole model
     finest: tuple[int, int] = (0, 0)  # which of the model's finest units that is: from, up to
     held: Literal["", "kept", "fetched"] = ""  # whether a unit's parameters stay on the device, or come before each use
+    first: bool = False  # of a round of local steps: it follows an exchange, and its data have left the caches
     fraction: float = 1.0  # its share of its phase in `whole`
     # The work that this is a part of, and by which it is priced: a gradient is a part of a step, a unit's forward or
     # backward pass on a micro-batch a part of a gradient. None: it has a price of its own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from paceline.analysis.run import Run
 from paceline.analysis.where import KINDS, covered, seconds_by_kind
 from paceline.config import yaml
 from paceline.config.units import read_share
+from paceline.marked_page import END
 from paceline.program.errors import ScenarioError
 from paceline.studies.judgement import also, clock, judge
 from paceline.studies.validation import Case, Rounds, run
 from paceline.studies.validation_record import Record
 from paceline.validating import ValidateOptions, prepare
-from paceline.validation_report import Report
+from paceline.validation_report import BEGIN, Report
 
 
 def real(seconds: float, accuracies: Iterable[float] = ()) -> dict[str, Any]:
@@ -342,6 +344,8 @@ def test_bad_input_is_one_line_and_writes_nothing(tiny, tmp_path, monkeypatch, c
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
         ([tiny, "--within", "10"], "'10' is not a share; write it like 10% or 0.1"),
         ([tiny, "--profile", "nowhere.yaml"], "--profile nowhere.yaml: no such file"),
+        ([tiny, "--page", tiny], "tiny.yaml: has no lines"),
+        ([tiny, "--page", tmp_path], "cannot be read: Is a directory; name another file"),
         ([tiny, "--set", "workload.bach=3"], "unknown key; did you mean 'batch'?"),
         ([tiny, "--set", "faults=[{name: straggler, worker: 0, factor: 2}]"], "only `paceline simulate` knows them"),
         ([tiny, "--set", "validation.profile_of=nowhere.yaml"], "nowhere.yaml: no such file"),
@@ -364,7 +368,8 @@ network: {latency: 20 us, bandwidth: 1 GB/s}
 def test_from_end_to_end(tiny, tmp_path):
     (tmp_path / "profile.yaml").write_text(PROFILE)
     line = ["validate", tiny, "--rounds", 1, "--max-rounds", 1, "--profile", "profile.yaml", "--out", "out"]
-    line += ["--json", "report.json", "--target", "1%"]
+    line += ["--json", "report.json", "--target", "1%", "--page", "page.md"]
+    (tmp_path / "page.md").write_text(f"# Mine\n{BEGIN}\nold\n{END}\nAfter\n")
     first = run_cli(*line, cwd=tmp_path)
     assert "excess over" in first.stdout
     again = run_cli(*line, "--within", "0.0001%", cwd=tmp_path, check=False)
@@ -375,6 +380,12 @@ def test_from_end_to_end(tiny, tmp_path):
     assert (len(draws), len(set(draws)) > 10) == (40, True), "noise as the profile has it"
     assert round["predicted"]["sent"] == round["a"]["sent"] == round["b"]["sent"]
     assert min(round["a"]["memory"]) > 0
+    before, tables, after = re.split(f"{BEGIN}|{END}", (tmp_path / "page.md").read_text())
+    assert (before, tables.strip(), after) == (
+        "# Mine\n",
+        (tmp_path / "out" / "validation.md").read_text().strip(),
+        "\nAfter\n",
+    )
     report = json.loads((tmp_path / "report.json").read_text())
     where = report["cases"]["tiny"]["where"]
     for which, seconds in zip(("predicted", "measured"), where["seconds"], strict=True):

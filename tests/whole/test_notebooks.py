@@ -5,12 +5,14 @@ times must be equal; for accuracies, which other processors round differently, o
 """
 
 import json
+import math
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 from kit.paths import ROOT
+from paceline.config.profile import load_profile, save_profile
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LINES = "[[float(y) for y in line.get_ydata()] for line in {ax}.lines]"
@@ -69,6 +71,16 @@ EXACT = {
             [1.35, 1.25, 0.90],
         ],
     },
+    "05_predicted_and_measured": {  # nothing is said of how long the real runs took
+        "table.index.tolist()": ["sync_sgd", "hdp", "fsdp", "local_sgd"],
+        "[paceline.compare(numbers, run).same for run in runs['local_sgd']]": [True, True],
+        "[run.summary['engine'] for pair in runs.values() for run in pair]": ["mpi"] * 8,
+        "[len(figure.axes[0].get_yticklabels()), len(by_h), SEEDS - len(seconds['fsdp'])]": [
+            4,
+            7,
+            0,
+        ],
+    },
 }
 BOUNDS = {  # (least, most)
     "01_first_simulation": {"[run.summary['accuracy'] for run in (local, sync)]": (0.95, 1.0)},
@@ -78,14 +90,40 @@ BOUNDS = {  # (least, most)
         "found['uniform'][1][:, -1].tolist() + found['biased'][1][:, -1].tolist()": (0.65, 0.75),
     },
     "03_qsr": {"results['accuracy'].tolist()": (0.57, 0.7)},
+    "05_predicted_and_measured": {
+        "(order / order.min()).min().tolist()": (1, 1),
+        "(order / order.min()).max().tolist() + table['A'].tolist()": (1e-9, math.inf),
+        "[max(s) / min(s) for s in seconds.values()]": (1.0001, 100),  # the noise is drawn
+    },
     "04_data_parallel": {"[float(h) for h in hours.loc['LSDP'] / hours.loc['DDP (flat)']]": (0.5, 0.7)},
 }
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+MEASURES = "05_predicted_and_measured"  # the notebook that profiles and trains, which takes a minute or two
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.long if p.stem == MEASURES else ()) for p in NOTEBOOKS]
+)
 @pytest.mark.filterwarnings("default")  # the kernel's own machinery warns now and then
 def test_notebook(path):
+    check(path, nbformat.read(path, as_version=4))
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_notebook_that_measures_with_few_epochs_and_a_given_profile(tmp_path):
+    path = next(path for path in NOTEBOOKS if path.stem == MEASURES)
+    measured = load_profile(ROOT / "profiles" / "quickstart.yaml")
+    varies = {device: dict.fromkeys(workloads, (0.9, 1.0, 1.1)) for device, workloads in measured.devices.items()}
+    save_profile(tmp_path / "profile.yaml", measured.model_copy(update={"residuals": varies}))
     notebook = nbformat.read(path, as_version=4)
+    (place,) = (i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
+    small = f"EPOCHS, SEEDS, PROFILE = 2, 5, {str(tmp_path / 'profile.yaml')!r}"
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(small))
+    check(path, notebook)
+
+
+def check(path, notebook):
     exact, bounds = EXACT[path.stem], BOUNDS[path.stem]
     code = f"import json\nprint(json.dumps([{', '.join([*exact, *bounds])}]))"
     notebook.cells.append(nbformat.v4.new_code_cell(code))

@@ -1,0 +1,43 @@
+"""Pages of Markdown, a part of which a command writes: the lines between a mark of its own and END."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .program.errors import ScenarioError
+from .records.directory import write_atomically
+
+END = "<!-- end -->"
+
+
+def begin_of(command: str) -> str:
+    """The mark before what a command writes."""
+    return f"<!-- written by {command}: begin -->"
+
+
+def check_page(path: Path, begin: str) -> None:
+    """ScenarioError where the page cannot be filled in: it lacks the marks, or it is not a file."""
+    _text(path, begin)
+
+
+def fill_page(path: Path, begin: str, content: str) -> None:
+    """Replace what is between the marks. Where there is no page, one is made. ScenarioError as above."""
+    before, _, rest = _text(path, begin).partition(begin)
+    try:
+        write_atomically(path, f"{before}{begin}\n{content}\n{END}{rest.partition(END)[2]}".encode())
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be written: {error.strerror}; name another file") from None
+
+
+def _text(path: Path, begin: str) -> str:
+    if not path.exists():
+        return f"{begin}\n{END}\n"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}; name another file") from None
+    except UnicodeDecodeError:
+        raise ScenarioError(f"{path}: is not a page of Markdown; name another file") from None
+    if begin not in text or END not in text.partition(begin)[2]:
+        raise ScenarioError(f"{path}: has no lines {begin!r} and {END!r} to write the tables between; add them")
+    return text
