@@ -102,6 +102,13 @@ def test_a_piece_has_the_price_that_was_measured(work, seconds):
         assert device.seconds(work) == near(3 * seconds)
 
 
+def test_a_rounds_first_local_step_has_a_price_of_its_own():
+    works, tables = Works(ModelCost(100, 0, 10, 1), 8, 0), {"step": ((8.0, 6.0),)}
+    cold = Device("d", tables, slowdown=2.0, pieces=PieceTimes(first=((4.0, 5.0), (8.0, 7.0))))
+    assert (cold.seconds(works.first_step), cold.seconds(works.step), cold.step_seconds(8)) == (14.0, 12.0, 12.0)
+    assert Device("d", tables).seconds(works.first_step) == 6.0, "not measured: as any other"
+
+
 def test_what_was_not_measured_in_pieces_is_a_part_of_the_whole():
     tables = {"gradient": ((8.0, 6.0),), "update": ((0.0, 5.0),)}
     works = Works(together([ModelCost(100, 0, 10, 1) for _ in range(4)]), 8, 0)

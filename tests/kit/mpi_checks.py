@@ -40,6 +40,7 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.program.traffic import GATHER_LIMIT, traffic
 from paceline.runtime.engine import run
 from paceline.runtime.launcher import abort_on_error
+from paceline.trials import together
 
 # Cases that fail on some ranks only, and leave the others waiting: each needs a job of its own.
 ALONE = (
@@ -374,6 +375,15 @@ def check_described_and_emulated_times(ranks: Ranks) -> None:
     assert 4e-3 < outcome.computing <= outcome.seconds  # it never sleeps less than described, on average
     slow = ranks.run(program(), slowness=2.0)
     assert slow.result == 10
+
+
+def check_exchanges_last_from_the_last_start_to_the_last_stop(ranks: Ranks) -> None:
+    """Whichever rank was last, as far as a profile is concerned."""
+    n, late = ranks.size, ranks.rank
+    spans = np.array([(0.0 + late, 10.0 + late), (50.0 - late, 60.0 + 2 * late)])
+    assert together(ranks.comm, spans).tolist() == [10.0, 10.0 + 2 * (n - 1)]
+    with patch("paceline.trials.zlib.crc32", lambda _: ranks.rank):  # as on several machines, whose clocks differ
+        assert together(ranks.comm, spans).tolist() == [10.0, 10.0], "the shortest among the ranks"
 
 
 def main() -> None:
