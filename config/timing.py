@@ -125,6 +125,9 @@ class Device:
     lasting: float = 0.0  # seconds of computing for which a residual holds: a step's; 0: for one Compute
     correlation: float = 0.0  # of a residual with the one before
     pieces: PieceTimes = field(default_factory=PieceTimes)  # what was measured in pieces
+    guessed: dict[str, None] = field(
+        default_factory=dict
+    )  # phases that nothing else than their bytes has priced so far
 
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device."""
@@ -144,11 +147,15 @@ class Device:
             return over(work.bytes, self.host_memory_bandwidth)
         if self.host_link is not None:  # the host has a memory of its own, and memory_bandwidth is the device's
             return over(work.bytes, MEMORY_BANDWIDTH)
-        return self._by_bytes(work.bytes) if work.whole is None else None
+        return self._by_bytes(work.phase, work.bytes) if work.whole is None else None
 
-    def _by_bytes(self, nbytes: float) -> float:
+    def _by_bytes(self, phase: str, nbytes: float) -> float:
         """Seconds of work that only reads and writes memory."""
-        return over(nbytes, self.memory_bandwidth if self.memory_bandwidth < inf else MEMORY_BANDWIDTH)
+        if self.memory_bandwidth < inf:
+            return over(nbytes, self.memory_bandwidth)
+        if nbytes:
+            self.guessed[phase] = None
+        return over(nbytes, MEMORY_BANDWIDTH)
 
     def _price(self, work: Work) -> float:
         """Seconds of the whole phase of which `work` is a fraction, without the slowdown.
@@ -199,7 +206,7 @@ class Device:
         if phase == "evaluate":
             return USUAL["forward"] * self._by_itself(Work("step", samples))
         if phase not in ("step", "synchronous step"):
-            return self._by_bytes(work.bytes)
+            return self._by_bytes(work.phase, work.bytes)
         gradient, update = self._known("gradient", samples), self._known("update", samples)
         if phase == "synchronous step" and gradient is not None:
             return gradient + (update or 0.0)
@@ -293,6 +300,15 @@ class Timing:
             if beyond := device.beyond(batch):
                 lines[f"{device.name}: batch {batch} is extrapolated: {beyond} samples"] = None
         return list(lines)
+
+    def guesses(self) -> list[str]:
+        """A line for each device that has been asked for what nothing says the time of."""
+        return [
+            f"{device.name}: nothing says how long {' and '.join(device.guessed)} take; "
+            f"priced by bytes, at {MEMORY_BANDWIDTH / 1e9:g} GB/s"
+            for device in dict.fromkeys(self.devices)
+            if device.guessed
+        ]
 
     def slowness(self, batch: int) -> tuple[float, ...]:
         """How many times slower than the fastest each worker is: what `--emulate` reproduces.

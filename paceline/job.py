@@ -61,7 +61,7 @@ class Job:
     def warnings(self) -> list[str]:
         """What a reader of the results must know, a line each."""
         beforehand = self.timing.extrapolated(self.plan.shares.batches) + self.remarks + self.tight
-        return beforehand + self.problem.notes
+        return beforehand + self.problem.notes + self.timing.guesses()
 
     def warn(self) -> None:
         """Print the warnings on standard error, each line once."""
