@@ -228,7 +228,8 @@ def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units",
     # A micro-batch is a view of the batch, which stays in memory as a whole.
     activations = works.cost.activations / 4 * max(works.chunks) + inputs * sum(works.chunks)
     # Autograd makes the gradients of a unit, or of the whole model, anew, and a further one to add to micro-batches'.
+    # A unit's may be transposed, and are copied before they are where they are kept.
     # A local step needs no others than these: what `device` counts as the flat gradient, it does not touch.
-    fresh = {"units": max(whole), "flat": kept, "local": 0}[path] + max(whole) * (len(works.chunks) > 1)
+    fresh = {"units": 2 * max(whole), "flat": kept, "local": 0}[path] + max(whole) * (len(works.chunks) > 1)
     counts = (device, host, activations, max(whole), fresh, 0, vectors * kept)
     return Footprint(*(held.item * elements for elements in counts))
