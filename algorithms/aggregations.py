@@ -44,6 +44,11 @@ class Aggregation:
         """Whether the optimizer's state is exchanged."""
         return any(part.averages_state for part in self.parts)
 
+    @property
+    def vectors(self) -> int:
+        """Vectors as long as the parameters that it has at most, those within its arithmetic included."""
+        return max((part.vectors for part in self.parts), default=0)
+
     def check(self, workers: int) -> None:
         """ValueError unless it suits so many workers."""
         for part in self.parts:

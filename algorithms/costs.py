@@ -192,6 +192,10 @@ def slot_sizes(sizes: Sequence[int], count: int) -> list[int]:
     return [max(sizes[first::count]) for first in range(count)]
 
 
+# How steps are computed: unit by unit, the model at once into a flat gradient, or at once without an exchange.
+StepPath = Literal["units", "flat", "local"]
+
+
 @dataclass(frozen=True)
 class Footprint:
     """What a worker holds in memory at its peak, in bytes."""
@@ -200,14 +204,18 @@ class Footprint:
     host: float  # the same in host memory
     activations: float  # in addition, on the device, inputs included
     largest_unit: float  # parameters of the largest unit
-    fresh: float  # a unit's gradient as autograd makes it, and its copies on the way to where it is kept
+    fresh: float  # gradients as autograd makes them, until they are where they are kept
+    exchange: float = 0.0  # buffers in host memory for what travels
+    vectors: float = 0.0  # in host memory, of the aggregation
 
 
-def footprint(works: Works, moments: int, inputs: int) -> Footprint:
-    """The memory of a worker.
+def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units", vectors: int = 0) -> Footprint:
+    """The memory of a worker. Its `exchange` is left at 0, since it depends on the other workers.
 
     moments: vectors, as long as the parameters, in its optimizer's state.
     inputs: elements of one sample's input.
+    path: how its steps are computed.
+    vectors: of the aggregation, as long as the parameters.
     """
     held, sizes = works.held, works.sizes
     kept, whole = sum(own for own, _ in sizes), [every for _, every in sizes]
@@ -220,6 +228,9 @@ def footprint(works: Works, moments: int, inputs: int) -> Footprint:
     host = elements(buffers.host_parameters, buffers.host_gradients) + (home if held.host else 2 * kept * held.mirrored)
     # A micro-batch is a view of the batch, which stays in memory as a whole.
     activations = works.cost.activations / 4 * max(works.chunks) + inputs * sum(works.chunks)
-    unitwise = held.fetched or len(whole) > 1  # then a unit's gradient is flattened; micro-batches are added, too
-    fresh = max(whole) * (1 + unitwise + (len(works.chunks) > 1))
-    return Footprint(*(held.item * elements for elements in (device, host, activations, max(whole), fresh)))
+    # Autograd makes the gradients of a unit, or of the whole model, anew, and a further one to add to micro-batches'.
+    # A unit's may be transposed, and are copied before they are where they are kept.
+    # A local step needs no others than these: what `device` counts as the flat gradient, it does not touch.
+    fresh = {"units": 2 * max(whole), "flat": kept, "local": 0}[path] + max(whole) * (len(works.chunks) > 1)
+    counts = (device, host, activations, max(whole), fresh, 0, vectors * kept)
+    return Footprint(*(held.item * elements for elements in counts))

@@ -95,6 +95,7 @@ class SlowMo(OuterOptimizer):
     alpha: float = 1.0
     inner: Parameters = Parameters()
     momentum_vector = "slow_momentum"
+    vectors = 3
 
     def __post_init__(self) -> None:
         if not (0 <= self.beta < 1 and self.alpha > 0):
@@ -123,6 +124,7 @@ class OuterSGD(OuterOptimizer):
     nesterov: bool = True
     inner: Parameters = Parameters()
     momentum_vector = "outer_momentum"
+    vectors = 4
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and 0 <= self.momentum < 1):
@@ -147,6 +149,7 @@ class FedNova(Aggregation):
     momentum: float | None = field(default=None, init=False)
     nesterov: bool = field(default=False, init=False)
     local = True
+    vectors = 1
 
     def __post_init__(self) -> None:
         check_weights(self.weights)

@@ -128,7 +128,8 @@ class Worker(Protocol):
         """SHA-256 of the parameters that this worker keeps."""
 
     def snapshot(self) -> dict[str, Array]:
-        """All that the worker must get back to go on with the same bits. NotFinite where its parameters are not."""
+        """All that the worker must get back to go on with the same bits, for use before it goes on: large arrays are
+        its own memory. NotFinite where its parameters are not."""
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. Parameters are worker 0's; the loop broadcasts them."""

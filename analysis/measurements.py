@@ -21,7 +21,7 @@ def measurement(run: Run) -> Measurement:
     seconds: of training, without evaluation.
     samples: that all workers have processed.
     computing, idle, sent, memory: per worker. Seconds; the share of the time without computing; bytes; bytes at the
-        peak, as predicted, or for a real run what its process held above what it held before it had a worker.
+        peak, as predicted, or for a real run what its process held above what it held after imports.
     reports: (seconds, accuracy) of each evaluation; the accuracy is None where no numbers were computed.
     """
     s = run.summary

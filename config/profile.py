@@ -130,7 +130,14 @@ class Profile(Section):
     residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0, le=1e9)], ...]]] = {}
     variation: dict[str, dict[str, MeasuredVariation]] = {}  # device -> workload -> how its residuals hang together
     max_batch: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}  # device -> workload -> the most samples that fit
+    # device -> workload -> bytes that a rank's process grows by after imports, beyond data and arrays: what libraries
+    # load when they are first used, and what the allocator keeps
+    memory: dict[str, dict[str, Annotated[int, Field(ge=0)]]] = {}
     network: MeasuredNetwork | None = None
+
+    def process(self, device: str, workload: str) -> int:
+        """The bytes of `memory`; 0 where they were not measured."""
+        return self.memory.get(device, {}).get(workload, 0)
 
     def largest(self, device: str, workload: str) -> int | None:
         """The largest batch that fits into the device's memory; None where it was not measured."""
@@ -218,6 +225,7 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
         "residuals": _merged(old.residuals, new.residuals),
         "variation": _merged(old.variation, new.variation),
         "max_batch": _merged(old.max_batch, new.max_batch),
+        "memory": _merged(old.memory, new.memory),
     }
     rest = {"moves": old.moves | new.moves, "network": new.network or old.network}
     return new.model_copy(update={**merged, **rest, "version": max(old.version, new.version)})

@@ -29,6 +29,7 @@ KEYS = ("train_x", "train_y", "test_x", "test_y")
 FILE_KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
 MOST = 1e12  # examples, pixels of a side: no machine holds them
 DIGITS = (1437, 360)  # training and test examples
+STORED = ("images", "imagenet")  # files that are read when they are used
 EXACT = 1 << 24  # up to here float32 holds every whole number
 
 
@@ -57,6 +58,21 @@ def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
         return _npz_shape(Path(name))
     _, tell_shape = _builtin(name)
     return tell_shape(**_options(name, args))
+
+
+def in_memory(name: str) -> bool:
+    """Whether a data set is in memory as a whole. A user's function is taken to give arrays."""
+    return name not in STORED
+
+
+def load_libraries(name: str) -> None:
+    """Import what `load` needs, without the data. ValueError as for `load`."""
+    if user_code.named(name) and not name.endswith(".npz"):
+        user_code.load(name, "data")
+    elif name == "digits":
+        import sklearn.datasets  # noqa: F401
+    elif name in STORED:
+        import torchvision  # noqa: F401
 
 
 def _npz(*, images: bool | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +20,11 @@ class DataShape:
     classes: int
     train: int  # examples in the training set
     test: int  # examples in the test set
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all examples, each a float32 input and an int64 label."""
+        return (self.train + self.test) * (4 * math.prod(self.input_shape) + 8)
 
 
 class Stored(Protocol):

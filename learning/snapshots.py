@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
@@ -29,7 +32,7 @@ class Snapshots:
         self._gets_parameters = index > 0 and memory.held.parts == 1  # worker 0's, so it saves none
 
     def take(self) -> dict[str, Array]:
-        """Copies of all that outlives a round, by name:
+        """All that outlives a round, by name. Large ones are the worker's own memory, for use before it goes on:
 
         params: worker 0's, which the loop broadcasts, or a sharded worker's part.
         buffers, counts, buffer.<name>: see Buffers.snapshot.
@@ -39,38 +42,63 @@ class Snapshots:
         scores.<name>: see Scores.snapshot.
         vector.<name>: the vectors that `transform` has made.
         """
-        return self.own(self.state())
+        arrays = self._state()
+        if self._gets_parameters:
+            del arrays["params"]
+        return arrays
 
-    def own(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        """Those of a state's arrays that this worker saves."""
-        return {name: array for name, array in arrays.items() if name != "params" or not self._gets_parameters}
-
-    def state(self) -> dict[str, Array]:
+    def _state(self) -> dict[str, Array]:
         """The same with the parameters of every worker."""
         self._memory.pull()
         return {
-            "params": self._memory.host_params.copy(),
-            **self._buffers.snapshot(),
-            **self._stream.snapshot(),
-            **{OPTIMIZER + name: vector.cpu().numpy().copy() for name, vector in self._optimizer.state.items()},
+            "params": self._memory.host_params,
+            **{OPTIMIZER + name: vector.cpu().numpy() for name, vector in self._optimizer.state.items()},
             # With other units, the concatenated parts may have the same length but belong to other parameters.
             **({"units": np.array(self._memory.kept)} if self._memory.held.parts > 1 else {}),
-            **({} if self._scores is None else {SCORES + k: v for k, v in self._scores.snapshot().items()}),
             # A name that begins with "_" does not outlive a round.
-            **{VECTOR + name: vector.copy() for name, vector in self.vectors.items() if name[0] != "_"},
+            **{VECTOR + name: vector for name, vector in self.vectors.items() if name[0] != "_"},
+            **self._small(),
+        }
+
+    def _small(self) -> dict[str, Array]:
+        """Copies of what is not as long as the parameters."""
+        scores = {} if self._scores is None else self._scores.snapshot()
+        return {
+            **self._buffers.snapshot(),
+            **self._stream.snapshot(),
+            **{SCORES + name: array for name, array in scores.items()},
         }
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. ValueError where it is another model's, or another optimizer's."""
         self._check(arrays)
         if "params" in arrays:
-            self._memory.host_params[:] = arrays["params"]
-            self._memory.push()
-        self._buffers.restore(arrays)
+            self._restore_parameters(arrays["params"])
         for name, vector in self._optimizer.state.items():
             vector.copy_(torch.from_numpy(np.array(arrays[OPTIMIZER + name])))
         self.vectors.clear()
         self.vectors |= {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
+        self._restore_small(arrays)
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Put a new worker back as it was, after a trial. Of its large arrays only the parameters need a copy: its
+        optimizer's vectors are zeros. So a trial takes no more memory than the steps of the run.
+        """
+        self._memory.pull()
+        parameters, small = self._memory.host_params.copy(), self._small()
+        yield
+        self._restore_parameters(parameters)
+        for vector in self._optimizer.state.values():
+            vector.zero_()
+        self._restore_small(small)
+
+    def _restore_parameters(self, parameters: Array) -> None:
+        self._memory.host_params[:] = parameters
+        self._memory.push()
+
+    def _restore_small(self, arrays: dict[str, Array]) -> None:
+        self._buffers.restore(arrays)
         if self._scores is not None:
             self._scores.restore({k.removeprefix(SCORES): v for k, v in arrays.items() if k.startswith(SCORES)})
         self._stream.restore(arrays)
@@ -82,7 +110,7 @@ class Snapshots:
         made when it is first used; a GPU's random stream, as a run may go on on another device.
         """
         arrays = {name: array for name, array in arrays.items() if name != DEVICE_RNG}
-        here = self.state() | {name: self._memory.host_params[:-1] for name in arrays if name.startswith(VECTOR)}
+        here = self._state() | {name: self._memory.host_params[:-1] for name in arrays if name.startswith(VECTOR)}
         here.pop(DEVICE_RNG, None)
         missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
         if missing - ({"params"} if self._gets_parameters else set()) or arrays.keys() - here.keys():

@@ -133,7 +133,8 @@ class TorchWorker:
                 self.index, self._memory, self._buffers, self._stream, self._optimizer, self._batches
             )
             if warm:
-                self._warm_up(data)
+                with self._snapshots.undone():
+                    self._warm_up(data)
         self._stream.begin()
 
     @property
@@ -269,7 +270,7 @@ class TorchWorker:
     def digest(self) -> str:
         """SHA-256 of the parameters that this worker keeps."""
         self._memory.pull()
-        return hashlib.sha256(self._params[: len(self._memory.parameters)].tobytes()).hexdigest()
+        return hashlib.sha256(self._params[: len(self._memory.parameters)].data).hexdigest()
 
     def snapshot(self) -> dict[str, Array]:
         """See Snapshots.take. NotFinite where a parameter is not finite, so that no checkpoint holds one."""
@@ -293,8 +294,8 @@ class TorchWorker:
             return self._guard.run(body, *args)
 
     def _warm_up(self, data: Dataset) -> None:
-        """Take one step and evaluate one batch before the run begins, then put everything back."""
-        saved, batch, passes = self._snapshots.state(), self.works.step.samples, self._passes
+        """Take one step and evaluate one batch before the run begins."""
+        batch, passes = self.works.step.samples, self._passes
         indices = np.arange(batch) % passes.examples
         try:
             self._tried = try_forward(passes, self._units, data, indices, max(self.works.chunks))
@@ -316,9 +317,6 @@ class TorchWorker:
                 f"loss {passes.loss_name} is not the mean over a batch's examples of what depends on one example "
                 "each, so in micro-batches the gradient would be another; leave out micro_batch, or name such a loss"
             )
-        self._snapshots.restore(self._snapshots.own(saved))
-        self._params[:] = saved["params"]
-        self._memory.push()
         self.forget()
 
     def _step(self, round: Round, i: int) -> None:
@@ -331,6 +329,7 @@ class TorchWorker:
     def _gradient(self, round: Round, i: int) -> None:
         loss = self._backward(round, i)
         self._flat.keep(self._passes.gradients())
+        self._passes.forget()  # autograd's own: they would stay until the next step
         self._grads[-1] = loss
 
     def _update(self, round: Round, i: int) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .algorithms.costs import Works
 from .algorithms.loop import train
 from .algorithms.phantom import PhantomWorker
 from .algorithms.plan import Plan
@@ -20,13 +21,14 @@ from .algorithms.replay import replayed
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .config.faults import check_faults
-from .config.profile import Profile
+from .config.profile import Profile, workload_key
 from .config.scenario import Scenario
 from .config.sections import described
 from .config.timing import Timing
 from .effort import check_workers
 from .learning_problem import LearningProblem
 from .memory_check import check_memory
+from .memory_check import record as predicted_memory
 from .program.effects import Program
 from .records import history
 from .records.environment import environment
@@ -127,6 +129,17 @@ class Job:
                 "profile_path": str(self.scenario.cluster.profile),
             }
         return described(self.scenario) | {"recorded": recorded}
+
+    def memory(self, works: Sequence[Works]) -> dict[str, list[float]]:
+        """The bytes that each worker is predicted to need at the peak, for summary.json.
+
+        process: what its process takes beyond its arrays, which the profile has measured; left out without a profile.
+        """
+        made = predicted_memory(works, self.problem, self.plan)
+        if self.profile is not None and self.profile.memory:
+            key = workload_key(self.scenario.workload)
+            made["process"] = [float(self.profile.process(device.name, key)) for device in self.timing.devices]
+        return made
 
     def part(self, from_round: int = 0) -> dict[str, Any]:
         """The entry in the run's history for the part that begins now; see records/history.py."""

@@ -50,7 +50,7 @@ def check_training(job: Job) -> None:
 
 def _learning(job: Job, workers: Sequence[PhantomWorker], here: Sequence[bool]) -> float:
     """Bytes of this machine's memory for training. here: for each worker, whether its device uses the same memory."""
-    needs = predicted([w.works for w in workers], job.problem)
+    needs = predicted([w.works for w in workers], job.problem, job.plan)
     return sum(need.host + need.device * own for need, own in zip(needs, here, strict=True))
 
 

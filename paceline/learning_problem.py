@@ -96,11 +96,24 @@ class LearningProblem:
         augment = Augment(w.augment.crop, w.augment.flip) if w.augment else None
         return Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
 
-    def load(self) -> None:
-        """Load what a worker that computes needs: torch, and the data."""
+    def load_libraries(self, plan: Plan) -> None:
+        """Import what a worker that computes needs: torch, and what loads the data."""
         from .learning import build  # noqa: F401
+        from .learning.data import load_libraries
 
-        _ = self.data
+        strategy, units = plan.strategy, len(self.phantoms(plan)[0].works.units)
+        if strategy.placement.by_units(strategy.aggregation.synchronous, units):
+            # Autograd imports this when it is first given a gradient to go on from: 36 MB of SymPy.
+            import torch.fx.experimental.symbolic_shapes  # noqa: F401
+
+        _named("workload.data", lambda: load_libraries(self.scenario.workload.data.name))
+
+    @property
+    def data_bytes(self) -> float:
+        """Bytes of the data set in the memory of a process that trains."""
+        from .learning.data import in_memory
+
+        return self.shape.nbytes if in_memory(self.scenario.workload.data.name) else 0.0
 
     def phantoms(self, plan: Plan) -> list[PhantomWorker]:
         """All workers as phantoms, which know only their work and bytes."""

@@ -15,8 +15,10 @@ import numpy as np
 from .algorithms.balance import fixed_total
 from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
+from .algorithms.strategy import Strategy
 from .config.tables import interpolate
 from .job import Job
+from .memory_check import record
 from .trials import (
     LOCAL_STEPS,
     Bench,
@@ -25,6 +27,7 @@ from .trials import (
     Piece,
     run_trial,
     steps_for,
+    trial_plan,
     trials,
     unchanged,
     with_exchanges,
@@ -48,6 +51,7 @@ class RankTimes:
     met: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))  # see Measurements
     counts: dict[tuple[str, Piece], float] = field(default_factory=dict)  # of a step
     series: list[list[float]] = field(default_factory=list)  # times of consecutive steps at the scenario's batch
+    memory: int = 0  # bytes that the process grew by, beyond what is predicted of its arrays
 
     def add(self, trial: str, found: Measurements) -> None:
         """Add a repeat of a trial."""
@@ -80,6 +84,8 @@ def measure(bench: Bench, batch: int) -> RankTimes:
         return run_trial(bench, strategies[name], shares, steps, change)
 
     sizes = [batch] if bench.phantom else sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
+    if not bench.phantom:
+        found.memory = _beyond_arrays(bench, strategies["flat"], _even(job, batch))
     curve = [(size, once("flat", _even(job, size), LOCAL_STEPS).computing) for size in sizes]
     paces, balanced = _divided(bench.comm, curve, batch)
     every = max(LOCAL_STEPS, math.ceil(SLOWEST / min(paces)))
@@ -96,6 +102,20 @@ def measure(bench: Bench, batch: int) -> RankTimes:
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient") and not p.first]
     return found
+
+
+def _beyond_arrays(bench: Bench, strategy: Strategy, shares: Shares) -> int:
+    """What this process grows by in its first trial, less the predicted arrays. Later ones begin with what it kept."""
+    from .runtime.resident import resident, resident_peak
+
+    job, rank = bench.job, bench.comm.Get_rank()
+    plan = trial_plan(job, strategy, shares, LOCAL_STEPS)
+    job.problem.load_libraries(plan)
+    before = resident()
+    run_trial(bench, strategy, shares, LOCAL_STEPS)
+    predicted = record([w.works for w in job.problem.phantoms(plan)], job.problem, plan)
+    arrays = math.fsum(each[rank] for each in predicted.values())
+    return max(0, round(resident_peak() - before - arrays))
 
 
 def _even(job: Job, batch: int) -> Shares:

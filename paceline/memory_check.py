@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .algorithms.balance import largest_fitting
-from .algorithms.costs import Footprint, Works, footprint
+from .algorithms.costs import Footprint, StepPath, Works, footprint
 from .algorithms.learning_rates import Constant
 from .algorithms.placements import Placement
 from .algorithms.plan import Plan
@@ -21,25 +22,43 @@ from .algorithms.strategy import Strategy
 from .config.timing import Device, Timing
 from .learning.works import make_works, moments_of
 from .learning_problem import LearningProblem
+from .program.effects import AllGather, AllReduce, ReduceScatter
 from .program.errors import ScenarioError
+from .program.traffic import received
+from .program.wire import wire_bytes
+
+RECORDED = ("device", "host", "activations", "fresh", "exchange", "vectors")  # of a footprint, in summary.json
 
 
-def predicted(works: Sequence[Works], problem: LearningProblem) -> list[Footprint]:
+def predicted(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> list[Footprint]:
     """For each worker, the memory that it needs at the peak."""
     moments = moments_of(problem.scenario.workload.optimizer.model_dump())
     inputs, known = math.prod(problem.shape.input_shape), dict[int, Footprint]()
-    return [known.get(id(each)) or known.setdefault(id(each), footprint(each, moments, inputs)) for each in works]
+    strategy = plan.strategy
+    synchronous, vectors = strategy.aggregation.synchronous, strategy.aggregation.vectors
+
+    def one(each: Works) -> Footprint:
+        by_units = strategy.placement.by_units(synchronous, len(each.units))
+        path: StepPath = "units" if by_units else "flat" if synchronous else "local"
+        exchange = _exchanging(each, strategy.placement, by_units and synchronous, plan.workers)
+        return replace(footprint(each, moments, inputs, path, vectors), exchange=exchange)
+
+    return [known.get(id(each)) or known.setdefault(id(each), one(each)) for each in works]
 
 
-def record(works: Sequence[Works], problem: LearningProblem) -> dict[str, list[float]]:
-    """The predicted bytes of each worker, for summary.json."""
-    found = predicted(works, problem)
-    return {
-        "device": [each.device for each in found],
-        "host": [each.host for each in found],
-        "activations": [each.activations for each in found],
-        "fresh": [each.fresh for each in found],
-    }
+def _exchanging(works: Works, place: Placement, by_units: bool, workers: int) -> float:
+    """Bytes of the buffers for what travels. Exchanges share them, so the largest exchange decides."""
+    largest = max(whole for _, whole in works.sizes) if by_units else sum(kept for kept, _ in works.sizes)
+    nbytes = wire_bytes(works.held.item * largest, place.wire)
+    kinds = (ReduceScatter, AllGather) if place.sharded else (AllReduce,)
+    return max(received(kind, nbytes, workers, place.wire != "fp32") for kind in kinds)
+
+
+def record(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> dict[str, list[float]]:
+    """The predicted bytes of each worker's arrays, those of the data set included."""
+    found = predicted(works, problem, plan)
+    made = {name: [vars(each)[name] for each in found] for name in RECORDED}
+    return made | {"data": [problem.data_bytes] * len(found)}
 
 
 def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Capacity:
@@ -53,7 +72,7 @@ def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Cap
         shares = Shares((batch,) * workers, (1.0,) * workers)
         plan = Plan(Strategy(placement=placement), shares, Constant(1.0), problem.shape.train, Interval(1, "steps"))
         works = make_works(plan, problem.cost, 0, problem.recipe, staged)
-        return predicted([works[timing.devices.index(device)]], problem)[0]
+        return predicted([works[timing.devices.index(device)]], problem, plan)[0]
 
     def largest(device: Any, most: int) -> int | None:
         if device.memory is None or _held(device, need(device, 1))["memory"] > device.memory:
@@ -91,7 +110,7 @@ def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterat
     if all(device.memory is None and device.host_memory is None for device in timing.devices):
         return
     works = [w.works for w in problem.phantoms(plan)]
-    needs = predicted(works, problem)
+    needs = predicted(works, problem, plan)
     seen = set[tuple[int, int]]()
     for place, device, each, need in zip(problem.scenario.cluster.places, timing.devices, works, needs, strict=True):
         if (id(device), id(each)) in seen:

@@ -44,7 +44,7 @@ def portable(device: str, times: RankTimes) -> dict[str, Any]:
         [key[0], dataclasses.asdict(key[1]), median(means), times.counts[key], median(times.met.get(key, [0.0]))]
         for key, means in times.means.items()
     ]
-    return {"device": device, "times": found, "drift": times.drift(), "series": times.series}
+    return {"device": device, "times": found, "drift": times.drift(), "series": times.series, "memory": times.memory}
 
 
 def by_device(ranks: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -68,6 +68,7 @@ def computed(ranks: Sequence[Mapping[str, Any]], key: str, batch: int) -> dict[s
         "moves": {device: moves(times, len(ranks)) for device, times in read.items()},
         "residuals": {device: {key: residuals(members)} for device, members in devices.items()},
         "variation": {device: {key: variation(members)} for device, members in devices.items()},
+        "memory": {device: {key: round(mean(r["memory"] for r in members))} for device, members in devices.items()},
     }
 
 

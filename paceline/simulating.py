@@ -13,7 +13,6 @@ from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .job import Job, resolve
 from .job_effort import check_simulation
-from .memory_check import record
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome
 from .progress import progress
@@ -141,7 +140,7 @@ def run_simulation(
         recorder.scenario(document)
         with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
             ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), options)
-        extra: dict[str, Any] = {"memory_predicted": record([w.works for w in workers], job.problem)}
+        extra: dict[str, Any] = {"memory_predicted": job.memory([w.works for w in workers])}
         digests = [w.digest() for w in workers]
         if not options.timing_only:
             extra |= fingerprints(digests, sharded)

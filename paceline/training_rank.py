@@ -16,7 +16,6 @@ from .algorithms.rounds import State
 from .analysis.run import Run
 from .emulated_network import check_star
 from .job import Job, resolve
-from .memory_check import record
 from .program.errors import PacelineError, ScenarioError
 from .program.outcome import Hooks
 from .progress import progress
@@ -68,7 +67,7 @@ class _RankTraining:
         self.recorder = Recorder(training.directory, subject=subject(job.scenario, job.plan.shares.batches))
         self.spool: Spool | None = None  # takes the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
-        self.loaded = 0  # bytes in memory before the worker was made
+        self.loaded = 0  # bytes in memory after imports, before data and worker
 
     def train(self, quiet: bool) -> None:
         """Train and record; rank 0 also shows the run."""
@@ -109,7 +108,7 @@ class _RankTraining:
         if self.phantom:
             self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
-        problem.load()
+        problem.load_libraries(plan)
         self.loaded = resident()
         (worker,) = problem.workers(plan, [self.rank], shared_process=False)
         self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
@@ -151,7 +150,7 @@ class _RankTraining:
             raise ScenarioError(failure)
 
     def _memory(self, worker: Any) -> dict[str, int]:
-        """Bytes: what the worker has counted, and what the process held before there was a worker and at most."""
+        """Bytes: what the worker has counted, and what the process held after imports and at most."""
         counted: dict[str, int] = worker.memory()
         return counted | {"resident_before": self.loaded, "resident_peak": resident_peak()}
 
@@ -182,8 +181,7 @@ class _RankTraining:
         extra: dict[str, Any] = {"timing_only": self.phantom, "finished": finished}
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
-        works = [w.works for w in self.job.problem.phantoms(self.job.plan)]
-        extra["memory_predicted"] = record(works, self.job.problem)
+        extra["memory_predicted"] = self.job.memory([w.works for w in self.job.problem.phantoms(self.job.plan)])
         if not self.phantom:
             memories = [json.loads(text) for text in counted]
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}

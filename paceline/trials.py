@@ -168,6 +168,12 @@ class Bench:
     phantom: bool = False  # whether it sleeps instead of computing: then only its messages are real
 
 
+def trial_plan(job: Job, strategy: Strategy, shares: Shares, steps: int) -> Plan:
+    """The plan of a trial, which reports at its end."""
+    budget = Interval(steps, "steps")
+    return Plan(strategy, shares, Constant(1e-6), job.plan.examples, budget, budget)
+
+
 def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, change: Change = unchanged) -> Measurements:
     """Train for `steps` steps and take the times of the pieces on this rank. All ranks call it together.
 
@@ -179,7 +185,7 @@ def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, chan
     from .runtime.engine import run
 
     job, comm, slowness = bench.job, bench.comm, bench.slowness
-    plan = Plan(strategy, shares, Constant(1e-6), job.plan.examples, Interval(steps, "steps"), Interval(steps, "steps"))
+    plan = trial_plan(job, strategy, shares, steps)
     worker: Any
     if bench.phantom:
         worker, price = job.problem.phantoms(plan)[comm.Get_rank()], job.timing.devices[comm.Get_rank()].seconds

@@ -51,6 +51,23 @@ def traffic(kind: type[Collective], nbytes: int, members: int) -> Traffic:
     raise TypeError(f"{kind.__name__} is not a collective")
 
 
+def received(kind: type[Collective], nbytes: int, members: int, narrow: bool = False) -> float:
+    """Bytes of the buffers that a member keeps for a collective, next to its value and its answer.
+
+    nbytes: the whole vector's as it travels. narrow: whether it travels rounded, and so from a buffer.
+    """
+    if members == 1:
+        return 0.0
+    if kind is AllReduce and gathers(nbytes, members):
+        return float(members * nbytes)
+    travelling = nbytes * narrow  # of an AllGather all of it arrives in a buffer, too
+    if kind is AllGather:
+        return travelling * (1 + 1 / members)
+    if kind is ReduceScatter and members == 2 and not narrow:
+        return 0.0  # the other's part arrives where it is folded
+    return travelling + (members - 1) / members * nbytes
+
+
 def whole_bytes(effect: Collective, members: int) -> int:
     """Bytes of the whole vector, an AllGather's of all members together."""
     value = effect.value

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save_file
 
 from ..program.effects import Array
 from ..program.errors import ScenarioError
-from .directory import CHECKPOINTS, to_json, write_atomically
+from .directory import CHECKPOINTS, to_json, whole_or_absent, write_atomically
 from .schemas import CheckpointMeta, read_document
 
 Kept = Literal["local", "shared", "none"]  # whose optimizer state is kept; see config.scenario.CheckpointSpec
@@ -43,9 +43,15 @@ def write_worker(directory: Path, worker: int, round: int, arrays: dict[str, Arr
         arrays = _without(arrays)
     _, partial = _folder(directory, round)
     partial.mkdir(parents=True, exist_ok=True)
-    data = save(arrays)
-    write_atomically(partial / _name(worker), data)
-    return hashlib.sha256(data).hexdigest()
+    path = partial / _name(worker)
+    with whole_or_absent(path) as temporary:
+        try:
+            save_file(arrays, temporary)  # from where they are: no second copy in memory
+        except SafetensorError as error:
+            raise OSError(f"{path}: cannot be written: {error}") from error
+        temporary.chmod(partial.stat().st_mode & 0o666)  # as other files: save_file lets only the owner read it
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, subject: Mapping[str, Any] = {}) -> Path:

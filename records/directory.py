@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,20 @@ FILES = (SCENARIO, SUMMARY, METRICS, TRACE, "loss.txt", "acc.txt")
 FOLDERS = (CHECKPOINTS, SPANS)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or absent: under a temporary name, with fsync, then renamed."""
+@contextmanager
+def whole_or_absent(path: Path) -> Iterator[Path]:
+    """A temporary name under which to write a file. The file is on disk before it gets the name `path`."""
     temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
+    yield temporary
+    with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole or absent."""
+    with whole_or_absent(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def to_json(document: Any, indent: int | None = None) -> str:

@@ -31,17 +31,20 @@ from .headers import Headers, Members, make_headers
 
 
 class Pool:
-    """Receive buffers. Reductions of the same size share them, since only one runs at a time."""
+    """Buffers for what travels. All reductions share them, since only one runs at a time: the largest decides."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[str, int, np.dtype[Any]], Array] = {}
+        self._buffers: dict[tuple[str, np.dtype[Any]], Array] = {}
 
     def take(self, purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
-        """The buffer of `size` elements for a purpose. What it holds is left over from earlier calls."""
-        key = (purpose, size, dtype)
-        if key not in self._buffers:
-            self._buffers[key] = np.empty(size, dtype)
-        return self._buffers[key]
+        """`size` elements for a purpose, until the next call. What they hold is left over from earlier ones."""
+        key = (purpose, dtype)
+        found = self._buffers.get(key)
+        if found is None or found.size < size:
+            self._buffers.pop(key, None)  # so that the smaller one goes first
+            del found
+            found = self._buffers[key] = np.empty(size, dtype)
+        return found[:size]
 
 
 def element_type(array: Array) -> Any:
@@ -74,7 +77,7 @@ class Reduction:
         fast: bool,
     ) -> None:
         self.members, self.size, self.dtype, self.op, self.wire, self.what = members, size, dtype, op, wire, what
-        self.scatter = kind is ReduceScatter
+        self.scatter, self._pool = kind is ReduceScatter, pool
         self.result_size = size
         nbytes, count = wire_bytes(size * dtype.itemsize, wire), members.count
         self.sent = traffic(kind, nbytes, count).sent  # payload bytes that a member sends each time
@@ -95,7 +98,7 @@ class Reduction:
             self.perform = self._gathered_narrow if rounds else self._gathering()
         else:
             self.headers = make_headers(members, 0, what)
-            self._prepare_exchange(pool)
+            self._prepare_exchange()
             self.perform = self._exchanged_narrow if rounds else self._exchanged
 
     def _gathering(self) -> Callable[[Array, float, bool, Array | None], Array]:
@@ -140,9 +143,10 @@ class Reduction:
         start, end = self._parts[rank]
         result = np.empty(self.result_size, self.dtype) if out is None else out
         own = result if self.scatter else result[start:end]
-        incoming = list(self._incoming)
         if self.members.count == 2 and not np.may_share_memory(own, value):
-            incoming[1 - rank] = own  # folded where it arrives: a third less memory traffic
+            incoming = [own, own]  # folded where it arrives: a third less memory traffic
+        else:
+            incoming = self._incoming()
         headers.begin(weight, stop)  # the headers travel at the same time as the parts, and add no latency
         self._send_parts(value, incoming)
         if headers.finish():
@@ -164,13 +168,13 @@ class Reduction:
     def _exchanged_narrow(self, value: Array, weight: float, stop: bool, out: Array | None) -> Array:
         headers, rank, dtype = self.headers, self.members.rank, DTYPES[self.wire]
         start, end = self._parts[rank]
-        bits = self._bits
+        bits, incoming = self._pool.take("outgoing", self.size, self._travels), self._incoming()
         narrow(value, bits.view(dtype))
         headers.begin(weight, stop)
-        self._send_parts(bits, self._incoming)
+        self._send_parts(bits, incoming)
         headers.finish()
         result = np.empty(self.result_size, self.dtype) if out is None else out
-        terms = [part.view(dtype) for part in self._incoming]
+        terms = [part.view(dtype) for part in incoming]
         terms[rank] = bits[start:end].view(dtype)
         own = self._fold(terms, result if self.scatter else result[start:end])
         if not self.scatter:
@@ -209,20 +213,19 @@ class Reduction:
         self._factors = None if self._ratios is None else [np.asarray(f, self.dtype) for f in self._ratios]
         self._scale = None if last == 1.0 else np.asarray(last, self.dtype)
 
-    def _prepare_exchange(self, pool: Pool) -> None:
-        """Prepare where the others' pieces of this member's part arrive: one after another, without its own."""
-        members, (start, end) = self.members, self._parts[self.members.rank]
-        length, rank = end - start, members.rank
-        narrow = self.wire != "fp32"
-        travels = np.dtype(np.uint16) if narrow else self.dtype  # bits: MPI takes no bf16 array
-        buffer = pool.take("incoming", (members.count - 1) * length, travels)
-        if narrow:
-            self._bits = pool.take("outgoing", self.size, travels)
-        places = [r - (r > rank) for r in range(members.count)]
-        self._incoming = [buffer[p * length : (p + 1) * length] for p in places]
-        self._element = element_type(buffer)
+    def _prepare_exchange(self) -> None:
+        start, end = self._parts[self.members.rank]
+        self._length = end - start
+        self._travels = np.dtype(np.uint16) if self.wire != "fp32" else self.dtype  # bits: MPI takes no bf16 array
+        self._element = element_type(np.empty(0, self._travels))
         if self.scatter:
-            self.result_size = length
+            self.result_size = self._length
+
+    def _incoming(self) -> list[Array]:
+        """Where the others' pieces of this member's part arrive: one after another, without its own."""
+        count, rank, length = self.members.count, self.members.rank, self._length
+        buffer = self._pool.take("incoming", (count - 1) * length, self._travels)
+        return [buffer[place * length : (place + 1) * length] for place in (r - (r > rank) for r in range(count))]
 
     def _send_parts(self, value: Array, incoming: list[Array]) -> None:
         outgoing = [value[start:end] for start, end in self._parts]

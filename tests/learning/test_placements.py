@@ -187,7 +187,7 @@ def test_a_step_holds_no_more_than_was_predicted(model, place, micro_batch):
     with meter:
         options = {"args": VIT if model == "vit" else {}, "recipe": Recipe(micro_batch=micro_batch)}
         (w,) = workers_of(plan, model, optimizer=ADAMW, **options | {"shared_process": False})
-    counted, need = w.memory(), footprint(w.works, 2, 64)
+    counted, need = w.memory(), footprint(w.works, 2, 64, "flat" if place == "flat" else "units")
     held = counted["device"] + counted["host"]
     assert meter.now == pytest.approx(held, rel=0.005), "the warm-up left nothing behind"
     assert 1 <= need.activations / counted["activations"] < 1.45

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -77,7 +79,7 @@ def test_batchnorm_is_estimated_anew_and_the_worker_stays_as_it_is():
     plan = make_plan([16, 16])
     _, w = make(plan, f"{__name__}:own_norm")
     w.step(plan.next_round(State()), 0).run()
-    before = w.snapshot()
+    before = copy.deepcopy(w.snapshot())
     outer = torch.get_rng_state()
     effect = w.estimate_buffers(5, 3)
     found = effect.run()

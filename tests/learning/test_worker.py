@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from unittest.mock import Mock
 
@@ -228,7 +229,7 @@ def test_as_on_a_gpu(monkeypatch):
 
 def test_evaluation_changes_nothing():
     (w,) = make(make_plan([16]), "resnet20", {"width": 0.25})
-    before = w.snapshot()
+    before = copy.deepcopy(w.snapshot())
     w.evaluate(w.buffers).run()
     assert w.model.training
     assert all(np.array_equal(a, before[k]) for k, a in w.snapshot().items())
