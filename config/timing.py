@@ -127,7 +127,7 @@ class Device:
     pieces: PieceTimes = field(default_factory=PieceTimes)  # what was measured in pieces
     guessed: dict[str, None] = field(
         default_factory=dict
-    )  # phases that nothing else than their bytes has priced so far
+    )  # phases that their bytes alone have priced
 
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device."""
