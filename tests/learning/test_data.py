@@ -85,7 +85,7 @@ def test_a_users_data():
             "digit",
             {},
             "no data 'digit'; did you mean 'digits'?; write digits, synthetic, cifar10, cifar100, images, "
-            "imagenet, a file that ends in .npz",
+            "imagenet, tokens, a file that ends in .npz",
         ),
         ("digits", {"train": 3}, "data digits has no argument 'train'; it takes no arguments"),
         ("synthetic", {"sise": 3}, "data synthetic has no argument 'sise'; it takes train, test, noise, seed"),
