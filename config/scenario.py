@@ -216,6 +216,14 @@ _SHAPES = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _M
 _SHAPES["tuple_type"] = "write a list, like [1, 2]"
 
 
+def _shown(step: int | str) -> str:
+    """A step of a path as errors write it: at most 60 characters of a key, so that what is wrong with it is seen."""
+    if isinstance(step, int):
+        return f"[{step}]"
+    key = repr(step)[1:-1]
+    return f".{key}" if len(key) <= 60 else f".{key[:57]}..."
+
+
 def _explain(error: ValidationError, document: Any) -> str:
     """The most telling mistake in one line, and how many more there are."""
     errors = error.errors(include_url=False, include_context=False)
@@ -226,7 +234,7 @@ def _explain(error: ValidationError, document: Any) -> str:
     steps, sections, choice = _follow(first["loc"][:-1] if unknown else first["loc"])
     if unknown:  # the last step is the user's key, even where it looks like a union's member
         steps, sections = [*steps, first["loc"][-1]], choice
-    path = "".join(f"[{s}]" if isinstance(s, int) else f".{repr(s)[1:-1]}" for s in steps).lstrip(".") or "scenario"
+    path = "".join(map(_shown, steps)).lstrip(".") or "scenario"
     message = first["msg"].removeprefix("Value error, ")
     if unknown:
         fields = [field for section in sections for field in section.model_fields.items()]
