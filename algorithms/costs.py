@@ -204,7 +204,7 @@ class Footprint:
     host: float  # the same in host memory
     activations: float  # in addition, on the device, inputs included
     largest_unit: float  # parameters of the largest unit
-    fresh: float  # gradients as autograd makes them, until they are where they are kept
+    fresh: float  # gradients as autograd makes them, until they are where they are kept or used
     exchange: float = 0.0  # buffers in host memory for what travels
     vectors: float = 0.0  # in host memory, of the aggregation
 
@@ -229,8 +229,11 @@ def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units",
     # A micro-batch is a view of the batch, which stays in memory as a whole.
     activations = works.cost.activations / 4 * max(works.chunks) + inputs * sum(works.chunks)
     # Autograd makes the gradients of a unit, or of the whole model, anew, and a further one to add to micro-batches'.
-    # A unit's may be transposed, and are copied before they are where they are kept.
+    # Within a unit there are two gradients of outputs, each as large as its activations at most. Measured steps hold no
+    # more than the unit's parameters again.
     # A local step needs no others than these: what `device` counts as the flat gradient, it does not touch.
-    fresh = {"units": 2 * max(whole), "flat": kept, "local": 0}[path] + max(whole) * (len(works.chunks) > 1)
+    between = max(unit.activations for unit in works.units) / 4 * max(works.chunks)
+    unit = max(whole) + min(2 * between, max(whole))
+    fresh = {"units": unit, "flat": kept, "local": 0}[path] + max(whole) * (len(works.chunks) > 1)
     counts = (device, host, activations, max(whole), fresh, 0, vectors * kept)
     return Footprint(*(held.item * elements for elements in counts))

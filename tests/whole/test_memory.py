@@ -76,7 +76,7 @@ def test_what_is_predicted_of_the_process():
     local = predicted({"preset": "local_sgd", "H": 4})
     assert (local["fresh"], local["exchange"], local["vectors"]) == (0, 4 * (P + 1) / 2, 0)
     assert predicted({"preset": "diloco", "H": 4})["vectors"] == 16 * (P + 1)
-    images = scenario({"preset": "sync_sgd"}, data={"name": "imagenet"}, model="torchvision:resnet18")
+    images = scenario({"preset": "sync_sgd"}, data={"name": "imagenet"}, model="resnet20")
     assert resolve(images, Path()).problem.data_bytes == 0, "they stay in their files"
 
 
