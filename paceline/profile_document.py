@@ -252,6 +252,8 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
             found[piece.name, piece.nbytes].append(seconds)
     points = [(_parts(traffic(KINDS[name], nbytes, size)), mean(taken)) for (name, nbytes), taken in found.items()]
     latency, bandwidth, adding = fit(points)
+    if not math.isfinite(bandwidth):  # what bytes take can be told from what adding them up takes only by a difference
+        latency, bandwidth, adding = fit([((messages, sent, 0.0), took) for (messages, sent, _), took in points])
     if not math.isfinite(bandwidth):
         raise ScenarioError(
             "profile: large messages took no longer than small ones: this machine is too busy; "
