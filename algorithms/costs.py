@@ -95,11 +95,12 @@ class Works:
     chunks: the number of micro-batches in a step.
     alone: whether its steps are local ones, without an exchange.
 
-    How prices are cut. A profile measures whole steps, while a program may compute a step in pieces: a gradient and an
-    update, or many units, forward and backward. If each piece were priced by itself, the pieces would not add up to the
-    step, and a unit-wise placement would look faster or slower than it is for no other reason. So each piece names the
-    whole that it belongs to (Work.whole) and its share (Work.fraction): a device prices the whole and cuts the price by
-    the share. A unit's share is its part of the model's flops, which no profile has to measure.
+    How prices are cut. A speed, a table of step times or a datasheet prices whole steps, while a program may compute a
+    step in pieces: a gradient and an update, or many units, forward and backward. If each piece were priced by itself,
+    the pieces would not add up to the step, and a unit-wise placement would look faster or slower than it is for no
+    other reason. So each piece names the whole that it belongs to (Work.whole) and its share (Work.fraction): a device
+    prices the whole and cuts the price by the share. A unit's share is its part of the model's flops. Only what a
+    profile has measured in pieces is priced in pieces (config/tables.py).
     """
 
     def __init__(

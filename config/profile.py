@@ -125,8 +125,7 @@ class Profile(Section):
     devices: dict[str, dict[str, dict[str, NonEmpty]]]
     pieces: dict[str, dict[str, MeasuredPieces]] = {}  # device -> workload -> what placements make of a step
     moves: dict[str, MeasuredMoves] = {}  # device -> copies to and from its host
-    # device -> workload -> evenly spaced quantiles of a step's measured time divided by its table's time. Their mean is
-    # above 1, because tables leave out the slowest times.
+    # device -> workload -> evenly spaced quantiles of steps' measured times, divided by the mean of their trial
     residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0, le=1e9)], ...]]] = {}
     variation: dict[str, dict[str, MeasuredVariation]] = {}  # device -> workload -> how its residuals hang together
     max_batch: dict[str, dict[str, Annotated[int, Field(ge=1)]]] = {}  # device -> workload -> the most samples that fit
