@@ -125,9 +125,7 @@ class Device:
     lasting: float = 0.0  # seconds of computing for which a residual holds: a step's; 0: for one Compute
     correlation: float = 0.0  # of a residual with the one before
     pieces: PieceTimes = field(default_factory=PieceTimes)  # what was measured in pieces
-    guessed: dict[str, None] = field(
-        default_factory=dict
-    )  # phases that their bytes alone have priced
+    guessed: dict[str, None] = field(default_factory=dict)  # phases that their bytes alone have priced
 
     def seconds(self, work: Work) -> float:
         """Seconds that `work` takes on this device."""

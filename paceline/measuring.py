@@ -48,6 +48,7 @@ class RankTimes:
     """What a rank has measured: for each trial and piece, the mean seconds of each repeat."""
 
     means: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))
+    errors: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))  # of the means
     met: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))  # see Measurements
     counts: dict[tuple[str, Piece], float] = field(default_factory=dict)  # of a step
     series: list[list[float]] = field(default_factory=list)  # times of consecutive steps at the scenario's batch
@@ -57,6 +58,7 @@ class RankTimes:
         """Add a repeat of a trial."""
         for piece, taken in found.times.items():
             self.means[trial, piece].append(float(np.mean(taken)))
+            self.errors[trial, piece].append(float(np.std(taken)) / math.sqrt(len(taken)))
             self.counts[trial, piece] = found.counts[piece]
         for piece, part in found.met.items():
             self.met[trial, piece].append(part)
@@ -64,15 +66,18 @@ class RankTimes:
     def drift(self) -> float:
         """How far the machine moved: the usual deviation of equal measurements, as a part of them.
 
-        From the median deviation, which a single slow moment does not move, as of a normal distribution.
+        Less what the means of so few times differ by anyway. Both are medians, which a single slow moment does not
+        move; the deviation is taken as of a normal distribution.
         """
-        apart = [
-            abs(mean / median(means) - 1) * math.sqrt(len(means) / (len(means) - 1))
-            for (_, piece), means in self.means.items()
-            if piece.name in COMPUTED and len(means) > 2
-            for mean in means
-        ]
-        return median(apart) / NormalDist().inv_cdf(0.75) if apart else 0.0
+        apart, anyway = list[float](), list[float]()
+        for (trial, piece), means in self.means.items():
+            if piece.name in COMPUTED and len(means) > 2:
+                apart += [abs(mean / median(means) - 1) * math.sqrt(len(means) / (len(means) - 1)) for mean in means]
+                anyway.append(median(self.errors[trial, piece]) / median(means))
+        if not apart:
+            return 0.0
+        usual = median(apart) / NormalDist().inv_cdf(0.75)
+        return math.sqrt(max(0.0, usual**2 - median(anyway) ** 2))
 
 
 def measure(bench: Bench, batch: int) -> RankTimes:
