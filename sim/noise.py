@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from functools import cache
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from statistics import NormalDist
 from typing import Any, TypeAlias, TypeVar
 
@@ -91,16 +91,18 @@ class ClassNoise:
 
     def column(self, column: int) -> Draws[float]:
         """One worker's factors, in the order of its Computes."""
-        return lasting((factor for b in self._blocks() for factor in b[:, column].tolist()), self._device.lasting)
+        drawn = chain.from_iterable(block[:, column].tolist() for block in map(self.block, count()))
+        return lasting(drawn, self.lasting)
 
-    def rows(self, columns: list[int]) -> Draws[NDArray[np.float64]]:
-        """The factors of these columns as vectors, in the order of their Computes."""
-        everyone = columns == list(range(self.columns))
-        cut = (b if everyone else b[:, columns] for b in self._blocks())
-        return lasting((row for b in cut for row in b), self._device.lasting)
+    def blocks(self, columns: list[int]) -> Iterator[NDArray[np.float64]]:
+        """The factors of these columns, block by block."""
+        blocks = map(self.block, count())
+        return blocks if columns == list(range(self.columns)) else (block[:, columns] for block in blocks)
 
-    def _blocks(self) -> Iterator[NDArray[np.float64]]:
-        return map(self.block, count())
+    @property
+    def lasting(self) -> float:
+        """Seconds of computing for which a factor holds; 0: for one Compute."""
+        return self._device.lasting
 
 
 def lasting(factors: Iterator[T], seconds: float) -> Draws[T]:
@@ -151,17 +153,20 @@ class RunNoise:
 
         What is sent is the price of the Compute: a number, or one for each worker. The vectors must not be written to.
         """
-        parts = list[Draws[NDArray[np.float64]]]()
+        parts = list[tuple[ClassNoise, Iterator[NDArray[np.float64]]]]()
         ends = [0]  # where each part ends among the workers
         for number, group in groupby((self._places[worker] for worker in workers), key=lambda place: place[0]):
             columns = [column for _, column in group]
             ends.append(ends[-1] + len(columns))
-            parts.append(self._blocks[number].rows(columns))
-        if len(parts) == 1:
-            return parts[0]
-        joined = _joined(parts, ends[:-1])
-        next(joined)
-        return joined
+            parts.append((self._blocks[number], self._blocks[number].blocks(columns)))
+        lasts = {noise.lasting for noise, _ in parts}
+        if len(parts) == 1 or lasts == {0.0}:  # all draw at the same time: whole blocks can be joined
+            cuts = zip(*(blocks for _, blocks in parts), strict=True)
+            joined = (cut[0] if len(cut) == 1 else np.concatenate(cut, axis=1) for cut in cuts)
+            return lasting(chain.from_iterable(joined), max(lasts))
+        apart = _joined([lasting(chain.from_iterable(blocks), noise.lasting) for noise, blocks in parts], ends[:-1])
+        next(apart)
+        return apart
 
 
 def _joined(parts: Sequence[Draws[NDArray[np.float64]]], first: Sequence[int]) -> Draws[NDArray[np.float64]]:
