@@ -145,6 +145,10 @@ class Works:
         part = 1 / self.held.parts
         return Work(phase, 0, cost[0] * part, cost[1] * part, fraction=part, whole=whole)
 
+    def local_step(self, i: int) -> Work:
+        """Local step i of a round."""
+        return self.step if i else self.first_step
+
     def unit(self, phase: str, unit: int, samples: int) -> Work:
         """A unit's "forward" or "backward" on so many samples, or its "evaluate" on a block of the test set."""
         key = (phase, unit, samples)
@@ -154,9 +158,17 @@ class Works:
             fraction = own.flops / self.cost.flops if self.cost.flops else 1 / len(self.units)
             fraction *= samples / whole.samples if whole.samples else 1.0
             touched = 4.0 * own.parameters + own.activations * samples
-            flops, finest = times * own.flops * samples, self._finest[unit]
-            way: Literal["kept", "fetched"] = "fetched" if self.held.fetched else "kept"
-            self._others[key] = Work(phase, samples, flops, touched, unit, finest, way, False, fraction, whole)
+            self._others[key] = Work(
+                phase,
+                samples,
+                times * own.flops * samples,
+                touched,
+                unit,
+                self._finest[unit],
+                "fetched" if self.held.fetched else "kept",
+                fraction=fraction,
+                whole=whole,
+            )
         return self._others[key]
 
     @property
@@ -229,10 +241,10 @@ def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units",
     host = elements(buffers.host_parameters, buffers.host_gradients) + (home if held.host else 2 * kept * held.mirrored)
     # A micro-batch is a view of the batch, which stays in memory as a whole.
     activations = works.cost.activations / 4 * max(works.chunks) + inputs * sum(works.chunks)
-    # Autograd makes the gradients of a unit, or of the whole model, anew, and a further one to add to micro-batches'.
-    # Within a unit there are two gradients of outputs, each as large as its activations at most. Measured steps hold no
-    # more than the unit's parameters again.
-    # A local step needs no others than these: what `device` counts as the flat gradient, it does not touch.
+    # Autograd allocates new gradients for a unit, or for the whole model. With micro-batches there is one more, which
+    # is added to the sum so far. Inside a unit there are also two gradients of outputs, each at most as large as the
+    # unit's activations; in measured steps the two never took more than the unit's parameters.
+    # A local step has no other gradients: it does not touch the flat gradient, which `device` counts.
     between = max(unit.activations for unit in works.units) / 4 * max(works.chunks)
     unit = max(whole) + min(2 * between, max(whole))
     fresh = {"units": unit, "flat": kept, "local": 0}[path] + max(whole) * (len(works.chunks) > 1)

@@ -58,7 +58,7 @@ class PhantomWorker:
         return works.cost, works.held, chunks, works.evaluate.samples, len(self.moments), self.clips
 
     def step(self, round: Round, i: int) -> Compute[None]:
-        return Compute(self.works.step if i else self.works.first_step, nothing)
+        return Compute(self.works.local_step(i), nothing)
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.gradient, nothing)

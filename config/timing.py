@@ -144,16 +144,18 @@ class Device:
         if self.host_memory_bandwidth is not None:
             return over(work.bytes, self.host_memory_bandwidth)
         if self.host_link is not None:  # the host has a memory of its own, and memory_bandwidth is the device's
-            return over(work.bytes, MEMORY_BANDWIDTH)
-        return self._by_bytes(work.phase, work.bytes) if work.whole is None else None
+            return self._guess(work)
+        return self._by_bytes(work) if work.whole is None else None
 
-    def _by_bytes(self, phase: str, nbytes: float) -> float:
-        """Seconds of work that only reads and writes memory."""
-        if self.memory_bandwidth < inf:
-            return over(nbytes, self.memory_bandwidth)
-        if nbytes:
-            self.guessed[phase] = None
-        return over(nbytes, MEMORY_BANDWIDTH)
+    def _by_bytes(self, work: Work) -> float:
+        """Seconds of work that only reads and writes the device's memory."""
+        return over(work.bytes, self.memory_bandwidth) if self.memory_bandwidth < inf else self._guess(work)
+
+    def _guess(self, work: Work) -> float:
+        """Seconds of work that only reads and writes a memory whose speed nothing says. It is noted; see `guesses`."""
+        if work.bytes:
+            self.guessed[work.phase] = None
+        return over(work.bytes, MEMORY_BANDWIDTH)
 
     def _price(self, work: Work) -> float:
         """Seconds of the whole phase of which `work` is a fraction, without the slowdown.
@@ -204,7 +206,7 @@ class Device:
         if phase == "evaluate":
             return USUAL["forward"] * self._by_itself(Work("step", samples))
         if phase not in ("step", "synchronous step"):
-            return self._by_bytes(work.phase, work.bytes)
+            return self._by_bytes(work)
         gradient, update = self._known("gradient", samples), self._known("update", samples)
         if phase == "synchronous step" and gradient is not None:
             return gradient + (update or 0.0)

@@ -191,7 +191,7 @@ class TorchWorker:
 
     def step(self, round: Round, i: int) -> Compute[None]:
         """Local step i of the round; the mean of the round's losses so far goes into params[-1]."""
-        return Compute(self.works.step if i else self.works.first_step, partial(self._run, self._step, round, i))
+        return Compute(self.works.local_step(i), partial(self._run, self._step, round, i))
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
         """The gradient of step i's batch into `grads`, its loss into grads[-1]."""

@@ -38,8 +38,7 @@ from .program.outcome import Hooks
 from .records.environment import environment
 from .speeds import profile_of, timing_of
 from .terminal import console
-from .trials import Bench, run_trial
-from .trials import trials as strategies
+from .trials import Bench, run_trial, trials
 
 if TYPE_CHECKING:
     from .algorithms.worker import Worker
@@ -263,14 +262,12 @@ def _known(scenario: Scenario, profile: Profile | None, problem: LearningProblem
 
 def _times(job: Job, comm: Any, largest: list[int]) -> dict[str, dict[int, float]]:
     """phase -> {samples: seconds} on this rank, for an eighth, a quarter, a half and all of its largest batch."""
-    tables, trials = dict[str, dict[int, float]](), strategies(1, 1)
+    tables, bench, measured = dict[str, dict[int, float]](), Bench(job, comm), trials(1, 1)
     for part in (8, 4, 2, 1):
-        batches = [max(1, most // part) for most in largest]
-        ones = (1.0,) * job.workers
-        for strategy in (trials["local"], trials["flat"]):
-            times = run_trial(Bench(job, comm), strategy, Shares(tuple(batches), ones), STEPS).times
-            for piece, taken in times.items():
-                if piece.lane == "compute":
+        shares = Shares(tuple(max(1, most // part) for most in largest), (1.0,) * job.workers)
+        for name in ("local", "flat"):
+            for piece, taken in run_trial(bench, measured[name], shares, STEPS).times.items():
+                if piece.lane == "compute" and not piece.first:
                     tables.setdefault(piece.name, {})[piece.samples] = mean(taken)
     return tables
 

@@ -21,10 +21,15 @@ def check_page(path: Path, begin: str) -> None:
 
 
 def fill_page(path: Path, begin: str, content: str) -> None:
-    """Replace what is between the marks. Where there is no page, one is made. ScenarioError as above."""
+    """Replace the text between the two marks. A page that does not exist is created. ScenarioError as check_page."""
     before, _, rest = _text(path, begin).partition(begin)
+    write_text(path, f"{before}{begin}\n{content}\n{END}{rest.partition(END)[2]}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user has named. ScenarioError where it cannot be written."""
     try:
-        write_atomically(path, f"{before}{begin}\n{content}\n{END}{rest.partition(END)[2]}".encode())
+        write_atomically(path, text.encode())
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be written: {error.strerror}; name another file") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import NormalDist, median
 from typing import Any
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from .algorithms.balance import fixed_total
-from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .config.tables import interpolate
 from .job import Job
 from .memory_check import record
 from .trials import (
+    FLAT,
     LOCAL_STEPS,
     Bench,
     Change,
@@ -83,26 +83,22 @@ class RankTimes:
 def measure(bench: Bench, batch: int) -> RankTimes:
     """Measure all trials. All ranks call it together. batch: the scenario's; others are measured around it."""
     job = bench.job
-    found, strategies = RankTimes(), trials(len(job.problem.cost.units), job.workers)
-
-    def once(name: str, shares: Shares, steps: int, change: Change = unchanged) -> Measurements:
-        return run_trial(bench, strategies[name], shares, steps, change)
-
+    found = RankTimes()
     sizes = [batch] if bench.phantom else sorted({max(1, batch // 16), max(1, batch // 4), batch, 2 * batch})
     if not bench.phantom:
-        found.memory = _beyond_arrays(bench, strategies["flat"], _even(job, batch))
-    curve = [(size, once("flat", _even(job, size), LOCAL_STEPS).computing) for size in sizes]
+        found.memory = _beyond_arrays(bench, FLAT, _even(job, batch))
+    curve = [(size, run_trial(bench, FLAT, _even(job, size), LOCAL_STEPS).computing) for size in sizes]
     paces, balanced = _divided(bench.comm, curve, batch)
     every = max(LOCAL_STEPS, math.ceil(SLOWEST / min(paces)))
-    strategies["local"] = replace(strategies["local"], schedule=Fixed(every))
-    tried = {name: once(name, _even(job, batch), every).seconds for name in strategies}
+    strategies = trials(len(job.problem.cost.units), job.workers, every)
+    tried = {name: run_trial(bench, each, _even(job, batch), every).seconds for name, each in strategies.items()}
     wanted = list(_wanted(job, list(strategies), sizes, batch, paces, balanced))
     part = 4 if bench.phantom else 1  # only messages are measured, and computations are waited for
     lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]
     for _ in range(max(1, min(REPEATS, int(LONGEST / part / sum(every * length for length in lengths))))):
         for (name, shares, change, label), length in zip(wanted, lengths, strict=True):
             steps = steps_for(SECONDS / part / len(wanted) / REPEATS, length, every)
-            measured = once(name, shares, steps, change)
+            measured = run_trial(bench, strategies[name], shares, steps, change)
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient") and not p.first]

@@ -128,7 +128,7 @@ def pieces(times: Times, batch: int) -> dict[str, Any]:
     units = {held: made for held in ("kept", "fetched") if (made := _units(times, held, batch))}
     updates: dict[str, dict[float, str]] = {}
     for (trial, piece), (seconds, *_) in times.items():
-        if piece.name in ("update", "host update") and trial in ("flat", "sharded", "fetched whole") and batch:
+        if piece.name in ("update", "host update") and trial in ("flat", "sharded", "fetched whole"):
             updates.setdefault(piece.name, {})[piece.part] = text(seconds)
     first = {piece.samples: seconds for (_, piece), (seconds, *_) in times.items() if piece.first}
     return {"units": units, "updates": updates, "first": rising(first)}
@@ -261,9 +261,9 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
         )
     made: dict[str, Any] = {"latency": text(latency), "bandwidth": _rate(bandwidth), "reduce_bandwidth": _rate(adding)}
     costs = [taken(times, size) for times in devices]
-    per_message, per_byte = mean(cost.exchange for cost in costs), mean(cost.sent for cost in costs)
+    each, per_byte = mean(cost.exchange for cost in costs), mean(cost.sent for cost in costs)
     longer, slower = beside(devices[0], size)
-    made |= {"taken_latency": text(per_message), "taken_bandwidth": _rate(1 / per_byte if per_byte else math.inf)}
+    made |= {"taken_latency": text(each), "taken_bandwidth": _rate(1 / per_byte if per_byte else math.inf)}
     made |= {"beside_latency": text(longer), "beside_bandwidth": _rate(slower)}
     made = {key: value for key, value in made.items() if value is not None}
     reduced = {n: mean(taken) for (name, n), taken in sorted(found.items()) if name == "AllReduce"}

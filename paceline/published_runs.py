@@ -18,11 +18,11 @@ from .config.published import (
     run_of,
     unit_of,
 )
-from .marked_page import begin_of, check_page, fill_page
+from .marked_page import begin_of, check_page, fill_page, write_text
 from .printing import plain_table, right
 from .program.errors import ScenarioError
 from .publishing import DRAWN, EFFICIENCY, SIGMA, RowSimulation, simulation_from, simulation_of
-from .records.directory import to_json, write_atomically
+from .records.directory import to_json
 from .studies.published import Point, Unexplained, Way, from_smallest, from_two
 from .studies.published_table import SUMMARY, Group, Line, cells, headings, markdown, number, record, summary_rows
 from .terminal import console
@@ -60,7 +60,7 @@ def validate_published(files: Sequence[Path] = (), json: Path | None = None, pag
     console(width=400).print(table, "", silent, "", total, sep="\n")
     if json:
         constants = {"link_efficiency": EFFICIENCY, "worker_sigma": SIGMA, "gpus_drawn": DRAWN}
-        _write(json, f"{to_json({'constants': constants} | record(groups))}\n")
+        write_text(json, f"{to_json({'constants': constants} | record(groups))}\n")
     if page:
         fill_page(page, BEGIN, markdown(groups))
 
@@ -126,10 +126,3 @@ def _ways(rows: Sequence[_Row], alone: bool = False) -> dict[str, Way]:
 
     ways = {"a": from_two(points, None if alone else predict), "b": from_smallest(points, None if alone else predict)}
     return {key: way for key, way in ways.items() if way is not None}
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be written: {error.strerror}; name another file") from None

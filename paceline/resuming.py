@@ -111,7 +111,7 @@ def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
     except NotFinite as error:
         lower = f"--set workload.optimizer.lr={scenario.workload.optimizer.lr / 2:g}"
         saved = directory and checkpoints.newest(directory)
-        how = f"there is no checkpoint; start again, for example with {lower}"
+        how = f"no checkpoint was saved; train again from the start, for example with {lower}"
         if directory and saved:
             resume = f"paceline train --resume {shlex.quote(str(directory))} {lower}"
             how = f"the last good checkpoint is {saved.name}; go on from it, perhaps with {resume}"

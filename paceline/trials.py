@@ -14,9 +14,11 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -53,11 +55,18 @@ class Kept(Replicated):
 OVERLAPPED = " overlapped"  # ends the name of a trial that overlaps what the trial of the name before it does not
 
 
-def trials(units: int, ranks: int) -> dict[str, Strategy]:
-    """The strategies to measure, by name. units: of the model, in the finest cut."""
+FLAT = Strategy(placement=Replicated(overlap=False))  # a synchronous step of the whole model
+
+
+def trials(units: int, ranks: int, every: int = LOCAL_STEPS) -> dict[str, Strategy]:
+    """The strategies to measure, by name.
+
+    units: of the model, in the finest cut.
+    every: steps in a round of the local trial.
+    """
     found = {
-        "local": Strategy(schedule=Fixed(LOCAL_STEPS), aggregation=Parameters()),
-        "flat": Strategy(placement=Replicated(overlap=False)),
+        "local": Strategy(schedule=Fixed(every), aggregation=Parameters()),
+        "flat": FLAT,
         "fetched whole": Strategy(placement=Offloaded(overlap=False, unit_bytes=WHOLE)),
     }
     if units > 1:
@@ -99,6 +108,19 @@ def piece(effect: Effect[Any], ranks: int) -> Piece | None:
     return None
 
 
+def followed(program: Program[Any], after: Callable[[Effect[Any]], Iterable[Effect[Any]]]) -> Program[Any]:
+    """The same program, with the effects after(effect) in addition after each of its own."""
+    answer: Any = None
+    while True:
+        try:
+            effect = program.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = yield effect
+        for added in after(effect):  # noqa: UP028 - it takes no answers
+            yield added
+
+
 class Seen:
     """The pieces of a program in the order in which it yields them, by lane."""
 
@@ -108,15 +130,12 @@ class Seen:
 
     def watch(self, program: Program[Any]) -> Program[Any]:
         """The same program, watched."""
-        answer: Any = None
-        while True:
-            try:
-                effect = program.send(answer)
-            except StopIteration as end:
-                return end.value
-            if (found := piece(effect, self._ranks)) is not None:
-                self.pieces[found.lane].append(found)
-            answer = yield effect
+        return followed(program, self._note)
+
+    def _note(self, effect: Effect[Any]) -> tuple[()]:
+        if (found := piece(effect, self._ranks)) is not None:
+            self.pieces[found.lane].append(found)
+        return ()
 
 
 Change = Callable[[Program[Any]], Program[Any]]
@@ -127,17 +146,14 @@ def with_exchanges(sizes: Sequence[int]) -> Change:
     vectors = [np.zeros(nbytes // 4, np.float32) for nbytes in sizes]
 
     def changed(program: Program[Any]) -> Program[Any]:
-        answer, steps = None, 0
-        while True:
-            try:
-                effect: Any = program.send(answer)
-            except StopIteration as end:
-                return end.value
-            answer = yield effect
+        turns = cycle(vectors)
+
+        def after(effect: Effect[Any]) -> Iterator[Effect[Any]]:
             if isinstance(effect, Compute) and effect.work.phase == "update":
-                vector = vectors[steps % len(vectors)]
-                steps += 1
-                yield from AllReduce(vector, out=vector, phase="extra")
+                vector = next(turns)
+                yield AllReduce(vector, out=vector, phase="extra")
+
+        return followed(program, after)
 
     return changed
 
@@ -195,7 +211,7 @@ def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, chan
     seen = Seen(comm.Get_size())
     program = seen.watch(change(train(worker, plan, State())))
     outcome = run(program, Hooks(), comm=comm, trace=True, slowness=slowness, price=price)
-    found, met = dict[Piece, list[float]](), dict[Piece, float]()
+    found, counts, met = dict[Piece, list[float]](), dict[Piece, float](), dict[Piece, float]()
     for lane, pieces in seen.pieces.items():
         spans = np.array([stop - start for _, start, stop in outcome.lanes[lane]])
         if lane not in ("compute", "host"):
@@ -204,14 +220,11 @@ def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, chan
             spans = together(comm, np.array([span[1:] for span in outcome.lanes[lane]]) + outcome.began)
         elif lane in ("compute", "host"):
             spans /= slowness
-        kinds: dict[Piece, list[float]] = defaultdict(list)
-        for one, seconds in zip(pieces, spans.tolist(), strict=True):
-            kinds[one].append(seconds)
-        for one, taken in kinds.items():
+        for one, taken in by_piece(pieces, spans).items():
             found[one] = taken[-(-len(taken) // 10) :] if len(taken) > 1 else taken  # the first ones warm up
+            counts[one] = len(taken) / steps
     longest = np.array([outcome.seconds / steps])
     comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
-    counts = {one: pieces.count(one) / steps for pieces in seen.pieces.values() for one in dict.fromkeys(pieces)}
     return Measurements(found, counts, met, float(longest[0]), outcome.computing / steps)
 
 
@@ -253,10 +266,15 @@ def parts_met(pieces: Sequence[Piece], spans: Sequence[Span], computed: Sequence
 
     edges = np.array([(start, stop) for _, start, stop in spans]).reshape(-1, 2)
     shared = (until(edges[:, 1]) - until(edges[:, 0])) / np.maximum(edges[:, 1] - edges[:, 0], 1e-12)
-    kinds: dict[Piece, list[float]] = defaultdict(list)
-    for one, part in zip(pieces, shared.tolist(), strict=True):
-        kinds[one].append(part)
-    return {one: sum(parts) / len(parts) for one, parts in kinds.items()}
+    return {one: fmean(parts) for one, parts in by_piece(pieces, shared).items()}
+
+
+def by_piece(pieces: Sequence[Piece], values: np.ndarray) -> dict[Piece, list[float]]:
+    """The values of each kind of piece. values: one for each of the pieces."""
+    found: dict[Piece, list[float]] = defaultdict(list)
+    for one, value in zip(pieces, values.tolist(), strict=True):
+        found[one].append(value)
+    return found
 
 
 def steps_for(seconds: float, step_seconds: float, every: int) -> int:

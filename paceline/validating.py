@@ -91,7 +91,7 @@ class Described:
     @property
     def sleeps(self) -> bool:
         """Whether its real run sleeps instead of computing, and so takes no more and no less than the price of it."""
-        return bool((described(self.scenario).get("train") or {}).get("phantom"))
+        return self.scenario.train.phantom
 
     @property
     def machines(self) -> dict[str, Any]:
@@ -172,22 +172,22 @@ class Machine:
         Where the scenario says nothing of noise and the real run computes, it is the profile's, if the profile has any.
         """
         own = self._prepared[case.name].described
-        document, options = copy.deepcopy(own.document), SimulateOptions(timing_only=True)
+        document = copy.deepcopy(own.document)
         if (path := self._measured(case, round)) is not None:
             document["cluster"]["profile"] = str(path)
-        silent = "noise" not in document["cluster"] and not own.sleeps
-        if silent:
+
+        def made() -> tuple[Simulator, dict[str, Any]]:
+            simulator = Simulator(document, own.path.name, own.path.parent, SimulateOptions(timing_only=True))
+            job = simulator.resolve({})
+            return simulator, {"noise": _varies(job), "warnings": job.warnings}
+
+        if "noise" not in document["cluster"] and not own.sleeps:
             document["cluster"]["noise"] = {"source": "profile"}
-        try:
-            simulator = Simulator(document, own.path.name, own.path.parent, options)
-            job = simulator.resolve({})
-        except ScenarioError:
-            if not silent:
-                raise
-            del document["cluster"]["noise"]
-            simulator = Simulator(document, own.path.name, own.path.parent, options)
-            job = simulator.resolve({})
-        return simulator, {"noise": _varies(job), "warnings": job.warnings}
+            try:
+                return made()
+            except ScenarioError:
+                del document["cluster"]["noise"]
+        return made()
 
     def train(self, case: Case, which: str, round: int) -> Measurement:
         """Run the case for real in a process of its own, without a trace."""
@@ -275,7 +275,7 @@ def validate_scenarios(scenarios: Sequence[Path], options: ValidateOptions) -> i
     for each in prepared:
         case = each.case
         if record.begin(case.name, case.base, case.family, case.group):
-            warn(f"{case.name}: its scenario, profile, --set, --seeds or version has changed, so it begins anew")
+            warn(f"{case.name}: its scenario, profile, --set, --seeds or version has changed, so it starts over")
     cases = [each.case for each in prepared]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -99,7 +99,7 @@ def largest(points: Sequence[Point]) -> list[int] | None:
 
 
 def from_smallest(points: Sequence[Point], predict: Predict | None) -> Way:
-    """Way (b): all rows are predicted that the calibration does not see. predict: None where there is no simulation."""
+    """Way (b): calibrate on the smallest size, and predict all other rows. predict: None if there is no simulation."""
     seen = smallest(points)
     found = calibrate(points, seen, predict) if predict else None
     paces = {points[place].method: points[place].pace for place in seen}

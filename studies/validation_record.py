@@ -1,6 +1,6 @@
 """The record of a validation: a JSON file that holds all that has been run, so that it can go on.
 
-Rule: the file is written after each run, always as a whole. A case whose scenario or options have changed begins anew.
+Rule: the whole file is written again after each run. A case whose scenario or options have changed starts over.
 """
 
 from __future__ import annotations

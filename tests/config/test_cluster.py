@@ -333,3 +333,14 @@ def test_a_batch_that_was_not_measured_is_said_so_loudly(tmp_path, capsys):
         inside = run(tmp_path, {"workers": workers}, batch=64)
         assert "warnings" not in inside.scenario["recorded"]
     assert capsys.readouterr().err == ""
+
+
+def test_what_nothing_but_its_bytes_prices_is_said():
+    found = timing(workers=[{"host_link": "12 GB/s", **SPEED}])
+    assert found.guesses() == []
+    for phase in ("host update", "transform"):
+        assert found.devices[0].seconds(Work(phase, bytes=1e9)) == 0.1
+    assert found.guesses() == ["cpu: nothing says how long host update and transform take; priced by bytes, at 10 GB/s"]
+    told = timing(workers=[{"host_link": "12 GB/s", "host_memory_bandwidth": "2 GB/s", **SPEED}])
+    assert told.devices[0].seconds(Work("host update", bytes=1e9)) == 0.5
+    assert told.guesses() == []

@@ -61,7 +61,7 @@ class ToyWorker:
         self.grads[-1] = self._gradient(round, i)
 
     def step(self, round: Round, i: int) -> Compute[None]:
-        return Compute(self.works.step if i else self.works.first_step, partial(self._step, round, i))
+        return Compute(self.works.local_step(i), partial(self._step, round, i))
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.gradient, partial(self._gradient_only, round, i))

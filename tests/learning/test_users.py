@@ -449,7 +449,7 @@ def test_a_run_that_goes_bad_says_how_to_go_on_and_keeps_what_it_had(tmp_path):
     )
     assert [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()] == [5]
     assert [path.name for path in (tmp_path / "run/checkpoints").glob("round*")] == ["round_000005"]
-    with pytest.raises(NotFinite, match="there is no checkpoint; start again, for example with --set"):
+    with pytest.raises(NotFinite, match="no checkpoint was saved; train again from the start, for example with --set"):
         simulate(validate(document, "test"))
     for off in ("off", False):
         found = simulate(validate(document | {"health": off}, "test"))
