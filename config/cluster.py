@@ -12,9 +12,9 @@ from typing import Any
 from ..program.effects import Work
 from ..program.errors import ScenarioError, nearest
 from .catalogue import CatalogueDevice, catalogue
-from .machines import Cluster, WorkerGroup
+from .machines import Cluster, NoiseSpec, WorkerGroup
 from .network import build_network
-from .profile import Profile
+from .profile import MeasuredNetwork, Profile
 from .timing import Device, Noise, Timing, whole_step
 
 # The part of its peak that training reaches where the scenario does not say. Published for large models: 0.21 to 0.46
@@ -55,10 +55,20 @@ def build_timing(
     ports = [place.group.port for place in places]
     measured = profile.network if profile else None
     network = build_network(cluster.network, measured, ports, cluster.background, cluster.inside)
-    drift = max(drifts) if cluster.noise.run_sigma is None else cluster.noise.run_sigma
-    drawn = seed if cluster.noise.seed is None else cluster.noise.seed
-    noise = Noise(cluster.noise.sigma, drawn, cluster.noise.worker_sigma, drift)
+    noise = _noise(cluster.noise, seed, max(drifts), measured)
     return Timing(tuple(made[place.key] for place in places), network, noise, tuple(place.node for place in places))
+
+
+def _noise(given: NoiseSpec, seed: int, drift: float, measured: MeasuredNetwork | None) -> Noise:
+    """The described noise. drift, measured: the profile's, of its devices and its network."""
+    between = measured.variation if measured and given.source == "profile" else 0.0
+    return Noise(
+        given.sigma,
+        seed if given.seed is None else given.seed,
+        given.worker_sigma,
+        drift if given.run_sigma is None else given.run_sigma,
+        between if given.network_sigma is None else given.network_sigma,
+    )
 
 
 def _hardware(group: WorkerGroup) -> dict[str, Any]:

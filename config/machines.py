@@ -127,13 +127,15 @@ class WorkerPlace(NamedTuple):
 
 
 class NoiseSpec(Section):
-    """How computing times vary around their mean."""
+    """How times vary around their mean: those of computing, and with network_sigma those of exchanges."""
 
     source: Literal["lognormal", "profile"] = "lognormal"  # profile: as they varied when it was measured
     sigma: float = Field(default=0.0, ge=0, le=2)  # of the lognormal
     worker_sigma: float = Field(default=0.0, ge=0, le=2)  # of the factor that each worker draws once, and keeps
     # Of the factor that all workers share in a run; with source: profile, how far the machine moved when measured.
     run_sigma: float | None = Field(default=None, ge=0, le=2)
+    # Of the factor on all exchanges of a run; with source: profile, how far exchanges were from what the profile says.
+    network_sigma: float | None = Field(default=None, ge=0, le=2)
     seed: Seed | None = None  # of the draws; by default the scenario's seed
 
     @model_validator(mode="after")

@@ -66,6 +66,7 @@ class MeasuredNetwork(Section):
     # How much longer it takes next to a computation: messages * beside_latency + bytes sent / beside_bandwidth.
     beside_latency: Seconds = 0.0
     beside_bandwidth: Bandwidth | None = None
+    variation: float = Field(default=0.0, ge=0, le=2)  # how far exchanges were from this: s of a lognormal
     described: Bandwidth | None = None  # what the scenario said of it: scenarios that say the same have this network
     all_reduce: dict[int, Duration] = {}  # bytes -> the measured seconds
     pairs: MeasuredPairs | None = None  # where the ranks ran on several hosts

@@ -6,7 +6,7 @@ The simulator reads it, and so do `train --phantom` and `train --emulate`, which
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Literal
 
@@ -87,6 +87,20 @@ class Network:
     beside_latency: float = 0.0  # seconds more per message step
     beside_bandwidth: float = inf  # bytes/s sent: as many seconds more
     background: tuple[BackgroundTraffic, ...] = ()  # what else the links carry
+
+    def slower(self, factor: float) -> Network:
+        """The same network, on which every exchange takes `factor` times as long."""
+        return replace(
+            self,
+            bandwidth=self.bandwidth / factor,
+            latency=self.latency * factor,
+            inside=self.inside and Link(self.inside.bandwidth / factor, self.inside.latency * factor),
+            matrix=self.matrix and tuple(tuple(rate / factor for rate in row) for row in self.matrix),
+            ports=self.ports and tuple(rate / factor for rate in self.ports),
+            reduce_bandwidth=self.reduce_bandwidth / factor,
+            beside_latency=self.beside_latency * factor,
+            beside_bandwidth=self.beside_bandwidth / factor,
+        )
 
     @property
     def beside(self) -> bool:
@@ -253,12 +267,16 @@ def cut(whole: float, own: float | None, rest: float | None, usual: float) -> fl
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise multiplies each computing time by a random factor exp(N(-s^2/2, s)), whose mean is 1; s = 0 means none."""
+    """Noise multiplies times by random factors exp(N(-s^2/2, s)), whose mean is 1; s = 0 means none.
+
+    All but network_sigma are about computing times.
+    """
 
     sigma: float = 0.0  # s of each computing time's factor; a device with residuals draws from these instead
     seed: int = 0
     worker_sigma: float = 0.0  # s of the factor that each worker draws once
     run_sigma: float = 0.0  # s of the factor that all workers of a run share
+    network_sigma: float = 0.0  # s of the factor on the time of a run's exchanges
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ LONGEST = 45.0  # seconds, where a step is long: then trials are repeated less
 REPEATS = 5  # of every trial, spread over the time of the measurement
 SLOWEST = 3  # steps of the slowest rank in a round of the local trial: the first one has a price of its own
 EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the difference may be chance
-EXTRA = (4_000, 64_000, 1_000_000, 4_000_000)  # bytes of all-reduces for the network's fit
+EXTRA = (4_000, 64_000, 1_000_000)  # bytes of all-reduces for the network's fit, beside those of the model
 AT_ALL_SIZES = ("local", "flat", "kept", "fetched")  # trials of several batches
 COMPUTED = ("step", "gradient", "update")  # phases of a step in one piece
 

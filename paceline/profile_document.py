@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import mean, median
-from typing import Any, NamedTuple
+from statistics import fmean, mean, median
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from scipy.optimize import nnls
@@ -21,6 +21,8 @@ from .program.traffic import Traffic, traffic
 from .runtime.measure import fit
 from .trials import OVERLAPPED, Piece
 
+T = TypeVar("T")
+
 
 class Measured(NamedTuple):
     """What was measured of a piece of a trial."""
@@ -28,6 +30,7 @@ class Measured(NamedTuple):
     seconds: float  # of each time
     per_step: float  # how many a step has
     met: float  # in which part of its time its rank computed
+    apart: float  # by which part the means of the repeats differed from their median, as a root mean square
 
 
 Times = Mapping[tuple[str, Piece], Measured]  # (trial, piece) -> what was measured
@@ -35,13 +38,21 @@ KINDS = {kind.__name__: kind for kind in COLLECTIVES}
 MOST = 0.9  # by which an exchange gets on more slowly next to a computation, at most
 QUANTILES = 100  # of the residuals that a profile holds
 PLAIN = (*COMPUTED, "evaluate")  # phases of a step in one piece, and of what follows it
+MOST_VARIATION = 1.0  # of exchanges that a profile says
 APART = ("evaluate", "begin")  # phases of collectives that say nothing of those of a step
 
 
 def portable(device: str, times: RankTimes) -> dict[str, Any]:
     """One rank's measurements as JSON."""
     found = [
-        [key[0], dataclasses.asdict(key[1]), median(means), times.counts[key], median(times.met.get(key, [0.0]))]
+        [
+            key[0],
+            dataclasses.asdict(key[1]),
+            median(means),
+            times.counts[key],
+            median(times.met.get(key, [0.0])),
+            math.sqrt(fmean((each / median(means) - 1) ** 2 for each in means)),
+        ]
         for key, means in times.means.items()
     ]
     return {"device": device, "times": found, "drift": times.drift(), "series": times.series, "memory": times.memory}
@@ -186,7 +197,7 @@ def taken(times: Times, size: int) -> Taken:
     rows, longer = list[list[float]](), list[float]()
     for over in dict.fromkeys(trial for trial, _ in times if trial.endswith(OVERLAPPED)):
         row, more = [0.0] * 4, 0.0
-        for (trial, piece), (seconds, count, met) in times.items():
+        for (trial, piece), (seconds, count, met, _) in times.items():
             if piece.lane == "compute" and trial in (over, over.removesuffix(OVERLAPPED)):
                 more += seconds * count * (1 if trial == over else -1)
             elif trial == over and piece.lane == "network" and piece.phase not in APART:
@@ -245,12 +256,13 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
 
     ScenarioError where no bandwidth fits the times. size: the number of ranks.
     """
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    found: dict[tuple[str, int], list[Measured]] = defaultdict(list)
     devices = [_mean_times(members) for members in by_device(ranks).values()]
-    for (trial, piece), (seconds, *_) in devices[0].items():  # an exchange's time is the same on all ranks
+    for (trial, piece), measured in devices[0].items():  # an exchange's time is the same on all ranks
         if piece.lane == "network" and piece.phase not in APART and not trial.endswith(OVERLAPPED):
-            found[piece.name, piece.nbytes].append(seconds)
-    points = [(_parts(traffic(KINDS[name], nbytes, size)), mean(taken)) for (name, nbytes), taken in found.items()]
+            found[piece.name, piece.nbytes].append(measured)
+    parts = {(name, nbytes): _parts(traffic(KINDS[name], nbytes, size)) for name, nbytes in found}
+    points = [(parts[key], mean(each.seconds for each in measured)) for key, measured in found.items()]
     latency, bandwidth, adding = fit(points)
     if not math.isfinite(bandwidth):  # what bytes take can be told from what adding them up takes only by a difference
         latency, bandwidth, adding = fit([((messages, sent, 0.0), took) for (messages, sent, _), took in points])
@@ -266,5 +278,20 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
     made |= {"taken_latency": text(each), "taken_bandwidth": _rate(1 / per_byte if per_byte else math.inf)}
     made |= {"beside_latency": text(longer), "beside_bandwidth": _rate(slower)}
     made = {key: value for key, value in made.items() if value is not None}
-    reduced = {n: mean(taken) for (name, n), taken in sorted(found.items()) if name == "AllReduce"}
+    fitted = {key: m * latency + sent / bandwidth + added / adding for key, (m, sent, added) in parts.items()}
+    made["variation"] = float(f"{_around(found, fitted):.3g}")
+    reduced = {n: mean(each.seconds for each in got) for (name, n), got in sorted(found.items()) if name == "AllReduce"}
     return made | {"all_reduce": {n: text(seconds) for n, seconds in reduced.items()}}
+
+
+def _around(found: Mapping[T, Sequence[Measured]], fitted: Mapping[T, float]) -> float:
+    """How far exchanges were from their fit, as a part: the root mean square, each weighed by its seconds.
+
+    That is of two kinds, which add up: equal exchanges differ from repeat to repeat, and the fit has few numbers.
+    """
+    squares = weights = 0.0
+    for key, measured in found.items():
+        for seconds, *_, apart in measured:
+            squares += seconds * (apart**2 + (seconds / fitted[key] - 1) ** 2)
+            weights += seconds
+    return min(MOST_VARIATION, math.sqrt(squares / weights))

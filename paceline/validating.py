@@ -22,6 +22,7 @@ from typing import Any
 from .analysis.measurements import Measurement, measurement, prediction
 from .analysis.run import Run
 from .analysis.where import seconds_by_kind
+from .config.profile import load_profile
 from .config.scenario import Scenario, read, validate
 from .config.sections import described
 from .config.strategy import build_strategy
@@ -98,7 +99,8 @@ class Described:
         """What is trained on which machines, and how a real run stands for them: what a profile depends on."""
         whole = described(self.scenario)
         cluster = {k: v for k, v in whole["cluster"].items() if k not in ("noise", "profile", "background")}
-        return {"workload": whole["workload"], "cluster": cluster, "train": whole.get("train")}
+        workload = {k: v for k, v in whole["workload"].items() if k != "lr_schedule"}
+        return {"workload": workload, "cluster": cluster, "train": whole.get("train")}
 
 
 @dataclass(eq=False)
@@ -169,7 +171,8 @@ class Machine:
     def _simulator(self, case: Case, round: int) -> tuple[Simulator, dict[str, Any]]:
         """What simulates the case, and what is to be kept about it: whether there is noise, and warnings.
 
-        Where the scenario says nothing of noise and the real run computes, it is the profile's, if the profile has any.
+        Where the scenario says nothing of noise, it is the profile's, if the profile has any. Phantoms compute for as
+        long as they are told, so theirs is that of the network.
         """
         own = self._prepared[case.name].described
         document = copy.deepcopy(own.document)
@@ -181,7 +184,10 @@ class Machine:
             job = simulator.resolve({})
             return simulator, {"noise": _varies(job), "warnings": job.warnings}
 
-        if "noise" not in document["cluster"] and not own.sleeps:
+        if "noise" not in document["cluster"] and own.sleeps:
+            measured = load_profile(path).network if path is not None else None
+            document["cluster"]["noise"] = {"network_sigma": measured.variation if measured else 0.0}
+        elif "noise" not in document["cluster"]:
             document["cluster"]["noise"] = {"source": "profile"}
             try:
                 return made()
@@ -230,7 +236,8 @@ def _varies(job: Job) -> bool:
     """Whether two simulations with different seeds differ."""
     from .sim.noise import varies
 
-    return varies(job.timing.noise, job.timing.devices)
+    noise = job.timing.noise
+    return noise.network_sigma > 0 or varies(noise, job.timing.devices)
 
 
 def command(*arguments: str) -> None:

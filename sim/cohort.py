@@ -18,7 +18,7 @@ from ..program.outcome import Hooks, Outcome
 from .cohort_driver import CohortDriver
 from .cohort_meetings import CohortMeetings, NeedsEvents
 from .network import Fabric
-from .noise import run_noise
+from .noise import run_noise, varied
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +57,7 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
         lambda *snapshot: said.append((hooks.checkpoint, *snapshot)),
         hooks.stop,
     )
-    fabric, noise = Fabric(timing.network, timing.nodes), run_noise(timing.noise, timing.devices)
+    fabric, noise = Fabric(varied(timing.network, timing.noise), timing.nodes), run_noise(timing.noise, timing.devices)
     meetings = CohortMeetings([cohort.members[0] for cohort in cohorts], workers, fabric, hooks.stop)
     drivers = [
         CohortDriver(cohort.program, cohort.members, timing.devices, noise, meetings, held) for cohort in cohorts

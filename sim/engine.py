@@ -23,7 +23,7 @@ from .driver import Driver
 from .faults import PiecewiseRate, faults_of_workers, link_rates
 from .meetings import Meetings
 from .network import Fabric
-from .noise import run_noise
+from .noise import run_noise, varied
 from .transfers import Timer, Transfers
 
 
@@ -50,7 +50,7 @@ def simulate(
     if len(programs) != len(timing.devices):
         raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
     env, workers = simpy.Environment(), range(len(programs))
-    fabric = Fabric(timing.network, timing.nodes)
+    fabric = Fabric(varied(timing.network, timing.noise), timing.nodes)
     meetings = Meetings(env, len(programs), fabric, hooks.stop)
     noise = run_noise(timing.noise, timing.devices)
     factors = [noise.of(worker) if noise else None for worker in workers]

@@ -1,9 +1,10 @@
-"""Noise on computing times, drawn for each class of workers, so that all engines read the same numbers.
+"""Noise on computing times, and on a run's network.
+
+Computing times are drawn for each class of workers, so that all engines read the same numbers.
 
 Rule: a worker's k-th Compute that takes any time is multiplied by the k-th number of the worker's column. (Residuals
-last for a step's worth of computing instead: see `lasting`.) Workers that
-share a Device object are a class. A class's numbers come in blocks of shape (ROWS, its workers), each from a stream of
-its own (seed, "noise", class, block).
+last for a step's worth of computing instead: see `lasting`.) Workers that share a Device object are a class. A class's
+numbers come in blocks of shape (ROWS, its workers), each from a stream of its own (seed, "noise", class, block).
 
 Why blocks: the cohort engine needs the k-th factors of all workers at once (a row), and SimPy needs the factors of one
 worker one after another (a column). A stream for each worker would give the cohort engine no vectors; one stream for
@@ -24,7 +25,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config.timing import Device, Noise
+from ..config.timing import Device, Network, Noise
 from ..program.streams import stream
 
 T = TypeVar("T")
@@ -185,6 +186,18 @@ def _bounds(count: int) -> NDArray[np.float64]:
 def run_noise(noise: Noise, devices: Sequence[Device]) -> RunNoise | None:
     """The noise of workers on these devices; None without noise."""
     return RunNoise(noise, devices) if varies(noise, devices) else None
+
+
+def varied(network: Network, noise: Noise) -> Network:
+    """The network of a run: its exchanges take a factor longer that is drawn once.
+
+    Why not a factor for each exchange: its members wait for it together, so that single ones only add up, and hundreds
+    of them differ from their mean by little. What lasts is what makes two runs differ.
+    """
+    if not noise.network_sigma:
+        return network
+    factor = float(lognormal(stream(noise.seed, "network noise").standard_normal(1), noise.network_sigma)[0])
+    return network.slower(factor)
 
 
 def lognormal(normal: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

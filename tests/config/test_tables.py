@@ -254,6 +254,15 @@ def test_a_profiles_noise_lasts_depends_and_drifts():
     assert (quiet.devices[0].residuals, quiet.devices[0].lasting, quiet.noise.run_sigma) == ((), 0.0, 0.0)
 
 
+def test_a_profiles_network_varies_where_its_noise_is_drawn():
+    network = {"latency": "1 us", "bandwidth": "1 GB/s", "variation": 0.2}
+    varying = Profile.model_validate(VARYING.model_dump(mode="json", exclude_none=True) | {"network": network})
+    assert timing(varying, noise={"source": "profile"}).noise.network_sigma == 0.2
+    assert timing(varying, noise={"source": "profile", "network_sigma": 0.1}).noise.network_sigma == 0.1
+    assert timing(varying, noise={"sigma": 0.1}).noise.network_sigma == 0.0
+    assert timing(varying, noise={"network_sigma": 0.1}).noise.network_sigma == 0.1
+
+
 @pytest.mark.parametrize(
     ("section", "value", "says"),
     [

@@ -35,8 +35,8 @@ near = pytest.approx
 Times = dict[tuple[str, Piece], Measured]
 
 
-def once(seconds: float, per_step: float = 1.0, met: float = 0.0) -> Measured:
-    return Measured(seconds, per_step, met)
+def once(seconds: float, per_step: float = 1.0, met: float = 0.0, apart: float = 0.0) -> Measured:
+    return Measured(seconds, per_step, met, apart)
 
 
 def seconds_of(text: str) -> float:
@@ -288,6 +288,18 @@ def test_the_networks_fit_is_of_a_steps_exchanges():
     assert (found["taken_latency"], found["beside_latency"]) == ("0 us", "0 us")
     assert not {"taken_bandwidth", "beside_bandwidth"} & set(found), "infinite ones are left out"
     assert list(found["all_reduce"]) == [4000, 64_000, 4_000_000]
+
+
+def test_the_networks_variation_is_that_of_repeats_and_of_the_fit():
+    exact = exchanged(lambda what: what.messages * 30e-6 + what.sent / 2e8, 2)
+    assert network([rank("a", exact)], 2)["variation"] < 0.001
+    repeats = {key: each._replace(apart=0.1) for key, each in exact.items()}
+    assert network([rank("a", repeats)], 2)["variation"] == near(0.1, rel=0.01)
+    off = dict(exact)
+    for key in list(off):
+        if key[1].name == "AllGather":  # at all sizes: no latency and no bandwidth explain it
+            off[key] = once(1.5 * off[key].seconds)
+    assert 0.1 < network([rank("a", off)], 2)["variation"] < 0.3
 
 
 def test_a_network_whose_times_follow_no_bandwidth_is_refused():

@@ -10,10 +10,12 @@ import pytest
 from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
-from paceline.config.timing import Device, Noise, Timing
-from paceline.program.effects import Compute, Program, Work, nothing
+from paceline.config.timing import Device, Link, Network, Noise, Timing
+from paceline.program.effects import AllReduce, Compute, Program, Work, nothing
 from paceline.program.errors import ScenarioError
 from paceline.program.outcome import Hooks
+from paceline.sim.cohort import Cohort
+from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate
 from paceline.sim.noise import ROWS, ClassNoise, RunNoise, lasting, varies
 
@@ -189,6 +191,32 @@ def test_all_workers_of_a_run_share_a_factor():
     both = seconds(Timing((quiet, loud, quiet), noise=Noise(worker_sigma=0.3, seed=1, run_sigma=sigma)), 2)
     own = seconds(Timing((quiet, loud, quiet), noise=Noise(worker_sigma=0.3, seed=1)), 2)
     assert np.array(both) == pytest.approx(np.array(own) * factors[1])
+
+
+def exchanging(count: int) -> Program[None]:
+    for _ in range(count):
+        yield from AllReduce(np.zeros(100, np.float32))
+
+
+def test_all_exchanges_of_a_run_share_a_factor():
+    sigma = 0.2
+    for shape in ("star", "bus", "two_level", "matrix"):
+        matrix = ((0.0, 50.0), (50.0, 0.0)) if shape == "matrix" else None
+        ports = (60.0, 40.0) if shape == "star" else None
+        inside = Link(100.0, 0.1) if shape == "two_level" else None
+        network = Network(shape, 50.0, 0.25, inside, matrix, ports, reduce_bandwidth=500.0)
+
+        def run(noise: Noise, network: Network = network) -> float:
+            timing = Timing((QUIET, QUIET), network, noise)
+            outcomes = simulate([exchanging(3), exchanging(3)], timing, Hooks())
+            groups = [Cohort((0, 1), exchanging(3))]
+            assert simulate_cohorts(groups, timing, Hooks())[1].seconds == outcomes[1].seconds
+            return outcomes[0].seconds
+
+        usual = run(Noise())
+        factors = [run(Noise(seed=seed, network_sigma=sigma)) / usual for seed in range(200)]
+        assert np.log(factors).std() == pytest.approx(sigma, rel=0.2), "two runs differ, by all that exchanges take"
+        assert np.mean(factors) == pytest.approx(1.0, abs=3 * sigma / np.sqrt(200))
 
 
 def test_vectors_hold_what_columns_hold():

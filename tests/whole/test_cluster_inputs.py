@@ -80,6 +80,7 @@ CHANGES: dict[str, dict[str, Any] | tuple[dict[str, Any], dict[str, Any]]] = {
     "NoiseSpec.source": (measured("a.yaml"), measured("a.yaml") | {"noise": {"source": "profile"}}),
     "NoiseSpec.worker_sigma": two(noise={"worker_sigma": 0.5}),
     "NoiseSpec.run_sigma": two(noise={"run_sigma": 0.5}),
+    "NoiseSpec.network_sigma": two(noise={"network_sigma": 0.5}),
     "NoiseSpec.seed": (two(noise={"sigma": 0.5}), two(noise={"sigma": 0.5, "seed": 9})),
     "NoiseSpec.sigma": (two(noise={"sigma": 0.5}), two(noise={"sigma": 0.4})),
     "WorkerGroup.device": two({"device": "t4"}),
