@@ -219,7 +219,7 @@ def beside(times: Times, size: int) -> tuple[float, float]:
     by the factor 1 - q, where s = s' + q p s. Next to a computation from beginning to end it would take s' / (1 - q).
     """
     points = []
-    for (trial, piece), (seconds, _, met) in times.items():
+    for (trial, piece), (seconds, _, met, _) in times.items():
         alone = times.get((trial.removesuffix(OVERLAPPED), piece))
         if trial.endswith(OVERLAPPED) and piece.lane == "network" and piece.phase not in APART and alone and met > 0.1:
             slower = min(MOST, max(0.0, (seconds - alone.seconds) / (met * seconds)))

@@ -209,7 +209,7 @@ def test_all_exchanges_of_a_run_share_a_factor():
         def run(noise: Noise, network: Network = network) -> float:
             timing = Timing((QUIET, QUIET), network, noise)
             outcomes = simulate([exchanging(3), exchanging(3)], timing, Hooks())
-            groups = [Cohort((0, 1), exchanging(3))]
+            groups = [Cohort(exchanging(3), (0, 1))]
             assert simulate_cohorts(groups, timing, Hooks())[1].seconds == outcomes[1].seconds
             return outcomes[0].seconds
 
