@@ -141,8 +141,6 @@ def build_network(
         ports=tuple((port or bandwidth) * efficiency for port in ports) if any(ports) else None,
         collective=given.collective,
         reduce_bandwidth=given.reduce_bandwidth or (measured and measured.reduce_bandwidth) or float("inf"),
-        taken_latency=measured.taken_latency if measured else 0.0,
-        taken_bandwidth=(measured and measured.taken_bandwidth) or float("inf"),
         beside_latency=measured.beside_latency if measured else 0.0,
         beside_bandwidth=(measured and measured.beside_bandwidth) or float("inf"),
         background=tuple(

@@ -60,9 +60,6 @@ class MeasuredNetwork(Section):
     latency: Seconds
     bandwidth: Bandwidth  # bytes/s
     reduce_bandwidth: Bandwidth | None = None  # bytes/s; None: adding up takes no time that could be told apart
-    # What an exchange takes from the computation next to it: taken_latency + bytes sent / taken_bandwidth.
-    taken_latency: Seconds = 0.0
-    taken_bandwidth: Bandwidth | None = None  # None: bytes take nothing
     # How much longer it takes next to a computation: messages * beside_latency + bytes sent / beside_bandwidth.
     beside_latency: Seconds = 0.0
     beside_bandwidth: Bandwidth | None = None
@@ -106,7 +103,13 @@ class MeasuredMoves(Section):
 
     device: Samples = {}  # to the device
     host: Samples = {}  # to the host
-    taken: Samples = {}  # what a copy takes from the computation next to it
+
+
+class MeasuredTaken(Section):
+    """What started effects take from the computation next to them, since they need the processor, too."""
+
+    copies: Samples = {}  # bytes -> seconds
+    exchanges: Samples = {}  # bytes sent -> seconds
 
 
 class MeasuredVariation(Section):
@@ -126,6 +129,7 @@ class Profile(Section):
     devices: dict[str, dict[str, dict[str, NonEmpty]]]
     pieces: dict[str, dict[str, MeasuredPieces]] = {}  # device -> workload -> what placements make of a step
     moves: dict[str, MeasuredMoves] = {}  # device -> copies to and from its host
+    taken: dict[str, MeasuredTaken] = {}  # device -> what started effects take from its computations
     # device -> workload -> evenly spaced quantiles of steps' measured times, divided by the mean of their trial
     residuals: dict[str, dict[str, tuple[Annotated[float, Field(gt=0, le=1e9)], ...]]] = {}
     variation: dict[str, dict[str, MeasuredVariation]] = {}  # device -> workload -> how its residuals hang together
@@ -158,7 +162,7 @@ class Profile(Section):
     def piece_times(self, device: str, workload: str) -> PieceTimes:
         """The times of pieces; empty where they were not measured."""
         pieces = self.pieces.get(device, {}).get(workload) or MeasuredPieces()
-        moves = self.moves.get(device) or MeasuredMoves()
+        moves, taken = self.moves.get(device) or MeasuredMoves(), self.taken.get(device) or MeasuredTaken()
         return PieceTimes(
             passes={
                 (held, phase): one.read()
@@ -168,7 +172,8 @@ class Profile(Section):
             updates={phase: _table(table) for phase, table in pieces.updates.items()},
             first=_table(pieces.first),
             moves={to: _table(table) for to, table in (("device", moves.device), ("host", moves.host)) if table},
-            taken=_table(moves.taken),
+            taken=_table(taken.copies),
+            exchange_taken=_table(taken.exchanges),
         )
 
     def factors(self, device: str, workload: str) -> tuple[float, ...]:

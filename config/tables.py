@@ -53,6 +53,7 @@ class PieceTimes:
     first: Table = ()  # the first local step of a round, by samples
     moves: Mapping[str, Table] = field(default_factory=dict)  # "device", "host": seconds of a copy to it, by bytes
     taken: Table = ()  # seconds that a started copy takes from the computation next to it, by bytes
+    exchange_taken: Table = ()  # the same of a started exchange, by bytes sent
 
     def seconds(self, work: Work) -> float | None:
         """Seconds of the piece; None where it was not measured."""

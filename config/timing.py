@@ -80,10 +80,7 @@ class Network:
     ports: tuple[float, ...] | None = None  # star: bytes/s of each worker's port, where they differ
     collective: CollectiveAlgorithm = "ordered"
     reduce_bandwidth: float = inf  # bytes/s that a worker adds up
-    # A started collective takes processor time from the computation next to it: for its messages and for its bytes.
-    taken_latency: float = 0.0  # seconds per collective
-    taken_bandwidth: float = inf  # bytes/s sent
-    # And it takes longer itself while its worker computes, since it looks for messages less often.
+    # A started collective takes longer while its worker computes, since it looks for messages less often.
     beside_latency: float = 0.0  # seconds more per message step
     beside_bandwidth: float = inf  # bytes/s sent: as many seconds more
     background: tuple[BackgroundTraffic, ...] = ()  # what else the links carry
@@ -104,8 +101,8 @@ class Network:
 
     @property
     def beside(self) -> bool:
-        """Whether started collectives and computations slow each other down."""
-        return max(self.taken_latency, self.beside_latency, 1 / self.taken_bandwidth, 1 / self.beside_bandwidth) > 0
+        """Whether started collectives take longer next to computations."""
+        return max(self.beside_latency, 1 / self.beside_bandwidth) > 0
 
 
 def whole_step(batch: int) -> Work:

@@ -153,13 +153,16 @@ def _wanted(
 
     Unequal ranks are also measured at the division that keeps all of them busy, since a worker that has waited finds
     its data no longer in the caches: its next step takes up to a third longer. So batches that are divided by speed are
-    priced by steps without waiting, and equal batches by steps with it. Local steps do not wait.
+    priced by steps without waiting, and equal batches by steps with it. Local steps do not wait. What overlapping costs
+    is measured only where all are busy: an exchange of a worker that waits hardly meets a computation.
     """
     n = job.workers
+    usual = (batch,) * n
     for name in strategies:
-        for size in sizes if name in AT_ALL_SIZES else [batch]:
-            yield name, Shares((size,) * n, paces if name == "local" else (1.0,) * n), unchanged, ""
-        if balanced and name in ("flat", "kept", "fetched"):
-            yield name, Shares(balanced, (1.0,) * n), unchanged, ""
+        divisions = [usual] if name == "fetched whole" else [balanced or usual]
+        if name in AT_ALL_SIZES:
+            divisions = [(size,) * n for size in sizes] + ([balanced] if balanced and name != "local" else [])
+        for batches in divisions:
+            yield name, Shares(batches, paces if name == "local" else (1.0,) * n), unchanged, ""
     if n > 1:
         yield "flat", _even(job, batch), with_exchanges(EXTRA), "extra"

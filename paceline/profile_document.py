@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean, mean, median
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
@@ -20,8 +20,6 @@ from .program.errors import ScenarioError
 from .program.traffic import Traffic, traffic
 from .runtime.measure import fit
 from .trials import OVERLAPPED, Piece
-
-T = TypeVar("T")
 
 
 class Measured(NamedTuple):
@@ -38,7 +36,7 @@ KINDS = {kind.__name__: kind for kind in COLLECTIVES}
 MOST = 0.9  # by which an exchange gets on more slowly next to a computation, at most
 QUANTILES = 100  # of the residuals that a profile holds
 PLAIN = (*COMPUTED, "evaluate")  # phases of a step in one piece, and of what follows it
-MOST_VARIATION = 1.0  # of exchanges that a profile says
+MOST_VARIATION = 0.5  # of exchanges that a profile says
 APART = ("evaluate", "begin")  # phases of collectives that say nothing of those of a step
 
 
@@ -76,7 +74,8 @@ def computed(ranks: Sequence[Mapping[str, Any]], key: str, batch: int) -> dict[s
     return {
         "devices": {device: {key: tables(times)} for device, times in read.items()},
         "pieces": {device: {key: pieces(times, batch)} for device, times in read.items()},
-        "moves": {device: moves(times, len(ranks)) for device, times in read.items()},
+        "moves": {device: moves(times) for device, times in read.items()},
+        "taken": {device: taken_tables(times, len(ranks)) for device, times in read.items()},
         "residuals": {device: {key: residuals(members)} for device, members in devices.items()},
         "variation": {device: {key: variation(members)} for device, members in devices.items()},
         "memory": {device: {key: round(mean(r["memory"] for r in members))} for device, members in devices.items()},
@@ -168,15 +167,13 @@ def _units(times: Times, held: str, batch: int) -> dict[str, Any]:
     return made
 
 
-def moves(times: Times, size: int) -> dict[str, Any]:
-    """Copies between the device and its host, and what they take from a computation."""
+def moves(times: Times) -> dict[str, dict[int, str]]:
+    """Copies between the device and its host."""
     found: dict[str, dict[int, list[float]]] = {"device": {}, "host": {}}
     for (trial, piece), (seconds, *_) in times.items():
         if piece.lane in ("to device", "to host") and trial in ("fetched", "fetched whole"):
             found[piece.lane.removeprefix("to ")].setdefault(piece.nbytes, []).append(seconds)
-    made: dict[str, Any] = {to: rising({n: mean(v) for n, v in t.items()}) for to, t in found.items()}
-    cost, largest = taken(times, size), max((*found["device"], *found["host"], 1))
-    return made | {"taken": {nbytes: text(cost.move + nbytes * cost.moved) for nbytes in {1, largest}}}
+    return {to: rising({n: mean(v) for n, v in t.items()}) for to, t in found.items()}
 
 
 @dataclass(frozen=True)
@@ -195,10 +192,12 @@ def taken(times: Times, size: int) -> Taken:
     Only that part of an effect counts in which its rank computed.
     """
     rows, longer = list[list[float]](), list[float]()
+    sizes = {(trial, piece.samples) for trial, piece in times if piece.lane == "compute"}
     for over in dict.fromkeys(trial for trial, _ in times if trial.endswith(OVERLAPPED)):
         row, more = [0.0] * 4, 0.0
         for (trial, piece), (seconds, count, met, _) in times.items():
-            if piece.lane == "compute" and trial in (over, over.removesuffix(OVERLAPPED)):
+            alike = trial in (over, over.removesuffix(OVERLAPPED)) and (over, piece.samples) in sizes
+            if piece.lane == "compute" and alike:
                 more += seconds * count * (1 if trial == over else -1)
             elif trial == over and piece.lane == "network" and piece.phase not in APART:
                 what = traffic(KINDS[piece.name], piece.nbytes, size)
@@ -210,6 +209,22 @@ def taken(times: Times, size: int) -> Taken:
         rows.append(row)
         longer.append(max(0.0, more))
     return Taken(*(nnls(np.array(rows), np.array(longer))[0].tolist() if rows else (0.0,) * 4))
+
+
+def taken_tables(times: Times, size: int) -> dict[str, dict[int, str]]:
+    """What started effects take, for one byte and for the most bytes that one of them carried or sent."""
+    cost, largest = taken(times, size), {"copies": 1, "exchanges": 1}
+    for _, piece in times:
+        if piece.lane in ("to device", "to host"):
+            largest["copies"] = max(largest["copies"], piece.nbytes)
+        elif piece.lane == "network" and piece.phase not in APART:
+            sent = math.ceil(traffic(KINDS[piece.name], piece.nbytes, size).sent)
+            largest["exchanges"] = max(largest["exchanges"], sent)
+    costs = {"copies": (cost.move, cost.moved), "exchanges": (cost.exchange, cost.sent)}
+    return {
+        kind: {nbytes: text(each + nbytes * per_byte) for nbytes in sorted({1, largest[kind]})}
+        for kind, (each, per_byte) in costs.items()
+    }
 
 
 def beside(times: Times, size: int) -> tuple[float, float]:
@@ -256,13 +271,17 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
 
     ScenarioError where no bandwidth fits the times. size: the number of ranks.
     """
-    found: dict[tuple[str, int], list[Measured]] = defaultdict(list)
     devices = [_mean_times(members) for members in by_device(ranks).values()]
-    for (trial, piece), measured in devices[0].items():  # an exchange's time is the same on all ranks
-        if piece.lane == "network" and piece.phase not in APART and not trial.endswith(OVERLAPPED):
-            found[piece.name, piece.nbytes].append(measured)
+    alone = {  # an exchange's time is the same on all ranks
+        (trial, piece): measured
+        for (trial, piece), measured in devices[0].items()
+        if piece.lane == "network" and piece.phase not in APART and not trial.endswith(OVERLAPPED)
+    }
+    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for (_, piece), measured in alone.items():
+        found[piece.name, piece.nbytes].append(measured.seconds)
     parts = {(name, nbytes): _parts(traffic(KINDS[name], nbytes, size)) for name, nbytes in found}
-    points = [(parts[key], mean(each.seconds for each in measured)) for key, measured in found.items()]
+    points = [(parts[key], mean(taken)) for key, taken in found.items()]
     latency, bandwidth, adding = fit(points)
     if not math.isfinite(bandwidth):  # what bytes take can be told from what adding them up takes only by a difference
         latency, bandwidth, adding = fit([((messages, sent, 0.0), took) for (messages, sent, _), took in points])
@@ -272,26 +291,25 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
             "measure again when other programs have ended"
         )
     made: dict[str, Any] = {"latency": text(latency), "bandwidth": _rate(bandwidth), "reduce_bandwidth": _rate(adding)}
-    costs = [taken(times, size) for times in devices]
-    each, per_byte = mean(cost.exchange for cost in costs), mean(cost.sent for cost in costs)
     longer, slower = beside(devices[0], size)
-    made |= {"taken_latency": text(each), "taken_bandwidth": _rate(1 / per_byte if per_byte else math.inf)}
     made |= {"beside_latency": text(longer), "beside_bandwidth": _rate(slower)}
     made = {key: value for key, value in made.items() if value is not None}
     fitted = {key: m * latency + sent / bandwidth + added / adding for key, (m, sent, added) in parts.items()}
-    made["variation"] = float(f"{_around(found, fitted):.3g}")
-    reduced = {n: mean(each.seconds for each in got) for (name, n), got in sorted(found.items()) if name == "AllReduce"}
+    made["variation"] = float(f"{_around(alone, fitted):.3g}")
+    reduced = {n: mean(taken) for (name, n), taken in sorted(found.items()) if name == "AllReduce"}
     return made | {"all_reduce": {n: text(seconds) for n, seconds in reduced.items()}}
 
 
-def _around(found: Mapping[T, Sequence[Measured]], fitted: Mapping[T, float]) -> float:
-    """How far exchanges were from their fit, as a part: the root mean square, each weighed by its seconds.
+def _around(alone: Times, fitted: Mapping[tuple[str, int], float]) -> float:
+    """How far the exchanges of a trial's step were from what the fit says of them, as a part: the root mean square.
 
-    That is of two kinds, which add up: equal exchanges differ from repeat to repeat, and the fit has few numbers.
+    That is of two kinds, which add up: equal steps differ from repeat to repeat, and the fit has few numbers.
     """
-    squares = weights = 0.0
-    for key, measured in found.items():
-        for seconds, *_, apart in measured:
-            squares += seconds * (apart**2 + (seconds / fitted[key] - 1) ** 2)
-            weights += seconds
-    return min(MOST_VARIATION, math.sqrt(squares / weights))
+    squares = []
+    for trial in dict.fromkeys(trial for trial, _ in alone):
+        steps = [(piece, measured) for (its, piece), measured in alone.items() if its == trial]
+        took = math.fsum(m.per_step * m.seconds for _, m in steps)
+        apart = math.fsum(m.per_step * m.seconds * m.apart for _, m in steps) / took
+        said = math.fsum(m.per_step * fitted[piece.name, piece.nbytes] for piece, m in steps)
+        squares.append(apart**2 + (said / took - 1) ** 2)
+    return min(MOST_VARIATION, math.sqrt(fmean(squares)))

@@ -33,7 +33,7 @@ from .algorithms.schedules import Fixed
 from .algorithms.splits import Shares
 from .algorithms.strategy import Strategy
 from .job import Job
-from .program.effects import AllReduce, Collective, Compute, Effect, Move, Program, Start
+from .program.effects import AllReduce, Collective, Compute, Effect, Move, Program, Start, Work
 from .program.outcome import Hooks, Span
 from .program.traffic import carried
 
@@ -126,6 +126,7 @@ class Seen:
 
     def __init__(self, ranks: int) -> None:
         self.pieces: dict[str, list[Piece]] = defaultdict(list)
+        self.works: list[Work] = []  # those of the compute lane
         self._ranks = ranks
 
     def watch(self, program: Program[Any]) -> Program[Any]:
@@ -135,6 +136,9 @@ class Seen:
     def _note(self, effect: Effect[Any]) -> tuple[()]:
         if (found := piece(effect, self._ranks)) is not None:
             self.pieces[found.lane].append(found)
+            inner = effect.effect if isinstance(effect, Start) else effect
+            if isinstance(inner, Compute) and inner.on == "device":
+                self.works.append(inner.work)
         return ()
 
 
@@ -217,7 +221,10 @@ def run_trial(bench: Bench, strategy: Strategy, shares: Shares, steps: int, chan
         if lane not in ("compute", "host"):
             met |= parts_met(pieces, outcome.lanes[lane], outcome.lanes["compute"])
         if lane == "network":
-            spans = together(comm, np.array([span[1:] for span in outcome.lanes[lane]]) + outcome.began)
+            edges = np.array([span[1:] for span in outcome.lanes[lane]])
+            if price is not None:
+                edges[:, 0] -= late(edges[:, 0], outcome.lanes["compute"], [price(work) for work in seen.works])
+            spans = together(comm, edges + outcome.began)
         elif lane in ("compute", "host"):
             spans /= slowness
         for one, taken in by_piece(pieces, spans).items():
@@ -249,6 +256,18 @@ def together(comm: Any, spans: np.ndarray) -> np.ndarray:
     comm.Allreduce(MPI.IN_PLACE, latest, MPI.MAX)
     longest: np.ndarray = latest[1] - latest[0]
     return longest
+
+
+def late(moments: np.ndarray, computed: Sequence[Span], prices: Sequence[float]) -> np.ndarray:
+    """By how many seconds a phantom was late at these moments: for so much longer than it was told has it slept.
+
+    Its exchanges begin later by this. It wakes late where more ranks than cores look for messages, and the next sleep
+    is shorter by this, which does not help those that have waited for it. So it is a part of what an exchange takes.
+    """
+    stops, slept = np.array([span[2] for span in computed]), np.array([stop - start for _, start, stop in computed])
+    behind = np.concatenate([[0.0], np.maximum(0.0, np.cumsum(slept) - np.cumsum(prices))])
+    found: np.ndarray = behind[np.searchsorted(stops, moments, side="right")]
+    return found
 
 
 def parts_met(pieces: Sequence[Piece], spans: Sequence[Span], computed: Sequence[Span]) -> dict[Piece, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from ..config.tables import interpolate
+from ..config.tables import Table, interpolate
 from ..config.timing import LONGEST, Device, Network, lasting
 from ..program.checks import never_waited, not_started, startable, waited_twice
 from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Startable, Wait, Work
@@ -178,18 +178,21 @@ NOTHING = Beside(0.0, 0.0)
 def beside(device: Device, network: Network, effect: Startable, workers: int) -> Beside:
     """By what the profile measured: of a collective for its messages and its bytes. Nothing without a profile."""
     if isinstance(effect, Move):
-        taken = device.pieces.taken
-        return Beside(device.slowdown * interpolate(taken, effect.value.nbytes), 0.0) if taken else NOTHING
-    if isinstance(effect, Compute) or not network.beside:
+        return Beside(_taken(device, device.pieces.taken, effect.value.nbytes), 0.0)
+    if isinstance(effect, Compute) or not (network.beside or device.pieces.exchange_taken):
         return NOTHING
     members = workers if effect.group is None else len(effect.group)
     what = traffic(type(effect), carried(effect, members), members)
     if not what.messages:  # a group of one
         return NOTHING
     return Beside(
-        device.slowdown * (network.taken_latency + what.sent / network.taken_bandwidth),
+        _taken(device, device.pieces.exchange_taken, what.sent),
         what.messages * network.beside_latency + what.sent / network.beside_bandwidth,
     )
+
+
+def _taken(device: Device, table: Table, nbytes: float) -> float:
+    return device.slowdown * interpolate(table, nbytes) if table else 0.0
 
 
 def over(begin: float, computing: Any, end: float, longer: float) -> Any:

@@ -149,8 +149,6 @@ NETWORK = {
     "bandwidth": "80 MB/s",
     "reduce_bandwidth": "2 GB/s",
     "described": "100 MB/s",
-    "taken_latency": "3 us",
-    "taken_bandwidth": "1 GB/s",
     "beside_latency": "5 us",
     "beside_bandwidth": "400 MB/s",
 }
@@ -182,16 +180,17 @@ def test_a_profile_says_what_exchanges_and_computations_cost_one_another():
     network = timing(network={"bandwidth": "200 MB/s", "latency": "7 us"}).network
     assert (network.latency, network.reduce_bandwidth) == (7e-6, 2e9)
     assert network.beside
-    slow = Device("slow", speed=1.0, slowdown=4.0)
+    slow = Device("slow", speed=1.0, slowdown=4.0, pieces=PieceTimes(exchange_taken=((1.0, 3e-6), (1e6, 1e-3))))
     found = beside(slow, network, AllReduce(Phantom(1_000_000)), 2)  # two messages, 1 MB sent
-    assert found.taken == near(4 * (3e-6 + 1e6 / 1e9))
+    assert found.taken == near(4 * 1e-3)
     assert found.longer == near(2 * 5e-6 + 1e6 / 400e6)
     alone = beside(slow, network, AllReduce(Phantom(1_000_000), group=(1,)), 2)
     assert alone == (0.0, 0.0)
     bare = timing(None, workers=[{"speed": "1 samples/s"}], network={"bandwidth": "200 MB/s"}).network
     assert not bare.beside
-    assert beside(slow, bare, AllReduce(Phantom(1_000_000)), 2) == (0.0, 0.0)
-    assert (bare.taken_bandwidth, bare.beside_bandwidth) == (math.inf, math.inf)
+    assert beside(slow, bare, AllReduce(Phantom(1_000_000)), 2) == (near(4 * 1e-3), 0.0)
+    assert beside(Device("bare", speed=1.0), bare, AllReduce(Phantom(1_000_000)), 2) == (0.0, 0.0)
+    assert bare.beside_bandwidth == math.inf
 
 
 def test_what_a_network_was_described_as_is_kept_and_replaced_whole(tmp_path):
@@ -271,7 +270,7 @@ def test_a_profiles_network_varies_where_its_noise_is_drawn():
         ("pieces", {"cpu": {"mlp": {"updates": {"update": {"1.5": "1 ms"}}}}}, "pieces"),
         ("moves", {"cpu": {"device": {8: "fast"}}}, "moves"),
         ("variation", {"cpu": {"mlp": {"lasting": "1 ms", "correlation": 1.0}}}, "correlation"),
-        ("network", NETWORK | {"taken_bandwidth": "0 B/s"}, "taken_bandwidth"),
+        ("network", NETWORK | {"beside_bandwidth": "0 B/s"}, "beside_bandwidth"),
     ],
 )
 def test_a_spoilt_profile_is_one_line(section, value, says, tmp_path):

@@ -24,6 +24,7 @@ from paceline.profile_document import (
     rising,
     tables,
     taken,
+    taken_tables,
     variation,
 )
 from paceline.program.effects import AllGather, AllReduce, Collective, ReduceScatter
@@ -174,6 +175,23 @@ def test_what_overlapping_costs_is_found_again(ranks):
     assert (exchanges.move, exchanges.moved) == (0.0, 0.0)
 
 
+def test_what_exchanges_take_is_filed_by_the_bytes_sent():
+    times = {key: value for key, value in overlapped(2).items() if not key[0].startswith("fetched")}
+    found = taken_tables(times, 2)
+    (least, most), lost = found["exchanges"], numbers(found["exchanges"])
+    kinds = {kind.__name__: kind for kind in (AllReduce, AllGather, ReduceScatter)}
+    sent = [traffic(kinds[p.name], p.nbytes, 2).sent for _, p in times if p.lane == "network" and not p.phase]
+    assert (least, most) == (1, max(sent))
+    assert lost[most] == near(COST.exchange + most * COST.sent, rel=1e-3)
+
+
+def test_a_step_without_overlap_counts_at_the_batches_of_the_one_with_it():
+    """Passes are also measured at other batches, and these say nothing of overlapping."""
+    times = overlapped(2)
+    more = times | {("kept", Piece("compute", "backward", 0, 32)): once(1.0, 2)}
+    assert taken(more, 2) == taken(times, 2)
+
+
 def test_a_step_that_is_faster_with_overlap_has_lost_nothing():
     """Chance made it so; nothing becomes negative."""
     times = overlapped(2)
@@ -203,11 +221,11 @@ def test_copies_and_what_they_take():
         ("fetched", Piece("compute", "forward", 0, 8)): once(1e-4),
         ("fetched" + OVERLAPPED, Piece("compute", "forward", 0, 8)): once(1.04e-4),
     }
-    found = moves(times, 1)
+    found = moves(times)
     assert numbers(found["device"]) == {4000: near(4e-6), 8000: near(9e-6)}
     assert numbers(found["host"]) == {4000: near(2e-6)}
-    lost = numbers(found["taken"])
-    assert set(lost) == {1, 8000}
+    lost = numbers(taken_tables(times, 1)["copies"])
+    assert list(lost) == [1, 8000]
     at_4000 = lost[1] + (lost[8000] - lost[1]) * 3999 / 7999
     assert 2 * 0.5 * at_4000 == near(4e-6, rel=1e-3)
 
@@ -285,8 +303,8 @@ def test_the_networks_fit_is_of_a_steps_exchanges():
     assert seconds_of(found["latency"]) == near(30e-6, rel=1e-3)
     assert float(found["bandwidth"].split()[0]) == near(2e8, rel=1e-3)
     assert float(found["reduce_bandwidth"].split()[0]) == near(1e9, rel=1e-3)
-    assert (found["taken_latency"], found["beside_latency"]) == ("0 us", "0 us")
-    assert not {"taken_bandwidth", "beside_bandwidth"} & set(found), "infinite ones are left out"
+    assert found["beside_latency"] == "0 us"
+    assert "beside_bandwidth" not in found, "an infinite one is left out"
     assert list(found["all_reduce"]) == [4000, 64_000, 4_000_000]
 
 

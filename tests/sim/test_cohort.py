@@ -165,6 +165,9 @@ def acting(worker: int, n: int, acts: list[tuple[str, int]], late: bool) -> Prog
     return sizes
 
 
+TAKING = PieceTimes(taken=((0.0, 0.0), (1e4, 0.05)), exchange_taken=((0.0, 0.02), (1e4, 0.3)))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     classes=st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=7),
@@ -174,8 +177,6 @@ def acting(worker: int, n: int, acts: list[tuple[str, int]], late: bool) -> Prog
         st.sampled_from(["star", "bus"]),
         st.floats(1e2, 1e9),
         st.sampled_from([0.0, 0.001, 0.25]),
-        taken_latency=st.sampled_from([0.0, 0.02, 0.3]),
-        taken_bandwidth=st.sampled_from([1e4, float("inf")]),
         beside_latency=st.sampled_from([0.0, 0.1]),
         beside_bandwidth=st.sampled_from([3e4, float("inf")]),
     ),
@@ -194,7 +195,9 @@ def test_any_program_takes_the_same_time(
             residuals=residuals if i else (),
             lasting=(0.0, 0.1, 0.0)[i],
             correlation=(0.0, 0.6, 0.3)[i],
-            pieces=PieceTimes(taken=((0.0, 0.0), (1e4, 0.05))) if i == 1 else PieceTimes(),
+            pieces=PieceTimes(taken=((0.0, 0.0), (1e4, 0.05)), exchange_taken=((0.0, 0.02), (1e4, 0.3)))
+            if i == 1
+            else PieceTimes(),
         )
         for i in range(3)
     ]

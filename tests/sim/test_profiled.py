@@ -50,8 +50,10 @@ def started(effect: Any, *computing: float, late: float = 0.0) -> Program[None]:
     yield from Compute(Work("step", 1, flops=late), nothing)
 
 
-def clock(engine: Any, *computing: float, slowdown: float = 1.0, late: float = 0.0, **network: float) -> Outcome:
-    device = Device("d", flops=1.0, slowdown=slowdown)
+def clock(
+    engine: Any, *computing: float, slowdown: float = 1.0, late: float = 0.0, taken: float = 0.0, **network: float
+) -> Outcome:
+    device = Device("d", flops=1.0, slowdown=slowdown, pieces=PieceTimes(exchange_taken=((0.0, 0.0), (1e6, taken))))
     timing = Timing((device, device), Network("star", 1e6, **network))
     (outcome, _) = engine(lambda: started(AllReduce(Phantom(1_000_000)), *computing, late=late), timing)
     return outcome
@@ -85,16 +87,16 @@ def test_an_exchange_gets_on_more_slowly_next_to_a_computation(engine, computing
     ],
 )
 def test_an_exchange_takes_time_from_the_computation_next_to_it(engine, computing, seconds):
-    found = clock(engine, *computing, taken_bandwidth=1e6 / TAKEN)
+    found = clock(engine, *computing, taken=TAKEN)
     assert (found.seconds, found.computing) == (near(seconds), near(sum(computing)))
-    slow = clock(engine, *computing, slowdown=2.0, taken_latency=TAKEN)
+    slow = clock(engine, *computing, slowdown=2.0, taken=TAKEN)
     assert slow.seconds == near(max(EXCHANGE, 2 * seconds) if sum(computing) > 1 else EXCHANGE)
 
 
 @engines
 def test_what_is_over_takes_nothing_more(engine):
     """The exchange took a tenth of a second from a computation, and is waited for: a later one loses nothing."""
-    assert clock(engine, 0.1, late=5.0, taken_bandwidth=1e6 / TAKEN).seconds == near(EXCHANGE + 5.0)
+    assert clock(engine, 0.1, late=5.0, taken=TAKEN).seconds == near(EXCHANGE + 5.0)
 
 
 @engines
@@ -155,8 +157,10 @@ def second_form(units: int) -> dict[str, Any]:
                 device: {
                     "device": {400: us(2 * slow), 20_000: us(11 * slow)},
                     "host": {400: us(2 * slow), 20_000: us(7 * slow)},
-                    "taken": {1: us(1), 20_000: us(4)},
                 }
+            },
+            "taken": {
+                device: {"copies": {1: us(1), 20_000: us(4)}, "exchanges": {1: us(5), 20_000: us(40)}},
             },
             "residuals": {device: {key: [0.93, 0.97, 1.0, 1.01, 1.3]}},
             "variation": {device: {key: {"lasting": us(170 * slow), "correlation": 0.4, "drift": 0.02}}},
@@ -164,7 +168,6 @@ def second_form(units: int) -> dict[str, Any]:
 
     fast, slow = of("fast", 1.0), of("slow", 2.7)
     network = {"latency": "30 us", "bandwidth": "110 MB/s", "reduce_bandwidth": "3 GB/s", "described": "125 MB/s"}
-    network |= {"taken_latency": "5 us", "taken_bandwidth": "500 MB/s"}
     network |= {"beside_latency": "6 us", "beside_bandwidth": "350 MB/s"}
     return {"version": 2, "network": network} | {section: fast[section] | slow[section] for section in fast}
 
@@ -213,8 +216,9 @@ def test_every_section_of_the_second_form_moves_the_clock(tmp_path):
         without = {key: value for key, value in whole.items() if key != section}
         assert seconds(name, whole) != seconds(name, without), section
     rapid = {"network": {"bandwidth": "100 GB/s", "latency": "1 us"}}  # computing takes the longest there
-    keys = {"taken_latency": rapid, "taken_bandwidth": rapid, "beside_latency": {}, "beside_bandwidth": {}}
-    for key, cluster in (keys | {"reduce_bandwidth": {}}).items():
+    without = {key: value for key, value in whole.items() if key != "taken"}
+    assert seconds("fsdp", whole, **rapid) > seconds("fsdp", without, **rapid)
+    for key in ("beside_latency", "beside_bandwidth", "reduce_bandwidth"):
         bare = {name: whole["network"][name] for name in ("latency", "bandwidth", "described")}
         without, known = ({"network": bare | more} for more in ({}, {key: whole["network"][key]}))
-        assert seconds("fsdp", whole | known, **cluster) > seconds("fsdp", whole | without, **cluster), key
+        assert seconds("fsdp", whole | known) > seconds("fsdp", whole | without), key
