@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from statistics import NormalDist, median
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from .memory_check import record
 from .trials import (
     FLAT,
     LOCAL_STEPS,
+    OVERLAPPED,
     Bench,
     Change,
     Measurements,
@@ -41,6 +41,7 @@ EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the differe
 EXTRA = (4_000, 64_000, 1_000_000)  # bytes of all-reduces for the network's fit, beside those of the model
 AT_ALL_SIZES = ("local", "flat", "kept", "fetched")  # trials of several batches
 COMPUTED = ("step", "gradient", "update")  # phases of a step in one piece
+STEP = (*COMPUTED, "forward", "backward")  # phases of which steps are made
 
 
 @dataclass
@@ -48,36 +49,57 @@ class RankTimes:
     """What a rank has measured: for each trial and piece, the mean seconds of each repeat."""
 
     means: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))
-    errors: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))  # of the means
     met: dict[tuple[str, Piece], list[float]] = field(default_factory=lambda: defaultdict(list))  # see Measurements
     counts: dict[tuple[str, Piece], float] = field(default_factory=dict)  # of a step
     series: list[list[float]] = field(default_factory=list)  # times of consecutive steps at the scenario's batch
+    repeats: int = 0  # that are complete
     memory: int = 0  # bytes that the process grew by, beyond what is predicted of its arrays
 
     def add(self, trial: str, found: Measurements) -> None:
-        """Add a repeat of a trial."""
+        """Add a trial of this repeat. Two divisions of a batch may give a rank the same one: they are averaged."""
         for piece, taken in found.times.items():
-            self.means[trial, piece].append(float(np.mean(taken)))
-            self.errors[trial, piece].append(float(np.std(taken)) / math.sqrt(len(taken)))
+            means, mean = self.means[trial, piece], float(np.mean(taken))
+            if len(means) > self.repeats:
+                means[-1] = (means[-1] + mean) / 2
+            else:
+                means.append(mean)
             self.counts[trial, piece] = found.counts[piece]
         for piece, part in found.met.items():
             self.met[trial, piece].append(part)
 
-    def drift(self) -> float:
-        """How far the machine moved: the usual deviation of equal measurements, as a part of them.
+    def longer(self) -> dict[str, float]:
+        """By how many seconds a step computes longer in each trial that overlaps, than in the same trial without.
 
-        Less what the means of so few times differ by anyway. Both are medians, which a single slow moment does not
-        move; the deviation is taken as of a normal distribution.
+        The two are compared within each repeat, in which they follow one another: from repeat to repeat the machine's
+        speed changes by more. It is the median over the repeats, and negative where chance made it so.
         """
-        apart, anyway = list[float](), list[float]()
-        for (trial, piece), means in self.means.items():
-            if piece.name in COMPUTED and len(means) > 2:
-                apart += [abs(mean / median(means) - 1) * math.sqrt(len(means) / (len(means) - 1)) for mean in means]
-                anyway.append(median(self.errors[trial, piece]) / median(means))
-        if not apart:
+        found = dict[str, float]()
+        for over in dict.fromkeys(trial for trial, _ in self.means if trial.endswith(OVERLAPPED)):
+            pieces = [piece for trial, piece in self.means if trial == over and piece.name in STEP]
+            steps = [
+                [self.counts[trial, piece] * np.array(self.means[trial, piece]) for piece in pieces]
+                for trial in (over, over.removesuffix(OVERLAPPED))
+            ]
+            with_it, without = (np.sum(step, axis=0) for step in steps)
+            found[over] = float(np.median(with_it - without))
+        return found
+
+    def drift(self) -> float:
+        """How far the machine moved: the standard deviation of the repeats, as a part.
+
+        A repeat counts by its mean over all pieces of steps. It lasts some seconds, as runs do: what changes faster is
+        in the residuals.
+        """
+        kept = [key for key, means in self.means.items() if key[1].name in STEP and len(means) > 2]
+        if not kept:
             return 0.0
-        usual = median(apart) / NormalDist().inv_cdf(0.75)
-        return math.sqrt(max(0.0, usual**2 - median(anyway) ** 2))
+        usual = np.median([self.means[key] for key in kept], axis=1)
+        each = np.average(
+            np.array([self.means[key] for key in kept]) / usual[:, None],
+            axis=0,
+            weights=[self.counts[key] * seconds for key, seconds in zip(kept, usual, strict=True)],
+        )
+        return float(np.std(each, ddof=1))
 
 
 def measure(bench: Bench, batch: int) -> RankTimes:
@@ -102,6 +124,7 @@ def measure(bench: Bench, batch: int) -> RankTimes:
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):
                 found.series += [t for p, t in measured.times.items() if p.name in ("step", "gradient") and not p.first]
+        found.repeats += 1
     return found
 
 

@@ -34,6 +34,7 @@ class Measured(NamedTuple):
 Times = Mapping[tuple[str, Piece], Measured]  # (trial, piece) -> what was measured
 KINDS = {kind.__name__: kind for kind in COLLECTIVES}
 MOST = 0.9  # by which an exchange gets on more slowly next to a computation, at most
+LEAST_MET = 0.1  # an exchange or a copy that met computations in a smaller part of its time says nothing of them
 QUANTILES = 100  # of the residuals that a profile holds
 PLAIN = (*COMPUTED, "evaluate")  # phases of a step in one piece, and of what follows it
 MOST_VARIATION = 0.5  # of exchanges that a profile says
@@ -53,7 +54,14 @@ def portable(device: str, times: RankTimes) -> dict[str, Any]:
         ]
         for key, means in times.means.items()
     ]
-    return {"device": device, "times": found, "drift": times.drift(), "series": times.series, "memory": times.memory}
+    return {
+        "device": device,
+        "times": found,
+        "longer": times.longer(),
+        "drift": times.drift(),
+        "series": times.series,
+        "memory": times.memory,
+    }
 
 
 def by_device(ranks: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
@@ -75,7 +83,10 @@ def computed(ranks: Sequence[Mapping[str, Any]], key: str, batch: int) -> dict[s
         "devices": {device: {key: tables(times)} for device, times in read.items()},
         "pieces": {device: {key: pieces(times, batch)} for device, times in read.items()},
         "moves": {device: moves(times) for device, times in read.items()},
-        "taken": {device: taken_tables(times, len(ranks)) for device, times in read.items()},
+        "taken": {
+            device: taken_tables(times, [rank["longer"] for rank in devices[device]], len(ranks))
+            for device, times in read.items()
+        },
         "residuals": {device: {key: residuals(members)} for device, members in devices.items()},
         "variation": {device: {key: variation(members)} for device, members in devices.items()},
         "memory": {device: {key: round(mean(r["memory"] for r in members))} for device, members in devices.items()},
@@ -186,34 +197,34 @@ class Taken:
     moved: float  # seconds per byte copied
 
 
-def taken(times: Times, size: int) -> Taken:
-    """By how much longer a step computes where its exchanges and moves overlap; nothing for a model of one unit.
+def taken(times: Times, longer: Mapping[str, float], size: int) -> Taken:
+    """What started effects take, by how much longer a step computes where they overlap.
 
-    Only that part of an effect counts in which its rank computed.
+    longer: that in seconds, by trial; see `RankTimes.longer`. A model of one unit has no such trial.
+    Only effects count that some computation met. One that starts when all is computed takes nothing.
     """
-    rows, longer = list[list[float]](), list[float]()
-    sizes = {(trial, piece.samples) for trial, piece in times if piece.lane == "compute"}
-    for over in dict.fromkeys(trial for trial, _ in times if trial.endswith(OVERLAPPED)):
-        row, more = [0.0] * 4, 0.0
-        for (trial, piece), (seconds, count, met, _) in times.items():
-            alike = trial in (over, over.removesuffix(OVERLAPPED)) and (over, piece.samples) in sizes
-            if piece.lane == "compute" and alike:
-                more += seconds * count * (1 if trial == over else -1)
-            elif trial == over and piece.lane == "network" and piece.phase not in APART:
-                what = traffic(KINDS[piece.name], piece.nbytes, size)
-                row[0] += count * met
-                row[1] += count * met * what.sent
-            elif trial == over and piece.lane != "host" and piece.phase not in APART:
-                row[2] += count * met
-                row[3] += count * met * piece.nbytes
-        rows.append(row)
-        longer.append(max(0.0, more))
-    return Taken(*(nnls(np.array(rows), np.array(longer))[0].tolist() if rows else (0.0,) * 4))
+    rows = {over: [0.0] * 4 for over in longer}
+    for (trial, piece), (_, count, met, _) in times.items():
+        if trial not in longer or piece.phase in APART or met < LEAST_MET:
+            continue
+        if piece.lane == "network":
+            kinds, nbytes = (0, 1), traffic(KINDS[piece.name], piece.nbytes, size).sent
+        else:
+            kinds, nbytes = (2, 3), piece.nbytes
+        for kind, amount in zip(kinds, (1.0, nbytes), strict=True):
+            rows[trial][kind] += count * amount
+    if not rows:
+        return Taken(0.0, 0.0, 0.0, 0.0)
+    return Taken(*nnls(np.array(list(rows.values())), np.array(list(longer.values())))[0].tolist())
 
 
-def taken_tables(times: Times, size: int) -> dict[str, dict[int, str]]:
-    """What started effects take, for one byte and for the most bytes that one of them carried or sent."""
-    cost, largest = taken(times, size), {"copies": 1, "exchanges": 1}
+def taken_tables(times: Times, longer: Sequence[Mapping[str, float]], size: int) -> dict[str, dict[int, str]]:
+    """What started effects take, for one byte and for the most bytes that one of them carried or sent.
+
+    longer: of each rank of the device; see `RankTimes.longer`.
+    """
+    cost = taken(times, {over: mean(rank[over] for rank in longer) for over in longer[0]}, size)
+    largest = {"copies": 1, "exchanges": 1}
     for _, piece in times:
         if piece.lane in ("to device", "to host"):
             largest["copies"] = max(largest["copies"], piece.nbytes)
@@ -236,7 +247,13 @@ def beside(times: Times, size: int) -> tuple[float, float]:
     points = []
     for (trial, piece), (seconds, _, met, _) in times.items():
         alone = times.get((trial.removesuffix(OVERLAPPED), piece))
-        if trial.endswith(OVERLAPPED) and piece.lane == "network" and piece.phase not in APART and alone and met > 0.1:
+        if (
+            trial.endswith(OVERLAPPED)
+            and piece.lane == "network"
+            and piece.phase not in APART
+            and alone
+            and met > LEAST_MET
+        ):
             slower = min(MOST, max(0.0, (seconds - alone.seconds) / (met * seconds)))
             what = traffic(KINDS[piece.name], piece.nbytes, size)
             points.append(((what.messages, what.sent, 0.0), alone.seconds * slower / (1 - slower)))

@@ -29,7 +29,7 @@ from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
 from paceline.runtime.mpirun import command, environment, find_mpirun
 from paceline.runtime.ranks import CORES, keep_to_own_cores
-from paceline.trials import OVERLAPPED, Piece, Seen, parts_met, piece, steps_for, trials, with_exchanges
+from paceline.trials import OVERLAPPED, Piece, Seen, late, parts_met, piece, steps_for, trials, with_exchanges
 
 QUIET = Hooks()
 
@@ -107,6 +107,13 @@ def test_which_part_of_an_exchange_met_a_computation():
         b: pytest.approx(0.0),
     }
     assert parts_met([a], [("x", 4.0, 4.0)], computed) == {a: 0.0}, "no time, no part"
+
+
+def test_a_phantom_is_late_by_what_it_has_slept_too_long():
+    """What it slept too long once is taken off its next sleep."""
+    computed = [("a", 0.0, 1.25), ("b", 2.0, 2.75), ("c", 3.0, 3.5)]
+    moments = np.array([0.0, 1.25, 1.5, 2.8, 4.0])
+    assert late(moments, computed, [1.0, 1.0, 0.75]).tolist() == [0.0, 0.25, 0.25, 0.0, 0.0], "never early"
 
 
 @pytest.mark.parametrize(("units", "ranks"), [(1, 1), (1, 2), (4, 1), (4, 2)])
