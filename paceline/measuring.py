@@ -33,8 +33,8 @@ from .trials import (
     with_exchanges,
 )
 
-SECONDS = 16.0  # to spend on trials in all, where a step is short
-LONGEST = 45.0  # seconds, where a step is long: then trials are repeated less
+SECONDS = 12.0  # to spend on trials in all, where a step is short
+LONGEST = 30.0  # seconds, where a step is long: then trials are repeated less
 REPEATS = 5  # of every trial, spread over the time of the measurement
 SLOWEST = 3  # steps of the slowest rank in a round of the local trial: the first one has a price of its own
 EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the difference may be chance

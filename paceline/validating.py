@@ -45,8 +45,8 @@ from .terminal import say, warn
 from .validation_report import BEGIN, Report, show, write
 
 RECORD = "validation.json"
-PATIENCE = 15.0  # seconds that the simulations of one prediction may take, once there are ENOUGH of them
-ENOUGH = 8
+PATIENCE = 5.0  # seconds that the simulations of one prediction may take, once there are ENOUGH of them
+ENOUGH = 16
 
 
 @dataclass(frozen=True)
