@@ -102,8 +102,7 @@ class Parameters(Aggregation):
             raise ValueError(f"optimizer_state is {brief(self.optimizer_state)}; write local, averaged or reset")
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        for i in range(r.steps[w.index]):
-            yield from place.local_step(w, r, i)
+        yield from place.local_steps(w, r)
         weight = weight_of(self.weights, w.index, r)
         loss = yield from place.average(w, weight)
         if self.optimizer_state == "averaged":

@@ -145,9 +145,9 @@ class Works:
         part = 1 / self.held.parts
         return Work(phase, 0, cost[0] * part, cost[1] * part, fraction=part, whole=whole)
 
-    def local_step(self, i: int) -> Work:
-        """Local step i of a round."""
-        return self.step if i else self.first_step
+    def first(self, start: int) -> Work | None:
+        """The first of a round's local steps from `start` on, where it costs something else: it follows an exchange."""
+        return None if start else self.first_step
 
     def unit(self, phase: str, unit: int, samples: int) -> Work:
         """A unit's "forward" or "backward" on so many samples, or its "evaluate" on a block of the test set."""

@@ -159,8 +159,7 @@ class FedNova(Aggregation):
         a = [normaliser(steps, self.momentum or 0.0, self.nesterov) for steps in r.steps]
         tau = sum(p * each for p, each in zip(raw, a, strict=True)) / sum(raw)
         yield from w.transform(keep, "_start")
-        for i in range(r.steps[w.index]):
-            yield from place.local_step(w, r, i)
+        yield from place.local_steps(w, r)
         yield from w.transform(partial(normalise, a=a[w.index]), "_start")
         loss = yield from place.average(w, raw[w.index])
         yield from w.transform(partial(denormalise, tau=tau), "_start")

@@ -57,8 +57,9 @@ class PhantomWorker:
         chunks = tuple(works.chunks)
         return works.cost, works.held, chunks, works.evaluate.samples, len(self.moments), self.clips
 
-    def step(self, round: Round, i: int) -> Compute[None]:
-        return Compute(self.works.local_step(i), nothing)
+    def steps(self, round: Round, start: int = 0) -> Compute[None]:
+        works = self.works
+        return Compute(works.step, nothing, times=round.steps[self.index] - start, first=works.first(start))
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.gradient, nothing)

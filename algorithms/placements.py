@@ -47,12 +47,13 @@ class Placement(PlacementOptions):
         yield from w.update(round, i)
         return last(w.grads)
 
-    def local_step(self, w: Worker, round: Round, i: int) -> Program[None]:
-        """A step with the worker's own gradient."""
+    def local_steps(self, w: Worker, round: Round) -> Program[None]:
+        """The round's steps with the worker's own gradients."""
         if self.offloaded:
-            yield from unitwise.step(self, w, round, i, None)
+            for i in range(round.steps[w.index]):
+                yield from unitwise.step(self, w, round, i, None)
         else:
-            yield from w.step(round, i)
+            yield from w.steps(round)
 
     def average(self, w: Worker, weight: float) -> Program[float]:
         """Replace the parameters by the workers' weighted mean; returns the mean training loss."""

@@ -59,8 +59,8 @@ class Worker(Protocol):
     def staged(self) -> bool:
         """Whether the device has memory of its own. `params` and `grads` are then copies on the host."""
 
-    def step(self, round: Round, i: int) -> Compute[None]:
-        """Local step i of the round: forward, backward and update."""
+    def steps(self, round: Round, start: int = 0) -> Compute[None]:
+        """The worker's local steps of the round from step `start` on: forward, backward and update."""
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
         """Forward and backward of step i of the round, into `grads`."""

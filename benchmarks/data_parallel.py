@@ -27,7 +27,6 @@ from typing import Any
 
 from runtime_step import OPTIMIZER, Batches, build, job
 
-from paceline.algorithms.placements import Replicated
 from paceline.algorithms.rounds import State
 from paceline.job import Job
 from paceline.program.outcome import Hooks
@@ -94,8 +93,7 @@ def ceiling(described: Job, rank: int) -> Callable[[int], None]:
 
     def steps(count: int) -> None:
         for i in range(count):
-            for effect in Replicated().local_step(worker, round, i):
-                effect.run()
+            worker.steps(round, i).run()
 
     return steps
 

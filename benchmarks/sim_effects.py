@@ -113,11 +113,12 @@ def timed(programs: Sequence[Program[Any]], sigma: float, trace: bool, effects: 
 class CountingWorker(PhantomWorker):
     """A phantom that counts its steps."""
 
-    steps = 0
+    made = 0
 
-    def step(self, round: Any, i: int) -> Compute[None]:
-        self.steps += 1
-        return Compute(self.works.step, nothing)
+    def steps(self, round: Any, start: int = 0) -> Compute[None]:
+        compute = super().steps(round, start)
+        self.made += compute.times
+        return compute
 
 
 def training(count: int, sigma: float, trace: bool) -> float:
@@ -129,7 +130,7 @@ def training(count: int, sigma: float, trace: bool) -> float:
     workers = [CountingWorker(i, works[i]) for i in range(WORKERS)]
     programs = [train(worker, plan, State()) for worker in workers]
     seconds, outcomes = timed(programs, sigma, trace, WORKERS * (count // 4) * 4)
-    assert sum(worker.steps for worker in workers) == WORKERS * (count // 4) * 4
+    assert sum(worker.made for worker in workers) == WORKERS * (count // 4) * 4
     assert all(outcome.syncs["parameters"] == 4 for outcome in outcomes)
     return seconds
 

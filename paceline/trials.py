@@ -135,10 +135,11 @@ class Seen:
 
     def _note(self, effect: Effect[Any]) -> tuple[()]:
         if (found := piece(effect, self._ranks)) is not None:
-            self.pieces[found.lane].append(found)
             inner = effect.effect if isinstance(effect, Start) else effect
+            times = inner.times if isinstance(inner, Compute) else 1
+            self.pieces[found.lane] += [found] * times
             if isinstance(inner, Compute) and inner.on == "device":
-                self.works.append(inner.work)
+                self.works += [inner.work] * times
         return ()
 
 

@@ -76,11 +76,21 @@ class Work:
 
 @dataclass(slots=True, eq=False)
 class Compute(Effect[T]):
-    """Run `run` on the device or on the host. The answer is what `run()` returns."""
+    """Run `run` on the device or on the host. The answer is what `run()` returns, the last time."""
 
-    work: Work
+    work: Work  # of one call
     run: Callable[[], T]
     on: Literal["device", "host"] = "device"
+    times: int = 1  # how often `run` is called; nothing comes between two calls
+    first: Work | None = None  # of the first call, where that costs something else
+
+    def perform(self) -> T:
+        """Make the answer."""
+        if self.run is nothing:
+            return self.run()
+        for _ in range(self.times):
+            answer = self.run()
+        return answer
 
 
 @dataclass(slots=True, eq=False)

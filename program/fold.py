@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from .cast import convert
 from .effects import Array, Op
 
 PIECE = 32_768  # elements folded at a time: three fp32 pieces of 128 KB each stay in a core's L2 cache
@@ -59,15 +60,13 @@ def fold(values: Sequence[Array], weights: Sequence[float], op: Op = "mean", out
         acc, term, target = total[: stop - start], scaled[: stop - start], result[start:stop]
         running = values[0][start:stop]
         if narrow:
-            np.copyto(acc, running)
-            running = acc
+            running = convert(running, acc)
         if cast is not None:
             running = np.multiply(running, cast[0], out=acc)
         for i, value in enumerate(values[1:], 1):
             piece = value[start:stop]
             if narrow:
-                np.copyto(term, piece)
-                piece = term
+                piece = convert(piece, term)
             if cast is not None:
                 piece = np.multiply(piece, cast[i], out=term)
             # `out` may be one of the values, so it is written only when every value's piece has been read.

@@ -218,7 +218,7 @@ class _Run:
         pending.taken = True
         pending.check()
         if isinstance(effect, fx.Compute):
-            return effect.run()
+            return effect.perform()
         if isinstance(effect, fx.Move):
             return effect.copied()
         worker.stop = worker.stop or pending.stop

@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from .cast import convert
 from .effects import Array, Phantom, Value, Wire
 from .fold import PIECE
 
@@ -45,9 +46,7 @@ def narrow(value: Array, out: Array) -> Array:
     Numbers beyond the type's range become infinite (in fp16 beyond 65,504; bf16's range is almost fp32's); NaN stays
     NaN.
     """
-    with np.errstate(over="ignore"):
-        np.copyto(out, value, casting="same_kind")
-    return out
+    return convert(value, out)
 
 
 def narrowed(value: Array, wire: Wire) -> Array:
@@ -61,5 +60,5 @@ def round_trip(value: Array, wire: Wire) -> Array:
         piece = np.empty(min(PIECE, value.size), DTYPES[wire])
         for start in range(0, value.size, PIECE):
             part = value[start : start + PIECE]
-            np.copyto(part, narrow(part, piece[: part.size]))
+            convert(narrow(part, piece[: part.size]), part)
     return value

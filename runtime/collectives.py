@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..program.cast import convert
 from ..program.checks import check_out, check_part, group_members, not_the_same
 from ..program.effects import (
     AllGather,
@@ -266,8 +267,7 @@ def _what(effect: Collective) -> str:
 
 def _widened(bits: Array, wire: Wire, out: Array) -> Array:
     """Widen what arrived as `wire` to fp32, in `out`; returns out."""
-    np.copyto(out, bits.view(DTYPES[wire]))
-    return out
+    return convert(bits.view(DTYPES[wire]), out)
 
 
 def mpi_error() -> type[MPI.Exception]:

@@ -142,22 +142,23 @@ class _RankDriver:
                 break
             kind = type(effect)
             if kind is Compute:
-                answer = effect.run()
-                stop = clock()
-                work = effect.work
-                if emulation is not None:
-                    stop = emulation(work, since, stop)
-                if work.phase == "evaluate":
-                    self.evaluated(stop - since)
-                else:
-                    computing += stop - since
-                if tracer is not None:
-                    spans = device if effect.on == "device" else host
-                    spans.append((work, since, stop))
-                    if len(spans) > BUFFERED:
-                        tracer.hand_on("host" if spans is host else "compute")
-                        stop = clock()
-                since = stop
+                work = effect.first or effect.work
+                for _ in range(effect.times):
+                    answer = effect.run()
+                    stop = clock()
+                    if emulation is not None:
+                        stop = emulation(work, since, stop)
+                    if work.phase == "evaluate":
+                        self.evaluated(stop - since)
+                    else:
+                        computing += stop - since
+                    if tracer is not None:
+                        spans = device if effect.on == "device" else host
+                        spans.append((work, since, stop))
+                        if len(spans) > BUFFERED:
+                            tracer.hand_on("host" if spans is host else "compute")
+                            stop = clock()
+                    since, work = stop, effect.work
             else:
                 self.since = since
                 answer = collective(effect) if kind in COLLECTIVES else other(effect)

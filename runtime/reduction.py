@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..program.cast import convert
 from ..program.checks import bad_weights
 from ..program.effects import Array, Op, ReduceScatter, Reducing, Wire
 from ..program.errors import ProtocolError
@@ -180,7 +181,7 @@ class Reduction:
         if not self.scatter:
             narrow(own, terms[rank])
             self._gather_parts(bits)
-            np.copyto(result, bits.view(dtype))
+            convert(bits.view(dtype), result)
         return result
 
     def _fold(self, terms: list[Array], out: Array) -> Array:

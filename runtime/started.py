@@ -142,9 +142,12 @@ class StartedEffects:
                 started.answer = collectives.perform(effect)
                 started.sent, started.halt, started.told = collectives.sent, collectives.halt, collectives.told
             elif type(effect) is Compute:
-                started.answer = effect.run()
-                if self._emulation is not None:
-                    self._emulation(effect.work, started.start, perf_counter())
+                since, work = started.start, effect.first or effect.work
+                for _ in range(effect.times):
+                    started.answer = effect.run()
+                    if self._emulation is not None:
+                        since = self._emulation(work, since, perf_counter())
+                    work = effect.work
             else:
                 started.answer = effect.copied()
         except BaseException as error:

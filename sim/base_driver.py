@@ -7,6 +7,7 @@ are remembered, what errors say. How time passes differs, and is written in each
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..config.tables import Table, interpolate
@@ -163,6 +164,15 @@ def work_seconds(device: Device, work: Work) -> float:
     """Seconds of `work` on the device; ScenarioError where a run with them would never end."""
     what = f"{work.phase} of {work.samples} samples"
     return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
+
+
+@cache
+def running(first: float, price: float, times: int) -> float:
+    """The running sum of the first computation of a Compute and the equal ones after it, as every engine adds it up."""
+    total = first
+    for _ in range(times - 1):
+        total += price
+    return total
 
 
 class Beside(NamedTuple):

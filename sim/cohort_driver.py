@@ -21,7 +21,7 @@ from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phan
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import describe
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
@@ -40,6 +40,19 @@ def last_of(clock: Clocks) -> float:
     if not isinstance(clock, np.ndarray):
         return clock
     return max(clock.tolist()) if clock.size <= FEW else float(np.maximum.reduce(clock))
+
+
+def at(clock: Clocks, column: int) -> float:
+    """One worker's clock or price."""
+    return float(clock[column]) if isinstance(clock, np.ndarray) else clock
+
+
+def running_sum(each: Array) -> Array:
+    """The sum of the rows, added one after the other as Python adds. each: (rows, columns).
+
+    NumPy adds the rows of several columns so, but the numbers of a single column in another order.
+    """
+    return np.add.reduce(each, axis=0) if each.shape[1] > 1 else np.add.accumulate(each, axis=0)[-1]
 
 
 class CohortDriver(BaseDriver):
@@ -69,6 +82,7 @@ class CohortDriver(BaseDriver):
             ordered = sorted(members, key=lambda worker: (kinds.index(devices[worker]), worker))
             self._columns = {worker: column for column, worker in enumerate(ordered)}
             self._devices, self._noise = [devices[worker] for worker in ordered], noise.together(ordered)
+        self._repeated: dict[tuple[Work, Work | None, int], Clocks] = {}  # sums of a Compute's computations
         self._now: Clocks = 0.0
         self._computing: Clocks = 0.0
         self._evaluating: Clocks = 0.0
@@ -108,7 +122,7 @@ class CohortDriver(BaseDriver):
             if type(effect) is Compute:
                 self._compute(effect)
                 try:
-                    answer = effect.run()
+                    answer = effect.perform()
                 except Exception as error:
                     self._note(error, describe(effect))
                     raise
@@ -156,12 +170,30 @@ class CohortDriver(BaseDriver):
             seconds = seconds + loss
         return begin + seconds
 
+    def _taking(self, effect: Compute[Any], price: Clocks) -> Clocks:
+        """Seconds of all the computations of an effect, each of which has a price: a running sum, as in driver.py."""
+        first, times = price, effect.times
+        if effect.first is not None:
+            first = (self._prices.get(effect.first) or self._price(effect.first))[0]
+        if price is FREE and first is FREE:
+            return FREE
+        if self._noise is not None:
+            drawn = [draws(at(price, place), times, at(first, place)) for place, draws in self._noise]
+            each = drawn[0] if len(drawn) == 1 else np.concatenate(drawn, axis=1)
+            return each[0] if times == 1 else running_sum(each)
+        if times == 1:
+            return first
+        known = self._repeated.get((effect.work, effect.first, times))
+        if known is None:
+            sums = [running(at(first, i), at(price, i), times) for i in range(len(self._devices))]
+            known = self._repeated[effect.work, effect.first, times] = sums[0] if len(sums) == 1 else np.array(sums)
+        return known
+
     # --- time passes --------------------------------------------------------------------------------------------------
 
     def _compute(self, effect: Compute[Any]) -> None:
-        seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
-        if self._noise is not None and seconds is not FREE:
-            seconds = seconds * self._noise.send(seconds)
+        price, evaluates = self._prices.get(effect.work) or self._price(effect.work)
+        seconds = self._taking(effect, price)
         if self._busy:
             delay = self._queue(LANES[effect.on], seconds)
         elif seconds is FREE:
@@ -193,9 +225,8 @@ class CohortDriver(BaseDriver):
             return ticket
         if isinstance(effect, Compute):
             lane = LANES[effect.on]
-            seconds, evaluates = self._prices.get(effect.work) or self._price(effect.work)
-            if self._noise is not None and seconds is not FREE:
-                seconds = seconds * self._noise.send(seconds)
+            price, evaluates = self._prices.get(effect.work) or self._price(effect.work)
+            seconds = self._taking(effect, price)
             if effect.on == "device" and not evaluates:
                 self._computing = self._computing + seconds
         else:
@@ -227,7 +258,7 @@ class CohortDriver(BaseDriver):
                 self._busy.pop("taken", None)  # what is over takes no more time from computations
         answer = ticket.answer
         if isinstance(effect, Compute):
-            answer = self._run(effect.run)
+            answer = self._run(effect.perform)
         elif isinstance(effect, Move):
             value = effect.value  # mostly a phantom, which is its own copy
             answer = value if effect.copy is None and type(value) is Phantom else self._run(effect.copied)

@@ -10,6 +10,7 @@ a worker has only one of them to wait for. So an effect costs about as much as a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -22,10 +23,10 @@ from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
 from ..records.spool import Tracer, span_name
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
-from .noise import Draws
+from .noise import ColumnDraws
 from .transfers import Timer
 
 
@@ -38,7 +39,7 @@ class Driver(BaseDriver):
         outcome: Outcome,
         program: Program[Any],
         device: Device,
-        noise: Draws[float] | None,
+        noise: ColumnDraws | None,
         faults: WorkerFaults | None,
         meetings: Meetings,
         hooks: Hooks,
@@ -55,6 +56,7 @@ class Driver(BaseDriver):
         self._waiting: WorkerTicket | None = None
         self._since = 0.0  # when it began to wait
         self._round = 0.0  # when its round began
+        self._each: Sequence[float] = ()  # seconds of the computations of the last Compute, for traces
         self._computed = Timer(env, self._after_compute)
 
     def state(self) -> str:
@@ -82,21 +84,17 @@ class Driver(BaseDriver):
                 raise
             self._effect = effect
             if type(effect) is Compute:
-                seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
-                if self._noise is not None and seconds:
-                    seconds *= self._noise.send(seconds)
-                if self._faults is not None:
-                    seconds = self._slowed(effect, seconds)
-                    if seconds == inf:
-                        return
+                price, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
+                seconds = self._taking(effect, price)
+                if seconds == inf:
+                    return
                 delay = seconds if not self._busy else self._queue(LANES[effect.on], seconds)
                 if evaluates:
                     self.outcome.evaluating += delay
                 else:
                     self.outcome.computing += seconds
                 if self.tracer is not None:
-                    begin = self._env.now + (delay - seconds)
-                    self.tracer.span(LANES[effect.on], name, begin, begin + seconds)
+                    self._spans(effect, name, self._env.now + (delay - seconds))
                 self._computed.set(delay)
                 return
             handler = HANDLERS.get(type(effect))
@@ -107,7 +105,7 @@ class Driver(BaseDriver):
                 return
 
     def _after_compute(self, event: simpy.Event) -> None:
-        self.go_on(self._run(self._effect.run))
+        self.go_on(self._run(self._effect.perform))
 
     def _end(self, result: Any) -> None:
         super()._end(result)
@@ -124,6 +122,38 @@ class Driver(BaseDriver):
     def _priced(self, work: Work) -> tuple[float, bool, str]:
         return work_seconds(self._device, work), work.phase == "evaluate", span_name(work)
 
+    def _taking(self, effect: Compute[Any], price: float) -> float:
+        """Seconds of all the computations of an effect; infinite for a lost worker. price: of each but the first.
+
+        Nothing comes between them, so they are added up here, and SimPy has one event for all. The clock is the start
+        plus their running sum, in every engine.
+        """
+        first, times = price, effect.times
+        if effect.first is not None:
+            first = (self._prices.get(effect.first) or self._price(effect.first))[0]
+        if self._noise is not None and (price or first):
+            each = self._noise(price, times, first)
+        elif self._faults is None and self.tracer is None:
+            return first if times == 1 else running(first, price, times)
+        else:
+            each = [first, *[price] * (times - 1)]
+        if self._faults is not None:
+            begin = max(self._env.now, self._busy.get(LANES[effect.on], 0.0))
+            each = self._faults.computing_each(begin, each, effect.work.phase)
+        self._each = each
+        total = 0.0
+        for seconds in each:
+            total += seconds
+        return total
+
+    def _spans(self, effect: Compute[Any], name: str, begin: float) -> None:
+        """Trace an effect's computations, which begin at `begin`."""
+        assert self.tracer is not None
+        lane, passed = LANES[effect.on], 0.0
+        for seconds in self._each:
+            self.tracer.span(lane, name, begin + passed, begin + (passed + seconds))
+            passed += seconds
+
     def _queue(self, lane: str, seconds: float) -> float:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
         begin = max(0.0, self._busy.get(lane, 0.0) - self._env.now)
@@ -138,13 +168,10 @@ class Driver(BaseDriver):
         """Seconds until the worker's pause is over, 0 without one; infinite for a worker that is lost."""
         return 0.0 if self._faults is None else self._faults.moving(self._env.now, 0.0)
 
-    def _slowed(self, effect: Compute[Any] | Move, seconds: float) -> float:
-        """How long a Compute or a Move takes under faults; infinite for a worker that is lost."""
+    def _slowed(self, move: Move, seconds: float) -> float:
+        """How long a Move takes under faults; infinite for a worker that is lost."""
         assert self._faults
-        if isinstance(effect, Move):
-            return self._faults.moving(max(self._env.now, self._busy.get(f"to {effect.to}", 0.0)), seconds)
-        begin = max(self._env.now, self._busy.get(LANES[effect.on], 0.0))
-        return self._faults.computing(begin, seconds, effect.work.phase)
+        return self._faults.moving(max(self._env.now, self._busy.get(f"to {move.to}", 0.0)), seconds)
 
     # --- effects that may run while the program goes on ---------------------------------------------------------------
 
@@ -172,9 +199,8 @@ class Driver(BaseDriver):
             return ticket
         if isinstance(effect, Compute):
             lane = LANES[effect.on]
-            seconds, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
-            seconds *= self._noise.send(seconds) if self._noise is not None and seconds else 1.0
-            seconds = seconds if self._faults is None else self._slowed(effect, seconds)
+            price, evaluates, name = self._prices.get(effect.work) or self._price(effect.work)
+            seconds = self._taking(effect, price)
             # Started work of the host is not counted: the device may idle meanwhile, and would look busy.
             self.outcome.computing += seconds if effect.on == "device" and not evaluates else 0.0
         else:
@@ -202,7 +228,7 @@ class Driver(BaseDriver):
         effect = ticket.effect
         if ticket.loan is not None:
             ticket.loan.check()
-        ticket.result = self._run(effect.run if isinstance(effect, Compute) else effect.copied)
+        ticket.result = self._run(effect.perform if isinstance(effect, Compute) else effect.copied)
         ticket.done = True
         self.finished(ticket)
 

@@ -99,6 +99,14 @@ class WorkerFaults:
         held = max(0.0, self._held - start)
         return held + self._computing.taken(start + held, seconds * self._factor * self._unlucky)
 
+    def computing_each(self, start: float, each: Sequence[float], phase: str) -> list[float]:
+        """How long each of several computations takes that follow one another from `start` on."""
+        found, passed = list[float](), 0.0
+        for seconds in each:
+            found.append(self.computing(start + passed, seconds, phase))
+            passed += found[-1]
+        return found
+
     def moving(self, start: float, seconds: float) -> float:
         """The same for what only a pause or a loss delays: a copy, or the start of a collective (of 0 seconds)."""
         held = max(0.0, self._held - start)

@@ -3,8 +3,8 @@
 Computing times are drawn for each class of workers, so that all engines read the same numbers.
 
 Rule: a worker's k-th Compute that takes any time is multiplied by the k-th number of the worker's column. (Residuals
-last for a step's worth of computing instead: see `lasting`.) Workers that share a Device object are a class. A class's
-numbers come in blocks of shape (ROWS, its workers), each from a stream of its own (seed, "noise", class, block).
+last for a step's worth of computing instead: see ColumnDraws.) Workers that share a Device object are a class. Its
+numbers come in blocks of shape (rows, its workers), each from a stream of its own: (seed, "noise", class, block).
 
 Why blocks: the cohort engine needs the k-th factors of all workers at once (a row), and SimPy needs the factors of one
 worker one after another (a column). A stream for each worker would give the cohort engine no vectors; one stream for
@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import chain, count, groupby
+from itertools import count, groupby
 from statistics import NormalDist
-from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +27,9 @@ from numpy.typing import NDArray
 from ..config.timing import Device, Network, Noise
 from ..program.streams import stream
 
-T = TypeVar("T")
-Draws: TypeAlias = Generator[T, float, None]  # a Compute's price is sent, its factor comes
-ROWS = 64
+BLOCK = 2**14  # numbers of a class that are drawn together, about: they stay in a core's cache until they are used
+LEAST_ROWS = 8  # of a block
+DEPENDENT = 64  # rows of a block in which a row depends on the one before
 KEPT = 4  # blocks of a class in memory; its workers have about the same speed, so they read the same few blocks
 
 
@@ -54,6 +53,7 @@ class ClassNoise:
 
     def __init__(self, noise: Noise, number: int, columns: int, device: Device, run: float = 1.0) -> None:
         self._noise, self._number, self.columns, self._device = noise, number, columns, device
+        self.rows = DEPENDENT if device.correlation else max(LEAST_ROWS, BLOCK // columns)  # of a block
         self._residuals = np.array(device.residuals, np.float64)
         normal = stream(noise.seed, "worker noise", number).standard_normal(columns if noise.worker_sigma else 0)
         workers = lognormal(normal, noise.worker_sigma)  # (columns,), none without
@@ -61,10 +61,10 @@ class ClassNoise:
         self._kept: dict[int, NDArray[np.float64]] = {}
 
     def block(self, index: int) -> NDArray[np.float64]:
-        """Factors of the ROWS draws from index * ROWS on: (ROWS, columns). Each includes its worker's own factor."""
+        """Factors of a block's draws: (rows, columns). Each includes its worker's own factor."""
         block = self._kept.get(index)
         if block is None:
-            random, shape = stream(self._noise.seed, "noise", self._number, index), (ROWS, self.columns)
+            random, shape = stream(self._noise.seed, "noise", self._number, index), (self.rows, self.columns)
             if self._residuals.size:
                 block = self._drawn(random, shape)
             else:
@@ -90,47 +90,95 @@ class ClassNoise:
             normal[row] = depends * normal[row - 1] + fresh * normal[row]
         return self._residuals[np.searchsorted(_bounds(size), normal)]
 
-    def column(self, column: int) -> Draws[float]:
-        """One worker's factors, in the order of its Computes."""
-        drawn = chain.from_iterable(block[:, column].tolist() for block in map(self.block, count()))
-        return lasting(drawn, self.lasting)
-
-    def blocks(self, columns: list[int]) -> Iterator[NDArray[np.float64]]:
-        """The factors of these columns, block by block."""
+    def drawn(self, columns: Sequence[int]) -> Draws:
+        """The factors of these columns, in the order of their Computes."""
+        every = list(columns) == list(range(self.columns))
         blocks = map(self.block, count())
-        return blocks if columns == list(range(self.columns)) else (block[:, columns] for block in blocks)
+        return Draws(blocks if every else (block[:, columns] for block in blocks), self._device.lasting)
 
-    @property
-    def lasting(self) -> float:
-        """Seconds of computing for which a factor holds; 0: for one Compute."""
-        return self._device.lasting
+    def column(self, column: int) -> ColumnDraws:
+        """One worker's factors, in the order of its Computes."""
+        return ColumnDraws((block[:, column].tolist() for block in map(self.block, count())), self._device.lasting)
 
 
-def lasting(factors: Iterator[T], seconds: float) -> Draws[T]:
-    """Each factor, until so many seconds have been computed with it; with 0 s, for one Compute.
+class ColumnDraws:
+    """One worker's factors. blocks: those of each block. lasting: seconds of computing for which a factor holds.
 
-    Why: residuals are those of whole steps. A step in many pieces would otherwise draw many of them, and vary less than
-    it does. The factors are sent by `send(price)`, where price is the seconds of the Compute, without noise.
+    With lasting 0 a factor holds for one Compute. Why not always so: residuals are those of whole steps. A step in many
+    pieces would otherwise draw many of them, and vary less than it does.
     """
-    drawn = _each(factors) if not seconds else _until(factors, seconds)
-    next(drawn)
-    return drawn
+
+    def __init__(self, blocks: Iterator[list[float]], lasting: float = 0.0) -> None:
+        self._blocks, self._lasting = blocks, lasting
+        self._block, self._at = list[float](), 0
+        self._left, self._factor = 0.0, 0.0
+
+    def __call__(self, price: float, times: int = 1, first: float | None = None) -> list[float]:
+        """Seconds of each of `times` computations. price, first: what each, and the first, takes without noise."""
+        prices = [price if first is None else first] + [price] * (times - 1)
+        if self._lasting:
+            return [each * self._held(each) for each in prices]
+        at = self._at
+        factors = self._block[at : at + times]
+        self._at = at + times
+        while len(factors) < times:
+            self._block = next(self._blocks)
+            self._at = times - len(factors)
+            factors += self._block[: self._at]
+        return [each * factor for each, factor in zip(prices, factors, strict=True)]
+
+    def _held(self, price: float) -> float:
+        """The factor that holds for the next computation."""
+        if self._left < price / 2:
+            if self._at >= len(self._block):
+                self._block, self._at = next(self._blocks), 0
+            self._left, self._factor = self._lasting, self._block[self._at]
+            self._at += 1
+        self._left -= price
+        return self._factor
 
 
-def _each(factors: Iterator[T]) -> Draws[T]:
-    yield None  # type: ignore[misc]  # `lasting` takes it
-    for factor in factors:  # noqa: UP028  # an iterator cannot be sent what `yield from` would hand on
-        yield factor
+class Draws:
+    """The factors of several workers of a class at the same time: what ColumnDraws is for one of them."""
 
+    def __init__(self, blocks: Iterator[NDArray[np.float64]], lasting: float = 0.0) -> None:
+        self._blocks, self._lasting = blocks, lasting
+        self._block, self._at = np.empty((0, 0)), 0
+        self._left = 0.0
 
-def _until(factors: Iterator[T], seconds: float) -> Draws[T]:
-    price = yield None  # type: ignore[misc]  # `lasting` takes it
-    left, factor = 0.0, None
-    while True:
-        if left < price / 2:
-            left, factor = seconds, next(factors)
-        left -= price
-        price = yield factor  # type: ignore[misc]
+    def __call__(self, price: float, times: int = 1, first: float | None = None) -> NDArray[np.float64]:
+        """Seconds of each of `times` computations: (times, workers). price, first: as of ColumnDraws."""
+        first = price if first is None else first
+        if self._lasting:
+            return np.array([each * self._held(each) for each in (first, *(price,) * (times - 1))])
+        factors = self._next(times)
+        seconds = price * factors
+        if first != price:
+            np.multiply(first, factors[0], out=seconds[0])
+        return seconds
+
+    def _next(self, times: int) -> NDArray[np.float64]:
+        """The next rows of factors."""
+        at, end = self._at, self._at + times
+        if end <= len(self._block):
+            self._at = end
+            return self._block[at:end]
+        parts = [self._block[at:]] if at < len(self._block) else []
+        missing = times - sum(map(len, parts))
+        while missing:
+            self._block = next(self._blocks)
+            self._at = min(missing, len(self._block))
+            parts.append(self._block[: self._at])
+            missing -= self._at
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _held(self, price: float) -> NDArray[np.float64]:
+        if self._left < price / 2:
+            if self._at >= len(self._block):
+                self._block, self._at = next(self._blocks), 0
+            self._left, self._at = self._lasting, self._at + 1
+        self._left -= price
+        return self._block[self._at - 1]
 
 
 class RunNoise:
@@ -144,37 +192,19 @@ class RunNoise:
         run = float(lognormal(normal, noise.run_sigma)[0]) if noise.run_sigma else 1.0
         self._blocks = [ClassNoise(noise, number, sizes[number], kinds[number], run) for number in range(len(sizes))]
 
-    def of(self, worker: int) -> Draws[float]:
-        """One worker's factors, in the order of its Computes."""
+    def of(self, worker: int) -> ColumnDraws:
+        """One worker's factors."""
         number, column = self._places[worker]
         return self._blocks[number].column(column)
 
-    def together(self, workers: Sequence[int]) -> Draws[NDArray[np.float64]]:
-        """The workers' factors as vectors of shape (workers,): the k-th vector holds each worker's k-th factor.
-
-        What is sent is the price of the Compute: a number, or one for each worker. The vectors must not be written to.
-        """
-        parts = list[tuple[ClassNoise, Iterator[NDArray[np.float64]]]]()
-        ends = [0]  # where each part ends among the workers
+    def together(self, workers: Sequence[int]) -> list[tuple[int, Draws]]:
+        """(the first one's place, factors) of the workers of each class, which follow one another."""
+        parts, first = list[tuple[int, Draws]](), 0
         for number, group in groupby((self._places[worker] for worker in workers), key=lambda place: place[0]):
             columns = [column for _, column in group]
-            ends.append(ends[-1] + len(columns))
-            parts.append((self._blocks[number], self._blocks[number].blocks(columns)))
-        lasts = {noise.lasting for noise, _ in parts}
-        if len(parts) == 1 or lasts == {0.0}:  # all draw at the same time: whole blocks can be joined
-            cuts = zip(*(blocks for _, blocks in parts), strict=True)
-            joined = (cut[0] if len(cut) == 1 else np.concatenate(cut, axis=1) for cut in cuts)
-            return lasting(chain.from_iterable(joined), max(lasts))
-        apart = _joined([lasting(chain.from_iterable(blocks), noise.lasting) for noise, blocks in parts], ends[:-1])
-        next(apart)
-        return apart
-
-
-def _joined(parts: Sequence[Draws[NDArray[np.float64]]], first: Sequence[int]) -> Draws[NDArray[np.float64]]:
-    price: Any = yield None  # type: ignore[misc]  # `together` takes it
-    while True:
-        prices = price[first].tolist() if isinstance(price, np.ndarray) else [price] * len(parts)
-        price = yield np.concatenate([part.send(own) for part, own in zip(parts, prices, strict=True)])
+            parts.append((first, self._blocks[number].drawn(columns)))
+            first += len(columns)
+        return parts
 
 
 @cache

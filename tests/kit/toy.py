@@ -60,8 +60,11 @@ class ToyWorker:
     def _gradient_only(self, round: Round, i: int) -> None:
         self.grads[-1] = self._gradient(round, i)
 
-    def step(self, round: Round, i: int) -> Compute[None]:
-        return Compute(self.works.local_step(i), partial(self._step, round, i))
+    def steps(self, round: Round, start: int = 0) -> Compute[None]:
+        each = range(start, round.steps[self.index])
+        calls = iter(each)
+        first = self.works.first(start)
+        return Compute(self.works.step, lambda: self._step(round, next(calls)), times=len(each), first=first)
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
         return Compute(self.works.gradient, partial(self._gradient_only, round, i))

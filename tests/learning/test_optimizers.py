@@ -36,7 +36,7 @@ def test_it_trains_as_torch_does(spec, clip):
     optimizer = torchs(spec, model.parameters())
     r = plan.next_round(State())
     for i in range(5):
-        w.step(r, i).run()
+        w.steps(r, i).run()
         v.gradient(r, i).run()
         v.update(r, i).run()
         chosen = plan.strategy.sampling.indices(7, 1437, 0, 16 * i, 16)

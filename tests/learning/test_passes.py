@@ -66,7 +66,7 @@ def test_bf16_computes_near_fp32_with_parameters_in_fp32():
     (full,), (half,) = make(plan), make(plan, recipe=Recipe(precision="bf16"))
     r = plan.next_round(State())
     for w in (full, half):
-        w.step(r, 0).run()
+        w.steps(r, 0).run()
     assert half.model[0][1].weight.dtype == half.model[0][1].weight.grad.dtype == torch.float32
     assert not np.array_equal(half.params, full.params)
     assert np.allclose(half.params, full.params, atol=0.01)

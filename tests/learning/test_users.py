@@ -379,7 +379,7 @@ def test_running_out_of_memory_is_known_as_such_in_a_workers_step():
     plan = plan_of((8,))
     for how, error in (("memory", None), ("raise", WorkloadError)):
         (w,) = make(plan, "failing", model_args={"how": how, "at": 5}, warm=False)
-        steps = [w.step(plan.first_round(), 0).run for _ in range(6)]
+        steps = [w.steps(plan.first_round(), 0).run for _ in range(6)]
         if error is None:
             assert (
                 memory_meter.fits(lambda steps=steps: [step() for step in steps], memory_meter.of("cpu"), 1e12) is False
@@ -407,12 +407,12 @@ def health_of(how: str, **options):
     round = plan.first_round()
     if how == "loss":
         w.params[:] = np.inf
-        return w.step(round, 0).run
+        return w.steps(round, 0).run
     if how == "norm":
         w.params[0] = 1e38
         w.grads[:] = 1e38
         return w.update(round, 0).run
-    w.step(round, 0).run()
+    w.steps(round, 0).run()
     if how == "test loss":
         w._passes.evaluation_loss = lambda outputs, y: torch.tensor(torch.inf)
         return w.evaluate(w.buffers).run

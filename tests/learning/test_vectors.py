@@ -30,7 +30,7 @@ def test_transforms_write_into_the_parameters_and_into_vectors_that_are_saved():
     (w, _), (v, _) = make(plan), make(plan)
     before = w.params[:-1].copy()
     w.transform(keep, "_start").run()
-    w.step(plan.next_round(State()), 0).run()
+    w.steps(plan.next_round(State()), 0).run()
     moved = w.params[:-1] - before
     w.transform(back, "_start", "outer").run()
     assert np.array_equal(w.params[:-1], before)
@@ -57,14 +57,14 @@ def test_moments_are_views_and_reset_begins_anew(optimizer):
     assert len(w.moments) == moments_of(optimizer)
     assert [m.nbytes for m in phantom.moments] == [m.nbytes for m in w.moments]
     r = plan.next_round(State())
-    w.step(r, 0).run()
+    w.steps(r, 0).run()
     for moment in w.moments:
         assert moment.any()
     w.reset().run()
     assert not any(array.any() for name, array in w.snapshot().items() if name.startswith("optimizer."))
     new.params[:] = w.params
-    w.step(r, 0).run()
-    new.step(r, 0).run()
+    w.steps(r, 0).run()
+    new.steps(r, 0).run()
     assert np.array_equal(w.params, new.params)
     if w.moments:
         w.moments[0][:] = 3.0
@@ -78,7 +78,7 @@ def own_norm(input_shape, classes):
 def test_batchnorm_is_estimated_anew_and_the_worker_stays_as_it_is():
     plan = make_plan([16, 16])
     _, w = make(plan, f"{__name__}:own_norm")
-    w.step(plan.next_round(State()), 0).run()
+    w.steps(plan.next_round(State()), 0).run()
     before = copy.deepcopy(w.snapshot())
     outer = torch.get_rng_state()
     effect = w.estimate_buffers(5, 3)

@@ -71,7 +71,7 @@ def test_a_step_is_gradient_and_update_to_the_last_bit(model, args):
     (one,), (two,) = make(plan, model, args), make(plan, model, args)
     r = plan.next_round(State())
     for _ in range(4):
-        one.step(r, 0).run()
+        one.steps(r, 0).run()
         two.gradient(r, 0).run()
         two.update(r, 0).run()
         assert np.array_equal(one.params[:-1], two.params[:-1])
@@ -86,7 +86,7 @@ def test_it_trains_as_torch_does(options):
     (w,) = make(plan, "mlp", {"dropout": 0.3}, optimizer={"name": "sgd", **options})
     r = plan.next_round(State())
     for i in range(5):
-        w.step(r, i).run()
+        w.steps(r, i).run()
     model = models.build("mlp", {"dropout": 0.3}, (1, 8, 8), 10, seed=7)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=True, **options)
     torch.manual_seed(torch_seed(7, "torch", 0))
@@ -139,14 +139,14 @@ def test_workers_in_one_process_compute_as_workers_alone(model, args):
     outer = torch.get_rng_state()
     for i in range(6):  # interleaved
         for w in together:
-            w.step(r, i).run()
+            w.steps(r, i).run()
     together[0].gradient(r, 0).run()
     assert torch.equal(torch.get_rng_state(), outer)
     alone = []
     for index in range(2):
         (w,) = make(plan, model, args, shared=False, indexes=[index], warm=index == 1)
         for i in range(6):
-            w.step(r, i).run()
+            w.steps(r, i).run()
         if index == 0:
             w.gradient(r, 0).run()
         alone.append(w)
@@ -291,7 +291,7 @@ def test_parameters_may_be_frozen_or_unused():
     (w,), (v,) = (make(plan, f"{__name__}:own_partly_frozen", optimizer={"name": "sgd"}) for _ in range(2))
     before = w.params.copy()
     r = plan.next_round(State())
-    w.step(r, 0).run()
+    w.steps(r, 0).run()
     v.gradient(r, 0).run()
     v.update(r, 0).run()
     frozen, unused = slice(3, 3 + 64 * 16 + 16), slice(0, 3)  # named_parameters lists a module's own first

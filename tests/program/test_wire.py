@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from paceline.config.timing import Device, Network, Timing
+from paceline.learning import casts
+from paceline.program import cast
 from paceline.program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter
 from paceline.program.fold import PIECE, fold
 from paceline.program.outcome import Hooks
@@ -51,6 +53,37 @@ def test_fold_of_what_arrives_is_in_fp32(weights, size, wire, op):
 def test_long_vectors_are_rounded_in_pieces(wire):
     value = np.random.default_rng(0).standard_normal(2 * PIECE + 3).astype(np.float32)
     np.testing.assert_array_equal(round_trip(value.copy(), wire), narrowed(value, wire).astype(np.float32))
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def converted(request, monkeypatch):
+    """Converts vectors by one of the two, whatever their length."""
+    monkeypatch.setattr(cast, "SHORT", 0)
+    monkeypatch.setattr(cast, "_long", [casts.convert] if request.param == "torch" else [])
+    return cast.convert
+
+
+@pytest.mark.parametrize("wire", ["bf16", "fp16"])
+def test_every_narrow_number_is_widened_alike(wire, converted):
+    narrow = np.arange(2**16, dtype=np.uint16).view(DTYPES[wire])
+    found = converted(narrow, np.empty(2**16, np.float32))
+    np.testing.assert_array_equal(found, narrow.astype(np.float32))
+
+
+@pytest.mark.parametrize("wire", ["bf16", "fp16"])
+def test_every_narrow_number_and_what_lies_next_to_the_middles_is_rounded_alike(wire, converted):
+    """Between two neighbours the middle goes to the even one, and what is next to it to the nearer one."""
+    with np.errstate(invalid="ignore"):  # NaNs
+        narrow = np.arange(2**15, dtype=np.uint16).view(DTYPES[wire]).astype(np.float32)
+    narrow = narrow[np.isfinite(narrow)].astype(np.float64)
+    middles = ((narrow[:-1] + narrow[1:]) / 2).astype(np.float32)
+    near = [np.nextafter(middles, np.float32(edge)) for edge in (0, np.inf)]
+    values = np.concatenate([narrow.astype(np.float32), middles, *near, np.array([70_000, 3.4e38, np.inf], np.float32)])
+    values = np.concatenate([values, -values])
+    expected = torch.from_numpy(values).to(TORCH[wire]).view(torch.int16).numpy()
+    np.testing.assert_array_equal(converted(values, np.empty(len(values), DTYPES[wire])).view(np.int16), expected)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(values.astype(DTYPES[wire]).view(np.int16), expected)
 
 
 def test_what_cannot_travel():

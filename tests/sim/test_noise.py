@@ -11,13 +11,13 @@ from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
 from paceline.config.timing import Device, Link, Network, Noise, Timing
-from paceline.program.effects import AllReduce, Compute, Program, Work, nothing
+from paceline.program.effects import AllReduce, Compute, Phantom, Program, Work, nothing
 from paceline.program.errors import ScenarioError
 from paceline.program.outcome import Hooks
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate
-from paceline.sim.noise import ROWS, ClassNoise, RunNoise, lasting, varies
+from paceline.sim.noise import DEPENDENT, ClassNoise, ColumnDraws, RunNoise, varies
 
 RESIDUALS = (0.9, 1.0, 1.0, 1.6)
 STEP = Work("step", 8)
@@ -116,9 +116,9 @@ def test_the_noise_has_a_seed_of_its_own_if_wanted():
 def test_a_factor_lasts_for_a_steps_worth_of_computing():
     """Whatever the pieces: a new factor comes when less than half of the next piece is left of the old one's time."""
 
-    def drawn(seconds: float, *prices: float) -> list[float]:
-        factors = lasting(iter(range(1, 100)), seconds)
-        return [factors.send(price) for price in prices]
+    def drawn(seconds: float, *prices: float) -> list[int]:
+        draws = ColumnDraws(iter([[1.0, 2.0, 3.0], [4.0] * 100]), seconds)
+        return [round(draws(price)[0] / price) for price in prices]
 
     assert drawn(0.0, 1.0, 2.0, 0.1) == [1, 2, 3]
     assert drawn(1.0, 1.0, 1.0, 1.0) == [1, 2, 3]
@@ -142,7 +142,7 @@ def test_a_step_in_pieces_varies_as_much_as_a_whole_one():
     for seconds_each in (0.0, 1.0):
         device = Device("d", {"gradient": ((1.0, 1 / pieces),)}, residuals=RESIDUALS, lasting=seconds_each)
         factors = ClassNoise(Noise(seed=4), 0, 1, device).column(0)
-        steps = np.array([[factors.send(1 / pieces) for _ in range(pieces)] for _ in range(count)]).mean(axis=1)
+        steps = np.array([sum(factors(1 / pieces, pieces)) for _ in range(count)])
         spread[seconds_each] = steps.std()
         (found,) = simulate([in_pieces()], Timing((device,), noise=Noise(seed=4)), Hooks())
         assert found.seconds == pytest.approx(steps.sum(), rel=1e-9)
@@ -159,12 +159,12 @@ def test_residuals_depend_on_the_one_before(correlation):
     columns = 3000
     block = ClassNoise(Noise(seed=2), 0, columns, device).block(0)
     assert set(np.unique(block)) <= set(residuals)
-    assert block.shape == (ROWS, columns)
+    assert block.shape == (DEPENDENT, columns)
     apart = block - block.mean()
     for lag in (1, 2):
         found = (apart[lag:] * apart[:-lag]).mean() / (apart**2).mean()
         assert found == pytest.approx(correlation**lag, abs=0.02)
-    for row in (0, 1, ROWS - 1):  # at each step the factors are drawn alike
+    for row in (0, 1, DEPENDENT - 1):  # at each step the factors are drawn alike
         assert block[row].mean() == pytest.approx(1.0, abs=4 * 0.05 / np.sqrt(columns))
         assert block[row].std() == pytest.approx(0.05, rel=0.05)
     shuffled = ClassNoise(Noise(seed=2), 0, columns, Device("d", residuals=residuals)).block(0)
@@ -195,7 +195,7 @@ def test_all_workers_of_a_run_share_a_factor():
 
 def exchanging(count: int) -> Program[None]:
     for _ in range(count):
-        yield from AllReduce(np.zeros(100, np.float32))
+        yield from AllReduce(Phantom(400))
 
 
 def test_all_exchanges_of_a_run_share_a_factor():
@@ -232,7 +232,8 @@ def test_vectors_hold_what_columns_hold():
     own = {"a": 0.3, "b": 0.4, "c": 0.1}
     price = np.array([own[devices[w].name] for w in order])
     rows, columns = noise.together(order), [noise.of(w) for w in order]
-    for k in range(3 * ROWS):
-        sent: float | np.ndarray = price if k % 3 else 0.2
-        expected = [column.send(price[i] if k % 3 else 0.2) for i, column in enumerate(columns)]
-        assert rows.send(sent).tolist() == expected  # type: ignore[arg-type]
+    for k in range(300):
+        times, prices = 1 + k % 4, price if k % 3 else np.full(6, 0.2)
+        expected = [column(each, times) for column, each in zip(columns, prices.tolist(), strict=True)]
+        found = np.concatenate([draws(prices[first], times) for first, draws in rows], axis=1)
+        assert found.T.tolist() == expected

@@ -31,7 +31,7 @@ from paceline.program.effects import (
 from paceline.program.outcome import Hooks, Outcome, Span
 from paceline.records.spool import BUFFERED
 from paceline.sim.engine import simulate
-from paceline.sim.noise import ROWS, ClassNoise
+from paceline.sim.noise import BLOCK, ClassNoise
 
 QUIET = Hooks()
 NETWORK = Network("star", 1e6, 1e-3)
@@ -300,13 +300,13 @@ def computing(worker: int, count: int, seconds: float) -> Program[None]:
 
 
 def test_noise_comes_from_the_blocks_of_the_class() -> None:
-    noise, count = Noise(0.4, 11), 2 * ROWS + 10
+    noise, count = Noise(0.4, 11), 2 * BLOCK // 3 + 10
     fast, slow = Plain("fast"), Plain("slow", slowdown=3.0)
     devices = (slow, fast, slow, fast, slow)
     outcomes = simulate([computing(i, count, 0.01) for i in range(5)], Timing(devices, noise=noise), QUIET)
     for device, number, seconds in ((slow, 0, 0.03), (fast, 1, 0.01)):
         blocks = ClassNoise(noise, number, devices.count(device), device)
-        drawn: Array = np.concatenate([blocks.block(i) for i in range(3)])[:count]
+        drawn: Array = np.concatenate([blocks.block(i) for i in range(4)])[:count]
         expected = (seconds * drawn).sum(axis=0)
         found = [o.seconds for o, d in zip(outcomes, devices, strict=True) if d is device]
         assert found == [near(s) for s in expected]
