@@ -52,7 +52,8 @@ def running_sum(each: Array) -> Array:
 
     NumPy adds the rows of several columns so, but the numbers of a single column in another order.
     """
-    return np.add.reduce(each, axis=0) if each.shape[1] > 1 else np.add.accumulate(each, axis=0)[-1]
+    total: Array = np.add.reduce(each, axis=0) if each.shape[1] > 1 else np.add.accumulate(each, axis=0)[-1]
+    return total
 
 
 class CohortDriver(BaseDriver):
@@ -178,7 +179,7 @@ class CohortDriver(BaseDriver):
         if price is FREE and first is FREE:
             return FREE
         if self._noise is not None:
-            drawn = [draws(at(price, place), times, at(first, place)) for place, draws in self._noise]
+            drawn = [draws.several(at(first, place), at(price, place), times) for place, draws in self._noise]
             each = drawn[0] if len(drawn) == 1 else np.concatenate(drawn, axis=1)
             return each[0] if times == 1 else running_sum(each)
         if times == 1:

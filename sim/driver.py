@@ -22,7 +22,7 @@ from ..program.errors import not_an_effect
 from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, count_move
 from ..program.texts import doing
-from ..records.spool import Tracer, span_name
+from ..records.spool import BUFFERED, Tracer, span_name
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
@@ -131,10 +131,15 @@ class Driver(BaseDriver):
         first, times = price, effect.times
         if effect.first is not None:
             first = (self._prices.get(effect.first) or self._price(effect.first))[0]
-        if self._noise is not None and (price or first):
-            each = self._noise(price, times, first)
+        noise = self._noise if price or first else None
+        if times == 1 and self._faults is None:
+            seconds = first if noise is None else noise.one(first)
+            self._each = (seconds,)
+            return seconds
+        if noise is not None:
+            each = noise.several(first, price, times)
         elif self._faults is None and self.tracer is None:
-            return first if times == 1 else running(first, price, times)
+            return running(first, price, times)
         else:
             each = [first, *[price] * (times - 1)]
         if self._faults is not None:
@@ -150,9 +155,12 @@ class Driver(BaseDriver):
         """Trace an effect's computations, which begin at `begin`."""
         assert self.tracer is not None
         lane, passed = LANES[effect.on], 0.0
+        spans = self.tracer.lane(lane)
         for seconds in self._each:
-            self.tracer.span(lane, name, begin + passed, begin + (passed + seconds))
-            passed += seconds
+            start, passed = begin + passed, passed + seconds
+            spans.append((name, start, begin + passed))
+        if len(spans) > BUFFERED:
+            self.tracer.hand_on(lane)
 
     def _queue(self, lane: str, seconds: float) -> float:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""

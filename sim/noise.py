@@ -113,9 +113,19 @@ class ColumnDraws:
         self._block, self._at = list[float](), 0
         self._left, self._factor = 0.0, 0.0
 
-    def __call__(self, price: float, times: int = 1, first: float | None = None) -> list[float]:
-        """Seconds of each of `times` computations. price, first: what each, and the first, takes without noise."""
-        prices = [price if first is None else first] + [price] * (times - 1)
+    def one(self, price: float) -> float:
+        """Seconds of one computation, which takes `price` without noise."""
+        if self._lasting:
+            return price * self._held(price)
+        if self._at >= len(self._block):
+            self._block, self._at = next(self._blocks), 0
+        factor = self._block[self._at]
+        self._at += 1
+        return price * factor
+
+    def several(self, first: float, price: float, times: int) -> list[float]:
+        """Seconds of each of `times` computations. first, price: of the first, and of each other, without noise."""
+        prices = [first] + [price] * (times - 1)
         if self._lasting:
             return [each * self._held(each) for each in prices]
         at = self._at
@@ -143,12 +153,11 @@ class Draws:
 
     def __init__(self, blocks: Iterator[NDArray[np.float64]], lasting: float = 0.0) -> None:
         self._blocks, self._lasting = blocks, lasting
-        self._block, self._at = np.empty((0, 0)), 0
-        self._left = 0.0
+        self._block: NDArray[np.float64] = np.empty((0, 0))
+        self._at, self._left = 0, 0.0
 
-    def __call__(self, price: float, times: int = 1, first: float | None = None) -> NDArray[np.float64]:
-        """Seconds of each of `times` computations: (times, workers). price, first: as of ColumnDraws."""
-        first = price if first is None else first
+    def several(self, first: float, price: float, times: int) -> NDArray[np.float64]:
+        """Seconds of each of `times` computations: (times, workers). first, price: as of ColumnDraws."""
         if self._lasting:
             return np.array([each * self._held(each) for each in (first, *(price,) * (times - 1))])
         factors = self._next(times)

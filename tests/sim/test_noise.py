@@ -118,7 +118,7 @@ def test_a_factor_lasts_for_a_steps_worth_of_computing():
 
     def drawn(seconds: float, *prices: float) -> list[int]:
         draws = ColumnDraws(iter([[1.0, 2.0, 3.0], [4.0] * 100]), seconds)
-        return [round(draws(price)[0] / price) for price in prices]
+        return [round(draws.one(price) / price) for price in prices]
 
     assert drawn(0.0, 1.0, 2.0, 0.1) == [1, 2, 3]
     assert drawn(1.0, 1.0, 1.0, 1.0) == [1, 2, 3]
@@ -142,7 +142,7 @@ def test_a_step_in_pieces_varies_as_much_as_a_whole_one():
     for seconds_each in (0.0, 1.0):
         device = Device("d", {"gradient": ((1.0, 1 / pieces),)}, residuals=RESIDUALS, lasting=seconds_each)
         factors = ClassNoise(Noise(seed=4), 0, 1, device).column(0)
-        steps = np.array([sum(factors(1 / pieces, pieces)) for _ in range(count)])
+        steps = np.array([sum(factors.several(1 / pieces, 1 / pieces, pieces)) for _ in range(count)])
         spread[seconds_each] = steps.std()
         (found,) = simulate([in_pieces()], Timing((device,), noise=Noise(seed=4)), Hooks())
         assert found.seconds == pytest.approx(steps.sum(), rel=1e-9)
@@ -234,6 +234,6 @@ def test_vectors_hold_what_columns_hold():
     rows, columns = noise.together(order), [noise.of(w) for w in order]
     for k in range(300):
         times, prices = 1 + k % 4, price if k % 3 else np.full(6, 0.2)
-        expected = [column(each, times) for column, each in zip(columns, prices.tolist(), strict=True)]
-        found = np.concatenate([draws(prices[first], times) for first, draws in rows], axis=1)
+        expected = [column.several(each, each, times) for column, each in zip(columns, prices.tolist(), strict=True)]
+        found = np.concatenate([draws.several(prices[first], prices[first], times) for first, draws in rows], axis=1)
         assert found.T.tolist() == expected

@@ -75,7 +75,7 @@ def test_the_streams_give_the_numbers_that_they_gave(request):
         "permutation": stream(7, "shuffle", 2).permutation(50).tolist(),
         "integers": stream(7, "bn", 1, 3).integers(0, 1000, 20).tolist(),
         "torch_seed": torch_seed(7, "torch", 3),
-        "noise": [one(1.0, 6) for one in drawn],
+        "noise": [one.several(1.0, 1.0, 6) for one in drawn],
     }
     golden = _golden("streams.json", found, request)
     assert np.array(found.pop("noise")) == pytest.approx(np.array(golden.pop("noise")), rel=1e-12)
