@@ -73,7 +73,8 @@ class Plan:
         self._division = lru_cache(maxsize=4096)(self._divide)
         if self.accounting == "reference":
             _ = self.rounds_per_epoch  # whether there are any
-        self._rounds: dict[tuple[int, int, int], Round] = {}
+        # By round modulo KEPT, with where the round begins: a dictionary that forgets its oldest entry takes longer.
+        self._rounds: list[tuple[tuple[int, int, int], Round] | None] = [None] * KEPT
         self.recordings: Recordings = {}  # of phantoms' programs, where the same plan runs on many clusters
 
     def agrees(self, other: Plan) -> bool:
@@ -118,13 +119,11 @@ class Plan:
 
     def next_round(self, state: State) -> Round:
         """The round that begins at `state`; made once for all workers that share this plan."""
-        mark = state.round, state.step, state.samples
-        found = self._rounds.get(mark)
-        if found is None:
-            found = self._rounds[mark] = self._make_round(state)
-            if len(self._rounds) > KEPT:
-                del self._rounds[next(iter(self._rounds))]
-        return found
+        mark, place = (state.round, state.step, state.samples), state.round % KEPT
+        kept = self._rounds[place]
+        if kept is None or kept[0] != mark:
+            kept = self._rounds[place] = mark, self._make_round(state)
+        return kept[1]
 
     def first_round(self) -> Round:
         """The round that a run begins with."""
