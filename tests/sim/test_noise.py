@@ -11,7 +11,7 @@ from paceline.config.cluster import build_timing
 from paceline.config.machines import Cluster
 from paceline.config.profile import Profile, load_profile, merge_profiles, save_profile
 from paceline.config.timing import Device, Link, Network, Noise, Timing
-from paceline.program.effects import AllReduce, Compute, Program, Work, nothing
+from paceline.program.effects import AllReduce, Compute, Phantom, Program, Work, nothing
 from paceline.program.errors import ScenarioError
 from paceline.program.outcome import Hooks
 from paceline.sim.cohort import Cohort
@@ -195,7 +195,7 @@ def test_all_workers_of_a_run_share_a_factor():
 
 def exchanging(count: int) -> Program[None]:
     for _ in range(count):
-        yield from AllReduce(np.zeros(100, np.float32))
+        yield from AllReduce(Phantom(400))
 
 
 def test_all_exchanges_of_a_run_share_a_factor():
