@@ -20,7 +20,7 @@ from .splits import Shares
 from .strategy import Strategy
 
 LOOKS = 8  # places of a run that are looked at for its outlook
-KEPT = 2048  # rounds that a plan remembers, since all workers ask for about the same one, and later runs ask again
+KEPT = 128  # rounds that a plan remembers, since all workers ask for about the same one, each at its own time
 
 
 class Outlook(NamedTuple):
