@@ -10,7 +10,7 @@ A case's numbers are medians over its rounds; each round has one prediction and 
 A round's interval is that of its simulations, whose noise its profile has measured within half a minute. How far a
 machine moves from one profile to another is seen when there are several rounds: their predictions differ by it. So
 that widens the interval, and twice, since the machine is another one in the profile's minute and in the run's. Both
-parts are taken as lognormal.
+parts are taken as lognormal; the deviation comes from few rounds, so its quantile is Student's.
 
 A case whose ab is above AB_MOST is not judged: nothing can be said about it to within that.
 """
@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from statistics import NormalDist, fmean, median, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 AB_MOST = 0.1  # of the difference between A and B, what counts
@@ -91,9 +91,11 @@ def clock(rounds: Sequence[Mapping[str, Any]]) -> Clock:
 
 def widened(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Each round's 80 % interval, in seconds; see above."""
-    said = [r["predicted"] for r in rounds]
-    deviation = stdev(math.log(each["seconds"]) for each in said) if len(said) > 1 else 0.0
-    apart = NormalDist().inv_cdf(0.9) * math.sqrt(2) * deviation
+    from scipy.special import stdtrit
+
+    said, apart = [r["predicted"] for r in rounds], 0.0
+    if len(said) > 1:
+        apart = math.sqrt(2) * stdev(math.log(r["seconds"]) for r in said) * stdtrit(len(said) - 1, 0.9)
     found = []
     for each in said:
         middle = each["seconds"]

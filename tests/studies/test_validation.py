@@ -54,7 +54,7 @@ def test_the_definitions():
     assert found.error == pytest.approx(9 / measured - 1)
     assert found.ab == pytest.approx((b - a) / measured)
     assert found.excess == pytest.approx((1 - 9 / measured) - (b - a) / measured)
-    assert found.inside == 3 / 6, "each run against the interval of its own round"
+    assert found.inside == 5 / 6, "each run against the interval of its own round"
     assert found.per_sample == pytest.approx((0.9, measured / 10))
 
 
@@ -66,7 +66,7 @@ def test_the_interval_is_that_of_the_simulations_and_of_what_the_rounds_differ_b
     bare = kept([(9, 10, 10), (10, 10, 10)])["rounds"]
     for each in bare:
         each["predicted"] |= dict.fromkeys(("low", "high"), each["predicted"]["seconds"])
-    apart = 1.2816 * 2**0.5 * (math.log(10 / 9) / 2**0.5)  # the standard deviation of two numbers
+    apart = 3.0777 * 2**0.5 * (math.log(10 / 9) / 2**0.5)  # Student's quantile, and the deviation, of two numbers
     for seconds, ends in zip((9, 10), widened(bare), strict=True):
         assert ends == pytest.approx((seconds * math.exp(-apart), seconds * math.exp(apart)), rel=1e-4)
 
