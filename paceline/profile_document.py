@@ -105,6 +105,11 @@ def _parts(what: Traffic) -> tuple[float, float, float]:
     return what.messages, what.sent, what.added
 
 
+def exchanged(piece: Piece) -> bool:
+    """Whether it is an exchange of a step."""
+    return piece.lane == "network" and piece.phase not in APART
+
+
 def _rate(bandwidth: float) -> str | None:
     """How a profile writes a bandwidth; None where it is infinite."""
     return f"{bandwidth:.4g} B/s" if math.isfinite(bandwidth) else None
@@ -228,7 +233,7 @@ def taken_tables(times: Times, longer: Sequence[Mapping[str, float]], size: int)
     for _, piece in times:
         if piece.lane in ("to device", "to host"):
             largest["copies"] = max(largest["copies"], piece.nbytes)
-        elif piece.lane == "network" and piece.phase not in APART:
+        elif exchanged(piece):
             sent = math.ceil(traffic(KINDS[piece.name], piece.nbytes, size).sent)
             largest["exchanges"] = max(largest["exchanges"], sent)
     costs = {"copies": (cost.move, cost.moved), "exchanges": (cost.exchange, cost.sent)}
@@ -247,13 +252,7 @@ def beside(times: Times, size: int) -> tuple[float, float]:
     points = []
     for (trial, piece), (seconds, _, met, _) in times.items():
         alone = times.get((trial.removesuffix(OVERLAPPED), piece))
-        if (
-            trial.endswith(OVERLAPPED)
-            and piece.lane == "network"
-            and piece.phase not in APART
-            and alone
-            and met > LEAST_MET
-        ):
+        if trial.endswith(OVERLAPPED) and exchanged(piece) and alone and met > LEAST_MET:
             slower = min(MOST, max(0.0, (seconds - alone.seconds) / (met * seconds)))
             what = traffic(KINDS[piece.name], piece.nbytes, size)
             points.append(((what.messages, what.sent, 0.0), alone.seconds * slower / (1 - slower)))
@@ -292,7 +291,7 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
     alone = {  # an exchange's time is the same on all ranks
         (trial, piece): measured
         for (trial, piece), measured in devices[0].items()
-        if piece.lane == "network" and piece.phase not in APART and not trial.endswith(OVERLAPPED)
+        if exchanged(piece) and not trial.endswith(OVERLAPPED)
     }
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
     for (_, piece), measured in alone.items():

@@ -17,12 +17,12 @@ from .marked_page import begin_of, fill_page
 from .printing import plain_table, right
 from .program.errors import ScenarioError, one_line
 from .records.directory import to_json, write_atomically
-from .studies.judgement import AB_MOST, CLEARLY, REALLY, Clock, Judgement, Verdict, also, complete
+from .studies.judgement import AB_MOST, CLEARLY, REALLY, Clock, Judgement, Verdict, also, complete, widened
 from .terminal import console
 
 BEGIN = begin_of("paceline validate")  # in a page
 NAME = 34  # characters of a case's name in a table on the terminal
-SHOWN = 4  # workers of a case in that table
+SHOWN = 4  # workers of a case in a table; the JSON has all
 UNKNOWN = "-"
 MEGA = 1e6
 
@@ -52,12 +52,13 @@ class Report:
         """For JSON: the judgement, and of each case its rounds' seconds, where the error is, what else is compared."""
         cases = {}
         for case, kept in self.kept.items():
+            whole = complete(kept)
             rounds = [
-                {"predicted": r["predicted"]["seconds"], "low": r["predicted"]["low"], "high": r["predicted"]["high"]}
+                {"predicted": r["predicted"]["seconds"], "low": low, "high": high}
                 | {which: r[which]["seconds"] for which in "ab"}
-                for r in complete(kept)
+                for r, (low, high) in zip(whole, widened(whole), strict=True)
             ]
-            warnings = sorted({line for r in complete(kept) for line in r["predicted"]["warnings"]})
+            warnings = sorted({line for r in whole for line in r["predicted"]["warnings"]})
             cases[case] = {"rounds": rounds, "where": kept.get("where"), "also": self.also[case], "warnings": warnings}
         return {
             "target": self.target,
@@ -78,13 +79,13 @@ class Report:
             row = [v.case, f"{c.predicted:.3f}", interval, f"{c.measured:.3f}", *shares]
             yield [*row, f"{c.inside:.0%}", str(v.rounds)]
 
-    def places(self, most: int | None = None) -> Iterator[list[str]]:
-        """The rows of the table of PLACES. most: workers of a case that are shown."""
+    def places(self) -> Iterator[list[str]]:
+        """The rows of the table of PLACES."""
         for case, kept in self.kept.items():
             if (where := kept.get("where")) is None:
                 continue
             pairs = list(zip(where["predicted"], where["measured"], strict=True))
-            for worker, (said, found) in enumerate(pairs[:most]):
+            for worker, (said, found) in enumerate(pairs[:SHOWN]):
                 parts = [f"{said[kind] - found[kind]:+.3f}" for kind in KINDS]
                 whole = f"{where['seconds'][0] - where['seconds'][1]:+.3f}"
                 yield [case, str(worker), *parts, whole, f"{where['seconds'][1]:.3f}"]
@@ -121,7 +122,7 @@ PLACES = ("case", "worker", *KINDS, "total", "of")
 OTHERS = ("case", "idle", "real", "MB sent", "real", "MB memory", "real", "s to target", "real")
 TITLES = (
     "Seconds of training. An excess in brackets is not judged.",
-    "Where the error is: predicted less measured, in seconds, of one traced run each.",
+    f"Where the error is: predicted less measured, in seconds, of one traced run each (its first {SHOWN} workers).",
     "What else is compared: predicted and real.",
 )
 
@@ -137,7 +138,7 @@ def _share(value: float | None) -> str:
 def show(report: Report, folder: Path) -> None:
     """Print the tables and what came out over all cases."""
     shown = console(width=100)
-    rows = (report.clocks(), report.places(SHOWN), report.others())
+    rows = (report.clocks(), report.places(), report.others())
     for title, headings, found in zip(TITLES, (CLOCKS, PLACES, OTHERS), rows, strict=True):
         first, *others = headings
         table = plain_table(Column(first, overflow="fold", max_width=NAME), *map(right, others))

@@ -7,15 +7,21 @@ A case's numbers are medians over its rounds; each round has one prediction and 
     excess    |error| less ab, of which at most AB_MOST counts; at least 0
     inside    the part of the real runs that lie in the 80 % interval of their round's prediction
 
+A round's interval is that of its simulations, whose noise its profile has measured within half a minute. How far a
+machine moves from one profile to another is seen when there are several rounds: their predictions differ by it. So
+that widens the interval, and twice, since the machine is another one in the profile's minute and in the run's. Both
+parts are taken as lognormal; the deviation comes from few rounds, so its quantile is Student's.
+
 A case whose ab is above AB_MOST is not judged: nothing can be said about it to within that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Any
 
 AB_MOST = 0.1  # of the difference between A and B, what counts
@@ -63,11 +69,13 @@ def verdict(case: str, kept: Mapping[str, Any]) -> Verdict:
 
 def clock(rounds: Sequence[Mapping[str, Any]]) -> Clock:
     """What came out for the clock in some complete rounds."""
-    predicted, low, high = (median(r["predicted"][name] for r in rounds) for name in ("seconds", "low", "high"))
+    intervals = widened(rounds)
+    predicted = median(r["predicted"]["seconds"] for r in rounds)
+    low, high = (median(ends) for ends in zip(*intervals, strict=True))
     a, b = ([r[which]["seconds"] for r in rounds] for which in "ab")
     measured = median([*a, *b])
     error, ab = predicted / measured - 1, abs(median(a) - median(b)) / measured
-    inside = [r["predicted"]["low"] <= r[which]["seconds"] <= r["predicted"]["high"] for r in rounds for which in "ab"]
+    inside = [low <= r[x]["seconds"] <= high for r, (low, high) in zip(rounds, intervals, strict=True) for x in "ab"]
     return Clock(
         predicted=predicted,
         low=low,
@@ -79,6 +87,21 @@ def clock(rounds: Sequence[Mapping[str, Any]]) -> Clock:
         inside=fmean(inside),
         per_sample=(predicted / rounds[0]["predicted"]["samples"], measured / rounds[0]["a"]["samples"]),
     )
+
+
+def widened(rounds: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Each round's 80 % interval, in seconds; see above."""
+    from scipy.special import stdtrit
+
+    said, apart = [r["predicted"] for r in rounds], 0.0
+    if len(said) > 1:
+        apart = math.sqrt(2) * stdev(math.log(r["seconds"]) for r in said) * stdtrit(len(said) - 1, 0.9)
+    found = []
+    for each in said:
+        middle = each["seconds"]
+        down, up = (math.hypot(math.log(each[end] / middle), apart) for end in ("low", "high"))
+        found.append((middle * math.exp(-down), middle * math.exp(up)))
+    return found
 
 
 def complete(kept: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from paceline.config import yaml
 from paceline.config.units import read_share
 from paceline.marked_page import END
 from paceline.program.errors import ScenarioError
-from paceline.studies.judgement import also, clock, judge
+from paceline.studies.judgement import also, clock, judge, widened
 from paceline.studies.validation import Case, Rounds, run
 from paceline.studies.validation_record import Record
 from paceline.validating import ValidateOptions, prepare
@@ -50,12 +50,25 @@ def kept(
 def test_the_definitions():
     found = clock(kept([(9, 10, 10.5), (8, 10.2, 10.6), (10, 99, 10.4)])["rounds"])
     a, b, measured = 10.2, 10.5, 10.45
-    assert (found.predicted, found.low, found.high, found.measured) == pytest.approx((9, 8.5, 9.5, measured))
+    assert (found.predicted, found.measured) == pytest.approx((9, measured))
     assert found.error == pytest.approx(9 / measured - 1)
     assert found.ab == pytest.approx((b - a) / measured)
     assert found.excess == pytest.approx((1 - 9 / measured) - (b - a) / measured)
-    assert found.inside == 1 / 6, "each run against the prediction of its own round"
+    assert found.inside == 5 / 6, "each run against the interval of its own round"
     assert found.per_sample == pytest.approx((0.9, measured / 10))
+
+
+def test_the_interval_is_that_of_the_simulations_and_of_what_the_rounds_differ_by():
+    one = clock(kept([(9, 10, 10)])["rounds"])
+    assert (one.low, one.high, one.inside) == (pytest.approx(8.5), pytest.approx(9.5), 0.0)
+    alike = clock(kept([(9, 10, 10)] * 4)["rounds"])
+    assert (alike.low, alike.high) == (pytest.approx(8.5), pytest.approx(9.5))
+    bare = kept([(9, 10, 10), (10, 10, 10)])["rounds"]
+    for each in bare:
+        each["predicted"] |= dict.fromkeys(("low", "high"), each["predicted"]["seconds"])
+    apart = 3.0777 * 2**0.5 * (math.log(10 / 9) / 2**0.5)  # Student's quantile, and the deviation, of two numbers
+    for seconds, ends in zip((9, 10), widened(bare), strict=True):
+        assert ends == pytest.approx((seconds * math.exp(-apart), seconds * math.exp(apart)), rel=1e-4)
 
 
 @pytest.mark.parametrize(
