@@ -38,7 +38,7 @@ LONGEST = 30.0  # seconds, where a step is long: then trials are repeated less
 REPEATS = 5  # of every trial, spread over the time of the measurement
 SLOWEST = 3  # steps of the slowest rank in a round of the local trial: the first one has a price of its own
 EQUAL = 0.8  # ranks whose speeds differ by less are taken as equal: the difference may be chance
-EXTRA = (4_000, 64_000, 1_000_000)  # bytes of all-reduces for the network's fit, beside those of the model
+EXTRA = (4_000, 64_000, 1_000_000)  # bytes of all-reduces for the network's fit, in addition to the model's own
 AT_ALL_SIZES = ("local", "flat", "kept", "fetched")  # trials of several batches
 COMPUTED = ("step", "gradient", "update")  # phases of a step in one piece
 STEP = (*COMPUTED, "forward", "backward")  # phases of which steps are made
@@ -93,12 +93,10 @@ class RankTimes:
         kept = [key for key, means in self.means.items() if key[1].name in STEP and len(means) > 2]
         if not kept:
             return 0.0
-        usual = np.median([self.means[key] for key in kept], axis=1)
-        each = np.average(
-            np.array([self.means[key] for key in kept]) / usual[:, None],
-            axis=0,
-            weights=[self.counts[key] * seconds for key, seconds in zip(kept, usual, strict=True)],
-        )
+        means = np.array([self.means[key] for key in kept])  # (pieces, repeats)
+        usual = np.median(means, axis=1)
+        weights = usual * [self.counts[key] for key in kept]
+        each = np.average(means / usual[:, None], axis=0, weights=weights)
         return float(np.std(each, ddof=1))
 
 

@@ -37,7 +37,7 @@ MOST = 0.9  # by which an exchange gets on more slowly next to a computation, at
 LEAST_MET = 0.1  # an exchange or a copy that met computations in a smaller part of its time says nothing of them
 QUANTILES = 100  # of the residuals that a profile holds
 PLAIN = (*COMPUTED, "evaluate")  # phases of a step in one piece, and of what follows it
-MOST_VARIATION = 0.5  # of exchanges that a profile says
+MOST_VARIATION = 0.5  # the most that a profile gives as the variation of its network
 APART = ("evaluate", "begin")  # phases of collectives that say nothing of those of a step
 
 
@@ -287,10 +287,10 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
 
     ScenarioError where no bandwidth fits the times. size: the number of ranks.
     """
-    devices = [_mean_times(members) for members in by_device(ranks).values()]
-    alone = {  # an exchange's time is the same on all ranks
+    times = _mean_times(next(iter(by_device(ranks).values())))  # an exchange's time is the same on all ranks
+    alone = {
         (trial, piece): measured
-        for (trial, piece), measured in devices[0].items()
+        for (trial, piece), measured in times.items()
         if exchanged(piece) and not trial.endswith(OVERLAPPED)
     }
     found: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -307,7 +307,7 @@ def network(ranks: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
             "measure again when other programs have ended"
         )
     made: dict[str, Any] = {"latency": text(latency), "bandwidth": _rate(bandwidth), "reduce_bandwidth": _rate(adding)}
-    longer, slower = beside(devices[0], size)
+    longer, slower = beside(times, size)
     made |= {"beside_latency": text(longer), "beside_bandwidth": _rate(slower)}
     made = {key: value for key, value in made.items() if value is not None}
     fitted = {key: m * latency + sent / bandwidth + added / adding for key, (m, sent, added) in parts.items()}

@@ -26,7 +26,7 @@ from typing import Any
 
 from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
-from .mpirun import Mpirun, command, environment, find_mpirun
+from .mpirun import Mpirun, command, environment, find_mpirun, own_folder
 from .ranks import MpiKind, keep_to_own_cores, place, strangers
 from .star import ON_STAR, Star
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, of_users_code, told
@@ -76,16 +76,17 @@ def launch(
     flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
     job = [sys.executable, *program, *argv, *flags]
     line = command(mpirun, job, ranks) if star is None else star.command(mpirun, job)
-    settings = environment(mpirun, ranks, threads)
-    process = _start(mpirun, line, settings if star is None else {**settings, ON_STAR: "1"})
-    errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
-    errors.start()
-    with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
-        try:
-            status = process.wait()
-        finally:
-            _end(process, mpirun.kind)
-            errors.join(GRACE)
+    settings = environment(mpirun, ranks, threads) | ({} if star is None else {ON_STAR: "1"})
+    with own_folder() as folder:
+        process = _start(mpirun, line, settings | folder)
+        errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
+        errors.start()
+        with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
+            try:
+                status = process.wait()
+            finally:
+                _end(process, mpirun.kind)
+                errors.join(GRACE)
     status = 128 - status if status < 0 else status
     # SIGUSR1 ends a rank that has not set its handler yet.
     if got and (not rounds or len(got) > 1 or status in (signal.SIGUSR1, 128 + signal.SIGUSR1)):

@@ -99,7 +99,10 @@ def largest(points: Sequence[Point]) -> list[int] | None:
 
 
 def from_smallest(points: Sequence[Point], predict: Predict | None) -> Way:
-    """Way (b): calibrate on the smallest size, and predict all other rows. predict: None if there is no simulation."""
+    """Way (b): calibrate on the rows of the smallest size, and predict all other rows.
+
+    predict: None where the group cannot be simulated; only perfect scaling is then given.
+    """
     seen = smallest(points)
     found = calibrate(points, seen, predict) if predict else None
     paces = {points[place].method: points[place].pace for place in seen}

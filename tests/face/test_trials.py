@@ -27,7 +27,7 @@ from paceline.config.scenario import validate
 from paceline.program.effects import AllReduce, Compute, Handle, Move, Phantom, Program, Start, Wait, Work, nothing
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
-from paceline.runtime.mpirun import command, environment, find_mpirun
+from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
 from paceline.runtime.ranks import CORES, keep_to_own_cores
 from paceline.trials import OVERLAPPED, Piece, Seen, late, parts_met, piece, steps_for, trials, with_exchanges
 
@@ -203,9 +203,11 @@ def test_a_profile_of_two_ranks_has_all_sections_and_both_engines_read_it(tmp_pa
     path.write_text(yaml.dump(document))
     mpirun = find_mpirun()
     line = command(mpirun, [sys.executable, "-c", SHORT, "profile", str(path), "--out", str(out)], 2)
-    done = subprocess.run(
-        line, cwd=tmp_path, env=environment(mpirun, 2, 1), capture_output=True, text=True, timeout=240, check=False
-    )
+    with own_folder() as folder:
+        settings = environment(mpirun, 2, 1) | folder
+        done = subprocess.run(
+            line, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=240, check=False
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "written to" in done.stdout
     found, key = load_profile(out), workload_key(validate(document, "here").workload)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from paceline.__main__ import main
-from paceline.runtime.mpirun import command, environment, find_mpirun
+from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
 from paceline.runtime.ranks import MpiKind
 
 MLP = {"name": "mlp", "hidden": [32, 16], "dropout": 0.2}
@@ -48,8 +48,9 @@ def under_mpirun(
     """Run a command on so many ranks, as a user does who starts mpirun. kind: whose mpirun; None: the one to use."""
     mpirun = find_mpirun(kind)
     line = command(mpirun, [sys.executable, "-m", "paceline", *map(str, arguments)], ranks)
-    settings = environment(mpirun, ranks, 1)
-    return subprocess.run(line, cwd=cwd, env=settings, capture_output=True, text=True, timeout=timeout, check=False)
+    with own_folder() as folder:
+        settings = environment(mpirun, ranks, 1) | folder
+        return subprocess.run(line, cwd=cwd, env=settings, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def call(
