@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ class Run:
     """A finished run."""
 
     summary: dict[str, Any]  # as in summary.json
-    lines: list[dict[str, Any]]  # the report lines, as in metrics.jsonl
+    lines: Sequence[dict[str, Any]]  # the report lines, as in metrics.jsonl
     scenario: dict[str, Any]  # the resolved scenario, as in scenario.yaml
     directory: Path | None = None
     label: str = ""  # set it to name the run in figures
@@ -60,7 +61,7 @@ class Run:
         """
         import pandas as pd  # 0.3 s, and most runs need no table
 
-        return pd.DataFrame(self.lines)
+        return pd.DataFrame(list(self.lines))
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from .algorithms.rounds import State
-from .config.recorded import Recorded
+from .config.recorded import Recorded, expanded
 from .config.scenario import Scenario, load
 from .config.sections import described, first_mistake
 from .job import Job
@@ -67,7 +67,7 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
     before = load(directory / SCENARIO)
     kept = before.recorded or Recorded()
     now = subject(job.scenario, job.plan.shares.batches)
-    was = meta["subject"] or subject(before, kept.batches or job.plan.shares.batches)
+    was = meta["subject"] or subject(before, expanded(kept.batches) or job.plan.shares.batches)
     other = {key: [was[key], value] for key, value in now.items() if key in was and was[key] != value}
     if other and not change:
         key, (old, new) = next(iter(other.items()))
