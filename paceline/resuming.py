@@ -27,8 +27,6 @@ from .records.environment import differences
 from .records.history import changes
 from .records.schemas import parsed
 
-_STATE = TypeAdapter(State)
-
 
 @dataclass(frozen=True, eq=False)
 class Resumption:
@@ -93,7 +91,7 @@ def _state(document: dict[str, Any], saved: Path) -> State:
         raise ScenarioError(f"{where}: {brief(min(unknown))} is missing or unknown; another version wrote it")
     loss = math.nan if document["loss"] is None else document["loss"]
     try:
-        state = _STATE.validate_json(to_json({**document, "loss": 0.0}), strict=True)
+        state = TypeAdapter(State).validate_json(to_json({**document, "loss": 0.0}), strict=True)
         state.loss = TypeAdapter(float).validate_python(loss, strict=True)
     except ValidationError as error:
         place, message = first_mistake(error)
