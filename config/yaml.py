@@ -18,7 +18,7 @@ from ..program.errors import ScenarioError, brief
 if yaml.__with_libyaml__:
     from yaml import CSafeLoader as _Parser
 else:
-    from yaml import SafeLoader as _Parser
+    from yaml import SafeLoader as _Parser  # type: ignore[assignment]
 
 DEPTH = 40  # levels of nested lists and mappings
 LARGEST = 1 << 1023  # the largest whole number: a larger one may not fit into a float
@@ -34,7 +34,7 @@ class _Rules(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.reso
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """A part of the document, before aliases are replaced and tags applied."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[attr-defined]
         if isinstance(event, yaml.AliasEvent) and isinstance(self.anchors.get(event.anchor), yaml.CollectionNode):
             raise _mistake(f"*{event.anchor} repeats a list or a mapping, which is not allowed; write it out", event)
         if getattr(event, "tag", None) not in (None, f"{_TAG}str"):
@@ -81,7 +81,7 @@ class _FastLoader(_Rules, _Parser):
 
     def __init__(self, text: str) -> None:
         _Parser.__init__(self, text)
-        yaml.composer.Composer.__init__(self)  # type: ignore[no-untyped-call]
+        yaml.composer.Composer.__init__(self)
 
 
 def _mistake(problem: str, found: Any) -> yaml.MarkedYAMLError:

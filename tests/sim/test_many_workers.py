@@ -12,9 +12,10 @@ from paceline.algorithms import plan as planning
 from paceline.algorithms.phantom import PhantomWorker
 from paceline.algorithms.rounds import StepsByPace
 from paceline.config.machines import Cluster
-from paceline.config.scenario import Scenario
+from paceline.config.scenario import Report, Scenario
 from paceline.config.timing import Network
 from paceline.program.effects import AllGather, AllReduce, Broadcast, ReduceScatter
+from paceline.sim import said
 from paceline.sim.collectives import ALGORITHMS
 from paceline.sim.network import Fabric
 
@@ -108,3 +109,13 @@ def test_equal_ports_are_priced_without_looking_at_each(collective):
             first, second = (fabric.group(range(n)).price(kind, 8 * n, n - 1) for fabric in (alike, listed))
             assert (first.seconds, first.traffic) == (second.seconds, second.traffic)
             assert (first.steps, first.links) == (second.steps, second.links)
+
+
+def test_reports_wait_in_a_file_until_the_run_has_ended(monkeypatch):
+    """However little of them may stay in memory, they come in their order."""
+    scenario = described(2).model_copy(update={"report": Report.model_validate({"log": "1 round"})})
+    usual = simulate(scenario, timing_only=True)
+    monkeypatch.setattr(said, "IN_MEMORY", 1)
+    again = simulate(scenario, timing_only=True)
+    assert [line["round"] for line in again.lines] == [1, 2, 3]
+    assert repr([*again.lines]) == repr([*usual.lines])
