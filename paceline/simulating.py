@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .algorithms.phantom import Phantoms
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
@@ -141,7 +142,7 @@ def run_simulation(
         recorder.scenario(document)
         with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
             hooks.spans = spans
-            ran, outcomes = _run(engine, job, workers, hooks, options)
+            ran, outcomes = _run(engine, job, phantoms, workers, hooks, options)
         extra: dict[str, Any] = {"memory_predicted": job.memory(phantoms.works)}
         digests = [] if options.timing_only else [w.digest() for w in workers]
         if digests:
@@ -163,7 +164,7 @@ def _needs_events(job: Job) -> str:
 
 
 def _run(
-    engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, options: SimulateOptions
+    engine: str, job: Job, phantoms: Phantoms, workers: Sequence[Worker], hooks: Hooks, options: SimulateOptions
 ) -> tuple[str, list[Outcome]]:
     """(the engine that ran, outcomes). "cohort or simpy" takes simpy where cohort finds that it cannot go on."""
     if engine != "simpy":
@@ -171,7 +172,7 @@ def _run(
         from .sim.cohort_meetings import NeedsEvents
 
         try:
-            return "cohort", run_cohorts(job.cohorts(workers), job.timing, hooks)
+            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, hooks)
         except NeedsEvents:
             if engine == "cohort":
                 raise
