@@ -57,6 +57,15 @@ class Lines(Sequence[Line]):
     def __len__(self) -> int:
         return self._count
 
+    def __eq__(self, other: object) -> bool:
+        """As lists are compared."""
+        if not isinstance(other, Lines | list):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def __repr__(self) -> str:
+        return repr([*self])
+
     def __iter__(self) -> Iterator[Line]:
         return iter(self._kept) if len(self._kept) == self._count else self._read()
 

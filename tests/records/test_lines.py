@@ -32,12 +32,22 @@ def test_lines_are_read_as_they_were_logged(count, few_kept, tmp_path):
     for each in logged:
         found.append(each)
     assert len(found) == count
-    assert repr([*found]) == repr(logged)  # NaN is not equal to itself
+    assert repr(found) == repr(logged)  # NaN is not equal to itself
     assert repr(found[1:3]) == repr(logged[1:3])
     for place in range(-count, count):
         assert repr(found[place]) == repr(logged[place])
     with pytest.raises(IndexError):
         found[count]
+
+
+def test_lines_are_compared_as_lists_are(few_kept, tmp_path):
+    found, other = Lines(tmp_path / "metrics.jsonl"), Lines(None)
+    for number in range(6):
+        found.append({"round": number})
+        other.append({"round": number})
+    assert found == other == [{"round": number} for number in range(6)]
+    other.append({"round": 6})
+    assert found != other
 
 
 def test_a_resumed_run_goes_on_after_its_lines(few_kept, tmp_path):
