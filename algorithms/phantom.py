@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from ..program.effects import Array, Compute, Move, Phantom, Value, nothing
 from ..program.fold import parts
@@ -121,3 +121,30 @@ class PhantomWorker:
 
     def restore(self, arrays: dict[str, Array]) -> None:
         pass
+
+
+class Phantoms(Sequence[PhantomWorker]):
+    """Phantom workers, each made when it is asked for: of a million workers only one of each kind runs a program.
+
+    indexes: the workers' numbers.
+    works: the Works of each.
+    others: PhantomWorker's other arguments.
+    """
+
+    def __init__(self, indexes: Sequence[int], works: Sequence[Works], **others: Any) -> None:
+        self.works = works
+        self._indexes, self._others = indexes, others
+
+    def __len__(self) -> int:
+        return len(self.works)
+
+    @overload
+    def __getitem__(self, place: int) -> PhantomWorker: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[PhantomWorker]: ...
+
+    def __getitem__(self, place: int | slice) -> PhantomWorker | list[PhantomWorker]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        return PhantomWorker(self._indexes[place], self.works[place], **self._others)

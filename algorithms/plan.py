@@ -7,19 +7,20 @@ run take the same decisions, and every worker takes them alone.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from .learning_rates import Rate
 from .replay import Recordings
-from .rounds import Due, Interval, Moment, Round, State, Unit, due
+from .rounds import Division, Due, Interval, Moment, Round, State, StepsByPace, Unit, due
 from .splits import Shares
 from .strategy import Strategy
 
 LOOKS = 8  # places of a run that are looked at for its outlook
+FEW = 4096  # up to so many workers, their steps in a round are a tuple, which is read sooner than a table by pace
 KEPT = 128  # rounds that a plan remembers, since all workers ask for about the same one, each at its own time
 
 
@@ -70,6 +71,7 @@ class Plan:
         self.strategy.aggregation.check(self.workers)
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
+        self._kinds = Counter(zip(self.shares.batches, self.shares.paces, strict=True))
         self._division = lru_cache(maxsize=4096)(self._divide)
         if self.accounting == "reference":
             _ = self.rounds_per_epoch  # whether there are any
@@ -194,13 +196,10 @@ class Plan:
         progress = self.progress(state)
         now = Moment(state.round, state.step, self.epochs(state), self.rate(progress))
         H = self._cap(self.strategy.schedule.steps(now), state)
-        steps, offsets, total = self._division(H)
-        after = State(state.round + 1, state.step + H, state.samples + total)
-        slope = (self.progress(after) - progress) / H
-        batches, follows = self.shares.batches, self._due(state, after)
-        return Round(
-            now, H, steps, batches, offsets, total, state.samples, progress, slope, self.rate, follows, self._stride
-        )
+        division = self._division(H)
+        after = State(state.round + 1, state.step + H, state.samples + division.samples)
+        slope, follows = (self.progress(after) - progress) / H, self._due(state, after)
+        return Round(now, H, division, state.samples, progress, slope, self.rate, follows, self._stride)
 
     def _due(self, before: State, after: State) -> Due:
         """What follows the round between two states."""
@@ -221,17 +220,18 @@ class Plan:
         if not self._by_samples:
             return H
         left = self._total_samples - state.samples
-        if self._division(H)[2] < left:
+        if self._division(H).samples < left:
             return H
         low = 1  # the least number of steps that covers what is left
         while low < H:
             middle = (low + H) // 2
-            low, H = (low, middle) if self._division(middle)[2] >= left else (middle + 1, H)
+            low, H = (low, middle) if self._division(middle).samples >= left else (middle + 1, H)
         return low
 
-    def _divide(self, H: int) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        """(steps per worker, offset of each worker's samples, samples in all) of a round of H nominal steps."""
-        steps = tuple(max(1, math.floor(H * pace + 0.5)) for pace in self.shares.paces)
-        used = [count * batch for count, batch in zip(steps, self.shares.batches, strict=True)]
-        ahead = used if self._stride is None else self.shares.batches
-        return steps, tuple(accumulate(ahead[:-1], initial=0)), sum(used)
+    def _divide(self, H: int) -> Division:
+        """How a round of H nominal steps is divided."""
+        batches, paces = self.shares.batches, self.shares.paces
+        taken = {pace: max(1, math.floor(H * pace + 0.5)) for _, pace in self._kinds}
+        total = sum(count * taken[pace] * batch for (batch, pace), count in self._kinds.items())
+        steps = tuple(map(taken.__getitem__, paces)) if self.workers <= FEW else StepsByPace(paces, taken)
+        return Division(steps, batches, total, by_step=self._stride is not None)

@@ -5,9 +5,11 @@ Rule: nothing here knows how a round is planned (plan.py) or what happens in it 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 from .learning_rates import Rate
 
@@ -85,6 +87,38 @@ class Due:
 due = lru_cache(maxsize=None)(Due)  # there are sixteen of them
 
 
+class StepsByPace(Sequence[int]):
+    """Each worker's steps, said once for each pace: of a million workers, a tuple for each H would fill the memory."""
+
+    def __init__(self, paces: Sequence[float], steps: Mapping[float, int]) -> None:
+        self._paces, self._steps = paces, steps
+
+    def __len__(self) -> int:
+        return len(self._paces)
+
+    def __iter__(self) -> Iterator[int]:
+        return map(self._steps.__getitem__, self._paces)
+
+    def __getitem__(self, worker: Any) -> Any:
+        return self._steps[self._paces[worker]]
+
+
+@dataclass(eq=False)
+class Division:
+    """How a round of H nominal steps is divided among the workers."""
+
+    steps: Sequence[int]  # of each worker
+    batches: Sequence[int]  # samples in a batch of each worker
+    samples: int  # of all workers
+    by_step: bool  # see Sampling.by_step
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """From the round's position to each worker's first batch, in samples. Only workers that compute ask for it."""
+        used = self.batches if self.by_step else [n * b for n, b in zip(self.steps, self.batches, strict=True)]
+        return tuple(accumulate(used[:-1], initial=0))
+
+
 @dataclass(slots=True, eq=False)
 class Round:
     """One round as planned. All workers share the object and must not change it. (Frozen, it took three times as long
@@ -92,16 +126,28 @@ class Round:
 
     start: Moment
     H: int  # nominal steps
-    steps: tuple[int, ...]  # of each worker
-    batches: tuple[int, ...]  # samples in a batch of each worker
-    offsets: tuple[int, ...]  # from `position` to each worker's first batch, in samples
-    samples: int  # of all workers in this round
+    division: Division
     position: int  # of the round's first sample
     progress: float  # in the budget's unit, at the first nominal step
     slope: float  # progress per nominal step
     rate: Rate
     due: Due
     stride: int | None = None  # from a worker's batch to its next one, in samples; None: the batch's own size
+
+    @property
+    def steps(self) -> Sequence[int]:
+        """Of each worker."""
+        return self.division.steps
+
+    @property
+    def batches(self) -> Sequence[int]:
+        """Samples in a batch of each worker."""
+        return self.division.batches
+
+    @property
+    def samples(self) -> int:
+        """Of all workers in this round."""
+        return self.division.samples
 
     @property
     def last_lr(self) -> float:
@@ -111,7 +157,7 @@ class Round:
     def batch(self, worker: int, i: int) -> tuple[int, int]:
         """(position, size) of the worker's batch i."""
         size = self.batches[worker]
-        return self.position + self.offsets[worker] + i * (self.stride or size), size
+        return self.position + self.division.offsets[worker] + i * (self.stride or size), size
 
     def coming(self, worker: int, i: int, count: int) -> list[tuple[int, int]]:
         """(position, size) of the worker's `count` batches after batch i, if the next rounds are like this one."""

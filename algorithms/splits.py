@@ -84,9 +84,9 @@ class BySteps(Split):
     unequal_steps = True
 
     def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
-        speeds = [batch / device.step_seconds(batch) for device in devices]
-        fastest = max(speeds)
-        return Shares((batch,) * len(devices), tuple(s / fastest for s in speeds))
+        speeds = {device: batch / device.step_seconds(batch) for device in dict.fromkeys(devices)}
+        fastest = max(speeds.values())
+        return Shares((batch,) * len(devices), tuple(speeds[device] / fastest for device in devices))
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class ByClass(Split):
                 raise ValueError(f"steps of {device} is {count!r}; write a whole number, 1 or more")
 
     def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
-        names = [device.name for device in devices]
-        for name in names:
-            if name not in self.steps:
-                raise ValueError(f"steps names {', '.join(self.steps)} but not {name}, which is in the cluster")
-        most = max(self.steps[name] for name in names)
-        return Shares((batch,) * len(names), tuple(self.steps[name] / most for name in names))
+        for device in dict.fromkeys(devices):
+            if device.name not in self.steps:
+                raise ValueError(f"steps names {', '.join(self.steps)} but not {device.name}, which is in the cluster")
+        counts = [self.steps[device.name] for device in devices]
+        most = max(counts)
+        return Shares((batch,) * len(counts), tuple(count / most for count in counts))
 
 
 @dataclass(frozen=True)

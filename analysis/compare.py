@@ -103,8 +103,11 @@ def _expected(left: Run, right: Run) -> set[str]:
     """The fields that must be numbers, if the runs are to be the same: none of them in timing-only runs."""
     if left.summary.get("timing_only") and right.summary.get("timing_only"):
         return set()
-    lines = [*left.lines, *right.lines]
-    return {name for name in _EXPECTED if name == "train_loss" or any(_known(line.get(name)) for line in lines)}
+    return {
+        name
+        for name in _EXPECTED
+        if name == "train_loss" or any(_known(line.get(name)) for run in (left, right) for line in run.lines)
+    }
 
 
 def _worst(left: Run, right: Run) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..config import yaml
 from ..config.recorded import Recorded
@@ -18,13 +17,16 @@ from ..records.replacing import set_aside
 from ..records.schemas import Summary, checked, read_document, read_lines
 from ..records.trace import read_trace
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(eq=False)
 class Run:
     """A finished run."""
 
     summary: dict[str, Any]  # as in summary.json
-    lines: list[dict[str, Any]]  # the report lines, as in metrics.jsonl
+    lines: Sequence[dict[str, Any]]  # the report lines, as in metrics.jsonl
     scenario: dict[str, Any]  # the resolved scenario, as in scenario.yaml
     directory: Path | None = None
     label: str = ""  # set it to name the run in figures
@@ -57,7 +59,9 @@ class Run:
         With evaluations there are also test_loss and accuracy. With report.norms there are also grad_norm, param_norm
         and the norms of the optimizer's vectors, m_norm and v_norm.
         """
-        return pd.DataFrame(self.lines)
+        import pandas as pd  # 0.3 s, and most runs need no table
+
+        return pd.DataFrame(list(self.lines))
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ datasheet. What the scenario says of the network has precedence over what the pr
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, repeat
 from typing import Any
 
 from ..program.effects import Work
@@ -39,10 +40,8 @@ def build_timing(
     step: batch -> the Work of one step.
     """
     made, drifts = dict[str, Device](), list[float]()
-    places = cluster.places
-    for key, group, _ in places:
-        if key in made:
-            continue
+    blocks = cluster.blocks
+    for key, group in {block.key: block.group for block in blocks}.items():
         try:
             times = _times(group, profile, workload, precision)
             varies = _variation(group, profile, workload, times) if cluster.noise.source == "profile" else {}
@@ -52,11 +51,13 @@ def build_timing(
             made[key] = Device(group.device, **described, step=step, **varies)
         except ValueError as error:
             raise ScenarioError(f"cluster.{key}: {error}") from None
-    ports = [place.group.port for place in places]
+    devices = tuple(chain.from_iterable(repeat(made[block.key], len(block.nodes)) for block in blocks))
+    ports = list(chain.from_iterable(repeat(block.group.port, len(block.nodes)) for block in blocks))
+    nodes = tuple(chain.from_iterable(block.nodes for block in blocks))
     measured = profile.network if profile else None
     network = build_network(cluster.network, measured, ports, cluster.background, cluster.inside)
     noise = _noise(cluster.noise, seed, max(drifts), measured)
-    return Timing(tuple(made[place.key] for place in places), network, noise, tuple(place.node for place in places))
+    return Timing(devices, network, noise, nodes)
 
 
 def _noise(given: NoiseSpec, seed: int, drift: float, measured: MeasuredNetwork | None) -> Noise:

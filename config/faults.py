@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, model_validator
 
 from ..program.errors import ScenarioError, brief
 from .sections import Section
@@ -142,7 +142,7 @@ Fault = Straggler | Slowdown | Pause | SlowLink | WorkerLoss
 Faults = tuple[Annotated[Fault, Field(discriminator="name")], ...]
 
 
-_READER: TypeAdapter[Faults] = TypeAdapter(Faults)
+_READER: TypeAdapter[Faults] = TypeAdapter(Faults, config=ConfigDict(defer_build=True))
 
 
 def read_faults(document: Any) -> Faults:

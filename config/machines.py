@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -126,6 +127,14 @@ class WorkerPlace(NamedTuple):
     node: int  # the node's number
 
 
+class WorkerBlock(NamedTuple):
+    """Workers of one group that follow one another: there may be a million of them."""
+
+    key: str  # as of WorkerPlace
+    group: WorkerGroup
+    nodes: Sequence[int]  # the number of each worker's node
+
+
 class NoiseSpec(Section):
     """How times vary around their mean: those of computing, and with network_sigma those of exchanges."""
 
@@ -194,19 +203,30 @@ class Cluster(Section):
         return sum(group.count for group in self.workers or ()) + inside
 
     @property
-    def places(self) -> list[WorkerPlace]:
-        """Each worker's group and node, in worker order. Nodes are numbered as they first appear."""
-        places: list[WorkerPlace] = []
+    def blocks(self) -> list[WorkerBlock]:
+        """The workers in their order, those of a group that follow one another together. Nodes are numbered as they
+        first appear.
+        """
+        blocks: list[WorkerBlock] = []
         named: dict[str | int, int] = {}
         nodes = 0
         for number, group in enumerate(self.workers or ()):
-            for _ in range(group.count):
-                node = nodes if group.node is None else named.setdefault(group.node, nodes)
-                nodes = max(nodes, node + 1)
-                places.append(WorkerPlace(f"workers[{number}]", group, node))
+            own = group.node is None
+            first = nodes if group.node is None else named.setdefault(group.node, nodes)
+            nodes = max(nodes, first + (group.count if own else 1))
+            places = range(first, nodes) if own else [first] * group.count
+            blocks.append(WorkerBlock(f"workers[{number}]", group, places))
         for number, described in enumerate(self.nodes or ()):
             groups = [(f"nodes[{number}].devices[{i}]", group) for i, group in enumerate(described.groups())]
-            for node in range(nodes, nodes + described.count):
-                places += [WorkerPlace(key, group, node) for key, group in groups for _ in range(group.count)]
-            nodes += described.count
-        return places
+            those, nodes = range(nodes, nodes + described.count), nodes + described.count
+            if len(groups) == 1:  # then the workers of all these nodes are alike
+                ((key, group),) = groups
+                blocks.append(WorkerBlock(key, group, [node for node in those for _ in range(group.count)]))
+            else:
+                blocks += [WorkerBlock(key, group, [node] * group.count) for node in those for key, group in groups]
+        return blocks
+
+    @property
+    def places(self) -> list[WorkerPlace]:
+        """Each worker's group and node, in worker order."""
+        return [WorkerPlace(block.key, block.group, node) for block in self.blocks for node in block.nodes]

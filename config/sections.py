@@ -19,7 +19,7 @@ def first_mistake(error: ValidationError) -> tuple[str, str]:
 class OpenSection(BaseModel):
     """A section that takes arguments of the user's own in addition to its keys."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 def described(section: BaseModel) -> dict[str, Any]:
@@ -55,7 +55,8 @@ def _leading(kind: type[BaseModel]) -> tuple[str, ...]:
 class Section(BaseModel):
     """A part of the scenario. Unknown keys are errors, and so is true or false where a number or a text belongs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # defer_build: most sections never validate anything by themselves, and need no validator of their own.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -306,12 +306,12 @@ class Timing:
                     f"{taker} would take no time for {what}; give it the time of this batch, or a lower rate"
                 )
             known[device] = batch / seconds
-        return tuple(known[device] for device in self.devices)
+        return tuple(map(known.__getitem__, self.devices))
 
     def extrapolated(self, batches: Sequence[int]) -> list[str]:
         """A line for each device and batch that its tables do not cover. batches: per worker."""
         lines: dict[str, None] = {}
-        for device, batch in zip(self.devices, batches, strict=True):
+        for device, batch in dict.fromkeys(zip(self.devices, batches, strict=True)):
             if beyond := device.beyond(batch):
                 lines[f"{device.name}: batch {batch} is extrapolated: {beyond} samples"] = None
         return list(lines)

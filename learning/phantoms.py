@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..algorithms.costs import ModelCost
-from ..algorithms.phantom import PhantomWorker
+from ..algorithms.phantom import Phantoms
 from ..algorithms.plan import Plan
 from ..algorithms.worker import evaluation_blocks
 from .dataset import DataShape
@@ -25,7 +25,7 @@ def build_phantoms(
     optimizer: Mapping[str, Any] | None = None,
     recipe: Recipe | None = None,
     staged: Sequence[bool] | None = None,
-) -> list[PhantomWorker]:
+) -> Phantoms:
     """The plan's workers numbered `indexes` (all by default), as work and bytes only.
 
     cost: the model's, where it is known already.
@@ -33,8 +33,11 @@ def build_phantoms(
     """
     cost, spec = cost or cost_of(model, model_args or {}, shape), optimizer or {}
     works = make_works(plan, cost, shape.test, recipe, staged)
-    blocks = evaluation_blocks(shape.test, plan.workers)
-    return [
-        PhantomWorker(i, works[i], moments_of(spec), spec.get("clip") is not None, blocks)
-        for i in (range(plan.workers) if indexes is None else indexes)
-    ]
+    numbers = range(plan.workers) if indexes is None else indexes
+    return Phantoms(
+        numbers,
+        works if indexes is None else [works[index] for index in numbers],
+        moments=moments_of(spec),
+        clips=spec.get("clip") is not None,
+        blocks=evaluation_blocks(shape.test, plan.workers),
+    )

@@ -62,27 +62,28 @@ def make_works(
     """
     recipe, place = recipe or Recipe(), plan.strategy.placement
     cost = cost_tables.merged(cost, place.unit_bytes)
-    counts = [math.ceil(batch / (recipe.micro_batch or batch)) for batch in plan.shares.batches]
-    if max(counts) > MOST_PARTS:
+    counts = {batch: math.ceil(batch / (recipe.micro_batch or batch)) for batch in dict.fromkeys(plan.shares.batches)}
+    largest, most = max(counts), max(counts.values())
+    if most > MOST_PARTS:
         raise ValueError(
-            f"micro_batch {recipe.micro_batch} cuts a batch of {max(plan.shares.batches)} in {max(counts)} parts, and "
+            f"micro_batch {recipe.micro_batch} cuts a batch of {largest} in {most} parts, and "
             f"{MOST_PARTS} can be planned; raise micro_batch"
         )
+    apart: Sequence[bool] = staged or [False] * plan.workers
     if place.sharded:  # units are gathered by all in every micro-batch
-        counts = [max(counts)] * plan.workers
-        if min(plan.shares.batches) < counts[0]:
+        counts = dict.fromkeys(counts, most)
+        if min(counts) < most:
             raise ValueError(
-                f"micro_batch {recipe.micro_batch} cuts the largest batch in {counts[0]}, and so all where parameters "
-                f"are sharded, but the smallest batch is {min(plan.shares.batches)}; raise micro_batch"
+                f"micro_batch {recipe.micro_batch} cuts the largest batch in {most}, and so all where parameters "
+                f"are sharded, but the smallest batch is {min(counts)}; raise micro_batch"
             )
+        # They are gathered at the same place of the program: one device that needs a copy first makes all wait.
+        apart = [any(apart)] * plan.workers
     alone = plan.workers == 1 or not plan.strategy.aggregation.synchronous
-    made: dict[tuple[int, bool], Works] = {}
-    works = []
-    for index, batch in enumerate(plan.shares.batches):
-        # Units are gathered by all at the same place of the program: one device that needs a copy first makes all wait.
-        apart = staged is not None and (any(staged) if place.sharded else staged[index])
-        if (batch, apart) not in made:
-            held = held_by(plan, apart, recipe.item)
-            made[batch, apart] = Works(cost, batch, math.ceil(test / plan.workers), counts[index], held, alone)
-        works.append(made[batch, apart])
-    return works
+    kinds = list(zip(plan.shares.batches, apart, strict=True))
+    tested = math.ceil(test / plan.workers)
+    made = {
+        (batch, own): Works(cost, batch, tested, counts[batch], held_by(plan, own, recipe.item), alone)
+        for batch, own in dict.fromkeys(kinds)
+    }
+    return [made[kind] for kind in kinds]

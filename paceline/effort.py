@@ -17,7 +17,7 @@ from .program.errors import ScenarioError
 # Seconds from which something is refused, and from which it is said: an estimate may be three times too low.
 DAY, LONG = 86400.0, 15.0
 POINT = 1e-3  # the least seconds for a point of a sweep, as measured
-WORKER, ROW = 4096, 1000  # bytes for a worker, and for a point of a sweep
+WORKER, EVENTS, ROW = 1024, 7168, 1000  # bytes for a worker, for its events in SimPy, and for a point of a sweep
 LITTLE = 1 << 24  # bytes that are always free: a sweep has many points, and asking the machine takes time
 # Version 2 and version 1: folder, file with the limit, file with the usage, key of the part of the usage that is files.
 CONTROL_GROUPS = (

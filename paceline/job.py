@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from .algorithms.costs import Works
 from .algorithms.loop import train
-from .algorithms.phantom import PhantomWorker
+from .algorithms.phantom import Phantoms, PhantomWorker
 from .algorithms.plan import Plan
 from .algorithms.replay import replayed
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .config.faults import check_faults
 from .config.profile import Profile, workload_key
+from .config.recorded import compact
 from .config.scenario import Scenario
 from .config.sections import described
 from .config.timing import Timing
@@ -76,13 +77,13 @@ class Job:
         """One program per worker. Each has a copy of `state`."""
         return [train(w, self.plan, copy.copy(state)) for w in workers]
 
-    def cohorts(self, workers: Sequence[PhantomWorker]) -> list[Cohort]:
+    def cohorts(self, workers: Phantoms) -> list[Cohort]:
         """One program for each group of workers that do the same work at the same pace, from the beginning."""
         from .sim.cohort import Cohort
 
-        alike: dict[Any, list[int]] = {}
-        for w, pace in zip(workers, self.plan.shares.paces, strict=True):
-            alike.setdefault((id(w.works), pace), []).append(w.index)
+        alike: dict[tuple[Works, float], list[int]] = {}
+        for worker, kind in enumerate(zip(workers.works, self.plan.shares.paces, strict=True)):
+            alike.setdefault(kind, []).append(worker)
         return [Cohort(self._cohort_program(workers[group[0]]), tuple(group)) for group in alike.values()]
 
     def _cohort_program(self, w: PhantomWorker) -> Program[State]:
@@ -93,12 +94,10 @@ class Job:
     def rounding_idle(self) -> list[float]:
         """For each worker, the share of a round that it waits since steps are whole. Without network and noise."""
         r = self.plan.first_round()
-        busy = [
-            steps * device.step_seconds(batch)
-            for steps, batch, device in zip(r.steps, r.batches, self.timing.devices, strict=True)
-        ]
-        longest = max(busy)
-        return [1 - seconds / longest for seconds in busy]
+        kinds = list(zip(r.steps, r.batches, self.timing.devices, strict=True))
+        busy = {kind: kind[0] * kind[2].step_seconds(kind[1]) for kind in dict.fromkeys(kinds)}
+        longest = max(busy.values())
+        return [1 - busy[kind] / longest for kind in kinds]
 
     def record(self, directory: Path | None = None, parts: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
         """The resolved scenario for a run's directory. It repeats the run, from any working folder.
@@ -107,12 +106,12 @@ class Job:
         """
         recorded: dict[str, Any] = {
             "environment": environment(self.scenario.workload.threads),
-            "batches": list(self.plan.shares.batches),
-            "paces": list(self.plan.shares.paces),
-            "speeds": [f"{speed!r} samples/s" for speed in self.timing.speeds(self.scenario.workload.batch)],
-            "rounding_idle": self.rounding_idle(),
+            "batches": compact(self.plan.shares.batches),
+            "paces": compact(self.plan.shares.paces),
+            "speeds": compact([f"{speed!r} samples/s" for speed in self.timing.speeds(self.scenario.workload.batch)]),
+            "rounding_idle": compact(self.rounding_idle()),
             "strategy": repr(self.plan.strategy),
-            "prices": list(dict.fromkeys(f"{device.name}: {device.source}" for device in self.timing.devices)),
+            "prices": list(dict.fromkeys(f"{each.name}: {each.source}" for each in dict.fromkeys(self.timing.devices))),
         }
         if self.warnings:
             recorded["warnings"] = self.warnings
@@ -138,7 +137,9 @@ class Job:
         made = predicted_memory(works, self.problem, self.plan)
         if self.profile is not None and self.profile.memory:
             key = workload_key(self.scenario.workload)
-            made["process"] = [float(self.profile.process(device.name, key)) for device in self.timing.devices]
+            devices = self.timing.devices
+            taken = {device: float(self.profile.process(device.name, key)) for device in dict.fromkeys(devices)}
+            made["process"] = [taken[device] for device in devices]
         return made
 
     def part(self, from_round: int = 0) -> dict[str, Any]:

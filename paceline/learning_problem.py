@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .algorithms.costs import ModelCost
-from .algorithms.phantom import PhantomWorker
+from .algorithms.phantom import Phantoms
 from .algorithms.plan import Plan
 from .config.scenario import Scenario
 from .folders import find, folders_of
@@ -115,7 +115,7 @@ class LearningProblem:
 
         return self.shape.nbytes if in_memory(self.scenario.workload.data.name) else 0.0
 
-    def phantoms(self, plan: Plan) -> list[PhantomWorker]:
+    def phantoms(self, plan: Plan) -> Phantoms:
         """All workers as phantoms, which know only their work and bytes."""
         from .learning.phantoms import build_phantoms
 

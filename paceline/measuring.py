@@ -135,7 +135,7 @@ def _beyond_arrays(bench: Bench, strategy: Strategy, shares: Shares) -> int:
     job.problem.load_libraries(plan)
     before = resident()
     run_trial(bench, strategy, shares, LOCAL_STEPS)
-    predicted = record([w.works for w in job.problem.phantoms(plan)], job.problem, plan)
+    predicted = record(job.problem.phantoms(plan).works, job.problem, plan)
     arrays = math.fsum(each[rank] for each in predicted.values())
     return max(0, round(resident_peak() - before - arrays))
 

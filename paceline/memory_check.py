@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from .algorithms.balance import largest_fitting
@@ -19,6 +20,7 @@ from .algorithms.plan import Plan
 from .algorithms.rounds import Interval
 from .algorithms.splits import Capacity, Shares
 from .algorithms.strategy import Strategy
+from .config.machines import Cluster
 from .config.timing import Device, Timing
 from .learning.works import make_works, moments_of
 from .learning_problem import LearningProblem
@@ -33,7 +35,7 @@ RECORDED = ("device", "host", "activations", "fresh", "exchange", "vectors")  # 
 def predicted(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> list[Footprint]:
     """For each worker, the memory that it needs at the peak."""
     moments = moments_of(problem.scenario.workload.optimizer.model_dump())
-    inputs, known = math.prod(problem.shape.input_shape), dict[int, Footprint]()
+    inputs = math.prod(problem.shape.input_shape)
     strategy = plan.strategy
     synchronous, vectors = strategy.aggregation.synchronous, strategy.aggregation.vectors
 
@@ -43,7 +45,8 @@ def predicted(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> l
         exchange = _exchanging(each, strategy.placement, by_units and synchronous, plan.workers)
         return replace(footprint(each, moments, inputs, path, vectors), exchange=exchange)
 
-    return [known.get(id(each)) or known.setdefault(id(each), one(each)) for each in works]
+    known = {each: one(each) for each in dict.fromkeys(works)}
+    return [known[each] for each in works]
 
 
 def _exchanging(works: Works, place: Placement, by_units: bool, workers: int) -> float:
@@ -56,9 +59,12 @@ def _exchanging(works: Works, place: Placement, by_units: bool, workers: int) ->
 
 def record(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> dict[str, list[float]]:
     """The predicted bytes of each worker's arrays, those of the data set included."""
-    found = predicted(works, problem, plan)
-    made = {name: [vars(each)[name] for each in found] for name in RECORDED}
-    return made | {"data": [problem.data_bytes] * len(found)}
+    kinds = list(dict.fromkeys(works))
+    found, made = predicted(kinds, problem, plan), dict[str, list[float]]()
+    for name in RECORDED:
+        known = {kind: vars(need)[name] for kind, need in zip(kinds, found, strict=True)}
+        made[name] = [known[each] for each in works]
+    return made | {"data": [problem.data_bytes] * len(works)}
 
 
 def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Capacity:
@@ -109,26 +115,29 @@ def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterat
     """
     if all(device.memory is None and device.host_memory is None for device in timing.devices):
         return
-    works = [w.works for w in problem.phantoms(plan)]
-    needs = predicted(works, problem, plan)
-    seen = set[tuple[int, int]]()
-    for place, device, each, need in zip(problem.scenario.cluster.places, timing.devices, works, needs, strict=True):
-        if (id(device), id(each)) in seen:
-            continue
-        seen.add((id(device), id(each)))
+    works = problem.phantoms(plan).works
+    keys = _keys(problem.scenario.cluster, timing)
+    for device, each in dict.fromkeys(zip(timing.devices, works, strict=True)):
+        (need,) = predicted([each], problem, plan)
         limits = {"memory": device.memory, "host_memory": device.host_memory}
         for key, size in _held(device, need).items():
             if (limit := limits[key]) is None:
                 continue
             if size > limit:
                 mistake = _too_much(plan.strategy.placement, key, _shared(device), size, limit)
-                raise ScenarioError(f"cluster.{place.key}.{key}: {mistake}")
+                raise ScenarioError(f"cluster.{keys[device]}.{key}: {mistake}")
             if key == "memory" and (whole := _at_peak(device, need)) > limit:
                 yield (
-                    f"cluster.{place.key}.memory: parameters, gradients, optimizer state and activations of "
+                    f"cluster.{keys[device]}.memory: parameters, gradients, optimizer state and activations of "
                     f"{max(each.chunks)} samples at a time are about {_gib(whole)} of {_gib(limit)}; "
                     "a smaller batch or micro_batch may be needed"
                 )
+
+
+def _keys(cluster: Cluster, timing: Timing) -> dict[Device, str]:
+    """The key in the scenario, like "workers[0]", of each device."""
+    ends = accumulate(len(block.nodes) for block in cluster.blocks)
+    return {timing.devices[end - 1]: block.key for block, end in zip(cluster.blocks, ends, strict=True)}
 
 
 def _too_much(place: Placement, key: str, shared: bool, size: float, limit: float) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -15,6 +14,9 @@ from .analysis.run import Run
 from .config.catalogue import catalogue
 from .program.errors import ScenarioError, one_line
 from .terminal import console
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WIDE = 500  # characters: no path is cut, and the terminal wraps long lines
 
@@ -114,7 +116,8 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
     numbers = map(right, ("seconds", "ms per step", "idle"))
     table = plain_table(*(one_line(_short(name, varied), 60) for name in varied), *numbers, Column(overflow="fold"))
     for _, row in found.head(SHOWN).iterrows():
-        told: dict[str, Any] = {name: "" if pd.isna(row[name]) else row[name] for name in found.columns}
+        missing = row.isna()
+        told: dict[str, Any] = {name: "" if missing[name] else row[name] for name in found.columns}
         shown = ["", "", ""]
         if not told["error"]:
             took = (f"{told[name] * scale:.4f}" if told[name] != "" else "" for name, scale in TIMES.items())

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from .algorithms.rounds import State
-from .config.recorded import Recorded
+from .config.recorded import Recorded, expanded
 from .config.scenario import Scenario, load
 from .config.sections import described, first_mistake
 from .job import Job
@@ -26,8 +26,6 @@ from .records.directory import SCENARIO, to_json
 from .records.environment import differences
 from .records.history import changes
 from .records.schemas import parsed
-
-_STATE = TypeAdapter(State)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +65,7 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
     before = load(directory / SCENARIO)
     kept = before.recorded or Recorded()
     now = subject(job.scenario, job.plan.shares.batches)
-    was = meta["subject"] or subject(before, kept.batches or job.plan.shares.batches)
+    was = meta["subject"] or subject(before, expanded(kept.batches) or job.plan.shares.batches)
     other = {key: [was[key], value] for key, value in now.items() if key in was and was[key] != value}
     if other and not change:
         key, (old, new) = next(iter(other.items()))
@@ -93,7 +91,7 @@ def _state(document: dict[str, Any], saved: Path) -> State:
         raise ScenarioError(f"{where}: {brief(min(unknown))} is missing or unknown; another version wrote it")
     loss = math.nan if document["loss"] is None else document["loss"]
     try:
-        state = _STATE.validate_json(to_json({**document, "loss": 0.0}), strict=True)
+        state = TypeAdapter(State).validate_json(to_json({**document, "loss": 0.0}), strict=True)
         state.loss = TypeAdapter(float).validate_python(loss, strict=True)
     except ValidationError as error:
         place, message = first_mistake(error)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .algorithms.phantom import Phantoms
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .analysis.run import Run
@@ -14,7 +15,7 @@ from .config.scenario import Scenario, load
 from .job import Job, resolve
 from .job_effort import check_simulation
 from .program.errors import ScenarioError
-from .program.outcome import Hooks, Outcome
+from .program.outcome import Hooks, Outcome, ignored
 from .progress import progress
 from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
@@ -118,7 +119,7 @@ def run_simulation(
         engine = "simpy" if options.needs_simpy(job) else "cohort or simpy"
     phantoms = job.problem.phantoms(job.plan)
     by_event = engine == "simpy" or bool(_needs_events(job))
-    if line := check_simulation(job, phantoms, options.timing_only, by_event):
+    if line := check_simulation(job, phantoms, options.timing_only, by_event, recorder.directory is None):
         tell(line)
     workers: Sequence[Worker] = phantoms
     if not options.timing_only:
@@ -129,20 +130,22 @@ def run_simulation(
     directory, traced, sharded = recorder.directory, job.scenario.report.trace, job.plan.strategy.placement.sharded
     document = job.record(directory, [job.part()] if directory is not None else ())
     if directory is not None:
-        recorder.subject = subject(job.scenario, job.plan.shares.batches)
         prepare(directory, force=True)
+        if not options.timing_only:
+            recorder.subject = subject(job.scenario, job.plan.shares.batches)
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
-        if not options.timing_only:
-            recorder.checkpoint(worker, job.workers, seconds, state, arrays)
+        recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
+    hooks = Hooks(recorder.log, ignored if options.timing_only else checkpoint)
     with putting_back(directory):
         recorder.scenario(document)
         with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
-            ran, outcomes = _run(engine, job, workers, Hooks(recorder.log, checkpoint, spans=spans), options)
-        extra: dict[str, Any] = {"memory_predicted": job.memory([w.works for w in workers])}
-        digests = [w.digest() for w in workers]
-        if not options.timing_only:
+            hooks.spans = spans
+            ran, outcomes = _run(engine, job, phantoms, workers, hooks, options)
+        extra: dict[str, Any] = {"memory_predicted": job.memory(phantoms.works)}
+        digests = [] if options.timing_only else [w.digest() for w in workers]
+        if digests:
             extra |= fingerprints(digests, sharded)
         summary = recorder.finish(ran, outcomes, {"timing_only": options.timing_only, "finished": True} | extra)
         if not sharded:
@@ -161,7 +164,7 @@ def _needs_events(job: Job) -> str:
 
 
 def _run(
-    engine: str, job: Job, workers: Sequence[Any], hooks: Hooks, options: SimulateOptions
+    engine: str, job: Job, phantoms: Phantoms, workers: Sequence[Worker], hooks: Hooks, options: SimulateOptions
 ) -> tuple[str, list[Outcome]]:
     """(the engine that ran, outcomes). "cohort or simpy" takes simpy where cohort finds that it cannot go on."""
     if engine != "simpy":
@@ -169,7 +172,7 @@ def _run(
         from .sim.cohort_meetings import NeedsEvents
 
         try:
-            return "cohort", run_cohorts(job.cohorts(workers), job.timing, hooks)
+            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, hooks)
         except NeedsEvents:
             if engine == "cohort":
                 raise

@@ -181,7 +181,7 @@ class _RankTraining:
         extra: dict[str, Any] = {"timing_only": self.phantom, "finished": finished}
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
-        extra["memory_predicted"] = self.job.memory([w.works for w in self.job.problem.phantoms(self.job.plan)])
+        extra["memory_predicted"] = self.job.memory(self.job.problem.phantoms(self.job.plan).works)
         if not self.phantom:
             memories = [json.loads(text) for text in counted]
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}

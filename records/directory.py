@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,22 @@ def to_json(document: Any, indent: int | None = None) -> str:
     return json.dumps(_plain(document), indent=indent, allow_nan=False)
 
 
+def write_keys(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, so that the file is whole or absent: a line for each key, however long its list is."""
+    with whole_or_absent(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        before = "{"
+        for key, value in document.items():
+            file.write(f"{before}\n {to_json(key)}: {to_json(value)}")
+            before = ","
+        file.write("\n}")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        # There may be a million, one for each worker. A sum is finite only if all its terms are.
+        kinds = set(map(type, value))
+        plain = kinds == {int} or (kinds == {float} and math.isfinite(sum(value)))
+        return value if plain else [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

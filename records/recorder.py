@@ -1,12 +1,8 @@
-"""The recorder: takes a run's reports and checkpoints, and writes its directory.
-
-metrics.jsonl grows line by line, so a run that dies leaves what it has logged. Without a directory the recorder keeps
-the lines in memory and writes nothing.
-"""
+"""The recorder: takes a run's reports and checkpoints, and writes its directory. Without one it writes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,8 @@ from ..program.effects import Array
 from ..program.errors import ProtocolError
 from ..program.outcome import Outcome
 from . import checkpoints
-from .directory import METRICS, SCENARIO, SUMMARY, to_json, write_atomically
+from .directory import METRICS, SCENARIO, SUMMARY, to_json, whole_or_absent, write_atomically, write_keys
+from .lines import Line, Lines
 from .replacing import discard
 from .schemas import read_lines
 
@@ -36,10 +33,11 @@ class Recorder:
         subject: Mapping[str, Any] = {},
     ) -> None:
         self.directory, self.kept, self.subject = directory, kept, subject
-        self.lines: list[dict[str, Any]] = []
+        self.lines = Lines(directory / METRICS if directory else None)
         self.earlier = 0.0  # seconds that the run had taken when it was resumed
         self.saved: Path | None = None  # the newest checkpoint
         self.on_line = on_line
+        self._evaluated: Line = {}  # the last line with an evaluation
         self._written: dict[int, str] = {}  # the SHA-256 of each worker's part
 
     def scenario(self, document: dict[str, Any]) -> None:
@@ -55,8 +53,9 @@ class Recorder:
         assert self.directory
         path = self.directory / METRICS
         lines, torn = read_lines(path, resuming=True)
-        self.lines = [line for line in lines if line["round"] <= round]
-        write_atomically(path, "".join(f"{to_json(line)}\n" for line in self.lines).encode())
+        before = [line for line in lines if line["round"] <= round]
+        self.lines.restart(before)
+        self._evaluated = next(evaluated(reversed(before)), {})
         self.earlier = seconds
         return f"{path}: the last line was incomplete and is removed" if torn else ""
 
@@ -65,9 +64,7 @@ class Recorder:
         line = {"round": fields["round"], "step": fields["step"], "samples": fields["samples"]}
         line |= {"seconds": seconds + self.earlier, **fields}
         self.lines.append(line)
-        if self.directory:
-            with (self.directory / METRICS).open("a", encoding="utf-8") as file:
-                file.write(f"{to_json(line)}\n")
+        self._evaluated = next(evaluated([line]), self._evaluated)
         self.on_line(line)
 
     def checkpoint(self, worker: int, workers: int, seconds: float, state: Any, arrays: dict[str, Array]) -> None:
@@ -89,29 +86,35 @@ class Recorder:
 
     def finish(self, engine: str, outcomes: Sequence[Outcome], extra: dict[str, Any]) -> dict[str, Any]:
         """Write the summary and the files with a line per epoch, and remove the run that this one replaces."""
-        summary = summarize(engine, outcomes, self.lines, self.earlier) | extra
+        summary = summarize(engine, outcomes, self._evaluated, self.earlier) | extra
         if self.directory:
-            write_atomically(self.directory / SUMMARY, to_json(summary, indent=1).encode())
+            write_keys(self.directory / SUMMARY, summary)
             (self.directory / METRICS).touch()
-            epochs = per_epoch(evaluated(self.lines))
-            for name, key in (("loss.txt", "train_loss"), ("acc.txt", "accuracy")):
-                rows = "".join(f"{to_json(line.get(key))}\n" for line in epochs)
-                write_atomically(self.directory / name, rows.encode())
+            self._write_epochs(self.directory)
             if summary.get("finished") and summary.get("replicas_agree", True):
                 discard(self.directory)
         return summary
 
+    def _write_epochs(self, directory: Path) -> None:
+        """Write the files with a line per epoch."""
+        with (
+            whole_or_absent(directory / "loss.txt") as losses,
+            whole_or_absent(directory / "acc.txt") as accuracies,
+            losses.open("w") as loss,
+            accuracies.open("w") as accuracy,
+        ):
+            for line in per_epoch(evaluated(self.lines)):
+                loss.write(f"{to_json(line.get('train_loss'))}\n")
+                accuracy.write(f"{to_json(line.get('accuracy'))}\n")
 
-def summarize(
-    engine: str, outcomes: Sequence[Outcome], lines: Sequence[dict[str, Any]], earlier: float
-) -> dict[str, Any]:
-    """The contents of summary.json. ProtocolError where the run has no round.
+
+def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any], earlier: float) -> dict[str, Any]:
+    """The contents of summary.json. ProtocolError where the run has no round. last: the last line with an evaluation.
 
     In a resumed run, rounds, steps, samples and seconds are those of the whole run. What is counted (syncs, bytes,
     computing, evaluation, idle) begins at resumed_at_round, and so does the trace.
     """
-    state, reports = outcomes[0].result, evaluated(lines)
-    last = reports[-1] if reports else {}
+    state = outcomes[0].result
     if state.round < 1:
         raise ProtocolError("the run has ended without a round of training, so there is no result")
     return {
@@ -134,22 +137,20 @@ def summarize(
     }
 
 
-def evaluated(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def evaluated(lines: Iterable[Line]) -> Iterator[Line]:
     """The report lines with an evaluation."""
-    return [line for line in lines if "accuracy" in line]
+    return (line for line in lines if "accuracy" in line)
 
 
-def per_epoch(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def per_epoch(lines: Iterable[Line]) -> Iterator[Line]:
     """The first report at or after the end of each epoch, and the last report for an epoch that is not finished.
 
     A report that covers several epochs is listed once.
     """
-    rows: list[dict[str, Any]] = []
-    ended = 0
+    ended, line = 0, Line()
     for line in lines:
         if line["epoch"] >= ended + 1 - 1e-9:
-            rows.append(line)
+            yield line
             ended = int(line["epoch"] + 1e-9)
-    if lines and lines[-1]["epoch"] > ended + 1e-9:
-        rows.append(lines[-1])
-    return rows
+    if line and line["epoch"] > ended + 1e-9:
+        yield line

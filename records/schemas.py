@@ -17,7 +17,7 @@ Number = Finite | None  # files hold null where a number is not finite
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True, extra="allow", defer_build=True)
 
 
 class ReportLine(_Strict):
@@ -55,7 +55,7 @@ class Summary(_Strict):
 class CheckpointMeta(BaseModel):
     """A checkpoint's meta.json. Earlier versions wrote neither sha256 nor subject."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)
 
     workers: Annotated[int, Field(ge=1)]
     seconds: Annotated[Finite, Field(ge=0)]  # since the start of the run

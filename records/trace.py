@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from ..program.errors import ScenarioError
 from ..program.outcome import Span
@@ -29,7 +29,7 @@ from .spool import Spool, TakeSpans, read_spools
 Lanes = Mapping[str, Iterable[Span]]
 ROUNDS = "rounds"  # the lane of the spans that contain those of "compute"
 ORDER = ("compute", "host", "to host", "to device", "network")  # of the lanes, from the top
-_LANES = TypeAdapter(list[dict[str, list[tuple[str, Finite, Finite]]]])
+_LANES = TypeAdapter(list[dict[str, list[tuple[str, Finite, Finite]]]], config=ConfigDict(defer_build=True))
 CLOSE = 1e-9  # seconds: spans that overlap by less count as one after the other
 
 

@@ -19,6 +19,7 @@ from .cohort_driver import CohortDriver
 from .cohort_meetings import CohortMeetings, NeedsEvents
 from .network import Fabric
 from .noise import run_noise, varied
+from .said import told_at_the_end
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,22 +52,15 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Ou
         raise ValueError(f"cohorts must hold each of workers 0 to {workers - 1} once")
     if reason := events_needed(timing):
         raise NeedsEvents(reason)
-    said: list[tuple[Any, ...]] = []  # kept until the end, since a refusal must leave nothing behind
-    held = Hooks(
-        lambda *line: said.append((hooks.log, *line)),
-        lambda *snapshot: said.append((hooks.checkpoint, *snapshot)),
-        hooks.stop,
-    )
     fabric, noise = Fabric(varied(timing.network, timing.noise), timing.nodes), run_noise(timing.noise, timing.devices)
     meetings = CohortMeetings([cohort.members[0] for cohort in cohorts], workers, fabric, hooks.stop)
-    drivers = [
-        CohortDriver(cohort.program, cohort.members, timing.devices, noise, meetings, held) for cohort in cohorts
-    ]
-    while ready := [driver for driver in drivers if driver.ready()]:
-        for driver in ready:
-            driver.go_on()
-    if not all(driver.ended for driver in drivers):
-        raise deadlock({worker: driver.state() for driver in drivers for worker in driver.members})
-    for call, *arguments in said:
-        call(*arguments)
+    with told_at_the_end(hooks) as held:  # a refusal must leave nothing behind
+        drivers = [
+            CohortDriver(cohort.program, cohort.members, timing.devices, noise, meetings, held) for cohort in cohorts
+        ]
+        while ready := [driver for driver in drivers if driver.ready()]:
+            for driver in ready:
+                driver.go_on()
+        if not all(driver.ended for driver in drivers):
+            raise deadlock({worker: driver.state() for driver in drivers for worker in driver.members})
     return sorted((outcome for driver in drivers for outcome in driver.outcomes()), key=lambda outcome: outcome.index)

@@ -19,7 +19,7 @@ import numpy as np
 from ..config.timing import Device
 from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phantom, Program, Startable, Work
 from ..program.errors import not_an_effect
-from ..program.outcome import Hooks, Outcome, count_move
+from ..program.outcome import Hooks, Outcome, Span, count_move
 from ..program.texts import describe
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
@@ -91,12 +91,13 @@ class CohortDriver(BaseDriver):
         self._waiting: CohortTicket | None = None
 
     def outcomes(self) -> list[Outcome]:
-        """The outcome of each member."""
+        """The outcome of each member. They share what is counted, since it is the same."""
         clocks = (self._now - self._evaluating, self._evaluating, self._computing)
         seconds, evaluating, computing = (np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks)
         sent, syncs, moved, result = self.outcome.sent, self.outcome.syncs, self.outcome.moved, self.outcome.result
+        lanes: dict[str, list[Span]] = {}
         return [
-            Outcome(w, seconds[i], evaluating[i], computing[i], dict(sent), dict(syncs), dict(moved), result=result)
+            Outcome(w, seconds[i], evaluating[i], computing[i], sent, syncs, moved, lanes, 0.0, result)
             for w, i in self._columns.items()
         ]
 

@@ -26,6 +26,13 @@ class Topology:
         self.nodes = nodes
         self._network = network
 
+    @property
+    def alike(self) -> bool:
+        """Whether all links are alike, and a message step takes equally long everywhere. In a step of a collective each
+        link then carries once what a member sends.
+        """
+        return False
+
     def node(self, worker: int) -> int:
         """The number of a worker's node; where no nodes are described, each worker has its own."""
         return self.nodes[worker] if self.nodes else worker
@@ -71,6 +78,10 @@ class Topology:
 class Star(Topology):
     """A full-duplex port per worker, on a switch that is never the bottleneck."""
 
+    @property
+    def alike(self) -> bool:
+        return self._network.ports is None
+
     def _port(self, worker: int) -> tuple[str, str]:
         out, into = f"out {worker}", f"in {worker}"
         if out not in self.capacity:
@@ -114,6 +125,10 @@ class TwoLevel(Star):
         if network.inside is None:
             raise ScenarioError("a two_level network needs inside, the link within a node")
         self._inside: Link = network.inside
+
+    @property
+    def alike(self) -> bool:
+        return False
 
     def _port(self, worker: int) -> tuple[str, str]:
         out, into = f"out {worker}", f"in {worker}"

@@ -90,7 +90,7 @@ def test_pace_rounds_half_up_and_never_below_one():
     strategy = dataclasses.replace(local_sgd(), schedule=Fixed(8))
     round = plan(strategy, shares=Shares((4,) * 5, (1.0, 0.5, 0.4375, 0.25, 0.01))).next_round(State())
     assert round.steps == (8, 4, 4, 2, 1)
-    assert round.offsets == (0, 32, 48, 64, 72)
+    assert round.division.offsets == (0, 32, 48, 64, 72)
     assert round.samples == 76
 
 

@@ -42,7 +42,7 @@ def described(strategy: dict[str, Any] = LOCAL, workers: int = 2, **sections: An
 
 FLOW = {"from": 0, "to": 1, "bytes": "1 B", "every": "1e-12 s"}
 TOO_MUCH = {
-    "workers": (described(workers=10**9), "1e+09 workers takes about 3.81e+03 GiB of memory"),
+    "workers": (described(workers=10**9), "1e+09 workers takes about 954 GiB of memory"),
     "steps": (described(budget={"steps": 10**14}), "for 1e+14 steps in 2.5e+13 rounds takes about"),
     "rounds": (described(budget={"rounds": 10**13}), "1e+13 rounds takes about 6.98e+06 GiB of memory"),
     "epochs": (
