@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..config import yaml
 from ..config.recorded import Recorded
@@ -17,6 +15,9 @@ from ..records.directory import METRICS, SCENARIO, SUMMARY, TRACE
 from ..records.replacing import set_aside
 from ..records.schemas import Summary, checked, read_document, read_lines
 from ..records.trace import read_trace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(eq=False)
@@ -57,6 +58,8 @@ class Run:
         With evaluations there are also test_loss and accuracy. With report.norms there are also grad_norm, param_norm
         and the norms of the optimizer's vectors, m_norm and v_norm.
         """
+        import pandas as pd  # 40 MB, which a rank that trains does not need
+
         return pd.DataFrame(self.lines)
 
     @property

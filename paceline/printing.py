@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -15,6 +14,9 @@ from .analysis.run import Run
 from .config.catalogue import catalogue
 from .program.errors import ScenarioError, one_line
 from .terminal import console
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WIDE = 500  # characters: no path is cut, and the terminal wraps long lines
 
@@ -110,6 +112,8 @@ TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # column -> the factor with w
 
 def show_sweep(found: pd.DataFrame, path: Path) -> None:
     """Print the first rows of a sweep's table: what varied and what came out."""
+    import pandas as pd  # most commands print without it
+
     varied = list(found.columns[: list(found.columns).index("seconds")])
     numbers = map(right, ("seconds", "ms per step", "idle"))
     table = plain_table(*(one_line(_short(name, varied), 60) for name in varied), *numbers, Column(overflow="fold"))

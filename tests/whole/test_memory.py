@@ -76,8 +76,10 @@ def test_what_is_predicted_of_the_process():
     local = predicted({"preset": "local_sgd", "H": 4})
     assert (local["fresh"], local["exchange"], local["vectors"]) == (0, 4 * (P + 1) / 2, 0)
     assert predicted({"preset": "diloco", "H": 4})["vectors"] == 16 * (P + 1)
+    pixels = scenario({"preset": "sync_sgd"}, data={"name": "cifar10"}, model="resnet20")
+    assert resolve(pixels, Path()).problem.data_bytes == 60_000 * (3072 + 8), "bytes, as they are stored"
     images = scenario({"preset": "sync_sgd"}, data={"name": "imagenet"}, model="resnet20")
-    assert resolve(images, Path()).problem.data_bytes == 0, "they stay in their files"
+    assert resolve(images, Path()).problem.data_bytes == 8 * (1_281_167 + 50_000), "labels; images stay in their files"
 
 
 def test_the_profile_says_what_libraries_take(tmp_path):
