@@ -86,11 +86,11 @@ TRAIN, TEST = 50_000, 10_000
 
 def shape(name: str, *, path: str | None = None, verify: bool = True) -> DataShape:
     """The official numbers, for which no file is needed; without `verify`, those of the files' sizes."""
-    kind, counts = FORMATS[name], [TRAIN, TEST]
+    kind, train, test = FORMATS[name], TRAIN, TEST
     if not verify:
         found = _contents(name, path, verify)
-        counts = [sum(len(found[file]) // kind.record for file in part) for part in _parts(kind)]
-    return DataShape((3, 32, 32), kind.classes, *counts, itemsize=1)
+        train, test = (sum(len(found[file]) // kind.record for file in part) for part in _parts(kind))
+    return DataShape((3, 32, 32), kind.classes, train, test, itemsize=1)
 
 
 def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
