@@ -1,22 +1,26 @@
 """CIFAR-10 and CIFAR-100 from their official binary files, unpacked or in their archive. Nothing is downloaded, nothing
 is unpickled, and nothing of an archive is written to disk.
 
+Images stay bytes. Unpacked files are mapped, so all processes of a host share one copy of them, the system's own. What
+is in an archive is unpacked into the memory of each process.
+
 A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import Dataset, DataShape
+from .dataset import Dataset, DataShape, Packed
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 PIXELS = 3 * 32 * 32
@@ -82,11 +86,11 @@ TRAIN, TEST = 50_000, 10_000
 
 def shape(name: str, *, path: str | None = None, verify: bool = True) -> DataShape:
     """The official numbers, for which no file is needed; without `verify`, those of the files' sizes."""
-    kind, counts = FORMATS[name], [TRAIN, TEST]
+    kind, train, test = FORMATS[name], TRAIN, TEST
     if not verify:
         found = _contents(name, path, verify)
-        counts = [sum(len(found[file]) // kind.record for file in part) for part in _parts(kind)]
-    return DataShape((3, 32, 32), kind.classes, *counts)
+        train, test = (sum(len(found[file]) // kind.record for file in part) for part in _parts(kind))
+    return DataShape((3, 32, 32), kind.classes, train, test, itemsize=1)
 
 
 def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
@@ -94,28 +98,29 @@ def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
 
     ValueError of one line: a file is missing, or holds something else.
     """
-    kind, arrays = FORMATS[name], list[NDArray[np.float32] | NDArray[np.int64]]()
+    kind, made = FORMATS[name], list[Packed | NDArray[np.int64]]()
+    scale = np.array([255 * deviation for deviation in kind.deviation], np.float32)[:, None, None]
+    shift = np.array([m / d for m, d in zip(kind.mean, kind.deviation, strict=True)], np.float32)[:, None, None]
     found = _contents(name, path, verify)
     for part, total in zip(_parts(kind), (TRAIN, TEST), strict=True):
         rows = [_rows(file, found[file], kind, total // len(part) if verify else None) for file in part]
-        raw = np.concatenate(rows)
-        y = raw[:, kind.labels - 1].astype(np.int64)
+        y = np.concatenate([each[:, kind.labels - 1] for each in rows]).astype(np.int64)
         if verify and set(np.bincount(y, minlength=kind.classes)) != {total // kind.classes}:
             raise ValueError(f"{', '.join(part)}: the classes are not equally frequent, as they are in {kind.archive}")
-        x = raw[:, kind.labels :].astype(np.float32).reshape(-1, 3, 32, 32)
-        for channel, (mean, deviation) in enumerate(zip(kind.mean, kind.deviation, strict=True)):
-            x[:, channel] /= np.float32(255 * deviation)
-            x[:, channel] -= np.float32(mean / deviation)
-        arrays += [x, y]
-    return Dataset(*arrays)  # type: ignore[arg-type]
+        images = [each[:, kind.labels :].reshape(-1, 3, 32, 32) for each in rows]  # views: nothing is copied
+        made += [Packed(images, scale, shift), y]
+    return Dataset(*made)  # type: ignore[arg-type]
 
 
 def _parts(kind: BinaryFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return kind.train, kind.test
 
 
-def _contents(name: str, path: str | None, verify: bool) -> dict[str, bytes]:
-    """The files by name: those in the folder, else those in the archive there, whose MD5 checksum `verify` compares."""
+def _contents(name: str, path: str | None, verify: bool) -> dict[str, NDArray[np.uint8]]:
+    """The bytes of each file, by its name: of those in the folder, mapped, else of those in the archive there.
+
+    verify: compare the archive's MD5 checksum.
+    """
     kind = FORMATS[name]
     files = kind.train + kind.test
     wanted = f"{', '.join(files)} of {kind.archive} from {PAGE}"
@@ -123,37 +128,59 @@ def _contents(name: str, path: str | None, verify: bool) -> dict[str, bytes]:
         raise ValueError(f"data {name} needs a path: a folder with {wanted}")
     missing = [file for file in files if not (Path(path) / file).is_file()]
     if not missing:
-        return {file: (Path(path) / file).read_bytes() for file in files}
+        return {file: _mapped(Path(path) / file) for file in files}
     archive = Path(path) / kind.archive
     if not archive.is_file():
         raise ValueError(
             f"data {name}: no file {Path(path) / missing[0]}; the folder must hold {wanted}, or that archive itself"
         )
-    packed = archive.read_bytes()
     if verify:
-        _check(str(archive), packed, kind.archive_md5, f"get it anew from {PAGE}")
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, _md5).hexdigest()
+        _compare(str(archive), found, kind.archive_md5, f"get it anew from {PAGE}")
     try:
-        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as opened:
-            members = {Path(member.name).name: member for member in opened if member.isfile()}
-            return {file: opened.extractfile(members[file]).read() for file in files}  # type: ignore[union-attr]
+        return _unpacked(archive, files)
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
         raise ValueError(f"{archive} is not an archive with {', '.join(files)}: {error}") from error
 
 
-def _check(what: str, content: bytes, md5: str, remedy: str) -> None:
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+def _mapped(file: Path) -> NDArray[np.uint8]:
+    """The file's bytes, which are read when they are used."""
+    if file.stat().st_size == 0:  # the system maps no empty file
+        return np.empty(0, np.uint8)
+    return np.memmap(file, np.uint8, "r")
+
+
+def _unpacked(archive: Path, files: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+    """The bytes of these files of the archive, which is read once, from its beginning to its end."""
+    found = dict[str, NDArray[np.uint8]]()
+    with tarfile.open(archive, mode="r:gz") as opened:
+        for member in opened:
+            name = Path(member.name).name
+            if member.isfile() and name in files:
+                found[name] = np.frombuffer(opened.extractfile(member).read(), np.uint8)  # type: ignore[union-attr]
+    return {file: found[file] for file in files}
+
+
+def _md5(content: Any = b"") -> Any:
+    """A checksum that only finds mistakes, which systems that forbid MD5 for security allow."""
+    return hashlib.md5(content, usedforsecurity=False)
+
+
+def _compare(what: str, found: str, md5: str, remedy: str) -> None:
+    """ValueError unless the checksum is the known one."""
     if found != md5:
         raise ValueError(f"{what} has the MD5 checksum {found}, not {md5}; {remedy}")
 
 
-def _rows(file: str, content: bytes, kind: BinaryFormat, count: int | None) -> NDArray[np.uint8]:
-    """uint8 (examples, record). count: how many there must be, None for any whole number."""
+def _rows(file: str, content: NDArray[np.uint8], kind: BinaryFormat, count: int | None) -> NDArray[np.uint8]:
+    """uint8 (examples, record), a view. count: how many there must be, None for any whole number."""
     expected = f"{kind.labels + PIXELS} bytes for each of {'its' if count is None else count} examples"
-    if not content or len(content) % kind.record or (count is not None and len(content) != count * kind.record):
+    if not len(content) or len(content) % kind.record or (count is not None and len(content) != count * kind.record):
         raise ValueError(f"{file} has {len(content)} bytes; expected {expected}")
     if count is not None and file in kind.md5:
-        _check(file, content, kind.md5[file], f"unpack {kind.archive} anew")
-    raw = np.frombuffer(content, np.uint8).reshape(-1, kind.record)
+        _compare(file, _md5(content).hexdigest(), kind.md5[file], f"unpack {kind.archive} anew")
+    raw = content.reshape(-1, kind.record)
     highest = int(raw[:, kind.labels - 1].max())
     if highest >= kind.classes:
         raise ValueError(f"{file} holds the label {highest}; {kind.classes} classes count from 0")

@@ -1,36 +1,34 @@
-"""Data sets as NumPy arrays, and their shapes without loading them.
+"""Data sets by name, and their shapes without loading them.
 
 Rule: a data set depends on its own description alone, not on the run's seed, so that runs with different seeds learn
 the same task. In a simulation all workers share one Dataset object.
+
+Inputs stay in the type in which they are stored, and a batch becomes float32 when it is drawn. Large files are mapped
+where they can be, so that the ranks of a host share them.
 """
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..program.effects import Array
-from ..program.errors import brief, nearest
+from ..program.errors import nearest
 from ..program.streams import stream
-from . import cifar, user_code
+from . import cifar, npz, user_code
 from . import images as image_folders
+from .arrays import KEYS, checked, looks_like_pixels
 from .dataset import Dataset, DataShape
 from .recipe import TIMING_ONLY
 
-KEYS = ("train_x", "train_y", "test_x", "test_y")
-FILE_KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
 MOST = 1e12  # examples, pixels of a side: no machine holds them
 DIGITS = (1437, 360)  # training and test examples
 STORED = ("images", "imagenet")  # files that are read when they are used
-EXACT = 1 << 24  # up to here float32 holds every whole number
 
 
 def load(name: str, args: Mapping[str, Any]) -> Dataset:
@@ -41,7 +39,7 @@ def load(name: str, args: Mapping[str, Any]) -> Dataset:
     if user_code.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args)
     if name.endswith(".npz"):
-        return _from_npz(Path(name), _pixels(name, args))
+        return npz.load(Path(name), args)
     load_it, _ = _builtin(name)
     return load_it(**_options(name, args))
 
@@ -54,15 +52,9 @@ def shape_of(name: str, args: Mapping[str, Any]) -> DataShape:
     if user_code.named(name) and not name.endswith(".npz"):
         return _from_factory(name, args).shape
     if name.endswith(".npz"):
-        _pixels(name, args)
-        return _npz_shape(Path(name))
+        return npz.shape(Path(name), args)
     _, tell_shape = _builtin(name)
     return tell_shape(**_options(name, args))
-
-
-def in_memory(name: str) -> bool:
-    """Whether a data set is in memory as a whole. A user's function is taken to give arrays."""
-    return name not in STORED
 
 
 def load_libraries(name: str) -> None:
@@ -73,17 +65,6 @@ def load_libraries(name: str) -> None:
         import sklearn.datasets  # noqa: F401
     elif name in STORED:
         import torchvision  # noqa: F401
-
-
-def _npz(*, images: bool | None = None) -> None:
-    """What a .npz file takes. images: whether its bytes are pixels, to be scaled to [0, 1]; None: not said."""
-
-
-def _pixels(name: str, args: Mapping[str, Any]) -> bool | None:
-    found = user_code.options(_npz, args, f"data {name}")["images"]
-    if found is not None and not isinstance(found, bool):
-        raise ValueError(f"data {name}: images is {brief(found)}; write true or false")
-    return found
 
 
 def _builtin(name: str) -> tuple[Callable[..., Dataset], Callable[..., DataShape]]:
@@ -186,7 +167,7 @@ def _synthetic_shape(*, train: int, test: int, noise: float, seed: int) -> DataS
 
 def _imagenet_shape(*, path: str | None, size: int) -> DataShape:
     """ImageNet's numbers are known, so a timing-only run needs no folder."""
-    return DataShape((3, size, size), 1000, 1_281_167, 50_000)
+    return DataShape((3, size, size), 1000, 1_281_167, 50_000, itemsize=0)
 
 
 TYPES: dict[str, Any] = {"path": (str, type(None)), "verify": bool}
@@ -208,118 +189,10 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
         made = tuple(getattr(made, key) for key in KEYS)
     if not isinstance(made, tuple | list) or len(made) != 4:
         raise ValueError(f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}")
-    found = checked(dict(zip(KEYS, map(np.asarray, made), strict=True)), what)
-    return _said(found, made[0], f"{what}: bytes are taken as they are, 0 to 255; let it divide them by 255 if they")
-
-
-def _from_npz(path: Path, pixels: bool | None) -> Dataset:
-    with _open(path) as archive:
-        arrays = {key: user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in FILE_KEYS}
-    if pixels is False:
-        return checked(arrays, str(path))
-    if pixels is None:
-        how = f"data {path}: bytes are taken as they are, 0 to 255; write data: {{name: {path}, images: true}} if they"
-        return _said(checked(arrays, str(path)), arrays["x_train"], how)
-    if arrays["x_train"].dtype != np.uint8 or arrays["x_test"].dtype != np.uint8:
-        found = f"{arrays['x_train'].dtype} and {arrays['x_test'].dtype}"
-        raise ValueError(f"{path}: images: true is for bytes (uint8), to divide by 255; x_train and x_test are {found}")
-    return checked(arrays, str(path), scale=255)
-
-
-def _said(data: Dataset, given: Any, how: str) -> Dataset:
-    """The data, with a note where its bytes look like images."""
-    looks = np.asarray(given).dtype == np.uint8 and len(data.train_x.shape) == 4 and data.train_x.shape[1] in (1, 3)
-    return replace(data, notes=(f"{how} are pixels",)) if looks else data
-
-
-def _npz_shape(path: Path) -> DataShape:
-    with _open(path) as archive:
-        heads = {key: _head(archive, path, key) for key in FILE_KEYS}
-        labels = [user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in ("y_train", "y_test")]
-    _check(heads, str(path))
-    highest = max(
-        int(_labels(y, key, str(path)).max(initial=0)) for y, key in zip(labels, ("y_train", "y_test"), strict=True)
-    )
-    return DataShape(heads["x_train"][0][1:], highest + 1, heads["x_train"][0][0], heads["x_test"][0][0])
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
-    """The archive, known to hold the four arrays."""
-    if not path.is_file():
-        raise ValueError(f"no file {path}; it should be a .npz file with {', '.join(FILE_KEYS)}")
-    with path.open("rb") as file:
-        try:
-            archive: Any = np.load(file, allow_pickle=False)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path} is not an .npz file: {user_code.in_words(error)}") from error
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(FILE_KEYS)}")
-        missing = [key for key in FILE_KEYS if key not in archive.files]
-        if missing:
-            raise ValueError(f"{path} has no {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}")
-        yield archive
-
-
-def _head(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """(shape, dtype) of one array, from its header."""
-
-    def read() -> tuple[tuple[int, ...], np.dtype[Any]]:
-        with archive.zip.open(f"{key}.npy") as file:  # type: ignore[union-attr]
-            version = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = reader(file)
-            return shape, dtype
-
-    head: tuple[tuple[int, ...], np.dtype[Any]] = user_code.call(read, f"{path}: reading {key}'s header")
-    return head
-
-
-def checked(arrays: Mapping[str, Array], what: str, scale: int = 1) -> Dataset:
-    """A Dataset from four arrays in the order of KEYS, x divided by `scale`. ValueError begins with `what`."""
-    _check({key: (array.shape, array.dtype) for key, array in arrays.items()}, what)
-    made = []
-    for key, array in arrays.items():
-        if "x" in key:
-            if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > EXACT:
-                raise ValueError(f"{what}: {key} holds whole numbers beyond {EXACT}, which float32 would round")
-            with np.errstate(over="ignore"):  # what is too large for float32 is refused below
-                x = np.require(array, np.float32, ["C", "W"])  # as it is where possible: data may be large
-            if scale != 1:
-                x /= np.float32(scale)
-            if not np.isfinite(x).all():
-                raise ValueError(f"{what}: {key} holds values that are not finite numbers in float32")
-            made.append(x)
-        else:
-            made.append(_labels(array, key, what))
-    return Dataset(*made)
-
-
-def _check(heads: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], what: str) -> None:
-    """ValueError unless the four shapes and dtypes fit together."""
-    names = list(heads)
-    for x, y in (names[:2], names[2:]):
-        (shape, kind), (label_shape, label_kind) = heads[x], heads[y]
-        if len(shape) < 2 or kind.kind not in "fiu" or 0 in shape[1:]:
-            raise ValueError(f"{what}: {x} is {kind} {shape}; expected numbers, examples x channels x height x width")
-        if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
-            raise ValueError(
-                f"{what}: {x} is {shape}, channels last; transpose it to examples x channels x height x width"
-            )
-        if label_kind.kind not in "iu" or len(label_shape) != 1:
-            raise ValueError(f"{what}: {y} is {label_kind} {label_shape}; expected one whole number per example")
-        if label_shape[0] != shape[0]:
-            raise ValueError(f"{what}: {x} has {shape[0]} examples and {y} {label_shape[0]}; they must match")
-    if heads[names[0]][0][0] == 0:
-        raise ValueError(f"{what}: {names[0]} has no examples")
-    if heads[names[0]][0][1:] != heads[names[2]][0][1:]:
-        raise ValueError(
-            f"{what}: examples are {heads[names[0]][0][1:]} in {names[0]} and {heads[names[2]][0][1:]} in {names[2]}"
-        )
-
-
-def _labels(array: Array, key: str, what: str) -> NDArray[np.int64]:
-    labels = array.astype(np.int64)
-    if labels.size and labels.min() < 0:
-        raise ValueError(f"{what}: {key} holds the label {labels.min()}; labels count from 0")
-    return labels
+    arrays = dict(zip(KEYS, (x if isinstance(x, np.memmap) else np.asarray(x) for x in made), strict=True))
+    del made  # arrays that are converted are freed
+    found = checked(arrays, what)
+    if not looks_like_pixels(found):
+        return found
+    how = "let it divide them by 255 if they are pixels"
+    return replace(found, notes=(f"{what}: bytes are taken as they are, 0 to 255; {how}",))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,34 +21,73 @@ class DataShape:
     classes: int
     train: int  # examples in the training set
     test: int  # examples in the test set
+    itemsize: int = 4  # bytes of a training input's value as it is stored; 0 where inputs stay in their files
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all examples, each a float32 input and an int64 label."""
-        return (self.train + self.test) * (4 * math.prod(self.input_shape) + 8)
+        """Bytes of all examples in memory: inputs as they are stored, and int64 labels."""
+        return (self.train + self.test) * (self.itemsize * math.prod(self.input_shape) + 8)
 
 
 class Stored(Protocol):
-    """Examples that are not in memory: they look like float32 (examples, *input_shape), and `take` reads some."""
+    """Examples that become float32 (examples, *input_shape) when they are taken, a few at a time."""
 
     shape: tuple[int, ...]
+    itemsize: int  # bytes of a value in memory; 0 where the examples stay in their files
 
     def __len__(self) -> int: ...
 
-    def take(self, indices: Array, /) -> NDArray[np.float32]:
-        """The examples at these places."""
+    def take(self, indices: Array, out: NDArray[np.float32], /) -> None:
+        """Write the examples at these places into `out`, (len(indices), *input_shape). Threads may call it at once."""
+
+
+class Packed:
+    """Examples in the type in which they are stored, in memory or mapped from files. They are converted when taken.
+
+    pieces: arrays (examples, *input_shape) of one type, which follow one another. They are neither copied nor changed.
+    scale, shift: float32, broadcast over an example. The float32 values are x / scale - shift; without a scale, x.
+    """
+
+    def __init__(self, pieces: Sequence[Array], scale: Array | None = None, shift: Array | None = None) -> None:
+        self.pieces = [np.asarray(piece) for piece in pieces]  # of a mapped file, plain arrays: they cost less to use
+        self._scale, self._shift = scale, shift
+        self.shape: tuple[int, ...] = (sum(map(len, pieces)), *pieces[0].shape[1:])
+        self.itemsize = pieces[0].itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, indices: Array, out: NDArray[np.float32]) -> None:
+        """See Stored. Each value has the bits that it would have if all examples were converted at once."""
+        raw, start = np.empty(out.shape, self.pieces[0].dtype), 0
+        for piece in self.pieces:
+            here = (indices >= start) & (indices < start + len(piece))
+            raw[here] = piece[indices[here] - start]
+            start += len(piece)
+        out[...] = raw
+        if self._scale is not None:
+            out /= self._scale
+        if self._shift is not None:
+            out -= self._shift
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """All examples as one array, for numpy.asarray."""
+        whole = np.empty(self.shape, np.float32)
+        self.take(np.arange(len(self)), whole)
+        return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """x: float32 (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,).
+    """x: (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,).
 
+    An x that is an array may be of any type of numbers. Batches of it are float32.
     notes: what a reader of the results must know: a line each.
     """
 
-    train_x: NDArray[np.float32] | Stored
+    train_x: Array | Stored
     train_y: NDArray[np.int64]
-    test_x: NDArray[np.float32] | Stored
+    test_x: Array | Stored
     test_y: NDArray[np.int64]
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
@@ -55,4 +95,5 @@ class Dataset:
     def shape(self) -> DataShape:
         """Its numbers; classes are 0 to the highest label."""
         classes = int(max(self.train_y.max(), self.test_y.max(initial=0))) + 1
-        return DataShape(self.train_x.shape[1:], classes, len(self.train_x), len(self.test_x))
+        x = self.train_x
+        return DataShape(x.shape[1:], classes, len(x), len(self.test_x), x.itemsize)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
 from ..program.effects import Array, Value
 from ..program.fold import parts
+from . import heap
 from .buffers import Buffers
 from .dataset import Dataset
 from .guard import Guard
@@ -35,7 +36,7 @@ class Evaluation:
     def whole(self, buffers: Value, examples: int) -> Array:
         """[sum of losses, correct, count] over the first `examples` of the worker's part, float64 (3,)."""
         self._passes.doing = "the evaluation"
-        self._guard.check_parameters()
+        self._begin(examples)
         sums = np.zeros(3)
         self._passes.model.eval()
         with self._buffers.lent(buffers), torch.no_grad():
@@ -50,7 +51,7 @@ class Evaluation:
         start, stop = parts(len(self.tests), self.blocks)[block]
         chosen = self.tests[start:stop]
         if block == unit == 0:
-            self._guard.check_parameters()
+            self._begin(len(self.tests))
             self._sums = np.zeros(3)
         if len(chosen):
             with self._buffers.lent(buffers):
@@ -58,6 +59,11 @@ class Evaluation:
             if unit == len(self._units) - 1:
                 self._sums += self._judge(outputs, chosen)
         return self._sums.copy()
+
+    def _begin(self, examples: int) -> None:
+        self._guard.check_parameters()
+        if examples >= EVALUATION_BATCH:  # fewer take little memory, and many small workers may share a process
+            heap.trim()
 
     def _inputs(self, chosen: Array) -> Tensor:
         return self._passes.placed(self._x.take(chosen))

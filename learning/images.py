@@ -24,7 +24,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def shape(name: str, *, path: str | None = None, size: int = 224) -> DataShape:
     """Classes and numbers of files; no image is opened."""
     classes, train, test = _listed(name, path)
-    return DataShape((3, size, size), len(classes), len(train[0]), len(test[0]))
+    return DataShape((3, size, size), len(classes), len(train[0]), len(test[0]), itemsize=0)
 
 
 def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
@@ -39,7 +39,9 @@ def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
 
 
 class Images:
-    """Files that look like a float32 array (examples, 3, size, size); `take` reads some of them."""
+    """Files that look like a float32 array (examples, 3, size, size); `take` reads some of them. See Stored."""
+
+    itemsize = 0  # they stay in their files
 
     def __init__(self, files: list[Path], size: int, read: Callable[[Path], Array]) -> None:
         self.files = files
@@ -49,13 +51,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.files)
 
-    def take(self, indices: Array) -> NDArray[np.float32]:
-        """The images at these places: float32 (len(indices), 3, size, size)."""
-        made = np.empty((len(indices), *self.shape[1:]), np.float32)
+    def take(self, indices: Array, out: NDArray[np.float32]) -> None:
+        """Read the images at these places into `out`, float32 (len(indices), 3, size, size)."""
         for row, index in enumerate(indices):
             file = self.files[int(index)]
-            made[row] = user_code.call(self._read, f"image {file}", file)
-        return made
+            out[row] = user_code.call(self._read, f"image {file}", file)
 
 
 def reader(size: int) -> Callable[[Path], Array]:

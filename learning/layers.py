@@ -37,6 +37,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, size, height, breadth)."""
         inner = nn.functional.relu_(self.norm1(self.conv1(x)))
-        inner = self.norm2(self.conv2(inner))
+        inner = self.conv2(inner)  # a statement of its own: without autograd, the convolution's input can go now
+        inner = self.norm2(inner)
         inner += x if self.shortcut is None else self.shortcut(x)
         return nn.functional.relu_(inner)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..program.effects import Array
@@ -19,22 +18,24 @@ from ..program.streams import stream, torch_seed
 from . import user_code
 from .augment import augment
 from .buffers import unchanged
-from .dataset import Dataset, Stored
+from .dataset import Dataset, Packed, Stored
 from .loaders import AheadLoader
 from .losses import resolve_loss, training_loss
 from .recipe import Recipe, check
 
 
 class Source:
-    """Examples by their places, from memory or from where they are stored.
+    """Examples by their places, as float32, from memory or from where they are stored.
 
     loaders: threads that read on up to, not including, `stop` where stored examples are asked for in order.
     """
 
-    def __init__(self, x: NDArray[np.float32] | Stored, loaders: int = 0, stop: int = 0) -> None:
-        self._tensor = torch.from_numpy(x) if isinstance(x, np.ndarray) else None
-        self._x, self._stop = x, stop
-        self._ahead = AheadLoader(self._read, 0 if self._tensor is not None else loaders)
+    def __init__(self, x: Array | Stored, loaders: int = 0, stop: int = 0) -> None:
+        plain = isinstance(x, np.ndarray) and x.dtype == np.float32 and not isinstance(x, np.memmap)
+        self._tensor = torch.from_numpy(x) if plain else None
+        self._x: Stored = Packed([x]) if isinstance(x, np.ndarray) else x
+        self._stop = stop
+        self._ahead = AheadLoader(self._read, 0 if plain else loaders)
 
     def take(self, indices: Array) -> Tensor:
         """A fresh tensor (len(indices), *input_shape).
@@ -51,7 +52,9 @@ class Source:
         return self._ahead.get(int(indices[0]), indices)
 
     def _read(self, _: int, indices: Array) -> Tensor:
-        return torch.from_numpy(self._x.take(indices)).clone()
+        made = torch.empty((len(indices), *self._x.shape[1:]), dtype=torch.float32)
+        self._x.take(indices, made.numpy())
+        return made
 
 
 class Passes:

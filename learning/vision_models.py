@@ -34,8 +34,10 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, size, height, breadth)."""
         inner = nn.functional.relu_(self.norm1(self.conv1(x)))
-        inner = nn.functional.relu_(self.norm2(self.conv2(inner)))
-        inner = self.norm3(self.conv3(inner))
+        inner = self.conv2(inner)  # statements of their own: without autograd, a convolution's input can go then
+        inner = nn.functional.relu_(self.norm2(inner))
+        inner = self.conv3(inner)
+        inner = self.norm3(inner)
         inner += x if self.shortcut is None else self.shortcut(x)
         return nn.functional.relu_(inner)
 

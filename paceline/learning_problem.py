@@ -110,10 +110,8 @@ class LearningProblem:
 
     @property
     def data_bytes(self) -> float:
-        """Bytes of the data set in the memory of a process that trains."""
-        from .learning.data import in_memory
-
-        return self.shape.nbytes if in_memory(self.scenario.workload.data.name) else 0.0
+        """Bytes of the data set in the memory of a process that trains, mapped files included."""
+        return self.shape.nbytes
 
     def phantoms(self, plan: Plan) -> Phantoms:
         """All workers as phantoms, which know only their work and bytes."""

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import torch
 
-from paceline.learning import data
+from kit.learning import SGD, make_plan, train_in_lockstep
+from paceline.algorithms.rounds import Interval
+from paceline.algorithms.worker import EVALUATION_BATCH
+from paceline.learning import data, npz
+from paceline.learning.build import build_workers
 from paceline.learning.data import load, shape_of
 from paceline.learning.dataset import DataShape
+from paceline.learning.memory_meter import Tensors
+from paceline.learning.passes import Source
 
 
 def arrays(train=(6, 1, 4, 4), test=(3, 1, 4, 4)):
@@ -62,10 +71,10 @@ def test_npz_scales_pixels_and_reads_only_heads_for_the_shape(tmp_path, monkeypa
     given = arrays() | {f"x_{part}": np.full((n, 1, 4, 4), 255, np.uint8) for part, n in (("train", 6), ("test", 3))}
     np.savez_compressed(path, **given)
     found = load(str(path), {"images": True})
-    assert found.train_x.dtype == np.float32
-    assert found.train_x.max() == found.test_x.max() == 1.0
+    assert np.asarray(found.train_x).dtype == np.float32
+    assert np.asarray(found.train_x).max() == np.asarray(found.test_x).max() == 1.0
     assert not found.notes
-    assert found.shape == shape_of(str(path), {}) == DataShape((1, 4, 4), 6, 6, 3)
+    assert found.shape == shape_of(str(path), {}) == DataShape((1, 4, 4), 6, 6, 3, itemsize=1)
     read = []
     original = np.lib.npyio.NpzFile.__getitem__
     monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda self, k: read.append(k) or original(self, k))
@@ -76,6 +85,95 @@ def test_npz_scales_pixels_and_reads_only_heads_for_the_shape(tmp_path, monkeypa
 def test_a_users_data():
     found = load(f"{__name__}:own_data", {"size": 8})
     assert found.shape == shape_of(f"{__name__}:own_data", {"size": 8}) == DataShape((5,), 8, 8, 3)
+
+
+def typed(dtype: str, folder: str = ""):
+    """Data of one type, mapped from files of the folder if one is given."""
+    x_train, y_train, x_test, y_test = arrays((50, 2, 4, 4), (20, 2, 4, 4)).values()
+    random = np.random.default_rng(0)
+    made = [(random.random(x.shape) * 100 - 50 * (dtype[0] != "u")).astype(dtype) for x in (x_train, x_test)]
+    if folder:
+        for place, x in enumerate(made):
+            np.save(f"{folder}/{place}.npy", x)
+            made[place] = np.load(f"{folder}/{place}.npy", mmap_mode="r")
+    return made[0], y_train % 3, made[1], y_test % 3
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "float16", "float32", ">f4", "int64", "float64"])
+def test_batches_have_the_bits_of_data_that_are_converted_at_once(dtype, mapped, tmp_path):
+    given = typed(dtype, str(tmp_path) if mapped else "")
+    found = load(f"{__name__}:typed", {"dtype": dtype, "folder": str(tmp_path) if mapped else ""})
+    kept = np.dtype(dtype) if mapped or np.dtype(dtype).itemsize < 4 else np.dtype(np.float32)
+    assert (found.train_x.dtype, found.test_x.dtype) == (kept, kept)
+    assert found.shape.itemsize == kept.itemsize
+    assert isinstance(found.train_x, np.memmap) == mapped
+    for x, whole in ((found.train_x, given[0]), (found.test_x, given[2])):
+        chosen = np.random.default_rng(1).permutation(len(whole))[:12]
+        batch = Source(x).take(chosen)
+        assert batch.dtype == torch.float32
+        assert batch.numpy().tobytes() == whole.astype(np.float32)[chosen].tobytes()
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_batches_of_what_is_made_have_its_bits(name):
+    found = load(name, {})
+    chosen = np.random.default_rng(1).permutation(len(found.train_x))[:12]
+    assert found.train_x.dtype == np.float32
+    assert np.array_equal(Source(found.train_x).take(chosen).numpy(), found.train_x[chosen])
+
+
+@pytest.mark.parametrize(("dtype", "pixels"), [("uint8", True), ("uint8", False), ("float32", None), ("float64", None)])
+def test_a_large_npz_is_mapped_unless_it_is_compressed(dtype, pixels, tmp_path, monkeypatch):
+    given = dict(zip(npz.KEYS, typed(dtype), strict=True))
+    np.savez(tmp_path / "raw.npz", **given)
+    np.savez_compressed(tmp_path / "packed.npz", **given)
+    args = {} if pixels is None else {"images": pixels}
+    small = load(str(tmp_path / "raw.npz"), args)
+    monkeypatch.setattr(npz, "LARGE", 0)
+    packed, raw = (load(str(tmp_path / f"{name}.npz"), args) for name in ("packed", "raw"))
+    assert raw.shape == shape_of(str(tmp_path / "raw.npz"), args)
+    assert packed.shape == shape_of(str(tmp_path / "packed.npz"), args) == small.shape
+    expected = given["x_train"].astype(np.float32) / np.float32(255 if pixels else 1)
+    for found in (small, packed, raw):
+        assert np.array_equal(Source(found.train_x).take(np.array([7, 3])).numpy(), expected[[7, 3]])
+        assert found.train_y.tolist() == given["y_train"].tolist()
+    if not pixels:
+        assert [isinstance(x.train_x, np.memmap) for x in (small, packed, raw)] == [False, False, True]
+
+
+def test_a_mapped_npz_is_held_against_its_checksum(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    np.savez(path, **dict(zip(npz.KEYS, typed("float32"), strict=True)))
+    content = bytearray(path.read_bytes())
+    content[1000] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setattr(npz, "LARGE", 0)
+    with pytest.raises(ValueError, match=r"a\.npz: reading x_train failed: BadZipFile: Bad CRC-32"):
+        load(str(path), {})
+
+
+def test_training_on_bytes_and_on_their_floats_is_the_same_and_an_evaluation_goes_by_batches():
+    random, H = np.random.default_rng(0), 3072
+    pixels = [random.integers(0, 256, (count, H), np.uint8) for count in (200, 3000)]
+    y = [np.arange(200) % 10, np.arange(3000) % 10]
+    plan = make_plan([16], H=3, budget=Interval(9, "steps"))
+    ends = []
+    for kept in (lambda x: x, lambda x: x.astype(np.float32)):
+        given = data.Dataset(kept(pixels[0]), y[0], kept(pixels[1]), y[1])
+        (worker,) = build_workers(
+            plan, given, model="mlp", model_args={"hidden": [8]}, optimizer=SGD, seed=7, shared_process=False
+        )
+        _, lines = train_in_lockstep(plan, [worker])
+        ends.append((worker.digest(), lines))
+        tracemalloc.start()
+        assert worker.evaluate(worker.buffers).run()[2] == 3000
+        numpys = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        with Tensors() as torchs:
+            worker.evaluate(worker.buffers).run()
+        assert max(numpys, torchs.peak) < 2 * 4 * EVALUATION_BATCH * H, "not all of the test set at once"
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import sys
 import tarfile
 from dataclasses import replace
@@ -38,20 +39,44 @@ def test_binary_files_are_read_and_normalised_per_channel(name, tmp_path):
     rows, kind = write(tmp_path, name), cifar.FORMATS[name]
     args = {"path": str(tmp_path), "verify": False}
     found = load(name, args)
-    assert shape_of(name, args) == DataShape((3, 32, 32), kind.classes, 20, 3)
+    assert shape_of(name, args) == DataShape((3, 32, 32), kind.classes, 20, 3, itemsize=1)
     assert (found.train_x.shape, found.test_x.shape) == ((20, 3, 32, 32), (3, 3, 32, 32))
-    assert (found.train_x.dtype, found.train_y.dtype) == (np.float32, np.int64)
+    assert found.train_y.dtype == np.int64
     own = np.concatenate([rows[file] for file in kind.train])
     assert found.train_y.tolist() == own[:, kind.labels - 1].tolist()
     for channel in range(3):
         raw = own[:, kind.labels :].reshape(20, 3, 32, 32)[:, channel]
         expected = (raw / 255 - kind.mean[channel]) / kind.deviation[channel]
-        assert np.allclose(found.train_x[:, channel], expected, atol=1e-5)
+        assert np.allclose(np.asarray(found.train_x)[:, channel], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_images_stay_bytes_in_mapped_files_and_batches_have_the_bits_of_a_conversion_of_all(name, tmp_path):
+    rows, kind = write(tmp_path, name), cifar.FORMATS[name]
+    found = load(name, {"path": str(tmp_path), "verify": False})
+    for x, files in ((found.train_x, kind.train), (found.test_x, kind.test)):
+        own = np.concatenate([rows[file] for file in files])
+        expected = own[:, kind.labels :].astype(np.float32).reshape(-1, 3, 32, 32)
+        for channel, (mean, deviation) in enumerate(zip(kind.mean, kind.deviation, strict=True)):
+            expected[:, channel] /= np.float32(255 * deviation)
+            expected[:, channel] -= np.float32(mean / deviation)
+        chosen = np.random.default_rng(1).permutation(len(own))
+        assert np.array_equal(Source(x).take(chosen).numpy(), expected[chosen])
+        assert [(piece.dtype, _mapped(piece)) for piece in x.pieces] == [(np.uint8, True)] * len(files)
+    assert not [entry for entry in tmp_path.iterdir() if entry.name not in rows], "nothing is left behind"
+
+
+def _mapped(array: np.ndarray) -> bool:
+    """Whether an array is a view of a mapped file."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return isinstance(array, np.memmap) or isinstance(array.base, mmap.mmap)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_official_numbers_need_no_files(name):
-    assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.FORMATS[name].classes, 50_000, 10_000)
+    assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.FORMATS[name].classes, 50_000, 10_000, itemsize=1)
+    assert shape_of(name, {}).nbytes == 60_000 * (3072 + 8)
 
 
 def test_what_is_wrong_with_cifar_is_one_line(tmp_path):
@@ -104,7 +129,8 @@ def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, mon
     found, expected = (load(name, {"path": str(p), "verify": False}) for p in (tmp_path, tmp_path / "unpacked"))
     for key in ("train_x", "train_y", "test_x", "test_y"):
         assert np.array_equal(getattr(found, key), getattr(expected, key))
-    assert shape_of(name, args | {"verify": False}) == DataShape((3, 32, 32), kind.classes, 20, 3)
+    assert shape_of(name, args | {"verify": False}) == DataShape((3, 32, 32), kind.classes, 20, 3, itemsize=1)
+    assert found.shape == expected.shape
     md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
     monkeypatch.setitem(cifar.FORMATS, name, replace(kind, archive_md5=md5))
     with pytest.raises(ValueError, match="bytes for each of"):
@@ -128,8 +154,8 @@ def folder_of_images(folder: Path, train: int = 3, test: int = 2) -> None:
 def test_a_folder_of_images_is_known_without_opening_any(tmp_path):
     folder_of_images(tmp_path)
     (tmp_path / "train" / "ant" / "notes.txt").write_text("no image")
-    assert shape_of("images", {"path": str(tmp_path), "size": 16}) == DataShape((3, 16, 16), 2, 6, 4)
-    assert shape_of("imagenet", {}) == DataShape((3, 224, 224), 1000, 1_281_167, 50_000)
+    assert shape_of("images", {"path": str(tmp_path), "size": 16}) == DataShape((3, 16, 16), 2, 6, 4, itemsize=0)
+    assert shape_of("imagenet", {}) == DataShape((3, 224, 224), 1000, 1_281_167, 50_000, itemsize=0)
     with pytest.raises(ValueError, match=r"data images needs a path: a folder with train/CLASS"):
         shape_of("images", {})
     with pytest.raises(
@@ -160,19 +186,19 @@ def test_stored_images_are_read_as_they_are_asked_for(tmp_path):
     found = images.Images([Path(f"{i}.png") for i in range(9)], 4, reader)
     assert (len(found), found.shape) == (9, (9, 3, 4, 4))
     data = Dataset(found, np.arange(9) % 2, found, np.arange(9) % 2)
-    assert data.shape == DataShape((3, 4, 4), 2, 9, 9)
+    assert data.shape == DataShape((3, 4, 4), 2, 9, 9, itemsize=0)
     assert read == []
     assert Source(found).take(np.array([5, 2]))[:, 0, 0, 0].tolist() == [5, 2]
     assert read == ["5.png", "2.png"]
     broken = images.Images([Path("a.png")], 4, lambda file: np.asarray(SimpleNamespace().nothing))
     with pytest.raises(ValueError, match=r"image a.png failed: AttributeError"):
-        broken.take(np.array([0]))
+        Source(broken).take(np.array([0]))
 
 
 def test_a_folder_of_images_through_torchvision(tmp_path):
     pytest.importorskip("torchvision", exc_type=ImportError)
     folder_of_images(tmp_path)
     found = load("images", {"path": str(tmp_path), "size": 16})
-    assert found.shape == DataShape((3, 16, 16), 2, 6, 4)
-    x = found.train_x.take(np.array([0, 3]))
+    assert found.shape == DataShape((3, 16, 16), 2, 6, 4, itemsize=0)
+    x = Source(found.train_x).take(np.array([0, 3]))
     assert x[1, 0, 0, 0] == pytest.approx((100 / 255 - 0.485) / 0.229, abs=1e-5)

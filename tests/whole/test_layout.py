@@ -59,6 +59,18 @@ def test_timing_only_simulation_loads_what_it_needs(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
 
 
+def test_a_rank_loads_no_library_that_training_does_not_need():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, paceline.training_rank, paceline.runtime.engine, paceline.learning.build;"
+        "bad = {'pandas', 'matplotlib', 'scipy', 'sklearn', 'simpy', 'sympy', 'rich'} & set(sys.modules);"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_heavy_places():
     """House rule: no file over 400 lines, no function over 60, the loop under 80."""
     import ast

@@ -10,6 +10,7 @@ from kit.learning import make, make_plan
 from paceline.config.profile import Profile, merge_profiles, save_profile, workload_key
 from paceline.config.scenario import Scenario
 from paceline.job import resolve
+from paceline.learning import heap
 from paceline.program.effects import AllGather, AllReduce, ReduceScatter
 from paceline.program.traffic import received
 from paceline.records import checkpoints
@@ -31,6 +32,16 @@ def test_a_snapshot_is_the_workers_own_memory_and_a_checkpoint_is_written_from_i
     assert peak < large.nbytes / 4
     (file,) = tmp_path.rglob("worker_0.safetensors")
     assert file.stat().st_mode == (file.parent.stat().st_mode & 0o666) | 0o100000, "others may read it as other files"
+
+
+def test_a_long_evaluation_begins_by_giving_free_memory_back(monkeypatch):
+    asked = []
+    monkeypatch.setattr(heap, "_TRIM", asked.append)
+    for batches, expected in (([16], [0]), ([16, 16], [])):  # the share of one of two is less than a block
+        w, *_ = make(make_plan(batches), "mlp", warm=False)
+        w.evaluate(w.buffers).run()
+        assert asked == expected
+        asked.clear()
 
 
 def test_exchanges_of_all_sizes_share_a_buffer():
@@ -76,8 +87,10 @@ def test_what_is_predicted_of_the_process():
     local = predicted({"preset": "local_sgd", "H": 4})
     assert (local["fresh"], local["exchange"], local["vectors"]) == (0, 4 * (P + 1) / 2, 0)
     assert predicted({"preset": "diloco", "H": 4})["vectors"] == 16 * (P + 1)
+    pixels = scenario({"preset": "sync_sgd"}, data={"name": "cifar10"}, model="resnet20")
+    assert resolve(pixels, Path()).problem.data_bytes == 60_000 * (3072 + 8), "bytes, as they are stored"
     images = scenario({"preset": "sync_sgd"}, data={"name": "imagenet"}, model="resnet20")
-    assert resolve(images, Path()).problem.data_bytes == 0, "they stay in their files"
+    assert resolve(images, Path()).problem.data_bytes == 8 * (1_281_167 + 50_000), "labels; images stay in their files"
 
 
 def test_the_profile_says_what_libraries_take(tmp_path):

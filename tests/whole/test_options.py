@@ -17,7 +17,8 @@ from paceline.config.lr_schedule import CosineStepSpec, MultistepSpec
 from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, TrainSpec, load
 from paceline.config.workload import AdamWSpec, Augmentation, SGDSpec, Workload
 from paceline.job import resolve
-from paceline.learning.data import FILE_KEYS, KEYS
+from paceline.learning.arrays import KEYS
+from paceline.learning.npz import KEYS as FILE_KEYS
 from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
 from paceline.replicas import fingerprints

@@ -1,0 +1,136 @@
+"""Data in a .npz file with x_train, y_train, x_test and y_test.
+
+A large array that is not compressed is mapped from the file: then all processes of a host share one copy of it, the
+system's own, and only what is used is read. Others are read into the memory of each process.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ..program.effects import Array
+from ..program.errors import brief
+from . import user_code
+from .arrays import check_heads, checked, kept_itemsize, labels, looks_like_pixels
+from .dataset import Dataset, DataShape, Packed
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
+LARGE = 1 << 25  # bytes from which an array is mapped. A smaller one is read, so that its file may change meanwhile
+LOCAL_HEADER = 30  # bytes before a member's name in a zip file; their last four are the lengths of name and extra field
+BLOCK = 1 << 20  # bytes that are read at a time
+
+
+def load(path: Path, args: Mapping[str, Any]) -> Dataset:
+    """The data in the file, whose bytes are pixels where `args` say so. ValueError of one line where they are wrong."""
+    pixels = _pixels(path, args)
+    with _open(path) as archive:
+        arrays = {key: user_code.call(_array, f"{path}: reading {key}", archive, path, key) for key in KEYS}
+    if pixels and (arrays["x_train"].dtype != np.uint8 or arrays["x_test"].dtype != np.uint8):
+        found = f"{arrays['x_train'].dtype} and {arrays['x_test'].dtype}"
+        raise ValueError(f"{path}: images: true is for bytes (uint8), to divide by 255; x_train and x_test are {found}")
+    data = checked(arrays, str(path))
+    if pixels:
+        scale = np.array(255, np.float32)
+        return replace(
+            data, train_x=Packed([np.asarray(data.train_x)], scale), test_x=Packed([np.asarray(data.test_x)], scale)
+        )
+    if pixels is None and looks_like_pixels(data):
+        how = f"write data: {{name: {path}, images: true}} if they are pixels"
+        return replace(data, notes=(f"data {path}: bytes are taken as they are, 0 to 255; {how}",))
+    return data
+
+
+def shape(path: Path, args: Mapping[str, Any]) -> DataShape:
+    """The shape of the data in the file, from the arrays' headers and the labels. ValueError as for `load`."""
+    _pixels(path, args)
+    with _open(path) as archive:
+        heads = {key: user_code.call(_head, f"{path}: reading {key}'s header", archive, key) for key in KEYS}
+        known = {key: user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in KEYS if "y" in key}
+        mapped = _mappable(archive, "x_train")
+    check_heads(heads, str(path))
+    highest = max(int(labels(y, key, str(path)).max(initial=0)) for key, y in known.items())
+    (train, *each), kind = heads["x_train"]
+    return DataShape(tuple(each), highest + 1, train, heads["x_test"][0][0], kept_itemsize(kind, mapped))
+
+
+def _options(*, images: bool | None = None) -> None:
+    """What the data take. images: whether the bytes are pixels, to be scaled to [0, 1]; None: not said."""
+
+
+def _pixels(path: Path, args: Mapping[str, Any]) -> bool | None:
+    found = user_code.options(_options, args, f"data {path}")["images"]
+    if found is not None and not isinstance(found, bool):
+        raise ValueError(f"data {path}: images is {brief(found)}; write true or false")
+    return found
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """The archive, known to hold the four arrays."""
+    if not path.is_file():
+        raise ValueError(f"no file {path}; it should be a .npz file with {', '.join(KEYS)}")
+    with path.open("rb") as file:
+        try:
+            archive: Any = np.load(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} is not an .npz file: {user_code.in_words(error)}") from error
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError(f"{path} holds a single array; write it with numpy.savez and {', '.join(KEYS)}")
+        missing = [key for key in KEYS if key not in archive.files]
+        if missing:
+            raise ValueError(f"{path} has no {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}")
+        yield archive
+
+
+def _member(archive: np.lib.npyio.NpzFile, key: str) -> zipfile.ZipInfo:
+    """The array's place in the archive."""
+    return archive.zip.getinfo(f"{key}.npy")  # type: ignore[union-attr]
+
+
+def _mappable(archive: np.lib.npyio.NpzFile, key: str) -> bool:
+    """Whether the array is large and lies in the file as it does in memory: neither compressed nor encrypted."""
+    member = _member(archive, key)
+    return member.file_size >= LARGE and member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+
+
+def _array(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> Array:
+    """One array, mapped where that can be. Its checksum is compared either way."""
+    shape, fortran, kind = _read_head(archive, key)
+    if kind.hasobject or not _mappable(archive, key):
+        found: Array = archive[key]
+        return found
+    member = _member(archive, key)
+    with archive.zip.open(member) as content:  # type: ignore[union-attr]
+        while content.read(BLOCK):  # compares the checksum at the end
+            pass
+    with path.open("rb") as file:
+        file.seek(member.header_offset + LOCAL_HEADER - 4)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
+        _header(file)
+        return np.memmap(path, kind, "r", file.tell(), shape, "F" if fortran else "C")
+
+
+def _head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """(shape, dtype) of one array, from its header."""
+    shape, _, kind = _read_head(archive, key)
+    return shape, kind
+
+
+def _read_head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    with archive.zip.open(_member(archive, key)) as file:  # type: ignore[union-attr]
+        return _header(file)
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, whether in Fortran's order, dtype), read from where a .npy begins up to where its numbers begin."""
+    version = npy.read_magic(file)
+    return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
