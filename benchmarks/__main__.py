@@ -3,8 +3,8 @@
     python -m benchmarks [NAME...] [--small] [--seconds N] [--out FILE]
 
 Without names, all of them, each in a process of its own; they take less than an hour together. docs/performance.md is
-filled in from all results files. `--small` tries each for a few seconds and writes nothing. `--seconds` is the budget of
-each, instead of its own. `--out`, with one name, writes its results into a file of yours instead, small or not.
+filled in from all results files. `--small` tries each for a few seconds and writes nothing. `--seconds` is the budget
+of each, instead of its own. `--out`, with one name, writes its results into a file of yours instead, small or not.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from .form import compare
 from .harness import Found, Run, on_ranks
 from .training import PACELINE, SGD, Batches, blocks, build, described, document, gloo, in_turns
 
-SECONDS = 300
+SECONDS = 240
 TURNS = 24
 MLP = {"name": "mlp", "hidden": [1024, 896]}
 VIT = {"name": "vit", "patch": 8, "dim": 192, "depth": 4, "heads": 3, "mlp_ratio": 4}

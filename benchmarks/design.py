@@ -18,7 +18,7 @@ from paceline.program.fold import fold
 from .form import compare
 from .harness import Found, Run, alternate, timed
 
-SECONDS = 90
+SECONDS = 45
 WORK = Work("step")
 
 

@@ -28,7 +28,7 @@ from paceline.runtime.star import Star
 from .form import Row, compare
 from .harness import Found, Run, Skipped, on_ranks
 
-SECONDS = 180
+SECONDS = 120
 RATE, BYTES, TURNS, ROW = 125e6, (1_000_000, 8_000_000), 9, 8
 LINE = "the port's rate"
 CONTROLS = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")

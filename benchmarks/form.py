@@ -138,7 +138,9 @@ def compare(
     )
 
 
-def growth(case: str, way: str, sizes: Sequence[int], taken: Sequence[Sequence[float]], bar: float | None) -> Row:
+def growth(
+    case: str, way: str, sizes: Sequence[int], taken: Sequence[Sequence[float]], bar: float | None = None
+) -> Row:
     """The exponent with which costs grow. taken: by turn, a cost for each size. By least squares."""
     import numpy as np
 

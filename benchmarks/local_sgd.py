@@ -24,7 +24,7 @@ from .form import compare
 from .harness import Found, Run, on_ranks
 from .training import BATCH, PACELINE, SGD, Batches, blocks, build, described, document, gloo, in_turns
 
-SECONDS = 420
+SECONDS = 300
 TURNS, H = 15, 8
 MLP = {"name": "mlp", "hidden": [896, 448]}
 RESNET = {"name": "resnet20"}
@@ -53,7 +53,7 @@ def images(folder: Path) -> Any:
     return Images(every[:, 1:].reshape(-1, 3, 32, 32), every[:, 0].astype(np.int64))
 
 
-def resnet(folder: Path, steps: int, count: int) -> dict[str, Any]:
+def resnet(folder: Path, H: int, steps: int, count: int) -> dict[str, Any]:
     """The scenario of ResNet20."""
     data = {"name": "cifar10", "path": str(folder), "verify": False}
     scenario = document(RESNET, steps, count, {"preset": "local_sgd", "H": H}, data)
@@ -61,7 +61,7 @@ def resnet(folder: Path, steps: int, count: int) -> dict[str, Any]:
     return scenario
 
 
-def loop_of(folder: Path, job: Any, comm: Any) -> Any:
+def loop_of(folder: Path, job: Any, H: int, comm: Any) -> Any:
     """The released loop's shape on the same data."""
     import torch
 
@@ -73,16 +73,17 @@ def loop_of(folder: Path, job: Any, comm: Any) -> Any:
 
 def on_rank_images(comm: Any, folder: Path, run: Run) -> dict[str, list[float]]:
     """ResNet20: milliseconds per step, turn by turn."""
-    job = described(resnet(folder, H, blocks(run, TURNS)))
-    ways = {LOOP: loop_of(folder, job, comm).steps, ALONE: local_steps(job, comm.rank, H)}
-    return in_turns(comm, job, ways, H, run.turns(TURNS, comm))
+    steps = 1 if run.small else H
+    job = described(resnet(folder, steps, steps, blocks(run, TURNS)))
+    ways = {LOOP: loop_of(folder, job, steps, comm).steps, ALONE: local_steps(job, comm.rank, steps)}
+    return in_turns(comm, job, ways, steps, run.turns(TURNS, comm))
 
 
 def on_rank_memory(comm: Any, folder: Path, steps: int) -> float:
     """MiB that the largest rank of the released loop's shape held at most."""
     from paceline.runtime.resident import resident_peak
 
-    loop_of(folder, described(resnet(folder, H, 1)), comm).steps(steps)
+    loop_of(folder, described(resnet(folder, H, steps, 1)), H, comm).steps(steps)
     return float(max(comm.allgather(resident_peak()))) / 2**20
 
 
@@ -112,7 +113,7 @@ def memory(folder: Path, steps: int) -> dict[str, list[float]]:
     from paceline.config import yaml
 
     path = folder / "resnet20.yaml"
-    path.write_text(yaml.dump(resnet(folder, steps, 1)))
+    path.write_text(yaml.dump(resnet(folder, H, steps, 1)))
     measured = paceline.train(path, out=folder / "run").summary["memory_measured"]
     ours = max(rank["resident_peak"] for rank in measured) / 2**20
     return {PACELINE: [ours], LOOP: [on_ranks(on_rank_memory, 2, folder, steps)], f"{MEMORY_MIB:g} MiB": [MEMORY_MIB]}
@@ -121,7 +122,7 @@ def memory(folder: Path, steps: int) -> dict[str, list[float]]:
 def measure(run: Run) -> Found:
     from .peers.torch_loops import Accelerated
 
-    found, share = Found(), run.share(2)
+    found, share = Found(), run.share(3)  # a third is for the whole `paceline train`
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder, *((500, 100) if run.small else (TRAIN, TEST)))

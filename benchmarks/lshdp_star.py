@@ -46,7 +46,7 @@ from paceline.sim.engine import simulate
 from .form import Limit, Row, compare, rounded
 from .harness import Found, Run, Skipped, alternate, on_ranks, slowest
 
-SECONDS = 420
+SECONDS = 360
 RATE = 125e6  # bytes/s of a port
 SLOWDOWNS = (1.0, 1.0, 2.0, 4.0)
 IDLING = 2.0  # trained: how many times longer the fastest ranks take than they would

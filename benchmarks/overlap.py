@@ -35,7 +35,7 @@ from paceline.runtime.star import Star
 from .form import Limit, compare, rounded
 from .harness import Found, Run, on_ranks
 
-SECONDS = 120
+SECONDS = 90
 SIDE = 512  # of the unit's square matrices
 # Per network: bytes of an all-reduce, units computed before each, all-reduces in a block.
 PLANS = {"shared memory": (4_000_000, 1, 16), "1 Gbit/s": (1_000_000, 2, 16)}

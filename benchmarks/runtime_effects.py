@@ -30,7 +30,7 @@ from paceline.runtime.engine import run
 from .form import compare
 from .harness import Found, Run, alternate, on_ranks
 
-SECONDS = 60
+SECONDS = 45
 BAR = 1.5  # us of a local step, traced
 HOOKS = Hooks()
 WORK = Work("step", 8)

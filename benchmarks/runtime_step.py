@@ -13,7 +13,7 @@ from .form import compare
 from .harness import Found, Run, on_ranks
 from .training import PACELINE, SGD, Batches, blocks, build, described, document, in_turns
 
-SECONDS = 150
+SECONDS = 120
 TURNS, STEPS, BAR = 30, 12, 1.03
 HAND = "hand-written loop"
 MODELS: dict[str, dict[str, Any]] = {

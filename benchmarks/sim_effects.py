@@ -35,7 +35,7 @@ from .form import compare
 from .harness import Found, Run, alternate, timed
 from .peers import appfl_vsim
 
-SECONDS = 150
+SECONDS = 120
 WORKERS = 64
 HOOKS = Hooks()
 

@@ -29,7 +29,7 @@ from .form import Row, compare, growth, rounded, spread
 from .harness import Found, Run, alternate, timed
 from .peers import by_hand
 
-SECONDS = 420
+SECONDS = 400
 SIGMA = 0.2
 # engine -> numbers of workers, with a middle number of rounds; numbers of rounds, with a middle number of workers
 SIZES = {
@@ -50,11 +50,12 @@ def growths(engine: str, run_: Run) -> list[Row]:
         workers, rounds = tuple(n // 8 for n in workers), tuple(max(2 + i, r // 8) for i, r in enumerate(rounds))
     middle = workers[len(workers) // 2], rounds[len(rounds) // 2]
     share, rows = run_.share(2), []
-    for what, sizes in (("workers", [(n, middle[1]) for n in workers]), ("rounds", [(middle[0], r) for r in rounds])):
+    for what, numbers, sizes, given in (
+        ("workers", workers, [(n, middle[1]) for n in workers], f"{middle[1]} rounds"),
+        ("rounds", rounds, [(middle[0], n) for n in rounds], f"{middle[0]} workers"),
+    ):
         taken = by_size({size: (*size, 1) for size in sizes}, engine, share)
-        case = f"{engine}, H = 1, noise: more {what} ({f'{middle[1]} rounds' if what == 'workers' else middle[0]})"
-        numbers = workers if what == "workers" else rounds
-        rows.append(growth(case, f"{engine} engine", numbers, taken, None))
+        rows.append(growth(f"{engine}, H = 1, noise: more {what} ({given})", f"{engine} engine", numbers, taken))
     return rows
 
 
@@ -123,7 +124,7 @@ def measure(run_: Run) -> Found:
     row = events(*((256, 3) if run_.small else (4096, 100)))
     found = large(LEAST if run_.small else LARGE, 1 if run_.small else 3)
     found.rows.insert(0, row)
-    share = run_.share(3)
+    share = run_.share(6)  # about half of the seconds are for the large ones
     for engine in SIZES:
         found.rows += growths(engine, share)
     far = [n // 100 for n in FAR] if run_.small else FAR

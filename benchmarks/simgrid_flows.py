@@ -34,7 +34,7 @@ from .form import Row, compare
 from .harness import Found, Run, Skipped, alternate, process_seconds
 
 HERE = Path(__file__).parent
-SECONDS = 240
+SECONDS = 150
 HOOKS = Hooks()
 SETS = 20
 BAR = 0.01

@@ -25,7 +25,7 @@ from .form import Row, compare, rounded
 from .harness import Found, Run, alternate, process_seconds
 from .peers import by_hand
 
-SECONDS = 300
+SECONDS = 240
 BAR = 60.0  # seconds of a sweep, on 2 cores
 WORKERS, ROUNDS = 64, 1000
 SCENARIO = f"""
