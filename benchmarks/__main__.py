@@ -25,7 +25,7 @@ from .harness import Run, Skipped
 def run(name: str, small: bool, seconds: float | None, out: Path | None) -> None:
     """Run one benchmark, print its rows, write its results."""
     module, where, begin = importlib.import_module(f"benchmarks.{name}"), machine(), perf_counter()
-    about = module.__doc__.partition("\n")[0]
+    about = (module.__doc__ or "").partition("\n")[0]
     print(f"{name}: {about}", flush=True)
     try:
         found = module.measure(Run(small, module.SECONDS if seconds is None else seconds))
@@ -34,8 +34,8 @@ def run(name: str, small: bool, seconds: float | None, out: Path | None) -> None
         return
     for line in page.told(found.rows):
         print(f"  {line}")
-    for reason in found.skipped:
-        print(f"  skipped: {reason}")
+    for line in found.skipped:
+        print(f"  skipped: {line}")
     print(f"  {perf_counter() - begin:.0f} s", flush=True)
     result = Result(
         benchmark=name,

@@ -11,6 +11,7 @@ those rows have H = 1 as their baseline.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,10 +110,16 @@ def check(kind: Kind, rounds: int = 10) -> None:
     assert [outcome.seconds for outcome in found] == [outcome.seconds for outcome in expected]
 
 
+def microseconds(job: Job, rounds: int) -> float:
+    """Processor time of a round in the engine."""
+    return run(job)[0] / rounds * 1e6
+
+
 def hand(kind: Kind, rounds: int) -> float:
-    """Processor seconds of the same rounds by hand."""
+    """Microseconds of processor time of the same round by hand."""
     step = np.repeat([8 / (1000 - 30 * number) for number in range(kind.classes)], kind.workers // kind.classes)
-    return process_seconds(lambda: by_hand.rounds(step, kind.H, rounds, kind.sigma, 1e-4))
+    seconds = process_seconds(lambda: by_hand.rounds(step, kind.H, rounds, kind.sigma, 1e-4))
+    return seconds / rounds * 1e6
 
 
 def rounds_of(kind: Kind, run: Run) -> int:
@@ -128,8 +135,8 @@ def measure(run_: Run) -> Found:
         rounds = rounds_of(kind, run_)
         job = job_of(kind.workers, kind.classes, kind.H, rounds, kind.sigma, kind.preset)
         blocks = {
-            ENGINE: lambda job=job, rounds=rounds: run(job)[0] / rounds * 1e6,
-            HAND: lambda kind=kind, rounds=rounds: hand(kind, rounds) / rounds * 1e6,
+            ENGINE: partial(microseconds, job, rounds),
+            HAND: partial(hand, kind, rounds),
         }
         taken = alternate(blocks, share.turns(21))
         found.rows.append(compare(kind.case, ENGINE, HAND, taken, bar=kind.bar, limit=HAND, unit="us a round"))
@@ -144,7 +151,7 @@ def measure(run_: Run) -> Found:
         }
     rounds = 20 if run_.small else 1000
     jobs = {f"H = {H}": job_of(64, 1, H, rounds, 0.0) for H in GROWING}
-    taken = alternate({name: lambda job=job: run(job)[0] / rounds * 1e6 for name, job in jobs.items()}, share.turns(21))
+    taken = alternate({name: partial(microseconds, job, rounds) for name, job in jobs.items()}, share.turns(21))
     for name in list(jobs)[1:]:
         case = "64 workers, no noise: a round's cost should not depend on H"
         found.rows.append(compare(case, name, "H = 1", taken, "time", limit="H = 1", unit="us a round"))

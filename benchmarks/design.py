@@ -9,6 +9,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def measure(run: Run) -> Found:
         assert given == [count]
         return seconds / count * 1e6
 
-    taken = alternate({name: lambda block=block: cost(block) for name, block in BLOCKS.items()}, run.turns(21))
+    taken = alternate({name: partial(cost, block) for name, block in BLOCKS.items()}, run.turns(21))
     rows = [compare("a program", way, against, taken, "time", unit="us") for way, against in PAIRS.items()]
     shares = {str(workers): round(share, 4) for workers, share in differing(1_000 if run.small else 1_000_000)}
     return Found(rows, {"share of elements that differ, by workers": shares})

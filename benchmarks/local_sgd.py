@@ -6,7 +6,7 @@
   peers/local_sgd_loop.py. Paceline's peak memory of a rank is that of a whole `paceline train`, the loop's that of a
   process that trains as many steps. Bars: not slower; 740 MiB.
 - An MLP of 3.2 M parameters on batches in memory, H = 1 and 8, against peers/torch_loops.py. Bars: 1.15 at H = 8.
-  Accelerate is not a dependency (`pip install accelerate`).
+  Accelerate is an extra (`pip install 'paceline[bench]'`).
 
 The limit is the same training's local steps, which exchange nothing.
 """
@@ -14,6 +14,7 @@ The limit is the same training's local steps, which exchange nothing.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def on_rank_vectors(comm: Any, run: Run) -> dict[int, dict[str, list[float]]]:
             job = described(document(MLP, steps, blocks(run, 2 * TURNS), strategy))
             alone = described(document(MLP, steps, 1, {"preset": "local_sgd", "H": steps}))
             batches = Batches(job, comm.rank)
-            ways = {POST_LOCAL: PostLocal(build(job), period, batches, SGD).steps}
+            ways: dict[str, Callable[[int], None]] = {POST_LOCAL: PostLocal(build(job), period, batches, SGD).steps}
             if Accelerated.missing() is None:
                 ways[ACCELERATE] = Accelerated(build(job), period, batches, SGD).steps
             ways[ALONE] = local_steps(alone, comm.rank, steps)

@@ -52,9 +52,8 @@ class Exchange:
     def __init__(self, comm: Any, value: Array) -> None:
         self.comm, self.rank, self.other = comm, comm.rank, 1 - comm.rank
         half = value.size // 2
-        self.mine, self.theirs = (
-            (slice(half), slice(half, None)) if comm.rank == 0 else (slice(half, None), slice(half))
-        )
+        parts = slice(half), slice(half, None)
+        self.mine, self.theirs = parts[comm.rank], parts[1 - comm.rank]
         self.value, self.out = value, np.empty_like(value)
 
     def _calls(self) -> Iterator[tuple[Array, Array]]:

@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from paceline.config import yaml
+from paceline.job import Job
 
 from .cohort import job_of, run
-from .form import Row, compare, growth, rounded, spread
+from .form import Measure, Row, compare, growth, rounded, spread
 from .harness import Found, Run, alternate, timed
 from .peers import by_hand
 
@@ -40,11 +42,13 @@ FAR = (1_000, 10_000, 100_000, 1_000_000)  # workers of the cohort engine, 20 ro
 EXPONENT = 1.05
 LARGE = {"workers": 1_000_000, "rounds": 100, "H": 4}
 LEAST = {"workers": 2_000, "rounds": 5, "H": 4}  # --small
-LARGE_SECONDS, LARGE_MB, EVENTS_MB = 90.0, 4000, 1000
+LARGE_SECONDS, LARGE_MB, EVENTS_MB = 90.0, 4000.0, 1000.0
 
 
 def growths(engine: str, run_: Run) -> list[Row]:
     """The exponents of one engine, over workers and over rounds."""
+    workers: tuple[int, ...]
+    rounds: tuple[int, ...]
     workers, rounds = SIZES[engine]
     if run_.small:
         workers, rounds = tuple(n // 8 for n in workers), tuple(max(2 + i, r // 8) for i, r in enumerate(rounds))
@@ -59,10 +63,15 @@ def growths(engine: str, run_: Run) -> list[Row]:
     return rows
 
 
+def seconds(job: Job, engine: str) -> float:
+    """Of the engine alone."""
+    return run(job, engine)[0]
+
+
 def by_size(sizes: dict[Any, tuple[int, int, int]], engine: str, share: Run) -> list[list[float]]:
     """By turn, the seconds at each size, a (workers, rounds, H)."""
     jobs = {str(size): job_of(workers, 2, H, rounds, SIGMA) for size, (workers, rounds, H) in sizes.items()}
-    taken = alternate({name: lambda job=job: run(job, engine)[0] for name, job in jobs.items()}, share.turns(5))
+    taken = alternate({name: partial(seconds, job, engine) for name, job in jobs.items()}, share.turns(5))
     return [list(turn) for turn in zip(*taken.values(), strict=True)]
 
 
@@ -101,11 +110,12 @@ def large(sizes: dict[str, int], turns: int) -> Found:
     taken = alternate(ways, iter(range(turns)))
     case = f"{sizes['workers']:,} workers, classes 2, {sizes['rounds']} rounds, H = {sizes['H']}, noise: whole command"
     found.rows.append(compare(case, "paceline simulate", "NumPy by hand", taken, limit="NumPy by hand"))
-    for against, cost, measure, costs, unit in (
+    bounds: tuple[tuple[str, float, Measure, list[float], str], ...] = (
         ("90 s", LARGE_SECONDS, "time", taken["paceline simulate"], "s"),
         ("4 GB", LARGE_MB, "memory", peaks, "MB"),
-    ):
-        both = {"paceline simulate": costs, against: [float(cost)] * turns}
+    )
+    for against, cost, measure, costs, unit in bounds:
+        both = {"paceline simulate": costs, against: [cost] * turns}
         found.rows.append(compare(case, "paceline simulate", against, both, measure, bar=1.0, unit=unit))
     return found
 
@@ -115,7 +125,7 @@ def events(workers: int, rounds: int) -> Row:
     seconds, peak, text = child("-m", "benchmarks.sim_scale", str(workers), str(rounds))
     assert seconds > float(text)
     case = f"simpy, {workers:,} workers, {rounds} rounds, H = 1, noise: a process ({float(text):.3g} s in the engine)"
-    taken = {"simpy engine": [float(peak)], "1 GB": [float(EVENTS_MB)]}
+    taken = {"simpy engine": [float(peak)], "1 GB": [EVENTS_MB]}
     return compare(case, "simpy engine", "1 GB", taken, "memory", bar=1.0, unit="MB")
 
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,7 @@ def barriers(python: str, run: Run, steps: int) -> list[Row]:
                 assert abs(clock - rounds * max(paces(workers))) < 1e-9 * clock, clock
                 return float(seconds / (workers * rounds) * 1e6)
 
-            taken = alternate(
-                {name: lambda way=way, cost=cost: cost(way) for name, way in ways.items()}, share.turns(7)
-            )
+            taken = alternate({name: partial(cost, way) for name, way in ways.items()}, share.turns(7))
             case = f"{workers} workers, {rounds:,} rounds of a barrier, a worker-step"
             rows += [
                 compare(case, engine, other, taken, unit="us")

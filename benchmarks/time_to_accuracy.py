@@ -22,7 +22,7 @@ from .harness import Run as How
 
 SECONDS = 90
 GRID = (0.025, 0.05, 0.1, 0.2)
-METHODS = {"sync_sgd": {"preset": "sync_sgd"}, "local_sgd": {"preset": "local_sgd", "H": 16}}
+METHODS: dict[str, dict[str, Any]] = {"sync_sgd": {"preset": "sync_sgd"}, "local_sgd": {"preset": "local_sgd", "H": 16}}
 TARGET, BAR, SLOWDOWN = 0.96, 1 / 5, 16
 
 
@@ -63,8 +63,10 @@ def measure(run: How) -> Found:
             raise RuntimeError(f"paceline train ended with status {status}")
         taken: dict[str, dict[float, list[float | None]]] = {name: {} for name in METHODS}
         for path in paths:
-            name, lr, _ = path.stem.rsplit("_", 2)
-            taken[name].setdefault(float(lr), []).append(seconds_to_target(Run.load(Path(folder) / "runs" / path.stem)))
+            name, rate, _ = path.stem.rsplit("_", 2)
+            taken[name].setdefault(float(rate), []).append(
+                seconds_to_target(Run.load(Path(folder) / "runs" / path.stem))
+            )
     return report(taken)
 
 

@@ -95,12 +95,14 @@ def in_turns(
     """
     from paceline.runtime.engine import run
 
-    (worker,) = job.problem.workers(job.plan, [comm.rank], shared_process=False)
+    worker: Any = job.problem.workers(job.plan, [comm.rank], shared_process=False)[0]
     worker.snapshot = dict
     worker.evaluate = job.problem.phantoms(job.plan)[comm.rank].evaluate
     job.plan.report = None
     taken: dict[str, list[float]] = {name: [] for name in (PACELINE, *others)}
-    turn, begun = next(turns := iter(turns)), perf_counter()
+    turns = iter(turns)
+    turn: int | None = next(turns)
+    begun = perf_counter()
 
     def note(name: str) -> None:
         nonlocal begun

@@ -87,7 +87,7 @@ class Accelerated(Loop):
     def missing() -> str | None:
         """Why it cannot run here; None if it can."""
         absent = [name for name in ("accelerate", "huggingface_hub") if find_spec(name) is None]
-        return f"{', '.join(absent)} not installed (pip install accelerate)" if absent else None
+        return f"{', '.join(absent)} not installed (pip install 'paceline[bench]')" if absent else None
 
     def __init__(self, model: torch.nn.Module, H: int, batches: Any, options: dict[str, Any]) -> None:
         from accelerate import Accelerator
