@@ -2,8 +2,8 @@
 
 The files have the official format and random content. One process does what one rank of two does, without messages:
 50,000 images, batches of 64 with crops and flips, 8 local steps a round with momentum, then an evaluation of half of
-the 10,000 test images. The rows compare what the worker has counted with the prediction; the figures say what each stage
-adds, imports included. local_sgd.py measures whole ranks.
+the 10,000 test images. The rows compare what the worker has counted with the prediction; the figures say what each
+stage adds, imports included. local_sgd.py measures whole ranks.
 """
 
 from __future__ import annotations
