@@ -46,8 +46,9 @@ package: .venv/developing
 	cd dist/empty && ../env/bin/python -c "import pathlib, paceline as p; \
 	    p.simulate(pathlib.Path(p.__file__).parent / 'scenarios/quickstart.yaml', timing_only=True); print(p.__file__)"
 
+# Takes less than an hour on a machine that does nothing else, and fills docs/performance.md.
 bench: .venv/developing
-	for f in benchmarks/*.py; do $(BIN)/python $$f || exit 1; done
+	$(BIN)/python -m benchmarks
 
 # How wrong is the predicted clock? Takes up to two hours on a machine that does nothing else, and goes on if it is
 # stopped. runs/validation gets tables and a figure, and docs/fidelity.md the tables.

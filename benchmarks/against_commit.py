@@ -1,120 +1,108 @@
-"""Is anything slower than it was? The benchmarks of two commits, in turns, and the ratio of their times.
+"""Is anything slower than at an earlier commit? Today's benchmarks on both, in turns, and the ratio of their times.
 
-Usage: python benchmarks/against_commit.py COMMIT [--turns 9] [NAME ...]; by default sim_effects, cohort,
-runtime_effects. Prints, and writes benchmarks/results/against_commit.json. `--small` alone runs one small turn of HEAD
-against itself, and writes nothing.
+    python -m benchmarks.against_commit COMMIT [NAME...] [--turns 9] [--seconds 20] [--small]
 
-Both commits are laid in folders of their own, and each runs its own benchmark there with this Python. In a turn each
-side runs every benchmark once, the other side first in every second turn. A ratio is now's time over then's in the same
-turn, so that a busy machine slows both; its median and quartiles are over the turns. Above 1 is slower.
+By default cohort, sim_effects and runtime_effects. Both commits are laid in folders of their own, and HEAD's benchmarks
+take the place of the earlier commit's, so that both are measured by the same code; what an earlier commit cannot run is
+said. In a turn each side runs every benchmark once, for about so many seconds each, the other side first in every
+second turn. A ratio is now's cost over then's in the same turn; above 1 is slower.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
-import statistics
+import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "against_commit.json"
-NAMES = ("sim_effects", "cohort", "runtime_effects")
-TIMES = ("microseconds", "microseconds_per_round", "paceline_ms_per_step")  # keys of times in results files
+from . import page
+from .form import ROOT, Result, Row, commit, compare, machine
+
+NAMES = ("cohort", "sim_effects", "runtime_effects")
+THEN, NOW = "then", "now"
 
 
-def lay(commit: str, folder: Path) -> Path:
+def lay(revision: str, folder: Path) -> Path:
     """The commit's files in `folder`."""
-    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+    packed = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         archive.extractall(folder, filter="tar")  # links within the tree stay links
     return folder
 
 
-def run(tree: Path, name: str, *options: str) -> None:
-    """Run one benchmark of a tree."""
-    path = tree / "benchmarks" / f"{name}.py"
+def run(tree: Path, name: str, seconds: float, small: bool) -> dict[tuple[str, str], tuple[float, str]]:
+    """(case, way) -> (median cost, its unit) of one benchmark of a tree; nothing where it cannot run there."""
+    results = tree / "found.json"
+    command = [sys.executable, "-m", "benchmarks", name, "--seconds", str(seconds), "--out", str(results)]
     environment = os.environ | {"PYTHONPATH": str(tree)}
-    subprocess.run([sys.executable, path, *options], cwd=tree, env=environment, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        command + ["--small"] * small, cwd=tree, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"{name} does not run in {tree.name}: {(done.stderr.strip().splitlines() or ['?'])[-1]}", flush=True)
+        return {}
+    rows = Result.model_validate_json(results.read_text()).rows
+    return {(row.case, way): (cost, row.unit) for row in rows for way, cost in row.costs.items()}
 
 
-def times(document: Any, place: str = "") -> Iterator[tuple[str, float]]:
-    """(where it stands, time) of every time in a results file."""
-    if isinstance(document, list):
-        for row in document:
-            yield from times(row, " ".join(filter(None, (place, _name(row)))))
-    elif isinstance(document, dict):
-        for key, value in document.items():
-            if key in TIMES and isinstance(value, dict):  # a table of names and times
-                yield from ((name, float(time)) for name, time in value.items())
-            elif key in TIMES:
-                yield place, float(value)
-            else:
-                yield from times(value, place if key == "rows" else f"{place} {key}".strip())
-
-
-def _name(row: Any) -> str:
-    """What tells a row of cohort.json from the others."""
-    kind = ("workers", "classes", "preset", "H", "sigma")
-    return ", ".join(f"{key} {row[key]}" for key in kind if key in row) if isinstance(row, dict) else ""
-
-
-def measured(tree: Path, name: str) -> dict[str, float]:
-    """The times that a tree's results file holds."""
-    document = json.loads((tree / "benchmarks" / "results" / f"{name}.json").read_text())
-    return {f"{name}: {place}": value for place, value in times(document)}
-
-
-def spread(ratios: Sequence[float]) -> dict[str, Any]:
-    """The ratios of one time, over the turns."""
-    quartiles = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else [ratios[0]] * 3
-    return {"ratio": round(quartiles[1], 3), "quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)]}
-
-
-def compare(then: Path, now: Path, names: Sequence[str], turns: int) -> dict[str, Any]:
-    """time -> its ratio and quartiles."""
-    found: dict[str, list[float]] = {}
+def compared(then: Path, now: Path, names: list[str], turns: int, seconds: float, small: bool) -> list[Row]:
+    """A row for each cost that both can measure."""
+    found: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    units: dict[tuple[str, str, str], str] = {}
     for turn in range(turns):
         for name in names:
-            for tree in (then, now) if turn % 2 else (now, then):
-                run(tree, name)
-            before, after = measured(then, name), measured(now, name)
-            for place in before.keys() & after.keys():
-                found.setdefault(place, []).append(after[place] / before[place])
+            costs = {}
+            for side, tree in ((NOW, now), (THEN, then))[:: -1 if turn % 2 else 1]:
+                costs[side] = run(tree, name, seconds, small)
+            for key in costs[NOW].keys() & costs[THEN].keys():
+                place = (name, *key)
+                for side in (THEN, NOW):
+                    found.setdefault(place, {THEN: [], NOW: []})[side].append(costs[side][key][0])
+                units[place] = costs[NOW][key][1]
         print(f"turn {turn + 1} of {turns}", flush=True)
-    return {place: spread(found[place]) for place in sorted(found)}
+    return [
+        compare(f"{name}: {case}: {way}", NOW, THEN, taken, "time", unit=units[name, case, way])
+        for (name, case, way), taken in sorted(found.items())
+    ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Benchmarks of two commits in turns.")
-    parser.add_argument("commit", nargs="?", default="HEAD")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.against_commit", description="Two commits in turns.")
+    parser.add_argument("commit")
     parser.add_argument("names", nargs="*", default=NAMES)
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--small", action="store_true", help="one small turn of HEAD against itself")
+    parser.add_argument("--seconds", type=float, default=20, help="of a benchmark in a turn, about")
+    parser.add_argument("--small", action="store_true", help="one small turn that writes nothing")
     options = parser.parse_args()
+    where = machine()
     with TemporaryDirectory() as folder:
-        then, now = lay(options.commit, Path(folder, "then")), lay("HEAD", Path(folder, "now"))
-        if options.small:
-            run(now, "sim_effects", "--small")
-            assert measured(then, "sim_effects") == measured(now, "sim_effects") != {}
-            print("both commits can be laid and run")
-            return
-        rows = compare(then, now, options.names, options.turns)
-    for place, row in rows.items():
-        print(f"{row['ratio']:6.3f} ({row['quartiles'][0]:.3f} to {row['quartiles'][1]:.3f})  {place}")
-    commits = {
-        name: subprocess.run(["git", "rev-parse", "--short", revision], cwd=ROOT, capture_output=True, text=True)
-        for name, revision in (("then", options.commit), ("now", "HEAD"))
-    }
-    about = {name: done.stdout.strip() for name, done in commits.items()} | {"turns": options.turns}
-    RESULTS.write_text(json.dumps({**about, "now's time over then's": rows}, indent=2) + "\n")
+        then, now = lay(options.commit, Path(folder, THEN)), lay("HEAD", Path(folder, NOW))
+        shutil.rmtree(then / "benchmarks")
+        shutil.copytree(now / "benchmarks", then / "benchmarks")
+        turns = 1 if options.small else options.turns
+        rows = compared(then, now, list(options.names), turns, options.seconds, options.small)
+    for line in page.told(rows):
+        print(line)
+    if not rows:
+        sys.exit("nothing could be compared")
+    if options.small:
+        return
+    Result(
+        benchmark="against_commit",
+        about=(__doc__ or "").partition("\n")[0],
+        date=date.today(),
+        commit=commit(),
+        machine=where,
+        rows=tuple(rows),
+        figures={THEN: commit(options.commit), NOW: commit()},
+    ).write()
+    page.write()
 
 
 if __name__ == "__main__":

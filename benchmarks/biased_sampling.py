@@ -1,26 +1,24 @@
 """Is biased sampling better than uniform sampling? Simulated, over seeds, on the harder synthetic data.
 
-Local SGD on two slow and two fast workers (H = 8 and 1), the same in all but the slow workers' examples: shuffled, or
-those of highest loss. Reported: test accuracy after each budget, mean and standard deviation over seeds, and the
-differences of the pairs.
-
-    python benchmarks/biased_sampling.py [--small]
+Local SGD on two fast workers and slow ones (H = 8 and 1), the same in all but the slow workers' examples: shuffled, or
+those of highest loss. A seed is a turn: its data, model and order are those of both. The ratio is of test accuracies
+after a budget; the figures hold mean and standard deviation over seeds, and the differences of the pairs.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import paceline
 from paceline.config.scenario import validate
-from paceline.records.environment import environment
+from paceline.processes import cores
 
-RESULTS = Path(__file__).parent / "results" / "biased_sampling.json"
+from .form import compare
+from .harness import Found, Run
+
+SECONDS = 300
 # (slow workers, noise of the data): more slow workers, and harder tasks.
 SETTINGS = ((2, 2.0), (2, 4.0), (6, 4.0))
 SAMPLINGS: dict[str, Any] = {"uniform": "shuffled", "biased": {"top_loss": {"ratio": 4}}}
@@ -51,49 +49,38 @@ def accuracies(job: tuple[int, float, str, int, int, int]) -> list[float]:
     return [line["accuracy"] for line in run.lines][:epochs]
 
 
-def main() -> None:
-    """Run every pair, print and write mean and spread."""
-    small = "--small" in sys.argv
-    seeds, train, epochs = (1, 600, 1) if small else (8, 2000, 8)
+def measure(run: Run) -> Found:
+    """Every pair of runs."""
+    seeds, train, epochs = (1, 600, 1) if run.small else (8, 2000, 8)
     jobs = [
         (slow, noise, sampling, seed, train, epochs)
         for slow, noise in SETTINGS
-        for sampling in SAMPLINGS
         for seed in range(seeds)
+        for sampling in SAMPLINGS
     ]
-    with ProcessPoolExecutor(2) as pool:
-        found = dict(zip(jobs, pool.map(accuracies, jobs), strict=True))
-    rows = []
+    with ProcessPoolExecutor(cores()) as pool:
+        taken = dict(zip(jobs, pool.map(accuracies, jobs), strict=True))
+    found = Found(figures={"seeds": seeds, "train": train, "rows": []})
     for slow, noise in SETTINGS:
         for epoch in (0, epochs // 2 - 1, epochs - 1) if epochs > 1 else (0,):
             pair = {
-                sampling: [found[slow, noise, sampling, seed, train, epochs][epoch] for seed in range(seeds)]
+                sampling: [taken[slow, noise, sampling, seed, train, epochs][epoch] for seed in range(seeds)]
                 for sampling in SAMPLINGS
             }
-            gains = [b - u for b, u in zip(pair["biased"], pair["uniform"], strict=True)]
-            won = sum(gain > 0 for gain in gains)
-            rows.append(
-                {"slow_workers": slow, "noise": noise, "epoch": epoch + 1}
-                | {name: {"mean": statistics.mean(v), "sd": spread(v)} for name, v in pair.items()}
-                | {
-                    "gain": {
-                        "mean": statistics.mean(gains),
-                        "sd": spread(gains),
-                        "pairs_won": won,
-                    }
-                }
-            )
-    results = {"seeds": seeds, "train": train, "rows": rows, "environment": environment(1)}
-    for row in rows:
-        print(json.dumps(row))
-    if not small:
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+            case = f"slow workers {slow}, noise {noise:g}, epoch {epoch + 1}"
+            found.rows.append(compare(case, "biased", "uniform", pair, "accuracy", unit=""))
+            found.figures["rows"].append({"slow_workers": slow, "noise": noise, "epoch": epoch + 1, **told(pair)})
+    return found
 
 
-def spread(values: list[float]) -> float:
+def told(pair: dict[str, list[float]]) -> dict[str, Any]:
+    """Mean and spread over the seeds, and of the pairs' differences."""
+    gains = [b - u for b, u in zip(pair["biased"], pair["uniform"], strict=True)]
+    found: dict[str, Any] = {name: {"mean": statistics.mean(v), "sd": deviation(v)} for name, v in pair.items()}
+    won = sum(gain > 0 for gain in gains)
+    return found | {"gain": {"mean": statistics.mean(gains), "sd": deviation(gains), "pairs_won": won}}
+
+
+def deviation(values: list[float]) -> float:
     """Sample standard deviation; 0 for one value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-if __name__ == "__main__":
-    main()

@@ -1,24 +1,19 @@
-"""How many worker-steps per second the cohort engine simulates, and what a run of a sweep costs.
+"""How fast does the cohort engine simulate, next to the same arithmetic written by hand in NumPy?
 
-Usage: python benchmarks/cohort.py [--small]. Prints, and writes benchmarks/results/cohort.json (--small: prints only).
 A scenario is resolved, then the engine runs it, timing-only; the engine alone is timed, by the processor's clock, as it
-uses one core. The figure is the median over the repeats. Each run asserts how many steps and syncs it made, and that
-the clock of a shorter run is SimPy's.
+uses one core. By hand: peers/by_hand.py, the same draws, sums and maxima on the same core. Each run asserts how many
+rounds and syncs it made, and that the clock of a shorter run is SimPy's.
 
-Bars: 20 M worker-steps/s with noise at H = 1, 8 and 32 for 1,024 workers in 2 classes. Runs of 64 workers and 1,000
-rounds are what a sweep repeats.
+Bars: .8 of NumPy by hand with noise at H = 8 and 32 for 1,024 workers, and .6 at H = 1; for 64 workers .6 and .25. For
+1,024 workers with noise also 20 M worker-steps per second. Without noise the cost of a round should not depend on H:
+those rows have H = 1 as their baseline.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import json
-import platform
-import statistics
+from functools import partial
 from pathlib import Path
-from time import process_time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +24,45 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate as simulate_events
 
-RESULTS = Path(__file__).parent / "results" / "cohort.json"
+from .form import compare, rounded, spread
+from .harness import Found, Run, alternate, process_seconds
+from .peers import by_hand
+
+SECONDS = 240
 HOOKS = Hooks()
+ENGINE, HAND = "cohort engine", "NumPy by hand"
+RATE, RATED = 20e6, "20 M worker-steps/s"  # the bar of 1,024 workers with noise
+
+
+class Kind(NamedTuple):
+    """A scenario."""
+
+    workers: int
+    classes: int
+    H: int
+    sigma: float
+    preset: str = "local_sgd"
+    bar: float | None = None  # least share of NumPy's speed
+
+    @property
+    def case(self) -> str:
+        noise = f"noise {self.sigma:g}" if self.sigma else "no noise"
+        return f"{self.workers:,} workers, classes {self.classes}, {self.preset}, H = {self.H}, {noise}"
+
+
+KINDS = (
+    Kind(1024, 2, 1, 0.2, bar=0.6),
+    Kind(1024, 2, 8, 0.2, bar=0.8),
+    Kind(1024, 2, 32, 0.2, bar=0.8),
+    Kind(1024, 2, 1, 0.2, "sync_sgd"),
+    Kind(64, 2, 1, 0.2, bar=0.25),
+    Kind(64, 2, 8, 0.2, bar=0.6),
+    Kind(64, 2, 32, 0.2, bar=0.6),
+    Kind(64, 1, 1, 0.0),
+    Kind(64, 1, 1, 0.0, "sync_sgd"),
+    Kind(64, 2, 1, 0.0, "sync_sgd"),
+)
+GROWING = (1, 8, 32)  # H of the runs without noise that are compared with one another
 
 
 def job_of(workers: int, classes: int, H: int, rounds: int, sigma: float, preset: str = "local_sgd") -> Job:
@@ -63,68 +95,64 @@ def run(job: Job, engine: str = "cohort") -> tuple[float, list[Outcome]]:
     workers = job.problem.phantoms(job.plan)
     programs: Any = job.cohorts(workers) if engine == "cohort" else job.programs(workers, State())
     simulate: Any = simulate_cohorts if engine == "cohort" else simulate_events
-    gc.collect()
-    begin = process_time()
-    outcomes = simulate(programs, job.timing, HOOKS)
-    seconds = process_time() - begin
+    outcomes: list[Outcome] = []
+    seconds = process_seconds(lambda: outcomes.extend(simulate(programs, job.timing, HOOKS)))
     state = outcomes[-1].result
     assert state.round == job.plan.budget.amount
     assert sum(outcomes[-1].syncs[phase] for phase in ("parameters", "gradients") if phase in outcomes[-1].syncs) > 0
     return seconds, outcomes
 
 
-def check(*kind: Any, rounds: int = 10) -> None:
-    """The clock of a short run of this kind, against SimPy's."""
-    workers, classes, H, sigma, preset = kind
-    job = job_of(workers, classes, H, rounds, sigma, preset)
+def check(kind: Kind, rounds: int = 10) -> None:
+    """Assert that the clock of a short run of this kind is SimPy's."""
+    job = job_of(kind.workers, kind.classes, kind.H, rounds, kind.sigma, kind.preset)
     (_, found), (_, expected) = run(job), run(job, "simpy")
     assert [outcome.seconds for outcome in found] == [outcome.seconds for outcome in expected]
 
 
-def measure(kind: tuple[int, int, int, float, str], rounds: int, repeats: int) -> dict[str, Any]:
-    """Worker-steps per second, microseconds per round and milliseconds per run of one kind of scenario."""
-    workers, classes, H, sigma, preset = kind
-    check(*kind)
-    job = job_of(workers, classes, H, rounds, sigma, preset)
-    cohorts = len(job.cohorts(job.problem.phantoms(job.plan)))
-    times = [run(job)[0] for _ in range(repeats)]
-    seconds = statistics.median(times)
-    return {
-        "workers": workers,
-        "classes": classes,
-        "cohorts": cohorts,
-        "preset": preset,
-        "H": H,
-        "sigma": sigma,
-        "rounds": rounds,
-        "million_worker_steps_per_second": round(workers * H * rounds / seconds / 1e6, 1),
-        "microseconds_per_round": round(seconds / rounds * 1e6, 2),
-        "milliseconds_per_run": round(seconds * 1e3, 2),
-        "milliseconds_of_fastest_run": round(min(times) * 1e3, 2),
-    }
+def microseconds(job: Job, rounds: int) -> float:
+    """Processor time of a round in the engine."""
+    return run(job)[0] / rounds * 1e6
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of the cohort engine.")
-    parser.add_argument("--small", action="store_true", help="a short run that writes nothing")
-    small = parser.parse_args().small
-    rounds, repeats = (20, 2) if small else (1000, 11)
-    kinds = [(1024, 2, H, 0.2, "local_sgd") for H in (1, 8, 32)] + [(1024, 2, 1, 0.2, "sync_sgd")]
-    kinds += [(64, 1, 1, 0.0, "local_sgd"), (64, 1, 1, 0.0, "sync_sgd"), (64, 2, 1, 0.0, "sync_sgd")]
-    kinds += [(64, 2, 8, 0.2, "local_sgd")]
-    rows = []
-    for kind in kinds:
-        row = measure(kind, rounds if kind[2] < 32 else rounds // 4, repeats)
-        rows.append(row)
-        print(
-            f"{row['workers']:5d} workers in {row['classes']} classes, {row['preset']:9s} H {row['H']:2d} "
-            f"sigma {row['sigma']}: {row['million_worker_steps_per_second']:6.1f} M worker-steps/s, "
-            f"{row['microseconds_per_round']:7.2f} us a round, {row['cohorts']} cohorts"
-        )
-    if not small:
-        versions = {"python": platform.python_version(), "numpy": np.__version__, "repeats": repeats}
-        RESULTS.write_text(json.dumps({**versions, "rows": rows}, indent=2) + "\n")
+def hand(kind: Kind, rounds: int) -> float:
+    """Microseconds of processor time of the same round by hand."""
+    step = np.repeat([8 / (1000 - 30 * number) for number in range(kind.classes)], kind.workers // kind.classes)
+    seconds = process_seconds(lambda: by_hand.rounds(step, kind.H, rounds, kind.sigma, 1e-4))
+    return seconds / rounds * 1e6
 
 
-if __name__ == "__main__":
-    main()
+def rounds_of(kind: Kind, run: Run) -> int:
+    """Fewer where rounds are long."""
+    return 20 if run.small else 250 if kind.H == 32 else 1000
+
+
+def measure(run_: Run) -> Found:
+    """Each kind against NumPy by hand; then the growth with H where nothing is drawn."""
+    found, share = Found(), run_.share(len(KINDS) + 1)
+    for kind in KINDS:
+        check(kind)
+        rounds = rounds_of(kind, run_)
+        job = job_of(kind.workers, kind.classes, kind.H, rounds, kind.sigma, kind.preset)
+        blocks = {
+            ENGINE: partial(microseconds, job, rounds),
+            HAND: partial(hand, kind, rounds),
+        }
+        taken = alternate(blocks, share.turns(21))
+        found.rows.append(compare(kind.case, ENGINE, HAND, taken, bar=kind.bar, limit=HAND, unit="us a round"))
+        if kind.workers == 1024:
+            constant = {**taken, RATED: [kind.workers * kind.H / RATE * 1e6] * len(taken[ENGINE])}
+            found.rows.append(compare(kind.case, ENGINE, RATED, constant, bar=1.0, limit=HAND, unit="us a round"))
+        found.figures[kind.case] = {
+            "cohorts": len(job.cohorts(job.problem.phantoms(job.plan))),
+            "rounds": rounds,
+            "million worker-steps per second": rounded(kind.workers * kind.H / spread(taken[ENGINE])[0]),
+            "milliseconds of fastest run": rounded(min(taken[ENGINE]) * rounds / 1e3),
+        }
+    rounds = 20 if run_.small else 1000
+    jobs = {f"H = {H}": job_of(64, 1, H, rounds, 0.0) for H in GROWING}
+    taken = alternate({name: partial(microseconds, job, rounds) for name, job in jobs.items()}, share.turns(21))
+    for name in list(jobs)[1:]:
+        case = "64 workers, no noise: a round's cost should not depend on H"
+        found.rows.append(compare(case, name, "H = 1", taken, "time", limit="H = 1", unit="us a round"))
+    return found

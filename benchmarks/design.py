@@ -1,29 +1,25 @@
-"""What docs/design.md says of the ways not taken: programs as threads or coroutines, frozen effects, other orders.
+"""What would the ways not taken cost: programs as threads or coroutines, frozen effects, other orders of adding?
 
-Usage: python benchmarks/design.py [--small]. Prints, and writes benchmarks/results/design.json (--small: prints only).
-Blocks of each kind run in turn, many times over; a figure is the median over the turns. Each block asserts how many
-answers it gave.
+docs/design.md gives these figures. Blocks of each kind run in turn. Each block asserts how many answers it gave.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import platform
-import statistics
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from time import perf_counter
+from functools import partial
 
 import numpy as np
 
 from paceline.program.effects import Array, Compute, Program, Work, nothing
 from paceline.program.fold import fold
 
-RESULTS = Path(__file__).parent / "results" / "design.json"
+from .form import compare
+from .harness import Found, Run, alternate, timed
+
+SECONDS = 45
 WORK = Work("step")
 
 
@@ -121,16 +117,12 @@ BLOCKS = {
 }
 
 
-def microseconds(turns: int, count: int) -> dict[str, float]:
-    """Per answer, or per effect that is made."""
-    taken: dict[str, list[float]] = {name: [] for name in BLOCKS}
-    for turn in range(-1, turns):  # the first turn warms up
-        for name, block in BLOCKS.items():
-            begin = perf_counter()
-            assert block(count) == count
-            if turn >= 0:
-                taken[name].append((perf_counter() - begin) / count * 1e6)
-    return {name: round(statistics.median(times), 3) for name, times in taken.items()}
+# way -> its baseline
+PAIRS = {
+    "answer to an asyncio task": "answer to a generator",
+    "answer to a thread": "answer to a generator",
+    "a frozen effect": "a slotted effect",
+}
 
 
 def by_halves(values: list[Array]) -> Array:
@@ -149,21 +141,16 @@ def differing(elements: int) -> Iterator[tuple[int, float]]:
         yield workers, float(np.mean(ordered.view(np.int32) != by_halves(values).view(np.int32)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What the ways not taken would cost.")
-    parser.add_argument("--small", action="store_true", help="a short run that writes nothing")
-    small = parser.parse_args().small
-    rows = microseconds(*((3, 500) if small else (21, 20_000)))
-    shares = {str(workers): round(share, 4) for workers, share in differing(1_000 if small else 1_000_000)}
-    for name, each in rows.items():
-        print(f"{name:26s} {each:8.3f} us")
-    for workers, share in shares.items():
-        print(f"{workers:>3s} workers: {share:.1%} of a sum's elements differ between two orders")
-    if not small:
-        about = {"python": platform.python_version(), "numpy": np.__version__}
-        found = {"microseconds": rows, "share of elements that differ, by workers": shares}
-        RESULTS.write_text(json.dumps({**about, **found}, indent=2) + "\n")
+def measure(run: Run) -> Found:
+    count = 500 if run.small else 20_000
 
+    def cost(block: Callable[[int], int]) -> float:
+        given: list[int] = []
+        seconds = timed(lambda: given.append(block(count)))
+        assert given == [count]
+        return seconds / count * 1e6
 
-if __name__ == "__main__":
-    main()
+    taken = alternate({name: partial(cost, block) for name, block in BLOCKS.items()}, run.turns(21))
+    rows = [compare("a program", way, against, taken, "time", unit="us") for way, against in PAIRS.items()]
+    shares = {str(workers): round(share, 4) for workers, share in differing(1_000 if run.small else 1_000_000)}
+    return Found(rows, {"share of elements that differ, by workers": shares})

@@ -1,6 +1,4 @@
-"""Large exchanges over 1 Gbit/s: sends begun before receives (runtime/exchange.py) against MPI's own collectives.
-
-    python benchmarks/exchange_order.py [--small]
+"""Which order of sending fills a 1 Gbit/s port: sends before receives, as here, or MPI's own collectives?
 
 Ranks in network namespaces with shaped ports (runtime/star.py; skipped, with the reason, where these cannot be made)
 exchange parts of a vector, all with all, and gather them again, as an ordered all-reduce does without its fold: several
@@ -9,17 +7,12 @@ times in a row, as the units of a model are reduced. The ways take turns in one 
 - blocking: MPI's Alltoallv and Allgatherv; nonblocking: Ialltoallv and Iallgatherv, and a wait;
 - receives first: Irecv from everyone, then Isend to everyone; sends first: runtime/exchange.py.
 
-With TCP's congestion control Reno, and with BBR where the machine has it. Reported: the share of the ports' rate at
-which the payload travelled; median over rounds. All ways must give the same bytes.
+With TCP's congestion control Reno, and with BBR where the machine has it. The baseline is the ports' rate, so that a
+ratio is the share of it at which the payload travelled. All ways must give the same bytes.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-import sys
-import tempfile
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -28,14 +21,16 @@ from typing import Any
 
 import numpy as np
 
-from paceline.records.environment import environment
 from paceline.runtime.exchange import exchange
 from paceline.runtime.headers import TAG
-from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
 from paceline.runtime.star import Star
 
-RESULTS = Path(__file__).parent / "results" / "exchange_order.json"
-RATE, BYTES, ROUNDS, ROW = 125e6, (1_000_000, 8_000_000), 9, 8
+from .form import Row, compare
+from .harness import Found, Run, Skipped, on_ranks
+
+SECONDS = 120
+RATE, BYTES, TURNS, ROW = 125e6, (1_000_000, 8_000_000), 9, 8
+LINE = "the port's rate"
 CONTROLS = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 
 Parts = list[np.ndarray[Any, Any]]
@@ -81,11 +76,8 @@ def ways(comm: Any) -> dict[str, tuple[Way, Way]]:
     }
 
 
-def measure(nbytes: int, rounds: int, path: Path) -> None:
-    """On every rank; rank 0 writes each way's share of the rate."""
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD
+def on_rank(comm: Any, nbytes: int, run: Run) -> dict[str, list[float]]:
+    """Milliseconds of an exchange by each way, and at the rate of the ports, turn by turn."""
     rank, size = comm.rank, comm.size
     own = np.random.Generator(np.random.PCG64(rank)).integers(0, 256, nbytes // size * size, np.uint8)
     arrived, gathered = np.zeros_like(own), np.zeros_like(own)
@@ -93,10 +85,12 @@ def measure(nbytes: int, rounds: int, path: Path) -> None:
         [vector[r * own.size // size : (r + 1) * own.size // size] for r in range(size)]
         for vector in (own, arrived, gathered)
     ]
-    shares: dict[str, list[float]] = {}
-    answers, calls = {}, ways(comm)
-    for _ in range(rounds + 1):
-        for name, (scatter, gather) in calls.items():
+    calls = ways(comm)
+    taken: dict[str, list[float]] = {name: [] for name in (*calls, LINE)}
+    answers = {}
+    for turn in run.turns(TURNS, comm):
+        for name in reversed(list(calls)) if turn % 2 else calls:
+            scatter, gather = calls[name]
             comm.Barrier()
             start = perf_counter()
             for _ in range(ROW):
@@ -107,10 +101,11 @@ def measure(nbytes: int, rounds: int, path: Path) -> None:
             parts[1][rank][...], parts[2][rank][...] = parts[0][rank], parts[0][rank]
             answers[name] = arrived.tobytes() + gathered.tobytes()
             arrived[...] = gathered[...] = 0
-            shares.setdefault(name, []).append(2 * (size - 1) / size * own.size / seconds / RATE)
+            if turn >= 0:
+                taken[name].append(seconds * 1e3)
     assert len(set(answers.values())) == 1
-    if rank == 0:
-        path.write_text(json.dumps({name: round(statistics.median(found[1:]), 3) for name, found in shares.items()}))
+    taken[LINE] = [2 * (size - 1) / size * own.size / RATE * 1e3] * len(taken["sends first"])
+    return taken
 
 
 def laid(ranks: int, congestion: str = "reno") -> Star:
@@ -118,31 +113,14 @@ def laid(ranks: int, congestion: str = "reno") -> Star:
     return Star(tuple(range(ranks)), (RATE,) * ranks, congestion)
 
 
-def main() -> None:
-    small = "--small" in sys.argv
-    if under_mpirun():
-        with abort_on_error():
-            measure(int(sys.argv[-2]), 2 if small else ROUNDS, Path(sys.argv[-1]))
-        return
+def measure(run: Run) -> Found:
     if reason := laid(2).obstacle():
-        print(f"skipped: {reason}")
-        return
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.json"
-        controls = [name for name in ("reno", "bbr") if name in CONTROLS.read_text().split()]
-        for control, ranks in [("reno", 2)] if small else product(controls, (2, 4)):
-            for nbytes in (100_000,) if small else BYTES:
-                arguments = [*sys.argv[1:], str(nbytes), str(path)]
-                if launch(arguments, ranks, program=[__file__], star=laid(ranks, control)):
-                    raise SystemExit(1)
-                row = {"congestion": control, "ranks": ranks, "bytes": nbytes, "load_average": os.getloadavg()[0]}
-                shares = json.loads(path.read_text())
-                rows.append({**row, "share_of_rate": shares})
-                print(f"{control:4} {ranks} ranks, {nbytes / 1e6:g} MB: {shares}", flush=True)
-    if not small:
-        RESULTS.write_text(json.dumps({"environment": environment(1), "rows": rows}, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        raise Skipped(reason)
+    controls = [name for name in ("reno", "bbr") if name in CONTROLS.read_text().split()]
+    kinds = [("reno", 2, 100_000)] if run.small else list(product(controls, (2, 4), BYTES))
+    rows: list[Row] = []
+    for control, ranks, nbytes in kinds:
+        taken = on_ranks(on_rank, ranks, nbytes, run.share(len(kinds)), star=laid(ranks, control))
+        case = f"{control}, {ranks} ranks, {nbytes / 1e6:g} MB"
+        rows += [compare(case, way, LINE, taken, limit=LINE, unit="ms") for way in taken if way != LINE]
+    return Found(rows)

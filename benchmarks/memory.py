@@ -1,30 +1,29 @@
-"""The memory of a rank that trains ResNet20 on CIFAR-10's files: what each stage adds, what is predicted and counted.
+"""How much memory does a rank take that trains ResNet20 on CIFAR-10's files, next to what is predicted?
 
-Usage: python benchmarks/memory.py [--small]. Prints, and writes benchmarks/results/memory.json (--small: prints only).
 The files have the official format and random content. One process does what one rank of two does, without messages:
-50,000 images, batches of 64 with crops and flips, 8 local steps a round with momentum, then an evaluation of 5,000
-test images.
+50,000 images, batches of 64 with crops and flips, 8 local steps a round with momentum, then an evaluation of half of
+the 10,000 test images. The rows compare what the worker has counted with the prediction; the figures say what each
+stage adds, imports included. local_sgd.py measures whole ranks.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
-import os
-import platform
-import random
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import mpi4py
-
 from paceline.runtime.resident import resident, resident_peak
 
-RESULTS = Path(__file__).parent / "results" / "memory.json"
-IMAGES, STEPS = 10_000, 16  # in each of the six files; in the run
-MIB = 1 << 20
+from .form import compare, rounded
+from .harness import Found, Run
+from .local_sgd import TEST, TRAIN, write_images
+
+SECONDS = 30
+STEPS, MIB = 16, 1 << 20
 WORKLOAD = {
     "model": "resnet20",
     "batch": 64,
@@ -40,72 +39,73 @@ IMPORTS = {
 }
 
 
-def write_files(folder: Path, images: int) -> None:
-    """CIFAR-10's six files, with random pixels."""
-    for file in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
-        with (folder / file).open("wb") as opened:
-            for label in range(images):
-                opened.write(bytes([label % 10]) + random.randbytes(3 * 32 * 32))
+def stages(folder: Path, steps: int) -> dict[str, Any]:
+    """{stages: [(name, MiB in memory, most MiB so far)], ...}, and the MiB that are predicted and counted."""
+    import mpi4py
 
+    reached: list[tuple[str, float, float]] = []
 
-def measure(folder: Path, steps: int) -> dict[str, Any]:
-    """{stages: (name, bytes in memory, most bytes so far), ...}, and the bytes that are predicted and counted."""
-    stages: list[tuple[str, int, int]] = []
-
-    def reached(stage: str) -> None:
-        stages.append((stage, resident(), resident_peak()))
-        print(f"{stage:40} {stages[-1][1] / MIB:7.1f} MiB, at most {stages[-1][2] / MIB:7.1f}", flush=True)
+    def reach(stage: str) -> None:
+        reached.append((stage, rounded(resident() / MIB), rounded(resident_peak() / MIB)))
 
     mpi4py.rc.initialize = mpi4py.rc.finalize = False
-    reached("Python")
+    reach("Python, and the harness")
     for stage, module in IMPORTS.items():
         importlib.import_module(module)
-        reached(stage)
+        reach(stage)
     from paceline.algorithms.rounds import State
-    from paceline.config.scenario import validate
-    from paceline.job import resolve
 
-    document = {
-        "workload": WORKLOAD | {"data": {"name": "cifar10", "path": str(folder), "verify": False}},
-        "cluster": {"workers": [{"count": 2, "speed": "500 samples/s"}]},
-        "strategy": {"preset": "local_sgd", "H": 8},
-        "budget": {"steps": steps},
-    }
-    job = resolve(validate(document, "benchmark"), Path())
+    from .training import described
+
+    job = described(
+        {
+            "workload": WORKLOAD | {"data": {"name": "cifar10", "path": str(folder), "verify": False}},
+            "cluster": {"workers": [{"count": 2, "speed": "500 samples/s"}]},
+            "strategy": {"preset": "local_sgd", "H": 8},
+            "budget": {"steps": steps},
+        }
+    )
     job.problem.load_libraries(job.plan)
-    reached("all libraries")
+    reach("all libraries")
     _ = job.problem.data
-    reached("the data")
+    reach("the data")
     (worker,) = job.problem.workers(job.plan, [0], shared_process=False)
-    reached("the worker, which has tried a step")
+    reach("the worker, which has tried a step")
     state = State()
     while state.step < steps:
-        round = job.plan.next_round(state)
-        taken = worker.steps(round)
-        for _ in range(taken.times):
-            taken.run()
+        worker.steps(job.plan.next_round(state)).perform()
         state = job.plan.ahead(state, 1)
-    reached(f"{steps} steps")
+    reach(f"{steps} steps")
     assert worker.evaluate(worker.buffers).run()[2] == job.problem.shape.test / 2
-    reached("an evaluation")
+    reach("an evaluation")
     predicted = {name: each[0] for name, each in job.memory([w.works for w in job.problem.phantoms(job.plan)]).items()}
-    return {"stages": stages, "predicted": predicted, "counted": worker.memory()}
+    told = {"predicted": predicted, "counted": worker.memory()}
+    return {"stages": reached} | {
+        name: {key: rounded(value / MIB) for key, value in parts.items()} for name, parts in told.items()
+    }
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="few images and steps; write no file")
-    small = parser.parse_args().small
+def measure(run: Run) -> Found:
+    """In a process of its own, in which nothing has been imported yet."""
     with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), 20 if small else IMAGES)
-        found = measure(Path(folder), 8 if small else STEPS)
-    for name in ("predicted", "counted"):
-        print(name, {key: f"{value / MIB:.1f} MiB" for key, value in found[name].items()})
-    if not small:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        RESULTS.write_text(json.dumps({"machine": machine} | found, indent=1) + "\n")
+        write_images(Path(folder), *((100, 20) if run.small else (TRAIN, TEST)))
+        command = [sys.executable, "-m", "benchmarks.memory", folder, str(8 if run.small else STEPS)]
+        figures = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    predicted, counted = figures["predicted"], figures["counted"]
+    rows = [
+        compare(
+            f"resnet20, images as bytes: {name}",
+            "counted",
+            "predicted",
+            {"counted": [counted[name]], "predicted": [predicted[name]]},
+            "memory",
+            unit="MiB",
+        )
+        for name in counted
+        if predicted.get(name) and counted[name]
+    ]
+    return Found(rows, figures)
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(stages(Path(sys.argv[1]), int(sys.argv[2]))))

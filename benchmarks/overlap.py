@@ -1,31 +1,26 @@
 """What hides an exchange behind computation best: a thread that sleeps, one that blocks, or looks between units?
 
-    python benchmarks/overlap.py [--small]
-
 Two ranks compute units (a matrix product each, of a few ms) and all-reduce a vector after every one or two of them, by
 ways that take turns block by block in one mpirun:
 
-- ceiling: the units alone, nothing is sent. No overlap: each AllReduce is waited for at once.
+- computing alone: the units, nothing is sent. No overlap: each AllReduce is waited for at once.
 - sleeping thread: Start and Wait, as the runtime serves them (runtime/polling.py).
 - blocking thread: a thread that does the same exchange in MPI's blocking calls.
 - polling: the program itself looks for messages between units, and goes on with the exchange when they are there.
 
 The last two are written out here, for two ranks, without the runtime. All must give the same bits. Once through shared
 memory, once through ports of 1 Gbit/s in network namespaces (runtime/star.py; skipped, with the reason, where these
-cannot be made). Reported, per way: median over blocks of seconds / the ceiling's seconds of the same block; of the time
-that the exchanges add without overlap, the share that it hides; processor seconds of both ranks / those of the ceiling.
+cannot be made). The baseline is computing alone. The limit on the port is what its rate allows: all exchanges one after
+another behind the first computation. Bar of the sleeping thread on the port: 1.5. The figures give, of the time that
+the exchanges add without overlap, the share that each way hides, and processor seconds of both ranks over those of
+computing alone.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from queue import SimpleQueue
 from time import perf_counter, process_time
 from typing import Any
@@ -34,17 +29,20 @@ import numpy as np
 
 from paceline.program.effects import AllReduce, Array, Compute, Program, Start, Wait, Work
 from paceline.program.outcome import Hooks
-from paceline.records.environment import environment
 from paceline.runtime.engine import run
-from paceline.runtime.launcher import abort_on_error, launch, under_mpirun
-from paceline.runtime.messages import gather_texts
 from paceline.runtime.star import Star
 
-RESULTS = Path(__file__).parent / "results" / "overlap.json"
+from .form import Limit, compare, rounded
+from .harness import Found, Run, on_ranks
+
+SECONDS = 90
 SIDE = 512  # of the unit's square matrices
 # Per network: bytes of an all-reduce, units computed before each, all-reduces in a block.
 PLANS = {"shared memory": (4_000_000, 1, 16), "1 Gbit/s": (1_000_000, 2, 16)}
-BLOCKS = 20
+TURNS = 20
+RATE, PAYLOAD = 125e6, 1448 / 1538  # bytes/s of a port, and the share of an Ethernet frame that is payload over TCP
+BAR = 1.5
+ALONE, LIMIT = "computing alone", "the port's rate"
 UNIT = Work("step")
 
 
@@ -54,9 +52,8 @@ class Exchange:
     def __init__(self, comm: Any, value: Array) -> None:
         self.comm, self.rank, self.other = comm, comm.rank, 1 - comm.rank
         half = value.size // 2
-        self.mine, self.theirs = (
-            (slice(half), slice(half, None)) if comm.rank == 0 else (slice(half, None), slice(half))
-        )
+        parts = slice(half), slice(half, None)
+        self.mine, self.theirs = parts[comm.rank], parts[1 - comm.rank]
         self.value, self.out = value, np.empty_like(value)
 
     def _calls(self) -> Iterator[tuple[Array, Array]]:
@@ -153,7 +150,7 @@ class Measurement:
         self.exchanges = [Exchange(comm.Dup(), value) for value in self.values]
         thread, polling = Thread(), Polling()
         self.ways: dict[str, Callable[[], Program[Any]]] = {
-            "ceiling": self.ceiling,
+            ALONE: self.alone,
             "no overlap": self.direct,
             "sleeping thread": self.started,
             "blocking thread": lambda: self.by_hand(thread),
@@ -166,7 +163,7 @@ class Measurement:
             yield from Compute(UNIT, self.product)
             between()
 
-    def ceiling(self) -> Program[None]:
+    def alone(self) -> Program[None]:
         for _ in self.values:
             yield from self.compute()
 
@@ -194,88 +191,61 @@ class Measurement:
             wait()
         return [exchange.out for exchange in self.exchanges]
 
-    def program(self, blocks: int) -> Program[list[dict[str, tuple[float, float]]]]:
-        """Per block and way: (seconds, this rank's processor seconds)."""
+    def program(self, run: Run) -> Program[list[dict[str, tuple[float, float]]]]:
+        """Per turn and way: (seconds, this rank's processor seconds)."""
         taken = []
-        for _ in range(blocks + 1):
+        for turn in run.turns(TURNS, self.comm):
             block = {}
             answers: list[list[Array]] = []
-            for name, way in self.ways.items():
+            for name in reversed(list(self.ways)) if turn % 2 else self.ways:
                 self.comm.Barrier()
                 start, used = perf_counter(), process_time()
-                answer = yield from way()
+                answer = yield from self.ways[name]()
                 used = process_time() - used
                 self.comm.Barrier()
                 block[name] = (perf_counter() - start, used)
                 answers += [[vector.copy() for vector in answer]] if answer else []
             assert all(np.array_equal(a, b) for other in answers for a, b in zip(answers[0], other, strict=True))
-            taken.append(block)
-        return taken[1:]  # the first block warms up
+            if turn >= 0:
+                taken.append(block)
+        return taken
 
 
-def measure(network: str, small: bool, path: Path) -> None:
-    """On every rank; rank 0 writes its rows."""
-    from mpi4py import MPI
-
-    nbytes, units, count = PLANS[network]
-    nbytes, count, blocks = (100_000, 2, 2) if small else (nbytes, count, BLOCKS)
-    comm = MPI.COMM_WORLD
-    outcome = run(Measurement(comm, nbytes, units, count).program(blocks), Hooks(), comm=comm)
-    everyone = [json.loads(text) for text in gather_texts(comm, json.dumps(outcome.result))]
-    if not everyone:
-        return
-    seconds = {name: [block[name][0] for block in everyone[0]] for name in everyone[0][0]}
-    used = {name: [sum(taken[i][name][1] for taken in everyone) for i in range(blocks)] for name in seconds}
-    bare, whole = seconds["ceiling"], seconds["no overlap"]
-    rows = {}
-    for name, times in seconds.items():
-        hidden = [(w - t) / (w - b) for w, t, b in zip(whole, times, bare, strict=True) if w > b]
-        rows[name] = {
-            "ms": round(statistics.median(times) * 1e3, 2),
-            "ratio": round(statistics.median(t / b for t, b in zip(times, bare, strict=True)), 3),
-            "hidden": round(statistics.median(hidden), 3) if hidden else None,
-            "processor_ratio": round(
-                statistics.median(u / b for u, b in zip(used[name], used["ceiling"], strict=True)), 3
-            ),
-        }
-    about = {
-        "load_average": os.getloadavg()[0],
-        "bytes": nbytes,
-        "units_each": units,
-        "exchanges": count,
-        "blocks": blocks,
-    }
-    path.write_text(json.dumps({**about, "rows": rows}))
+def on_rank(comm: Any, nbytes: int, units: int, count: int, run_: Run) -> tuple[dict[str, list[float]], ...]:
+    """By way, turn by turn: milliseconds, and processor seconds of both ranks."""
+    own = run(Measurement(comm, nbytes, units, count).program(run_), Hooks(), comm=comm).result
+    everyone = comm.allgather(own)
+    seconds = {name: [turn[name][0] * 1e3 for turn in everyone[0]] for name in own[0]}
+    used = {name: [sum(turn[name][1] for turn in turns) for turns in zip(*everyone, strict=True)] for name in own[0]}
+    return seconds, used
 
 
-def main() -> None:
-    small = "--small" in sys.argv
-    if under_mpirun():
-        with abort_on_error():
-            measure(sys.argv[-2], small, Path(sys.argv[-1]))
-        return
-    results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.json"
-        for network in PLANS:
-            arguments = [*sys.argv[1:], network, str(path)]
-            star = None if network == "shared memory" else Star((0, 1), (125e6, 125e6))
-            if star and (reason := star.obstacle()):
-                results[network] = {"skipped": reason}
-                print(f"{network}: skipped, {reason}")
-                continue
-            if launch(arguments, 2, program=[__file__], star=star):
-                raise SystemExit(1)
-            results[network] = json.loads(path.read_text())
-            for name, row in results[network]["rows"].items():
-                print(
-                    f"{network:13}  {name:15}  {row['ms']:8.2f} ms  {row['ratio']:5.2f} of the ceiling, "
-                    f"hidden {row['hidden']}, processor {row['processor_ratio']:.2f}",
-                    flush=True,
-                )
-    if not small:
-        RESULTS.write_text(json.dumps({"environment": environment(1), **results}, indent=1) + "\n")
+def allowed(nbytes: int, count: int, milliseconds: float) -> Limit:
+    """What a port's rate allows. milliseconds: of a block's computing alone."""
+    sending, computing = nbytes / RATE / PAYLOAD * 1e3, milliseconds / count
+    return Limit(what=LIMIT, ratio=rounded((computing + count * max(sending, computing)) / milliseconds))
 
 
-if __name__ == "__main__":
-    main()
+def measure(run_: Run) -> Found:
+    found, share = Found(), run_.share(len(PLANS))
+    for network, (nbytes, units, count) in PLANS.items():
+        star = None if network == "shared memory" else Star((0, 1), (RATE, RATE))
+        if star and (reason := star.obstacle()):
+            found.skipped.append(f"{network}: {reason}")
+            continue
+        nbytes, count = (100_000, 2) if run_.small else (nbytes, count)
+        seconds, used = on_ranks(on_rank, 2, nbytes, units, count, share, star=star)
+        case = f"{network}, 2 ranks, {count} exchanges of {nbytes / 1e6:g} MB, units before each: {units}"
+        alone, whole = seconds[ALONE], seconds["no overlap"]
+        limit = allowed(nbytes, count, statistics.median(alone)) if star else None
+        found.figures[network] = figures = dict[str, Any]()
+        for way in [way for way in seconds if way != ALONE]:
+            bar = BAR if star and way == "sleeping thread" else None
+            found.rows.append(compare(case, way, ALONE, seconds, "time", bar=bar, limit=limit, unit="ms"))
+            hidden = [(w - t) / (w - b) for w, t, b in zip(whole, seconds[way], alone, strict=True) if w > b]
+            processor = [u / b for u, b in zip(used[way], used[ALONE], strict=True)]
+            figures[way] = {
+                "hidden": rounded(statistics.median(hidden)) if hidden else None,
+                "processor ratio": rounded(statistics.median(processor)),
+            }
+    return found

@@ -1,19 +1,12 @@
-"""What an effect costs in the MPI interpreter: a fresh Compute, at the real loop's depth, timed; traces go to a file.
+"""What does an effect cost in the MPI interpreter, next to calls timed by hand?
 
-Usage: python benchmarks/runtime_effects.py [--small]. Starts its own mpirun with one rank (a Compute sends nothing).
-Prints, and writes benchmarks/results/runtime_effects.json (--small: prints only). Blocks alternate; each asserts how
-many effects it made. Bar: 1.5 us for local SGD through the real loop, trace on, exchange of the round excluded by
-taking long rounds.
+Fresh Computes, one by one, and local SGD through the real loop, whose local steps are one Compute. Traces go to a file.
+One rank, as a Compute sends nothing; the exchange of a round is excluded by taking long rounds. Each block asserts how
+many effects it made. Bar: 1.5 us for local SGD, traced.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import json
-import platform
-import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,9 +26,12 @@ from paceline.program.effects import Compute, Program, Work, nothing
 from paceline.program.outcome import Hooks, Outcome
 from paceline.records.spool import Spool, read_spools
 from paceline.runtime.engine import run
-from paceline.runtime.launcher import launch, under_mpirun
 
-RESULTS = Path(__file__).parent / "results" / "runtime_effects.json"
+from .form import compare
+from .harness import Found, Run, alternate, on_ranks
+
+SECONDS = 45
+BAR = 1.5  # us of a local step, traced
 HOOKS = Hooks()
 WORK = Work("step", 8)
 
@@ -94,8 +90,9 @@ def training(count: int, trace: bool) -> float:
     return seconds
 
 
+HAND = "calls timed by hand"
 BLOCKS: dict[str, Callable[[int], float]] = {
-    "calls timed by hand": called,
+    HAND: called,
     "fresh effects": lambda count: bare(count, False),
     "fresh effects, traced": lambda count: bare(count, True),
     "local SGD": lambda count: training(count, False),
@@ -103,34 +100,17 @@ BLOCKS: dict[str, Callable[[int], float]] = {
 }
 
 
-def measure(turns: int, count: int) -> dict[str, float]:
-    """Microseconds per effect: medians over turns of one block of each kind."""
-    taken: dict[str, list[float]] = {name: [] for name in BLOCKS}
-    for turn in range(-1, turns):  # the first turn warms up
-        for name, block in BLOCKS.items():
-            gc.collect()
-            seconds = block(count)
-            if turn >= 0:
-                taken[name].append(seconds / count * 1e6)
-    return {name: round(statistics.median(times), 3) for name, times in taken.items()}
+def on_rank(comm: Any, run: Run, count: int) -> dict[str, list[float]]:
+    """Microseconds per effect of each block, turn by turn."""
+    blocks = {name: lambda block=block: block(count) / count * 1e6 for name, block in BLOCKS.items()}
+    return alternate(blocks, run.turns(31))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Cost of an effect in the MPI interpreter.")
-    parser.add_argument("--small", action="store_true", help="a short run that writes nothing")
-    small = parser.parse_args().small
-    if not under_mpirun():
-        return launch(sys.argv[1:], 1, program=[__file__])
-    turns, count = (3, 2_000) if small else (31, 20_000)
-    rows = measure(turns, count)
-    for name, microseconds in rows.items():
-        print(f"{name:24s} {microseconds:7.3f} us")
-    if not small:
-        about: dict[str, Any] = {"effects_per_block": count, "turns": turns, "python": platform.python_version()}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({**about, "microseconds": rows}, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def measure(run: Run) -> Found:
+    count = 2_000 if run.small else 20_000
+    taken = on_ranks(on_rank, 1, run, count)
+    rows = [compare("an effect, 1 rank", way, HAND, taken, "time", limit=HAND, unit="us") for way in list(BLOCKS)[1:]]
+    traced, bar = {"local SGD, traced": taken["local SGD, traced"]}, f"{BAR} us"
+    traced[bar] = [BAR] * len(taken[HAND])
+    rows.append(compare("an effect, 1 rank", "local SGD, traced", bar, traced, "time", bar=1.0, unit="us"))
+    return Found(rows, {"effects of a block": count})

@@ -1,25 +1,19 @@
-"""What an effect costs in the SimPy interpreter, against a bare SimPy timeout in the same alternating run.
+"""What does an effect cost in the SimPy interpreter, next to a bare SimPy timeout?
 
-Usage: python benchmarks/sim_effects.py [--small]. Prints, and writes benchmarks/results/sim_effects.json (--small:
-prints only). A block of each kind runs in turn, many times over; a ratio is the median over turns of effects per
-second divided by bare timeouts per second in the same turn, so that a busy machine slows both. Each block asserts how
-many effects it made; traces go to a file. Bars: 0.45 with the trace off, 0.35 with trace and noise.
+A block of each kind runs in turn, many times over. Each block asserts how many effects or steps it made; traces go to a
+file. Fresh effects are one Compute each; in local SGD, the local steps of a round are one Compute, so its cost is that
+of a worker-step. Bars: .45 of the bare rate with the trace off; with trace and noise .35 for fresh effects and .5 for
+local SGD. With H = 1 also against the client loop of appfl's vsim (peers/appfl_vsim.py), if appfl is installed: at most
+twice its time per client and round.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import json
-import platform
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
-import numpy as np
 import simpy
 
 from paceline.algorithms.aggregations import Parameters
@@ -37,8 +31,12 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.records.spool import Spool, read_spools
 from paceline.sim.engine import simulate
 
+from .form import compare
+from .harness import Found, Run, alternate, timed
+from .peers import appfl_vsim
+
+SECONDS = 120
 WORKERS = 64
-RESULTS = Path(__file__).parent / "results" / "sim_effects.json"
 HOOKS = Hooks()
 
 
@@ -61,9 +59,7 @@ def bare(count: int) -> float:
 
     for worker in range(WORKERS):
         env.process(ticking(0.008 if worker % 2 else 0.0216))
-    begin = perf_counter()
-    env.run()
-    seconds = perf_counter() - begin
+    seconds = timed(env.run)
     assert made == WORKERS * count
     return seconds
 
@@ -91,92 +87,70 @@ def fresh(count: int, sigma: float, trace: bool) -> float:
     """Seconds for 64 programs of `count` fresh Computes each."""
     stepping = Stepping()
     programs = [stepping.program(worker, count) for worker in range(WORKERS)]
-    seconds, _ = timed(programs, sigma, trace, WORKERS * count)
+    seconds, _ = simulated(programs, sigma, trace, WORKERS * count)
     assert stepping.made == WORKERS * count
     return seconds
 
 
-def timed(programs: Sequence[Program[Any]], sigma: float, trace: bool, effects: int) -> tuple[float, list[Outcome]]:
+def simulated(programs: Sequence[Program[Any]], sigma: float, trace: bool, effects: int) -> tuple[float, list[Outcome]]:
     """(seconds, outcomes) of a simulation; its spans are streamed to a file, as runs with a directory do."""
     with TemporaryDirectory() as folder:
         spool = Spool(Path(folder) / "spans")
-        hooks = Hooks(HOOKS.log, HOOKS.checkpoint, spans=spool.take)
-        begin = perf_counter()
-        outcomes = simulate(programs, timing(sigma), hooks, trace=trace)
-        seconds = perf_counter() - begin
+        hooks, outcomes = Hooks(HOOKS.log, HOOKS.checkpoint, spans=spool.take), list[Outcome]()
+        seconds = timed(lambda: outcomes.extend(simulate(programs, timing(sigma), hooks, trace=trace)))
         spool.close()
         spans = [name for lanes in read_spools([spool.path], WORKERS) for name, _, _ in lanes.get("compute", ())]
         assert spans.count("step") == (effects if trace else 0)
     return seconds, outcomes
 
 
-class CountingWorker(PhantomWorker):
-    """A phantom that counts its steps."""
-
-    made = 0
-
-    def steps(self, round: Any, start: int = 0) -> Compute[None]:
-        compute = super().steps(round, start)
-        self.made += compute.times
-        return compute
-
-
-def training(count: int, sigma: float, trace: bool) -> float:
-    """Seconds for local SGD of 64 phantoms through the real loop: four rounds of count / 4 steps each."""
-    strategy = Strategy(schedule=Fixed(count // 4), aggregation=Parameters())
+def training(count: int, sigma: float, trace: bool, H: int) -> float:
+    """Seconds for local SGD of 64 phantoms through the real loop: `count` steps each, in rounds of H."""
+    rounds = count // H
+    strategy = Strategy(schedule=Fixed(H), aggregation=Parameters())
     shares = Shares((8,) * WORKERS, (1.0,) * WORKERS)
-    plan = Plan(strategy, shares, lambda progress: 0.1, 10**9, Interval(4, "rounds"))
-    works = [Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1) for _ in range(WORKERS)]
-    workers = [CountingWorker(i, works[i]) for i in range(WORKERS)]
+    plan = Plan(strategy, shares, lambda progress: 0.1, 10**9, Interval(rounds, "rounds"))
+    workers = [PhantomWorker(i, Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1)) for i in range(WORKERS)]
     programs = [train(worker, plan, State()) for worker in workers]
-    seconds, outcomes = timed(programs, sigma, trace, WORKERS * (count // 4) * 4)
-    assert sum(worker.made for worker in workers) == WORKERS * (count // 4) * 4
-    assert all(outcome.syncs["parameters"] == 4 for outcome in outcomes)
+    seconds, outcomes = simulated(programs, sigma, trace, WORKERS * rounds * H)
+    assert all(outcome.result.step == rounds * H for outcome in outcomes)
+    assert all(outcome.syncs["parameters"] == rounds for outcome in outcomes)
     return seconds
 
 
+BARE, VSIM = "bare SimPy timeouts", "client loop of appfl's vsim"
 BLOCKS: dict[str, Callable[[int], float]] = {
-    "bare SimPy timeouts": bare,
+    BARE: bare,
     "fresh effects": lambda count: fresh(count, 0.0, False),
     "fresh effects, trace and noise": lambda count: fresh(count, 0.1, True),
-    "local SGD": lambda count: training(count, 0.0, False),
-    "local SGD, trace and noise": lambda count: training(count, 0.1, True),
+    "local SGD": lambda count: training(count, 0.0, False, count // 4),
+    "local SGD, trace and noise": lambda count: training(count, 0.1, True, count // 4),
+    "local SGD, H = 1": lambda count: training(count, 0.0, False, 1),
+    "local SGD, H = 32": lambda count: training(count, 0.0, False, 32),
 }
+BARS = {
+    "fresh effects": 0.45,
+    "fresh effects, trace and noise": 0.35,
+    "local SGD": 0.45,
+    "local SGD, trace and noise": 0.5,
+}
+VSIM_BAR = 2.0  # times vsim's time per client and round
+CASE = "64 workers, a step"
 
 
-def measure(turns: int, count: int) -> dict[str, Any]:
-    """Medians over `turns` turns of one block of each kind, 64 * count effects a block."""
-    seconds: dict[str, list[float]] = {name: [] for name in BLOCKS}
-    for turn in range(-1, turns):  # the first turn warms up
-        for name, block in BLOCKS.items():
-            gc.collect()
-            taken = block(count)
-            if turn >= 0:
-                seconds[name].append(taken)
-    reference = seconds["bare SimPy timeouts"]
-    return {
-        name: {
-            "microseconds": round(statistics.median(taken) / (WORKERS * count) * 1e6, 3),
-            "ratio": round(statistics.median(b / t for b, t in zip(reference, taken, strict=True)), 3),
-        }
-        for name, taken in seconds.items()
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Cost of an effect in the SimPy interpreter.")
-    parser.add_argument("--small", action="store_true", help="a short run that writes nothing")
-    small = parser.parse_args().small
-    turns, count = (3, 100) if small else (21, 1000)
-    rows = measure(turns, count)
-    for name, row in rows.items():
-        print(f"{name:34s} {row['microseconds']:7.3f} us  {row['ratio']:6.3f} of the bare rate")
-    if not small:
-        versions = {"python": platform.python_version(), "simpy": simpy.__version__, "numpy": np.__version__}
-        about = {"workers": WORKERS, "effects_per_block": WORKERS * count, "turns": turns, **versions}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+def measure(run: Run) -> Found:
+    """One block of each kind in turn, 64 * count effects or steps a block."""
+    found, count = Found(), 96 if run.small else 960
+    blocks = dict(BLOCKS)
+    if reason := appfl_vsim.missing():
+        found.skipped.append(f"{VSIM}: {reason}")
+    else:
+        blocks[VSIM] = lambda count: timed(lambda: appfl_vsim.rounds(WORKERS, count))
+    each = {name: lambda block=block: block(count) / (WORKERS * count) * 1e6 for name, block in blocks.items()}
+    taken = alternate(each, run.turns(21))
+    for name in list(BLOCKS)[1:]:
+        found.rows.append(compare(CASE, name, BARE, taken, bar=BARS.get(name), limit=BARE, unit="us"))
+    if VSIM in taken:
+        found.rows.append(compare(CASE, "local SGD, H = 1", VSIM, taken, "time", bar=VSIM_BAR, limit=BARE, unit="us"))
+    found.figures["steps of a block"] = WORKERS * count
+    return found

@@ -1,33 +1,25 @@
-"""Fair sharing against SimGrid's, and the speed of barriers against SimGrid's.
-
-Usage: python benchmarks/simgrid_flows.py [--small] [--python /usr/bin/python3]. Prints, and writes
-benchmarks/results/simgrid_flows.json (--small: prints only).
+"""Fair sharing and the speed of barriers against SimGrid's.
 
 Sharing: 20 random sets of flows on random links, each set run here and in SimGrid set to pure max-min; bar: every
 flow's duration within 1 %. Speed: n workers compute, then wait for one another, round after round, with equal clocks
-asserted; a ratio is the median over alternating turns of SimGrid's CPU seconds over ours in the same turn, so above 1
-is faster than SimGrid. (CPU seconds, as a shared machine stretches all others.) SimGrid runs from Python, and where g++
-and its headers are found from C++, its own language.
+asserted, in CPU seconds. SimGrid runs from Python, and where g++ and its headers are found from C++, its own language.
 
-SimGrid is not a dependency: Debian's python3-simgrid (and libsimgrid-dev) or the PyPI build, in a Python of its own.
-Without one this says so and measures nothing.
+SimGrid is not a dependency: Debian's python3-simgrid (and libsimgrid-dev) or the PyPI build. The Python that has it is
+this one, /usr/bin/python3, or the one that PACELINE_SIMGRID_PYTHON names. Without one nothing is measured.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
 import json
-import platform
+import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 from paceline.config.timing import Device, Link, Network, Timing
@@ -39,11 +31,15 @@ from paceline.sim.engine import simulate
 from paceline.sim.flows import Course, Demand, Flows
 from paceline.sim.topology import build_topology
 
+from .form import Row, compare
+from .harness import Found, Run, Skipped, alternate, process_seconds
+
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "simgrid_flows.json"
+SECONDS = 150
 HOOKS = Hooks()
 SETS = 20
 BAR = 0.01
+ENGINES = ("events", "cohorts")
 
 
 # --- fair sharing -----------------------------------------------------------------------------------------------------
@@ -93,10 +89,10 @@ def our_ends(ask: dict[str, Any]) -> list[float]:
 
 def ask_simgrid(python: str, ask: dict[str, Any]) -> dict[str, Any]:
     """SimGrid's answer."""
-    command = [python, str(HERE / "outside" / "simgrid_run.py")]
+    command = [python, str(HERE / "peers" / "simgrid_run.py")]
     done = subprocess.run(command, input=json.dumps(ask), capture_output=True, text=True, timeout=600)
     if done.returncode:
-        sys.exit(f"SimGrid failed: {done.stderr}")
+        raise RuntimeError(f"SimGrid failed: {done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
@@ -135,10 +131,9 @@ def timing(workers: int) -> Timing:
 
 def timed(run: Callable[[], list[Outcome]]) -> tuple[float, float]:
     """(virtual clock, CPU seconds)."""
-    gc.collect()
-    begin = process_time()
-    outcomes = run()
-    return outcomes[0].seconds, process_time() - begin
+    outcomes: list[Outcome] = []
+    seconds = process_seconds(lambda: outcomes.extend(run()))
+    return outcomes[0].seconds, seconds
 
 
 def events(workers: int, rounds: int) -> tuple[float, float]:
@@ -160,7 +155,7 @@ def in_python(python: str) -> Callable[[int, int], tuple[float, float]]:
 
 def in_cpp(folder: str) -> Callable[[int, int], tuple[float, float]] | None:
     """The C++ program, if it can be built."""
-    source, program = HERE / "outside" / "simgrid_barriers.cpp", Path(folder) / "simgrid_barriers"
+    source, program = HERE / "peers" / "simgrid_barriers.cpp", Path(folder) / "simgrid_barriers"
     build = ["g++", "-O2", "-std=c++17", str(source), "-lsimgrid", "-o", str(program)]
     if shutil.which("g++") is None or subprocess.run(build, capture_output=True).returncode:
         return None
@@ -173,63 +168,51 @@ def in_cpp(folder: str) -> Callable[[int, int], tuple[float, float]] | None:
     return run
 
 
-def barriers(python: str, turns: int, steps: int) -> list[dict[str, Any]]:
-    """Microseconds per worker-step, and how many times faster than SimGrid, at each number of workers."""
-    rows = []
+def barriers(python: str, run: Run, steps: int) -> list[Row]:
+    """Both engines against SimGrid, at each number of workers."""
+    rows, share = [], run.share(3)
     with tempfile.TemporaryDirectory() as folder:
-        runs: dict[str, Any] = {"events": events, "cohorts": cohorts, "simgrid in Python": in_python(python)}
+        ways: dict[str, Any] = {"events": events, "cohorts": cohorts, "SimGrid in Python": in_python(python)}
         if compiled := in_cpp(folder):
-            runs["simgrid in C++"] = compiled
+            ways["SimGrid in C++"] = compiled
         for workers in (8, 64, 512):
-            taken: dict[str, list[float]] = {name: [] for name in runs}
             rounds = max(2, steps // workers)
-            for _ in range(turns):
-                for name, run in runs.items():
-                    clock, seconds = run(workers, rounds)
-                    assert abs(clock - rounds * max(paces(workers))) < 1e-9 * clock, (name, clock)
-                    taken[name].append(seconds / (workers * rounds) * 1e6)
-            row: dict[str, Any] = {"workers": workers, "rounds": rounds}
-            row["microseconds"] = {name: round(statistics.median(seconds), 3) for name, seconds in taken.items()}
-            for ours in ("events", "cohorts"):
-                for theirs in [name for name in runs if name.startswith("simgrid")]:
-                    ratios = [b / a for a, b in zip(taken[ours], taken[theirs], strict=True)]
-                    row[f"{ours} against {theirs}"] = round(statistics.median(ratios), 2)
-            rows.append(row)
+
+            def cost(way: Any, workers: int = workers, rounds: int = rounds) -> float:
+                clock, seconds = way(workers, rounds)
+                assert abs(clock - rounds * max(paces(workers))) < 1e-9 * clock, clock
+                return float(seconds / (workers * rounds) * 1e6)
+
+            taken = alternate({name: partial(cost, way) for name, way in ways.items()}, share.turns(7))
+            case = f"{workers} workers, {rounds:,} rounds of a barrier, a worker-step"
+            rows += [
+                compare(case, engine, other, taken, unit="us")
+                for engine in ENGINES
+                for other in list(ways)[len(ENGINES) :]
+            ]
     return rows
 
 
-def find_python(given: str | None) -> str | None:
+def find_python() -> str | None:
     """A Python that has SimGrid."""
+    given = os.environ.get("PACELINE_SIMGRID_PYTHON")
     for python in [given] if given else [sys.executable, "/usr/bin/python3"]:
-        if (
+        has = (
             shutil.which(python)
             and not subprocess.run([python, "-c", "import simgrid"], capture_output=True).returncode
-        ):
+        )
+        if has:
             return python
     return None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Fair sharing and barriers against SimGrid.")
-    parser.add_argument("--small", action="store_true", help="a short run that writes nothing")
-    parser.add_argument("--python", help="a Python that can import simgrid")
-    given = parser.parse_args()
-    python = find_python(given.python)
+def measure(run: Run) -> Found:
+    python = find_python()
     if python is None:
-        print("skipped: no Python with SimGrid was found (apt install python3-simgrid; or --python PATH)")
-        return
-    shared = sharing(python, 4 if given.small else SETS)
-    print(f"{shared['flows']} flows in {shared['sets']} sets: durations within {shared['largest_difference']:.2e}")
-    assert shared["largest_difference"] <= BAR
-    rows = barriers(python, *((1, 1024) if given.small else (7, 16_384)))
-    for row in rows:
-        print(", ".join(f"{key} {value}" for key, value in row.items()))
-    if not given.small:
-        version = "import simgrid; print(simgrid.simgrid_version)"
-        found = subprocess.run([python, "-c", version], capture_output=True, text=True).stdout.strip()
-        about = {"python": platform.python_version(), "simgrid": found, "sharing": shared, "barriers": rows}
-        RESULTS.write_text(json.dumps(about, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        raise Skipped("no Python with SimGrid was found (apt install python3-simgrid, or set PACELINE_SIMGRID_PYTHON)")
+    shared = sharing(python, 4 if run.small else SETS)
+    assert shared["largest_difference"] <= BAR, shared
+    version = "import simgrid; print(simgrid.simgrid_version)"
+    found = subprocess.run([python, "-c", version], capture_output=True, text=True).stdout.strip()
+    rows = barriers(python, run, 1024 if run.small else 16_384)
+    return Found(rows, {"simgrid": found, "sharing": shared})

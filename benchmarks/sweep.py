@@ -1,17 +1,13 @@
-"""How long does a sweep take? 10,000 noise-free scenarios and 1,000 noisy ones, of 64 workers and 1,000 rounds each.
+"""How long do sweeps take: 10,000 noise-free scenarios and 1,000 noisy ones, of 64 workers and 1,000 rounds each?
 
-Usage: python benchmarks/sweep.py [--small]. Prints, and writes benchmarks/results/sweep.json (--small: prints only).
 The sweeps run as a user's do: `paceline.sweep` to a CSV file, on as many processes as there are cores. Each asserts
 how many rows it made, how many worker-steps they stand for, and that some rows, picked at random, are what a single
-`simulate` gives. Bar: 60 s each on 2 cores. cpu_ms: processor time per scenario of all processes, start included.
+`simulate` gives. The cost is processor time per scenario of all processes, start included; next to it that of the same
+rounds by hand in NumPy (peers/by_hand.py), on one core. Bar: 60 s each on 2 cores.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import random
 import resource
 import tempfile
@@ -19,11 +15,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from paceline import simulate, sweep
 from paceline.config import yaml
 from paceline.processes import cores
 
-RESULTS = Path(__file__).parent / "results" / "sweep.json"
+from .form import Row, compare, rounded
+from .harness import Found, Run, alternate, process_seconds
+from .peers import by_hand
+
+SECONDS = 240
+BAR = 60.0  # seconds of a sweep, on 2 cores
 WORKERS, ROUNDS = 64, 1000
 SCENARIO = f"""
 workload:
@@ -37,7 +40,7 @@ cluster:
     - {{device: slow, count: {WORKERS // 2}, speed: 800 samples/s}}
   network: {{bandwidth: 10 Gbit/s, latency: 10 us}}
 """
-STRATEGIES = {
+STRATEGIES: dict[str, tuple[dict[str, Any], int]] = {
     "noise-free, H = 1": ({"preset": "sync_sgd"}, 1),
     "noisy, H = 8": ({"preset": "local_sgd", "H": 8, "split": "even"}, 8),
 }
@@ -66,8 +69,8 @@ def processor_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def measure(name: str, grid: dict[str, list[Any]], rounds: int, folder: Path) -> dict[str, Any]:
-    """One sweep, timed."""
+def swept(name: str, grid: dict[str, list[Any]], rounds: int, folder: Path) -> tuple[float, float, int]:
+    """One sweep: (seconds, processor seconds, scenarios)."""
     strategy, H = STRATEGIES[name]
     path = folder / "scenario.yaml"
     path.write_text(yaml.dump(yaml.parse(SCENARIO, "") | {"strategy": strategy, "budget": {"rounds": rounds}}))
@@ -77,34 +80,50 @@ def measure(name: str, grid: dict[str, list[Any]], rounds: int, folder: Path) ->
     assert (table["error"] == "").all(), table["error"].unique()
     assert set(table["steps"]) == {H * rounds}
     assert set(table["workers"]) == {WORKERS}
+    assert set(table["engine"]) == {"cohort"}
     for place in random.Random(0).sample(range(len(table)), 3):
         row = table.iloc[place]
         alone = simulate(path, settings=[f"{key}={row[key]}" for key in grid], timing_only=True)
         assert row["seconds"] == alone.summary["seconds"]
-    return {
-        "scenarios": len(table),
-        "seconds": round(seconds, 2),
-        "cpu_ms": round(used / len(table) * 1e3, 2),
-        "worker_steps_per_second": round(len(table) * WORKERS * H * rounds / seconds),
-        "engine": sorted(set(table["engine"])),
+    return seconds, used, len(table)
+
+
+def rows(name: str, grid: dict[str, list[Any]], rounds: int, run: Run) -> tuple[list[Row], dict[str, Any]]:
+    """One sweep in turns with NumPy by hand, which runs some scenarios of it."""
+    _, H = STRATEGIES[name]
+    step, sigma, some = np.repeat([0.064, 0.08], WORKERS // 2), 0.2 if "noisy" in name else 0.0, 50
+    walls: list[float] = []
+    counts: set[int] = set()
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, used, count = swept(name, grid, rounds, Path(folder))
+        walls.append(seconds)
+        counts.add(count)
+        return used / count * 1e3
+
+    def hand() -> float:
+        taken = [process_seconds(lambda: by_hand.rounds(step, H, rounds, sigma, 1e-4)) for _ in range(some)]
+        return sum(taken) / some * 1e3
+
+    turns = run.turns(3)
+    next(turns)  # a sweep has no warmth that a turn could give to the next
+    taken = alternate({"paceline sweep": ours, "NumPy by hand": hand}, turns)
+    case = f"{name}: {min(counts):,} scenarios of {WORKERS} workers and {rounds:,} rounds, a scenario"
+    compared = compare(case, "paceline sweep", "NumPy by hand", taken, limit="NumPy by hand", unit="ms of processor")
+    whole = f"{name}: {min(counts):,} scenarios, all"
+    times = {"paceline sweep": walls, f"{BAR:g} s": [BAR] * len(walls)}
+    bounded = compare(whole, "paceline sweep", f"{BAR:g} s", times, "time", bar=1.0)
+    steps = min(counts) * WORKERS * H * rounds
+    return [compared, bounded], {
+        "worker-steps per second": rounded(steps / bounded.costs["paceline sweep"]),
+        "cores": cores(),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Seconds per sweep.")
-    parser.add_argument("--small", action="store_true", help="a short run that writes nothing")
-    small = parser.parse_args().small
-    rounds, load, rows = 20 if small else ROUNDS, os.getloadavg()[0], dict[str, Any]()
-    for name, grid in grids(2 if small else 10).items():
-        with tempfile.TemporaryDirectory() as folder:
-            rows[name] = row = measure(name, grid, rounds, Path(folder))
-        print(
-            f"{name:20s} {row['scenarios']:6d} scenarios  {row['seconds']:7.2f} s, {row['cpu_ms']:.2f} ms of CPU each"
-        )
-    if not small:
-        about = {"workers": WORKERS, "rounds": ROUNDS, "cores": cores(), "load_before": round(load, 2)}
-        RESULTS.write_text(json.dumps({**about, "python": platform.python_version(), "rows": rows}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+def measure(run: Run) -> Found:
+    found, rounds = Found(), 20 if run.small else ROUNDS
+    for name, grid in grids(2 if run.small else 10).items():
+        made, found.figures[name] = rows(name, grid, rounds, run.share(2))
+        found.rows += made
+    return found
