@@ -7,7 +7,7 @@ same calls give the same bits alone in a process (a rank) and next to other work
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -20,11 +20,10 @@ from ..algorithms.rounds import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
 from ..algorithms.worker import EVALUATION_BATCH, UnitValues, Whole
-from ..program import cast
 from ..program.effects import Array, Compute, Move, Value
 from ..program.fold import parts
 from ..program.streams import torch_seed
-from . import casts, optimizers
+from . import optimizers
 from .batch_norm import estimated_buffers
 from .batches import Batches
 from .buffers import Buffers
@@ -44,13 +43,6 @@ from .unit_steps import UnitSteps
 from .user_code import FAILURES, in_words
 
 T = TypeVar("T")
-cast.use(casts.convert)  # whoever trains exchanges long vectors
-
-
-def set_threads(count: int) -> None:
-    """Let torch compute with `count` threads in this process. Bits depend on it: it is the scenario's number."""
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
 
 
 class TorchWorker:
@@ -194,11 +186,9 @@ class TorchWorker:
     def steps(self, round: Round, start: int = 0) -> Compute[None]:
         """The round's local steps from `start` on; the mean of the round's losses so far goes into params[-1]."""
         each = range(start, round.steps[self.index])
-        run = partial(self._next_step, round, iter(each))
+        i = iter(each)
+        run = partial(self._run, lambda: self._step(round, next(i)))
         return Compute(self.works.step, run, times=len(each), first=self.works.first(start))
-
-    def _next_step(self, round: Round, each: Iterator[int]) -> None:
-        self._run(self._step, round, next(each))
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
         """The gradient of step i's batch into `grads`, its loss into grads[-1]."""

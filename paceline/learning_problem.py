@@ -140,12 +140,12 @@ class LearningProblem:
         seat: the worker on whose device the worker of a rank computes, if that is not its own device.
         """
         from .learning.build import build_workers, notes
-        from .learning.worker import set_threads
+        from .learning.process import prepare
 
         w, staged = self.scenario.workload, self._staged
         if seat is not None:
             staged = [staged[seat]] * plan.workers
-        set_threads(w.threads)
+        prepare(w.threads)
         made = _named(
             "workload",
             lambda: build_workers(

@@ -112,7 +112,6 @@ TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # column -> the factor with w
 
 def show_sweep(found: pd.DataFrame, path: Path) -> None:
     """Print the first rows of a sweep's table: what varied and what came out."""
-    import pandas as pd  # most commands print without it
 
     varied = list(found.columns[: list(found.columns).index("seconds")])
     numbers = map(right, ("seconds", "ms per step", "idle"))

@@ -161,7 +161,7 @@ class Draws:
         if self._lasting:
             return np.array([each * self._held(each) for each in (first, *(price,) * (times - 1))])
         factors = self._next(times)
-        seconds = price * factors
+        seconds: NDArray[np.float64] = price * factors
         if first != price:
             np.multiply(first, factors[0], out=seconds[0])
         return seconds

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from paceline.config.timing import Device, Network, Timing
-from paceline.learning import casts
+from paceline.learning import process
 from paceline.program import cast
 from paceline.program.effects import AllGather, AllReduce, Broadcast, Phantom, ReduceScatter
 from paceline.program.fold import PIECE, fold
@@ -59,7 +59,7 @@ def test_long_vectors_are_rounded_in_pieces(wire):
 def converted(request, monkeypatch):
     """Converts vectors by one of the two, whatever their length."""
     monkeypatch.setattr(cast, "SHORT", 0)
-    monkeypatch.setattr(cast, "_long", [casts.convert] if request.param == "torch" else [])
+    monkeypatch.setattr(cast, "_long", [process.convert] if request.param == "torch" else [])
     return cast.convert
 
 

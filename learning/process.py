@@ -1,11 +1,22 @@
-"""PyTorch's conversions between fp32, fp16 and bf16, which use the processor's vector instructions."""
+"""What is set once in a process that trains: torch's threads, and the conversions of what travels."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from ..program import cast
 from ..program.effects import Array
+
+
+def prepare(threads: int) -> None:
+    """Let torch compute with so many threads, which the bits depend on, and convert between fp32, fp16 and bf16.
+
+    Its conversions use the processor's vector instructions.
+    """
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    cast.use(convert)
 
 
 def convert(value: Array, out: Array) -> None:
