@@ -19,6 +19,7 @@ from .algorithms.phantom import Phantoms, PhantomWorker
 from .algorithms.plan import Plan
 from .algorithms.replay import replayed
 from .algorithms.rounds import State
+from .algorithms.shared_program import shared
 from .algorithms.worker import Worker
 from .config.faults import check_faults
 from .config.profile import Profile, workload_key
@@ -76,6 +77,13 @@ class Job:
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker. Each has a copy of `state`."""
         return [train(w, self.plan, copy.copy(state)) for w in workers]
+
+    def shared_programs(self, workers: Phantoms) -> list[Program[State]]:
+        """One program per phantom, from the beginning. Those of a cohort share one that runs."""
+        programs: dict[int, Program[State]] = {}
+        for cohort in self.cohorts(workers):
+            programs |= zip(cohort.members, shared(cohort.program, len(cohort.members)), strict=True)
+        return [programs[worker] for worker in range(len(programs))]
 
     def cohorts(self, workers: Phantoms) -> list[Cohort]:
         """One program for each group of workers that do the same work at the same pace, from the beginning."""

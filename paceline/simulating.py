@@ -178,5 +178,6 @@ def _run(
                 raise
     from .sim.engine import simulate as run
 
-    programs, traced = job.programs(workers, State()), job.scenario.report.trace
+    programs = job.shared_programs(phantoms) if options.timing_only else job.programs(workers, State())
+    traced = job.scenario.report.trace
     return "simpy", run(programs, job.timing, hooks, trace=traced, debug=options.debug, limit=options.limit)

@@ -94,18 +94,18 @@ class Piece:
     phase: str = ""  # a collective's
 
 
-def piece(effect: Effect[Any], ranks: int) -> Piece | None:
-    """The piece that an effect is; None where it has no span."""
+def pieces_of(effect: Effect[Any], ranks: int) -> list[Piece]:
+    """The pieces that an effect is, one for each of its spans."""
     if isinstance(effect, Start):  # a lane serves what is started in this order
-        return piece(effect.effect, ranks)
+        return pieces_of(effect.effect, ranks)
     if isinstance(effect, Compute):
-        w = effect.work
-        return Piece("compute" if effect.on == "device" else "host", w.phase, w.unit, w.samples, w.first, w.fraction)
+        lane = "compute" if effect.on == "device" else "host"
+        return [Piece(lane, w.phase, w.unit, w.samples, w.first, w.fraction) for w in effect.works()]
     if isinstance(effect, Move):
-        return Piece(f"to {effect.to}", "move", nbytes=effect.value.nbytes, phase=effect.phase)
+        return [Piece(f"to {effect.to}", "move", nbytes=effect.value.nbytes, phase=effect.phase)]
     if isinstance(effect, Collective):
-        return Piece("network", type(effect).__name__, nbytes=carried(effect, ranks), phase=effect.phase)
-    return None
+        return [Piece("network", type(effect).__name__, nbytes=carried(effect, ranks), phase=effect.phase)]
+    return []
 
 
 def followed(program: Program[Any], after: Callable[[Effect[Any]], Iterable[Effect[Any]]]) -> Program[Any]:
@@ -134,12 +134,11 @@ class Seen:
         return followed(program, self._note)
 
     def _note(self, effect: Effect[Any]) -> tuple[()]:
-        if (found := piece(effect, self._ranks)) is not None:
-            inner = effect.effect if isinstance(effect, Start) else effect
-            times = inner.times if isinstance(inner, Compute) else 1
-            self.pieces[found.lane] += [found] * times
-            if isinstance(inner, Compute) and inner.on == "device":
-                self.works += [inner.work] * times
+        for found in pieces_of(effect, self._ranks):
+            self.pieces[found.lane].append(found)
+        inner = effect.effect if isinstance(effect, Start) else effect
+        if isinstance(inner, Compute) and inner.on == "device":
+            self.works += inner.works()
         return ()
 
 

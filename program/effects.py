@@ -84,6 +84,10 @@ class Compute(Effect[T]):
     times: int = 1  # how often `run` is called; nothing comes between two calls
     first: Work | None = None  # of the first call, where that costs something else
 
+    def works(self) -> list[Work]:
+        """The work of each call."""
+        return [self.first or self.work, *[self.work] * (self.times - 1)]
+
     def perform(self) -> T:
         """Make the answer."""
         if self.run is nothing:

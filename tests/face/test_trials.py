@@ -29,7 +29,7 @@ from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
 from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
 from paceline.runtime.ranks import CORES, keep_to_own_cores
-from paceline.trials import OVERLAPPED, Piece, Seen, late, parts_met, piece, steps_for, trials, with_exchanges
+from paceline.trials import OVERLAPPED, Piece, Seen, late, parts_met, pieces_of, steps_for, trials, with_exchanges
 
 QUIET = Hooks()
 
@@ -73,10 +73,9 @@ def test_what_is_started_is_watched_where_it_begins():
     assert lockstep([seen.watch(program())], QUIET) == [7]
     assert [(p.nbytes, p.phase) for p in seen.pieces["to host"]] == [(8, "move"), (16, "late")]
     assert seen.pieces["host"] == [Piece("host", "host update", part=0.5)]
-    assert piece(AllReduce(np.zeros(10, np.float32), wire="bf16"), 2) == Piece(
-        "network", "AllReduce", nbytes=20, phase="sync"
-    )
-    assert piece(Wait(Handle(Move(Phantom(8), "host"))), 2) is None
+    exchange = Piece("network", "AllReduce", nbytes=20, phase="sync")
+    assert pieces_of(AllReduce(np.zeros(10, np.float32), wire="bf16"), 2) == [exchange]
+    assert pieces_of(Wait(Handle(Move(Phantom(8), "host"))), 2) == []
 
 
 def test_exchanges_are_added_after_updates_and_change_no_number():
