@@ -7,11 +7,11 @@ lies in the device's memory or the host's (offloaded).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from ..program.effects import AllReduce, Broadcast, Program, Value
+from ..program.effects import AllReduce, Broadcast, Effect, Program, Value
 from . import unitwise
 from .rounds import Round
 from .unitwise import PlacementOptions
@@ -47,13 +47,11 @@ class Placement(PlacementOptions):
         yield from w.update(round, i)
         return last(w.grads)
 
-    def local_steps(self, w: Worker, round: Round) -> Program[None]:
+    def local_steps(self, w: Worker, round: Round) -> Iterable[Effect[Any]]:
         """The round's steps with the worker's own gradients."""
-        if self.offloaded:
-            for i in range(round.steps[w.index]):
-                yield from unitwise.step(self, w, round, i, None)
-        else:
-            yield from w.steps(round)
+        if not self.offloaded:
+            return w.steps(round)
+        return unitwise.local_steps(self, w, round)
 
     def average(self, w: Worker, weight: float) -> Program[float]:
         """Replace the parameters by the workers' weighted mean; returns the mean training loss."""

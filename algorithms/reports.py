@@ -6,8 +6,10 @@ Rule: all of it is of phase "evaluate", which every clock leaves out; what is du
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
-from ..program.effects import AllReduce, Log, Phantom, Program
+from ..program.effects import AllReduce, Effect, Log, Phantom, Program
 from .plan import Plan
 from .rounds import Due, State
 from .worker import Worker
@@ -15,10 +17,12 @@ from .worker import Worker
 NORMS = ("grad_norm", "param_norm", "m_norm", "v_norm")  # in the order of Worker.squares
 
 
-def report(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
+def report(w: Worker, plan: Plan, state: State, due: Due) -> Iterable[Effect[Any]]:
     """Evaluate if that is due, and log one line, with or without the evaluation. Worker 0 logs it for all."""
-    if not (due.evaluate or due.log):
-        return
+    return _reported(w, plan, state, due) if due.evaluate or due.log else ()
+
+
+def _reported(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
     tested = (yield from evaluate(w, plan, state)) if due.evaluate else {}
     measured = (yield from norms(w, plan)) if plan.norms else {}
     if w.index == 0:

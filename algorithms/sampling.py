@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..program.effects import AllGather, Array, Phantom, Program
+from ..program.effects import AllGather, Array, Effect, Phantom, Program
 from ..program.errors import ScenarioError
 from ..program.streams import stream
 from .rounds import Round, State
@@ -62,9 +62,9 @@ class Sampling:
         """Whether positions run step by step through all workers, instead of worker by worker through a round."""
         return False
 
-    def prepare(self, w: Worker, plan: Rounds, state: State) -> Program[None]:
+    def prepare(self, w: Worker, plan: Rounds, state: State) -> Iterable[Effect[Any]]:
         """What a worker does for its sampling before the round that begins at `state`."""
-        yield from ()
+        return ()
 
     def resolve(self, shares: Shares) -> Sampling:
         """The sampling with what depends on the workers' shares filled in; ValueError where they do not fit."""

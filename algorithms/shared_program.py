@@ -56,7 +56,8 @@ class _Source(Generic[T]):
             elif type(effect) is Wait:
                 answer = yield Wait(handles.pop(effect.handle.inner))
             elif effect is END:
-                return copy.copy(self._result)
+                result: T = copy.copy(self._result)
+                return result
             else:
                 answer = (yield effect) if logs else None
 

@@ -170,6 +170,12 @@ class Reduce:
                 self._moving.append((unit, k, handle))
 
 
+def local_steps(place: PlacementOptions, w: Worker, round: Round) -> Program[None]:
+    """The round's steps without exchanges."""
+    for i in range(round.steps[w.index]):
+        yield from step(place, w, round, i, None)
+
+
 def step(place: PlacementOptions, w: Worker, round: Round, i: int, weight: float | None) -> Program[float]:
     """Step i of the round; returns the workers' mean training loss. weight None: a local step, without an exchange.
 

@@ -47,15 +47,6 @@ def at(clock: Clocks, column: int) -> float:
     return float(clock[column]) if isinstance(clock, np.ndarray) else clock
 
 
-def running_sum(each: Array) -> Array:
-    """The sum of the rows, added one after the other as Python adds. each: (rows, columns).
-
-    NumPy adds the rows of several columns so, but the numbers of a single column in another order.
-    """
-    total: Array = np.add.reduce(each, axis=0) if each.shape[1] > 1 else np.add.accumulate(each, axis=0)[-1]
-    return total
-
-
 class CohortDriver(BaseDriver):
     """Drives one cohort's program. members: its workers; the program is the first one's.
 
@@ -180,9 +171,8 @@ class CohortDriver(BaseDriver):
         if price is FREE and first is FREE:
             return FREE
         if self._noise is not None:
-            drawn = [draws.several(at(first, place), at(price, place), times) for place, draws in self._noise]
-            each = drawn[0] if len(drawn) == 1 else np.concatenate(drawn, axis=1)
-            return each[0] if times == 1 else running_sum(each)
+            drawn = [draws.total(at(first, place), at(price, place), times) for place, draws in self._noise]
+            return drawn[0] if len(drawn) == 1 else np.concatenate(drawn)
         if times == 1:
             return first
         known = self._repeated.get((effect.work, effect.first, times))

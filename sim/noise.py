@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ..config.timing import Device, Network, Noise
 from ..program.streams import stream
 
-BLOCK = 2**14  # numbers of a class that are drawn together, about: they stay in a core's cache until they are used
+BLOCK = 2**16  # numbers of a class that are drawn together, about: they stay in a core's cache until they are used
 LEAST_ROWS = 8  # of a block
 DEPENDENT = 64  # rows of a block in which a row depends on the one before
 KEPT = 4  # blocks of a class in memory; its workers have about the same speed, so they read the same few blocks
@@ -155,16 +155,34 @@ class Draws:
         self._blocks, self._lasting = blocks, lasting
         self._block: NDArray[np.float64] = np.empty((0, 0))
         self._at, self._left = 0, 0.0
+        self._asked, self._asking = (0.0, 0.0, 1), 0  # what was asked for last, and how often in a row
+        self._sums: list[NDArray[np.float64]] = []  # the next answers to that, made together
+        self._given = 0  # how many of them have been given
 
-    def several(self, first: float, price: float, times: int) -> NDArray[np.float64]:
-        """Seconds of each of `times` computations: (times, workers). first, price: as of ColumnDraws."""
+    def total(self, first: float, price: float, times: int) -> NDArray[np.float64]:
+        """Seconds of `times` computations of each worker: (workers,). first, price: as of ColumnDraws.
+
+        What was asked for some times in a row will mostly be asked for as often again: those sums are made together.
+        """
+        again = self._asked == (first, price, times)
+        if again and self._given < len(self._sums):
+            self._given += 1
+            return self._sums[self._given - 1]
+        self._at += self._given * self._asked[2]
+        self._asking = self._asking + self._given + 1 if again else 0
+        self._asked, self._given = (first, price, times), 0
         if self._lasting:
-            return np.array([each * self._held(each) for each in (first, *(price,) * (times - 1))])
-        factors = self._next(times)
-        seconds: NDArray[np.float64] = price * factors
-        if first != price:
-            np.multiply(first, factors[0], out=seconds[0])
-        return seconds
+            each = np.array([each * self._held(each) for each in (first, *(price,) * (times - 1))])
+            (total,) = running_sums(each[None])
+            return total
+        rounds = min(self._asking, (len(self._block) - self._at) // times)
+        if rounds:
+            factors = self._block[self._at : self._at + rounds * times].reshape(rounds, times, -1)
+            self._sums, self._given = list(_totals(first, price, factors)), 1
+            return self._sums[0]
+        self._sums = []
+        (total,) = _totals(first, price, self._next(times)[None])
+        return total
 
     def _next(self, times: int) -> NDArray[np.float64]:
         """The next rows of factors."""
@@ -187,7 +205,30 @@ class Draws:
                 self._block, self._at = next(self._blocks), 0
             self._left, self._at = self._lasting, self._at + 1
         self._left -= price
-        return self._block[self._at - 1]
+        held: NDArray[np.float64] = self._block[self._at - 1]
+        return held
+
+
+def _totals(first: float, price: float, factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """factors: (rounds, times, workers). Seconds of each round: (rounds, workers)."""
+    seconds: NDArray[np.float64]
+    if factors.shape[1] == 1:
+        seconds = first * factors[:, 0]
+        return seconds
+    seconds = price * factors
+    if first != price:
+        np.multiply(first, factors[:, 0], out=seconds[:, 0])
+    return running_sums(seconds)
+
+
+def running_sums(each: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sums over the middle axis, added one after the other as Python adds. each: (rounds, times, workers).
+
+    NumPy adds the rows of several workers so, but the numbers of a single one in another order.
+    """
+    total: NDArray[np.float64]
+    total = np.add.reduce(each, axis=1) if each.shape[2] > 1 else np.add.accumulate(each, axis=1)[:, -1]
+    return total
 
 
 class RunNoise:

@@ -219,6 +219,13 @@ def test_all_exchanges_of_a_run_share_a_factor():
         assert np.mean(factors) == pytest.approx(1.0, abs=3 * sigma / np.sqrt(200))
 
 
+def running(each):
+    total = 0.0
+    for seconds in each:
+        total += seconds
+    return total
+
+
 def test_vectors_hold_what_columns_hold():
     """The cohort engine's rows against SimPy's columns, for classes whose prices and lasting differ."""
     kinds = [
@@ -232,8 +239,11 @@ def test_vectors_hold_what_columns_hold():
     own = {"a": 0.3, "b": 0.4, "c": 0.1}
     price = np.array([own[devices[w].name] for w in order])
     rows, columns = noise.together(order), [noise.of(w) for w in order]
-    for k in range(300):
+    asked = [(k // row, row) for row in (1, 1, 7, 40) for k in range(100)]  # so often in a row
+    for k, row in asked:
         times, prices = 1 + k % 4, price if k % 3 else np.full(6, 0.2)
-        expected = [column.several(each, each, times) for column, each in zip(columns, prices.tolist(), strict=True)]
-        found = np.concatenate([draws.several(prices[first], prices[first], times) for first, draws in rows], axis=1)
-        assert found.T.tolist() == expected
+        starts = prices * (1 + k % 2)
+        pairs = list(zip(starts.tolist(), prices.tolist(), strict=True))
+        expected = [running(column.several(*pair, times)) for column, pair in zip(columns, pairs, strict=True)]
+        found = np.concatenate([draws.total(*pairs[first], times) for first, draws in rows])
+        assert found.tolist() == expected, (k, row)

@@ -16,8 +16,8 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.base_driver import running
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
-from paceline.sim.cohort_driver import running_sum
 from paceline.sim.engine import simulate
+from paceline.sim.noise import running_sums
 
 STEP, FIRST = Work("step", 8), Work("step", 12)
 RESIDUALS = (0.7, 1.0, 1.0, 1.3)
@@ -111,7 +111,7 @@ def test_rows_are_added_one_after_the_other(rows, columns):
     total = np.zeros(columns)
     for row in each:
         total = total + row
-    np.testing.assert_array_equal(running_sum(each), total)
+    np.testing.assert_array_equal(running_sums(each[None])[0], total)
 
 
 def test_every_call_has_a_span():
