@@ -178,7 +178,7 @@ class Draws:
         rounds = min(self._asking, (len(self._block) - self._at) // times)
         if rounds:
             factors = self._block[self._at : self._at + rounds * times].reshape(rounds, times, -1)
-            self._sums, self._given = list(_totals(first, price, factors)), 1
+            self._sums, self._given = _totals(first, price, factors), 1
             return self._sums[0]
         self._sums = []
         (total,) = _totals(first, price, self._next(times)[None])
@@ -209,26 +209,22 @@ class Draws:
         return held
 
 
-def _totals(first: float, price: float, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """factors: (rounds, times, workers). Seconds of each round: (rounds, workers)."""
-    seconds: NDArray[np.float64]
+def _totals(first: float, price: float, factors: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Seconds of each round: (workers,). factors: (rounds, times, workers)."""
     if factors.shape[1] == 1:
-        seconds = first * factors[:, 0]
-        return seconds
+        return list(first * factors[:, 0])
     seconds = price * factors
     if first != price:
         np.multiply(first, factors[:, 0], out=seconds[:, 0])
     return running_sums(seconds)
 
 
-def running_sums(each: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sums over the middle axis, added one after the other as Python adds. each: (rounds, times, workers).
+def running_sums(each: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Each round's sum, added one after the other as Python adds: (workers,). each: (rounds, times, workers).
 
     NumPy adds the rows of several workers so, but the numbers of a single one in another order.
     """
-    total: NDArray[np.float64]
-    total = np.add.reduce(each, axis=1) if each.shape[2] > 1 else np.add.accumulate(each, axis=1)[:, -1]
-    return total
+    return list(np.add.reduce(each, axis=1) if each.shape[2] > 1 else np.add.accumulate(each, axis=1)[:, -1])
 
 
 class RunNoise:
