@@ -10,7 +10,7 @@ a worker has only one of them to wait for. So an effect costs about as much as a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any
 
@@ -20,8 +20,8 @@ from ..config.timing import Device
 from ..program.effects import Checkpoint, Collective, Compute, Move, Program, Startable, Work
 from ..program.errors import not_an_effect
 from ..program.loans import deliver
-from ..program.outcome import Hooks, Outcome, count_move
-from ..program.texts import doing
+from ..program.outcome import Hooks, Outcome, Span, count_move
+from ..program.texts import describe, doing
 from ..records.spool import BUFFERED, Tracer, span_name
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
 from .faults import WorkerFaults
@@ -48,6 +48,7 @@ class Driver(BaseDriver):
     ) -> None:
         super().__init__(outcome, program, hooks)
         self.tracer = Tracer(outcome.index, hooks.spans) if trace else None
+        self._lanes = {} if self.tracer is None else {on: self.tracer.lane(lane) for on, lane in LANES.items()}
         self._env, self._device, self._meetings, self._debug = env, device, meetings, debug
         self._noise = noise  # the factors of its Computes, None without noise
         self._faults = faults  # None where no fault names it
@@ -56,7 +57,7 @@ class Driver(BaseDriver):
         self._waiting: WorkerTicket | None = None
         self._since = 0.0  # when it began to wait
         self._round = 0.0  # when its round began
-        self._each: Sequence[float] = ()  # seconds of the computations of the last Compute, for traces
+        self._each: Sequence[float] = ()  # seconds of the computations of the last Compute of several, for traces
         self._computed = Timer(env, self._after_compute)
 
     def state(self) -> str:
@@ -94,7 +95,13 @@ class Driver(BaseDriver):
                 else:
                     self.outcome.computing += seconds
                 if self.tracer is not None:
-                    self._spans(effect, name, self._env.now + (delay - seconds))
+                    spans, begin = self._lanes[effect.on], self._env.now + (delay - seconds)
+                    if effect.times == 1:
+                        spans.append((name, begin, begin + seconds))
+                    else:
+                        spans += self._spans(name, begin)
+                    if len(spans) > BUFFERED:
+                        self.tracer.hand_on(LANES[effect.on])
                 self._computed.set(delay)
                 return
             handler = HANDLERS.get(type(effect))
@@ -105,7 +112,12 @@ class Driver(BaseDriver):
                 return
 
     def _after_compute(self, event: simpy.Event) -> None:
-        self.go_on(self._run(self._effect.perform))
+        try:
+            answer = self._effect.perform()
+        except Exception as error:
+            self._note(error, describe(self._effect))
+            raise
+        self.go_on(answer)
 
     def _end(self, result: Any) -> None:
         super()._end(result)
@@ -133,9 +145,7 @@ class Driver(BaseDriver):
             first = (self._prices.get(effect.first) or self._price(effect.first))[0]
         noise = self._noise if price or first else None
         if times == 1 and self._faults is None:
-            seconds = first if noise is None else noise.one(first)
-            self._each = (seconds,)
-            return seconds
+            return first if noise is None else noise.one(first)
         if noise is not None:
             each = noise.several(first, price, times)
         elif self._faults is None and self.tracer is None:
@@ -151,16 +161,12 @@ class Driver(BaseDriver):
             total += seconds
         return total
 
-    def _spans(self, effect: Compute[Any], name: str, begin: float) -> None:
-        """Trace an effect's computations, which begin at `begin`."""
-        assert self.tracer is not None
-        lane, passed = LANES[effect.on], 0.0
-        spans = self.tracer.lane(lane)
+    def _spans(self, name: str, begin: float) -> Iterator[Span]:
+        """The spans of the last Compute, of several computations, which begins at `begin`."""
+        passed = 0.0
         for seconds in self._each:
             start, passed = begin + passed, passed + seconds
-            spans.append((name, start, begin + passed))
-        if len(spans) > BUFFERED:
-            self.tracer.hand_on(lane)
+            yield name, start, begin + passed
 
     def _queue(self, lane: str, seconds: float) -> float:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""

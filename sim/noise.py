@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import count, groupby
+from itertools import chain, count, groupby
 from statistics import NormalDist
 
 import numpy as np
@@ -109,41 +109,24 @@ class ColumnDraws:
     """
 
     def __init__(self, blocks: Iterator[list[float]], lasting: float = 0.0) -> None:
-        self._blocks, self._lasting = blocks, lasting
-        self._block, self._at = list[float](), 0
+        self._factors, self._lasting = chain.from_iterable(blocks), lasting
         self._left, self._factor = 0.0, 0.0
 
     def one(self, price: float) -> float:
         """Seconds of one computation, which takes `price` without noise."""
-        if self._lasting:
-            return price * self._held(price)
-        if self._at >= len(self._block):
-            self._block, self._at = next(self._blocks), 0
-        factor = self._block[self._at]
-        self._at += 1
-        return price * factor
+        return price * (self._held(price) if self._lasting else next(self._factors))
 
     def several(self, first: float, price: float, times: int) -> list[float]:
         """Seconds of each of `times` computations. first, price: of the first, and of each other, without noise."""
         prices = [first] + [price] * (times - 1)
         if self._lasting:
             return [each * self._held(each) for each in prices]
-        at = self._at
-        factors = self._block[at : at + times]
-        self._at = at + times
-        while len(factors) < times:
-            self._block = next(self._blocks)
-            self._at = times - len(factors)
-            factors += self._block[: self._at]
-        return [each * factor for each, factor in zip(prices, factors, strict=True)]
+        return [each * factor for each, factor in zip(prices, self._factors, strict=False)]  # which have no end
 
     def _held(self, price: float) -> float:
         """The factor that holds for the next computation."""
         if self._left < price / 2:
-            if self._at >= len(self._block):
-                self._block, self._at = next(self._blocks), 0
-            self._left, self._factor = self._lasting, self._block[self._at]
-            self._at += 1
+            self._left, self._factor = self._lasting, next(self._factors)
         self._left -= price
         return self._factor
 
