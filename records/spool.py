@@ -61,8 +61,9 @@ class Tracer:
         """Hand on all that is left; where nothing takes spans, return them by lane."""
         if self._take is None:
             return {lane: self._named(spans) for lane, spans in self._lanes.items() if spans}
-        for lane in self._lanes:
-            self.hand_on(lane, keep=0)
+        for lane, spans in self._lanes.items():
+            if spans:
+                self.hand_on(lane, keep=0)
         return {}
 
 
@@ -80,8 +81,6 @@ class Spool:
 
     def take(self, worker: int, lane: str, spans: Sequence[Span]) -> None:
         """Write spans of one worker's lane."""
-        if not spans:
-            return
         names: dict[str, int] = {}
         records = np.empty(len(spans), RECORD)
         said, records["start"], records["stop"] = zip(*spans, strict=True)
