@@ -17,7 +17,6 @@ from paceline.program.effects import Compute, Phantom, Program, Work
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
 
-OVERLAPPED = {"unit_bytes": 0, "overlap": True, "prefetch": 1}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "sync": {"preset": "sync_sgd"},
     "local": {"preset": "local_sgd", "H": 3},
