@@ -156,7 +156,11 @@ def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float
     for name, its in rank.jobs.items():
 
         def perform(hooks: Hooks, its: Job = its) -> None:
-            first = replace(hooks, checkpoint=lambda worker, *rest: worker or hooks.checkpoint(worker, *rest))
+            def checkpoint(worker: int, *rest: Any) -> None:
+                if worker == 0:
+                    hooks.checkpoint(worker, *rest)
+
+            first = replace(hooks, checkpoint=checkpoint)
             simulate(its.programs(its.problem.phantoms(its.plan), State()), timing, first)
 
         found[name] = timed(perform)

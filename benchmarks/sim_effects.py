@@ -9,7 +9,7 @@ twice its time per client and round.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,7 +51,7 @@ def bare(count: int) -> float:
     env = simpy.Environment()
     made = 0
 
-    def ticking(delay: float) -> Iterator[simpy.Event]:
+    def ticking(delay: float) -> Generator[simpy.Event, Any, None]:
         nonlocal made
         for _ in range(count):
             yield env.timeout(delay)

@@ -71,7 +71,9 @@ class PostLocal(Loop):
         from torch.distributed.optim import PostLocalSGDOptimizer
 
         self.model = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        state = PostLocalSGDState(None, None, start_localSGD_iter=0, post_local_gradient_allreduce=False)
+        state = PostLocalSGDState(  # type: ignore[no-untyped-call]
+            None, None, start_localSGD_iter=0, post_local_gradient_allreduce=False
+        )
         self.model.register_comm_hook(state, post_localSGD_hook)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a period of 1 is not recommended
