@@ -20,7 +20,8 @@ from typing import Any
 from paceline.job import Job
 
 from .form import compare
-from .harness import Found, Run, on_ranks
+from .harness import Found, Run
+from .ranks import on_ranks
 from .training import PACELINE, SGD, Batches, blocks, build, described, document, gloo, in_turns
 
 SECONDS = 240

@@ -22,7 +22,8 @@ import numpy as np
 
 from .data_parallel import ALONE, local_steps
 from .form import compare
-from .harness import Found, Run, on_ranks
+from .harness import Found, Run
+from .ranks import on_ranks
 from .training import BATCH, PACELINE, SGD, Batches, blocks, build, described, document, gloo, in_turns
 
 SECONDS = 300

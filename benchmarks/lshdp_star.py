@@ -44,7 +44,8 @@ from paceline.runtime.star import Star
 from paceline.sim.engine import simulate
 
 from .form import Limit, Row, compare, rounded
-from .harness import Found, Run, Skipped, alternate, on_ranks, slowest
+from .harness import Found, Run, Skipped, alternate
+from .ranks import on_ranks, slowest
 
 SECONDS = 360
 RATE = 125e6  # bytes/s of a port
