@@ -31,7 +31,7 @@ from .form import compare
 from .harness import Found, Run, alternate
 from .ranks import on_ranks
 
-SECONDS = 45
+SECONDS = 30
 BAR = 1.5  # us of a local step, traced
 HOOKS = Hooks()
 WORK = Work("step", 8)

@@ -14,7 +14,7 @@ from .harness import Found, Run
 from .ranks import on_ranks
 from .training import PACELINE, SGD, Batches, blocks, build, described, document, in_turns
 
-SECONDS = 120
+SECONDS = 100
 TURNS, STEPS, BAR = 30, 12, 1.03
 HAND = "hand-written loop"
 MODELS: dict[str, dict[str, Any]] = {

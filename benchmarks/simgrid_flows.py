@@ -35,7 +35,7 @@ from .form import Row, compare
 from .harness import Found, Run, Skipped, alternate, process_seconds
 
 HERE = Path(__file__).parent
-SECONDS = 150
+SECONDS = 90
 HOOKS = Hooks()
 SETS = 20
 BAR = 0.01
