@@ -99,6 +99,7 @@ class Accelerated(Loop):
         optimizer = torch.optim.SGD(model.parameters(), **options, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.local = LocalSGD(accelerator=self.accelerator, model=self.model, local_sgd_steps=H)
+        assert self.local.enabled  # else it has not seen the other ranks, and would average nothing
         self.local.__enter__()  # until the process ends: blocks of other loops come in between
 
     def backward(self, loss: torch.Tensor) -> None:
