@@ -47,7 +47,7 @@ def _quartiles(row: Row) -> str:
 
 
 def _cost(row: Row, name: str) -> str:
-    return f"{name} ({row.costs[name]:g} {row.unit})" if name in row.costs else name
+    return f"{name} ({f'{row.costs[name]:g} {row.unit}'.strip()})" if name in row.costs else name
 
 
 def _line(row: Row) -> str:
