@@ -12,6 +12,7 @@ and 4 GB, next to the same rounds written by hand in NumPy (peers/by_hand.py). B
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -100,6 +101,8 @@ def large(sizes: dict[str, int], turns: int) -> Found:
             seconds, peak, _ = child(
                 "-m", "paceline", "simulate", str(path), "--timing-only", "--out", str(Path(folder, "run"))
             )
+            summary = json.loads(Path(folder, "run", "summary.json").read_text())
+        assert (summary["rounds"], summary["steps"]) == (sizes["rounds"], sizes["rounds"] * sizes["H"])
         peaks.append(peak)
         return seconds
 
