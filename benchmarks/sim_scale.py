@@ -100,7 +100,7 @@ def large(sizes: dict[str, int], turns: int) -> Found:
             seconds, peak, _ = child(
                 "-m", "paceline", "simulate", str(path), "--timing-only", "--out", str(Path(folder, "run"))
             )
-            with Path(folder, "run", "summary.json").open() as summary:  # of which a line holds a million numbers
+            with Path(folder, "run", "summary.json").open() as summary:  # one line of it holds a million numbers
                 assert f'"steps": {sizes["rounds"] * sizes["H"]},' in summary.read(200)
         peaks.append(peak)
         return seconds

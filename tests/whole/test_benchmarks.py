@@ -26,7 +26,7 @@ TAKEN = {"ours": [1.0, 2.0, 4.0], "theirs": [2.0, 2.0, 16.0], "least": [0.5, 1.0
 
 def run(*arguments):
     command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=ROOT)
 
 
 def test_ratios_are_taken_turn_by_turn():
