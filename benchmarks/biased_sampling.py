@@ -18,7 +18,7 @@ from paceline.processes import cores
 from .form import compare
 from .harness import Found, Run
 
-SECONDS = 300
+SECONDS = 120
 # (slow workers, noise of the data): more slow workers, and harder tasks.
 SETTINGS = ((2, 2.0), (2, 4.0), (6, 4.0))
 SAMPLINGS: dict[str, Any] = {"uniform": "shuffled", "biased": {"top_loss": {"ratio": 4}}}

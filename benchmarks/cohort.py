@@ -6,7 +6,7 @@ rounds and syncs it made, and that the clock of a shorter run is SimPy's.
 
 Bars: .8 of NumPy by hand with noise at H = 8 and 32 for 1,024 workers, and .6 at H = 1; for 64 workers .6 and .25. For
 1,024 workers with noise also 20 M worker-steps per second. Without noise the cost of a round should not depend on H:
-those rows have H = 1 as their baseline.
+those rows have H = 1 as their baseline, and a bar of 1.1, as far as medians are apart.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .form import compare, rounded, spread
 from .harness import Found, Run, alternate, process_seconds
 from .peers import by_hand
 
-SECONDS = 240
+SECONDS = 60
 HOOKS = Hooks()
 ENGINE, HAND = "cohort engine", "NumPy by hand"
 RATE, RATED = 20e6, "20 M worker-steps/s"  # the bar of 1,024 workers with noise
@@ -63,6 +63,7 @@ KINDS = (
     Kind(64, 2, 1, 0.0, "sync_sgd"),
 )
 GROWING = (1, 8, 32)  # H of the runs without noise that are compared with one another
+GROWN = 1.1  # the most that a round of theirs may take, as a share of one with H = 1
 
 
 def job_of(workers: int, classes: int, H: int, rounds: int, sigma: float, preset: str = "local_sgd") -> Job:
@@ -154,5 +155,5 @@ def measure(run_: Run) -> Found:
     taken = alternate({name: partial(microseconds, job, rounds) for name, job in jobs.items()}, share.turns(21))
     for name in list(jobs)[1:]:
         case = "64 workers, no noise: a round's cost should not depend on H"
-        found.rows.append(compare(case, name, "H = 1", taken, "time", limit="H = 1", unit="us a round"))
+        found.rows.append(compare(case, name, "H = 1", taken, "time", bar=GROWN, limit="H = 1", unit="us a round"))
     return found

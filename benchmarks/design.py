@@ -19,7 +19,7 @@ from paceline.program.fold import fold
 from .form import compare
 from .harness import Found, Run, alternate, timed
 
-SECONDS = 45
+SECONDS = 40
 WORK = Work("step")
 
 

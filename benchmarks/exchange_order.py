@@ -26,7 +26,8 @@ from paceline.runtime.headers import TAG
 from paceline.runtime.star import Star
 
 from .form import Row, compare
-from .harness import Found, Run, Skipped, on_ranks
+from .harness import Found, Run, Skipped
+from .ranks import on_ranks
 
 SECONDS = 120
 RATE, BYTES, TURNS, ROW = 125e6, (1_000_000, 8_000_000), 9, 8

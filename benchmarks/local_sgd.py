@@ -22,7 +22,8 @@ import numpy as np
 
 from .data_parallel import ALONE, local_steps
 from .form import compare
-from .harness import Found, Run, on_ranks
+from .harness import Found, Run
+from .ranks import on_ranks
 from .training import BATCH, PACELINE, SGD, Batches, blocks, build, described, document, gloo, in_turns
 
 SECONDS = 300
@@ -116,7 +117,7 @@ def memory(folder: Path, steps: int) -> dict[str, list[float]]:
     path = folder / "resnet20.yaml"
     path.write_text(yaml.dump(resnet(folder, H, steps, 1)))
     measured = paceline.train(path, out=folder / "run").summary["memory_measured"]
-    ours = max(rank["resident_peak"] for rank in measured) / 2**20
+    ours = max(measured["resident_peak"]) / 2**20
     return {PACELINE: [ours], LOOP: [on_ranks(on_rank_memory, 2, folder, steps)], f"{MEMORY_MIB:g} MiB": [MEMORY_MIB]}
 
 
@@ -128,10 +129,10 @@ def measure(run: Run) -> Found:
         folder = Path(name)
         write_images(folder, *((500, 100) if run.small else (TRAIN, TEST)))
         taken = on_ranks(on_rank_images, 2, folder, share)
-        held = {} if run.small else memory(folder, 2 * H)
+        held = memory(folder, 2 if run.small else 2 * H)
     case = f"resnet20, images as bytes, H = {H}, 2 ranks"
     found.rows.append(compare(f"{case}, a step", PACELINE, LOOP, taken, bar=1.0, limit=ALONE, unit="ms"))
-    for against, bar in ((LOOP, None), (f"{MEMORY_MIB:g} MiB", 1.0)) if held else ():
+    for against, bar in ((LOOP, None), (f"{MEMORY_MIB:g} MiB", 1.0)):
         row = compare(f"{case}, peak of a rank", PACELINE, against, held, "memory", bar=bar, unit="MiB")
         found.rows.append(row)
     for period, taken in on_ranks(on_rank_vectors, 2, share).items():

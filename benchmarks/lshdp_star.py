@@ -44,7 +44,8 @@ from paceline.runtime.star import Star
 from paceline.sim.engine import simulate
 
 from .form import Limit, Row, compare, rounded
-from .harness import Found, Run, Skipped, alternate, on_ranks, slowest
+from .harness import Found, Run, Skipped, alternate
+from .ranks import on_ranks, slowest
 
 SECONDS = 360
 RATE = 125e6  # bytes/s of a port
@@ -156,7 +157,11 @@ def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float
     for name, its in rank.jobs.items():
 
         def perform(hooks: Hooks, its: Job = its) -> None:
-            first = replace(hooks, checkpoint=lambda worker, *rest: worker or hooks.checkpoint(worker, *rest))
+            def checkpoint(worker: int, *rest: Any) -> None:
+                if worker == 0:
+                    hooks.checkpoint(worker, *rest)
+
+            first = replace(hooks, checkpoint=checkpoint)
             simulate(its.programs(its.problem.phantoms(its.plan), State()), timing, first)
 
         found[name] = timed(perform)

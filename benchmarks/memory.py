@@ -76,10 +76,11 @@ def stages(folder: Path, steps: int) -> dict[str, Any]:
         worker.steps(job.plan.next_round(state)).perform()
         state = job.plan.ahead(state, 1)
     reach(f"{steps} steps")
-    assert worker.evaluate(worker.buffers).run()[2] == job.problem.shape.test / 2
+    scores: Any = worker.evaluate(worker.buffers).perform()
+    assert scores[2] == job.problem.shape.test / 2
     reach("an evaluation")
     predicted = {name: each[0] for name, each in job.memory([w.works for w in job.problem.phantoms(job.plan)]).items()}
-    told = {"predicted": predicted, "counted": worker.memory()}
+    told: dict[str, dict[str, Any]] = {"predicted": predicted, "counted": worker.memory()}
     return {"stages": reached} | {
         name: {key: rounded(value / MIB) for key, value in parts.items()} for name, parts in told.items()
     }

@@ -28,9 +28,10 @@ from paceline.records.spool import Spool, read_spools
 from paceline.runtime.engine import run
 
 from .form import compare
-from .harness import Found, Run, alternate, on_ranks
+from .harness import Found, Run, alternate
+from .ranks import on_ranks
 
-SECONDS = 45
+SECONDS = 30
 BAR = 1.5  # us of a local step, traced
 HOOKS = Hooks()
 WORK = Work("step", 8)

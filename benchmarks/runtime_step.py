@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from .form import compare
-from .harness import Found, Run, on_ranks
+from .harness import Found, Run
+from .ranks import on_ranks
 from .training import PACELINE, SGD, Batches, blocks, build, described, document, in_turns
 
-SECONDS = 120
+SECONDS = 100
 TURNS, STEPS, BAR = 30, 12, 1.03
 HAND = "hand-written loop"
 MODELS: dict[str, dict[str, Any]] = {

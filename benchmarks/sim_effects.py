@@ -1,15 +1,16 @@
 """What does an effect cost in the SimPy interpreter, next to a bare SimPy timeout?
 
-A block of each kind runs in turn, many times over. Each block asserts how many effects or steps it made; traces go to a
-file. Fresh effects are one Compute each; in local SGD, the local steps of a round are one Compute, so its cost is that
-of a worker-step. Bars: .45 of the bare rate with the trace off; with trace and noise .35 for fresh effects and .5 for
-local SGD. With H = 1 also against the client loop of appfl's vsim (peers/appfl_vsim.py), if appfl is installed: at most
-twice its time per client and round.
+A block of each kind runs in turn, many times over, and is timed by the processor's clock. Each block asserts how many
+effects or steps it made; traces go to a file. Fresh effects are one Compute each; in local SGD, the local steps of a
+round are one Compute, so its cost is that of a worker-step. Rounds have a quarter of a block's steps where no H is
+given. Bars: .45 of the bare rate with the trace off; with trace and noise .35 for fresh effects and .5 for local SGD.
+With H = 1 also against the client loop of appfl's vsim (peers/appfl_vsim.py), if appfl is installed: at most twice its
+time per client and round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,10 +33,10 @@ from paceline.records.spool import Spool, read_spools
 from paceline.sim.engine import simulate
 
 from .form import compare
-from .harness import Found, Run, alternate, timed
+from .harness import Found, Run, alternate, process_seconds
 from .peers import appfl_vsim
 
-SECONDS = 120
+SECONDS = 60
 WORKERS = 64
 HOOKS = Hooks()
 
@@ -47,11 +48,11 @@ def timing(sigma: float) -> Timing:
 
 
 def bare(count: int) -> float:
-    """Seconds for 64 SimPy processes of `count` timeouts each."""
+    """Processor seconds for 64 SimPy processes of `count` timeouts each."""
     env = simpy.Environment()
     made = 0
 
-    def ticking(delay: float) -> Iterator[simpy.Event]:
+    def ticking(delay: float) -> Generator[simpy.Event, Any, None]:
         nonlocal made
         for _ in range(count):
             yield env.timeout(delay)
@@ -59,7 +60,7 @@ def bare(count: int) -> float:
 
     for worker in range(WORKERS):
         env.process(ticking(0.008 if worker % 2 else 0.0216))
-    seconds = timed(env.run)
+    seconds = process_seconds(env.run)
     assert made == WORKERS * count
     return seconds
 
@@ -84,7 +85,7 @@ class Stepping:
 
 
 def fresh(count: int, sigma: float, trace: bool) -> float:
-    """Seconds for 64 programs of `count` fresh Computes each."""
+    """Processor seconds for 64 programs of `count` fresh Computes each."""
     stepping = Stepping()
     programs = [stepping.program(worker, count) for worker in range(WORKERS)]
     seconds, _ = simulated(programs, sigma, trace, WORKERS * count)
@@ -93,11 +94,11 @@ def fresh(count: int, sigma: float, trace: bool) -> float:
 
 
 def simulated(programs: Sequence[Program[Any]], sigma: float, trace: bool, effects: int) -> tuple[float, list[Outcome]]:
-    """(seconds, outcomes) of a simulation; its spans are streamed to a file, as runs with a directory do."""
+    """(processor seconds, outcomes) of a simulation; its spans are streamed to a file, as runs with a directory do."""
     with TemporaryDirectory() as folder:
         spool = Spool(Path(folder) / "spans")
         hooks, outcomes = Hooks(HOOKS.log, HOOKS.checkpoint, spans=spool.take), list[Outcome]()
-        seconds = timed(lambda: outcomes.extend(simulate(programs, timing(sigma), hooks, trace=trace)))
+        seconds = process_seconds(lambda: outcomes.extend(simulate(programs, timing(sigma), hooks, trace=trace)))
         spool.close()
         spans = [name for lanes in read_spools([spool.path], WORKERS) for name, _, _ in lanes.get("compute", ())]
         assert spans.count("step") == (effects if trace else 0)
@@ -105,7 +106,7 @@ def simulated(programs: Sequence[Program[Any]], sigma: float, trace: bool, effec
 
 
 def training(count: int, sigma: float, trace: bool, H: int) -> float:
-    """Seconds for local SGD of 64 phantoms through the real loop: `count` steps each, in rounds of H."""
+    """Processor seconds for local SGD of 64 phantoms through the real loop: `count` steps each, in rounds of H."""
     rounds = count // H
     strategy = Strategy(schedule=Fixed(H), aggregation=Parameters())
     shares = Shares((8,) * WORKERS, (1.0,) * WORKERS)
@@ -145,7 +146,7 @@ def measure(run: Run) -> Found:
     if reason := appfl_vsim.missing():
         found.skipped.append(f"{VSIM}: {reason}")
     else:
-        blocks[VSIM] = lambda count: timed(lambda: appfl_vsim.rounds(WORKERS, count))
+        blocks[VSIM] = lambda count: process_seconds(lambda: appfl_vsim.rounds(WORKERS, count))
     each = {name: lambda block=block: block(count) / (WORKERS * count) * 1e6 for name, block in blocks.items()}
     taken = alternate(each, run.turns(21))
     for name in list(BLOCKS)[1:]:

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from .form import Row, compare
 from .harness import Found, Run, Skipped, alternate, process_seconds
 
 HERE = Path(__file__).parent
-SECONDS = 150
+SECONDS = 90
 HOOKS = Hooks()
 SETS = 20
 BAR = 0.01
@@ -56,7 +56,7 @@ def flow_set(seed: int) -> dict[str, Any]:
         Network("bus", bandwidth),
         Network("two_level", bandwidth, inside=Link(draw.uniform(1, 4) * bandwidth)),
     ]
-    links, routes = {}, []
+    links, routes = {}, list[Sequence[str]]()
     if seed % 4 < 3:
         topology = build_topology(shapes[seed % 4], [worker // 3 for worker in range(workers)])
         routes = [topology.route(*draw.sample(range(workers), 2)) for _ in range(flows)]

@@ -25,7 +25,7 @@ from .form import Row, compare, rounded
 from .harness import Found, Run, alternate, process_seconds
 from .peers import by_hand
 
-SECONDS = 240
+SECONDS = 200
 BAR = 60.0  # seconds of a sweep, on 2 cores
 WORKERS, ROUNDS = 64, 1000
 SCENARIO = f"""
@@ -106,7 +106,7 @@ def rows(name: str, grid: dict[str, list[Any]], rounds: int, run: Run) -> tuple[
         taken = [process_seconds(lambda: by_hand.rounds(step, H, rounds, sigma, 1e-4)) for _ in range(some)]
         return sum(taken) / some * 1e3
 
-    turns = run.turns(3)
+    turns = run.turns(3, least=1)
     next(turns)  # a sweep has no warmth that a turn could give to the next
     taken = alternate({"paceline sweep": ours, "NumPy by hand": hand}, turns)
     case = f"{name}: {min(counts):,} scenarios of {WORKERS} workers and {rounds:,} rounds, a scenario"

@@ -14,7 +14,8 @@ from paceline.config.scenario import validate
 from paceline.job import Job, resolve
 from paceline.program.outcome import Hooks
 
-from .harness import Run, slowest
+from .harness import Run
+from .ranks import slowest
 
 BATCH = 64
 OPTIMIZER = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}

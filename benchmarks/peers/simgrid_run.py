@@ -5,9 +5,12 @@
 Nothing of Paceline is imported. SimGrid is set to pure max-min: no corrections for TCP, latencies 0.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from time import process_time
+from typing import Any
 
 from simgrid import Actor, Barrier, Comm, Engine, Host, LinkInRoute, NetZone, this_actor
 
@@ -21,12 +24,12 @@ PURE = {
 }
 
 
-def flows(engine, zone, ask):
+def flows(engine: Any, zone: Any, ask: dict[str, Any]) -> dict[str, Any]:
     """When each flow is over."""
     links = {name: zone.create_link(name, bandwidth).seal() for name, bandwidth in ask["links"].items()}
     ends = [None] * len(ask["flows"])
 
-    def send(number, start, nbytes):
+    def send(number: int, start: float, nbytes: int) -> None:
         this_actor.sleep_until(start)
         Comm.sendto(Host.by_name(f"from {number}"), Host.by_name(f"to {number}"), nbytes)
         ends[number] = engine.clock
@@ -41,11 +44,11 @@ def flows(engine, zone, ask):
     return {"ends": ends}
 
 
-def barriers(engine, zone, ask):
+def barriers(engine: Any, zone: Any, ask: dict[str, Any]) -> dict[str, Any]:
     """Workers compute, then wait for one another, time and again."""
     barrier = Barrier(len(ask["seconds"]))
 
-    def work(seconds):
+    def work(seconds: float) -> None:
         for _ in range(ask["rounds"]):
             this_actor.execute(seconds * 1e9)
             barrier.wait()
@@ -59,7 +62,7 @@ def barriers(engine, zone, ask):
     return {"clock": engine.clock, "taken": process_time() - begin}
 
 
-def main():
+def main() -> None:
     engine = Engine(["simgrid_run", *(f"--cfg={key}:{value}" for key, value in PURE.items()), "--log=root.thres:error"])
     zone = NetZone.create_full_zone("zone")
     ask = json.load(sys.stdin)

@@ -71,7 +71,9 @@ class PostLocal(Loop):
         from torch.distributed.optim import PostLocalSGDOptimizer
 
         self.model = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        state = PostLocalSGDState(None, None, start_localSGD_iter=0, post_local_gradient_allreduce=False)
+        state = PostLocalSGDState(  # type: ignore[no-untyped-call]
+            None, None, start_localSGD_iter=0, post_local_gradient_allreduce=False
+        )
         self.model.register_comm_hook(state, post_localSGD_hook)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a period of 1 is not recommended
@@ -97,6 +99,7 @@ class Accelerated(Loop):
         optimizer = torch.optim.SGD(model.parameters(), **options, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.local = LocalSGD(accelerator=self.accelerator, model=self.model, local_sgd_steps=H)
+        assert self.local.enabled  # else it has not seen the other ranks, and would average nothing
         self.local.__enter__()  # until the process ends: blocks of other loops come in between
 
     def backward(self, loss: torch.Tensor) -> None:
