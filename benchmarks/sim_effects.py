@@ -105,14 +105,23 @@ def simulated(programs: Sequence[Program[Any]], sigma: float, trace: bool, effec
     return seconds, outcomes
 
 
+def loops(workers: Sequence[PhantomWorker], plan: Plan) -> list[Program[State]]:
+    """The programs of equal phantoms, as `paceline simulate` makes them."""
+    try:
+        from paceline.algorithms.shared_program import shared
+    except ImportError:  # in commits before 26 November 2026, which against_commit.py measures
+        return [train(worker, plan, State()) for worker in workers]
+    return shared(train(workers[0], plan, State()), len(workers))
+
+
 def training(count: int, sigma: float, trace: bool, H: int) -> float:
     """Processor seconds for local SGD of 64 phantoms through the real loop: `count` steps each, in rounds of H."""
     rounds = count // H
     strategy = Strategy(schedule=Fixed(H), aggregation=Parameters())
     shares = Shares((8,) * WORKERS, (1.0,) * WORKERS)
     plan = Plan(strategy, shares, lambda progress: 0.1, 10**9, Interval(rounds, "rounds"))
-    workers = [PhantomWorker(i, Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1)) for i in range(WORKERS)]
-    programs = [train(worker, plan, State()) for worker in workers]
+    works = Works(ModelCost(1000, 0, 1e6, 1e4), 8, 1)
+    programs = loops([PhantomWorker(i, works) for i in range(WORKERS)], plan)
     seconds, outcomes = simulated(programs, sigma, trace, WORKERS * rounds * H)
     assert all(outcome.result.step == rounds * H for outcome in outcomes)
     assert all(outcome.syncs["parameters"] == rounds for outcome in outcomes)
