@@ -90,8 +90,8 @@ class Compute(Effect[T]):
 
     def perform(self) -> T:
         """Make the answer."""
-        if self.run is nothing:
-            return self.run()
+        if self.run is nothing:  # most are, where many are made
+            return None  # type: ignore[return-value]
         for _ in range(self.times):
             answer = self.run()
         return answer

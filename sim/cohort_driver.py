@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..config.timing import Device
-from ..program.effects import Array, Checkpoint, Collective, Compute, Move, Phantom, Program, Startable, Work
+from ..program.effects import Array, Checkpoint, Collective, Compute, Phantom, Program, Startable, Work
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, Span, count_move
 from ..program.texts import describe
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
+from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, running, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
@@ -249,14 +249,14 @@ class CohortDriver(BaseDriver):
             if not self._started:
                 self._busy.pop("taken", None)  # what is over takes no more time from computations
         answer = ticket.answer
-        if isinstance(effect, Compute):
-            answer = self._run(effect.perform)
-        elif isinstance(effect, Move):
-            value = effect.value  # mostly a phantom, which is its own copy
-            answer = value if effect.copy is None and type(value) is Phantom else self._run(effect.copied)
+        if isinstance(effect, Collective):
+            phase, self._stop = effect.phase, self._stop or ticket.stop
+        elif isinstance(effect, Compute):
+            phase, answer = effect.work.phase, self._run(effect.perform)
         else:
-            self._stop = self._stop or ticket.stop
-        if phase_of(effect) == "evaluate":
+            phase, value = effect.phase, effect.value  # mostly a phantom, which is its own copy
+            answer = value if effect.copy is None and type(value) is Phantom else self._run(effect.copied)
+        if phase == "evaluate":
             self._evaluating = self._evaluating + (self._now - since)
         return answer
 
