@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,6 @@ def load_libraries(name: str) -> None:
     """Import what `load` needs, without the data. ValueError as for `load`."""
     if user_code.named(name) and not name.endswith(".npz"):
         user_code.load(name, "data")
-    elif name == "digits":
-        import sklearn.datasets  # noqa: F401
     elif name in STORED:
         import torchvision  # noqa: F401
 
@@ -101,10 +100,11 @@ def digits() -> Dataset:
 
     Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository.
     """
-    from sklearn.datasets import load_digits
-
-    bunch: Any = load_digits()
-    images, labels = bunch.images.astype(np.int64), bunch.target.astype(np.int64)
+    # Its file is read as scikit-learn does. To import scikit-learn takes as long as to import torch.
+    spec = find_spec("sklearn")
+    assert spec, "Paceline requires scikit-learn"
+    table = np.loadtxt(Path(str(spec.origin)).parent / "datasets" / "data" / "digits.csv.gz", np.int64, delimiter=",")
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     # Each class shuffled and spread over [0, 1): the first fifth of the line then holds a fifth of every class.
     place = np.empty(len(labels))
     for label in range(10):

@@ -16,6 +16,8 @@ from .guard import Guard
 from .passes import Passes, Source
 from .unit_passes import UnitPasses
 
+PIECE = 64  # examples of a forward pass on a CPU: what convolutions write for more of them leaves its caches
+
 
 class Evaluation:
     """The evaluation of worker `index`.
@@ -42,7 +44,7 @@ class Evaluation:
         with self._buffers.lent(buffers), torch.no_grad():
             for start in range(0, examples, EVALUATION_BATCH):
                 chosen = self.tests[start : min(start + EVALUATION_BATCH, examples)]
-                sums += self._judge(self._passes.forward(self._inputs(chosen)), chosen)
+                sums += self._judge(self._outputs(chosen), chosen)
         self._passes.model.train()
         return sums
 
@@ -64,6 +66,12 @@ class Evaluation:
         self._guard.check_parameters()
         if examples >= EVALUATION_BATCH:  # fewer take little memory, and many small workers may share a process
             heap.trim()
+
+    def _outputs(self, chosen: Array) -> Tensor:
+        """The model's outputs for the chosen test examples."""
+        piece = PIECE if self._passes.device.type == "cpu" else EVALUATION_BATCH
+        cuts = range(0, len(chosen), piece)
+        return torch.cat([self._passes.forward(self._inputs(chosen[cut : cut + piece])) for cut in cuts])
 
     def _inputs(self, chosen: Array) -> Tensor:
         return self._passes.placed(self._x.take(chosen))

@@ -291,7 +291,7 @@ class TorchWorker:
             return self._guard.run(body, *args)
 
     def _warm_up(self, data: Dataset) -> None:
-        """Take one step and evaluate one batch before the run begins."""
+        """Take one step and evaluate as many examples, or fewer, before the run begins."""
         batch, passes = self.works.step.samples, self._passes
         indices = np.arange(batch) % passes.examples
         try:
@@ -304,7 +304,7 @@ class TorchWorker:
             else:
                 passes.backward(indices, 0)
                 self._optimizer.apply(passes.gradients(), 0.0)
-                self._evaluation.whole(self.buffers, min(EVALUATION_BATCH, len(self._evaluation.tests)))
+                self._evaluation.whole(self.buffers, min(batch, EVALUATION_BATCH, len(self._evaluation.tests)))
         except FAILURES as error:  # whatever a user's model or loss does
             raise ValueError(
                 f"worker {self.index}: a training step of {batch} examples fails in {passes.doing}: {in_words(error)}"

@@ -16,6 +16,8 @@ from pathlib import Path
 from ..program.errors import PacelineError, ScenarioError
 from .ranks import CORES, JOB_VARIABLES, MpiKind
 
+BETWEEN_RANKS = "OMPI_MCA_btl"  # by which of its components Open MPI's ranks reach one another
+
 
 @dataclass(frozen=True)
 class Mpirun:
@@ -95,6 +97,9 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
             # piece. By default only 4 KB do, and 8 KB take twice as long.
             "OMPI_MCA_btl_sm_eager_limit": "69632",
             "OMPI_MCA_btl_sm_max_send_size": "131072",
+            # What libfabric offers to one-sided communication, which Paceline does not use: looking for it makes
+            # MPI_Init sleep for a second.
+            BETWEEN_RANKS: os.environ.get(BETWEEN_RANKS, "^ofi"),
         }
         if ranks * threads > len(cores):
             settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes

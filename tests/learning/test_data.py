@@ -33,6 +33,18 @@ def own_none():
     return None
 
 
+def test_digits_are_those_of_scikit_learn():
+    """They are read without importing it."""
+    from sklearn.datasets import load_digits
+
+    bunch, found = load_digits(), load("digits", {})
+    x = np.concatenate([found.train_x, found.test_x]).reshape(-1, 64)
+    pixels = np.rint(16 * (x - x.min()) / (x.max() - x.min()))  # those of scikit-learn go from 0 to 16
+    ours = np.column_stack([pixels, np.concatenate([found.train_y, found.test_y])])
+    theirs = np.column_stack([bunch.data, bunch.target])
+    assert sorted(map(tuple, ours)) == sorted(map(tuple, theirs))
+
+
 def test_digits():
     found = load("digits", {})
     assert found.shape == shape_of("digits", {}) == DataShape((1, 8, 8), 10, 1437, 360)

@@ -15,7 +15,8 @@ from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
 from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.rounds import Interval, State
-from paceline.learning import flat_storage, models, optimizers
+from paceline.algorithms.worker import EVALUATION_BATCH
+from paceline.learning import evaluation, flat_storage, models, optimizers
 from paceline.learning.parameter_memory import Memory
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
@@ -197,6 +198,18 @@ def test_evaluation_covers_the_test_set_once():
     assert total[2] == whole[2] == 360
     assert total[1] == whole[1]
     assert total[0] == pytest.approx(whole[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(("model", "args"), [("resnet20", {"width": 0.25}), ("mlp", {})])
+def test_the_pieces_of_an_evaluation_do_not_change_it(monkeypatch, model, args):
+    (w,) = make(make_plan([16]), model, args)
+    sums, sizes = [], set()
+    w.model.register_forward_pre_hook(lambda _, given: sizes.add(len(given[0])))
+    for piece in (evaluation.PIECE, EVALUATION_BATCH):
+        monkeypatch.setattr(evaluation, "PIECE", piece)
+        sums.append(w.evaluate(w.buffers).run())
+    assert sizes == {64, 360 - 256 - 64, 256, 360 - 256}
+    assert np.array_equal(*sums), "the loss is that of blocks, whatever the pieces"
 
 
 def test_as_on_a_gpu(monkeypatch):

@@ -129,7 +129,7 @@ def test_signals_to_the_launcher(kind: str) -> None:
 # --- without an mpirun ------------------------------------------------------------------------------------------------
 
 
-def test_command_and_environment() -> None:
+def test_command_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     openmpi, mpich = mpirun.find_mpirun("openmpi"), mpirun.find_mpirun("mpich")
     assert mpirun.command(openmpi, ["python", "x"], 3) == [
         openmpi.path, "-n", "3", "--bind-to", "none", "python", "x",
@@ -138,8 +138,11 @@ def test_command_and_environment() -> None:
     found = mpirun.environment(openmpi, 2, 5)
     assert found["OMP_NUM_THREADS"] == "5"
     assert found["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] == "1"
+    assert found["OMPI_MCA_btl"] == "^ofi", "MPI_Init sleeps for a second to look for it"
     assert found["OMPI_MCA_mpi_yield_when_idle"] == "1" or len(os.sched_getaffinity(0)) >= 10
     assert not any(name.startswith("OMPI_MCA") for name in set(mpirun.environment(mpich, 2, 5)) - set(os.environ))
+    monkeypatch.setenv("OMPI_MCA_btl", "self,tcp")
+    assert mpirun.environment(openmpi, 2, 5)["OMPI_MCA_btl"] == "self,tcp", "a user's choice stays"
 
 
 def test_an_mpirun_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

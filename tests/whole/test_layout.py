@@ -59,16 +59,35 @@ def test_timing_only_simulation_loads_what_it_needs(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
 
 
+def test_the_launcher_of_a_training_loads_no_library_of_the_ranks(tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from paceline.runtime import launcher; launcher.launch = lambda *_, **more: 0;"
+        "from paceline.cli import app;"
+        f"app.run(['train', 'scenarios/quickstart.yaml', '--out', {str(tmp_path / 'run')!r}]);"
+        "assert 'paceline.rehearsal' in sys.modules, 'it has checked the scenario';"
+        "bad = {'torch', 'mpi4py', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'rich'} & set(sys.modules);"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+
+
 def test_a_rank_loads_no_library_that_training_does_not_need():
     import subprocess
     import sys
 
     code = (
-        "import sys, paceline.training_rank, paceline.runtime.engine, paceline.learning.build;"
-        "bad = {'pandas', 'matplotlib', 'scipy', 'sklearn', 'simpy', 'sympy', 'rich'} & set(sys.modules);"
-        "assert not bad, bad"
+        "import sys, paceline.training_rank, paceline.runtime.engine; from pathlib import Path;"
+        "from paceline.config.scenario import load; from paceline.job import resolve;"
+        "path = Path('scenarios/quickstart.yaml'); job = resolve(load(path), path.parent);"
+        "job.problem.load_libraries(job.plan); job.problem.workers(job.plan, [0], shared_process=False);"
+        "assert len(job.problem.data.train_y) == 1437;"
+        "bad = {'pandas', 'matplotlib', 'scipy', 'sklearn', 'torchvision', 'simpy', 'sympy', 'rich', 'torch._dynamo'};"
+        "bad &= set(sys.modules); assert not bad, bad"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
 
 
 def test_heavy_places():
