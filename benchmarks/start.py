@@ -109,7 +109,7 @@ def stages(
 def measure(run: Run) -> Found:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cases = {"mlp on digits": ({"name": "mlp", "hidden": [32]}, "digits")}
+        cases: dict[str, tuple[dict[str, Any], Any]] = {"mlp on digits": ({"name": "mlp", "hidden": [32]}, "digits")}
         if not run.small:
             write_images(folder, TRAIN, TEST)
             cases["resnet20"] = {"name": "resnet20"}, {"name": "cifar10", "path": name, "verify": False}
