@@ -13,7 +13,7 @@ from typing import Any
 
 import paceline
 from paceline.config.scenario import validate
-from paceline.processes import cores
+from paceline.runtime.ranks import cores
 
 from .form import compare
 from .harness import Found, Run

@@ -19,7 +19,7 @@ import numpy as np
 
 from paceline import simulate, sweep
 from paceline.config import yaml
-from paceline.processes import cores
+from paceline.runtime.ranks import cores
 
 from .form import Row, compare, rounded
 from .harness import Found, Run, alternate, process_seconds

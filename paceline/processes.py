@@ -14,11 +14,6 @@ from typing import Any, cast
 from .runtime.launcher import abort_on_error, die_with_parent, world
 
 
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class _Here(Executor):
     """An executor that runs everything at once in this process."""
 

@@ -22,6 +22,7 @@ from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
 from .replicas import check_replicas, fingerprints
 from .resuming import going_on, subject
+from .runtime.ranks import cores
 from .terminal import warn
 
 ENGINES = ("auto", "cohort", "simpy")
@@ -35,6 +36,7 @@ class SimulateOptions:
     engine: str = "auto"  # one of ENGINES
     debug: bool = False  # check that no program writes to a borrowed value
     limit: float | None = None  # virtual seconds by which the run must be over
+    threads: int = 1  # that may draw a long run's noise
 
     def check(self, job: Job) -> None:
         """ScenarioError where the engine is unknown or cannot simulate this job."""
@@ -93,7 +95,7 @@ def simulate(
     path = None if isinstance(scenario, Scenario) else Path(scenario)
     title, folder = ("scenario", Path()) if path is None else (path.stem, path.parent)
     job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
-    options = SimulateOptions(timing_only, engine, debug, limit)
+    options = SimulateOptions(timing_only, engine, debug, limit, cores())
     options.check(job)
     job.warn()
     directory = Path(out) if out is not None else None
@@ -172,7 +174,7 @@ def _run(
         from .sim.cohort_meetings import NeedsEvents
 
         try:
-            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, hooks)
+            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, hooks, options.threads)
         except NeedsEvents:
             if engine == "cohort":
                 raise

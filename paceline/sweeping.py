@@ -23,13 +23,14 @@ from .effort import check_sweep
 from .folders import find
 from .job import Job, resolve
 from .printing import show_sweep
-from .processes import cores, on_ranks, process_pool
+from .processes import on_ranks, process_pool
 from .program.errors import ScenarioError
 from .progress import counting
 from .records.directory import to_json
 from .records.environment import installed
 from .records.recorder import Recorder
 from .runtime.launcher import STOP_SIGNALS, under_mpirun
+from .runtime.ranks import cores
 from .runtime.tracebacks import TRACEBACK, where
 from .simulating import SimulateOptions, run_simulation
 from .studies.points import Point, cell, check_points, cross, keys_of, read_list

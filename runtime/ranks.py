@@ -36,6 +36,11 @@ class RankPlace:
     kind: MpiKind  # the MPI of its launcher
 
 
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def place() -> RankPlace | None:
     """The place that a launcher gave this process; None where it is not a rank."""
     for kind, rank, companion, size, local in _LAUNCHERS:

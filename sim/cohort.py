@@ -40,19 +40,23 @@ def events_needed(timing: Timing) -> str:
     return "other traffic on the network (cluster.background)" if timing.network.background else ""
 
 
-def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks) -> list[Outcome]:
+def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks, threads: int = 1) -> list[Outcome]:
     """Run the cohorts' programs in virtual time, timing-only; returns the workers' Outcomes in worker order.
 
-    timing: the cluster, with one device per worker. Report lines and checkpoints reach the hooks when all programs have
-    ended. Raises NeedsEvents where a program asks for what this engine cannot do exactly, ProtocolError where programs
-    do not fit together, and ValueError unless each worker is in exactly one cohort.
+    timing: the cluster, with one device per worker.
+    threads: that draw noise ahead in a long run.
+
+    Report lines and checkpoints reach the hooks when all programs have ended. Raises NeedsEvents where a program asks
+    for what this engine cannot do exactly, ProtocolError where programs do not fit together, and ValueError unless each
+    worker is in exactly one cohort.
     """
     workers = len(timing.devices)
     if sorted(worker for cohort in cohorts for worker in cohort.members) != list(range(workers)):
         raise ValueError(f"cohorts must hold each of workers 0 to {workers - 1} once")
     if reason := events_needed(timing):
         raise NeedsEvents(reason)
-    fabric, noise = Fabric(varied(timing.network, timing.noise), timing.nodes), run_noise(timing.noise, timing.devices)
+    fabric = Fabric(varied(timing.network, timing.noise), timing.nodes)
+    noise = run_noise(timing.noise, timing.devices, threads)
     meetings = CohortMeetings([cohort.members[0] for cohort in cohorts], workers, fabric, hooks.stop)
     with told_at_the_end(hooks) as held:  # a refusal must leave nothing behind
         drivers = [

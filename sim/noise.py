@@ -15,11 +15,13 @@ draws once (worker_sigma) is multiplied into its whole column.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import chain, count, groupby
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +29,11 @@ from numpy.typing import NDArray
 from ..config.timing import Device, Network, Noise
 from ..program.streams import stream
 
+T = TypeVar("T")
 BLOCK = 2**16  # numbers of a class that are drawn together, about: they stay in a core's cache until they are used
 LEAST_ROWS = 8  # of a block
 DEPENDENT = 64  # rows of a block in which a row depends on the one before
+SHORT = 8  # blocks of a class after which a run is long enough for threads
 KEPT = 4  # blocks of a class in memory; its workers have about the same speed, so they read the same few blocks
 
 
@@ -64,17 +68,20 @@ class ClassNoise:
         """Factors of a block's draws: (rows, columns). Each includes its worker's own factor."""
         block = self._kept.get(index)
         if block is None:
-            random, shape = stream(self._noise.seed, "noise", self._number, index), (self.rows, self.columns)
-            if self._residuals.size:
-                block = self._drawn(random, shape)
-            else:
-                block = lognormal(random.standard_normal(shape), self._noise.sigma)
-            if self._factors.size:
-                block *= self._factors
-            self._kept[index] = block
+            block = self._kept[index] = self._made(index)
             if len(self._kept) > KEPT:
                 # If a slow worker asks for the oldest block, it is drawn again: same stream, same numbers.
                 del self._kept[next(iter(self._kept))]
+        return block
+
+    def _made(self, index: int) -> NDArray[np.float64]:
+        random, shape = stream(self._noise.seed, "noise", self._number, index), (self.rows, self.columns)
+        if self._residuals.size:
+            block = self._drawn(random, shape)
+        else:
+            block = lognormal(random.standard_normal(shape), self._noise.sigma)
+        if self._factors.size:
+            block *= self._factors
         return block
 
     def _drawn(self, random: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -90,15 +97,28 @@ class ClassNoise:
             normal[row] = depends * normal[row - 1] + fresh * normal[row]
         return self._residuals[np.searchsorted(_bounds(size), normal)]
 
-    def drawn(self, columns: Sequence[int]) -> Draws:
-        """The factors of these columns, in the order of their Computes."""
+    def drawn(self, columns: Sequence[int], threads: int) -> Draws:
+        """The factors of these columns, in the order of their Computes. threads: draw blocks ahead in so many."""
         every = list(columns) == list(range(self.columns))
-        blocks = map(self.block, count())
-        return Draws(blocks if every else (block[:, columns] for block in blocks), self._device.lasting)
+        blocks = ahead(self._made, threads) if every else (self.block(index)[:, columns] for index in count())
+        return Draws(blocks, self._device.lasting)
 
     def column(self, column: int) -> ColumnDraws:
         """One worker's factors, in the order of its Computes."""
         return ColumnDraws((block[:, column].tolist() for block in map(self.block, count())), self._device.lasting)
+
+
+def ahead(make: Callable[[int], T], threads: int) -> Iterator[T]:
+    """make(0), make(1) and so on. In a long run so many threads make the next ones meanwhile; NumPy lets them."""
+    if threads == 1:
+        yield from map(make, count())
+    yield from map(make, range(SHORT))
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(make, index) for index in range(SHORT, SHORT + threads))
+        for index in count(SHORT + threads):
+            made = waiting.popleft().result()
+            waiting.append(pool.submit(make, index))
+            yield made
 
 
 class ColumnDraws:
@@ -211,9 +231,13 @@ def running_sums(each: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 
 
 class RunNoise:
-    """The noise of a run: one ClassNoise per class. It does not exist in a run without noise: see `run_noise`."""
+    """The noise of a run: one ClassNoise per class. It does not exist in a run without noise: see `run_noise`.
 
-    def __init__(self, noise: Noise, devices: Sequence[Device]) -> None:
+    threads: that may draw for many workers at a time.
+    """
+
+    def __init__(self, noise: Noise, devices: Sequence[Device], threads: int = 1) -> None:
+        self._threads = threads
         self._places = classes(devices)
         sizes = Counter(number for number, _ in self._places)
         kinds = {number: device for (number, _), device in zip(self._places, devices, strict=True)}
@@ -231,7 +255,7 @@ class RunNoise:
         parts, first = list[tuple[int, Draws]](), 0
         for number, group in groupby((self._places[worker] for worker in workers), key=lambda place: place[0]):
             columns = [column for _, column in group]
-            parts.append((first, self._blocks[number].drawn(columns)))
+            parts.append((first, self._blocks[number].drawn(columns, self._threads)))
             first += len(columns)
         return parts
 
@@ -242,9 +266,9 @@ def _bounds(count: int) -> NDArray[np.float64]:
     return np.array([NormalDist().inv_cdf(k / count) for k in range(1, count)])
 
 
-def run_noise(noise: Noise, devices: Sequence[Device]) -> RunNoise | None:
-    """The noise of workers on these devices; None without noise."""
-    return RunNoise(noise, devices) if varies(noise, devices) else None
+def run_noise(noise: Noise, devices: Sequence[Device], threads: int = 1) -> RunNoise | None:
+    """The noise of workers on these devices; None without noise. threads: see RunNoise."""
+    return RunNoise(noise, devices, threads) if varies(noise, devices) else None
 
 
 def varied(network: Network, noise: Noise) -> Network:
