@@ -64,8 +64,8 @@ class Collectives:
         self._groups: dict[tuple[int, ...], Members] = {self._world.workers: self._world}
         self._named: dict[Group, Members] = {None: self._world}
         self._reductions: dict[Any, Reduction] = {}
-        # The last effect's value, kind, op, group and wire, and its reduction. At first a value that no effect has.
-        self._last: tuple[Any, ...] = (self, None, None, None, None, None)
+        # The last reduction's value, out, kind, op, group and wire, and itself. At first a value that no effect has.
+        self._last: tuple[Any, ...] = (self, None, None, None, None, None, None)
         self._pool = Pool()
         self._zeros: dict[int, Array] = {}
 
@@ -76,18 +76,17 @@ class Collectives:
         gone.
         """
         try:
-            value, kind = effect.value, type(effect)
+            value, out, kind = effect.value, effect.out, type(effect)
             # Training mostly reduces the same array again and again: that needs no look-up.
-            last = self._last
-            if (
-                value is last[0]
-                and kind is last[1]
-                and effect.op == last[2]
-                and effect.group is last[3]
-                and effect.wire == last[4]
+            last_value, last_out, last_kind, op, group, wire, reduction = self._last
+            if not (
+                value is last_value
+                and out is last_out
+                and kind is last_kind
+                and effect.op == op
+                and effect.group is group
+                and effect.wire == wire
             ):
-                reduction = last[5]
-            else:
                 if self._debug:
                     self._compare(self._members(effect), _what(effect), doing(effect))
                 if type(value) is Phantom:
@@ -95,10 +94,7 @@ class Collectives:
                 if kind is not AllReduce and kind is not ReduceScatter:
                     return self._gather(effect) if kind is AllGather else self._broadcast(effect)
                 reduction = self._find(effect)
-            out = effect.out
-            if out is not None and (out is not value or kind is ReduceScatter):
-                check_out(effect, self.rank, reduction.result_size)
-            if not reduction.members.world:
+            if not reduction.world:
                 answer = reduction.perform(value, effect.weight, False, out)
             else:
                 answer = reduction.perform(value, effect.weight, self._stop(), out)
@@ -157,8 +153,11 @@ class Collectives:
             reduction = self._reductions[kind, value.shape, value.dtype.char, effect.op, effect.group, effect.wire]
         except (KeyError, AttributeError):
             reduction = self._prepare(effect)
+        out = effect.out
+        if out is not None and (out is not value or kind is ReduceScatter):
+            check_out(effect, self.rank, reduction.result_size)
         if not self._debug:  # there, every effect is compared first
-            self._last = value, kind, effect.op, effect.group, effect.wire, reduction
+            self._last = value, out, kind, effect.op, effect.group, effect.wire, reduction
         return reduction
 
     def _prepare(self, effect: Reducing) -> Reduction:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,13 @@ class Headers:
         self.weights: tuple[float, ...] = ()  # the members', as the headers said
         self.stop = False  # whether any member was asked to stop
         self._print = zlib.crc32(what.encode())
-        # This member's header and those that it received, as they were last time.
-        self._weight, self._asked, self._seen, self._last = float("nan"), False, b"", b""
+        # This member's header and all headers, as they were last time.
+        self._weight, self._asked, self._seen = float("nan"), False, b""
         # Each member's payload as bytes, in rank order, valid from `finish` (or `exchange`) until the next `begin`.
         # The caller writes this member's into values[rank] before it begins.
         self.values = self._prepare(payload)
+        # `begin` and `finish` in one: exchange(weight, stop).
+        self.exchange: Callable[[float, bool], bool] = self._exchanging()
 
     def begin(self, weight: float, stop: bool) -> None:
         """Send this member's header and payload."""
@@ -74,18 +77,19 @@ class Headers:
         """
         return self._compare(self._await())
 
-    def exchange(self, weight: float, stop: bool) -> bool:
-        """`begin` and `finish` in one."""
-        self._write(weight, stop)
-        self._start()
-        return self._compare(self._await())
-
     def close(self) -> None:
         """Give back what MPI holds."""
 
     def _prepare(self, payload: int) -> list[Array]:
         self._own: Any = np.zeros(HEADER.size + payload, np.uint8)
         return [self._own[HEADER.size :]]
+
+    def _exchanging(self) -> Callable[[float, bool], bool]:
+        def exchange(weight: float, stop: bool) -> bool:
+            self.begin(weight, stop)
+            return self.finish()
+
+        return exchange
 
     def _start(self) -> None:
         pass
@@ -96,7 +100,7 @@ class Headers:
     def _write(self, weight: float, stop: bool) -> None:
         """Write this member's header, unless it is the same as last time."""
         if weight != self._weight or stop is not self._asked or not self._seen:
-            self._weight, self._asked, self._seen, self._last = weight, stop, b"", b""
+            self._weight, self._asked, self._seen = weight, stop, b""
             HEADER.pack_into(self._own, 0, weight, self._print, stop)
 
     def _compare(self, seen: bytes) -> bool:
@@ -118,7 +122,7 @@ class Headers:
 
 
 class PairHeaders(Headers):
-    """Between two members: persistent requests, which take half the time of an all-gather."""
+    """Between two members: persistent requests, which take two thirds of the time of an all-gather or a Sendrecv."""
 
     def _prepare(self, payload: int) -> list[Array]:
         from mpi4py import MPI
@@ -129,35 +133,49 @@ class PairHeaders(Headers):
         send = comm.Send_init([self._own, self._own.size, MPI.BYTE], 1 - rank, TAG)
         # A persistent request does not keep its buffer alive: `_kept` does.
         self._kept = (other, send, receive)
-        self._receive, self._send = receive.Start, send.Start
-        self._received, self._sent = receive.Wait, send.Wait
-        self._mine, self._theirs = self._own[: HEADER.size].tobytes, other[: HEADER.size].tobytes
         theirs = other[HEADER.size :]
         return [own, theirs] if rank == 0 else [theirs, own]
 
-    def begin(self, weight: float, stop: bool) -> None:
-        self._write(weight, stop)
-        self._receive()
-        self._send()
+    def _exchanging(self) -> Callable[[float, bool], bool]:
+        # Small reductions spend their time here. Names of a closure are found faster than attributes.
+        other, send, receive = self._kept
+        start_receive, start_send, received, sent = receive.Start, send.Start, receive.Wait, send.Wait
+        words = other.data[: HEADER.size].cast("q")
+        own_weight, own_stop = float("nan"), False  # this member's header of last time
+        first: int | None = None  # the other's, as two numbers; None: to be read whatever it says
+        second: int | None = None
 
-    def finish(self) -> bool:
-        self._received()
-        self._sent()
-        return self._read()
+        def exchange(weight: float, stop: bool) -> bool:
+            nonlocal own_weight, own_stop, first, second
+            if weight != own_weight or stop is not own_stop:
+                own_weight, own_stop, first = weight, stop, None
+                self._write(weight, stop)
+            start_receive()
+            start_send()
+            received()
+            sent()
+            if words[0] == first and words[1] == second:
+                return False
+            changed = self._compare(self._heads())
+            first, second = words
+            return changed
 
-    def exchange(self, weight: float, stop: bool) -> bool:
-        # Small reductions spend their time here: what `begin` and `finish` do, without their calls.
-        if weight != self._weight or stop is not self._asked:
-            self._write(weight, stop)
-        self._receive()
-        self._send()
-        self._received()
-        self._sent()
-        return self._read() if self._theirs() != self._last else False
+        return exchange
 
-    def _read(self) -> bool:
-        mine, self._last = self._mine(), self._theirs()
-        return self._compare(mine + self._last if self.members.rank == 0 else self._last + mine)
+    def _start(self) -> None:
+        _, send, receive = self._kept
+        receive.Start()
+        send.Start()
+
+    def _await(self) -> bytes:
+        _, send, receive = self._kept
+        receive.Wait()
+        send.Wait()
+        return self._heads()
+
+    def _heads(self) -> bytes:
+        mine, theirs = bytes(self._own[: HEADER.size]), bytes(self._kept[0][: HEADER.size])
+        return mine + theirs if self.members.rank == 0 else theirs + mine
 
     def close(self) -> None:
         for request in self._kept[1:]:
@@ -171,16 +189,29 @@ class GroupHeaders(Headers):
         from mpi4py import MPI
 
         width = -(-(HEADER.size + payload) // 8) * 8  # whole words, so that every member's payload is aligned
-        super()._prepare(width - HEADER.size)
         self._all = np.zeros((self.members.count, width), np.uint8)
-        self._specs: Any = ([self._own, width, MPI.BYTE], [self._all, width, MPI.BYTE])
+        self._own = self._all[self.members.rank]
+        self._specs: Any = (MPI.IN_PLACE, [self._all, width, MPI.BYTE])
         self._request: Any = None
         self._heads = self._all[:, : HEADER.size].tobytes
-        own = self._own[HEADER.size : HEADER.size + payload]
-        return [
-            own if r == self.members.rank else row[HEADER.size : HEADER.size + payload]
-            for r, row in enumerate(self._all)
-        ]
+        return [row[HEADER.size : HEADER.size + payload] for row in self._all]
+
+    def _exchanging(self) -> Callable[[float, bool], bool]:
+        # The blocking call is a few microseconds faster than the nonblocking one and its wait.
+        gather, (own, everyone), write, compare, heads = (
+            self.members.comm.Allgather,
+            self._specs,
+            self._write,
+            self._compare,
+            self._heads,
+        )
+
+        def exchange(weight: float, stop: bool) -> bool:
+            write(weight, stop)
+            gather(own, everyone)
+            return compare(heads())
+
+        return exchange
 
     def _start(self) -> None:
         self._request = self.members.comm.Iallgather(*self._specs)
@@ -188,12 +219,6 @@ class GroupHeaders(Headers):
     def _await(self) -> bytes:
         self._request.Wait()
         return self._heads()
-
-    def exchange(self, weight: float, stop: bool) -> bool:
-        # The blocking call is a few microseconds faster than the nonblocking one and its wait.
-        self._write(weight, stop)
-        self.members.comm.Allgather(*self._specs)
-        return self._compare(self._heads())
 
 
 def make_headers(members: Members, payload: int, what: str) -> Headers:

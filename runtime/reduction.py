@@ -78,6 +78,7 @@ class Reduction:
         fast: bool,
     ) -> None:
         self.members, self.size, self.dtype, self.op, self.wire, self.what = members, size, dtype, op, wire, what
+        self.world = members.world
         self.scatter, self._pool = kind is ReduceScatter, pool
         self.result_size = size
         nbytes, count = wire_bytes(size * dtype.itemsize, wire), members.count
@@ -106,7 +107,8 @@ class Reduction:
         """The reduction of a small vector, as a closure: attribute look-ups would be a tenth of its time."""
         headers, size, dtype = self.headers, self.size, self.dtype
         terms = [value.view(dtype) for value in headers.values]
-        own, first, later = terms[self.members.rank], terms[0], terms[1:]
+        own, first = terms[self.members.rank], terms[0]
+        second, later = (terms[1], terms[2:]) if len(terms) > 1 else (None, [])
         exchange, add, multiply, empty = headers.exchange, np.add, np.multiply, np.empty
         # Each member scales its own value before it is sent, by the factors of the last exchange: so only one value
         # is scaled here, not all. If the weights have changed, all members see it in the headers, and exchange again.
@@ -127,12 +129,12 @@ class Reduction:
                     own[...] = value if factor is None else multiply(value, factor)
                     exchange(weight, stop)
             result = empty(size, dtype) if out is None else out
-            if later:
-                add(first, later[0], result)
-                for term in later[1:]:
-                    add(result, term, result)
-            else:
+            if second is None:
                 result[...] = first
+            else:
+                add(first, second, result)
+                for term in later:
+                    add(result, term, result)
             if scale is not None:
                 multiply(result, scale, result)
             return result
