@@ -100,6 +100,9 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
             # What libfabric offers to one-sided communication, which Paceline does not use: looking for it makes
             # MPI_Init sleep for a second.
             BETWEEN_RANKS: os.environ.get(BETWEEN_RANKS, "^ofi"),
+            # Over TCP a part of up to 1 MB is sent without asking its receiver first. A lane that sleeps between its
+            # looks would answer late, and the line would be idle meanwhile. By default only 64 KB go at once.
+            "OMPI_MCA_btl_tcp_eager_limit": "1048576",
         }
         if ranks * threads > len(cores):
             settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes
