@@ -154,12 +154,14 @@ class Plan:
         while not self.finished(state):
             r = self.next_round(state)
             if self._total_steps is not None:
-                passed, total = r.H, self._total_steps
+                passed, left, total = r.H, self._total_steps - state.step, self._total_steps
             elif self._by_samples:
-                passed, total = r.samples, self._total_samples
+                passed, left, total = r.samples, self._total_samples - state.samples, self._total_samples
             else:
-                passed, total = 1, math.ceil(self.budget.amount)
-            alike = max(1, total // (LOOKS * passed))
+                each = self.rounds_per_epoch if self.budget.unit == "epochs" else 1
+                total = math.ceil(self.budget.amount * each)
+                passed, left = 1, total - state.round
+            alike = max(1, min(total // (LOOKS * passed), left // passed))
             state = State(state.round + alike, state.step + alike * r.H, state.samples + alike * r.samples)
             longest = max(longest, r.H)
         intervals = [every for every in (self.report, self.log) if every is not None]
