@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+from itertools import islice
 from statistics import NormalDist
 
 import numpy as np
@@ -17,7 +20,7 @@ from paceline.program.outcome import Hooks
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
 from paceline.sim.engine import simulate
-from paceline.sim.noise import DEPENDENT, ClassNoise, ColumnDraws, RunNoise, varies
+from paceline.sim.noise import DEPENDENT, ClassNoise, ColumnDraws, RunNoise, ahead, varies
 
 RESIDUALS = (0.9, 1.0, 1.0, 1.6)
 STEP = Work("step", 8)
@@ -247,3 +250,19 @@ def test_vectors_hold_what_columns_hold():
         expected = [running(column.several(*pair, times)) for column, pair in zip(columns, pairs, strict=True)]
         found = np.concatenate([draws.total(*pairs[first], times) for first, draws in rows])
         assert found.tolist() == expected, (k, row)
+
+
+def test_threads_that_draw_ahead_change_nothing_and_end_with_the_run(monkeypatch):
+    monkeypatch.setattr("paceline.sim.noise.BLOCK", 32)
+    timing = Timing((QUIET, QUIET, QUIET), noise=Noise(0.1, 4, worker_sigma=0.1))
+
+    def run(threads: int) -> list[float]:
+        outcomes = simulate_cohorts([Cohort(computing(400), (0, 1, 2))], timing, Hooks(), threads)
+        return [outcome.seconds for outcome in outcomes]
+
+    before = threading.active_count()
+    assert run(3) == run(1) == seconds(timing, 400)
+    gc.collect()
+    assert threading.active_count() == before
+    made = list(islice(ahead(lambda index: index, 3), 50))
+    assert made == list(range(50))
