@@ -49,6 +49,9 @@ def program(comm: Any, size: int, weight: float, wire: Wire, count: int, run_: R
 
 def on_rank(comm: Any, run_: Run, cases: list[tuple[int, str, Wire]]) -> list[dict[str, list[float]]]:
     """What each case took."""
+    from paceline.learning.process import prepare
+
+    prepare(1)  # as every rank that trains, for the conversions to bf16 and fp16
     found, share = [], run_.share(len(cases))
     for size, weights, wire in cases:
         count = max(2, min(2000, int((0.002 if run_.small else 0.05) / (size * 1e-9 + 5e-6))))
