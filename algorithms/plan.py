@@ -20,7 +20,7 @@ from .splits import Shares
 from .strategy import Strategy
 
 LOOKS = 8  # places of a run that are looked at for its outlook
-FEW = 4096  # up to so many workers, their steps in a round are a tuple, which is read sooner than a table by pace
+FEW = 4096  # with up to so many workers, a round's steps are a tuple, which is faster to read than a table by pace
 KEPT = 128  # rounds that a plan remembers, since all workers ask for about the same one, each at its own time
 
 

@@ -29,7 +29,7 @@ class _Node:
 
 
 def shared(program: Program[T], workers: int) -> list[Program[T]]:
-    """A program for each of `workers` phantoms of a kind, of which `program` is the first one's, and logs."""
+    """A program for each of `workers` phantoms of a kind. `program` is the first one's. Only the first one logs."""
     source, begin = _Source(program), _Node(END)
     return [source.played(begin, logs=worker == 0) for worker in range(workers)]
 

@@ -133,7 +133,7 @@ class Device:
     step: Callable[[int], Work] = whole_step  # batch -> the Work of a step
     source: str = ""  # where its times come from, for people
     residuals: tuple[float, ...] = ()  # measured times divided by their prices, to draw noise from
-    lasting: float = 0.0  # seconds of computing for which a residual holds: a step's; 0: for one Compute
+    lasting: float = 0.0  # seconds of computing for which a residual holds: a step's; 0: for one computation
     correlation: float = 0.0  # of a residual with the one before
     pieces: PieceTimes = field(default_factory=PieceTimes)  # what was measured in pieces
     guessed: dict[str, None] = field(default_factory=dict)  # phases that their bytes alone have priced

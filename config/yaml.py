@@ -102,8 +102,9 @@ _Rules.add_implicit_resolver(
 
 def parse(text: str, where: str) -> Any:
     """The document in `text`. `where` names it in errors (ScenarioError)."""
-    with suppress(yaml.YAMLError, ValueError):  # its errors are worded in another way
-        return yaml.load(text, _FastLoader)
+    if "\t" not in text:  # LibYAML takes tabs for spaces, PyYAML refuses them
+        with suppress(yaml.YAMLError, ValueError):  # its errors are worded in another way
+            return yaml.load(text, _FastLoader)
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:

@@ -12,7 +12,7 @@ from ..program.effects import Array
 def prepare(threads: int) -> None:
     """Let torch compute with so many threads, which the bits depend on, and convert between fp32, fp16 and bf16.
 
-    Its conversions use the processor's vector instructions.
+    Torch's conversions use the processor's vector instructions.
     """
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
@@ -27,4 +27,5 @@ def convert(value: Array, out: Array) -> None:
 def _tensor(array: Array) -> torch.Tensor:
     if array.dtype.kind == "f":
         return torch.from_numpy(array)
-    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)  # which NumPy has from another library
+    # NumPy's bf16 is that of ml_dtypes, which torch does not know.
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

@@ -13,7 +13,7 @@ import sys
 
 def main() -> None:
     """Run the command line."""
-    # The system takes all memory back at once: to look for cycles among torch's objects before takes .3 s.
+    # The system takes all memory back at once. Looking for cycles among torch's objects first would take 0.3 s.
     atexit.register(gc.freeze)
     try:
         from .terminal import enduring

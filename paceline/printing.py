@@ -112,7 +112,6 @@ TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # column -> the factor with w
 
 def show_sweep(found: pd.DataFrame, path: Path) -> None:
     """Print the first rows of a sweep's table: what varied and what came out."""
-
     varied = list(found.columns[: list(found.columns).index("seconds")])
     numbers = map(right, ("seconds", "ms per step", "idle"))
     table = plain_table(*(one_line(_short(name, varied), 60) for name in varied), *numbers, Column(overflow="fold"))

@@ -139,11 +139,10 @@ def run_simulation(
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
-    hooks = Hooks(recorder.log, ignored if options.timing_only else checkpoint)
     with putting_back(directory):
         recorder.scenario(document)
         with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
-            hooks.spans = spans
+            hooks = Hooks(recorder.log, ignored if options.timing_only else checkpoint, spans=spans)
             ran, outcomes = _run(engine, job, phantoms, workers, hooks, options)
         extra: dict[str, Any] = {"memory_predicted": job.memory(phantoms.works)}
         digests = [] if options.timing_only else [w.digest() for w in workers]

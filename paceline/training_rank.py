@@ -110,9 +110,11 @@ class _RankTraining:
             self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
         gc.disable()  # imports leave no garbage, and looking for it takes a tenth of their time
-        problem.load_libraries(plan)
+        try:
+            problem.load_libraries(plan)
+        finally:
+            gc.enable()
         gc.freeze()  # what they have made stays, and need not be looked at again
-        gc.enable()
         self.loaded = resident()
         (worker,) = problem.workers(plan, [self.rank], shared_process=False)
         self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step

@@ -96,8 +96,8 @@ class Piece:
 
 def pieces_of(effect: Effect[Any], ranks: int) -> list[Piece]:
     """The pieces that an effect is, one for each of its spans."""
-    if isinstance(effect, Start):  # a lane serves what is started in this order
-        return pieces_of(effect.effect, ranks)
+    if isinstance(effect, Start):  # a lane serves what is started in this order, and each has one span
+        return pieces_of(effect.effect, ranks)[:1]
     if isinstance(effect, Compute):
         lane = "compute" if effect.on == "device" else "host"
         return [Piece(lane, w.phase, w.unit, w.samples, w.first, w.fraction) for w in effect.works()]

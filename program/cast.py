@@ -1,7 +1,7 @@
 """Copies between fp32 and the narrower types in which values travel.
 
 NumPy converts fp16 number by number. What trains has PyTorch, which converts at the memory's speed, and hands its copy
-in here. Both round to nearest, ties to even, so it makes no difference to the bits (a NaN's aside).
+in here. Both round to nearest, ties to even, so it makes no difference to the bits (except for those of a NaN).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _long: list[Cast] = []  # for longer vectors, if something better than NumPy is 
 
 
 def use(cast: Cast) -> None:
-    """Convert long vectors with `cast` from now on. They are contiguous, and it may write to neither but `out`."""
+    """Convert long vectors with `cast` from now on. They are contiguous, and it writes only to `out`."""
     _long[:] = [cast]
 
 

@@ -81,7 +81,7 @@ class Compute(Effect[T]):
     work: Work  # of one call
     run: Callable[[], T]
     on: Literal["device", "host"] = "device"
-    times: int = 1  # how often `run` is called; nothing comes between two calls
+    times: int = 1  # how often `run` is called, 1 or more; nothing comes between two calls
     first: Work | None = None  # of the first call, where that costs something else
 
     def works(self) -> list[Work]:

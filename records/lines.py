@@ -76,7 +76,9 @@ class Lines(Sequence[Line]):
             with self._path.open("rb") as file:
                 found = os.fstat(file.fileno())
                 if (found.st_ino, found.st_size) != self._written:
-                    raise ScenarioError(f"{self._path}: another run has replaced it; write each run to its own folder")
+                    raise ScenarioError(
+                        f"{self._path}: has changed since this run wrote it; give each run its own folder"
+                    )
                 for text in file:
                     # Files hold null where a number was not finite.
                     yield {key: math.nan if value is None else value for key, value in json.loads(text).items()}

@@ -64,7 +64,8 @@ class Recorder:
         line = {"round": fields["round"], "step": fields["step"], "samples": fields["samples"]}
         line |= {"seconds": seconds + self.earlier, **fields}
         self.lines.append(line)
-        self._evaluated = next(evaluated([line]), self._evaluated)
+        if "accuracy" in line:
+            self._evaluated = line
         self.on_line(line)
 
     def checkpoint(self, worker: int, workers: int, seconds: float, state: Any, arrays: dict[str, Array]) -> None:

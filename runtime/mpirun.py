@@ -16,7 +16,19 @@ from pathlib import Path
 from ..program.errors import PacelineError, ScenarioError
 from .ranks import CORES, JOB_VARIABLES, MpiKind
 
-BETWEEN_RANKS = "OMPI_MCA_btl"  # by which of its components Open MPI's ranks reach one another
+# Open MPI's parameters that are set unless the user's environment sets them.
+TUNED = {
+    # Within a node, what a gathered reduction sends (traffic's GATHER_LIMIT, and a header) is to go in one piece. By
+    # default only 4 KB do, and 8 KB take twice as long.
+    "OMPI_MCA_btl_sm_eager_limit": "69632",
+    "OMPI_MCA_btl_sm_max_send_size": "131072",
+    # All components that connect ranks, except for libfabric's for one-sided communication, which Paceline does not
+    # use: looking for it makes MPI_Init sleep for a second.
+    "OMPI_MCA_btl": "^ofi",
+    # Over TCP a part of up to 1 MB is sent without asking its receiver first. A lane that sleeps between its looks
+    # would answer late, and the line would be idle meanwhile. By default only 64 KB go at once.
+    "OMPI_MCA_btl_tcp_eager_limit": "1048576",
+}
 
 
 @dataclass(frozen=True)
@@ -93,16 +105,7 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
             "PRTE_MCA_plm": "^slurm",
             "HOME": _home(),
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-            # Within a node, what a gathered reduction sends (traffic's GATHER_LIMIT, and a header) is to go in one
-            # piece. By default only 4 KB do, and 8 KB take twice as long.
-            "OMPI_MCA_btl_sm_eager_limit": "69632",
-            "OMPI_MCA_btl_sm_max_send_size": "131072",
-            # What libfabric offers to one-sided communication, which Paceline does not use: looking for it makes
-            # MPI_Init sleep for a second.
-            BETWEEN_RANKS: os.environ.get(BETWEEN_RANKS, "^ofi"),
-            # Over TCP a part of up to 1 MB is sent without asking its receiver first. A lane that sleeps between its
-            # looks would answer late, and the line would be idle meanwhile. By default only 64 KB go at once.
-            "OMPI_MCA_btl_tcp_eager_limit": "1048576",
+            **{name: os.environ.get(name, value) for name, value in TUNED.items()},
         }
         if ranks * threads > len(cores):
             settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes

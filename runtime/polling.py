@@ -12,8 +12,8 @@ import os
 import time
 from typing import Any
 
-# Seconds between looks: at first, and when nothing has come for a while. A look takes some 30 us from the computation;
-# meanwhile the kernel's buffers take what arrives and send what was handed to them.
+# Seconds between looks: at first, and when nothing has come for a while. A look takes some 30 us from the computation.
+# Between two looks the kernel's buffers take what arrives and send what was handed to them.
 SHORTEST, LONGEST = 100e-6, 400e-6
 TESTS = 8  # calls in one look: Open MPI reads and writes its TCP connections in one of eight (opal_progress)
 

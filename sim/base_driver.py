@@ -7,7 +7,7 @@ are remembered, what errors say. How time passes differs, and is written in each
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..config.tables import Table, interpolate
@@ -166,7 +166,7 @@ def work_seconds(device: Device, work: Work) -> float:
     return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
 
 
-@cache
+@lru_cache(maxsize=KNOWN)
 def running(first: float, price: float, times: int) -> float:
     """The running sum of the first computation of a Compute and the equal ones after it, as every engine adds it up."""
     total = first

@@ -8,6 +8,7 @@ another's. So a cohort may run ahead of the others until it needs a collective's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +57,10 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks, threads: i
     if reason := events_needed(timing):
         raise NeedsEvents(reason)
     fabric = Fabric(varied(timing.network, timing.noise), timing.nodes)
-    noise = run_noise(timing.noise, timing.devices, threads)
     meetings = CohortMeetings([cohort.members[0] for cohort in cohorts], workers, fabric, hooks.stop)
-    with told_at_the_end(hooks) as held:  # a refusal must leave nothing behind
+    # The pool starts its threads when they get work. A refusal must leave nothing behind.
+    with ThreadPoolExecutor(threads) as pool, told_at_the_end(hooks) as held:
+        noise = run_noise(timing.noise, timing.devices, pool if threads > 1 else None)
         drivers = [
             CohortDriver(cohort.program, cohort.members, timing.devices, noise, meetings, held) for cohort in cohorts
         ]

@@ -21,7 +21,7 @@ from ..program.effects import Array, Checkpoint, Collective, Compute, Phantom, P
 from ..program.errors import not_an_effect
 from ..program.outcome import Hooks, Outcome, Span, count_move
 from ..program.texts import describe
-from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, running, work_seconds
+from .base_driver import BLOCKED, KNOWN, LANES, BaseDriver, handlers, move_seconds, over, running, work_seconds
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
 from .noise import RunNoise
 
@@ -177,6 +177,8 @@ class CohortDriver(BaseDriver):
             return first
         known = self._repeated.get((effect.work, effect.first, times))
         if known is None:
+            if len(self._repeated) >= KNOWN:
+                self._repeated.clear()
             sums = [running(at(first, i), at(price, i), times) for i in range(len(self._devices))]
             known = self._repeated[effect.work, effect.first, times] = sums[0] if len(sums) == 1 else np.array(sums)
         return known

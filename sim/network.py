@@ -35,7 +35,7 @@ class PricedStep(NamedTuple):
 class StepLoads:
     """What one step of a collective puts on the links in one group.
 
-    loads: says it link by link. Only what shares links with others asks: a million workers have two million links.
+    loads: says it link by link. The cohort engine never asks: a million workers have two million links.
     """
 
     def __init__(self, latency: float, senders: float, ratios: Ratios, loads: Callable[[], Loads]) -> None:

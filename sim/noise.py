@@ -2,9 +2,10 @@
 
 Computing times are drawn for each class of workers, so that all engines read the same numbers.
 
-Rule: a worker's k-th Compute that takes any time is multiplied by the k-th number of the worker's column. (Residuals
-last for a step's worth of computing instead: see ColumnDraws.) Workers that share a Device object are a class. Its
-numbers come in blocks of shape (rows, its workers), each from a stream of its own: (seed, "noise", class, block).
+Rule: each computation of a worker takes the next number of the worker's column; what takes no time takes none.
+(Residuals last for a step's worth of computing instead: see ColumnDraws.) Workers that share a Device object are a
+class. Its numbers come in blocks of shape (rows, its workers), each from a stream of its own: (seed, "noise", class,
+block).
 
 Why blocks: the cohort engine needs the k-th factors of all workers at once (a row), and SimPy needs the factors of one
 worker one after another (a column). A stream for each worker would give the cohort engine no vectors; one stream for
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from functools import cache
 from itertools import chain, count, groupby
 from statistics import NormalDist
@@ -30,10 +31,10 @@ from ..config.timing import Device, Network, Noise
 from ..program.streams import stream
 
 T = TypeVar("T")
-BLOCK = 2**16  # numbers of a class that are drawn together, about: they stay in a core's cache until they are used
-LEAST_ROWS = 8  # of a block
+BLOCK = 2**16  # about so many numbers of a class are drawn together: that many stay in a core's cache
+LEAST_ROWS, MOST_ROWS = 8, 1024  # of a block
 DEPENDENT = 64  # rows of a block in which a row depends on the one before
-SHORT = 8  # blocks of a class after which a run is long enough for threads
+SHORT, AHEAD = 8, 2  # blocks of a class after which a run is long, and blocks that are then made ahead
 KEPT = 4  # blocks of a class in memory; its workers have about the same speed, so they read the same few blocks
 
 
@@ -57,7 +58,8 @@ class ClassNoise:
 
     def __init__(self, noise: Noise, number: int, columns: int, device: Device, run: float = 1.0) -> None:
         self._noise, self._number, self.columns, self._device = noise, number, columns, device
-        self.rows = DEPENDENT if device.correlation else max(LEAST_ROWS, BLOCK // columns)  # of a block
+        fitting = max(LEAST_ROWS, min(BLOCK // columns, MOST_ROWS))
+        self.rows = DEPENDENT if device.correlation else fitting  # of a block
         self._residuals = np.array(device.residuals, np.float64)
         normal = stream(noise.seed, "worker noise", number).standard_normal(columns if noise.worker_sigma else 0)
         workers = lognormal(normal, noise.worker_sigma)  # (columns,), none without
@@ -87,7 +89,7 @@ class ClassNoise:
     def _drawn(self, random: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float64]:
         """Residuals. Where a draw depends on the one before, both are the same function of normal numbers that do.
 
-        Dependence ends with a block: 64 draws are longer than a machine stays slow between two steps.
+        Dependence ends with a block, which is longer than a machine stays slow.
         """
         size, depends = self._residuals.size, self._device.correlation
         if not depends:
@@ -97,40 +99,41 @@ class ClassNoise:
             normal[row] = depends * normal[row - 1] + fresh * normal[row]
         return self._residuals[np.searchsorted(_bounds(size), normal)]
 
-    def drawn(self, columns: Sequence[int], threads: int) -> Draws:
-        """The factors of these columns, in the order of their Computes. threads: draw blocks ahead in so many."""
+    def drawn(self, columns: Sequence[int], pool: Executor | None) -> Draws:
+        """The factors of these columns, in the order of their computations. pool: draws blocks ahead."""
         every = list(columns) == list(range(self.columns))
-        blocks = ahead(self._made, threads) if every else (self.block(index)[:, columns] for index in count())
+        # `take` gives rows that lie one after the other, as running_sums needs them; [:, columns] would not.
+        blocks = ahead(self._made, pool) if every else (self.block(index).take(columns, axis=1) for index in count())
         return Draws(blocks, self._device.lasting)
 
     def column(self, column: int) -> ColumnDraws:
-        """One worker's factors, in the order of its Computes."""
+        """One worker's factors, in the order of its computations."""
         return ColumnDraws((block[:, column].tolist() for block in map(self.block, count())), self._device.lasting)
 
 
-def ahead(make: Callable[[int], T], threads: int) -> Iterator[T]:
-    """make(0), make(1) and so on. In a long run so many threads make the next ones meanwhile; NumPy lets them."""
-    if threads == 1:
+def ahead(make: Callable[[int], T], pool: Executor | None) -> Iterator[T]:
+    """make(0), make(1) and so on. In a long run the pool's threads make the next ones: NumPy releases Python's lock."""
+    if pool is None:
         yield from map(make, count())
+        return
     yield from map(make, range(SHORT))
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(make, index) for index in range(SHORT, SHORT + threads))
-        for index in count(SHORT + threads):
-            made = waiting.popleft().result()
-            waiting.append(pool.submit(make, index))
-            yield made
+    waiting = deque(pool.submit(make, index) for index in range(SHORT, SHORT + AHEAD))
+    for index in count(SHORT + AHEAD):
+        made = waiting.popleft().result()
+        waiting.append(pool.submit(make, index))
+        yield made
 
 
 class ColumnDraws:
     """One worker's factors. blocks: those of each block. lasting: seconds of computing for which a factor holds.
 
-    With lasting 0 a factor holds for one Compute. Why not always so: residuals are those of whole steps. A step in many
-    pieces would otherwise draw many of them, and vary less than it does.
+    With lasting 0 a factor holds for one computation. Why not always so: residuals are those of whole steps. A step in
+    many pieces would otherwise draw many of them, and vary less than it does.
     """
 
     def __init__(self, blocks: Iterator[list[float]], lasting: float = 0.0) -> None:
         self._factors, self._lasting = chain.from_iterable(blocks), lasting
-        self._left, self._factor = 0.0, 0.0
+        self._left, self._factor = -1.0, 0.0  # none yet
 
     def one(self, price: float) -> float:
         """Seconds of one computation, which takes `price` without noise."""
@@ -157,7 +160,7 @@ class Draws:
     def __init__(self, blocks: Iterator[NDArray[np.float64]], lasting: float = 0.0) -> None:
         self._blocks, self._lasting = blocks, lasting
         self._block: NDArray[np.float64] = np.empty((0, 0))
-        self._at, self._left = 0, 0.0
+        self._at, self._left = 0, -1.0
         self._asked, self._asking = (0.0, 0.0, 1), 0  # what was asked for last, and how often in a row
         self._sums: list[NDArray[np.float64]] = []  # the next answers to that, made together
         self._given = 0  # how many of them have been given
@@ -223,8 +226,9 @@ def _totals(first: float, price: float, factors: NDArray[np.float64]) -> list[ND
 
 
 def running_sums(each: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Each round's sum, added one after the other as Python adds: (workers,). each: (rounds, times, workers).
+    """Each round's sum, added one after the other as Python adds: (workers,).
 
+    each: (rounds, times, workers), in C order.
     NumPy adds the rows of several workers so, but the numbers of a single one in another order.
     """
     return list(np.add.reduce(each, axis=1) if each.shape[2] > 1 else np.add.accumulate(each, axis=1)[:, -1])
@@ -233,11 +237,11 @@ def running_sums(each: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 class RunNoise:
     """The noise of a run: one ClassNoise per class. It does not exist in a run without noise: see `run_noise`.
 
-    threads: that may draw for many workers at a time.
+    pool: draws the factors of many workers ahead; None: nothing does.
     """
 
-    def __init__(self, noise: Noise, devices: Sequence[Device], threads: int = 1) -> None:
-        self._threads = threads
+    def __init__(self, noise: Noise, devices: Sequence[Device], pool: Executor | None = None) -> None:
+        self._pool = pool
         self._places = classes(devices)
         sizes = Counter(number for number, _ in self._places)
         kinds = {number: device for (number, _), device in zip(self._places, devices, strict=True)}
@@ -255,7 +259,7 @@ class RunNoise:
         parts, first = list[tuple[int, Draws]](), 0
         for number, group in groupby((self._places[worker] for worker in workers), key=lambda place: place[0]):
             columns = [column for _, column in group]
-            parts.append((first, self._blocks[number].drawn(columns, self._threads)))
+            parts.append((first, self._blocks[number].drawn(columns, self._pool)))
             first += len(columns)
         return parts
 
@@ -266,9 +270,9 @@ def _bounds(count: int) -> NDArray[np.float64]:
     return np.array([NormalDist().inv_cdf(k / count) for k in range(1, count)])
 
 
-def run_noise(noise: Noise, devices: Sequence[Device], threads: int = 1) -> RunNoise | None:
-    """The noise of workers on these devices; None without noise. threads: see RunNoise."""
-    return RunNoise(noise, devices, threads) if varies(noise, devices) else None
+def run_noise(noise: Noise, devices: Sequence[Device], pool: Executor | None = None) -> RunNoise | None:
+    """The noise of workers on these devices; None without noise. pool: see RunNoise."""
+    return RunNoise(noise, devices, pool) if varies(noise, devices) else None
 
 
 def varied(network: Network, noise: Noise) -> Network:

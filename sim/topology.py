@@ -28,8 +28,9 @@ class Topology:
 
     @property
     def alike(self) -> bool:
-        """Whether all links are alike, and a message step takes equally long everywhere. In a step of a collective each
-        link then carries once what a member sends.
+        """Whether all links are alike, and a message step takes equally long everywhere.
+
+        In a step of a collective each link that is used then carries what one member sends.
         """
         return False
 

@@ -73,7 +73,7 @@ def test_lines_that_another_run_has_replaced_are_not_read(few_kept, tmp_path):
     options: Any = {"settings": ["report={every: 1 round}", "budget={rounds: 6}"], "timing_only": True}
     first = simulate(SCENARIOS / "local_sgd.yaml", out=tmp_path / "run", **options)
     simulate(SCENARIOS / "local_sgd.yaml", out=tmp_path / "run", force=True, **options)
-    with pytest.raises(ScenarioError, match="another run has replaced it; write each run to its own folder"):
+    with pytest.raises(ScenarioError, match="has changed since this run wrote it; give each run its own folder"):
         first.metrics  # noqa: B018
 
 

@@ -81,6 +81,16 @@ def test_engines_add_up_alike(noise, varies, workers):
     assert [repr((o.seconds, o.computing)) for o in events] == [repr((o.seconds, o.computing)) for o in cohorts]
 
 
+@pytest.mark.parametrize(("noise", "varies"), NOISES)
+def test_cohorts_that_share_a_class_add_up_as_single_workers_do(noise, varies):
+    """Their columns are every second one of a block, whose rows must still be added one after the other."""
+    timing = Timing((Device("d", speed=80.0, **varies),) * 5, noise=noise)
+    times = (9, 9, 9, 300, 300, 2)
+    events = simulate([computing(*times) for _ in range(5)], timing, Hooks())
+    cohorts = simulate_cohorts([Cohort(computing(*times), w) for w in ((0, 2, 4), (1, 3))], timing, Hooks())
+    assert [repr(o.seconds) for o in events] == [repr(o.seconds) for o in cohorts]
+
+
 def test_one_by_one_or_at_once_the_same_factors_are_drawn():
     device = Device("d", speed=80.0, residuals=RESIDUALS)
     timing = Timing((device, device, device), noise=Noise(seed=5))

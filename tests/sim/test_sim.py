@@ -31,7 +31,7 @@ from paceline.program.effects import (
 from paceline.program.outcome import Hooks, Outcome, Span
 from paceline.records.spool import BUFFERED
 from paceline.sim.engine import simulate
-from paceline.sim.noise import BLOCK, ClassNoise
+from paceline.sim.noise import MOST_ROWS, ClassNoise
 
 QUIET = Hooks()
 NETWORK = Network("star", 1e6, 1e-3)
@@ -300,7 +300,7 @@ def computing(worker: int, count: int, seconds: float) -> Program[None]:
 
 
 def test_noise_comes_from_the_blocks_of_the_class() -> None:
-    noise, count = Noise(0.4, 11), 2 * BLOCK // 3 + 10
+    noise, count = Noise(0.4, 11), 2 * MOST_ROWS + 10
     fast, slow = Plain("fast"), Plain("slow", slowdown=3.0)
     devices = (slow, fast, slow, fast, slow)
     outcomes = simulate([computing(i, count, 0.01) for i in range(5)], Timing(devices, noise=noise), QUIET)

@@ -18,8 +18,13 @@ from paceline.program.effects import (
     Phantom,
     Program,
     ReduceScatter,
+    Start,
+    Wait,
+    Work,
     barrier,
 )
+
+FIRST = Work("step", 12)
 
 # --- device -----------------------------------------------------------------------------------------------------------
 
@@ -32,6 +37,19 @@ def _computes(worker: int) -> Program[Any]:
         assert seen == list(range(i + 1))
     last = yield from Compute(STEP, lambda: "host", on="host")
     return seen, last
+
+
+def _repeats(worker: int) -> Program[Any]:
+    seen: list[int] = []
+
+    def run() -> int:
+        seen.append(len(seen) + 1)
+        return len(seen)
+
+    direct = yield from Compute(STEP, run, times=3, first=FIRST)
+    handle = yield from Start(Compute(STEP, run, times=2))
+    started = yield from Wait(handle)
+    return seen, direct, started
 
 
 def _inner(worker: int) -> Program[Any]:
@@ -63,6 +81,7 @@ def _moves(worker: int) -> Program[Any]:
 
 
 case("compute", 2, _computes, check=equals([([0, 1, 2], "host")] * 2))
+case("compute several times", 2, _repeats, check=equals([([1, 2, 3, 4, 5], 3, 5)] * 2))
 case("a program without effects", 2, _silent, check=equals([0, 1]))
 case("nested programs", 3, _nested, check=equals([(6.0, 36.0)] * 3))
 case("move", 2, _moves, check=equals(["copied"] * 2))
