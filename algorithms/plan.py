@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
+from ..program.errors import ScenarioError, brief
+from ..program.import_paths import FAILURES, in_words
 from .learning_rates import Rate
 from .replay import Recordings
 from .rounds import Division, Due, Interval, Moment, Round, State, StepsByPace, Unit, due
@@ -91,9 +93,7 @@ class Plan:
     @cached_property
     def rounds_per_epoch(self) -> int:
         """Rounds in a reference epoch: N // (B n H), H of the first round."""
-        rounds = self.examples // (
-            sum(self.shares.batches) * self.strategy.schedule.steps(Moment(0, 0, 0.0, self.rate(0)))
-        )
+        rounds = self.examples // (sum(self.shares.batches) * self._steps(Moment(0, 0, 0.0, self.rate(0))))
         if rounds < 1:
             raise ValueError("a reference epoch has no round: B n H is more than the training examples; lower H")
         return rounds
@@ -197,11 +197,27 @@ class Plan:
     def _make_round(self, state: State) -> Round:
         progress = self.progress(state)
         now = Moment(state.round, state.step, self.epochs(state), self.rate(progress))
-        H = self._cap(self.strategy.schedule.steps(now), state)
+        H = self._cap(self._steps(now), state)
         division = self._division(H)
         after = State(state.round + 1, state.step + H, state.samples + division.samples)
         slope, follows = (self.progress(after) - progress) / H, self._due(state, after)
         return Round(now, H, division, state.samples, progress, slope, self.rate, follows, self._stride)
+
+    def _steps(self, now: Moment) -> int:
+        """What the schedule says, which may be a user's own. ScenarioError where that is not a number of steps."""
+        try:
+            H = self.strategy.schedule.steps(now)
+        except FAILURES as error:
+            raise ScenarioError(f"{self._schedule} failed at round {now.rounds}: {in_words(error)}") from error
+        if not isinstance(H, int) or H < 1:
+            raise ScenarioError(
+                f"{self._schedule} gave {brief(H)} for round {now.rounds}; return a whole number of steps, 1 or more"
+            )
+        return H
+
+    @property
+    def _schedule(self) -> str:
+        return f"strategy.schedule: {type(self.strategy.schedule).__name__}.steps"
 
     def _due(self, before: State, after: State) -> Due:
         """What follows the round between two states."""

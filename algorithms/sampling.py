@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..program.effects import AllGather, Array, Effect, Phantom, Program
-from ..program.errors import ScenarioError
+from ..program.errors import ScenarioError, brief
 from ..program.streams import stream
 from .rounds import Round, State
 from .scores import FIELDS, Merge, Scores
@@ -80,6 +80,17 @@ class Sampling:
     def indices(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
         """`count` indices into `examples` training examples, for the batch at `position`."""
         raise NotImplementedError
+
+    def draw(self, seed: int, examples: int, worker: int, position: int, count: int) -> Array:
+        """As `indices`; ScenarioError where a user's own member answers with something else."""
+        found = self.indices(seed, examples, worker, position, count)
+        whole = isinstance(found, np.ndarray) and found.dtype.kind in "iu" and found.shape == (count,)
+        if not whole or found.min() < 0 or found.max() >= examples:
+            raise ScenarioError(
+                f"strategy.sampling: {type(self).__name__}.indices gave {brief(found)} for worker {worker}; return an "
+                f"array of {count} whole numbers from 0 to {examples - 1}"
+            )
+        return found
 
 
 @lru_cache(maxsize=4)

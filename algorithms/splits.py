@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
+from ..program.errors import brief
 from .balance import fixed_total, no_restriction
 
 UNLIMITED = 1 << 40  # samples; more than any batch
@@ -50,6 +51,22 @@ class Shares:
 
     batches: tuple[int, ...]
     paces: tuple[float, ...]
+
+
+def check_shares(shares: Shares, workers: int) -> None:
+    """ValueError unless the shares are a division among so many workers, whatever member of the axis made them."""
+    if len(shares.batches) != workers or len(shares.paces) != workers:
+        raise ValueError(
+            f"it gives {len(shares.batches)} batches and {len(shares.paces)} paces for {workers} workers; give one each"
+        )
+    for batch in set(shares.batches):
+        if not _whole(batch):
+            raise ValueError(f"it gives a batch of {brief(batch)}; give whole numbers of samples, 1 or more")
+    paces = set(shares.paces)
+    if max(paces) != 1 or min(paces) <= 0:
+        raise ValueError(
+            f"it gives paces from {min(paces):g} to {max(paces):g}; the fastest worker's is 1, others above 0"
+        )
 
 
 class Split:

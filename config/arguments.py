@@ -5,26 +5,39 @@ An argument's type says what a user may write: `fits` checks a value, `words` sa
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..algorithms.aggregations import Aggregation
 from ..algorithms.rounds import Interval
-from ..algorithms.schedules import Schedule
-from ..algorithms.strategy import AXES
+from ..algorithms.strategy import AXES, Strategy
 
 MOST_WHOLE, MOST = 10**15, 1e30  # the largest whole number, and the largest number, that an argument may be
-_AXES: dict[Any, str] = {Schedule: "schedule", Aggregation: "aggregation"}
+# Arguments of the strategy that had another name in earlier versions: old name -> new name. A user who writes the old
+# one is told the new one (members.py); the record of an earlier run is read as if it had the new one.
+RENAMED = {"precision": "wire"}
 
 
 @cache
 def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
-    """argument -> type, in the order of `kind`'s signature."""
-    hints = get_type_hints(kind)  # of a class with those that it inherits from other modules
-    return {name: hints[name] for name in inspect.signature(kind).parameters}
+    """argument -> type, in the order of `kind`'s signature. TypeError for one without a type that can be read."""
+    plain = inspect.isclass(kind) and not dataclasses.is_dataclass(kind)
+    try:
+        # Of a dataclass the class itself, with the fields that it inherits from other modules.
+        hints = get_type_hints(vars(kind).get("__init__", kind) if plain else kind)
+    except NameError as error:
+        raise TypeError(f"the type of an argument cannot be read: {error}") from error
+    parameters = inspect.signature(kind).parameters
+    for name in parameters:
+        if name not in hints or not _readable(hints[name]):
+            raise TypeError(f"argument {name} has no type that a scenario can write; give it one, like {name}: int = 4")
+    return {name: hints[name] for name in parameters}
+
+
+BASES: dict[str, type] = get_type_hints(Strategy)  # axis -> the base class of its members
 
 
 def kinds_of(hint: Any) -> tuple[Any, ...]:
@@ -34,7 +47,19 @@ def kinds_of(hint: Any) -> tuple[Any, ...]:
 
 def axis_of(kind: Any) -> str | None:
     """The axis that this type belongs to, as one of its members or as the base of them all."""
-    return _AXES.get(kind) or next((axis for axis, members in AXES.items() if kind in members.values()), None)
+    return next((axis for axis, base in BASES.items() if inspect.isclass(kind) and issubclass(kind, base)), None)
+
+
+def _readable(hint: Any) -> bool:
+    """Whether a scenario can write a value of that type."""
+    kinds, origin, inside = kinds_of(hint), get_origin(hint), get_args(hint)
+    if len(kinds) > 1:
+        return all(_readable(kind) for kind in kinds if kind is not types.NoneType)
+    if origin is tuple:
+        return len(inside) == 2 and inside[1] is ... and _readable(inside[0])
+    if origin is Mapping:
+        return inside[0] is str and _readable(inside[1])
+    return origin is Literal or hint in _WORDS or axis_of(hint) is not None
 
 
 def fits(hint: Any, value: Any) -> bool:
@@ -49,8 +74,6 @@ def fits(hint: Any, value: Any) -> bool:
     if origin is Mapping:
         key, item = get_args(hint)
         return isinstance(value, Mapping) and all(fits(key, k) and fits(item, v) for k, v in value.items())
-    if hint in _AXES:
-        return True  # the value has been read as a member of that axis
     if hint in (int, float) and isinstance(value, bool):
         return False
     if hint is int:
@@ -67,7 +90,13 @@ def words(hint: Any) -> str:
     return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", Interval: "an interval"}
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    Interval: "an interval",
+}
 
 
 def _words(kind: Any) -> list[str]:

@@ -5,18 +5,24 @@ All of it counts in the budget's unit: in a budget of epochs, milestones and war
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from ..algorithms import learning_rates
-from ..program.errors import ScenarioError
-from .sections import Section
+from ..program.errors import ScenarioError, brief
+from ..program.import_paths import FAILURES, in_words, named
+from .arguments import hints_of
+from .members import PATH, call, known
+from .sections import OpenSection, Section
 
 
 class LrSchedule(Section):
     """What all schedules take: a straight line from final_lr to the optimizer's lr over the first `warm_up`."""
 
+    name: str
     warm_up: float = Field(default=0.0, ge=0)
     final_lr: float = Field(default=0.0, ge=0, le=1e30)
 
@@ -24,7 +30,7 @@ class LrSchedule(Section):
 class ConstantSpec(LrSchedule):
     """The optimizer's lr throughout."""
 
-    name: Literal["constant"] = "constant"
+    name: Literal["constant"]
 
 
 class MultistepSpec(LrSchedule):
@@ -57,7 +63,41 @@ class CosineStepSpec(LrSchedule):
     base: float = Field(default=2.0, ge=1.001, le=1e9)
 
 
-AnyLrSchedule = ConstantSpec | MultistepSpec | CosineSpec | LinearSpec | CosineStepSpec
+class OwnLrSchedule(OpenSection, LrSchedule):
+    """A user's own, by its import path. Its keys are the arguments that its signature names.
+
+    Called as Name(lr, ...), it returns the learning rate as a function of progress (learning_rates.Rate). Where it has
+    arguments `total`, `final_lr` or `start`, they are the budget (if `total` is not given), final_lr and the end of the
+    warm-up.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(pattern=":")]  # package.module:Name
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The user's own arguments."""
+        return dict(self.model_extra or {})
+
+
+def _kind(value: Any) -> str | None:
+    """The tag of a schedule: its name, and PATH for one with an import path."""
+    name = value.name if isinstance(value, LrSchedule) else value.get("name") if isinstance(value, dict) else None
+    if not isinstance(name, str):
+        return None
+    return PATH if named(name) else name
+
+
+AnyLrSchedule = Annotated[
+    Annotated[ConstantSpec, Tag("constant")]
+    | Annotated[MultistepSpec, Tag("multistep")]
+    | Annotated[CosineSpec, Tag("cosine")]
+    | Annotated[LinearSpec, Tag("linear")]
+    | Annotated[CosineStepSpec, Tag("cosine_step")]
+    | Annotated[OwnLrSchedule, Tag(PATH)],
+    Discriminator(_kind),
+]
 
 
 def build_rate(lr: float, schedule: AnyLrSchedule, budget: float) -> learning_rates.Rate:
@@ -83,9 +123,48 @@ def _after_warm_up(lr: float, schedule: AnyLrSchedule, budget: float) -> learnin
         if late:
             raise ValueError(f"milestone {late[0]:g} lies after the end of the budget, {budget:g}; leave it out")
         return learning_rates.Multistep(lr, schedule.milestones, schedule.gamma)
+    if isinstance(schedule, OwnLrSchedule):
+        return _own(lr, schedule, budget)
     total, final, start = schedule.total or budget, schedule.final_lr, schedule.warm_up
     if isinstance(schedule, CosineSpec):
         return learning_rates.Cosine(lr, total, final, start)
     if isinstance(schedule, LinearSpec):
         return learning_rates.Linear(lr, total, final, start)
     return learning_rates.CosineStep(lr, total, final, start, schedule.base)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A user's own learning rate. ScenarioError where it fails, or is not a rate."""
+
+    rate: learning_rates.Rate
+    name: str
+
+    def __call__(self, progress: float) -> float:
+        try:
+            lr = self.rate(progress)
+        except FAILURES as error:
+            raise ScenarioError(
+                f"workload.lr_schedule: {self.name} failed at {progress:g}: {in_words(error)}"
+            ) from error
+        if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
+            raise ScenarioError(
+                f"workload.lr_schedule: {self.name} gave {brief(lr)} at {progress:g}; return a number, 0 or more"
+            )
+        return float(lr)
+
+
+def _own(lr: float, schedule: OwnLrSchedule, budget: float) -> learning_rates.Rate:
+    """The user's own rate. What the scenario says of all schedules is passed where its signature has it."""
+    path, name = "workload.lr_schedule", schedule.name
+    kind = known(name, {}, path, "lr_schedule")
+    common = {"lr": lr, "total": budget, "final_lr": schedule.final_lr, "start": schedule.warm_up}
+    if "lr" not in (taken := hints_of(kind)):
+        raise ScenarioError(f"{path}: {name} does not take lr, the optimizer's; give it an argument lr: float")
+    if "lr" in schedule.args:
+        raise ScenarioError(f"{path}.lr: is the optimizer's; write it there")
+    passed = {key: value for key, value in common.items() if key in taken}
+    made = call(kind, passed | schedule.args, path, own=True)
+    if not callable(made):
+        raise ScenarioError(f"{path}: {name} returns {brief(made)}; return a function of progress")
+    return _Checked(made, name)

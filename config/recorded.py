@@ -7,13 +7,10 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from .arguments import RENAMED
 from .profile import Profile
 from .sections import Section
 from .units import Count
-
-# Arguments of the strategy that had another name in earlier versions: old name -> new name. A user who writes the old
-# one is told the new one (strategy.py); the record of an earlier run is read as if it had the new one.
-RENAMED = {"precision": "wire"}
 
 WORTH = 16  # values that repeat: from so many on, a list says them once
 LONGEST = 32  # values of what repeats: more than the devices of a node

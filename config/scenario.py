@@ -16,6 +16,7 @@ from ..program.errors import ScenarioError, brief, nearest, one_line
 from . import yaml
 from .faults import Faults
 from .machines import Cluster
+from .members import PATH
 from .recorded import Recorded, update_record
 from .sections import OpenSection, Section
 from .units import Count, Interval, Seed, StepCount, read_interval
@@ -277,9 +278,9 @@ def _follow(loc: Iterable[int | str]) -> tuple[list[int | str], list[type[Sectio
 
 
 def _tags(section: type[Section]) -> tuple[str, ...]:
-    """The names by which a union's member is chosen."""
+    """The names by which a union's member is chosen. A name that is not one of a few is an import path."""
     field = section.model_fields.get("name")
-    return get_args(field.annotation) if field else ()
+    return (get_args(field.annotation) or (PATH,)) if field else ()
 
 
 def _sections(annotation: Any) -> list[type[Section]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -40,16 +42,27 @@ def _keep_own(section: BaseModel, document: dict[str, Any]) -> None:
         if isinstance(value, OpenSection):
             own = value.model_extra or {}
             document[name] = {key: found for key, found in value if found is not None or key in own}
-        else:
+        elif isinstance(value, BaseModel):
             _keep_own(value, document[name])
 
 
 @cache
 def _leading(kind: type[BaseModel]) -> tuple[str, ...]:
     """The fields that are open sections, or that contain one."""
-    types = {name: field.annotation for name, field in kind.model_fields.items()}
-    models = {name: found for name, found in types.items() if isinstance(found, type) and issubclass(found, BaseModel)}
-    return tuple(name for name, found in models.items() if issubclass(found, OpenSection) or _leading(found))
+    return tuple(name for name, field in kind.model_fields.items() if any(map(_is_open, _models(field.annotation))))
+
+
+def _is_open(kind: type[BaseModel]) -> bool:
+    return issubclass(kind, OpenSection) or bool(_leading(kind))
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The model that an annotation is, or those of a union; not those in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, Annotated):
+        for inside in get_args(annotation):
+            yield from _models(inside)
 
 
 class Section(BaseModel):

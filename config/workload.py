@@ -65,7 +65,7 @@ class Workload(Section):
     loss: str = "cross_entropy"
     batch: Count = 64  # samples per worker and step; the split may change it
     optimizer: SGDSpec | AdamWSpec = Field(discriminator="name")
-    lr_schedule: AnyLrSchedule = Field(default=ConstantSpec(), discriminator="name")
+    lr_schedule: AnyLrSchedule = ConstantSpec(name="constant")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # of cross_entropy, in training only
     micro_batch: Count | None = None  # most samples in memory at a time; the gradient is that of the whole batch
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # bf16: of products and convolutions; parameters stay fp32

@@ -23,7 +23,7 @@ class Batches:
         position, size = round.batch(self._index, i)
         if self.scores is not None and len(self.scores.chosen):
             return self.scores.take(size), position
-        indices = self._sampling.indices(self._seed, self._passes.examples, self._index, position, size)
+        indices = self._sampling.draw(self._seed, self._passes.examples, self._index, position, size)
         self._look_ahead(round, i)
         return indices, position
 
@@ -37,5 +37,5 @@ class Batches:
         ahead = self._passes.ahead
         for position, size in round.coming(self._index, i, ahead.threads):
             if not ahead.knows(position):
-                indices = self._sampling.indices(self._seed, self._passes.examples, self._index, position, size)
+                indices = self._sampling.draw(self._seed, self._passes.examples, self._index, position, size)
                 ahead.begin(position, indices)

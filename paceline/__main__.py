@@ -62,6 +62,6 @@ def _check_folder() -> None:
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        # The working folder. A scenario's own folder comes before it (LearningProblem.look_for_modules).
+        # The working folder. A scenario's own folder comes before it (folders.look_for_modules).
         del sys.path[0]
     main()

@@ -25,7 +25,6 @@ from .config.catalogue import catalogue
 from .config.machines import WorkerGroup
 from .config.profile import Profile, add_to_profile, merge_profiles, workload_key
 from .config.scenario import Scenario, load
-from .config.strategy import build_strategy
 from .config.units import read_bytes
 from .folders import find, folders_of
 from .job import Job
@@ -36,6 +35,7 @@ from .program.effects import Program
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
 from .records.environment import environment
+from .scenario_plan import strategy_of
 from .speeds import profile_of, timing_of
 from .terminal import console
 from .trials import Bench, run_trial, trials
@@ -103,7 +103,7 @@ def batch_sizes(scenario: Path, options: BatchSizeOptions, ranks: int | None) ->
 def _check(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
     """ScenarioError for mistakes that would otherwise be found after the measurement."""
     _ = options.modes, _profile(scenario, folder)
-    build_strategy(scenario.strategy)
+    strategy_of(scenario, folder)
     check_profile_path(options.out)
 
 
@@ -198,7 +198,7 @@ def _largest(
 
     device = job.problem.device(rank)
     budget = min(budget, memory_meter.free(device, sharing))
-    strategy = Strategy(aggregation=Gradients(), placement=build_strategy(scenario.strategy).placement)
+    strategy = Strategy(aggregation=Gradients(), placement=strategy_of(scenario, job.problem.folder).placement)
     gauge = memory_meter.of(device)
     with gauge:
         # At least two micro-batches, so that their gradients are added.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from .config.recorded import RecordedFolder
 from .config.scenario import Scenario
+from .program.import_paths import named
 
 
 def folders_of(scenario: Scenario, folder: Path) -> tuple[Path, ...]:
@@ -28,6 +31,24 @@ def _folders(recorded: tuple[RecordedFolder, ...], folder: Path, working: str) -
     earlier = [path for place in recorded for path in (Path(place.path), folder / place.from_run)]
     every = (*earlier, folder, *([Path(working)] if working else []))
     return tuple(dict.fromkeys(Path(os.path.abspath(path)) for path in every))
+
+
+def look_for_modules(scenario: Scenario, folder: Path) -> None:
+    """Let Python find the modules that the scenario names (package.module:Name) in the folders of its files."""
+    described = scenario.workload.model_dump(), scenario.strategy.model_dump()
+    if _names_code(described):
+        sys.path.extend(
+            str(path) for path in folders_of(scenario, folder) if path.is_dir() and str(path) not in sys.path
+        )
+
+
+def _names_code(document: Any) -> bool:
+    """Whether a text in the document, or a key, may be an import path."""
+    if isinstance(document, Mapping):
+        return any(map(_names_code, (*document, *document.values())))
+    if isinstance(document, str):
+        return named(document)
+    return isinstance(document, Sequence) and any(map(_names_code, document))
 
 
 def find(path: Path, folders: Iterable[Path]) -> Path:

@@ -28,6 +28,7 @@ from .config.scenario import Scenario
 from .config.sections import described
 from .config.timing import Timing
 from .effort import check_workers
+from .folders import look_for_modules
 from .learning_problem import LearningProblem
 from .memory_check import check_memory
 from .memory_check import record as predicted_memory
@@ -167,7 +168,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     problem = LearningProblem(scenario, folder)
     if like is not None:
         problem.take_over(like.problem)
-    problem.look_for_modules()
+    look_for_modules(scenario, folder)
     problem.check()
     profile = profile_of(scenario, folder)
     timing = timing_of(scenario, profile, problem)

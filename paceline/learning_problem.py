@@ -5,7 +5,6 @@ Rule: a model with a table is described without torch, which is loaded with the 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -65,12 +64,6 @@ class LearningProblem:
         if (ours.data, self.folders) == (theirs.data, other.folders):
             kept = ("shape", "data", "cost") if ours.model == theirs.model else ("shape", "data")
             self.__dict__.update((name, other.__dict__[name]) for name in kept if name in other.__dict__)
-
-    def look_for_modules(self) -> None:
-        """Let Python find modules that the scenario names (package.module:factory) in the folders of its files."""
-        w = self.scenario.workload
-        if any(":" in name for name in (w.model.name, w.data.name, w.loss)):
-            sys.path.extend(str(path) for path in self.folders if path.is_dir() and str(path) not in sys.path)
 
     def check(self) -> None:
         """ScenarioError where the model or the loss cannot be loaded. Built-in ones are checked without torch."""

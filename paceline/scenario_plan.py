@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from .algorithms.plan import Plan
 from .algorithms.rounds import Interval, State
+from .algorithms.splits import check_shares
 from .algorithms.strategy import Strategy
 from .config.lr_schedule import build_rate
 from .config.scenario import Budget, Scenario
 from .config.strategy import build_strategy
 from .config.timing import Timing
+from .folders import look_for_modules
 from .learning_problem import LearningProblem
 from .memory_check import holds
 from .program.errors import ScenarioError
+from .program.import_paths import FAILURES, in_words
+from .runtime.tracebacks import of_users_code
+
+
+def strategy_of(scenario: Scenario, folder: Path) -> Strategy:
+    """The strategy of the scenario, which lies in `folder`. ScenarioError where it makes no sense by itself."""
+    look_for_modules(scenario, folder)
+    return build_strategy(scenario.strategy)
 
 
 def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str]]:
@@ -23,18 +35,17 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
     """
     scenario = problem.scenario
     workload, report, checkpoint = scenario.workload, scenario.report, scenario.checkpoint
-    strategy = build_strategy(scenario.strategy)
+    strategy = strategy_of(scenario, problem.folder)
     _check_placement(scenario, strategy, timing)
     speeds, budget = timing.speeds(workload.batch), _budget(scenario.budget)
     rate = build_rate(workload.optimizer.lr, workload.lr_schedule, budget.amount)
     warm_up = Interval(rising, budget.unit) if (rising := workload.lr_schedule.warm_up) else None
-    try:
+    with _telling("strategy.split"):
         held = holds(problem, strategy.placement, timing)
         shares = strategy.split.shares(workload.batch, timing.devices, held)
-    except ValueError as error:
-        raise ScenarioError(f"strategy.split: {error}") from None
+        check_shares(shares, len(timing.devices))
     epoch = scenario.budget.epoch
-    try:
+    with _telling("strategy"):
         plan = Plan(
             strategy=strategy.resolve(shares, speeds, warm_up, workload.optimizer.model_dump()),
             shares=shares,
@@ -51,8 +62,21 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
             estimate=0 if report.batch_norm == "averaged" else report.batch_norm.re_estimated,
         )
         return plan, list(_unlike_local_steps(strategy, plan, speeds))
+
+
+@contextmanager
+def _telling(key: str) -> Iterator[None]:
+    """Raise ValueErrors, and whatever a user's own member raises, as a ScenarioError that begins with the key."""
+    try:
+        yield
+    except ScenarioError:
+        raise
     except ValueError as error:
-        raise ScenarioError(f"strategy: {error}") from None
+        raise ScenarioError(f"{key}: {error}") from None
+    except FAILURES as error:
+        if not of_users_code(error):
+            raise
+        raise ScenarioError(f"{key}: {in_words(error)}") from error
 
 
 def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> None:

@@ -25,7 +25,6 @@ from .analysis.where import seconds_by_kind
 from .config.profile import load_profile
 from .config.scenario import Scenario, read, validate
 from .config.sections import described
-from .config.strategy import build_strategy
 from .folders import find
 from .job import Job, resolve
 from .marked_page import check_page
@@ -36,6 +35,7 @@ from .records.directory import to_json
 from .records.environment import environment, installed
 from .records.recorder import Recorder
 from .runtime.launcher import GRACE, die_with_parent, under_mpirun
+from .scenario_plan import strategy_of
 from .simulating import SimulateOptions, run_simulation
 from .studies.judgement import judge
 from .studies.validation import Case, Rounds, run
@@ -80,7 +80,7 @@ class Described:
         found = cls(path, document)
         if found.scenario.faults:
             raise ScenarioError(f"{path}: faults: only `paceline simulate` knows them; write --set faults=[]")
-        build_strategy(found.scenario.strategy)
+        strategy_of(found.scenario, path.parent)
         job_to_measure(found.scenario, path.parent, found.scenario.cluster.size)
         return found
 
