@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 
 from ..program.errors import nearest
 from . import yaml
@@ -100,4 +100,9 @@ def _bandwidth(value: Any) -> Any:
 NodeName = Annotated[str, AfterValidator(_known_node)]
 LinkName = Annotated[str, AfterValidator(_known_link)]
 # Like Bandwidth, but a link's name is accepted as well. (The last validator runs first.)
-LinkBandwidth = Annotated[float, *get_args(Bandwidth)[1:], BeforeValidator(_bandwidth)]
+LinkBandwidth = Annotated[
+    float,
+    *get_args(Bandwidth)[1:],
+    BeforeValidator(_bandwidth),
+    WithJsonSchema({"type": "string", "examples": ["25 Gbit/s", "pcie4x16"]}, mode="validation"),
+]

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, WithJsonSchema, model_validator
 
 from ..program.errors import ScenarioError, brief
 from .sections import Section
-from .units import Duration, Share, read_seconds
+from .units import SECONDS_SCHEMA, Duration, Share, read_seconds
 
 
 @dataclass(frozen=True, order=True)
@@ -52,7 +52,13 @@ def read_instant(value: Any) -> Instant:
 
 
 BEGIN = Instant("seconds", 0.0)
-When = Annotated[Instant, BeforeValidator(read_instant), PlainSerializer(str)]
+_COUNTED = {"type": "string", "pattern": r"^\s*[0-9]{1,15}\s*(round|step)s?\s*$", "examples": ["10 rounds"]}
+When = Annotated[
+    Instant,
+    BeforeValidator(read_instant),
+    PlainSerializer(str),
+    WithJsonSchema({"anyOf": [SECONDS_SCHEMA, _COUNTED, {"const": 0}]}, mode="validation"),
+]
 TimesSlower = Annotated[float, Field(gt=1, le=1e9)]
 WorkerNumber = Annotated[int, Field(ge=0)]
 

@@ -9,13 +9,13 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from ..algorithms import learning_rates
 from ..program.errors import ScenarioError, brief
 from ..program.import_paths import FAILURES, in_words, named
 from .arguments import hints_of
-from .members import PATH, call, known
+from .members import OWN, PATH, call, known
 from .sections import OpenSection, Section
 
 
@@ -73,7 +73,7 @@ class OwnLrSchedule(OpenSection, LrSchedule):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Annotated[str, Field(pattern=":")]  # package.module:Name
+    name: Annotated[str, WithJsonSchema(OWN)]
 
     @property
     def args(self) -> dict[str, Any]:

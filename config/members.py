@@ -22,6 +22,12 @@ from .arguments import BASES, RENAMED, axis_of, fits, hints_of, kinds_of, words
 from .units import read_bytes, read_interval
 
 PATH = "package.module:Name"  # how an import path is written
+# As JSON schema.
+OWN: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
+    "description": f"your own: {PATH}",
+}
 
 
 def known(name: Any, names: Mapping[str, Callable[..., Any]], path: str, what: str) -> Callable[..., Any]:

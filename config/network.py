@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic_core import CoreSchema
 
 from ..program.errors import ScenarioError
 from .catalogue import LinkBandwidth, LinkName, catalogue
@@ -24,6 +25,10 @@ class LinkSpec(Section):
     bandwidth: LinkBandwidth  # a quantity, or a link of the catalogue
     latency: Seconds = 0.0  # per message step
     efficiency: Share = 1.0  # the part of the bandwidth that transfers reach
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, super().__get_pydantic_json_schema__(schema, handler)]}
 
     @model_validator(mode="before")
     @classmethod

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, field_validator, model_validator
 
 from ..program.errors import ScenarioError, brief, nearest, one_line
 from . import yaml
@@ -154,9 +154,11 @@ class Scenario(Section):
     train: TrainSpec = TrainSpec()
     record: RecordSpec = RecordSpec()
     validation: ValidationSpec = ValidationSpec()
-    recorded: Recorded | None = None  # what a run noted about itself; only a run's own scenario has it
+    recorded: Annotated[Recorded | None, WithJsonSchema({"type": "object"})] = (
+        None  # what a run noted about itself; only a run's own scenario has it
+    )
 
-    @field_validator("health", mode="before")
+    @field_validator("health", mode="before", json_schema_input_type=Literal["stop", "off", False])
     @classmethod
     def _off(cls, value: Any) -> Any:
         """YAML reads `off` as false."""

@@ -7,9 +7,11 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema
 
 from ..program.errors import brief
+from .comments import comments_of
 
 
 def first_mistake(error: ValidationError) -> tuple[str, str]:
@@ -71,6 +73,16 @@ class Section(BaseModel):
     # defer_build: most sections never validate anything by themselves, and need no validator of their own.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """pydantic's, with the comments on the fields as their descriptions."""
+        made = handler(schema)
+        keys, said = handler.resolve_ref_schema(made)["properties"], comments_of(cls)
+        for name, field in cls.model_fields.items():
+            if name in said:
+                keys[field.alias or name]["description"] = said[name]
+        return made
+
     @model_validator(mode="before")
     @classmethod
     def _no_truth(cls, document: Any) -> Any:
@@ -108,6 +120,10 @@ class Named(OpenSection):
         if isinstance(value, dict) and isinstance(value.get("name"), str):
             return value
         raise ValueError(f"{brief(value)}: write a name, or {{name: ..., argument: ...}}")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
 
     @property
     def args(self) -> dict[str, Any]:

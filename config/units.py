@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from ..algorithms import rounds
 from ..program.errors import brief
@@ -62,9 +63,17 @@ def _read(value: Any, units: dict[str, float], base: str, example: str, positive
     return number
 
 
+def quantity_schema(units: Iterable[str], example: str) -> dict[str, Any]:
+    """The JSON schema of a quantity's spelling."""
+    names = "|".join(map(re.escape, units))
+    return {"type": "string", "pattern": rf"^\s*[-+0-9.eE]+\s*({names})\s*$", "examples": [example]}
+
+
 def _quantity(units: dict[str, float], base: str, example: str, positive: bool) -> Any:
     read = BeforeValidator(lambda value: _read(value, units, base, example, positive))
-    return read, PlainSerializer(lambda number: f"{number!r} {base}")
+    spelled = quantity_schema(units, example)
+    schema = WithJsonSchema(spelled if positive else {"anyOf": [spelled, {"const": 0}]}, mode="validation")
+    return read, PlainSerializer(lambda number: f"{number!r} {base}"), schema
 
 
 Seconds = Annotated[float, *_quantity(_SECONDS, "s", "50 us", positive=False)]
@@ -75,6 +84,10 @@ Flops = Annotated[float, *_quantity(_FLOPS, "flop/s", "125 Tflop/s", positive=Tr
 Clock = Annotated[float, *_quantity(_CLOCK, "Hz", "2.25 GHz", positive=True)]
 FreeBandwidth = Annotated[float, *_quantity(_BANDWIDTH, "B/s", "25 Gbit/s", positive=False)]  # 0: nothing can be sent
 Speed = Annotated[float, *_quantity(_SPEED, "samples/s", "900 samples/s", positive=True)]
+
+
+BYTES_SCHEMA = quantity_schema(_BYTES, "4 MiB")
+SECONDS_SCHEMA = quantity_schema(_SECONDS, "2.5 s")
 
 
 def read_seconds(value: Any, example: str, positive: bool = False) -> float:
@@ -121,4 +134,11 @@ def _written(every: rounds.Interval) -> str:
     return f"{amount!r} {every.unit}"
 
 
-Interval = Annotated[rounds.Interval, BeforeValidator(read_interval), PlainSerializer(_written)]
+_EXAMPLES = ["1 epoch", "200 steps", "5 rounds"]
+INTERVAL_SCHEMA = quantity_schema([*_INTERVAL, *_INTERVAL.values()], "1 epoch") | {"examples": _EXAMPLES}
+Interval = Annotated[
+    rounds.Interval,
+    BeforeValidator(read_interval),
+    PlainSerializer(_written),
+    WithJsonSchema(INTERVAL_SCHEMA, mode="validation"),
+]

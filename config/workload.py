@@ -37,7 +37,7 @@ class SGDSpec(OptimizerSpec):
 class AdamWSpec(OptimizerSpec):
     """AdamW as PyTorch defines it (Loshchilov and Hutter, arXiv 1711.05101)."""
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw"]
     betas: tuple[float, float] = (0.9, 0.999)
     eps: Positive = 1e-8
     weight_decay: float = Field(default=0.01, ge=0, le=1e30)
@@ -83,7 +83,7 @@ class Workload(Section):
         """{lr: 0.1} alone is SGDSpec."""
         return {"name": "sgd"} | value if isinstance(value, dict) else _by_name(value)
 
-    @field_validator("lr_schedule", mode="before")
+    @field_validator("lr_schedule", mode="before", json_schema_input_type=str | AnyLrSchedule)
     @classmethod
     def _rate(cls, value: Any) -> Any:
         return _by_name(value)

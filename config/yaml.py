@@ -152,3 +152,11 @@ class _Dumper(yaml.SafeDumper):
 def dump(document: Any) -> str:
     """YAML text, with the keys in their order."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def in_line(value: Any) -> str:
+    """A value as YAML in one line."""
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=10**6
+    )
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -242,6 +242,24 @@ def catalogue() -> None:
     show_catalogue()
 
 
+@app.command()
+def explain(
+    name: Annotated[str, Argument(metavar="PRESET|KEY", help="Also a member of an axis, or package.module:Name.")],
+) -> None:
+    """Say what a preset, a member of an axis or a key is: its formula, arguments, source, and a scenario's line."""
+    from .explaining import show_explanations
+
+    show_explanations(name)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a scenario, for editors."""
+    from .explaining import show_schema
+
+    show_schema()
+
+
 @app.command("batch-sizes")
 def batch_sizes(
     scenario: Path,
