@@ -19,6 +19,7 @@ def output_of(command: str, folder: Path) -> str:
     mpirun = find_mpirun()
     programs = {"python": sys.executable, "mpirun": mpirun.path}
     words, settings = [programs.get(word, word) for word in shlex.split(command)], environment(mpirun, 2, 1)
+    words = [sys.executable, "-m", *words] if words[0] == "paceline" else words
     done = subprocess.run(words, cwd=folder, env=settings, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return re.sub(r"passed in [\d.]+s", "passed in 0.02s", done.stdout)
@@ -36,6 +37,19 @@ def test_tutorial_prints_what_it_says(tmp_path):
             assert output_of(command, tmp_path) == expected, command
             ran += 1
     assert ran == 6
+
+
+def test_extending_prints_what_it_says(tmp_path):
+    ran = 0
+    for language, text in BLOCK.findall((DOCS / "extending.md").read_text()):
+        if language in ("python", "yaml"):
+            (tmp_path / re.match(r"# ([\w.]+)\n", text)[1]).write_text(text)
+        else:
+            command, expected = re.match(r"\$ (.*)\n((?:.*\n)*)", text).groups()
+            printed = re.sub(r" +$", "", output_of(command, tmp_path), flags=re.M)
+            assert printed == expected, command
+            ran += 1
+    assert ran == 2
 
 
 def test_readme_example_prints_what_it_says():
