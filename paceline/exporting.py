@@ -23,6 +23,7 @@ from .program.effects import Array, Program, Value
 from .program.errors import ScenarioError, brief
 from .program.fold import fold
 from .program.lockstep import lockstep
+from .program.outcome import Hooks
 from .records import checkpoints
 from .records.directory import METRICS, SCENARIO, SUMMARY, to_json
 from .records.recorder import evaluated
@@ -92,7 +93,7 @@ def trained(directory: Path, round: int | None) -> Trained:
         if len(averaged) and job.plan.estimate:
             averaged = _estimated(saved, job, meta["sha256"], state)
         fill(model, works, place.unit_bytes, kept, first, averaged)
-    except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+    except (ValueError, KeyError, IndexError, RuntimeError) as error:
         raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
     return Trained(model, state.round)
 
@@ -132,7 +133,7 @@ def _estimated(saved: Path, job: Job, sha256: Mapping[str, str], state: State) -
     workers = job.problem.workers(job.plan, range(job.workers), shared_process=True, resumed=True)
     for w in workers:
         w.restore(checkpoints.resumed(saved, w.index, "none", w.snapshot(), sha256))
-    found = lockstep([_evaluation_buffers(w, job, state) for w in workers])[0]
+    found = lockstep([_evaluation_buffers(w, job, state) for w in workers], Hooks())[0]
     assert isinstance(found, np.ndarray)
     return found
 

@@ -66,9 +66,11 @@ def write(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -
     copies = {name: tensor.detach().clone(memory_format=contiguous_format) for name, tensor in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_or_absent(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(copies, temporary, {"format": "pt", **metadata})
         except (SafetensorError, KeyError, ValueError) as error:
             temporary.unlink(missing_ok=True)
             raise ScenarioError(f"{path}: cannot be written: {error}") from None
-        temporary.chmod(path.parent.stat().st_mode & 0o666)  # as other files: save_file lets only the owner read it
+        temporary.chmod(mode)  # as other files: save_file lets only the owner read it
