@@ -57,9 +57,7 @@ def build_workers(
     ValueError of one line for whatever is wrong with model, loss or recipe. config.workload has checked their numbers.
     """
     memory_meter.reset_peak(device)
-    numbers = range(plan.workers) if indexes is None else indexes
-    if not shared_process and len(numbers) != 1:
-        raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
+    numbers = _numbers(plan, indexes, shared_process)
     shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
     fresh = partial(fresh_model, model, args, shape, seed if model_seed is None else model_seed, recipe, initial)
@@ -87,6 +85,14 @@ def build_workers(
         )
         for place, index in enumerate(numbers)
     ]
+
+
+def _numbers(plan: Plan, indexes: Sequence[int] | None, shared_process: bool) -> Sequence[int]:
+    """The numbers of the workers to build. ValueError for several of them on a rank."""
+    numbers = range(plan.workers) if indexes is None else indexes
+    if not shared_process and len(numbers) != 1:
+        raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
+    return numbers
 
 
 def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
