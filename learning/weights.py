@@ -35,14 +35,26 @@ class Weights:
 
     def _differences(self, own: Mapping[str, Any]) -> list[str]:
         """What does not fit, a text for each name."""
-        given = {own[name].data_ptr() for name in self.tensors if isinstance(own.get(name), Tensor)}
         found = []
+        first = self._tied(own)
         for name, tensor in own.items():
-            if name in self.tensors:
-                found += _unlike(name, self.tensors[name], tensor)
-            elif not isinstance(tensor, Tensor) or not tensor.numel() or tensor.data_ptr() not in given:
-                found.append(f"it lacks {brief(name)}")
+            other = first.get(name)
+            if name not in self.tensors:
+                found += [] if other else [f"it lacks {brief(name)}"]
+            elif unlike := _unlike(name, self.tensors[name], tensor):
+                found += unlike
+            elif other and not torch.equal(self.tensors[name], self.tensors[other]):
+                found.append(f"{brief(other)} and {brief(name)} differ, and are one tensor in the model")
         return found + [f"the model has no {brief(name)}" for name in self.tensors if name not in own]
+
+    def _tied(self, own: Mapping[str, Any]) -> dict[str, str]:
+        """For each name of a tensor that the file holds under another name as well, or only under that: the other."""
+        names: dict[tuple[int, torch.Size], str] = {}
+        places = {name: (t.data_ptr(), t.shape) for name, t in own.items() if isinstance(t, Tensor) and t.numel()}
+        for name, place in places.items():
+            if name in self.tensors:
+                names.setdefault(place, name)
+        return {name: names[place] for name, place in places.items() if names.get(place, name) != name}
 
 
 def _unlike(name: str, given: Any, own: Any) -> list[str]:

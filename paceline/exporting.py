@@ -20,7 +20,7 @@ from .config import yaml
 from .config.scenario import load
 from .job import Job, resolve
 from .program.effects import Array, Program, Value
-from .program.errors import ScenarioError, brief
+from .program.errors import ScenarioError, brief, one_line
 from .program.fold import fold
 from .program.lockstep import lockstep
 from .program.outcome import Hooks
@@ -62,7 +62,7 @@ def export(directory: Path, out: Path, round: int | None, force: bool) -> None:
     tensors = made.model.state_dict()
     write(out, tensors, _metadata(directory, made.round))
     parameters = sum(p.numel() for p in made.model.parameters())
-    text = f"{out}: {len(tensors)} tensors, {parameters:,} parameters, after round {made.round}"
+    text = f"{one_line(str(out))}: {len(tensors)} tensors, {parameters:,} parameters, after round {made.round}"
     console().print(text)
 
 

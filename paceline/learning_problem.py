@@ -150,13 +150,18 @@ class LearningProblem:
         seed = self.scenario.seed if w.model_seed is None else w.model_seed
         return _named("workload", lambda: fresh_model(w.model.name, w.model.args, self.shape, seed, self.recipe))
 
-    def _initial(self) -> Weights | None:
-        """The weights in the scenario's file, if it names one. ScenarioError where the run began with another file."""
+    def _initial(self, resumed: bool) -> Weights | None:
+        """The weights in the scenario's file, if it names one. ScenarioError where the run began with another file.
+
+        resumed: a checkpoint replaces them, and the record goes on to tell what the run began with.
+        """
         from . import weights_file
         from .learning.weights import Weights
 
         path, kept = self.scenario.workload.init, self.scenario.recorded
-        if path is None:
+        if resumed:
+            self.began_with = kept.init if kept else None
+        if resumed or path is None:
             return None
         self.check_initial()
         tensors, sha256 = _named(f"workload.init: {path}", lambda: weights_file.read(find(path, self.folders)))
@@ -167,11 +172,6 @@ class LearningProblem:
                 f"and was {kept.init.sha256[:16]}...; put the file of then there"
             )
         return Weights(str(path), tensors)
-
-    def _resumed(self) -> None:
-        """Keep in the record what the run began with, which a checkpoint has replaced."""
-        kept = self.scenario.recorded
-        self.began_with = kept.init if kept else None
 
     def workers(
         self,
@@ -194,7 +194,7 @@ class LearningProblem:
         if seat is not None:
             staged = [staged[seat]] * plan.workers
         prepare(w.threads)
-        initial = self._resumed() if resumed else self._initial()
+        initial = self._initial(resumed)
         made = _named(
             "workload",
             lambda: build_workers(

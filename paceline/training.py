@@ -82,7 +82,8 @@ def check(found: Sequence[Training], options: TrainOptions) -> None:
             check_training(job)
         rehearse(job)
         if options.resume is None:
-            job.problem.check_initial()
+            if not training.scenario.train.phantom:
+                job.problem.check_initial()
             refuse(training.directory, options.force, [training.path])
         else:
             point = resumption(training.directory, job, options.change)
