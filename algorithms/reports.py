@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ..program.effects import AllReduce, Effect, Log, Phantom, Program
+from ..program.effects import AllReduce, Effect, Log, Phantom, Program, Value
 from .plan import Plan
 from .rounds import Due, State
 from .worker import Worker
@@ -47,15 +47,21 @@ def evaluate(w: Worker, plan: Plan, state: State) -> Program[dict[str, float]]:
     `Worker.buffers` are averaged for it, BatchNorm's statistics as they run or re-estimated; the workers' own stay as
     they are, and each tests its part with its own other buffers.
     """
+    buffers = yield from evaluation_buffers(w, plan, state)
+    own = yield from plan.strategy.placement.evaluate(w, buffers)
+    sums = yield from AllReduce(own, op="sum", phase="evaluate")
+    loss, correct, count = (math.nan,) * 3 if isinstance(sums, Phantom) else map(float, sums)
+    return {"test_loss": loss / count if count else math.nan, "accuracy": correct / count if count else math.nan}
+
+
+def evaluation_buffers(w: Worker, plan: Plan, state: State) -> Program[Value]:
+    """The averaged buffers with which the model is evaluated."""
     buffers = w.buffers
     if buffers.nbytes:
         if plan.estimate:
             buffers = yield from w.estimate_buffers(state.round, max(1, plan.estimate // plan.workers))
         buffers = yield from AllReduce(buffers, phase="evaluate")
-    own = yield from plan.strategy.placement.evaluate(w, buffers)
-    sums = yield from AllReduce(own, op="sum", phase="evaluate")
-    loss, correct, count = (math.nan,) * 3 if isinstance(sums, Phantom) else map(float, sums)
-    return {"test_loss": loss / count if count else math.nan, "accuracy": correct / count if count else math.nan}
+    return buffers
 
 
 def norms(w: Worker, plan: Plan) -> Program[dict[str, float]]:

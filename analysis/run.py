@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ..config import yaml
 from ..config.recorded import Recorded
@@ -32,7 +32,7 @@ class Run:
     label: str = ""  # set it to name the run in figures
 
     @classmethod
-    def load(cls, directory: Path | str) -> Run:
+    def load(cls, directory: Path | str) -> Self:
         """The run in a directory. ScenarioError where the directory holds no run, or one that did not finish."""
         directory = Path(directory)
         if not (directory / SUMMARY).exists():
@@ -81,6 +81,3 @@ class Run:
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f}"
         size = f"{s['workers']} workers, {s['rounds']} rounds"
         return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{accuracy})"
-
-
-load = Run.load  # paceline.load

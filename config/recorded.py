@@ -23,6 +23,13 @@ class RecordedFolder(Section):
     from_run: str = "."  # relative to the run's directory: finds the folder in a project that was moved as a whole
 
 
+class RecordedFile(Section):
+    """A file that the run needed."""
+
+    path: str  # as the scenario named it
+    sha256: str
+
+
 class Repeated(Section):
     """Values of a list that follow one another again and again."""
 
@@ -37,6 +44,7 @@ class Recorded(Section):
 
     profile: Profile | None = None  # the profile that priced the run
     profile_path: str | None = None  # the profile's name in the scenario
+    init: RecordedFile | None = None  # the weights with which the run began
     folders: tuple[RecordedFolder, ...] = ()  # where relative paths were looked for, in this order
     batches: tuple[int | Repeated, ...] = ()  # samples per step of each worker, as `compact` writes them
     environment: dict[str, Any] = {}  # of the run's first part; see records/environment.py

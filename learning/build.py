@@ -20,6 +20,7 @@ from .buffers import ATTRIBUTE, kept_apart
 from .dataset import Dataset, DataShape
 from .passes import Passes
 from .recipe import Recipe
+from .weights import Weights
 from .worker import TorchWorker
 from .works import cost_of, make_works
 
@@ -43,23 +44,23 @@ def build_workers(
     device: str = "cpu",
     staged: Sequence[bool] | None = None,
     health: bool = True,
+    initial: Weights | None = None,
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
     cost: the model's, where it is known already.
     model_seed: of the initial parameters.
+    initial: what all workers begin with, in place of the model's own initial weights.
     shared_process: True in a simulation, False for the one worker of a rank.
     warm: the first worker of each kind (batch, micro-batches, memory) takes a throw-away step, which finds what fails.
     staged: for each worker of the plan, whether its device has memory of its own. All others: see TorchWorker.
     ValueError of one line for whatever is wrong with model, loss or recipe. config.workload has checked their numbers.
     """
     memory_meter.reset_peak(device)
-    numbers = range(plan.workers) if indexes is None else indexes
-    if not shared_process and len(numbers) != 1:
-        raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
+    numbers = _numbers(plan, indexes, shared_process)
     shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
-    fresh = partial(_fresh, model, args, shape, seed if model_seed is None else model_seed, recipe)
+    fresh = partial(fresh_model, model, args, shape, seed if model_seed is None else model_seed, recipe, initial)
     first, tried = fresh(), {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
     unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if user_code.named(model) else ()
     return [
@@ -86,6 +87,14 @@ def build_workers(
     ]
 
 
+def _numbers(plan: Plan, indexes: Sequence[int] | None, shared_process: bool) -> Sequence[int]:
+    """The numbers of the workers to build. ValueError for several of them on a rank."""
+    numbers = range(plan.workers) if indexes is None else indexes
+    if not shared_process and len(numbers) != 1:
+        raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")
+    return numbers
+
+
 def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
     """What a reader of the results must know of a user's model and loss: a line each."""
     found, apart = list[str](), kept_apart(worker.model) if plan.workers > 1 else []
@@ -110,7 +119,16 @@ def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
     return found
 
 
-def _fresh(name: str, args: Mapping[str, Any], shape: DataShape, seed: int, recipe: Recipe) -> nn.Module:
-    """The model in the recipe's precision, built anew: a copy of a user's may share closures with the original."""
+def fresh_model(
+    name: str, args: Mapping[str, Any], shape: DataShape, seed: int, recipe: Recipe, initial: Weights | None = None
+) -> nn.Module:
+    """The model in the recipe's precision, built anew: a copy of a user's may share closures with the original.
+
+    ValueError as models.build, and where the initial weights do not fit.
+    """
     model = models.build(name, args, shape.input_shape, shape.classes, seed)
-    return model.to(torch.float64) if recipe.precision == "fp64" else model
+    if recipe.precision == "fp64":
+        model.to(torch.float64)
+    if initial is not None:
+        initial.copy_into(model)
+    return model

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..algorithms.costs import Works
 from ..algorithms.unitwise import UNIT_BYTES
 from ..program.errors import nearest
 from ..program.streams import torch_seed
@@ -115,6 +116,11 @@ def merge_units(given: list[nn.Module], least: float = UNIT_BYTES) -> list[nn.Mo
         given[start] if stop == start + 1 else nn.Sequential(*given[start:stop])
         for start, stop in cost_tables.groups(sizes, least)
     ]
+
+
+def exchanged_units(model: nn.Module, works: Works, unit_bytes: int) -> list[nn.Module]:
+    """What is exchanged one by one of a model: units of at least `unit_bytes`, or the whole model, as the works say."""
+    return merge_units(units(model), unit_bytes) if len(works.units) > 1 else [model]
 
 
 def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..algorithms.costs import Holding, ModelCost, slot_sizes, unit_sizes
 from ..algorithms.worker import UnitValues, Whole
+from ..program.effects import Array
 from .flat_storage import views, zeros
 from .optimizers import Layout
 
@@ -91,7 +92,7 @@ class Memory:
         self.held, self._units, self._index = held, units, index
         self._unreached = unreached
         self._own = [sum(p.numel() for p in unit) for unit in units]
-        sizes = unit_sizes([ModelCost(n, 0, 0.0, 0.0) for n in self._own], held)
+        sizes = _sizes(units, held)
         self.kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
         first = next(p for unit in units for p in unit)
         self._device = torch.empty(0, dtype=first.dtype, device=device)
@@ -231,3 +232,29 @@ class Memory:
                     matrices.append(p is not None and p.ndim > 1)
                 at += size
         return Layout(pieces, trained, matrices, unreached)
+
+
+def fill(units: Sequence[Sequence[nn.Parameter]], held: Holding, kept: Sequence[Array]) -> None:
+    """Copy what workers keep into the units' parameters: the reverse of what `Memory` takes.
+
+    kept: the parameters at home, 1-D, of every worker in turn, or of one worker where each keeps all. ValueError where
+    the lengths do not fit.
+    """
+    sizes = kept_sizes(units, held)
+    if len(kept) != held.parts or any(vector.shape != (sum(sizes),) for vector in kept):
+        lengths = ", ".join(str(vector.size) for vector in kept)
+        raise ValueError(f"workers keep {lengths} elements; expected {held.parts} times {sum(sizes)}")
+    for unit, end, size in zip(units, accumulate(sizes), sizes, strict=True):
+        whole = torch.cat([torch.from_numpy(vector[end - size : end]) for vector in kept])
+        for p, view in zip(unit, views(whole, list(unit)), strict=True):
+            p.detach().copy_(view)
+
+
+def kept_sizes(units: Sequence[Sequence[nn.Parameter]], held: Holding) -> list[int]:
+    """Elements of each unit that a worker keeps."""
+    return [kept for kept, _ in _sizes(units, held)]
+
+
+def _sizes(units: Sequence[Sequence[nn.Parameter]], held: Holding) -> list[tuple[int, int]]:
+    """(elements kept, elements of the whole) of each unit; see unit_sizes."""
+    return unit_sizes([ModelCost(sum(p.numel() for p in unit), 0, 0.0, 0.0) for unit in units], held)

@@ -31,7 +31,7 @@ from .dataset import Dataset
 from .evaluation import Evaluation
 from .flat_gradients import FlatGradients
 from .guard import Guard
-from .models import merge_units, units
+from .models import exchanged_units
 from .parameter_memory import Memory
 from .passes import Passes, squares
 from .recipe import Recipe
@@ -96,7 +96,7 @@ class TorchWorker:
         self._passes = passes = Passes(
             model, data, recipe, seed=self._seed, worker=index, each=sampling.scored, loaders=loaders
         )
-        modules = merge_units(units(model), unit_bytes) if len(works.units) > 1 else [model]
+        modules = exchanged_units(model, works, unit_bytes)
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
         parameters = [list(m.parameters()) for m in modules]
         self._memory = memory = Memory(parameters, works.held, index, self.chunks, torch.device(device), missing)

@@ -22,7 +22,7 @@ __all__ = [
 
 _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "WorkerLost"), "program.errors") | {
     "compare": "analysis.compare",
-    "load": "analysis.run",
+    "load": "run",
     "simulate": "simulating",
     "sweep": "sweeping",
     "train": "training",
@@ -30,8 +30,8 @@ _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "Worker
 
 if TYPE_CHECKING:
     from .analysis.compare import compare
-    from .analysis.run import load
     from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
+    from .run import load
     from .simulating import simulate
     from .sweeping import sweep
     from .training import train

@@ -207,10 +207,10 @@ def compare(
     figures: Annotated[Path | None, Option(metavar="DIR", help="Draw figures into this folder.")] = None,
 ) -> None:
     """Compare two runs: their losses to the last bit, and how far their clocks are apart."""
-    from .analysis.run import load
+    from .analysis.run import Run
     from .printing import save_figures, show_comparison
 
-    runs = [load(left), load(right)]
+    runs = [Run.load(left), Run.load(right)]
     show_comparison(*runs)
     if figures is not None:
         save_figures(runs, figures)
@@ -232,6 +232,21 @@ def profile(
 
     flags = train_settings(emulate=emulate, emulate_network=emulate_network)
     run(scenario or packaged("quickstart"), out, ranks, [*setting, *flags])
+
+
+@app.command()
+def export(
+    run: Annotated[Path, Argument(metavar="RUN", help="The directory of a run that has trained.")],
+    out: Annotated[Path, Option(metavar="FILE", help="The file to write; its name ends in .safetensors.")],
+    round: Annotated[
+        int | None, Option("--round", metavar="N", help="Of the checkpoint after N rounds. Default: the newest.")
+    ] = None,
+    force: Annotated[bool, Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Write a run's trained model as a state_dict with the model's own names, in one safetensors file."""
+    from .exporting import export as write
+
+    write(run, out, round, force)
 
 
 @app.command()

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from .analysis.run import Run
 from .config.scenario import train_settings
 from .printing import save_figures, show_comparison, show_run
 from .profiling import profile
 from .records.replacing import refuse
+from .run import Run
 from .simulating import simulate
 from .terminal import console as make_console
 from .training import TrainOptions, launch

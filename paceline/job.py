@@ -131,6 +131,8 @@ class Job:
                 if path.is_dir() and str(path).isprintable()  # other names cannot be written to a file
             ]
             recorded["history"] = list(parts)
+        if (began_with := self.problem.began_with) is not None:
+            recorded["init"] = began_with.model_dump()
         if self.profile is not None:
             recorded |= {
                 "profile": self.profile.model_dump(mode="json", exclude_none=True),

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .algorithms.costs import ModelCost
 from .algorithms.phantom import Phantoms
 from .algorithms.plan import Plan
+from .config.recorded import RecordedFile
 from .config.scenario import Scenario
 from .folders import find, folders_of
 from .program.errors import ScenarioError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .config.timing import Timing
     from .learning.dataset import Dataset, DataShape
     from .learning.recipe import Recipe
+    from .learning.weights import Weights
     from .learning.worker import TorchWorker
 
 T = TypeVar("T")
@@ -35,6 +39,7 @@ class LearningProblem:
     folder: Path  # where the scenario lies, for the paths in it
     timing: Timing | None = None  # of the cluster, as soon as it is known
     notes: list[str] = field(default_factory=list)  # warnings for readers of the results, found when workers are built
+    began_with: RecordedFile | None = None  # the file with the initial weights, known when workers are built
 
     @cached_property
     def shape(self) -> DataShape:
@@ -124,13 +129,56 @@ class LearningProblem:
             ),
         )
 
+    def check_initial(self) -> None:
+        """ScenarioError where the file with the initial weights is missing."""
+        path = self.scenario.workload.init
+        if path is not None and not find(path, self.folders).is_file():
+            raise ScenarioError(f"workload.init: {path}: no such file; its path is relative to the scenario")
+
+    def fresh_model(self) -> nn.Module:
+        """The model with random initial parameters, on the CPU."""
+        from .learning.build import fresh_model
+
+        w = self.scenario.workload
+        seed = self.scenario.seed if w.model_seed is None else w.model_seed
+        return _named("workload", lambda: fresh_model(w.model.name, w.model.args, self.shape, seed, self.recipe))
+
+    def _initial(self, resumed: bool) -> Weights | None:
+        """The weights in the scenario's file, if it names one. ScenarioError where the run began with another file.
+
+        resumed: a checkpoint replaces them, and the record goes on to tell what the run began with.
+        """
+        from . import weights_file
+        from .learning.weights import Weights
+
+        path, kept = self.scenario.workload.init, self.scenario.recorded
+        if resumed:
+            self.began_with = kept.init if kept else None
+        if resumed or path is None:
+            return None
+        self.check_initial()
+        tensors, sha256 = _named(f"workload.init: {path}", lambda: weights_file.read(find(path, self.folders)))
+        self.began_with = RecordedFile(path=str(path), sha256=sha256)
+        if kept and kept.init and kept.init.path == str(path) and kept.init != self.began_with:
+            raise ScenarioError(
+                f"workload.init: {path}: is not the file that the run began with: its SHA-256 is {sha256[:16]}..., "
+                f"and was {kept.init.sha256[:16]}...; put the file of then there"
+            )
+        return Weights(str(path), tensors)
+
     def workers(
-        self, plan: Plan, indexes: Sequence[int], shared_process: bool, seat: int | None = None
+        self,
+        plan: Plan,
+        indexes: Sequence[int],
+        shared_process: bool,
+        seat: int | None = None,
+        resumed: bool = False,
     ) -> list[TorchWorker]:
         """Workers that compute. Sets torch's number of threads to the scenario's.
 
         shared_process: whether the workers share this process, and with it torch's random stream, as in a simulation.
         seat: the worker on whose device the worker of a rank computes, if that is not its own device.
+        resumed: whether a checkpoint will replace what the workers begin with, so that no file of weights is read.
         """
         from .learning.build import build_workers, notes
         from .learning.process import prepare
@@ -139,6 +187,7 @@ class LearningProblem:
         if seat is not None:
             staged = [staged[seat]] * plan.workers
         prepare(w.threads)
+        initial = self._initial(resumed)
         made = _named(
             "workload",
             lambda: build_workers(
@@ -158,6 +207,7 @@ class LearningProblem:
                 device="cpu" if shared_process else self.device(indexes[0] if seat is None else seat),
                 staged=staged,
                 health=self.scenario.health == "stop",
+                initial=initial,
             ),
         )
         self.notes = [*self.data.notes, *notes(plan, made[0], w.model.name, w.loss)]

@@ -46,7 +46,7 @@ def subject(scenario: Scenario, batches: Sequence[int]) -> dict[str, Any]:
     batches: of each worker. They follow from the split and from the speeds of the devices.
     """
     w = described(scenario)["workload"]
-    keys = ("model", "model_seed", "data", "data_seed", "loss", "batch")
+    keys = ("model", "init", "model_seed", "data", "data_seed", "loss", "batch")
     of = {"seed": scenario.seed} | {f"workload.{key}": w.get(key) for key in keys} | {"batches": list(batches)}
     plain: dict[str, Any] = parsed(to_json(of), "the run's subject")
     return plain
@@ -61,7 +61,7 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
     if saved is None:
         raise ScenarioError(f"--resume {directory}: there is no checkpoint of a run in it")
     meta = checkpoints.read_meta(saved, job.workers)
-    state = _state(meta["state"], saved)
+    state = state_of(meta["state"], saved)
     before = load(directory / SCENARIO)
     kept = before.recorded or Recorded()
     now = subject(job.scenario, job.plan.shares.batches)
@@ -83,7 +83,7 @@ def resumption(directory: Path, job: Job, change: bool) -> Resumption:
     return Resumption(saved, state, meta["seconds"], parts, said, meta["sha256"])
 
 
-def _state(document: dict[str, Any], saved: Path) -> State:
+def state_of(document: dict[str, Any], saved: Path) -> State:
     """The state in a checkpoint. ScenarioError where it is wrong."""
     where = f"{saved / checkpoints.META}: state"
     unknown = document.keys() ^ {field.name for field in fields(State)}

@@ -10,7 +10,6 @@ from typing import Any
 from .algorithms.phantom import Phantoms
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
-from .analysis.run import Run
 from .config.scenario import Scenario, load
 from .job import Job, resolve
 from .job_effort import check_simulation
@@ -22,6 +21,7 @@ from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
 from .replicas import check_replicas, fingerprints
 from .resuming import going_on, subject
+from .run import Run
 from .runtime.ranks import cores
 from .terminal import warn
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .analysis.run import Run
 from .config.scenario import Scenario, load, train_settings
 from .emulated_network import star_for
 from .job import resolve
@@ -18,6 +17,7 @@ from .records.directory import SCENARIO
 from .records.replacing import put_back, refuse
 from .rehearsal import rehearse
 from .resuming import resumption
+from .run import Run
 from .terminal import say
 
 
@@ -82,6 +82,8 @@ def check(found: Sequence[Training], options: TrainOptions) -> None:
             check_training(job)
         rehearse(job)
         if options.resume is None:
+            if not training.scenario.train.phantom:
+                job.problem.check_initial()
             refuse(training.directory, options.force, [training.path])
         else:
             point = resumption(training.directory, job, options.change)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from .algorithms.rounds import State
-from .analysis.run import Run
 from .emulated_network import check_star
 from .job import Job, resolve
 from .program.errors import PacelineError, ScenarioError
@@ -27,6 +26,7 @@ from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
 from .resuming import Resumption, going_on, resumption, subject
+from .run import Run
 from .runtime.launcher import Stop, abort_on_error
 from .runtime.resident import resident, resident_peak
 from .terminal import say
@@ -116,9 +116,10 @@ class _RankTraining:
             gc.enable()
         gc.freeze()  # what they have made stays, and need not be looked at again
         self.loaded = resident()
-        (worker,) = problem.workers(plan, [self.rank], shared_process=False)
+        resumed = self.options.resume is not None
+        (worker,) = problem.workers(plan, [self.rank], shared_process=False, resumed=resumed)
         self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
-        if self.options.resume is None:
+        if not resumed:
             self._on_first(self._new_run)
             return State(), worker
         found = resumption(self.training.directory, self.job, self.options.change)

@@ -115,7 +115,7 @@ def _free_place(directory: Path) -> Path:
     return place
 
 
-def _is_run(directory: Path) -> bool:
+def is_run(directory: Path) -> bool:
     """Whether a directory holds a run, finished or not."""
     path = directory / SCENARIO
     if path.is_symlink() or not path.is_file():
@@ -130,7 +130,7 @@ def _run_around(directory: Path) -> Path | None:
     """The run that a directory belongs to, for example as its folder of checkpoints."""
     path = Path(os.path.abspath(directory))
     inner = (part.parent for part in (path, *path.parents) if part.name in FOLDERS or _ASIDE.fullmatch(part.name))
-    return next((run for run in inner if _is_run(run)), None)
+    return next((run for run in inner if is_run(run)), None)
 
 
 def _parts(directory: Path) -> list[Path]:
@@ -169,7 +169,7 @@ def _check(directory: Path) -> None:
         if path.exists() and (path.is_dir() != folder or (path.parent == checkpoints and not _written(path))):
             raise ScenarioError(f"{path}: no run wrote all of this; move it away, or name another folder with --out")
     named = [path for path in _parts(directory) if not path.name.startswith(".")]
-    if named and not _is_run(directory):
+    if named and not is_run(directory):
         raise ScenarioError(
             f"{named[-1]}: may be yours: --force only replaces a run, which has a {SCENARIO} with `recorded`; "
             "move it away, or name another folder with --out"

@@ -93,6 +93,25 @@ def ema(input_shape, classes, named=False):
     return (NamedEma if named else Ema)(input_shape[0], classes)
 
 
+class Tied(Net):
+    """Two layers with one weight, a layer that is frozen, statistics, and a constant that is not in the state."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        self.body, self.back, self.still = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, width)
+        self.back.weight = self.body.weight
+        self.still.requires_grad_(False)
+        self.norm = nn.BatchNorm1d(width)
+        self.register_buffer("two", torch.tensor(2.0), persistent=False)
+
+    def forward(self, x):
+        return self.layer(self.norm(self.back(self.body(self.still(x)).relu())) * self.two)
+
+
+def tied(input_shape, classes):
+    return Tied(input_shape[0], classes)
+
+
 class Unused(Net):
     """A layer that no loss reaches, and one that is reached with inputs whose first value is above `edge`."""
 
