@@ -29,12 +29,13 @@ def shape(name: str, *, path: str | None = None, size: int = 224) -> DataShape:
 
 def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
     """The data set, its images read when they are used. ValueError of one line: no such folder, or no torchvision."""
-    (_, train, test), read = _listed(name, path), reader(size)
+    (classes, train, test), read = _listed(name, path), reader(size)
     return Dataset(
         Images(train[0], size, read),
         np.array(train[1], np.int64),
         Images(test[0], size, read),
         np.array(test[1], np.int64),
+        classes=len(classes),
     )
 
 
@@ -42,6 +43,7 @@ class Images:
     """Files that look like a float32 array (examples, 3, size, size); `take` reads some of them. See Stored."""
 
     itemsize = 0  # they stay in their files
+    stored: tuple[int, ...] | None = None
 
     def __init__(self, files: list[Path], size: int, read: Callable[[Path], Array]) -> None:
         self.files = files
