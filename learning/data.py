@@ -170,7 +170,7 @@ def _synthetic_shape(*, train: int, test: int, noise: float, seed: int) -> DataS
 
 def _imagenet_shape(*, path: str | None, size: int) -> DataShape:
     """ImageNet's numbers are known, so a timing-only run needs no folder."""
-    return DataShape((3, size, size), 1000, 1_281_167, 50_000, itemsize=0)
+    return DataShape((3, size, size), *image_folders.IMAGENET, itemsize=0)
 
 
 TYPES: dict[str, Any] = {"path": str, "verify": bool}

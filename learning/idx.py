@@ -134,11 +134,12 @@ def _values(file: Path, kind: str, known: IdxSet, verify: bool) -> NDArray[np.ui
         raise ValueError(f"{file} says that its images have {sizes[0]} x {sizes[1]} pixels; expected 28 x 28")
     if not count:
         raise ValueError(f"{file} has no {kind}")
-    content = _bytes(file, head + count * each)
+    promised = count * each
+    content = _bytes(file, head + promised)
     held = len(content) - head
-    if held != count * each:
-        found = "more than that" if held > count * each else f"{held} bytes of them"
-        raise ValueError(f"{file} says that it has {count} {kind} of {each} bytes each, and holds {found}")
+    if held != promised:
+        found = "more" if held > promised else f"{held}"
+        raise ValueError(f"{file} says that it has {count} {kind}, which take {promised} bytes, and holds {found}")
     if verify:
         remedy = f"get it anew from {known.page}, or write verify: false for other data of this form"
         expected = known.md5[file.name.removesuffix(PACKED)]

@@ -15,10 +15,13 @@ BLOCK = 1 << 20  # bytes that are unpacked at a time
 
 
 def mapped(file: Path) -> NDArray[np.uint8]:
-    """The file's bytes, which are read when they are used."""
-    if file.stat().st_size == 0:  # the system maps no empty file
-        return np.empty(0, np.uint8)
-    return np.memmap(file, np.uint8, "r")
+    """The file's bytes, which are read when they are used. ValueError of one line where it cannot be read."""
+    try:
+        if file.stat().st_size == 0:  # the system maps no empty file
+            return np.empty(0, np.uint8)
+        return np.memmap(file, np.uint8, "r")
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def unpacked(file: Path, most: int) -> NDArray[np.uint8]:

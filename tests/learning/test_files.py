@@ -183,6 +183,10 @@ def test_a_class_without_images_is_a_class_and_a_folder_without_any_is_refused(t
         (tmp_path / part / "cat").mkdir()
     args = {"path": str(tmp_path), "size": 16}
     assert load("images", args).shape == shape_of("images", args) == DataShape((3, 16, 16), 3, 6, 4, itemsize=0)
+    with pytest.raises(
+        ValueError, match=r"data imagenet: .* has 3 classes and 6 \+ 4 images, not 1000 .*; write data: {name"
+    ):
+        load("imagenet", args)  # its plan would be for as many as ImageNet has
     for file in (tmp_path / "val").rglob("*.png"):
         file.unlink()
     for attempt in (load, shape_of):

@@ -64,17 +64,21 @@ def test_official_numbers_need_no_files(name):
     assert large.nbytes == shape_of(name, {}).nbytes == 70_000 * (784 + 8), "as they are stored"
 
 
-def wrong(folder, values) -> dict[str, tuple[str, bytes, str]]:
-    """By what is wrong: a file, what it holds instead, and what is said. Text in [] is said of unpacked files alone."""
+def wrong(values) -> dict[str, tuple[str, bytes, str]]:
+    """By what is wrong: a file, what it holds instead, and what is said. * stands for .gz where the file is packed."""
     images, labels = values[IMAGES], values[LABELS]
     return {
         "nothing": (IMAGES, b"", "begins with the bytes (none); an IDX file of images begins with 00 00 08 03"),
         "cut head": (LABELS, idx(labels)[:7], "begins with the bytes 00 00 08 01; an IDX file of labels"),
         "magic": (TEST_LABELS, idx(values[TEST_IMAGES]), "begins with the bytes 00 00 08 03; an IDX file of labels"),
         "type": (IMAGES, b"\0\0\x0d" + idx(images)[3:], "begins with the bytes 00 00 0d 03"),
-        "promises more": (IMAGES, idx(images)[:-1], "30 images of 784 bytes each, and holds 23519 bytes of them"),
-        "promises all": (LABELS, b"\0\0\x08\x01" + b"\xff" * 4, "4294967295 labels of 1 bytes each, and holds 0 bytes"),
-        "promises less": (TEST_LABELS, idx(values[TEST_LABELS]) + b"\0", "12 labels of 1 bytes each, and holds more"),
+        "promises more": (IMAGES, idx(images)[:-1], "30 images, which take 23520 bytes, and holds 23519"),
+        "promises all": (LABELS, b"\0\0\x08\x01" + b"\xff" * 4, "labels, which take 4294967295 bytes, and holds 0"),
+        "promises less": (
+            TEST_LABELS,
+            idx(values[TEST_LABELS]) + b"\0",
+            "12 labels, which take 12 bytes, and holds more",
+        ),
         "pixels": (IMAGES, idx(np.zeros((30, 32, 32))), "its images have 32 x 32 pixels; expected 28 x 28"),
         "none": (TEST_IMAGES, idx(np.zeros((0, 28, 28))), "t10k-images-idx3-ubyte* has no images"),
         "label": (LABELS, idx(np.full(30, 10)), "train-labels-idx1-ubyte* holds the label 10; 10 classes count from 0"),
@@ -86,7 +90,7 @@ def wrong(folder, values) -> dict[str, tuple[str, bytes, str]]:
 def test_what_is_wrong_is_one_line(packed, tmp_path):
     values = write_idx(tmp_path)
     args = {"path": str(tmp_path), "verify": False}
-    for what, (file, content, message) in wrong(tmp_path, values).items():
+    for what, (file, content, message) in wrong(values).items():
         put(tmp_path, file, content, packed)
         for attempt in (load, shape_of):
             with pytest.raises(ValueError, match=r"\A[^\n]*\Z") as caught:
@@ -207,7 +211,7 @@ def test_a_wrong_file_ends_a_command_with_one_line_and_nothing_written(tmp_path,
     status, out, err = call(monkeypatch, capsys, "simulate", "s.yaml", "--out", "other")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "workload.data: " in err
-    assert "train-labels-idx1-ubyte says that it has 30 labels of 1 bytes each, and holds 28 bytes of them" in err
+    assert "train-labels-idx1-ubyte says that it has 30 labels, which take 30 bytes, and holds 28" in err
     assert not (tmp_path / "other").exists()
 
 
