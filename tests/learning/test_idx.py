@@ -19,6 +19,7 @@ from kit.paths import DOCS
 from paceline.algorithms.rounds import Interval
 from paceline.config import yaml
 from paceline.learning import idx as reader
+from paceline.learning import raw_files
 from paceline.learning.build import build_workers
 from paceline.learning.data import BUILT_IN, load, shape_of
 from paceline.learning.dataset import DataShape, Packed
@@ -119,6 +120,8 @@ def test_what_is_no_gz_is_one_line(tmp_path):
         ValueError, match=r"data fashion_mnist needs a path: a folder with train-images-idx3-ubyte, .*http"
     ):
         load("fashion_mnist", {})
+    with pytest.raises(ValueError, match=r"\A[^\n]* cannot be read: Is a directory\Z"):
+        raw_files.mapped(tmp_path)
 
 
 @pytest.mark.parametrize("packed", [(), FILES])
