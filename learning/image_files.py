@@ -5,12 +5,17 @@ Timing-only runs need no file of them: their numbers are known.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from . import cifar, idx
 from .dataset import Dataset, DataShape
 
-READERS = {**dict.fromkeys(idx.SETS, idx), **dict.fromkeys(cifar.FORMATS, cifar)}  # by name: the module that reads it
+# By name: what loads the data set, and what tells its shape.
+READERS: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
+    **dict.fromkeys(idx.SETS, (idx.load, idx.shape)),
+    **dict.fromkeys(cifar.FORMATS, (cifar.load, cifar.shape)),
+}
 
 
 def load(
@@ -26,7 +31,8 @@ def load(
     size: pixels of a side; None: as they are stored. classes: of the model's outputs; None: as many as the labels have.
     ValueError of one line: a file is missing or wrong, or there are too few classes.
     """
-    found = READERS[name].load(name, path=path, verify=verify)
+    read, _ = READERS[name]
+    found = read(name, path=path, verify=verify)
     wanted = _fitted(name, found.shape, size, classes)
     found = replace(found, classes=wanted.classes)
     if wanted.stored is None:
@@ -39,7 +45,8 @@ def load(
 
 def shape(name: str, *, path: str | None, verify: bool, size: int | None, classes: int | None) -> DataShape:
     """Its shape: known without the files, or, without `verify`, that of the files."""
-    return _fitted(name, READERS[name].shape(name, path=path, verify=verify), size, classes)
+    _, tell_shape = READERS[name]
+    return _fitted(name, tell_shape(name, path=path, verify=verify), size, classes)
 
 
 def _fitted(name: str, stored: DataShape, size: int | None, classes: int | None) -> DataShape:

@@ -21,7 +21,7 @@ def write_idx(folder: Path, train: int = 30, test: int = 12, packed: tuple[str, 
 
     packed: the files that are .gz.
     """
-    random, made = np.random.default_rng(0), {}
+    random, made = np.random.default_rng(0), dict[str, np.ndarray]()
     for part, count in (("train", train), ("t10k", test)):
         labels = random.permutation(np.arange(count) % 10)
         images = random.integers(0, 200, (count, 28, 28), np.uint8)
