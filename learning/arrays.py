@@ -11,22 +11,24 @@ from numpy.typing import NDArray
 
 from ..program.effects import Array
 from .dataset import Dataset
+from .model_arguments import MOST
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
 EXACT = 1 << 24  # up to here float32 holds every whole number
 PIECE = 1 << 20  # values that are looked at in one go, so that no second array of the data's size is made
 
 
-def checked(arrays: dict[str, Array], what: str) -> Dataset:
+def checked(arrays: dict[str, Array], what: str, classes: int | None = None) -> Dataset:
     """A Dataset from four arrays in the order of KEYS, which are taken out of `arrays`. ValueError begins with `what`.
 
-    They leave `arrays` one by one, so that what has been converted can be freed.
+    They leave `arrays` one by one, so that what has been converted can be freed. classes: as Dataset has them.
     """
     check_heads({key: (array.shape, array.dtype) for key, array in arrays.items()}, what)
     made = [
-        _inputs(arrays.pop(key), key, what) if "x" in key else labels(arrays.pop(key), key, what) for key in [*arrays]
+        _inputs(arrays.pop(key), key, what) if "x" in key else labels(arrays.pop(key), key, what, classes)
+        for key in [*arrays]
     ]
-    return Dataset(*made)
+    return Dataset(*made, classes=classes)
 
 
 def check_heads(heads: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], what: str) -> None:
@@ -52,12 +54,16 @@ def check_heads(heads: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], what
         )
 
 
-def labels(array: Array, key: str, what: str) -> NDArray[np.int64]:
-    """The labels as int64. ValueError where one is negative."""
-    found: NDArray[np.int64] = np.asarray(array).astype(np.int64)
-    if found.size and found.min() < 0:
-        raise ValueError(f"{what}: {key} holds the label {found.min()}; labels count from 0")
-    return found
+def labels(array: Array, key: str, what: str, classes: int | None = None) -> NDArray[np.int64]:
+    """The labels as int64. ValueError where one is negative, or not one of so many classes."""
+    found = np.asarray(array)
+    lowest, highest = (int(found.min()), int(found.max())) if found.size else (0, 0)
+    if lowest < 0:
+        raise ValueError(f"{what}: {key} holds the label {lowest}; labels count from 0")
+    if highest >= (classes or MOST):
+        limit = f"{classes} classes count from 0" if classes else f"labels go from 0 to {MOST - 1}"
+        raise ValueError(f"{what}: {key} holds the label {highest}; {limit}")
+    return found.astype(np.int64)
 
 
 def kept_itemsize(kind: np.dtype[Any], mapped: bool) -> int:

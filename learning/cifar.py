@@ -15,11 +15,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import raw_files
 from .dataset import Dataset, DataShape, Packed
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -109,7 +109,7 @@ def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
             raise ValueError(f"{', '.join(part)}: the classes are not equally frequent, as they are in {kind.archive}")
         images = [each[:, kind.labels :].reshape(-1, 3, 32, 32) for each in rows]  # views: nothing is copied
         made += [Packed(images, scale, shift), y]
-    return Dataset(*made)  # type: ignore[arg-type]
+    return Dataset(*made, classes=kind.classes)  # type: ignore[arg-type]
 
 
 def _parts(kind: BinaryFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -128,7 +128,7 @@ def _contents(name: str, path: str | None, verify: bool) -> dict[str, NDArray[np
         raise ValueError(f"data {name} needs a path: a folder with {wanted}")
     missing = [file for file in files if not (Path(path) / file).is_file()]
     if not missing:
-        return {file: _mapped(Path(path) / file) for file in files}
+        return {file: raw_files.mapped(Path(path) / file) for file in files}
     archive = Path(path) / kind.archive
     if not archive.is_file():
         raise ValueError(
@@ -136,19 +136,12 @@ def _contents(name: str, path: str | None, verify: bool) -> dict[str, NDArray[np
         )
     if verify:
         with archive.open("rb") as file:
-            found = hashlib.file_digest(file, _md5).hexdigest()
-        _compare(str(archive), found, kind.archive_md5, f"get it anew from {PAGE}")
+            found = hashlib.file_digest(file, raw_files.md5).hexdigest()
+        raw_files.compare(str(archive), found, kind.archive_md5, f"get it anew from {PAGE}")
     try:
         return _unpacked(archive, files)
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
         raise ValueError(f"{archive} is not an archive with {', '.join(files)}: {error}") from error
-
-
-def _mapped(file: Path) -> NDArray[np.uint8]:
-    """The file's bytes, which are read when they are used."""
-    if file.stat().st_size == 0:  # the system maps no empty file
-        return np.empty(0, np.uint8)
-    return np.memmap(file, np.uint8, "r")
 
 
 def _unpacked(archive: Path, files: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
@@ -162,24 +155,13 @@ def _unpacked(archive: Path, files: Sequence[str]) -> dict[str, NDArray[np.uint8
     return {file: found[file] for file in files}
 
 
-def _md5(content: Any = b"") -> Any:
-    """A checksum that only finds mistakes, which systems that forbid MD5 for security allow."""
-    return hashlib.md5(content, usedforsecurity=False)
-
-
-def _compare(what: str, found: str, md5: str, remedy: str) -> None:
-    """ValueError unless the checksum is the known one."""
-    if found != md5:
-        raise ValueError(f"{what} has the MD5 checksum {found}, not {md5}; {remedy}")
-
-
 def _rows(file: str, content: NDArray[np.uint8], kind: BinaryFormat, count: int | None) -> NDArray[np.uint8]:
     """uint8 (examples, record), a view. count: how many there must be, None for any whole number."""
     expected = f"{kind.labels + PIXELS} bytes for each of {'its' if count is None else count} examples"
     if not len(content) or len(content) % kind.record or (count is not None and len(content) != count * kind.record):
         raise ValueError(f"{file} has {len(content)} bytes; expected {expected}")
     if count is not None and file in kind.md5:
-        _compare(file, _md5(content).hexdigest(), kind.md5[file], f"unpack {kind.archive} anew")
+        raw_files.compare(file, raw_files.md5(content).hexdigest(), kind.md5[file], f"unpack {kind.archive} anew")
     raw = content.reshape(-1, kind.record)
     highest = int(raw[:, kind.labels - 1].max())
     if highest >= kind.classes:

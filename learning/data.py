@@ -21,7 +21,7 @@ import numpy as np
 from ..program.effects import Array
 from ..program.errors import nearest
 from ..program.streams import stream
-from . import cifar, npz, user_code
+from . import image_files, npz, user_code
 from . import images as image_folders
 from .arrays import KEYS, checked, looks_like_pixels
 from .dataset import Dataset, DataShape
@@ -76,8 +76,11 @@ def _builtin(name: str) -> tuple[Callable[..., Dataset], Callable[..., DataShape
 
 
 def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    found = user_code.options(BUILT_IN[name][0], args, f"data {name}")
+    function = BUILT_IN[name][0]
+    found, usual = user_code.options(function, args, f"data {name}"), user_code.options(function, {}, name)
     for key, value in found.items():
+        if value is None and usual[key] is None:
+            continue
         if key in TYPES:
             if not isinstance(value, TYPES[key]):
                 raise ValueError(
@@ -86,7 +89,7 @@ def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
             continue
         number = float if key == "noise" else int
         # Ten training examples, so that all of ten classes can be there.
-        least = {"train": 10, "test": 1, "size": 1, "sequence": 1, "vocabulary": 2}.get(key, 0)
+        least = {"train": 10, "test": 1, "size": 1, "classes": 1, "sequence": 1, "vocabulary": 2}.get(key, 0)
         most = 1 << 63 if key == "seed" else MOST
         if isinstance(value, bool) or not isinstance(value, int | number) or not least <= value <= most:
             raise ValueError(
@@ -167,15 +170,15 @@ def _synthetic_shape(*, train: int, test: int, noise: float, seed: int) -> DataS
 
 def _imagenet_shape(*, path: str | None, size: int) -> DataShape:
     """ImageNet's numbers are known, so a timing-only run needs no folder."""
-    return DataShape((3, size, size), 1000, 1_281_167, 50_000, itemsize=0)
+    return DataShape((3, size, size), *image_folders.IMAGENET, itemsize=0)
 
 
-TYPES: dict[str, Any] = {"path": (str, type(None)), "verify": bool}
+TYPES: dict[str, Any] = {"path": str, "verify": bool}
 # By name: what loads the data set, and what tells its shape without loading it. Both take the same arguments.
 BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
     "digits": (digits, _digits_shape),
     "synthetic": (synthetic, _synthetic_shape),
-    **{name: (partial(cifar.load, name), partial(cifar.shape, name)) for name in cifar.FORMATS},
+    **{name: (partial(image_files.load, name), partial(image_files.shape, name)) for name in image_files.READERS},
     "images": (partial(image_folders.load, "images"), partial(image_folders.shape, "images")),
     "imagenet": (partial(image_folders.load, "imagenet"), _imagenet_shape),
     "tokens": (tokens, _tokens_shape),
@@ -185,13 +188,14 @@ BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
 def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
     what = f"data {path!r}"
     made = user_code.call(user_code.load(path, "data"), what, **args)
+    classes = made.classes if isinstance(made, Dataset) else None
     if isinstance(made, Dataset):
         made = tuple(getattr(made, key) for key in KEYS)
     if not isinstance(made, tuple | list) or len(made) != 4:
         raise ValueError(f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}")
     arrays = dict(zip(KEYS, (x if isinstance(x, np.memmap) else np.asarray(x) for x in made), strict=True))
     del made  # arrays that are converted are freed
-    found = checked(arrays, what)
+    found = checked(arrays, what, classes)
     if not looks_like_pixels(found):
         return found
     how = "let it divide them by 255 if they are pixels"

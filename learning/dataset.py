@@ -22,11 +22,12 @@ class DataShape:
     train: int  # examples in the training set
     test: int  # examples in the test set
     itemsize: int = 4  # bytes of a training input's value as it is stored; 0 where inputs stay in their files
+    stored: tuple[int, ...] | None = None  # the shape in which an example is stored; None: input_shape
 
     @property
     def nbytes(self) -> int:
         """Bytes of all examples in memory: inputs as they are stored, and int64 labels."""
-        return (self.train + self.test) * (self.itemsize * math.prod(self.input_shape) + 8)
+        return (self.train + self.test) * (self.itemsize * math.prod(self.stored or self.input_shape) + 8)
 
 
 class Stored(Protocol):
@@ -34,6 +35,7 @@ class Stored(Protocol):
 
     shape: tuple[int, ...]
     itemsize: int  # bytes of a value in memory; 0 where the examples stay in their files
+    stored: tuple[int, ...] | None  # the shape of an example in memory; None: input_shape
 
     def __len__(self) -> int: ...
 
@@ -53,6 +55,7 @@ class Packed:
         self._scale, self._shift = scale, shift
         self.shape: tuple[int, ...] = (sum(map(len, pieces)), *pieces[0].shape[1:])
         self.itemsize = pieces[0].itemsize
+        self.stored: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -82,6 +85,7 @@ class Dataset:
     """x: (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,).
 
     An x that is an array may be of any type of numbers. Batches of it are float32.
+    classes: of a classifier's outputs; None: up to the highest label.
     notes: what a reader of the results must know: a line each.
     """
 
@@ -89,11 +93,12 @@ class Dataset:
     train_y: NDArray[np.int64]
     test_x: Array | Stored
     test_y: NDArray[np.int64]
+    classes: int | None = field(default=None, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def shape(self) -> DataShape:
-        """Its numbers; classes are 0 to the highest label."""
-        classes = int(max(self.train_y.max(), self.test_y.max(initial=0))) + 1
-        x = self.train_x
-        return DataShape(x.shape[1:], classes, len(x), len(self.test_x), x.itemsize)
+        """Its numbers."""
+        classes = self.classes or int(max(self.train_y.max(), self.test_y.max(initial=0))) + 1
+        x, stored = self.train_x, None if isinstance(self.train_x, np.ndarray) else self.train_x.stored
+        return DataShape(x.shape[1:], classes, len(x), len(self.test_x), x.itemsize, stored)

@@ -18,6 +18,7 @@ from . import user_code
 from .dataset import Dataset, DataShape
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+IMAGENET = (1000, 1_281_167, 50_000)  # classes, training and test images: ILSVRC 2012
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -28,13 +29,21 @@ def shape(name: str, *, path: str | None = None, size: int = 224) -> DataShape:
 
 
 def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
-    """The data set, its images read when they are used. ValueError of one line: no such folder, or no torchvision."""
-    (_, train, test), read = _listed(name, path), reader(size)
+    """The data set, its images read when they are used. ValueError of one line: no such folder, or no torchvision.
+
+    The plan of a run on `imagenet` is made of its known numbers, so the folder must have them.
+    """
+    (classes, train, test), read = _listed(name, path), reader(size)
+    found = len(classes), len(train[0]), len(test[0])
+    if name == "imagenet" and found != IMAGENET:
+        shown = [f"{n[0]} classes and {n[1]} + {n[2]} images" for n in (found, IMAGENET)]
+        raise ValueError(f"data imagenet: {path} has {shown[0]}, not {shown[1]}; write data: {{name: images, ...}}")
     return Dataset(
         Images(train[0], size, read),
         np.array(train[1], np.int64),
         Images(test[0], size, read),
         np.array(test[1], np.int64),
+        classes=len(classes),
     )
 
 
@@ -42,6 +51,7 @@ class Images:
     """Files that look like a float32 array (examples, 3, size, size); `take` reads some of them. See Stored."""
 
     itemsize = 0  # they stay in their files
+    stored: tuple[int, ...] | None = None
 
     def __init__(self, files: list[Path], size: int, read: Callable[[Path], Array]) -> None:
         self.files = files

@@ -6,6 +6,7 @@ system's own, and only what is used is read. Others are read into the memory of 
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -31,13 +32,13 @@ BLOCK = 1 << 20  # bytes that are read at a time
 
 def load(path: Path, args: Mapping[str, Any]) -> Dataset:
     """The data in the file, whose bytes are pixels where `args` say so. ValueError of one line where they are wrong."""
-    pixels = _pixels(path, args)
+    pixels, classes = _pixels(path, args), _classes(path, args)
     with _open(path) as archive:
         arrays = {key: user_code.call(_array, f"{path}: reading {key}", archive, path, key) for key in KEYS}
     if pixels and (arrays["x_train"].dtype != np.uint8 or arrays["x_test"].dtype != np.uint8):
         found = f"{arrays['x_train'].dtype} and {arrays['x_test'].dtype}"
         raise ValueError(f"{path}: images: true is for bytes (uint8), to divide by 255; x_train and x_test are {found}")
-    data = checked(arrays, str(path))
+    data = checked(arrays, str(path), classes)
     if pixels:
         scale = np.array(255, np.float32)
         return replace(
@@ -52,18 +53,29 @@ def load(path: Path, args: Mapping[str, Any]) -> Dataset:
 def shape(path: Path, args: Mapping[str, Any]) -> DataShape:
     """The shape of the data in the file, from the arrays' headers and the labels. ValueError as for `load`."""
     _pixels(path, args)
+    classes = _classes(path, args)
     with _open(path) as archive:
         heads = {key: user_code.call(_head, f"{path}: reading {key}'s header", archive, key) for key in KEYS}
         known = {key: user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in KEYS if "y" in key}
         mapped = _mappable(archive, "x_train")
     check_heads(heads, str(path))
-    highest = max(int(labels(y, key, str(path)).max(initial=0)) for key, y in known.items())
+    highest = max(int(labels(y, key, str(path), classes).max(initial=0)) for key, y in known.items())
     (train, *each), kind = heads["x_train"]
-    return DataShape(tuple(each), highest + 1, train, heads["x_test"][0][0], kept_itemsize(kind, mapped))
+    return DataShape(tuple(each), classes or highest + 1, train, heads["x_test"][0][0], kept_itemsize(kind, mapped))
 
 
-def _options(*, images: bool | None = None) -> None:
-    """What the data take. images: whether the bytes are pixels, to be scaled to [0, 1]; None: not said."""
+def _options(*, images: bool | None = None, classes: int | None = None) -> None:
+    """What the data take. images: whether the bytes are pixels, to be scaled to [0, 1]; None: not said.
+
+    classes: of the model's outputs; None: up to the highest label.
+    """
+
+
+def _classes(path: Path, args: Mapping[str, Any]) -> int | None:
+    found = user_code.options(_options, args, f"data {path}")["classes"]
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
+        raise ValueError(f"data {path}: classes is {brief(found)}; write a whole number, 1 or more")
+    return found
 
 
 def _pixels(path: Path, args: Mapping[str, Any]) -> bool | None:
@@ -126,8 +138,14 @@ def _head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], np.
 
 
 def _read_head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    with archive.zip.open(_member(archive, key)) as file:  # type: ignore[union-attr]
-        return _header(file)
+    """What `_header` gives for the array. ValueError where the header says that it has more or less than it has."""
+    member = _member(archive, key)
+    with archive.zip.open(member) as file:  # type: ignore[union-attr]
+        shape, fortran, kind = _header(file)
+        held = member.file_size - file.tell()
+    if not kind.hasobject and math.prod(shape) * kind.itemsize != held:
+        raise ValueError(f"its header says {kind} {shape}, and {held} bytes follow; write the file anew")
+    return shape, fortran, kind
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

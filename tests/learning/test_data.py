@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -194,8 +196,8 @@ def test_training_on_bytes_and_on_their_floats_is_the_same_and_an_evaluation_goe
         (
             "digit",
             {},
-            "no data 'digit'; did you mean 'digits'?; write digits, synthetic, cifar10, cifar100, images, "
-            "imagenet, tokens, a file that ends in .npz",
+            "no data 'digit'; did you mean 'digits'?; write digits, synthetic, mnist, fashion_mnist, cifar10, "
+            "cifar100, images, imagenet, tokens, a file that ends in .npz",
         ),
         ("digits", {"train": 3}, "data digits has no argument 'train'; it takes no arguments"),
         ("synthetic", {"sise": 3}, "data synthetic has no argument 'sise'; it takes train, test, noise, seed"),
@@ -226,6 +228,8 @@ def test_wrong_data_is_one_line(name, args, message):
         ({"y_train": np.zeros((6, 2), int)}, "y_train is int64 (6, 2); expected one whole number per example"),
         ({"y_train": np.arange(6.0)}, "y_train is float64 (6,); expected one whole number per example"),
         ({"y_train": np.arange(6) - 1}, "y_train holds the label -1; labels count from 0"),
+        ({"y_train": np.full(6, 2**31)}, "y_train holds the label 2147483648; labels go from 0 to 2147483646"),
+        ({"y_test": np.full(3, 2**64 - 1, np.uint64)}, "y_test holds the label 18446744073709551615; labels go from 0"),
         ({"x_train": np.zeros(6)}, "x_train is float64 (6,); expected numbers, examples x channels x height x width"),
         ({"x_train": np.zeros((6, 8, 8, 3))}, "x_train is (6, 8, 8, 3), channels last; transpose it to examples x"),
         ({"x_test": np.zeros((3, 1, 5, 5))}, "examples are (1, 4, 4) in x_train and (1, 5, 5) in x_test"),
@@ -242,6 +246,40 @@ def test_a_wrong_npz_is_one_line(tmp_path, change, message):
         assert message in str(caught.value)
         assert str(caught.value).startswith(str(path))
         assert "\n" not in str(caught.value)
+
+
+def test_the_classes_of_an_npz_can_be_given(tmp_path):
+    """More than the labels need, or to find a label that is none."""
+    path = str(tmp_path / "a.npz")
+    np.savez(path, **arrays())
+    assert load(path, {"classes": 9}).shape == shape_of(path, {"classes": 9}) == DataShape((1, 4, 4), 9, 6, 3)
+    for attempt in (load, shape_of):
+        with pytest.raises(ValueError, match=r"a\.npz: y_train holds the label 5; 5 classes count from 0"):
+            attempt(path, {"classes": 5})
+        with pytest.raises(ValueError, match=r"a\.npz: classes is 0; write a whole number, 1 or more"):
+            attempt(path, {"classes": 0})
+
+
+@pytest.mark.parametrize("said", [(7, 1, 4, 4), (5, 1, 4, 4), (10**12, 1, 4, 4)])
+@pytest.mark.parametrize("least", [0, npz.LARGE])
+def test_a_head_that_promises_more_or_less_than_there_is(said, least, tmp_path, monkeypatch):
+    """A mapped array would else go on in what follows it in the file."""
+    monkeypatch.setattr(npz, "LARGE", least)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for key, array in arrays().items():
+            content = io.BytesIO()
+            head = {
+                "descr": array.dtype.str,
+                "fortran_order": False,
+                "shape": said if key == "x_train" else array.shape,
+            }
+            np.lib.format.write_array_header_1_0(content, head)
+            archive.writestr(f"{key}.npy", content.getvalue() + array.tobytes())
+    for attempt in (load, shape_of):
+        with pytest.raises(
+            ValueError, match=r"reading x_train.* its header says float32 \(\d+, .*, and 384 bytes follow"
+        ):
+            attempt(str(tmp_path / "a.npz"), {})
 
 
 def test_what_is_no_npz(tmp_path):

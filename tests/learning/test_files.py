@@ -73,6 +73,15 @@ def _mapped(array: np.ndarray) -> bool:
     return isinstance(array, np.memmap) or isinstance(array.base, mmap.mmap)
 
 
+def test_few_files_have_all_classes(tmp_path):
+    """The model of a run is as large as that of its prediction, whichever labels the files hold."""
+    write(tmp_path, "cifar100")
+    args = {"path": str(tmp_path), "verify": False, "size": 40}
+    found = load("cifar100", args)
+    assert found.train_y.max() < 99
+    assert found.shape == shape_of("cifar100", args) == DataShape((3, 40, 40), 100, 20, 3, 1, (3, 32, 32))
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_official_numbers_need_no_files(name):
     assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.FORMATS[name].classes, 50_000, 10_000, itemsize=1)
@@ -165,6 +174,24 @@ def test_a_folder_of_images_is_known_without_opening_any(tmp_path):
     (tmp_path / "val" / "cat").mkdir()
     with pytest.raises(ValueError, match=r"2 classes in .*train and 3 in .*val"):
         shape_of("images", {"path": str(tmp_path)})
+
+
+def test_a_class_without_images_is_a_class_and_a_folder_without_any_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "reader", lambda _: None)  # without torchvision: nothing is read here
+    folder_of_images(tmp_path)
+    for part in ("train", "val"):
+        (tmp_path / part / "cat").mkdir()
+    args = {"path": str(tmp_path), "size": 16}
+    assert load("images", args).shape == shape_of("images", args) == DataShape((3, 16, 16), 3, 6, 4, itemsize=0)
+    with pytest.raises(
+        ValueError, match=r"data imagenet: .* has 3 classes and 6 \+ 4 images, not 1000 .*; write data: {name"
+    ):
+        load("imagenet", args)  # its plan would be for as many as ImageNet has
+    for file in (tmp_path / "val").rglob("*.png"):
+        file.unlink()
+    for attempt in (load, shape_of):
+        with pytest.raises(ValueError, match=r"data images: no images in .*val; it should hold CLASS/"):
+            attempt("images", args)
 
 
 def test_images_need_torchvision(tmp_path, monkeypatch):

@@ -178,6 +178,7 @@ def test_tables_data_and_phantoms_need_no_torch():
         "import sys; from paceline.learning import cost_tables, phantoms, works; "
         "from paceline.learning.data import shape_of; "
         "shape = shape_of('synthetic', {'train': 500}); print(works.cost_of('resnet20', {}, shape).parameters);"
+        "shape_of('fashion_mnist', {'size': 224, 'classes': 1000});"
         "cost_tables.check_loss('cross_entropy'); assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
     done = subprocess.run(

@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 
 from kit.cli import MLP, paceline, read, scenario
+from kit.idx import FILES as IDX
+from kit.idx import write_idx
 from kit.paths import SCENARIOS
 from paceline import simulate
 from paceline.algorithms.presets import PRESETS
@@ -31,7 +33,15 @@ def scenarios(n: int) -> dict[str, dict]:
         "local-fp16": scenario(n, MLP, {"preset": "local_sgd", "placement": {"replicated": "fp16"}}, 3),
         "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
     }
-    if n != 3:
+    if n == 3:
+        small = {"name": "cnn", "channels": [4, 4]}
+        found["fashion-mnist"] = scenario(n, small, LOCAL | {"schedule": {"fixed": 2}}, 4)
+        found["fashion-mnist"]["workload"] |= {
+            "data": {"name": "fashion_mnist", "path": "files", "verify": False, "size": 40, "classes": 20},
+            "augment": {"crop": 2, "flip": True},
+            "loaders": 1,
+        }
+    else:
         found["resnet"] = scenario(n, {"name": "resnet20"}, LOCAL | {"schedule": {"fixed": 2}}, 3)
         found["resnet"]["report"]["start"] = True
         found["resnet"]["workload"]["model_seed"] = 11
@@ -63,6 +73,7 @@ def presets(n: int) -> dict[str, dict]:
 @pytest.mark.parametrize(("n", "make"), [(2, scenarios), (3, scenarios), (4, scenarios), (2, presets), (4, presets)])
 def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
     found = make(n)
+    write_idx(tmp_path / "files", train=200, packed=IDX[:1])
     for name, document in found.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
     paceline("train", *(f"{name}.yaml" for name in found), "--out", "real", cwd=tmp_path)
