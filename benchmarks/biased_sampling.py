@@ -13,9 +13,8 @@ from typing import Any
 
 import paceline
 from paceline.config.scenario import validate
-from paceline.runtime.ranks import cores
 
-from .form import compare
+from .form import compare, cores
 from .harness import Found, Run
 
 SECONDS = 120

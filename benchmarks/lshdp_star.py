@@ -147,7 +147,7 @@ def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float
     devices = list(rank.jobs["DDP"].timing.devices)
     if not rank.described:
         for r, own in enumerate(everyone):
-            update = ((1.0, own["update"][0][1]),)
+            update = ((0.0, own["update"][0][1]),)  # whatever the batch is
             tables = {"gradient": tuple(sorted(map(tuple, own["gradient"]))), "evaluate": ((1.0, 0.0),)}
             devices[r] = Device("measured", {**tables, "update": update, "host update": update})
     nbytes = 4 * (rank.jobs["DDP"].problem.cost.parameters + 1)

@@ -19,9 +19,8 @@ import numpy as np
 
 from paceline import simulate, sweep
 from paceline.config import yaml
-from paceline.runtime.ranks import cores
 
-from .form import Row, compare, rounded
+from .form import Row, compare, cores, rounded
 from .harness import Found, Run, alternate, process_seconds
 from .peers import by_hand
 
