@@ -28,7 +28,7 @@ def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
     try:
         # Of a dataclass the class itself, with the fields that it inherits from other modules.
         hints = get_type_hints(vars(kind).get("__init__", kind) if plain else kind)
-    except NameError as error:
+    except (NameError, AttributeError, SyntaxError) as error:
         raise TypeError(f"the type of an argument cannot be read: {error}") from error
     parameters = inspect.signature(kind).parameters
     for name in parameters:

@@ -7,16 +7,21 @@ import inspect
 import io
 import textwrap
 import tokenize
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 _MARKS = ("noqa", "type:")  # comments for tools
 
 
 @cache
-def comments_of(kind: type) -> dict[str, str]:
-    """field -> what its line's comment, and the comment lines just above it, say. With the fields of base classes."""
+def comments_of(kind: Callable[..., Any]) -> dict[str, str]:
+    """field -> what its line's comment, and the comment lines just above it, say. With the fields of base classes.
+
+    Nothing for a function.
+    """
     found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
+    for each in reversed(inspect.getmro(kind)) if inspect.isclass(kind) else ():
         if each.__module__ != "builtins" and not each.__module__.startswith("pydantic."):
             found |= _own_comments(each)
     return found

@@ -113,7 +113,7 @@ def _sources(text: str) -> list[str]:
 
 def _rows(kind: Callable[..., Any]) -> list[Row]:
     """The arguments in the signature's order."""
-    said = comments_of(kind) if inspect.isclass(kind) else {}
+    said = comments_of(kind)
     parameters = inspect.signature(kind).parameters
     return [
         Row(name, words(hint), _default(parameters[name].default), said.get(name, ""))

@@ -64,9 +64,9 @@ def member(axis: str, value: Any, path: str) -> Any:
     else:
         raise ScenarioError(f"{path}: {brief(value)} is not a member; write its name, or {{name: {{argument: value}}}}")
     kind, base = known(name, AXES[axis], path, axis), BASES[axis]
+    hints = hints_of(kind)
     if inspect.isclass(kind) and not issubclass(kind, base):
         raise ScenarioError(f"{path}: {name} is not a {axis}; derive it from {base.__module__}.{base.__name__}")
-    hints = hints_of(kind)
     first = next(iter(hints), None)
     if not isinstance(args, dict) or (first and get_origin(hints[first]) is Mapping and not _named(first, args)):
         if first is None:

@@ -109,7 +109,7 @@ def _given(kind: Callable[..., Any]) -> Schema:
 def arguments_schema(kind: Callable[..., Any]) -> Schema:
     """The arguments of a member or preset, by name."""
     parameters = inspect.signature(kind).parameters
-    said = comments_of(kind) if inspect.isclass(kind) else {}
+    said = comments_of(kind)
     properties: dict[str, Schema] = {}
     for name, hint in hints_of(kind).items():
         properties[name] = _one_of([*_schemas(hint), *([BYTES_SCHEMA] if name.endswith("_bytes") else [])])
