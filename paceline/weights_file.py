@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from .program.errors import ScenarioError, brief
@@ -31,7 +32,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
         raise ValueError(f"cannot be read: {error.strerror or error}") from None
     except Exception as error:  # torch's reader raises whatever a file that is not its own leads it to
         how = "write a state_dict with safetensors, or with torch.save(model.state_dict(), FILE)"
-        raise ValueError(f"cannot be read as a state_dict: {in_words(error)}; {how}") from None
+        # Torch's own text is long, and advises to unpickle the file all the same.
+        what = (
+            "it is not torch's, or holds more than tensors" if isinstance(error, UnpicklingError) else in_words(error)
+        )
+        raise ValueError(f"cannot be read as a state_dict: {what}; {how}") from None
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise ValueError(f"holds a {type(found).__name__}; write torch.save(model.state_dict(), FILE)")
     inner = [name for name, value in found.items() if isinstance(value, Mapping)]

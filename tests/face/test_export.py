@@ -210,7 +210,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(trained, tmp_path, monk
     for says, document in others.items():
         torch.save(document, "w.pt")
         refused(says, "--set", "workload.init=w.pt")
-    Path("p.pt").write_bytes(pickle.dumps(Code()))
+    Path("p.pt").write_bytes(pickle.dumps(Code()))  # before torch 1.6, files were plain pickles
     refused("cannot be read as a state_dict", "--set", "workload.init=p.pt")
     assert not Path("was_run").exists()
 
