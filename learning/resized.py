@@ -21,7 +21,8 @@ class Resized:
     def __init__(self, x: Array | Stored, size: int) -> None:
         self._x: Stored = Packed([x]) if isinstance(x, np.ndarray) else x
         self.shape: tuple[int, ...] = (*x.shape[:2], size, size)
-        self.itemsize, self.stored = x.itemsize, x.shape[1:]
+        self.itemsize = x.itemsize
+        self.stored: tuple[int, ...] | None = x.shape[1:]
 
     def __len__(self) -> int:
         return len(self._x)
