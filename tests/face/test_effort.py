@@ -72,7 +72,7 @@ def test_a_count_that_no_machine_can_simulate(kind):
 def test_parameters_that_memory_does_not_hold(tmp_path):
     """Learning for real, by simulation or by ranks, of models that are larger than memory: here of a single label."""
     for key in ("train", "test"):
-        x, y = np.zeros((4, 8), np.float32), np.array([0, 1, 2, 10**12])
+        x, y = np.zeros((4, 8), np.float32), np.array([0, 1, 2, 2**31 - 2])
         np.savez(tmp_path / f"{key}.npz", **{f"x_{key}": x, f"y_{key}": y})
     arrays = {k: v for key in ("train", "test") for k, v in np.load(tmp_path / f"{key}.npz").items()}
     np.savez(tmp_path / "data.npz", **arrays)
