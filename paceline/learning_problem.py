@@ -96,6 +96,8 @@ class LearningProblem:
 
     def load_libraries(self, plan: Plan) -> None:
         """Import what a worker that computes needs: torch, and what loads the data."""
+        import numpy.random  # noqa: F401 - 6 MB, which NumPy loads when it is first used
+
         from .learning import build  # noqa: F401
         from .learning.data import load_libraries
 
