@@ -1,6 +1,6 @@
 """docs/performance.md, filled in from the results files; and a benchmark's rows as lines of text.
 
-python -m benchmarks.page fills the page anew.
+python -m benchmarks.page fills it in without measuring.
 """
 
 from __future__ import annotations

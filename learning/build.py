@@ -122,7 +122,7 @@ def notes(plan: Plan, worker: TorchWorker, model: str, loss: str) -> list[str]:
 def fresh_model(
     name: str, args: Mapping[str, Any], shape: DataShape, seed: int, recipe: Recipe, initial: Weights | None = None
 ) -> nn.Module:
-    """The model in the recipe's precision, built anew: a copy of a user's may share closures with the original.
+    """The model in the recipe's precision, built again: a copy of a user's may share closures with the original.
 
     ValueError as models.build, and where the initial weights do not fit.
     """

@@ -137,7 +137,7 @@ def _contents(name: str, path: str | None, verify: bool) -> dict[str, NDArray[np
     if verify:
         with archive.open("rb") as file:
             found = hashlib.file_digest(file, raw_files.md5).hexdigest()
-        raw_files.compare(str(archive), found, kind.archive_md5, f"get it anew from {PAGE}")
+        raw_files.compare(str(archive), found, kind.archive_md5, f"get it again from {PAGE}")
     try:
         return _unpacked(archive, files)
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError) as error:
@@ -161,7 +161,7 @@ def _rows(file: str, content: NDArray[np.uint8], kind: BinaryFormat, count: int 
     if not len(content) or len(content) % kind.record or (count is not None and len(content) != count * kind.record):
         raise ValueError(f"{file} has {len(content)} bytes; expected {expected}")
     if count is not None and file in kind.md5:
-        raw_files.compare(file, raw_files.md5(content).hexdigest(), kind.md5[file], f"unpack {kind.archive} anew")
+        raw_files.compare(file, raw_files.md5(content).hexdigest(), kind.md5[file], f"unpack {kind.archive} again")
     raw = content.reshape(-1, kind.record)
     highest = int(raw[:, kind.labels - 1].max())
     if highest >= kind.classes:

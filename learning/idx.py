@@ -41,8 +41,8 @@ class IdxSet:
     page: str  # where the files are
     mean: float  # of the training set's pixels, as values in [0, 1]
     deviation: float
-    # Of the files when unpacked, since a .gz file can be packed anew, as Debian's are. Several independent projects
-    # give the same checksums.
+    # Of the unpacked files: Debian, for one, has packed them again, and its .gz files differ. Several independent
+    # projects give the same checksums.
     md5: dict[str, str]
 
 
@@ -141,7 +141,7 @@ def _values(file: Path, kind: str, known: IdxSet, verify: bool) -> NDArray[np.ui
         found = "more" if held > promised else f"{held}"
         raise ValueError(f"{file} says that it has {count} {kind}, which take {promised} bytes, and holds {found}")
     if verify:
-        remedy = f"get it anew from {known.page}, or write verify: false for other data of this form"
+        remedy = f"get it again from {known.page}, or write verify: false for other data of this form"
         expected = known.md5[file.name.removesuffix(PACKED)]
         raw_files.compare(str(file), raw_files.md5(content).hexdigest(), expected, remedy)
     return content[head:].reshape(count, *size)

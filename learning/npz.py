@@ -144,7 +144,7 @@ def _read_head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...]
         shape, fortran, kind = _header(file)
         held = member.file_size - file.tell()
     if not kind.hasobject and math.prod(shape) * kind.itemsize != held:
-        raise ValueError(f"its header says {kind} {shape}, and {held} bytes follow; write the file anew")
+        raise ValueError(f"its header says {kind} {shape}, and {held} bytes follow; write the file again")
     return shape, fortran, kind
 
 

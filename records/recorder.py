@@ -64,7 +64,7 @@ class Recorder:
         line = {"round": fields["round"], "step": fields["step"], "samples": fields["samples"]}
         line |= {"seconds": seconds + self.earlier, **fields}
         self.lines.append(line)
-        if "accuracy" in line:
+        if is_evaluated(line):
             self._evaluated = line
         self.on_line(line)
 
@@ -140,7 +140,12 @@ def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any],
 
 def evaluated(lines: Iterable[Line]) -> Iterator[Line]:
     """The report lines with an evaluation."""
-    return (line for line in lines if "accuracy" in line)
+    return filter(is_evaluated, lines)
+
+
+def is_evaluated(line: Line) -> bool:
+    """Whether a report line has an evaluation."""
+    return "accuracy" in line
 
 
 def per_epoch(lines: Iterable[Line]) -> Iterator[Line]:

@@ -133,7 +133,7 @@ def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, mon
     archive = tmp_path / kind.archive
     with tarfile.open(archive, "w:gz") as packed:
         packed.add(tmp_path / "unpacked", arcname="cifar-binary")
-    with pytest.raises(ValueError, match=rf"{kind.archive} has the MD5 .*, not {kind.archive_md5}; get it anew"):
+    with pytest.raises(ValueError, match=rf"{kind.archive} has the MD5 .*, not {kind.archive_md5}; get it again"):
         load(name, args)
     found, expected = (load(name, {"path": str(p), "verify": False}) for p in (tmp_path, tmp_path / "unpacked"))
     for key in ("train_x", "train_y", "test_x", "test_y"):
