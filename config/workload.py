@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .lr_schedule import AnyLrSchedule, ConstantSpec
 from .sections import Named, Section
-from .units import Count, Positive, Seed
+from .units import Count, Factor, Positive, Seed, Share
 
 
 class OptimizerSpec(Section):
@@ -51,11 +51,42 @@ class AdamWSpec(OptimizerSpec):
         return value
 
 
-class Augmentation(Section):
-    """Training images changed at random: a crop after `crop` pixels of padding on every side, a flip sideways."""
+class ResizedCrop(Section):
+    """A piece of each image at random, scaled to the image's size (Szegedy et al., arXiv 1409.4842)."""
 
-    crop: int = Field(default=0, ge=0, le=10_000)
-    flip: bool = False
+    scale: tuple[Share, Share] = (0.08, 1.0)  # the least and the largest area, as a share of the image's
+    ratio: tuple[Factor, Factor] = (3 / 4, 4 / 3)  # the least and the largest width, as a multiple of the height
+
+    @model_validator(mode="after")
+    def _rising(self) -> ResizedCrop:
+        for key, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{key} falls from {low:g} to {high:g}; write the lower number first")
+        return self
+
+
+class RandAugment(Section):
+    """So many operations for each image, chosen at random (Cubuk et al., arXiv 1909.13719)."""
+
+    depth: int = Field(default=2, ge=1, le=100)  # operations for each image
+    severity: float = Field(default=9.0, ge=0, le=30)  # how strong they are; 10 is AutoAugment's strongest
+    # "fixed": every operation is as strong as `severity`. "drawn": its strength is drawn, up to that (QSR's recipe).
+    strength: Literal["fixed", "drawn"] = "fixed"
+
+    @model_validator(mode="after")
+    def _in_range(self) -> RandAugment:
+        if self.strength == "drawn" and not 0.1 <= self.severity <= 10:
+            raise ValueError(f"severity is {self.severity:g}; with strength: drawn it goes from 0.1 to 10")
+        return self
+
+
+class Augmentation(Section):
+    """Training images changed at random, in this order: resized_crop, crop, flip, randaugment."""
+
+    resized_crop: ResizedCrop | None = None  # a piece of the image, scaled to the image's size
+    crop: int = Field(default=0, ge=0, le=10_000)  # pixels of padding on every side, before the image's size is cut out
+    flip: bool = False  # whether half of the images are mirrored, left to right
+    randaugment: RandAugment | None = None  # operations on colours and shape, chosen at random
 
 
 class Workload(Section):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import raw_files
-from .dataset import Dataset, DataShape, Packed
+from .dataset import Dataset, DataShape, Packed, Pixels
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 PIXELS = 3 * 32 * 32
@@ -109,7 +109,7 @@ def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
             raise ValueError(f"{', '.join(part)}: the classes are not equally frequent, as they are in {kind.archive}")
         images = [each[:, kind.labels :].reshape(-1, 3, 32, 32) for each in rows]  # views: nothing is copied
         made += [Packed(images, scale, shift), y]
-    return Dataset(*made, classes=kind.classes)  # type: ignore[arg-type]
+    return Dataset(*made, classes=kind.classes, pixels=Pixels(scale, shift))  # type: ignore[arg-type]
 
 
 def _parts(kind: BinaryFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:

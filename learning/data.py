@@ -24,7 +24,7 @@ from ..program.streams import stream
 from . import image_files, npz, user_code
 from . import images as image_folders
 from .arrays import KEYS, checked, looks_like_pixels
-from .dataset import Dataset, DataShape
+from .dataset import Dataset, DataShape, Pixels
 from .recipe import TIMING_ONLY
 
 MOST = 1e12  # examples, pixels of a side: no machine holds them
@@ -63,7 +63,7 @@ def load_libraries(name: str) -> None:
     if user_code.named(name) and not name.endswith(".npz"):
         user_code.load(name, "data")
     elif name in STORED:
-        import torchvision  # noqa: F401
+        from . import pictures  # noqa: F401 - Pillow
 
 
 def _builtin(name: str) -> tuple[Callable[..., Dataset], Callable[..., DataShape]]:
@@ -119,7 +119,8 @@ def digits() -> Dataset:
     mean = known.sum() / known.size
     deviation = ((known**2).sum() / known.size - mean**2) ** 0.5
     x = ((images - mean) / deviation).astype(np.float32)[:, None]
-    return Dataset(x[~test], labels[~test], x[test], labels[test])
+    pixels = Pixels(deviation * 255 / 16, mean / deviation)  # the file's values are 0 to 16
+    return Dataset(x[~test], labels[~test], x[test], labels[test], pixels=pixels)
 
 
 def synthetic(*, train: int = 5000, test: int = 1000, noise: float = 1.0, seed: int = 0) -> Dataset:
@@ -188,15 +189,15 @@ BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
 def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
     what = f"data {path!r}"
     made = user_code.call(user_code.load(path, "data"), what, **args)
-    classes = made.classes if isinstance(made, Dataset) else None
+    classes, pixels = (made.classes, made.pixels) if isinstance(made, Dataset) else (None, None)
     if isinstance(made, Dataset):
         made = tuple(getattr(made, key) for key in KEYS)
     if not isinstance(made, tuple | list) or len(made) != 4:
         raise ValueError(f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}")
     arrays = dict(zip(KEYS, (x if isinstance(x, np.memmap) else np.asarray(x) for x in made), strict=True))
     del made  # arrays that are converted are freed
-    found = checked(arrays, what, classes)
-    if not looks_like_pixels(found):
+    found = replace(checked(arrays, what, classes), pixels=pixels)
+    if pixels is not None or not looks_like_pixels(found):
         return found
     how = "let it divide them by 255 if they are pixels"
-    return replace(found, notes=(f"{what}: bytes are taken as they are, 0 to 255; {how}",))
+    return replace(found, notes=(f"{what}: bytes are taken as they are, 0 to 255; {how}",), pixels=Pixels())

@@ -81,11 +81,28 @@ class Packed:
 
 
 @dataclass(frozen=True, eq=False)
+class Pixels:
+    """How the float32 values x of an image follow from its bytes, 0 to 255: x = bytes / scale - shift."""
+
+    scale: Array | float = 1.0  # float32, broadcast over an image
+    shift: Array | float = 0.0
+
+    def to_bytes(self, x: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The nearest bytes. Values between two of them, as scaling gives, are rounded."""
+        rounded: NDArray[np.uint8] = np.rint((x + self.shift) * self.scale).clip(0, 255).astype(np.uint8)
+        return rounded
+
+    def from_bytes(self, bytes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return bytes.astype(np.float32) / np.float32(self.scale) - np.float32(self.shift)
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """x: (examples, *input_shape), images as channels x height x width. y: int64 labels, (examples,).
 
     An x that is an array may be of any type of numbers. Batches of it are float32.
     classes: of a classifier's outputs; None: up to the highest label.
+    pixels: of images, how their values follow from bytes; None: they do not, or nothing is known of it.
     notes: what a reader of the results must know: a line each.
     """
 
@@ -94,6 +111,7 @@ class Dataset:
     test_x: Array | Stored
     test_y: NDArray[np.int64]
     classes: int | None = field(default=None, kw_only=True)
+    pixels: Pixels | None = field(default=None, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property

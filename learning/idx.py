@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import raw_files
-from .dataset import Dataset, DataShape, Packed
+from .dataset import Dataset, DataShape, Packed, Pixels
 
 Part = Literal["train", "t10k"]  # as the files' names begin; t10k is the test set
 PARTS: tuple[Part, Part] = ("train", "t10k")
@@ -88,11 +88,11 @@ def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
     ValueError of one line: a file is missing, is damaged, or holds something else.
     """
     kind, made = SETS[name], list[Packed | NDArray[np.int64]]()
-    scale, shift = np.float32(255 * kind.deviation), np.float32(kind.mean / kind.deviation)
+    scale, shift = (np.asarray(n, np.float32) for n in (255 * kind.deviation, kind.mean / kind.deviation))
     for part in PARTS:
         images, labels = _read(name, path, part, verify)
-        made += [Packed([images[:, None]], np.asarray(scale), np.asarray(shift)), labels.astype(np.int64)]
-    return Dataset(*made, classes=CLASSES)  # type: ignore[arg-type]
+        made += [Packed([images[:, None]], scale, shift), labels.astype(np.int64)]
+    return Dataset(*made, classes=CLASSES, pixels=Pixels(scale, shift))  # type: ignore[arg-type]
 
 
 def _read(name: str, path: str | None, part: Part, verify: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -1,25 +1,30 @@
-"""Folders of images: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, read through torchvision when they are asked for.
+"""Folders of images: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*.jpg, read when they are asked for.
 
-Images are decoded at every use, since a large set does not fit into memory: resized so that the shorter side is 256/224
-of the wanted size, the centre cut out, normalised as is usual for ImageNet.
+Images are decoded at every use, since a large set does not fit into memory; see pictures.py.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..program.effects import Array
 from . import user_code
-from .dataset import Dataset, DataShape
+from .dataset import Dataset, DataShape, Pixels
+
+if TYPE_CHECKING:
+    from .pieces import Pieces
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
 IMAGENET = (1000, 1_281_167, 50_000)  # classes, training and test images: ILSVRC 2012
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, DEVIATION = (  # of ImageNet's pixels in [0, 1], by channel, as is usual
+    np.array(values, np.float32)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
 
 
 def shape(name: str, *, path: str | None = None, size: int = 224) -> DataShape:
@@ -29,21 +34,22 @@ def shape(name: str, *, path: str | None = None, size: int = 224) -> DataShape:
 
 
 def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
-    """The data set, its images read when they are used. ValueError of one line: no such folder, or no torchvision.
+    """The data set, its images read when they are used. ValueError of one line where there is no such folder.
 
     The plan of a run on `imagenet` is made of its known numbers, so the folder must have them.
     """
-    (classes, train, test), read = _listed(name, path), reader(size)
+    classes, train, test = _listed(name, path)
     found = len(classes), len(train[0]), len(test[0])
     if name == "imagenet" and found != IMAGENET:
         shown = [f"{n[0]} classes and {n[1]} + {n[2]} images" for n in (found, IMAGENET)]
         raise ValueError(f"data imagenet: {path} has {shown[0]}, not {shown[1]}; write data: {{name: images, ...}}")
     return Dataset(
-        Images(train[0], size, read),
+        Images(train[0], size),
         np.array(train[1], np.int64),
-        Images(test[0], size, read),
+        Images(test[0], size),
         np.array(test[1], np.int64),
         classes=len(classes),
+        pixels=Pixels(255 * DEVIATION, MEAN / DEVIATION),
     )
 
 
@@ -53,41 +59,25 @@ class Images:
     itemsize = 0  # they stay in their files
     stored: tuple[int, ...] | None = None
 
-    def __init__(self, files: list[Path], size: int, read: Callable[[Path], Array]) -> None:
+    def __init__(self, files: list[Path], size: int) -> None:
         self.files = files
         self.shape: tuple[int, ...] = (len(files), 3, size, size)
-        self._read = read
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def take(self, indices: Array, out: NDArray[np.float32]) -> None:
-        """Read the images at these places into `out`, float32 (len(indices), 3, size, size)."""
+    def take(self, indices: Array, out: NDArray[np.float32], pieces: Pieces | None = None) -> None:
+        """Read the images at these places into `out`, float32 (len(indices), 3, size, size).
+
+        pieces: what to cut out of each, in place of the centre.
+        """
+        from .pictures import read  # Pillow, which timing-only runs do not need
+
         for row, index in enumerate(indices):
             file = self.files[int(index)]
-            out[row] = user_code.call(self._read, f"image {file}", file)
-
-
-def reader(size: int) -> Callable[[Path], Array]:
-    """The function that reads one file: float32 (3, size, size)."""
-    user_code.torchvision("data images")
-    from torchvision import transforms
-    from torchvision.datasets.folder import default_loader
-
-    steps = transforms.Compose(
-        [
-            transforms.Resize(round(size * 256 / 224)),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(MEAN, DEVIATION),
-        ]
-    )
-
-    def read(file: Path) -> Array:
-        made: Array = steps(default_loader(str(file))).numpy()
-        return made
-
-    return read
+            box = None if pieces is None else partial(pieces.box, row)
+            pixels = user_code.call(read, f"image {file}", file, self.shape[-1], box)
+            out[row] = (pixels.astype(np.float32) / np.float32(255) - MEAN) / DEVIATION
 
 
 def _listed(

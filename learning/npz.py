@@ -22,7 +22,7 @@ from ..program.effects import Array
 from ..program.errors import brief
 from . import user_code
 from .arrays import check_heads, checked, kept_itemsize, labels, looks_like_pixels
-from .dataset import Dataset, DataShape, Packed
+from .dataset import Dataset, DataShape, Packed, Pixels
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
 LARGE = 1 << 25  # bytes from which an array is mapped. A smaller one is read, so that its file may change meanwhile
@@ -41,12 +41,12 @@ def load(path: Path, args: Mapping[str, Any]) -> Dataset:
     data = checked(arrays, str(path), classes)
     if pixels:
         scale = np.array(255, np.float32)
-        return replace(
-            data, train_x=Packed([np.asarray(data.train_x)], scale), test_x=Packed([np.asarray(data.test_x)], scale)
-        )
+        train, test = (Packed([np.asarray(x)], scale) for x in (data.train_x, data.test_x))
+        return replace(data, train_x=train, test_x=test, pixels=Pixels(scale))
     if pixels is None and looks_like_pixels(data):
         how = f"write data: {{name: {path}, images: true}} if they are pixels"
-        return replace(data, notes=(f"data {path}: bytes are taken as they are, 0 to 255; {how}",))
+        note = f"data {path}: bytes are taken as they are, 0 to 255; {how}"
+        return replace(data, notes=(note,), pixels=Pixels())
     return data
 
 

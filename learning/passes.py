@@ -19,8 +19,10 @@ from . import user_code
 from .augment import augment
 from .buffers import unchanged
 from .dataset import Dataset, Packed, Stored
+from .images import Images
 from .loaders import AheadLoader
 from .losses import resolve_loss, training_loss
+from .pieces import Pieces
 from .recipe import Recipe, check
 
 
@@ -36,6 +38,14 @@ class Source:
         self._x: Stored = Packed([x]) if isinstance(x, np.ndarray) else x
         self._stop = stop
         self._ahead = AheadLoader(self._read, 0 if plain else loaders)
+
+    def pieces(self, indices: Array, pieces: Pieces) -> Tensor:
+        """A fresh tensor as from `take`, of pieces of the examples, which are images."""
+        if not isinstance(self._x, Images):
+            return pieces.cut(self.take(indices))
+        made = torch.empty((len(indices), *self._x.shape[1:]), dtype=torch.float32)
+        self._x.take(indices, made.numpy(), pieces)
+        return made
 
     def take(self, indices: Array) -> Tensor:
         """A fresh tensor (len(indices), *input_shape).
@@ -76,6 +86,11 @@ class Passes:
         loaders: int = 0,
     ) -> None:
         check(recipe, data.train_x.shape[1:])
+        if recipe.augment is not None and recipe.augment.randaugment and data.pixels is None:
+            raise ValueError(
+                "augment.randaugment needs bytes, and it is not known how the data's values follow from bytes; "
+                "give images as bytes (uint8), or a Dataset with pixels=Pixels(scale, shift)"
+            )
         self.model = model
         self.trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
         self.doing = ""  # what it is at, for errors: a name costs nothing until something fails
@@ -83,6 +98,7 @@ class Passes:
         self.loss_name, self.evaluation_loss = recipe.loss, resolve_loss(recipe.loss)
         self._loss = training_loss(recipe.loss, recipe.label_smoothing, each)
         self._like = self.trained[0]
+        self._pixels = data.pixels
         self._x, self._y = Source(data.train_x), torch.from_numpy(data.train_y)
         self._recipe, self._seed, self._worker, self._each = recipe, seed, worker, each
         self._seen: list[Array] = []
@@ -123,10 +139,13 @@ class Passes:
 
     def load(self, position: int, indices: Array) -> tuple[Tensor, Tensor]:
         """The batch (inputs, targets), augmented; a pure function of its arguments."""
-        x, y = self._x.take(indices), self._y.index_select(0, torch.from_numpy(indices))
-        if self._recipe.augment is not None:
-            x = augment(x, self._recipe.augment, stream(self._seed, "augment", self._worker, position))
-        return x, y
+        y, how = self._y.index_select(0, torch.from_numpy(indices)), self._recipe.augment
+        if how is None:
+            return self._x.take(indices), y
+        random = stream(self._seed, "augment", self._worker, position)
+        pieces = how.resized_crop and Pieces(how.resized_crop, len(indices), random)
+        x = self._x.pieces(indices, pieces) if pieces else self._x.take(indices)
+        return augment(x, how, random, self._pixels), y
 
     def chunks(self, count: int) -> list[slice]:
         """A batch of `count` in micro-batches, as few as can be and of sizes that differ by one at most."""

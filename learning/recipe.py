@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from . import user_code
 
@@ -14,11 +15,41 @@ Precision = Literal["fp32", "bf16", "fp64"]
 
 
 @dataclass(frozen=True)
+class ResizedCrop:
+    """A piece of each image at random, scaled to the image's size (Szegedy et al., arXiv 1409.4842)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)  # its area, as a share of the image's
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # its width over its height
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """So many operations for each image, chosen at random; see rand_augment.py."""
+
+    depth: int = 2  # operations
+    severity: float = 9.0  # 10 is AutoAugment's strongest
+    strength: Literal["fixed", "drawn"] = "fixed"  # of each operation: `severity`, or drawn up to it
+
+
+@dataclass(frozen=True)
 class Augment:
-    """Random changes of training images."""
+    """Random changes of training images; see config.workload."""
 
     crop: int = 0  # pixels of padding on every side, from which a piece of the image's size is cut at random
     flip: bool = False  # half of the images are mirrored, left to right
+    resized_crop: ResizedCrop | None = None
+    randaugment: RandAugment | None = None
+
+
+def augmentation(
+    *, resized_crop: Mapping[str, Any] | None, randaugment: Mapping[str, Any] | None, **others: Any
+) -> Augment:
+    """The augmentation with these keys of the scenario."""
+    return Augment(
+        resized_crop=None if resized_crop is None else ResizedCrop(**resized_crop),
+        randaugment=None if randaugment is None else RandAugment(**randaugment),
+        **others,
+    )
 
 
 @dataclass(frozen=True)
@@ -39,8 +70,10 @@ class Recipe:
 
 def check(recipe: Recipe, input_shape: tuple[int, ...]) -> None:
     """ValueError where the recipe does not fit the data or the loss, alike for timing-only and real runs."""
-    if recipe.augment is not None and len(input_shape) != 3:
-        shown = "x".join(map(str, input_shape))
+    shown, how = "x".join(map(str, input_shape)), recipe.augment
+    if how is not None and len(input_shape) != 3:
         raise ValueError(f"augment changes images, channels x height x width; the data's examples are {shown}")
+    if how is not None and how.randaugment and input_shape[0] not in (1, 3):
+        raise ValueError(f"augment.randaugment changes grey or RGB images; the data's examples are {shown}")
     if recipe.label_smoothing and user_code.named(recipe.loss):
         raise ValueError(f"label_smoothing is cross_entropy's; {recipe.loss} must smooth by itself")

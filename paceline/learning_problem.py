@@ -88,11 +88,11 @@ class LearningProblem:
     @property
     def recipe(self) -> Recipe:
         """How a step is computed."""
-        from .learning.recipe import Augment, Recipe
+        from .learning import recipe
 
         w = self.scenario.workload
-        augment = Augment(w.augment.crop, w.augment.flip) if w.augment else None
-        return Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
+        augment = recipe.augmentation(**w.augment.model_dump()) if w.augment else None
+        return recipe.Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
 
     def load_libraries(self, plan: Plan) -> None:
         """Import what a worker that computes needs: torch, and what loads the data."""

@@ -30,6 +30,22 @@ from paceline.program.errors import ScenarioError
         ("workload.micro_batch=0", "workload.micro_batch: "),
         ("workload.precision=fp16", "workload.precision: "),
         ("workload.augment={crop: -1}", "workload.augment.crop: "),
+        (
+            "workload.augment={resized_crop: {scale: [0.5, 0.1]}}",
+            "resized_crop: scale falls from 0.5 to 0.1; write the",
+        ),
+        ("workload.augment={resized_crop: {scale: [0, 1]}}", "workload.augment.resized_crop.scale[0]: "),
+        (
+            "workload.augment={resized_crop: {ratio: 1}}",
+            "workload.augment.resized_crop.ratio: write a list, like [1, 2]",
+        ),
+        ("workload.augment={randaugment: {depth: 0}}", "workload.augment.randaugment.depth: "),
+        ("workload.augment={randaugment: {severity: 31}}", "workload.augment.randaugment.severity: "),
+        ("workload.augment={randaugment: {strength: any}}", "workload.augment.randaugment.strength: "),
+        (
+            "workload.augment={randaugment: {severity: 11, strength: drawn}}",
+            "workload.augment.randaugment: severity is 11; with strength: drawn it goes from 0.1 to 10",
+        ),
         ("workload.augment={flipp: true}", "workload.augment.flipp: unknown key; did you mean 'flip'?"),
     ],
 )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from paceline.learning import cifar, images
 from paceline.learning.data import load, shape_of
@@ -176,8 +175,7 @@ def test_a_folder_of_images_is_known_without_opening_any(tmp_path):
         shape_of("images", {"path": str(tmp_path)})
 
 
-def test_a_class_without_images_is_a_class_and_a_folder_without_any_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "reader", lambda _: None)  # without torchvision: nothing is read here
+def test_a_class_without_images_is_a_class_and_a_folder_without_any_is_refused(tmp_path):
     folder_of_images(tmp_path)
     for part in ("train", "val"):
         (tmp_path / part / "cat").mkdir()
@@ -194,38 +192,56 @@ def test_a_class_without_images_is_a_class_and_a_folder_without_any_is_refused(t
             attempt("images", args)
 
 
-def test_images_need_torchvision(tmp_path, monkeypatch):
-    folder_of_images(tmp_path)
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(
-        ValueError, match=r"data images needs torchvision, which is not installed: pip install 'paceline"
-    ):
-        load("images", {"path": str(tmp_path)})
+def noisy(folder: Path, name: str, breadth: int, height: int, mode: str = "RGB") -> Path:
+    """An image file without any regularity; a JPEG is what its decoder makes of it."""
+    from PIL import Image
+
+    values = np.random.default_rng(breadth).integers(0, 256, (height, breadth, 3), np.uint8)
+    Image.fromarray(values).convert(mode).save(folder / name)
+    return folder / name
 
 
 def test_stored_images_are_read_as_they_are_asked_for(tmp_path):
-    read = []
-
-    def reader(file: Path) -> np.ndarray:
-        read.append(file.name)
-        return np.full((3, 4, 4), int(file.stem), np.float32)
-
-    found = images.Images([Path(f"{i}.png") for i in range(9)], 4, reader)
-    assert (len(found), found.shape) == (9, (9, 3, 4, 4))
-    data = Dataset(found, np.arange(9) % 2, found, np.arange(9) % 2)
-    assert data.shape == DataShape((3, 4, 4), 2, 9, 9, itemsize=0)
-    assert read == []
-    assert Source(found).take(np.array([5, 2]))[:, 0, 0, 0].tolist() == [5, 2]
-    assert read == ["5.png", "2.png"]
-    broken = images.Images([Path("a.png")], 4, lambda file: np.asarray(SimpleNamespace().nothing))
-    with pytest.raises(ValueError, match=r"image a.png failed: AttributeError"):
-        Source(broken).take(np.array([0]))
+    files = [noisy(tmp_path, f"{i}.png", 9 + i, 8) for i in range(3)]
+    found = images.Images([*files, tmp_path / "none.png"], 4)
+    assert (len(found), found.shape) == (4, (4, 3, 4, 4))
+    data = Dataset(found, np.arange(4) % 2, found, np.arange(4) % 2)
+    assert data.shape == DataShape((3, 4, 4), 2, 4, 4, itemsize=0)
+    files[1].write_bytes(files[2].read_bytes())
+    one, two = Source(found).take(np.array([1, 2]))
+    assert torch.equal(one, two), "nothing was read before"
+    with pytest.raises(ValueError, match=r"image .*none.png failed: FileNotFoundError"):
+        Source(found).take(np.array([3]))
+    files[0].write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"image .*0.png failed: UnidentifiedImageError"):
+        Source(found).take(np.array([0]))
 
 
-def test_a_folder_of_images_through_torchvision(tmp_path):
-    pytest.importorskip("torchvision", exc_type=ImportError)
-    folder_of_images(tmp_path)
-    found = load("images", {"path": str(tmp_path), "size": 16})
-    assert found.shape == DataShape((3, 16, 16), 2, 6, 4, itemsize=0)
-    x = Source(found.train_x).take(np.array([0, 3]))
-    assert x[1, 0, 0, 0] == pytest.approx((100 / 255 - 0.485) / 0.229, abs=1e-5)
+@pytest.mark.parametrize(
+    ("name", "breadth", "height", "mode"),
+    [("a.jpg", 61, 47, "RGB"), ("b.png", 33, 90, "L"), ("c.png", 18, 18, "RGB"), ("d.png", 40, 30, "P")],
+)
+def test_an_image_is_what_torchvisions_transforms_make_of_it(tmp_path, name, breadth, height, mode):
+    """Resize, CenterCrop, ToTensor and Normalize, by hand. With torchvision, the same bits from itself."""
+    from PIL import Image
+
+    size, file = 16, noisy(tmp_path, name, breadth, height, mode)
+    found = Source(images.Images([file], size)).take(np.array([0]))[0]
+    image = Image.open(file).convert("RGB")
+    scaled = (18, int(18 * height / breadth)) if breadth <= height else (int(18 * breadth / height), 18)
+    left, top = (round((side - size) / 2.0) for side in scaled)
+    image = image.resize(scaled, Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    x = torch.from_numpy(np.array(image).transpose(2, 0, 1)).to(torch.float32).div(255)
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert torch.equal(found, x.sub(mean).div(deviation))
+
+
+def test_an_image_is_torchvisions(tmp_path):
+    transforms = pytest.importorskip("torchvision.transforms", exc_type=ImportError)
+    from PIL import Image
+
+    file = noisy(tmp_path, "a.jpg", 61, 47)
+    steps = [transforms.Resize(18), transforms.CenterCrop(16), transforms.ToTensor()]
+    steps.append(transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = transforms.Compose(steps)(Image.open(file).convert("RGB"))
+    assert torch.equal(Source(images.Images([file], 16)).take(np.array([0]))[0], expected)

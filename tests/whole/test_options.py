@@ -17,7 +17,7 @@ from paceline.algorithms.rounds import State
 from paceline.config import yaml
 from paceline.config.lr_schedule import CosineStepSpec, MultistepSpec
 from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, TrainSpec, load
-from paceline.config.workload import AdamWSpec, Augmentation, SGDSpec, Workload
+from paceline.config.workload import AdamWSpec, Augmentation, RandAugment, ResizedCrop, SGDSpec, Workload
 from paceline.job import resolve
 from paceline.learning.arrays import KEYS
 from paceline.learning.npz import KEYS as FILE_KEYS
@@ -60,6 +60,7 @@ def documents() -> dict[str, dict]:
         "init_h": 2,
     }  # the cubic rule
     sgd["checkpoint"] |= {"optimizer": "none"}
+    sgd["workload"]["augment"] = {"crop": 1, "flip": True}  # of its data it is not known how they follow from bytes
     sgd["workload"] |= {"model": {"name": "own_model:make", "momentum": None}, "data": "own.npz", "init": "own.pt"}
     return {"adamw": adamw, "sgd": sgd}
 
@@ -72,6 +73,7 @@ def test_every_key_is_said():
         *((Scenario, adamw), (Workload, work), (AdamWSpec, work["optimizer"]), (CosineStepSpec, work["lr_schedule"])),
         *((SGDSpec, sgd["workload"]["optimizer"]), (MultistepSpec, sgd["workload"]["lr_schedule"])),
         *((Augmentation, work["augment"]), (Budget, adamw["budget"]), (Report, adamw["report"])),
+        *((ResizedCrop, work["augment"]["resized_crop"]), (RandAugment, work["augment"]["randaugment"])),
         *((CheckpointSpec, adamw["checkpoint"]), (TrainSpec, adamw["train"])),
     ]
     for section, keys in said:
@@ -149,6 +151,8 @@ def test_every_key_is_documented():
         SGDSpec,
         AdamWSpec,
         Augmentation,
+        ResizedCrop,
+        RandAugment,
         Budget,
         Report,
         CheckpointSpec,
