@@ -26,6 +26,9 @@ class ModelCost:
     flops: float  # of one sample's forward pass; a multiply-add counts as two
     activations: float  # bytes that one sample's forward pass allocates
     units: tuple[ModelCost, ...] = ()  # the same of each unit; none: the model is a single unit
+    shared: bool = (
+        False  # whether later units use its parameters too, as a tied output layer does those of an embedding
+    )
 
 
 def together(units: Sequence[ModelCost]) -> ModelCost:
@@ -199,10 +202,18 @@ def unit_sizes(units: Sequence[ModelCost], held: Holding) -> list[tuple[int, int
     return [(size, size * held.parts) for size in kept]
 
 
-def slot_sizes(sizes: Sequence[int], count: int) -> list[int]:
-    """Elements of each of `count` buffers that units of these sizes take in turn: unit u takes buffer u mod count."""
-    count = min(count, len(sizes))
-    return [max(sizes[first::count]) for first in range(count)]
+def slots(sizes: Sequence[int], count: int, shared: Sequence[bool] = ()) -> tuple[list[int], list[int]]:
+    """(elements of each buffer, each unit's buffer) where units of these sizes take `count` buffers in turn.
+
+    A unit that is shared has a buffer to itself, where it stays while later units use it.
+    """
+    apart = [unit for unit, is_shared in enumerate(shared) if is_shared and count]
+    turns = [unit for unit in range(len(sizes)) if unit not in apart]
+    count = min(count, len(turns))
+    found = [max(sizes[unit] for unit in turns[first::count]) for first in range(count)]
+    places = {unit: turn % max(count, 1) for turn, unit in enumerate(turns)}
+    places |= {unit: count + place for place, unit in enumerate(apart)}
+    return found + [sizes[unit] for unit in apart], [places[unit] for unit in range(len(sizes))]
 
 
 # How steps are computed: unit by unit, the model at once into a flat gradient, or at once without an exchange.
@@ -230,14 +241,15 @@ def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units",
     path: how its steps are computed.
     vectors: of the aggregation, as long as the parameters.
     """
-    held, sizes = works.held, works.sizes
+    held, sizes, shared = works.held, works.sizes, [unit.shared for unit in works.units]
     kept, whole = sum(own for own, _ in sizes), [every for _, every in sizes]
 
-    def elements(*counts: int) -> int:
-        return sum(sum(slot_sizes(whole, count)) for count in counts)
+    def elements(*counts: int, apart: Sequence[bool] = ()) -> int:
+        return sum(sum(slots(whole, count, apart)[0]) for count in counts)
 
     home, buffers = (2 + moments) * kept, held.buffers(len(whole), len(works.chunks))
-    device = elements(buffers.parameters, buffers.gradients) + (0 if held.host else home)
+    device = elements(buffers.parameters, apart=shared if held.fetched else ())
+    device += elements(buffers.gradients) + (0 if held.host else home)
     host = elements(buffers.host_parameters, buffers.host_gradients) + (home if held.host else 2 * kept * held.mirrored)
     # A micro-batch is a view of the batch, which stays in memory as a whole.
     activations = works.cost.activations / 4 * max(works.chunks) + inputs * sum(works.chunks)
@@ -246,7 +258,8 @@ def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units",
     # unit's activations; in measured steps the two never took more than the unit's parameters.
     # A local step has no other gradients: it does not touch the flat gradient, which `device` counts.
     between = max(unit.activations for unit in works.units) / 4 * max(works.chunks)
-    unit = max(whole) + min(2 * between, max(whole))
+    # The gradient of a shared unit's parameters, from the units that share them, waits for its own backward pass.
+    unit = max(whole) + min(2 * between, max(whole)) + sum(w for w, waits in zip(whole, shared, strict=True) if waits)
     fresh = {"units": unit, "flat": kept, "local": 0}[path] + max(whole) * (len(works.chunks) > 1)
     counts = (device, host, activations, max(whole), fresh, 0, vectors * kept)
     return Footprint(*(held.item * elements for elements in counts))

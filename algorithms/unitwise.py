@@ -81,7 +81,8 @@ class Fetch:
 
     Units live in prefetch + 1 slots in turn, so a fetch may only start when the slot's last unit is no longer needed:
     that is exactly `prefetch` uses ahead. When backward begins, the last prefetch + 1 units of the forward pass are
-    still in their slots and are not fetched again. With four units, prefetch 1 and one stage:
+    still in their slots and are not fetched again. A unit whose parameters later units share has a slot to itself, and
+    stays there until its backward pass. With four units, prefetch 1 and one stage:
 
         at          0    1    2    3    4    5    6    7
         in use      0    1    2    3    3    2    1    0
@@ -91,6 +92,7 @@ class Fetch:
     def __init__(self, place: PlacementOptions, w: Worker) -> None:
         self._stages = fetching(place, w)
         self._overlap, self._units = place.overlap, len(w.units)
+        self._shared = [unit.shared for unit in w.works.units]
         self._prefetch = min(place.prefetch, self._units)  # with as many as there are, all are fetched at once
         self._started: dict[int, Handle[Any]] = {}  # by the `at` of use
 
@@ -124,7 +126,8 @@ class Fetch:
 
     def _held(self, at: int) -> bool:
         """Whether the unit is still on the device from the forward pass."""
-        return at >= self._units and self._unit(at) >= self._units - self._prefetch - 1
+        unit = self._unit(at)
+        return at >= self._units and (self._shared[unit] or unit >= self._units - self._prefetch - 1)
 
 
 class Reduce:

@@ -72,7 +72,8 @@ def total(units: Sequence[UnitCost]) -> ModelCost:
 def merged(cost: ModelCost, least: float) -> ModelCost:
     """The cost with consecutive units merged until each holds `least` bytes of parameters; see groups."""
     runs = groups([4.0 * unit.parameters for unit in cost.units], least)
-    return replace(cost, units=tuple(together(cost.units[start:stop]) for start, stop in runs))
+    parts = [cost.units[start:stop] for start, stop in runs]
+    return replace(cost, units=tuple(replace(together(part), shared=any(u.shared for u in part)) for part in parts))
 
 
 def groups(nbytes: Sequence[float], least: float = UNIT_BYTES) -> list[tuple[int, int]]:

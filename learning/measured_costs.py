@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -100,21 +101,22 @@ def measured_cost(
     copy would not help, since a user's model may hold closures over its own layers.) ValueError where the model cannot
     take such an input.
     """
-    found = list[ModelCost]()
+    found, shared = list[ModelCost](), set[int]()
     model.train()
     known = {id(buffer) for buffer in averaged(model).values()}
     parts = units(model) if parts is None else parts
     buffers = {unit: sum(b.numel() for b in unit.buffers() if id(b) in known) for unit in parts}
-    counted, device = set[Tensor](), next(model.parameters()).device
+    owners, device = dict[Tensor, int](), next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
         flow = examples(input_shape, device, tokens)
         try:
             for unit, exchanged in buffers.items():
                 flops, activations, flow = measure(unit, flow)
-                own = set(unit.parameters()) - counted
-                counted |= own
+                own = [p for p in unit.parameters() if p not in owners]
+                shared |= {owners[p] for p in unit.parameters() if p in owners}
+                owners.update(dict.fromkeys(own, len(found)))
                 found.append(ModelCost(sum(p.numel() for p in own), exchanged, flops, activations))
         except FAILURES as error:  # whatever a user's model does
             shown = (EXAMPLES, *input_shape)
             raise ValueError(f"the model's forward fails on an input of {shown}: {in_words(error)}") from error
-    return together(found)
+    return together([replace(each, shared=place in shared) for place, each in enumerate(found)])

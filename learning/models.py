@@ -6,7 +6,7 @@ torch's global stream is as it was afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -92,12 +92,13 @@ def units(model: nn.Module) -> list[nn.Module]:
     """The model's units: the members of an nn.Sequential, or torchvision's blocks; any other model is one unit.
 
     A member that begins by changing its input in place stays with the one before, since backward begins anew from a
-    unit's output. Members that share parameters or buffers make the model one unit.
+    unit's output. Members that share buffers make the model one unit. A parameter that members share belongs to the
+    first of them; see own_parameters.
     """
     if type(model) is not nn.Sequential or not len(model):
         return torchvision_units.split(model) or [model]
-    tensors = [id(t) for member in model for t in (*member.parameters(), *member.buffers())]
-    if len(set(tensors)) < len(tensors):
+    held = [id(buffer) for member in model for buffer in member.buffers()]
+    if len(set(held)) < len(held):
         return [model]
     runs: list[list[nn.Module]] = []
     for member in model:
@@ -111,11 +112,20 @@ def units(model: nn.Module) -> list[nn.Module]:
 
 def merge_units(given: list[nn.Module], least: float = UNIT_BYTES) -> list[nn.Module]:
     """The units, consecutive small ones merged until each has `least` bytes of parameters; see cost_tables.groups."""
-    sizes = [sum(p.numel() * p.element_size() for p in unit.parameters()) for unit in given]
+    sizes = [sum(p.numel() * p.element_size() for p in own) for own in own_parameters(given)]
     return [
         given[start] if stop == start + 1 else nn.Sequential(*given[start:stop])
         for start, stop in cost_tables.groups(sizes, least)
     ]
+
+
+def own_parameters(given: Sequence[nn.Module]) -> list[list[nn.Parameter]]:
+    """Each unit's parameters, without those that an earlier unit has as well."""
+    found, seen = list[list[nn.Parameter]](), set[nn.Parameter]()
+    for unit in given:
+        found.append([p for p in unit.parameters() if p not in seen])
+        seen.update(found[-1])
+    return found
 
 
 def exchanged_units(model: nn.Module, works: Works, unit_bytes: int) -> list[nn.Module]:

@@ -3,7 +3,7 @@
 Three places:
 - Home is where they are kept between steps and where the optimizer steps: on the device, or on the host (offloaded).
 - Slots are on the device. Where home holds a part of each unit or is on the host, a unit's parameters are fetched into
-  a slot before use. Units take slots in turn, unit u slot u mod count, so memory for a few units suffices.
+  a slot before use. Units take slots in turn (costs.slots), so memory for a few units suffices.
 - Staging buffers are on the host, since exchanges (MPI) read and write host memory only. A device with memory of its
   own needs them: a mirror of home, or, where units are sharded, buffers that units take in turn like slots.
 
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.costs import Holding, ModelCost, slot_sizes, unit_sizes
+from ..algorithms.costs import Holding, ModelCost, slots, unit_sizes
 from ..algorithms.worker import UnitValues, Whole
 from ..program.effects import Array
 from .flat_storage import views, zeros
@@ -27,16 +27,19 @@ from .optimizers import Layout
 
 
 class Slots:
-    """Buffers that units take in turn. sizes: elements of each unit; count: units in memory at a time."""
+    """Buffers that units take in turn; see costs.slots. sizes: elements of each unit."""
 
-    def __init__(self, sizes: Sequence[int], count: int, like: Tensor, pinned: bool = False) -> None:
+    def __init__(
+        self, sizes: Sequence[int], count: int, like: Tensor, pinned: bool = False, shared: Sequence[bool] = ()
+    ) -> None:
+        of_buffers, self._places = slots(sizes, count, shared)
         self._sizes = sizes
-        self.buffers = [zeros(size, like.dtype, like.device, pinned) for size in slot_sizes(sizes, count)]
+        self.buffers = [zeros(size, like.dtype, like.device, pinned) for size in of_buffers]
         self._at = {buffer.untyped_storage().data_ptr(): buffer for buffer in self.buffers if buffer.numel()}
 
     def of(self, unit: int) -> Tensor:
         """The unit's slot."""
-        return self.buffers[unit % len(self.buffers)][: self._sizes[unit]]
+        return self.buffers[self._places[unit]][: self._sizes[unit]]
 
     def all(self) -> list[Tensor]:
         """Every unit's slot."""
@@ -62,6 +65,8 @@ class Slots:
 class Memory:
     """One worker's parameters and gradients, taken from the units' parameters, which become views of this.
 
+    units: each unit's own parameters; those that it shares with an earlier unit are that one's.
+    shared: for each unit, whether later ones use its parameters too; see costs.ModelCost.
     unreached: ids of the parameters that the loss does not reach.
 
     params, grads: at home, 1-D: one unit after the other and, where the worker keeps all, one element for the loss.
@@ -88,9 +93,10 @@ class Memory:
         chunks: int,
         device: torch.device,
         unreached: Collection[int] = (),
+        shared: Sequence[bool] = (),
     ) -> None:
         self.held, self._units, self._index = held, units, index
-        self._unreached = unreached
+        self._unreached, self._shared = unreached, shared
         self._own = [sum(p.numel() for p in unit) for unit in units]
         sizes = _sizes(units, held)
         self.kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
@@ -119,7 +125,7 @@ class Memory:
         """Make the buffers of what is fetched, and the parameters views of their units' slots."""
         held, host, pinned = self.held, torch.empty(0, dtype=self._device.dtype), self._device.is_cuda
         counts = held.buffers(len(self._units), chunks)
-        self.slots = Slots(self._whole, counts.parameters, self._device)
+        self.slots = Slots(self._whole, counts.parameters, self._device, shared=self._shared)
         gradients = Slots(self._whole, counts.gradients, self._device)
         self._gradients = gradients.all()
         if held.parts > 1 and held.apart:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .models import own_parameters
 from .parameter_memory import Memory
 from .passes import Passes
 
@@ -21,7 +22,13 @@ class UnitPasses:
 
     def __init__(self, modules: Sequence[nn.Module], passes: Passes, memory: Memory) -> None:
         self._modules, self._passes, self._memory = modules, passes, memory
-        self._parameters = [list(m.parameters()) for m in modules]
+        self._parameters = own_parameters(modules)
+        kept = [set(own) for own in self._parameters]
+        self._borrowed = [
+            [p for p in module.parameters() if p.requires_grad and p not in own]
+            for module, own in zip(modules, kept, strict=True)
+        ]
+        self._lent: dict[Tensor, Tensor] = {}  # gradients of parameters that earlier units have, until their backward
         self._saved: dict[int, int] | None = None  # storages that autograd keeps, while they are counted
         self._ends: list[tuple[Tensor, Tensor]] = []  # each unit's (input, output), from forward to backward
         self._flow: Tensor | None = None  # between two units: what the next takes, backward the gradient of its output
@@ -54,13 +61,20 @@ class UnitPasses:
         self._passes.doing = "backward"
         x, out = self._ends.pop()
         parameters = self._parameters[unit]
-        trained = [p for p in parameters if p.requires_grad]
-        wanted = [*trained, x] if x.requires_grad else trained
+        trained, borrowed = [p for p in parameters if p.requires_grad], self._borrowed[unit]
+        wanted = [*trained, *borrowed, x] if x.requires_grad else [*trained, *borrowed]
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if wanted and out.requires_grad:
             found = torch.autograd.grad(out, wanted, self._flow, allow_unused=True)
         self._flow = found[-1] if x.requires_grad else None
-        self._keep(unit, iter(found), add)
+        grads = [self._with_lent(p, grad) for p, grad in zip([*trained, *borrowed], found, strict=False)]
+        self._lent.update((p, g) for p, g in zip(borrowed, grads[len(trained) :], strict=True) if g is not None)
+        self._keep(unit, iter(grads), add)
+
+    def _with_lent(self, parameter: Tensor, grad: Tensor | None) -> Tensor | None:
+        """The gradient, added to that of the later units that share the parameter, in the order of autograd's sum."""
+        lent = self._lent.pop(parameter, None)
+        return grad if lent is None else lent if grad is None else lent + grad
 
     def _keep(self, unit: int, found: Any, add: bool) -> None:
         target = self._memory.gradient(unit)
@@ -101,6 +115,7 @@ class UnitPasses:
         """Drop what lies between forward and backward."""
         self._saved = self._flow = None
         self._ends.clear()
+        self._lent.clear()
 
     def _forgetting(self) -> Any:
         """Where parameters are fetched, keep autograd from keeping them: they will be fetched again."""

@@ -31,7 +31,7 @@ from .dataset import Dataset
 from .evaluation import Evaluation
 from .flat_gradients import FlatGradients
 from .guard import Guard
-from .models import exchanged_units
+from .models import exchanged_units, own_parameters
 from .parameter_memory import Memory
 from .passes import Passes, squares
 from .recipe import Recipe
@@ -98,8 +98,10 @@ class TorchWorker:
         )
         modules = exchanged_units(model, works, unit_bytes)
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
-        parameters = [list(m.parameters()) for m in modules]
-        self._memory = memory = Memory(parameters, works.held, index, self.chunks, torch.device(device), missing)
+        parameters, shared = own_parameters(modules), [unit.shared for unit in works.units]
+        self._memory = memory = Memory(
+            parameters, works.held, index, self.chunks, torch.device(device), missing, shared
+        )
         model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
         self._buffers = Buffers(model)
         self._params, self._grads = memory.host_params, memory.host_grads

@@ -263,3 +263,30 @@ def for_each(outputs, y):
 
 def ill(outputs, y):
     raise RuntimeError("it is ill")
+
+
+class Sharing(nn.Module):
+    """Uses another layer's weight: as it is, or the other way round."""
+
+    def __init__(self, layer: nn.Linear, back: bool) -> None:
+        super().__init__()
+        self.weight, self.back = layer.weight, back
+        self.bias = nn.Parameter(torch.zeros(layer.in_features if back else layer.out_features))
+
+    def forward(self, x):
+        return functional.linear(x, self.weight.T if self.back else self.weight, self.bias).tanh()
+
+
+def shared(input_shape, classes, dropout=0.3):
+    """Members one after the other, of which three have one weight."""
+    width = torch.Size(input_shape).numel()
+    first = nn.Linear(width, 48)
+    return nn.Sequential(
+        nn.Sequential(nn.Flatten(), first),
+        nn.Linear(48, 48),
+        nn.Dropout(dropout),
+        Sharing(first, back=True),
+        nn.LayerNorm(width),
+        Sharing(first, back=False),
+        nn.Linear(48, classes),
+    )

@@ -85,6 +85,25 @@ def test_units_have_the_bits_of_the_model_in_one_piece(place, model):
     assert np.array_equal(results[0][1], results[1][1])
 
 
+@pytest.mark.parametrize("place", [name for name in PLACEMENTS if name not in ("flat", "fsdp-merged")])
+def test_members_that_share_a_parameter_have_the_numbers_of_the_model_in_one_piece(place):
+    """The first of them owns it: there it stays until its own backward pass, and there the gradients are added."""
+    results, recipe = [], Recipe(micro_batch=3)
+    for placement in (PLACEMENTS["flat"], PLACEMENTS[place]):
+        plan = plan_of(placement, (9, 5), 4)
+        workers = workers_of(plan, "kit.users:shared", {}, recipe=recipe)
+        lines, _ = train_all(plan, workers)
+        results.append((parameters(workers), lines[-1]["test_loss"]))
+    assert len(workers[0].units) > 2
+    assert workers[0].works.units[0].shared
+    same = np.array_equal(results[0][0], results[1][0]) and results[0][1] == results[1][1]
+    assert same or (place.startswith("fsdp") and np.abs(results[0][0] - results[1][0]).max() < 1e-7), place
+    counted, predicted = workers[0].memory(), footprint(workers[0].works, 1, 64)
+    assert counted["device"] + counted["host"] == pytest.approx(predicted.device + predicted.host, abs=4)
+    phantoms = build_phantoms(plan, DIGITS.shape, model="kit.users:shared", recipe=recipe, optimizer=SGD)
+    assert yielded(plan, phantoms) == yielded(plan, workers)
+
+
 def test_local_steps_from_the_host_have_the_bits_of_local_steps():
     results = []
     for placement in (Replicated(), PLACEMENTS["lsdp"]):
@@ -128,12 +147,14 @@ def test_phantoms_yield_what_workers_yield(place, clip):
     phantoms = build_phantoms(
         plan, DIGITS.shape, model="vit", model_args=VIT, recipe=recipe, optimizer=optimizer, staged=[True, False]
     )
-    seen = []
-    for workers in (real, phantoms):
-        log: list = []
-        lockstep([spied(train(w, plan, State()), log) for w in workers], Hooks())
-        seen.append(log)
-    assert seen[0] == seen[1]
+    assert yielded(plan, real) == yielded(plan, phantoms)
+
+
+def yielded(plan, workers) -> list:
+    """What the workers' programs yield, effect by effect."""
+    log: list = []
+    lockstep([spied(train(w, plan, State()), log) for w in workers], Hooks())
+    return log
 
 
 def spied(program, log):
