@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.costs import Holding, ModelCost, slots, unit_sizes
+from ..algorithms.costs import Holding, ModelCost, Works, slots, unit_sizes
 from ..algorithms.worker import UnitValues, Whole
 from ..program.effects import Array
 from .flat_storage import views, zeros
@@ -66,7 +66,7 @@ class Memory:
     """One worker's parameters and gradients, taken from the units' parameters, which become views of this.
 
     units: each unit's own parameters; those that it shares with an earlier unit are that one's.
-    shared: for each unit, whether later ones use its parameters too; see costs.ModelCost.
+    works: how they are held, and which of them later units use too; see costs.ModelCost.
     unreached: ids of the parameters that the loss does not reach.
 
     params, grads: at home, 1-D: one unit after the other and, where the worker keeps all, one element for the loss.
@@ -88,15 +88,13 @@ class Memory:
     def __init__(
         self,
         units: Sequence[Sequence[nn.Parameter]],
-        held: Holding,
+        works: Works,
         index: int,
-        chunks: int,
         device: torch.device,
         unreached: Collection[int] = (),
-        shared: Sequence[bool] = (),
     ) -> None:
-        self.held, self._units, self._index = held, units, index
-        self._unreached, self._shared = unreached, shared
+        self.held, self._units, self._index = (held := works.held), units, index
+        self._unreached = unreached
         self._own = [sum(p.numel() for p in unit) for unit in units]
         sizes = _sizes(units, held)
         self.kept, self._whole = [kept for kept, _ in sizes], [whole for _, whole in sizes]
@@ -113,7 +111,7 @@ class Memory:
         kept = self._gathered = self._slice(self._host[0])
         self._away = self._reduced
         if held.fetched:
-            self._fetch_into_slots(chunks)
+            self._fetch_into_slots(len(works.chunks), [unit.shared for unit in works.units])
         values = zip(kept, self._gathered, self._away, self._reduced, strict=True)
         self.values = [UnitValues(*(v.numpy() for v in four)) for four in values]
 
@@ -121,11 +119,11 @@ class Memory:
         pinned = self._device.is_cuda and where.type == "cpu"
         return zeros(sum(self.kept), self._device.dtype, where, pinned)
 
-    def _fetch_into_slots(self, chunks: int) -> None:
+    def _fetch_into_slots(self, chunks: int, shared: Sequence[bool]) -> None:
         """Make the buffers of what is fetched, and the parameters views of their units' slots."""
         held, host, pinned = self.held, torch.empty(0, dtype=self._device.dtype), self._device.is_cuda
         counts = held.buffers(len(self._units), chunks)
-        self.slots = Slots(self._whole, counts.parameters, self._device, shared=self._shared)
+        self.slots = Slots(self._whole, counts.parameters, self._device, shared=shared)
         gradients = Slots(self._whole, counts.gradients, self._device)
         self._gradients = gradients.all()
         if held.parts > 1 and held.apart:

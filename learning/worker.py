@@ -98,10 +98,7 @@ class TorchWorker:
         )
         modules = exchanged_units(model, works, unit_bytes)
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
-        parameters, shared = own_parameters(modules), [unit.shared for unit in works.units]
-        self._memory = memory = Memory(
-            parameters, works.held, index, self.chunks, torch.device(device), missing, shared
-        )
+        self._memory = memory = Memory(own_parameters(modules), works, index, torch.device(device), missing)
         model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
         self._buffers = Buffers(model)
         self._params, self._grads = memory.host_params, memory.host_grads
