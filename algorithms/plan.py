@@ -48,6 +48,7 @@ class Plan:
     report_start: bool = False  # evaluate before the first round, too
     log: Interval | None = None  # between lines without an evaluation
     norms: bool = False  # log the norms of gradient, parameters and optimizer state
+    step_losses: bool = False  # log worker 0's training loss in each step of the round before
     checkpoint: Interval | None = None  # between checkpoints
     checkpoint_at: tuple[Interval, ...] = ()  # places of further checkpoints
     # What an epoch is. "samples": as many samples processed as there are examples (and padding, where the sampling

@@ -36,6 +36,7 @@ def _reported(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
             lr=plan.rate(plan.progress(state)),
             H=state.H,
             **measured,
+            **({"step_losses": list(w.step_losses)} if plan.step_losses else {}),
         )
     if due.scheduled:  # but not after an extra report at the end: a resumed run must not see it
         state.loss, state.weight = 0.0, 0

@@ -43,6 +43,7 @@ class Worker(Protocol):
     grads: Value
     buffers: Value  # those that are averaged for an evaluation, like BatchNorm's running statistics; may be empty
     loss: Value  # the batch's mean training loss, one element
+    step_losses: Sequence[float]  # the mean training loss of its own batch in each step of the last round
     grads_squared: Value  # of the whole gradient's norm; the program sets it where the worker has a part only
     clips: bool  # whether the optimizer needs that norm
     evaluation_blocks: int  # parts in which the test set is evaluated unit by unit

@@ -1,6 +1,6 @@
 """The scenario's `lr_schedule:` section, and the learning rate that follows from it and the budget.
 
-All of it counts in the budget's unit: in a budget of epochs, milestones and warm-up are epochs.
+All of it counts in the budget's unit: in a budget of epochs, milestones are epochs, and so is a warm-up without a unit.
 """
 
 from __future__ import annotations
@@ -12,19 +12,24 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
 from ..algorithms import learning_rates
+from ..algorithms.rounds import Interval
 from ..program.errors import ScenarioError, brief
 from ..program.import_paths import FAILURES, in_words, named
 from .arguments import hints_of
 from .members import OWN, PATH, call, known
 from .sections import OpenSection, Section
+from .units import Span
 
 
 class LrSchedule(Section):
-    """What all schedules take: a straight line from final_lr to the optimizer's lr over the first `warm_up`."""
+    """What all schedules take: a straight line to the optimizer's lr over the first `warm_up`."""
 
     name: str
-    warm_up: float = Field(default=0.0, ge=0)
-    final_lr: float = Field(default=0.0, ge=0, le=1e30)
+    warm_up: Span = 0.0  # how long, in the budget's unit, or with a unit, like "10000 steps"
+    warm_up_from: float | None = Field(
+        default=None, ge=0, le=1e30
+    )  # the learning rate at its beginning; final_lr if null
+    final_lr: float = Field(default=0.0, ge=0, le=1e30)  # where a falling schedule ends
 
 
 class ConstantSpec(LrSchedule):
@@ -100,22 +105,47 @@ AnyLrSchedule = Annotated[
 ]
 
 
-def build_rate(lr: float, schedule: AnyLrSchedule, budget: float) -> learning_rates.Rate:
-    """The learning rate as a function of progress. budget: its amount. ScenarioError where they do not fit."""
+def warm_up_of(schedule: AnyLrSchedule, budget: Interval) -> Interval | None:
+    """How long the learning rate warms up; None where it does not."""
+    found = schedule.warm_up
+    return found if isinstance(found, Interval) else Interval(found, budget.unit) if found else None
+
+
+def build_rate(lr: float, schedule: AnyLrSchedule, budget: Interval, step: float | None = None) -> learning_rates.Rate:
+    """The learning rate as a function of progress, in the budget's unit. ScenarioError where they do not fit.
+
+    step: how much of the budget a nominal step is; None where that is not always the same.
+    """
+    warm_up = warm_up_of(schedule, budget)
+    until = _in_budgets_unit(warm_up, budget, step) if warm_up else 0.0
     try:
-        rate = _after_warm_up(lr, schedule, budget)
+        rate = _after_warm_up(lr, schedule, budget.amount, until)
     except ValueError as error:
         raise ScenarioError(f"workload.lr_schedule: {error}") from None
-    if schedule.warm_up == 0:
+    if until == 0:
+        if schedule.warm_up_from is not None:
+            raise ScenarioError("workload.lr_schedule.warm_up_from: there is no warm-up; give warm_up, or leave it out")
         return rate
-    if schedule.warm_up >= budget:
+    if until >= budget.amount:
+        raise ScenarioError(f"workload.lr_schedule.warm_up: {until:g} is not less than the budget of {budget.amount:g}")
+    low = schedule.final_lr if schedule.warm_up_from is None else schedule.warm_up_from
+    return learning_rates.WarmUp(until, low, lr, rate)
+
+
+def _in_budgets_unit(warm_up: Interval, budget: Interval, step: float | None) -> float:
+    if warm_up.unit == budget.unit:
+        return warm_up.amount
+    if warm_up.unit != "steps" or step is None:
+        shown = f"{warm_up.amount:g} {warm_up.unit}"
         raise ScenarioError(
-            f"workload.lr_schedule.warm_up: {schedule.warm_up:g} is not less than the budget of {budget:g}"
+            f"workload.lr_schedule.warm_up: {shown} is not always the same part of a budget of {budget.unit}; "
+            f"write a number of {budget.unit}"
         )
-    return learning_rates.WarmUp(schedule.warm_up, schedule.final_lr, lr, rate)
+    return warm_up.amount * step
 
 
-def _after_warm_up(lr: float, schedule: AnyLrSchedule, budget: float) -> learning_rates.Rate:
+def _after_warm_up(lr: float, schedule: AnyLrSchedule, budget: float, start: float) -> learning_rates.Rate:
+    """The rate after a warm-up that ends at `start`."""
     if isinstance(schedule, ConstantSpec):
         return learning_rates.Constant(lr)
     if isinstance(schedule, MultistepSpec):
@@ -124,8 +154,8 @@ def _after_warm_up(lr: float, schedule: AnyLrSchedule, budget: float) -> learnin
             raise ValueError(f"milestone {late[0]:g} lies after the end of the budget, {budget:g}; leave it out")
         return learning_rates.Multistep(lr, schedule.milestones, schedule.gamma)
     if isinstance(schedule, OwnLrSchedule):
-        return _own(lr, schedule, budget)
-    total, final, start = schedule.total or budget, schedule.final_lr, schedule.warm_up
+        return _own(lr, schedule, budget, start)
+    total, final = schedule.total or budget, schedule.final_lr
     if isinstance(schedule, CosineSpec):
         return learning_rates.Cosine(lr, total, final, start)
     if isinstance(schedule, LinearSpec):
@@ -154,11 +184,11 @@ class _Checked:
         return float(lr)
 
 
-def _own(lr: float, schedule: OwnLrSchedule, budget: float) -> learning_rates.Rate:
+def _own(lr: float, schedule: OwnLrSchedule, budget: float, start: float) -> learning_rates.Rate:
     """The user's own rate. What the scenario says of all schedules is passed where its signature has it."""
     path, name = "workload.lr_schedule", schedule.name
     kind = known(name, {}, path, "lr_schedule")
-    common = {"lr": lr, "total": budget, "final_lr": schedule.final_lr, "start": schedule.warm_up}
+    common = {"lr": lr, "total": budget, "final_lr": schedule.final_lr, "start": start}
     if "lr" not in (taken := hints_of(kind)):
         raise ScenarioError(f"{path}: {name} does not take lr, the optimizer's; give it an argument lr: float")
     if "lr" in schedule.args:

@@ -83,6 +83,7 @@ class Report(Section):
     start: bool = False  # whether to evaluate before the first round as well
     log: Interval | None = None  # how often to log without evaluating
     norms: bool = False  # whether to log the norms of gradient, parameters and the optimizer's vectors
+    step_losses: bool = False  # whether lines tell worker 0's training loss in each step of the round before
     trace: bool = False  # whether to record every span
     # BatchNorm's statistics for evaluation: the workers' running ones, averaged, or re-estimated ones.
     batch_norm: Literal["averaged"] | ReEstimated = "averaged"
@@ -157,6 +158,20 @@ class Scenario(Section):
     recorded: Annotated[Recorded | None, WithJsonSchema({"type": "object"})] = (
         None  # what a run noted about itself; only a run's own scenario has it
     )
+
+    @property
+    def batch(self) -> int:
+        """Samples per worker and step, before the split. ScenarioError where the total cannot be shared equally."""
+        batch, total, workers = self.workload.batch, self.workload.total_batch, self.cluster.size
+        if batch is not None:
+            return batch
+        assert total is not None, "one of them is always there"
+        if total % workers:
+            raise ScenarioError(
+                f"workload.total_batch: {total} samples cannot be shared equally by {workers} workers; "
+                f"write a multiple of {workers}"
+            )
+        return total // workers
 
     @field_validator("health", mode="before", json_schema_input_type=Literal["stop", "off", False])
     @classmethod

@@ -142,3 +142,24 @@ Interval = Annotated[
     PlainSerializer(_written),
     WithJsonSchema(INTERVAL_SCHEMA, mode="validation"),
 ]
+
+
+def read_span(value: Any) -> float | rounds.Interval:
+    """A number of 0 or more, or an interval from its spelling. ValueError where it is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 <= value <= _LONGEST:
+            raise ValueError(f"{brief(value)}: write 0 or more, up to 1e15")
+        return float(value)
+    try:
+        return read_interval(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a number in the budget's unit") from None
+
+
+# So much of the budget, as a number in the budget's unit or as an interval with a unit of its own.
+Span = Annotated[
+    float | rounds.Interval,
+    BeforeValidator(read_span),
+    PlainSerializer(lambda span: _written(span) if isinstance(span, rounds.Interval) else span),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, INTERVAL_SCHEMA]}, mode="validation"),
+]

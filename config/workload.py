@@ -11,6 +11,8 @@ from .lr_schedule import AnyLrSchedule, ConstantSpec
 from .sections import Named, Section
 from .units import Count, Factor, Positive, Seed, Share
 
+BATCH = 64  # samples per worker and step, where neither batch nor total_batch is given
+
 
 class OptimizerSpec(Section):
     """What all optimizers take."""
@@ -95,7 +97,8 @@ class Workload(Section):
     model: Named
     data: Named = Named(name="digits")
     loss: str = "cross_entropy"
-    batch: Count = 64  # samples per worker and step; the split may change it
+    batch: Count | None = None  # samples per worker and step, 64 if not said; the split may change it
+    total_batch: Count | None = None  # samples of all workers in a step; give it or batch
     optimizer: SGDSpec | AdamWSpec = Field(discriminator="name")
     lr_schedule: AnyLrSchedule = ConstantSpec(name="constant")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # of cross_entropy, in training only
@@ -109,6 +112,19 @@ class Workload(Section):
     # scenario's seed. Dropout and the cluster's noise always use the scenario's.
     model_seed: Seed | None = None
     data_seed: Seed | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _some_batch(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("total_batch") is not None:
+            return value
+        return value if value.get("batch") is not None else value | {"batch": BATCH}
+
+    @model_validator(mode="after")
+    def _one_batch(self) -> Workload:
+        if self.batch is not None and self.total_batch is not None:
+            raise ValueError(f"batch is {self.batch} and total_batch {self.total_batch}; leave one of them out")
+        return self
 
     @field_validator("optimizer", mode="before")
     @classmethod

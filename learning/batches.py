@@ -11,10 +11,15 @@ from .passes import Passes
 
 
 class Batches:
-    """The batches of worker `index`. scores: of its sampling, None where that needs none."""
+    """The batches of worker `index`.
+
+    losses: of each step's batch in the round.
+    scores: of its sampling, None where that needs none.
+    """
 
     def __init__(self, index: int, sampling: Sampling, seed: int, passes: Passes, guard: Guard) -> None:
         self._index, self._sampling, self._seed, self._passes, self._guard = index, sampling, seed, passes, guard
+        self.losses: list[float] = []
         self.scores = Scores(passes.examples, seed) if sampling.scored else None
 
     def next(self, round: Round, i: int) -> tuple[Array, int]:
@@ -27,8 +32,11 @@ class Batches:
         self._look_ahead(round, i)
         return indices, position
 
-    def score(self, round: Round, i: int, indices: Array) -> None:
-        """Note the losses of the examples that step i used, where the sampling needs them."""
+    def score(self, round: Round, i: int, indices: Array, loss: float) -> None:
+        """Note the loss of step i, and the losses of the examples that it used, where the sampling needs them."""
+        if i == 0:
+            self.losses.clear()
+        self.losses.append(loss)
         if self.scores is not None:
             self.scores.record(indices, self._passes.losses, round.nominal(self._index, i))
 

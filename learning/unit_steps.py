@@ -51,7 +51,7 @@ class UnitSteps:
         self._note_loss(loss + (self._loss_so_far if chunk else 0.0))
         if chunk == chunks - 1:
             self._batch = None
-            self._batches.score(round, i, self._indices)
+            self._batches.score(round, i, self._indices, self._loss_so_far)
 
     def backward(self, chunk: int, unit: int) -> None:
         """The unit's gradient, added to those of the micro-batches before where these are on the device."""

@@ -109,6 +109,7 @@ class TorchWorker:
         self._evaluation = Evaluation(index, workers, data, passes, self._units, self._buffers, self._guard)
         self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)
         self.loss: Value = self._steps.loss
+        self.step_losses = self._batches.losses
         self.grads_squared: Any = np.zeros(1)
         self.clips, self.evaluation_blocks = self._optimizer.clips, self._evaluation.blocks
         self._home: Literal["device", "host"] = "host" if works.held.host else "device"
@@ -385,7 +386,7 @@ class TorchWorker:
         indices, position = self._batches.next(round, i)
         loss = self._passes.backward(indices, position)
         self._guard.check("the training loss", loss)
-        self._batches.score(round, i, indices)
+        self._batches.score(round, i, indices, loss)
         return loss
 
 

@@ -297,6 +297,6 @@ def _divisions(
 ) -> Iterator[tuple[Mode, tuple[int, ...], float]]:
     """(mode, batches, seconds of the slowest worker's step)."""
     for mode in options.modes:
-        batches = ByBatch(mode).shares(scenario.workload.batch, timing.devices).batches
+        batches = ByBatch(mode).shares(scenario.batch, timing.devices).batches
         seconds = (d.step_seconds(b) for d, b in zip(timing.devices, batches, strict=True))
         yield mode, batches, max(seconds)

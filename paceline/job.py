@@ -117,7 +117,7 @@ class Job:
             "environment": environment(self.scenario.workload.threads),
             "batches": compact(self.plan.shares.batches),
             "paces": compact(self.plan.shares.paces),
-            "speeds": compact([f"{speed!r} samples/s" for speed in self.timing.speeds(self.scenario.workload.batch)]),
+            "speeds": compact([f"{speed!r} samples/s" for speed in self.timing.speeds(self.scenario.batch)]),
             "rounding_idle": compact(self.rounding_idle()),
             "strategy": repr(self.plan.strategy),
             "prices": list(dict.fromkeys(f"{each.name}: {each.source}" for each in dict.fromkeys(self.timing.devices))),

@@ -89,14 +89,14 @@ def _measure(scenario: Scenario, folder: Path, out: Path) -> None:
     group = groups[min(comm.Get_rank(), len(groups) - 1)]
     watch = Watch()
     bench = Bench(job, comm, group.slowdown if mode.emulate else 1.0, mode.phantom)
-    times = measure(bench, scenario.workload.batch)
+    times = measure(bench, scenario.batch)
     gathered = gather_texts(comm, json.dumps(portable(group.device, times)))
     pairs = measure_pairs(comm) if comm.Get_size() > 1 else None
     if comm.Get_rank() > 0:
         return
     ranks = [json.loads(text) for text in gathered]
     key = workload_key(scenario.workload)
-    made = {} if mode.phantom else computed(ranks, key, scenario.workload.batch)
+    made = {} if mode.phantom else computed(ranks, key, scenario.batch)
     if comm.Get_size() > 1:
         rate = scenario.cluster.network.rate
         described = {"described": f"{rate!r} B/s"} if rate else {}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from .algorithms.plan import Plan
 from .algorithms.rounds import Interval, State
-from .algorithms.splits import check_shares
+from .algorithms.splits import Shares, check_shares
 from .algorithms.strategy import Strategy
-from .config.lr_schedule import build_rate
+from .config.lr_schedule import build_rate, warm_up_of
 from .config.scenario import Budget, Scenario
 from .config.strategy import build_strategy
 from .config.timing import Timing
@@ -37,25 +37,27 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
     workload, report, checkpoint = scenario.workload, scenario.report, scenario.checkpoint
     strategy = strategy_of(scenario, problem.folder)
     _check_placement(scenario, strategy, timing)
-    speeds, budget = timing.speeds(workload.batch), _budget(scenario.budget)
-    rate = build_rate(workload.optimizer.lr, workload.lr_schedule, budget.amount)
-    warm_up = Interval(rising, budget.unit) if (rising := workload.lr_schedule.warm_up) else None
+    batch, budget = scenario.batch, _budget(scenario.budget)
+    speeds = timing.speeds(batch)
     with _telling("strategy.split"):
         held = holds(problem, strategy.placement, timing)
-        shares = strategy.split.shares(workload.batch, timing.devices, held)
+        shares = strategy.split.shares(batch, timing.devices, held)
         check_shares(shares, len(timing.devices))
     epoch = scenario.budget.epoch
+    step = _step(budget, epoch, shares, strategy.sampling.length(problem.shape.train))
+    warm_up = warm_up_of(workload.lr_schedule, budget)
     with _telling("strategy"):
         plan = Plan(
             strategy=strategy.resolve(shares, speeds, warm_up, workload.optimizer.model_dump()),
             shares=shares,
-            rate=rate,
+            rate=build_rate(workload.optimizer.lr, workload.lr_schedule, budget, step),
             examples=problem.shape.train,
             budget=budget,
             report=report.every,
             report_start=report.start,
             log=report.log,
             norms=report.norms,
+            step_losses=report.step_losses,
             checkpoint=checkpoint.every,
             checkpoint_at=_checkpoints_at(checkpoint.at, budget),
             accounting=int(epoch.amount) if isinstance(epoch, Interval) else epoch,
@@ -118,6 +120,16 @@ def _unlike_local_steps(strategy: Strategy, plan: Plan, speeds: Sequence[float])
             f"strategy: the whole budget is one round of {H} steps, so the workers meet only at its end; "
             "give a larger budget, or a schedule of shorter rounds"
         )
+
+
+def _step(budget: Interval, epoch: str | Interval, shares: Shares, examples: int) -> float | None:
+    """How much of the budget a nominal step is; None where that depends on the rounds' lengths."""
+    if budget.unit != "epochs":
+        return 1.0 if budget.unit == "steps" else None
+    if isinstance(epoch, Interval):
+        return 1 / epoch.amount
+    used = sum(batch * pace for batch, pace in zip(shares.batches, shares.paces, strict=True))
+    return used / examples if epoch == "samples" else None
 
 
 def _budget(budget: Budget) -> Interval:

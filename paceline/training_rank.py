@@ -83,7 +83,7 @@ class _RankTraining:
             self.job.warn()  # new warnings, found when the worker was built
         options, scenario = self.options, self.job.scenario
         device = self.job.timing.devices[self.rank]
-        slowness = self.job.timing.slowness(scenario.workload.batch)[self.rank] if scenario.train.emulate else 1.0
+        slowness = self.job.timing.slowness(scenario.batch)[self.rank] if scenario.train.emulate else 1.0
         if scenario.report.trace:
             self.spool = open_spool(self.training.directory, self.rank)
         take = self.spool.take if self.spool is not None else None

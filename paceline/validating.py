@@ -121,7 +121,7 @@ def prepare(scenarios: Sequence[Path], options: ValidateOptions) -> list[Prepare
         own = profiled = Described.read(path, options.settings)
         if (other := own.scenario.validation.profile_of) is not None:
             profiled = Described.read(find(other, (path.parent, Path())), options.settings)
-        group = {name: own.machines["workload"][name] for name in ("model", "data", "batch")}
+        group = {name: own.machines["workload"][name] for name in ("model", "data")} | {"batch": own.scenario.batch}
         given = options.profile.read_text() if options.profile is not None else ""
         base = [own.document, profiled.document, given, options.seeds, installed("paceline")]
         case = Case(

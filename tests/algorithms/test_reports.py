@@ -11,6 +11,7 @@ import pytest
 from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
 from kit.plans import plan, run
 from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.placements import Sharded
 from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.schedules import Fixed, Qsr, Schedule
 from paceline.algorithms.strategy import Strategy
@@ -42,6 +43,25 @@ def test_lines_between_evaluations_change_nothing_else():
     found = [lines[-1][name] for name in ("grad_norm", "param_norm")]
     assert found == pytest.approx(np.sqrt(norms.mean(0)))
     assert "v_norm" not in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [local(Fixed(3)), Strategy(schedule=Fixed(3)), Strategy(schedule=Fixed(3), placement=Sharded())],
+    ids=["local", "synchronous", "sharded"],
+)
+def test_step_losses_are_worker_0s_own(strategy):
+    every = {"budget": Interval(9, "steps"), "log": Interval(1, "rounds")}
+    p = replace(make_plan(**every, step_losses=True), strategy=strategy)
+    _, lines = train_in_lockstep(p, make(p))
+    found = [line["step_losses"] for line in lines]
+    assert [len(losses) for losses in found] == [3, 3, 3]
+    assert len({loss for losses in found for loss in losses}) == 9
+    alone = replace(make_plan((16,), **every, step_losses=True), strategy=local(Fixed(3)))
+    _, lines = train_in_lockstep(alone, make(alone))
+    assert sum(lines[0]["step_losses"]) / 3 == pytest.approx(lines[0]["train_loss"], rel=1e-6)
+    phantoms = build_phantoms(p, DIGITS.shape, model="mlp", optimizer=SGD)
+    assert [line["step_losses"] for line in train_in_lockstep(p, phantoms)[1]] == [[]] * 3
 
 
 def test_checkpoints_at_given_places():

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.paths import QUICKSTART
+from kit.paths import QUICKSTART, SCENARIOS
 from paceline.algorithms.placements import Sharded
+from paceline.algorithms.plan import Plan
+from paceline.algorithms.rounds import Interval
 from paceline.algorithms.schedules import Then
 from paceline.algorithms.strategy import AXES
 from paceline.config import yaml
@@ -257,19 +259,74 @@ def test_profile_round_trip_and_merge(tmp_path):
         ("{name: cosine, warm_up: 30}", "workload.lr_schedule: the warm-up of 30 is not shorter"),
         ("{name: constant, warm_up: 31}", "warm_up: 31 is not less than the budget of 30"),
         ("{name: cosine_step, base: 1}", "workload.lr_schedule.base: "),
+        ("{name: cosine, warm_up: 5 step s}", "warm_up: '5 step s' is not an interval; write it like"),
+        ("{name: cosine, warm_up: -1}", "workload.lr_schedule.warm_up: -1: write 0 or more"),
+        ("{name: cosine, warm_up: true}", "workload.lr_schedule: warm_up is True"),
+        (
+            "{name: cosine, warm_up: 5 steps}",
+            "warm_up: 5 steps is not always the same part of a budget of epochs; write a",
+        ),
+        ("{name: cosine, warm_up: 5 rounds}", "warm_up: 5 rounds is not always the same part of a budget of epochs"),
+        ("{name: cosine, warm_up_from: 0.1}", "workload.lr_schedule.warm_up_from: there is no warm-up; give warm_up"),
+        ("{name: cosine, warm_up: 1, warm_up_from: -1}", "workload.lr_schedule.warm_up_from: "),
     ],
 )
 def test_learning_rate_mistakes_are_one_line(schedule, message):
     with pytest.raises(ScenarioError, match=re.escape(message)):
-        build_rate(0.1, load(QUICKSTART, [f"workload.lr_schedule={schedule}"]).workload.lr_schedule, 30.0)
+        build_rate(
+            0.1, load(QUICKSTART, [f"workload.lr_schedule={schedule}"]).workload.lr_schedule, Interval(30, "epochs")
+        )
 
 
 def test_learning_rate_schedules_end_with_the_budget():
     for name in ("cosine", "linear"):
         schedule = f"{{name: {name}, warm_up: 5, final_lr: 0.01}}"
         workload = load(QUICKSTART, [f"workload.lr_schedule={schedule}", "workload.optimizer.lr=0.11"]).workload
-        rate = build_rate(workload.optimizer.lr, workload.lr_schedule, 25.0)
+        rate = build_rate(workload.optimizer.lr, workload.lr_schedule, Interval(25, "epochs"))
         assert [rate(t) for t in (0.0, 5.0, 15.0, 25.0)] == pytest.approx([0.01, 0.11, 0.06, 0.01])
+
+
+def test_a_warm_up_may_have_its_own_unit_and_beginning():
+    """10,000 steps among 300 epochs of 312, as QSR's recipe has it."""
+    schedule = "{name: cosine, warm_up: 10000 steps, final_lr: 1e-6, warm_up_from: 0.002}"
+    workload = load(QUICKSTART, [f"workload.lr_schedule={schedule}", "workload.optimizer.lr=0.008"]).workload
+    rate = build_rate(workload.optimizer.lr, workload.lr_schedule, Interval(300, "epochs"), 1 / 312)
+    found = [rate(step / 312) for step in (0, 5000, 10_000, 51_800, 93_600)]
+    assert found == pytest.approx([0.002, 0.005, 0.008, 0.0040005, 1e-6])
+
+
+@pytest.mark.parametrize(
+    ("budget", "warm_up"),
+    [
+        ("{epochs: 2, epoch: 24 steps}", 0.5),
+        ("{epochs: 2}", 12 * 64 / 1437),
+        ("{steps: 48}", 12),
+        ("{epochs: 2, epoch: 24 steps}", "0.5 epochs"),
+    ],
+)
+def test_a_warm_up_in_steps_is_that_in_the_budgets_unit(budget, warm_up):
+    def plan(warm_up: object) -> Plan:
+        schedule = f"workload.lr_schedule={{name: cosine, warm_up: {warm_up}}}"
+        return resolve(load(SCENARIOS / "qsr.yaml", [f"budget={budget}", schedule]), SCENARIOS).plan
+
+    steps, other = plan("12 steps"), plan(warm_up)
+    assert steps.strategy.schedule.init_t == Interval(12, "steps")
+    for a, b in zip(steps.rounds(), other.rounds(), strict=True):
+        assert [a.H, *(a.lr(0, i) for i in range(a.H))] == pytest.approx(
+            [b.H, *(b.lr(0, i) for i in range(b.H))], rel=1e-3
+        )
+
+
+def test_a_total_batch_is_shared_by_the_workers():
+    two = load(QUICKSTART, ["workload.total_batch=96", "workload.batch=null"])
+    assert two.batch * two.cluster.size == 96
+    assert load(QUICKSTART, ["workload.batch=null"]).batch == 64
+    with pytest.raises(ScenarioError, match=r"workload: batch is 9 and total_batch 96; leave one of them out"):
+        load(QUICKSTART, ["workload.total_batch=96", "workload.batch=9"])
+    with pytest.raises(
+        ScenarioError, match=r"workload.total_batch: 97 samples cannot be shared equally by \d workers; write a"
+    ):
+        _ = load(QUICKSTART, ["workload.total_batch=97", "workload.batch=null"]).batch
 
 
 def test_bytes_of_a_strategy_may_have_a_unit():

@@ -32,6 +32,7 @@ class ToyWorker:
         self.staged = False
         self.units = [UnitValues(self.params, self.params, self.grads, self.grads)]
         self.drawn: list[Array] = []
+        self.step_losses: list[float] = []
         self.scores = Scores(plan.examples, 3)
         self.vectors: dict[str, Array] = {}
         self.works = Works(ModelCost(size, 1, 2 * size, 8), plan.shares.batches[index], 10)

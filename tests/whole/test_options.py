@@ -35,9 +35,17 @@ def make(input_shape, classes, momentum=0.1):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), norm, nn.ReLU(), nn.Linear(24, classes))
 """
 SGDS = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay": "all", "clip": 2}
-STEPS = {"name": "multistep", "milestones": [1.5, 2], "gamma": 0.2, "warm_up": 0.5, "final_lr": 0.01}
+STEPS = {
+    "name": "multistep",
+    "milestones": [1.5, 2],
+    "gamma": 0.2,
+    "warm_up": 0.5,
+    "warm_up_from": 0.02,
+    "final_lr": 0.01,
+}
 LEFT_OUT = {
-    Workload: {"init"},  # only the second scenario has it, since a file of weights fits one model
+    # Only the second scenario has init, since a file of weights fits one model, and batch, in place of total_batch.
+    Workload: {"init", "batch"},
     TrainSpec: {"phantom", "emulate_network"},  # one excludes emulate, the other needs root; tests/runtime/test_star.py
     Budget: {"steps", "rounds"},  # the budget is one of the three
     # Not an option; train has no faults yet, see tests/sim/test_faults.py; for `validate`, see tests/studies/.
@@ -51,7 +59,7 @@ def documents() -> dict[str, dict]:
     Its model is the user's own, with an argument that is null. Data and initial weights are named by relative paths.
     """
     adamw, sgd = yaml.read_mapping(FILE), yaml.read_mapping(FILE)
-    sgd["workload"] |= {"optimizer": SGDS, "lr_schedule": STEPS, "loaders": 1}
+    sgd["workload"] |= {"optimizer": SGDS, "lr_schedule": STEPS, "loaders": 1, "batch": 16}
     sgd["strategy"] = {
         "preset": "qsr",
         "alpha": 0.15,
@@ -60,6 +68,7 @@ def documents() -> dict[str, dict]:
         "init_h": 2,
     }  # the cubic rule
     sgd["checkpoint"] |= {"optimizer": "none"}
+    del sgd["workload"]["total_batch"]
     sgd["workload"]["augment"] = {"crop": 1, "flip": True}  # of its data it is not known how they follow from bytes
     sgd["workload"] |= {"model": {"name": "own_model:make", "momentum": None}, "data": "own.npz", "init": "own.pt"}
     return {"adamw": adamw, "sgd": sgd}
@@ -121,6 +130,7 @@ def test_every_option_works_in_both_worlds(tmp_path, monkeypatch):
         assert list(clock.metrics["seconds"]) == list(full.metrics["seconds"]), name
         assert list(clock.metrics.columns) == list(full.metrics.columns), name
         (virtual, predicted), (real, measured) = read(tmp_path / "simulated" / name), read(tmp_path / "real" / name)
+        assert [len(line["step_losses"]) for line in predicted] == [0] + [line["H"] for line in predicted[1:]], name
         assert [{**line, "seconds": 0} for line in predicted] == [{**line, "seconds": 0} for line in measured], name
         assert virtual["params_sha256"] == real["params_sha256"], name
         again = simulate(tmp_path / "real" / name / "scenario.yaml")
