@@ -41,7 +41,7 @@ class PhantomWorker:
         self.grads: Value = Phantom(item * kept)
         self.buffers: Value = Phantom(item * works.cost.buffers)
         self.loss: Value = Phantom(item)
-        self.step_losses: tuple[float, ...] = ()
+        self.step_losses: Sequence[float] = ()
         self.grads_squared: Value = Phantom(8)
         self.units = [_unit(item * own, item * whole) for own, whole in works.sizes]
         self.chunks, self.clips, self.staged = len(works.chunks), clips, works.held.staged

@@ -109,7 +109,7 @@ class TorchWorker:
         self._evaluation = Evaluation(index, workers, data, passes, self._units, self._buffers, self._guard)
         self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)
         self.loss: Value = self._steps.loss
-        self.step_losses = self._batches.losses
+        self.step_losses: Sequence[float] = self._batches.losses
         self.grads_squared: Any = np.zeros(1)
         self.clips, self.evaluation_blocks = self._optimizer.clips, self._evaluation.blocks
         self._home: Literal["device", "host"] = "host" if works.held.host else "device"

@@ -64,7 +64,7 @@ def test_what_is_wrong_is_not_valid(key, value, valid):
 def test_the_schema_is_described_and_names_what_there_is():
     """By hand, since jsonschema need not be installed."""
     work = resolved(SCHEMA["properties"]["workload"])
-    assert work["properties"]["batch"]["description"] .startswith("samples per worker and step")
+    assert work["properties"]["batch"]["description"].startswith("samples per worker and step")
     assert work["additionalProperties"] is False
     assert "model_seed" in work["properties"]
     strategy = SCHEMA["$defs"]["StrategySpec"]
