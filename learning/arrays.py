@@ -1,99 +1,134 @@
-"""Data that users give as four arrays: whether they fit together, and in which type they are kept."""
+"""Data that users give as arrays: whether they fit together, and in which type they are kept."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..program.effects import Array
-from .dataset import Dataset
+from .dataset import Dataset, Shape, Stored, batch_kind
 from .model_arguments import MOST
+from .trees import Tree, leaves, mapped, names
 
 KEYS = ("train_x", "train_y", "test_x", "test_y")
-EXACT = 1 << 24  # up to here float32 holds every whole number
 PIECE = 1 << 20  # values that are looked at in one go, so that no second array of the data's size is made
 
+Given = Tree[Array | Stored]
 
-def checked(arrays: dict[str, Array], what: str, classes: int | None = None) -> Dataset:
-    """A Dataset from four arrays in the order of KEYS, which are taken out of `arrays`. ValueError begins with `what`.
 
-    They leave `arrays` one by one, so that what has been converted can be freed. classes: as Dataset has them.
+@dataclass(frozen=True)
+class Head:
+    """What is known of an array without its values. Not a tuple, since a tree's tuples are several values."""
+
+    shape: Shape
+    dtype: np.dtype[Any]
+
+
+def checked(arrays: dict[str, Given], what: str, classes: int | None = None) -> Dataset:
+    """A Dataset of inputs and targets, in the order of KEYS, which are taken out of `arrays`.
+
+    ValueError, which begins with `what`, where they do not fit together. They leave `arrays` one by one, so that what
+    has been converted can be freed. classes: as Dataset has them.
     """
-    check_heads({key: (array.shape, array.dtype) for key, array in arrays.items()}, what)
-    made = [
-        _inputs(arrays.pop(key), key, what) if "x" in key else labels(arrays.pop(key), key, what, classes)
-        for key in [*arrays]
-    ]
+    heads = {key: mapped(lambda x: Head(x.shape, x.dtype), given) for key, given in arrays.items()}
+    check_heads(heads, what)
+    made: list[Any] = []
+    for key in [*arrays]:
+        if "y" in key:
+            made.append(_kept(cast(Array | Stored, arrays.pop(key)), key, what, True, classes))
+        else:
+            each = iter(names(arrays[key], key))
+            made.append(mapped(lambda x, each=each: _kept(x, next(each), what), arrays.pop(key)))  # type: ignore[misc]
     return Dataset(*made, classes=classes)
 
 
-def check_heads(heads: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], what: str) -> None:
-    """ValueError unless the four shapes and dtypes fit together."""
-    names = list(heads)
-    for x, y in (names[:2], names[2:]):
-        (shape, kind), (label_shape, label_kind) = heads[x], heads[y]
-        if len(shape) < 2 or kind.kind not in "fiu" or 0 in shape[1:]:
-            raise ValueError(f"{what}: {x} is {kind} {shape}; expected numbers, examples x channels x height x width")
-        if len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
-            raise ValueError(
-                f"{what}: {x} is {shape}, channels last; transpose it to examples x channels x height x width"
-            )
-        if label_kind.kind not in "iu" or len(label_shape) != 1:
-            raise ValueError(f"{what}: {y} is {label_kind} {label_shape}; expected one whole number per example")
-        if label_shape[0] != shape[0]:
-            raise ValueError(f"{what}: {x} has {shape[0]} examples and {y} {label_shape[0]}; they must match")
-    if heads[names[0]][0][0] == 0:
-        raise ValueError(f"{what}: {names[0]} has no examples")
-    if heads[names[0]][0][1:] != heads[names[2]][0][1:]:
-        raise ValueError(
-            f"{what}: examples are {heads[names[0]][0][1:]} in {names[0]} and {heads[names[2]][0][1:]} in {names[2]}"
-        )
+def check_heads(heads: Mapping[str, Tree[Head]], what: str) -> None:
+    """ValueError unless shapes and types of inputs and targets fit together, for training and for testing."""
+    kinds, lengths = list(heads), dict[str, int]()
+    for key, tree in heads.items():
+        for name, head in zip(names(tree, key), leaves(tree), strict=True):
+            if not head.shape or head.dtype.kind not in "fiub" or 0 in head.shape[1:]:
+                shown = f"{head.dtype} {head.shape}"
+                raise ValueError(f"{what}: {name} is {shown}; expected numbers, a row or a number for each example")
+            lengths[name] = head.shape[0]
+    for pair in (kinds[:2], kinds[2:]):
+        each = [(name, lengths[name]) for key in pair for name in names(heads[key], key)]
+        for (one, length), (other, found) in pairwise(each):
+            if length != found:
+                raise ValueError(f"{what}: {one} has {length} examples and {other} {found}; they must match")
+    if not lengths[names(heads[kinds[0]], kinds[0])[0]]:
+        raise ValueError(f"{what}: {kinds[0]} has no examples")
+    for train, test in ((kinds[0], kinds[2]), (kinds[1], kinds[3])):
+        _check_alike(train, heads[train], test, heads[test], what)
 
 
-def labels(array: Array, key: str, what: str, classes: int | None = None) -> NDArray[np.int64]:
-    """The labels as int64. ValueError where one is negative, or not one of so many classes."""
-    found = np.asarray(array)
-    lowest, highest = (int(found.min()), int(found.max())) if found.size else (0, 0)
-    if lowest < 0:
-        raise ValueError(f"{what}: {key} holds the label {lowest}; labels count from 0")
+def _check_alike(train: str, one: Tree[Head], test: str, other: Tree[Head], what: str) -> None:
+    """ValueError unless examples to train with and to test with have the same form."""
+    first, second = names(one, train), names(other, test)
+    if [n.removeprefix(train) for n in first] != [n.removeprefix(test) for n in second]:
+        raise ValueError(f"{what}: {', '.join(first)} and {', '.join(second)}; training and testing need the same")
+    for names_of, head, expected in zip(zip(first, second, strict=True), leaves(one), leaves(other), strict=True):
+        forms = [[str(each.shape[1:]), str(batch_kind(each.dtype, "y" in train))] for each in (head, expected)]
+        for a, b in zip(*forms, strict=True):
+            if a != b:
+                raise ValueError(f"{what}: examples are {a} in {names_of[0]} and {b} in {names_of[1]}")
+
+
+def check_labels(y: Array, key: str, what: str, classes: int | None = None) -> None:
+    """ValueError where a whole number is larger than a label can be, or than one of so many classes.
+
+    Negative ones are the loss's own: those that cross_entropy leaves out are -100.
+    """
+    highest = int(y.max(initial=-1)) if y.dtype.kind == "i" else int(y.max(initial=0))
     if highest >= (classes or MOST):
         limit = f"{classes} classes count from 0" if classes else f"labels go from 0 to {MOST - 1}"
         raise ValueError(f"{what}: {key} holds the label {highest}; {limit}")
-    return found.astype(np.int64)
 
 
-def kept_itemsize(kind: np.dtype[Any], mapped: bool) -> int:
-    """Bytes of a value of inputs as they are kept.
+def kept_kind(head: Head, mapped_file: bool, target: bool = False) -> np.dtype[Any]:
+    """The type in which an array is kept in memory.
 
-    Types smaller than float32 stay as they are, and so does what is mapped from a file: a copy could not be shared.
-    Others become float32.
+    What takes fewer bytes than in a batch stays as it is, and so does what is mapped from a file: a copy could not be
+    shared. One number for each example is converted once.
     """
-    return kind.itemsize if mapped or kind.itemsize < 4 else 4
+    wanted = batch_kind(head.dtype, target)
+    small = head.dtype.itemsize < wanted.itemsize and (len(head.shape) > 1 or not target)
+    return head.dtype if mapped_file or small else wanted
 
 
 def looks_like_pixels(data: Dataset) -> bool:
     """Whether the training inputs are bytes in the shape of images."""
-    x = data.train_x
-    return isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
+    return any(
+        isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
+        for x in leaves(data.train_x)
+    )
 
 
-def _inputs(x: Array, key: str, what: str) -> Array:
-    """The inputs as they are kept, once all of their values are known to be finite in float32, whole numbers exact."""
+def _kept(x: Array | Stored, key: str, what: str, target: bool = False, classes: int | None = None) -> Array | Stored:
+    """The array as it is kept, once its values are known to be usable."""
+    if not isinstance(x, np.ndarray):
+        return x
+    wanted = batch_kind(x.dtype, target)
+    if wanted.kind == "i" and target:
+        check_labels(x, key, what, classes)
+    elif wanted.kind == "f" and x.dtype.kind == "f":
+        _check_finite(x, key, what)
+    elif x.dtype == np.uint64 and int(x.max(initial=0)) > np.iinfo(np.int64).max:
+        raise ValueError(f"{what}: {key} holds whole numbers beyond {np.iinfo(np.int64).max}, the largest int64")
+    if isinstance(x, np.memmap):
+        return x
+    kept: Array = np.require(x, kept_kind(Head(x.shape, x.dtype), False, target), ["C", "W"])  # as it is where possible
+    return kept
+
+
+def _check_finite(x: Array, key: str, what: str) -> None:
     step = max(1, PIECE // math.prod(x.shape[1:]))
     for piece in (x[start : start + step] for start in range(0, len(x), step)):
-        if x.dtype.kind in "iu":
-            if x.itemsize > 2 and max(int(piece.max()), -int(piece.min())) > EXACT:
-                raise ValueError(f"{what}: {key} holds whole numbers beyond {EXACT}, which float32 would round")
-            continue
         with np.errstate(over="ignore"):  # what is too large for float32 is refused here
             if not np.isfinite(piece.astype(np.float32, copy=False)).all():
                 raise ValueError(f"{what}: {key} holds values that are not finite numbers in float32")
-    mapped = isinstance(x, np.memmap)
-    if mapped:
-        return x
-    small = kept_itemsize(x.dtype, mapped) < 4
-    return np.ascontiguousarray(x) if small else np.require(x, np.float32, ["C", "W"])  # as it is where possible

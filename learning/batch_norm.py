@@ -12,9 +12,10 @@ from ..program.effects import Array
 from ..program.streams import stream, torch_seed
 from .buffers import Buffers, unchanged
 from .passes import Passes
+from .trees import Tree
 
 
-def estimate(model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]) -> None:
+def estimate(model: nn.Module, batches: Iterable[Tree[Tensor]], forward: Callable[[Tree[Tensor]], object]) -> None:
     """Replace the statistics in the model's buffers by the mean of those of `batches`.
 
     forward: runs the model, which is in training mode. A norm in evaluation mode is frozen and keeps its statistics.

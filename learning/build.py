@@ -19,7 +19,7 @@ from . import memory_meter, models, user_code
 from .buffers import ATTRIBUTE, kept_apart
 from .dataset import Dataset, DataShape
 from .passes import Passes
-from .recipe import Recipe
+from .recipe import Recipe, check_data
 from .weights import Weights
 from .worker import TorchWorker
 from .works import cost_of, make_works
@@ -49,8 +49,7 @@ def build_workers(
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
     cost: the model's, where it is known already.
-    model_seed: of the initial parameters.
-    initial: what all workers begin with, in place of the model's own initial weights.
+    model_seed, initial: the seed of the model's own initial weights; what all workers begin with in place of these.
     shared_process: True in a simulation, False for the one worker of a rank.
     warm: the first worker of each kind (batch, micro-batches, memory) takes a throw-away step, which finds what fails.
     staged: for each worker of the plan, whether its device has memory of its own. All others: see TorchWorker.
@@ -59,6 +58,7 @@ def build_workers(
     memory_meter.reset_peak(device)
     numbers = _numbers(plan, indexes, shared_process)
     shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
+    check_data(recipe, data)
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
     fresh = partial(fresh_model, model, args, shape, seed if model_seed is None else model_seed, recipe, initial)
     first, tried = fresh(), {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind

@@ -90,7 +90,7 @@ def shape(name: str, *, path: str | None = None, verify: bool = True) -> DataSha
     if not verify:
         found = _contents(name, path, verify)
         train, test = (sum(len(found[file]) // kind.record for file in part) for part in _parts(kind))
-    return DataShape((3, 32, 32), kind.classes, train, test, itemsize=1)
+    return DataShape((3, 32, 32), kind.classes, train, test, PIXELS)
 
 
 def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
@@ -109,7 +109,7 @@ def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
             raise ValueError(f"{', '.join(part)}: the classes are not equally frequent, as they are in {kind.archive}")
         images = [each[:, kind.labels :].reshape(-1, 3, 32, 32) for each in rows]  # views: nothing is copied
         made += [Packed(images, scale, shift), y]
-    return Dataset(*made, classes=kind.classes, pixels=Pixels(scale, shift))  # type: ignore[arg-type]
+    return Dataset(*made, classes=kind.classes, pixels=Pixels(scale, shift))
 
 
 def _parts(kind: BinaryFormat) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -39,7 +39,7 @@ def cost(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int) 
     return TABLES[model](input_shape, classes, **options)
 
 
-def resolve(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int) -> dict[str, Any]:
+def resolve(model: str, args: Mapping[str, Any], input_shape: Any, classes: Any) -> dict[str, Any]:
     """The arguments of a built-in model, checked and with defaults filled in.
 
     ValueError: unknown model or argument, or an input that the model cannot take.

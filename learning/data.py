@@ -3,8 +3,8 @@
 Rule: a data set depends on its own description alone, not on the run's seed, so that runs with different seeds learn
 the same task. In a simulation all workers share one Dataset object.
 
-Inputs stay in the type in which they are stored, and a batch becomes float32 when it is drawn. Large files are mapped
-where they can be, so that the ranks of a host share them.
+Values stay in the type in which they are stored, and are converted when a batch is drawn (dataset.batch_kind). Large
+files are mapped where they can be, so that the ranks of a host share them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from ..program.errors import nearest
 from ..program.streams import stream
 from . import image_files, npz, user_code
 from . import images as image_folders
-from .arrays import KEYS, checked, looks_like_pixels
-from .dataset import Dataset, DataShape, Pixels
+from .arrays import KEYS, Given, checked, looks_like_pixels
+from .dataset import Dataset, DataShape, Pixels, Stored
 from .recipe import TIMING_ONLY
+from .trees import mapped
 
 MOST = 1e12  # examples, pixels of a side: no machine holds them
 DIGITS = (1437, 360)  # training and test examples
@@ -33,7 +34,8 @@ STORED = ("images", "imagenet")  # files that are read when they are used
 
 
 def load(name: str, args: Mapping[str, Any]) -> Dataset:
-    """The data set: a name in BUILT_IN, a path ending in .npz, or an import path to a function returning four arrays.
+    """The data set: a name in BUILT_IN, a path ending in .npz, or an import path to a function that returns
+    inputs and targets to train and to test with, or a Dataset.
 
     ValueError of one line where it cannot be had.
     """
@@ -158,7 +160,7 @@ def tokens(*, sequence: int = 512, vocabulary: int = 256, train: int = 1_000_000
 
 def _tokens_shape(*, sequence: int, vocabulary: int, train: int, test: int) -> DataShape:
     """sequence: tokens of an example, its input's shape. vocabulary: how many tokens there are, its classes."""
-    return DataShape((sequence,), vocabulary, train, test)
+    return DataShape((sequence,), vocabulary, train, test, kinds="int64")
 
 
 def _digits_shape() -> DataShape:
@@ -171,7 +173,7 @@ def _synthetic_shape(*, train: int, test: int, noise: float, seed: int) -> DataS
 
 def _imagenet_shape(*, path: str | None, size: int) -> DataShape:
     """ImageNet's numbers are known, so a timing-only run needs no folder."""
-    return DataShape((3, size, size), *image_folders.IMAGENET, itemsize=0)
+    return DataShape((3, size, size), *image_folders.IMAGENET, stored_bytes=0)
 
 
 TYPES: dict[str, Any] = {"path": str, "verify": bool}
@@ -189,15 +191,21 @@ BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
 def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
     what = f"data {path!r}"
     made = user_code.call(user_code.load(path, "data"), what, **args)
-    classes, pixels = (made.classes, made.pixels) if isinstance(made, Dataset) else (None, None)
+    classes, known = None, dict[str, Any]()
     if isinstance(made, Dataset):
-        made = tuple(getattr(made, key) for key in KEYS)
+        classes, known = made.classes, {"pixels": made.pixels, "notes": made.notes}
+        made = made.train_x, made.train_y, made.test_x, made.test_y
     if not isinstance(made, tuple | list) or len(made) != 4:
         raise ValueError(f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}")
-    arrays = dict(zip(KEYS, (x if isinstance(x, np.memmap) else np.asarray(x) for x in made), strict=True))
+    arrays: dict[str, Given] = {key: mapped(_as_array, x) for key, x in zip(KEYS, made, strict=True)}
     del made  # arrays that are converted are freed
-    found = replace(checked(arrays, what, classes), pixels=pixels)
-    if pixels is not None or not looks_like_pixels(found):
+    found = replace(checked(arrays, what, classes), **known)
+    if found.pixels is not None or not looks_like_pixels(found):
         return found
     how = "let it divide them by 255 if they are pixels"
-    return replace(found, notes=(f"{what}: bytes are taken as they are, 0 to 255; {how}",), pixels=Pixels())
+    note = f"{what}: bytes are taken as they are, 0 to 255; {how}"
+    return replace(found, notes=(*found.notes, note), pixels=Pixels())
+
+
+def _as_array(x: Any) -> Array | Stored:
+    return x if isinstance(x, np.memmap | Stored) else np.asarray(x)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
 from ..program.effects import Array, Value
@@ -13,7 +17,9 @@ from . import heap
 from .buffers import Buffers
 from .dataset import Dataset
 from .guard import Guard
-from .passes import Passes, Source
+from .passes import Passes
+from .sources import Inputs, Source
+from .trees import Tree, mapped
 from .unit_passes import UnitPasses
 
 PIECE = 64  # examples of a forward pass on a CPU: what convolutions write for more of them leaves its caches
@@ -31,7 +37,7 @@ class Evaluation:
     ) -> None:
         start, stop = share(len(data.test_y), index, workers)
         self.tests, self.blocks = np.arange(start, stop), evaluation_blocks(len(data.test_y), workers)
-        self._x, self._y = Source(data.test_x, passes.ahead.threads, stop), torch.from_numpy(data.test_y)
+        self._x, self._y = Inputs(data.test_x, passes.ahead.threads, stop), Source(data.test_y, target=True)
         self._passes, self._units, self._buffers, self._guard = passes, units, buffers, guard
         self._sums = np.zeros(3)
 
@@ -67,19 +73,21 @@ class Evaluation:
         if examples >= EVALUATION_BATCH:  # fewer take little memory, and many small workers may share a process
             heap.trim()
 
-    def _outputs(self, chosen: Array) -> Tensor:
+    def _outputs(self, chosen: Array) -> Any:
         """The model's outputs for the chosen test examples."""
         piece = PIECE if self._passes.device.type == "cpu" else EVALUATION_BATCH
         cuts = range(0, len(chosen), piece)
-        return torch.cat([self._passes.forward(self._inputs(chosen[cut : cut + piece])) for cut in cuts])
+        made = [self._passes.forward(self._inputs(chosen[cut : cut + piece])) for cut in cuts]
+        return tree_map(lambda *pieces: torch.cat(pieces), *made)
 
-    def _inputs(self, chosen: Array) -> Tensor:
-        return self._passes.placed(self._x.take(chosen))
+    def _inputs(self, chosen: Array) -> Tree[Tensor]:
+        found: Tree[Tensor] = mapped(self._passes.placed, self._x.take(chosen))
+        return found
 
-    def _judge(self, outputs: Tensor, chosen: Array) -> Array:
+    def _judge(self, outputs: Any, chosen: Array) -> Array:
         """[loss, correct, count] summed over the chosen test examples."""
-        y = self._y.index_select(0, torch.from_numpy(chosen)).to(outputs.device)
-        correct = int((outputs.argmax(1) == y).sum())
+        y = self._passes.placed(self._y.take(chosen))
+        correct = int((outputs.argmax(1) == y).sum()) if y.dtype == torch.int64 and y.ndim == 1 else math.nan
         loss = self._passes.evaluation_loss(outputs, y).item()
         self._guard.check("the test loss", loss)
         return np.array([loss * len(y), correct, len(y)])

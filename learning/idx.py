@@ -79,7 +79,7 @@ def shape(name: str, *, path: str | None = None, verify: bool = True) -> DataSha
     train, test = NUMBERS.values()
     if not verify:
         train, test = (len(_read(name, path, part, verify)[1]) for part in PARTS)
-    return DataShape((1, *IMAGE), CLASSES, train, test, itemsize=1)
+    return DataShape((1, *IMAGE), CLASSES, train, test, math.prod(IMAGE))
 
 
 def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
@@ -92,7 +92,7 @@ def load(name: str, *, path: str | None = None, verify: bool = True) -> Dataset:
     for part in PARTS:
         images, labels = _read(name, path, part, verify)
         made += [Packed([images[:, None]], scale, shift), labels.astype(np.int64)]
-    return Dataset(*made, classes=CLASSES, pixels=Pixels(scale, shift))  # type: ignore[arg-type]
+    return Dataset(*made, classes=CLASSES, pixels=Pixels(scale, shift))
 
 
 def _read(name: str, path: str | None, part: Part, verify: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

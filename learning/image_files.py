@@ -35,12 +35,12 @@ def load(
     found = read(name, path=path, verify=verify)
     wanted = _fitted(name, found.shape, size, classes)
     found = replace(found, classes=wanted.classes)
-    if wanted.stored is None:
+    if wanted.input_shape == found.shape.input_shape:
         return found
     from .resized import Resized  # loads torch, which timing-only runs do not need
 
-    side = wanted.input_shape[-1]
-    return replace(found, train_x=Resized(found.train_x, side), test_x=Resized(found.test_x, side))
+    train_x, test_x = (Resized(x, wanted.input_shape[-1]) for x in (found.train_x, found.test_x))  # type: ignore[arg-type]
+    return replace(found, train_x=train_x, test_x=test_x)
 
 
 def shape(name: str, *, path: str | None, verify: bool, size: int | None, classes: int | None) -> DataShape:
@@ -51,8 +51,8 @@ def shape(name: str, *, path: str | None, verify: bool, size: int | None, classe
 
 def _fitted(name: str, stored: DataShape, size: int | None, classes: int | None) -> DataShape:
     """The shape of the data at another size, and for a model with more classes than there are labels."""
-    if classes is not None and classes < stored.classes:
-        raise ValueError(f"data {name}: classes is {classes}, and its labels need {stored.classes} or more")
-    made, images = replace(stored, classes=classes or stored.classes), stored.input_shape
+    least, images = stored.classes, stored.input_shape
+    if classes is not None and least is not None and classes < least:
+        raise ValueError(f"data {name}: classes is {classes}, and its labels need {least} or more")
     input_shape = images if size is None else (images[0], size, size)
-    return made if input_shape == images else replace(made, input_shape=input_shape, stored=images)
+    return replace(stored, classes=classes or least, input_shape=input_shape)

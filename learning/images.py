@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..program.effects import Array
 from . import user_code
-from .dataset import Dataset, DataShape, Pixels
+from .dataset import REAL, Dataset, DataShape, Pixels
 
 if TYPE_CHECKING:
     from .pieces import Pieces
@@ -30,7 +29,7 @@ MEAN, DEVIATION = (  # of ImageNet's pixels in [0, 1], by channel, as is usual
 def shape(name: str, *, path: str | None = None, size: int = 224) -> DataShape:
     """Classes and numbers of files; no image is opened."""
     classes, train, test = _listed(name, path)
-    return DataShape((3, size, size), len(classes), len(train[0]), len(test[0]), itemsize=0)
+    return DataShape((3, size, size), len(classes), len(train[0]), len(test[0]), stored_bytes=0)
 
 
 def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
@@ -56,8 +55,8 @@ def load(name: str, *, path: str | None = None, size: int = 224) -> Dataset:
 class Images:
     """Files that look like a float32 array (examples, 3, size, size); `take` reads some of them. See Stored."""
 
-    itemsize = 0  # they stay in their files
-    stored: tuple[int, ...] | None = None
+    dtype = REAL
+    stored_bytes = 0  # they stay in their files
 
     def __init__(self, files: list[Path], size: int) -> None:
         self.files = files
@@ -66,7 +65,7 @@ class Images:
     def __len__(self) -> int:
         return len(self.files)
 
-    def take(self, indices: Array, out: NDArray[np.float32], pieces: Pieces | None = None) -> None:
+    def take(self, indices: Array, out: Array, pieces: Pieces | None = None) -> None:
         """Read the images at these places into `out`, float32 (len(indices), 3, size, size).
 
         pieces: what to cut out of each, in place of the centre.

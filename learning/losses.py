@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..program.effects import Array
 from . import cost_tables, user_code
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -38,19 +37,19 @@ def training_loss(name: str, label_smoothing: float = 0.0, each: bool = False) -
     return partial(function, reduction="none", **options) if each else partial(function, **options)
 
 
-def is_mean(loss: Loss, outputs: Any, y: Tensor, labels: Array) -> bool | None:
+def is_mean(loss: Loss, outputs: Any, y: Tensor, kinds: Tensor) -> bool | None:
     """Whether the loss is the mean over a batch's examples of a term for each example. None: it cannot be told.
 
     Only such a loss can be computed in micro-batches or on several workers and then averaged by numbers of examples. A
     weighted loss is not of this kind, nor one that ignores some labels, a sum, or one that compares examples.
 
     It is tried: is the loss of 16 examples the weighted mean of the losses of 5 and of 11 of them? The examples are the
-    model's `outputs` with their targets `y`, and these outputs, changed at random, with labels of all kinds.
+    model's `outputs` with their targets `y`, and these outputs, changed at random, with targets of all kinds.
 
-    labels: those that exist, sorted.
+    kinds: targets of all kinds; labels are sorted.
     """
     verdict = None
-    for some, targets in _trials(outputs, y, labels):
+    for some, targets in _trials(outputs, y, kinds):
         try:
             whole = loss(some, targets).item()
         except user_code.FAILURES:  # whatever a user's loss does with outputs that its model did not make
@@ -63,7 +62,7 @@ def is_mean(loss: Loss, outputs: Any, y: Tensor, labels: Array) -> bool | None:
     return verdict
 
 
-def _trials(outputs: Any, y: Tensor, labels: Array) -> Iterator[tuple[Any, Tensor]]:
+def _trials(outputs: Any, y: Tensor, kinds: Tensor) -> Iterator[tuple[Any, Tensor]]:
     """(outputs, targets) of ROWS examples. Nothing where the outputs are not tensors: their rows are unknown."""
     leaves, count = tree_leaves(outputs), len(y)
     if not all(isinstance(leaf, Tensor) for leaf in leaves):
@@ -82,10 +81,10 @@ def _trials(outputs: Any, y: Tensor, labels: Array) -> Iterator[tuple[Any, Tenso
         return t + torch.from_numpy(random.uniform(0, 1, t.shape)).to(t) if t.is_floating_point() else t
 
     some = tree_map(changed, chosen)
-    sets = min(SETS, -(-len(labels) // ROWS))
+    sets = min(SETS, -(-len(kinds) // ROWS))
     for place in range(sets):
-        spread = labels[(np.arange(ROWS) * sets + place) * len(labels) // (ROWS * sets)]
-        yield some, torch.from_numpy(spread).to(y)
+        spread = (np.arange(ROWS) * sets + place) * len(kinds) // (ROWS * sets)
+        yield some, kinds[torch.from_numpy(spread)].to(y)
 
 
 def _adds_up(loss: Loss, outputs: Any, y: Tensor, whole: float) -> bool:

@@ -15,10 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ..algorithms.costs import ModelCost, together
 from .buffers import averaged
-from .model_arguments import Shape
+from .dataset import DataShape
 from .models import units
+from .trees import Tree, called, leaves, mapped
 from .user_code import FAILURES, in_words
 
+KINDS = {"int64": torch.int64, "bool": torch.bool}
 EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
 
 
@@ -64,7 +66,7 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping={kernel: attention})
 
 
-def measure(forward: Callable[[Tensor], object], inputs: Sequence[Tensor]) -> tuple[float, float, list[Any]]:
+def measure(forward: Callable[..., object], inputs: Sequence[Tree[Tensor]]) -> tuple[float, float, list[Any]]:
     """(FLOPs, bytes allocated of one example's forward pass, the outputs). inputs: batches of k and of 2k examples.
 
     The bytes are what more examples allocate more, so that statistics of a batch do not count.
@@ -73,27 +75,31 @@ def measure(forward: Callable[[Tensor], object], inputs: Sequence[Tensor]) -> tu
     for batch in inputs:
         counter, allocations = flop_counter(), _Allocations()
         with torch.no_grad(), _FusedAttention(), counter, allocations:
-            outputs.append(forward(batch))
-        flops = counter.get_total_flops() / len(batch)
+            outputs.append(called(forward, batch))
+        flops = counter.get_total_flops() / len(leaves(batch)[0])
         nbytes.append(allocations.nbytes)
-    return flops, (nbytes[1] - nbytes[0]) / len(inputs[0]), outputs
+    return flops, (nbytes[1] - nbytes[0]) / len(leaves(inputs[0])[0]), outputs
 
 
-def examples(input_shape: Shape, device: torch.device, tokens: bool = False) -> list[Any]:
-    """Batches for `measure`, of numbers or of tokens."""
-    shapes = [(count, *input_shape) for count in (EXAMPLES, 2 * EXAMPLES)]
-    if tokens:
-        return [torch.zeros(shape, dtype=torch.int64, device=device) for shape in shapes]
-    return [torch.rand(shape, device=device) for shape in shapes]
+def examples(shape: DataShape, device: torch.device) -> list[Tree[Tensor]]:
+    """Batches for `measure`: random numbers, and zeros for tokens and truth values."""
+
+    def made(count: int, each: tuple[int, ...], kind: str) -> Tensor:
+        size = (count, *each)
+        return torch.rand(size, device=device) if kind == "float32" else torch.zeros(size, dtype=KINDS[kind]).to(device)
+
+    batches = list[Tree[Tensor]]()
+    for count in (EXAMPLES, 2 * EXAMPLES):
+        every = iter([made(count, *one) for one in shape.inputs])
+        batches.append(mapped(lambda _, every=every: next(every), shape.kinds))  # type: ignore[misc]
+    return batches
 
 
-def measured_cost(
-    model: nn.Module, input_shape: Shape, parts: Sequence[nn.Module] | None = None, tokens: bool = False
-) -> ModelCost:
+def measured_cost(model: nn.Module, shape: DataShape, parts: Sequence[nn.Module] | None = None) -> ModelCost:
     """The cost of any model and of its units, in the terms of cost_tables.UnitCost.
 
+    shape: of the data that it takes.
     parts: its units, where they are known. A parameter that several share counts with the first of them.
-    tokens: whether its inputs are tokens instead of numbers.
     On the meta device nothing is computed, and the model needs no memory. The same is found there as on a CPU, except
     for a copy where images are flattened: it does not know in which order a convolution stores its channels.
 
@@ -108,7 +114,7 @@ def measured_cost(
     buffers = {unit: sum(b.numel() for b in unit.buffers() if id(b) in known) for unit in parts}
     owners, device = dict[Tensor, int](), next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
-        flow = examples(input_shape, device, tokens)
+        flow: list[Any] = list(examples(shape, device))
         try:
             for unit, exchanged in buffers.items():
                 flops, activations, flow = measure(unit, flow)
@@ -117,6 +123,6 @@ def measured_cost(
                 owners.update(dict.fromkeys(own, len(found)))
                 found.append(ModelCost(sum(p.numel() for p in own), exchanged, flops, activations))
         except FAILURES as error:  # whatever a user's model does
-            shown = (EXAMPLES, *input_shape)
+            shown = " and ".join(str((EXAMPLES, *each)) for each, _ in shape.inputs)
             raise ValueError(f"the model's forward fails on an input of {shown}: {in_words(error)}") from error
     return together([replace(each, shared=place in shared) for place, each in enumerate(found)])

@@ -23,6 +23,12 @@ def image(input_shape: Shape, model: str) -> tuple[int, int, int]:
     if len(input_shape) != 3:
         shown = "x".join(map(str, input_shape))
         raise ValueError(f"model {model} takes images, channels x height x width; the data's examples are {shown}")
+    if input_shape[2] in (1, 3) and input_shape[0] not in (1, 3):
+        shown = "x".join(map(str, input_shape))
+        raise ValueError(
+            f"model {model} takes images, channels x height x width; the data's examples are {shown}, channels last: "
+            "transpose them"
+        )
     return input_shape[0], input_shape[1], input_shape[2]
 
 

@@ -29,20 +29,21 @@ from . import (
 )
 from .layers import Block, ChannelsLast
 from .model_arguments import Shape
+from .trees import Tree
 from .vit import vit
 
 
-def build(model: str, args: Mapping[str, Any], input_shape: Shape, classes: int, seed: int) -> nn.Module:
+def build(model: str, args: Mapping[str, Any], input_shape: Tree[Shape], classes: int | None, seed: int) -> nn.Module:
     """The model by name or import path, on the CPU, with its initial parameters.
 
-    input_shape: of one example, without the batch. ValueError: unknown name or argument, failing import or factory.
+    input_shape: of one example, without the batch; of each where a model has several inputs. classes: outputs that the
+    data need; None where they do not say. ValueError: unknown name or argument, failing import or factory.
     """
+    what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     if torchvision_tables.named(model):
         factory = _torchvision(model.removeprefix(torchvision_tables.PREFIX))
-        what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     elif user_code.named(model):
         factory = user_code.load(model, "model")
-        what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     else:
         options = cost_tables.resolve(model, args, input_shape, classes)
         architectures.check_trainable(model)

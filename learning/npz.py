@@ -21,8 +21,9 @@ from numpy.lib import format as npy
 from ..program.effects import Array
 from ..program.errors import brief
 from . import user_code
-from .arrays import check_heads, checked, kept_itemsize, labels, looks_like_pixels
-from .dataset import Dataset, DataShape, Packed, Pixels
+from .arrays import Given, Head, check_heads, check_labels, checked, kept_kind, looks_like_pixels
+from .dataset import Dataset, DataShape, Packed, Pixels, batch_kind, labels_of
+from .trees import Tree
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")  # the names that .npz files use, after Keras
 LARGE = 1 << 25  # bytes from which an array is mapped. A smaller one is read, so that its file may change meanwhile
@@ -35,10 +36,11 @@ def load(path: Path, args: Mapping[str, Any]) -> Dataset:
     pixels, classes = _pixels(path, args), _classes(path, args)
     with _open(path) as archive:
         arrays = {key: user_code.call(_array, f"{path}: reading {key}", archive, path, key) for key in KEYS}
-    if pixels and (arrays["x_train"].dtype != np.uint8 or arrays["x_test"].dtype != np.uint8):
-        found = f"{arrays['x_train'].dtype} and {arrays['x_test'].dtype}"
+    kinds = [str(arrays[key].dtype) for key in ("x_train", "x_test")]
+    if pixels and kinds != ["uint8", "uint8"]:
+        found = " and ".join(kinds)
         raise ValueError(f"{path}: images: true is for bytes (uint8), to divide by 255; x_train and x_test are {found}")
-    data = checked(arrays, str(path), classes)
+    data = checked(dict[str, Given](arrays), str(path), classes)
     if pixels:
         scale = np.array(255, np.float32)
         train, test = (Packed([np.asarray(x)], scale) for x in (data.train_x, data.test_x))
@@ -56,18 +58,26 @@ def shape(path: Path, args: Mapping[str, Any]) -> DataShape:
     classes = _classes(path, args)
     with _open(path) as archive:
         heads = {key: user_code.call(_head, f"{path}: reading {key}'s header", archive, key) for key in KEYS}
-        known = {key: user_code.call(archive.__getitem__, f"{path}: reading {key}", key) for key in KEYS if "y" in key}
-        mapped = _mappable(archive, "x_train")
-    check_heads(heads, str(path))
-    highest = max(int(labels(y, key, str(path), classes).max(initial=0)) for key, y in known.items())
-    (train, *each), kind = heads["x_train"]
-    return DataShape(tuple(each), classes or highest + 1, train, heads["x_test"][0][0], kept_itemsize(kind, mapped))
+        check_heads(dict[str, Tree[Head]](heads), str(path))
+        if heads["y_train"].dtype.kind in "iu":
+            known = {key: user_code.call(_array, f"{path}: reading {key}", archive, path, key) for key in KEYS[1::2]}
+            for key, y in known.items():
+                check_labels(y, key, str(path), classes)
+            classes = classes or labels_of(*known.values())
+        x, y = (
+            math.prod(head.shape[1:]) * kept_kind(head, _mappable(archive, key), "y" in key).itemsize
+            for key, head in heads.items()
+            if "train" in key
+        )
+    first, tests, target = heads["x_train"], heads["x_test"].shape[0], heads["y_train"].shape[1:]
+    kind = batch_kind(first.dtype).name
+    return DataShape(first.shape[1:], classes, first.shape[0], tests, x, target, y, kind)
 
 
 def _options(*, images: bool | None = None, classes: int | None = None) -> None:
     """What the data take. images: whether the bytes are pixels, to be scaled to [0, 1]; None: not said.
 
-    classes: of the model's outputs; None: up to the highest label.
+    classes: outputs of the model; None: one for each label up to the highest, if the targets are labels.
     """
 
 
@@ -117,7 +127,7 @@ def _mappable(archive: np.lib.npyio.NpzFile, key: str) -> bool:
 def _array(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> Array:
     """One array, mapped where that can be. Its checksum is compared either way."""
     shape, fortran, kind = _read_head(archive, key)
-    if kind.hasobject or not _mappable(archive, key):
+    if not _mappable(archive, key):
         found: Array = archive[key]
         return found
     member = _member(archive, key)
@@ -131,10 +141,10 @@ def _array(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> Array:
         return np.memmap(path, kind, "r", file.tell(), shape, "F" if fortran else "C")
 
 
-def _head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """(shape, dtype) of one array, from its header."""
+def _head(archive: np.lib.npyio.NpzFile, key: str) -> Head:
+    """Shape and type of one array, from its header."""
     shape, _, kind = _read_head(archive, key)
-    return shape, kind
+    return Head(shape, kind)
 
 
 def _read_head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -143,7 +153,9 @@ def _read_head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...]
     with archive.zip.open(member) as file:  # type: ignore[union-attr]
         shape, fortran, kind = _header(file)
         held = member.file_size - file.tell()
-    if not kind.hasobject and math.prod(shape) * kind.itemsize != held:
+    if kind.hasobject:
+        raise ValueError("it holds Python's objects, which are not loaded; write numbers")
+    if math.prod(shape) * kind.itemsize != held:
         raise ValueError(f"its header says {kind} {shape}, and {held} bytes follow; write the file again")
     return shape, fortran, kind
 

@@ -18,53 +18,13 @@ from ..program.streams import stream, torch_seed
 from . import user_code
 from .augment import augment
 from .buffers import unchanged
-from .dataset import Dataset, Packed, Stored
-from .images import Images
+from .dataset import Dataset
 from .loaders import AheadLoader
 from .losses import resolve_loss, training_loss
 from .pieces import Pieces
-from .recipe import Recipe, check
-
-
-class Source:
-    """Examples by their places, as float32, from memory or from where they are stored.
-
-    loaders: threads that read on up to, not including, `stop` where stored examples are asked for in order.
-    """
-
-    def __init__(self, x: Array | Stored, loaders: int = 0, stop: int = 0) -> None:
-        plain = isinstance(x, np.ndarray) and x.dtype == np.float32 and not isinstance(x, np.memmap)
-        self._tensor = torch.from_numpy(x) if plain else None
-        self._x: Stored = Packed([x]) if isinstance(x, np.ndarray) else x
-        self._stop = stop
-        self._ahead = AheadLoader(self._read, 0 if plain else loaders)
-
-    def pieces(self, indices: Array, pieces: Pieces) -> Tensor:
-        """A fresh tensor as from `take`, of pieces of the examples, which are images."""
-        if not isinstance(self._x, Images):
-            return pieces.cut(self.take(indices))
-        made = torch.empty((len(indices), *self._x.shape[1:]), dtype=torch.float32)
-        self._x.take(indices, made.numpy(), pieces)
-        return made
-
-    def take(self, indices: Array) -> Tensor:
-        """A fresh tensor (len(indices), *input_shape).
-
-        Torch aligns it, and a matrix product's bits may depend on where memory begins.
-        """
-        if self._tensor is not None:
-            return self._tensor.index_select(0, torch.from_numpy(indices))
-        for n in range(1, self._ahead.threads + 1):
-            later = indices + n * len(indices)
-            later = later[later < self._stop]
-            if len(later) and not self._ahead.knows(int(later[0])):
-                self._ahead.begin(int(later[0]), later)
-        return self._ahead.get(int(indices[0]), indices)
-
-    def _read(self, _: int, indices: Array) -> Tensor:
-        made = torch.empty((len(indices), *self._x.shape[1:]), dtype=torch.float32)
-        self._x.take(indices, made.numpy())
-        return made
+from .recipe import Recipe
+from .sources import Inputs, Source
+from .trees import Tree, called, mapped
 
 
 class Passes:
@@ -85,12 +45,6 @@ class Passes:
         each: bool = False,
         loaders: int = 0,
     ) -> None:
-        check(recipe, data.train_x.shape[1:])
-        if recipe.augment is not None and recipe.augment.randaugment and data.pixels is None:
-            raise ValueError(
-                "augment.randaugment needs bytes, and it is not known how the data's values follow from bytes; "
-                "give images as bytes (uint8), or a Dataset with pixels=Pixels(scale, shift)"
-            )
         self.model = model
         self.trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
         self.doing = ""  # what it is at, for errors: a name costs nothing until something fails
@@ -99,18 +53,18 @@ class Passes:
         self._loss = training_loss(recipe.loss, recipe.label_smoothing, each)
         self._like = self.trained[0]
         self._pixels = data.pixels
-        self._x, self._y = Source(data.train_x), torch.from_numpy(data.train_y)
+        self._x, self._y = Inputs(data.train_x), Source(data.train_y, target=True)
         self._recipe, self._seed, self._worker, self._each = recipe, seed, worker, each
         self._seen: list[Array] = []
         self.ahead = AheadLoader(self.load, loaders)
 
-    def forward(self, x: Tensor, module: nn.Module | None = None, final: bool = True) -> Any:
+    def forward(self, x: Tree[Tensor], module: nn.Module | None = None, final: bool = True) -> Any:
         """The outputs of the model, or of one of its modules; the final ones in fp32 whatever the precision within."""
         module = module or self.model
         if self._recipe.precision != "bf16":
-            return module(x)
-        with torch.autocast(x.device.type, torch.bfloat16):
-            outputs = module(x)
+            return called(module, x)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = called(module, x)
         return outputs.float() if final and isinstance(outputs, Tensor) else outputs
 
     @property
@@ -118,34 +72,38 @@ class Passes:
         """Where the model is."""
         return self._like.device
 
-    def inputs(self, indices: Array) -> Tensor:
+    def inputs(self, indices: Array) -> Tree[Tensor]:
         """Training examples as they are in the data."""
-        return self.placed(self._x.take(indices))
+        found: Tree[Tensor] = mapped(self.placed, self._x.take(indices))
+        return found
 
-    def placed(self, x: Tensor) -> Tensor:
-        """Inputs on the model's device, in the precision of its parameters."""
-        return x.to(self._like.device, self._like.dtype)
+    def targets(self, indices: Array) -> Tensor:
+        """Their targets."""
+        return self.placed(self._y.take(indices))
 
-    def prepare(self, indices: Array, position: int) -> tuple[Tensor, Tensor]:
+    def placed(self, values: Tensor) -> Tensor:
+        """Values on the model's device; real numbers in the precision of its parameters."""
+        return values.to(self._like.device, self._like.dtype if values.is_floating_point() else None)
+
+    def prepare(self, indices: Array, position: int) -> tuple[Tree[Tensor], Tensor]:
         """The batch (inputs, targets), augmented, where the model is."""
         self._seen, self.doing = [], "reading the data"
         x, y = self.ahead.get(position, indices)
-        return self.placed(x), y.to(self._like.device)
+        return mapped(self.placed, x), self.placed(y)
 
     @property
     def losses(self) -> Array:
         """Each example's loss in the last batch, float32 (batch,)."""
         return np.concatenate(self._seen)
 
-    def load(self, position: int, indices: Array) -> tuple[Tensor, Tensor]:
+    def load(self, position: int, indices: Array) -> tuple[Tree[Tensor], Tensor]:
         """The batch (inputs, targets), augmented; a pure function of its arguments."""
-        y, how = self._y.index_select(0, torch.from_numpy(indices)), self._recipe.augment
+        y, how = self._y.take(indices), self._recipe.augment
         if how is None:
             return self._x.take(indices), y
         random = stream(self._seed, "augment", self._worker, position)
         pieces = how.resized_crop and Pieces(how.resized_crop, len(indices), random)
-        x = self._x.pieces(indices, pieces) if pieces else self._x.take(indices)
-        return augment(x, how, random, self._pixels), y
+        return augment(self._x.images(indices, pieces or None), how, random, self._pixels), y
 
     def chunks(self, count: int) -> list[slice]:
         """A batch of `count` in micro-batches, as few as can be and of sizes that differ by one at most."""
@@ -163,7 +121,7 @@ class Passes:
         total = 0.0
         for cut in chunks:
             self.doing = "the model's forward"
-            loss = self.loss(self.forward(x[cut]), y[cut], len(y) if len(chunks) > 1 else None)
+            loss = self.loss(self.forward(part(x, cut)), y[cut], len(y) if len(chunks) > 1 else None)
             self.doing = "backward"
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
@@ -208,6 +166,12 @@ class Passes:
                 missing = set()
             self.forget()
         return {place for place, p in enumerate(self.model.parameters()) if id(p) in missing}
+
+
+def part(x: Tree[Tensor], cut: slice) -> Tree[Tensor]:
+    """These examples of each input."""
+    found: Tree[Tensor] = mapped(lambda values: values[cut], x)
+    return found
 
 
 def squares(tensors: Sequence[Tensor | None]) -> float:

@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from . import user_code
+from .dataset import Dataset, DataShape
 
 # What to use instead of a run that computes, where only time can be predicted so far.
 TIMING_ONLY = "use simulate --timing-only, or train --phantom"
+
+IGNORED = -100  # the label that cross_entropy leaves out, as torch has it
 
 Precision = Literal["fp32", "bf16", "fp64"]
 
@@ -68,12 +73,36 @@ class Recipe:
         return 8 if self.precision == "fp64" else 4
 
 
-def check(recipe: Recipe, input_shape: tuple[int, ...]) -> None:
+def check(recipe: Recipe, shape: DataShape) -> None:
     """ValueError where the recipe does not fit the data or the loss, alike for timing-only and real runs."""
-    shown, how = "x".join(map(str, input_shape)), recipe.augment
-    if how is not None and len(input_shape) != 3:
-        raise ValueError(f"augment changes images, channels x height x width; the data's examples are {shown}")
-    if how is not None and how.randaugment and input_shape[0] not in (1, 3):
-        raise ValueError(f"augment.randaugment changes grey or RGB images; the data's examples are {shown}")
+    how = recipe.augment
+    if how is not None:
+        shown = " and ".join("x".join(map(str, each)) or "one number" for each, _ in shape.inputs)
+        if [(len(each), kind) for each, kind in shape.inputs] != [(3, "float32")]:
+            raise ValueError(f"augment changes images, channels x height x width; the data's examples are {shown}")
+        if how.randaugment and shape.input_shape[0] not in (1, 3):
+            raise ValueError(f"augment.randaugment changes grey or RGB images; the data's examples are {shown}")
+        if len(shape.target_shape) > 1:
+            shown = "x".join(map(str, shape.target_shape))
+            raise ValueError(f"augment changes images and not their targets, and those of the data are {shown}")
     if recipe.label_smoothing and user_code.named(recipe.loss):
         raise ValueError(f"label_smoothing is cross_entropy's; {recipe.loss} must smooth by itself")
+
+
+def check_data(recipe: Recipe, data: Dataset) -> None:
+    """The same, and ValueError where the recipe does not fit the values of the data."""
+    check(recipe, data.shape)
+    if recipe.augment is not None and recipe.augment.randaugment and data.pixels is None:
+        raise ValueError(
+            "augment.randaugment needs bytes, and it is not known how the data's values follow from bytes; "
+            "give images as bytes (uint8), or a Dataset with pixels=Pixels(scale, shift)"
+        )
+    for key, y in (("train_y", data.train_y), ("test_y", data.test_y)):
+        if user_code.named(recipe.loss) or not isinstance(y, np.ndarray) or y.dtype.kind != "i":
+            continue
+        unknown = y[(y < 0) & (y != IGNORED)]
+        if unknown.size:
+            raise ValueError(
+                f"{key} holds the label {unknown[0]}; labels count from 0, and {IGNORED} marks what {recipe.loss} "
+                "leaves out"
+            )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ..program.effects import Array
-from .dataset import Packed, Stored
+from .dataset import REAL, Packed, Shape, Stored
 
 
 class Resized:
@@ -18,16 +17,17 @@ class Resized:
     scaling without it gave other bits with other numbers of threads.
     """
 
+    dtype = REAL
+
     def __init__(self, x: Array | Stored, size: int) -> None:
         self._x: Stored = Packed([x]) if isinstance(x, np.ndarray) else x
-        self.shape: tuple[int, ...] = (*x.shape[:2], size, size)
-        self.itemsize = x.itemsize
-        self.stored: tuple[int, ...] | None = x.shape[1:]
+        self.shape: Shape = (*x.shape[:2], size, size)
+        self.stored_bytes = self._x.stored_bytes
 
     def __len__(self) -> int:
         return len(self._x)
 
-    def take(self, indices: Array, out: NDArray[np.float32]) -> None:
+    def take(self, indices: Array, out: Array) -> None:
         """Write the scaled images at these places into `out`."""
         small = np.empty((len(indices), *self._x.shape[1:]), np.float32)
         self._x.take(indices, small)

@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..program.effects import Array
 from . import user_code
 from .dataset import Dataset
-from .losses import is_mean
-from .passes import Passes
+from .losses import ROWS, SETS, is_mean
+from .passes import Passes, part
 from .unit_passes import UnitPasses
 
 
@@ -25,11 +26,19 @@ class Trial(NamedTuple):
 def try_forward(passes: Passes, units: UnitPasses, data: Dataset, indices: Array, most: int) -> Trial:
     """Forward passes of the first `most` of the examples at `indices`, a batch."""
     passes.doing = "reading the data"
-    inputs = passes.inputs(indices)[:most]
+    inputs = part(passes.inputs(indices), slice(most))
     activations, outputs = units.activations(inputs)
     if not user_code.named(passes.loss_name):
         return Trial(activations)
     passes.doing = "the loss"
-    y = torch.from_numpy(data.train_y[indices[: len(inputs)]]).to(inputs.device)
+    y = passes.targets(indices[:most])
     with torch.no_grad():
-        return Trial(activations, is_mean(passes.evaluation_loss, outputs, y, np.unique(data.train_y)))
+        return Trial(activations, is_mean(passes.evaluation_loss, outputs, y, _kinds(passes, data)))
+
+
+def _kinds(passes: Passes, data: Dataset) -> Tensor:
+    """Targets of all kinds: each label once, sorted; examples from everywhere where targets are something else."""
+    if isinstance(data.train_y, np.ndarray) and data.train_y.ndim == 1 and data.train_y.dtype == np.int64:
+        return torch.from_numpy(np.unique(data.train_y))
+    count = min(passes.examples, ROWS * SETS)
+    return passes.targets(np.arange(count) * passes.examples // count)

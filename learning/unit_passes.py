@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .models import own_parameters
 from .parameter_memory import Memory
 from .passes import Passes
+from .trees import Tree, leaves
 
 
 class UnitPasses:
@@ -30,21 +31,23 @@ class UnitPasses:
         ]
         self._lent: dict[Tensor, Tensor] = {}  # gradients of parameters that earlier units have, until their backward
         self._saved: dict[int, int] | None = None  # storages that autograd keeps, while they are counted
-        self._ends: list[tuple[Tensor, Tensor]] = []  # each unit's (input, output), from forward to backward
+        # Each unit's (input, output), from forward to backward. Those of the model need no gradient: None.
+        self._ends: list[tuple[Tensor | None, Tensor]] = []
         self._flow: Tensor | None = None  # between two units: what the next takes, backward the gradient of its output
 
     def __len__(self) -> int:
         return len(self._modules)
 
-    def forward(self, unit: int, x: Tensor | None = None) -> Tensor:
-        """The unit's output. x: the first unit's input."""
+    def forward(self, unit: int, x: Tree[Tensor] | None = None) -> Tensor:
+        """The unit's output. x: the model's inputs, for the first unit."""
+        between = None
         if x is None:
             assert self._flow is not None
-            x = self._flow.detach().requires_grad_(self._flow.requires_grad)
+            x = between = self._flow.detach().requires_grad_(self._flow.requires_grad)
         self._passes.doing = "the model's forward"
         with self._forgetting():
             out: Tensor = self._passes.forward(x, self._modules[unit], unit == len(self._modules) - 1)
-        self._ends.append((x, out))
+        self._ends.append((between, out))
         self._flow = out
         return out
 
@@ -62,11 +65,12 @@ class UnitPasses:
         x, out = self._ends.pop()
         parameters = self._parameters[unit]
         trained, borrowed = [p for p in parameters if p.requires_grad], self._borrowed[unit]
-        wanted = [*trained, *borrowed, x] if x.requires_grad else [*trained, *borrowed]
+        further = x is not None and x.requires_grad
+        wanted: list[Any] = [*trained, *borrowed, x] if further else [*trained, *borrowed]
         found: Sequence[Tensor | None] = [None] * len(wanted)
         if wanted and out.requires_grad:
             found = torch.autograd.grad(out, wanted, self._flow, allow_unused=True)
-        self._flow = found[-1] if x.requires_grad else None
+        self._flow = found[-1] if further else None
         grads = [self._with_lent(p, grad) for p, grad in zip([*trained, *borrowed], found, strict=False)]
         self._lent.update((p, g) for p, g in zip(borrowed, grads[len(trained) :], strict=True) if g is not None)
         self._keep(unit, iter(grads), add)
@@ -90,7 +94,7 @@ class UnitPasses:
         else:
             torch.cat(flat, out=target)
 
-    def evaluate(self, unit: int, x: Tensor | None = None) -> Tensor:
+    def evaluate(self, unit: int, x: Tree[Tensor] | None = None) -> Tensor:
         """The unit's output in an evaluation."""
         self._passes.doing = "the evaluation"
         module = self._modules[unit].eval()
@@ -101,10 +105,11 @@ class UnitPasses:
         module.train()
         return self._flow
 
-    def activations(self, x: Tensor) -> tuple[int, Any]:
+    def activations(self, x: Tree[Tensor]) -> tuple[int, Any]:
         """(bytes that a step on x holds next to the parameters when backward begins, the outputs): what autograd keeps,
         and the whole batch that x is a part of, whether autograd keeps it or not."""
-        self._saved = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()}
+        whole = [values.untyped_storage() for values in leaves(x)]
+        self._saved = {storage.data_ptr(): storage.nbytes() for storage in whole}
         for unit in range(len(self._modules)):
             self.forward(unit, x if unit == 0 else None)
         found, outputs = sum(self._saved.values()), self._flow

@@ -16,7 +16,8 @@ from ..program.fold import parts
 from .batches import Batches
 from .guard import Guard
 from .parameter_memory import Memory
-from .passes import Passes
+from .passes import Passes, part
+from .trees import Tree
 from .unit_passes import UnitPasses
 
 
@@ -30,7 +31,7 @@ class UnitSteps:
     def __init__(self, passes: Passes, units: UnitPasses, memory: Memory, batches: Batches, guard: Guard) -> None:
         self._passes, self._units, self._memory, self._batches, self._guard = passes, units, memory, batches, guard
         self._adds_up = not (memory.held.host or memory.held.staged)  # elsewhere Memory.unload adds chunk to chunk
-        self._batch: tuple[Tensor, Tensor] | None = None
+        self._batch: tuple[Tree[Tensor], Tensor] | None = None
         self._indices: Array = np.empty(0, np.int64)
         self._loss_so_far = 0.0
         self.loss = np.zeros(1, memory.host_params.dtype)
@@ -43,7 +44,7 @@ class UnitSteps:
         assert self._batch is not None
         whole = len(self._indices)
         cut = slice(*parts(whole, chunks)[chunk])
-        self._units.forward(unit, self._batch[0][cut] if unit == 0 else None)
+        self._units.forward(unit, part(self._batch[0], cut) if unit == 0 else None)
         if unit < len(self._units) - 1:
             return
         loss = self._units.loss(self._batch[1][cut], whole if chunks > 1 else None)
@@ -67,7 +68,7 @@ class UnitSteps:
         x, y = self._passes.prepare(indices, 0)
         for size in sorted(set(chunks)):
             for unit in range(len(self._units)):
-                self._units.forward(unit, x[:size] if unit == 0 else None)
+                self._units.forward(unit, part(x, slice(size)) if unit == 0 else None)
             self._units.loss(y[:size], None)
             for unit in reversed(range(len(self._units))):
                 self._units.backward(unit, False)

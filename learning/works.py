@@ -25,19 +25,41 @@ def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
 
     ValueError as cost_tables.cost and models.build.
     """
+    own = user_code.named(model) and not torchvision_tables.named(model)
+    one: Any
+    classes: Any
+    one, classes = (shape.input_shape, shape.classes) if own else _taken(model, args, shape)
     if torchvision_tables.named(model) and not args:
-        known = torchvision_tables.cost(model.removeprefix(torchvision_tables.PREFIX), shape.input_shape, shape.classes)
+        known = torchvision_tables.cost(model.removeprefix(torchvision_tables.PREFIX), one, classes)
         if known is not None:
             return cost_tables.total(known)
     if not user_code.named(model) and model not in architectures.NAMES:
-        return cost_tables.total(cost_tables.cost(model, args, shape.input_shape, shape.classes))
+        return cost_tables.total(cost_tables.cost(model, args, one, classes))
     from .measured_costs import measured_cost
     from .models import build, on_meta
 
     if model in architectures.NAMES:
-        made = on_meta(model, args, shape.input_shape, shape.classes)
-        return measured_cost(made, shape.input_shape, list(made), architectures.takes_tokens(model))
-    return measured_cost(build(model, args, shape.input_shape, shape.classes, seed=0), shape.input_shape)
+        made = on_meta(model, args, one, classes)
+        return measured_cost(made, shape, list(made))
+    return measured_cost(build(model, args, one, classes, seed=0), shape)
+
+
+def _taken(model: str, args: Mapping[str, Any], shape: DataShape) -> tuple[Any, Any]:
+    """(input shape, classes) for a built-in model or torchvision's; ValueError where the data are not what it takes."""
+    found = " and ".join(kind for _, kind in shape.inputs)
+    wanted = "int64" if architectures.takes_tokens(model) else "float32"
+    if len(shape.inputs) == 1:
+        if shape.classes is None:
+            raise ValueError(
+                f"model {model} has an output for each class, and the data do not say how many: their targets are not "
+                "labels; give them classes, the number of outputs, or write a model of your own"
+            )
+        if not torchvision_tables.named(model):
+            cost_tables.resolve(model, args, shape.input_shape, shape.classes)
+    if shape.kinds != wanted:
+        what = {"int64": "tokens, which are whole numbers", "float32": "real numbers"}[wanted]
+        raise ValueError(f"model {model} takes one array of {what}; the data's inputs are {found}")
+    return shape.input_shape, shape.classes
 
 
 def moments_of(optimizer: Mapping[str, Any]) -> int:

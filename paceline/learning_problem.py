@@ -77,7 +77,7 @@ class LearningProblem:
 
         _ = self.cost
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
-        _named("workload", lambda: check(self.recipe, self.shape.input_shape))
+        _named("workload", lambda: check(self.recipe, self.shape))
 
     def check_trainable(self) -> None:
         """ScenarioError where the model is for timing-only runs."""

@@ -6,7 +6,6 @@ size of activations is an estimate: where they may not fit, a warning says so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -35,7 +34,7 @@ RECORDED = ("device", "host", "activations", "fresh", "exchange", "vectors")  # 
 def predicted(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> list[Footprint]:
     """For each worker, the memory that it needs at the peak."""
     moments = moments_of(problem.scenario.workload.optimizer.model_dump())
-    inputs = math.prod(problem.shape.input_shape)
+    inputs = -(-problem.shape.batch_bytes // 4)
     strategy = plan.strategy
     synchronous, vectors = strategy.aggregation.synchronous, strategy.aggregation.vectors
 

@@ -10,12 +10,11 @@ from PIL import Image
 from kit.learning import DIGITS
 from paceline.learning import images
 from paceline.learning.augment import augment
-from paceline.learning.dataset import Dataset, Pixels
-from paceline.learning.models import build
-from paceline.learning.passes import Passes, Source
+from paceline.learning.dataset import Dataset, DataShape, Pixels
 from paceline.learning.pieces import Pieces
 from paceline.learning.rand_augment import OPERATIONS, rand_augment, strength
-from paceline.learning.recipe import Augment, RandAugment, Recipe, ResizedCrop, check
+from paceline.learning.recipe import Augment, RandAugment, Recipe, ResizedCrop, check, check_data
+from paceline.learning.sources import Source
 from paceline.program.streams import stream
 
 RGB = np.random.default_rng(3).integers(20, 220, (3, 24, 18), np.uint8)
@@ -157,7 +156,7 @@ def test_what_randaugment_cannot_change_is_refused():
     with pytest.raises(
         ValueError, match=r"augment.randaugment changes grey or RGB images; the data's examples are 4x8x8"
     ):
-        check(recipe, (4, 8, 8))
+        check(recipe, DataShape((4, 8, 8), 10, 9, 9))
     unknown = Dataset(DIGITS.train_x, DIGITS.train_y, DIGITS.test_x, DIGITS.test_y)
     with pytest.raises(ValueError, match=r"augment.randaugment needs bytes, .*; give images as bytes"):
-        Passes(build("mlp", {}, (1, 8, 8), 10, 0), unknown, recipe, seed=0, worker=0)
+        check_data(recipe, unknown)

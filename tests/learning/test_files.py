@@ -15,7 +15,7 @@ import torch
 from paceline.learning import cifar, images
 from paceline.learning.data import load, shape_of
 from paceline.learning.dataset import Dataset, DataShape
-from paceline.learning.passes import Source
+from paceline.learning.sources import Source
 
 FILES = {"cifar10": ({f"data_batch_{i}.bin": 4 for i in range(1, 6)}, {"test_batch.bin": 3})}
 FILES["cifar100"] = ({"train.bin": 20}, {"test.bin": 3})
@@ -38,7 +38,7 @@ def test_binary_files_are_read_and_normalised_per_channel(name, tmp_path):
     rows, kind = write(tmp_path, name), cifar.FORMATS[name]
     args = {"path": str(tmp_path), "verify": False}
     found = load(name, args)
-    assert shape_of(name, args) == DataShape((3, 32, 32), kind.classes, 20, 3, itemsize=1)
+    assert shape_of(name, args) == DataShape((3, 32, 32), kind.classes, 20, 3, 3072)
     assert (found.train_x.shape, found.test_x.shape) == ((20, 3, 32, 32), (3, 3, 32, 32))
     assert found.train_y.dtype == np.int64
     own = np.concatenate([rows[file] for file in kind.train])
@@ -78,12 +78,12 @@ def test_few_files_have_all_classes(tmp_path):
     args = {"path": str(tmp_path), "verify": False, "size": 40}
     found = load("cifar100", args)
     assert found.train_y.max() < 99
-    assert found.shape == shape_of("cifar100", args) == DataShape((3, 40, 40), 100, 20, 3, 1, (3, 32, 32))
+    assert found.shape == shape_of("cifar100", args) == DataShape((3, 40, 40), 100, 20, 3, 3072)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_official_numbers_need_no_files(name):
-    assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.FORMATS[name].classes, 50_000, 10_000, itemsize=1)
+    assert shape_of(name, {}) == DataShape((3, 32, 32), cifar.FORMATS[name].classes, 50_000, 10_000, 3072)
     assert shape_of(name, {}).nbytes == 60_000 * (3072 + 8)
 
 
@@ -137,7 +137,7 @@ def test_an_archive_is_read_as_it_is_once_its_checksum_holds(name, tmp_path, mon
     found, expected = (load(name, {"path": str(p), "verify": False}) for p in (tmp_path, tmp_path / "unpacked"))
     for key in ("train_x", "train_y", "test_x", "test_y"):
         assert np.array_equal(getattr(found, key), getattr(expected, key))
-    assert shape_of(name, args | {"verify": False}) == DataShape((3, 32, 32), kind.classes, 20, 3, itemsize=1)
+    assert shape_of(name, args | {"verify": False}) == DataShape((3, 32, 32), kind.classes, 20, 3, 3072)
     assert found.shape == expected.shape
     md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
     monkeypatch.setitem(cifar.FORMATS, name, replace(kind, archive_md5=md5))
@@ -162,8 +162,8 @@ def folder_of_images(folder: Path, train: int = 3, test: int = 2) -> None:
 def test_a_folder_of_images_is_known_without_opening_any(tmp_path):
     folder_of_images(tmp_path)
     (tmp_path / "train" / "ant" / "notes.txt").write_text("no image")
-    assert shape_of("images", {"path": str(tmp_path), "size": 16}) == DataShape((3, 16, 16), 2, 6, 4, itemsize=0)
-    assert shape_of("imagenet", {}) == DataShape((3, 224, 224), 1000, 1_281_167, 50_000, itemsize=0)
+    assert shape_of("images", {"path": str(tmp_path), "size": 16}) == DataShape((3, 16, 16), 2, 6, 4, stored_bytes=0)
+    assert shape_of("imagenet", {}) == DataShape((3, 224, 224), 1000, 1_281_167, 50_000, stored_bytes=0)
     with pytest.raises(ValueError, match=r"data images needs a path: a folder with train/CLASS"):
         shape_of("images", {})
     with pytest.raises(
@@ -180,7 +180,7 @@ def test_a_class_without_images_is_a_class_and_a_folder_without_any_is_refused(t
     for part in ("train", "val"):
         (tmp_path / part / "cat").mkdir()
     args = {"path": str(tmp_path), "size": 16}
-    assert load("images", args).shape == shape_of("images", args) == DataShape((3, 16, 16), 3, 6, 4, itemsize=0)
+    assert load("images", args).shape == shape_of("images", args) == DataShape((3, 16, 16), 3, 6, 4, stored_bytes=0)
     with pytest.raises(
         ValueError, match=r"data imagenet: .* has 3 classes and 6 \+ 4 images, not 1000 .*; write data: {name"
     ):
@@ -206,7 +206,7 @@ def test_stored_images_are_read_as_they_are_asked_for(tmp_path):
     found = images.Images([*files, tmp_path / "none.png"], 4)
     assert (len(found), found.shape) == (4, (4, 3, 4, 4))
     data = Dataset(found, np.arange(4) % 2, found, np.arange(4) % 2)
-    assert data.shape == DataShape((3, 4, 4), 2, 4, 4, itemsize=0)
+    assert data.shape == DataShape((3, 4, 4), 2, 4, 4, stored_bytes=0)
     files[1].write_bytes(files[2].read_bytes())
     one, two = Source(found).take(np.array([1, 2]))
     assert torch.equal(one, two), "nothing was read before"

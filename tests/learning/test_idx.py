@@ -23,9 +23,9 @@ from paceline.learning import raw_files
 from paceline.learning.build import build_workers
 from paceline.learning.data import BUILT_IN, load, shape_of
 from paceline.learning.dataset import DataShape, Packed
-from paceline.learning.passes import Source
 from paceline.learning.recipe import Augment, Recipe
 from paceline.learning.resized import Resized
+from paceline.learning.sources import Source
 from paceline.learning.works import cost_of
 
 IMAGES, LABELS, TEST_IMAGES, TEST_LABELS = FILES
@@ -43,7 +43,7 @@ def test_files_are_read_packed_or_not_and_batches_have_the_bits_of_a_conversion_
     values, known = write_idx(tmp_path, packed=packed), reader.SETS[name]
     args = {"path": str(tmp_path), "verify": False}
     found = load(name, args)
-    assert found.shape == shape_of(name, args) == DataShape((1, 28, 28), 10, 30, 12, itemsize=1)
+    assert found.shape == shape_of(name, args) == DataShape((1, 28, 28), 10, 30, 12, 784)
     scale, shift = np.float32(255 * known.deviation), np.float32(known.mean / known.deviation)
     for x, y, part in ((found.train_x, found.train_y, "train"), (found.test_x, found.test_y, "t10k")):
         images, labels = values[f"{part}-images-idx3-ubyte"], values[f"{part}-labels-idx1-ubyte"]
@@ -59,7 +59,7 @@ def test_files_are_read_packed_or_not_and_batches_have_the_bits_of_a_conversion_
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_official_numbers_need_no_files(name):
-    assert shape_of(name, {}) == DataShape((1, 28, 28), 10, 60_000, 10_000, itemsize=1)
+    assert shape_of(name, {}) == DataShape((1, 28, 28), 10, 60_000, 10_000, 784)
     large = shape_of(name, {"size": 224, "classes": 1000})
     assert (large.input_shape, large.classes) == ((1, 224, 224), 1000)
     assert large.nbytes == shape_of(name, {}).nbytes == 70_000 * (784 + 8), "as they are stored"
@@ -196,7 +196,7 @@ def test_a_size_and_more_classes(tmp_path):
     plain, same, large = (load("mnist", args | more) for more in ({}, {"size": 28}, {"size": 40, "classes": 1000}))
     assert isinstance(same.train_x, Packed), "nothing is scaled"
     assert large.shape == shape_of("mnist", args | {"size": 40, "classes": 1000})
-    assert large.shape == DataShape((1, 40, 40), 1000, 30, 12, itemsize=1, stored=(1, 28, 28))
+    assert large.shape == DataShape((1, 40, 40), 1000, 30, 12, 784)
     assert large.train_y.tolist() == plain.train_y.tolist()
     assert shape_of("cifar10", {"size": 224, "classes": 1000}).input_shape == (3, 224, 224)
     for attempt in (load, shape_of):

@@ -9,12 +9,12 @@ import pytest
 
 from kit.learning import make, make_plan, train_in_lockstep
 from paceline.algorithms.rounds import Interval, State
-from paceline.learning import passes
 from paceline.learning.loaders import AheadLoader
 from paceline.learning.recipe import Augment, Recipe
+from paceline.learning.sources import Source
 
 
-class Source:
+class Recorder:
     """Loads what it is told, and remembers the threads that asked."""
 
     def __init__(self, threads: int) -> None:
@@ -29,7 +29,7 @@ class Source:
 
 
 def test_what_was_expected_is_loaded_by_a_loader_and_once():
-    s = Source(2)
+    s = Recorder(2)
     s.ahead.begin(4, np.array([7, 8]))
     assert s.ahead.knows(4)
     assert s.ahead.get(0, np.array([1, 2])) == (0, [1, 2])
@@ -40,7 +40,7 @@ def test_what_was_expected_is_loaded_by_a_loader_and_once():
 
 
 def test_a_wrong_guess_costs_no_bits():
-    s = Source(1)
+    s = Recorder(1)
     s.ahead.begin(4, np.array([7, 8]))
     assert s.ahead.get(4, np.array([9, 8])) == (4, [9, 8]), "other examples than were expected"
     s.ahead.begin(5, np.array([1]))
@@ -49,7 +49,7 @@ def test_a_wrong_guess_costs_no_bits():
 
 
 def test_what_a_loader_raises_is_raised_where_the_batch_is_asked_for():
-    s = Source(1)
+    s = Recorder(1)
     s.ahead.begin(13, np.array([1]))
     s.ahead.begin(14, np.array([1]))
     assert s.ahead.get(12, np.array([1]))
@@ -84,7 +84,7 @@ def test_loaders_change_no_bits(loaders):
 
 def test_stored_examples_are_read_on_in_order_up_to_the_end():
     class Stored:
-        shape, itemsize = (100, 2), 0
+        shape, dtype, stored_bytes = (100, 2), np.dtype(np.float32), 0
 
         def __len__(self) -> int:
             return 100
@@ -94,7 +94,7 @@ def test_stored_examples_are_read_on_in_order_up_to_the_end():
             out[...] = indices[:, None]
 
     asked: list[list[int]] = []
-    source = passes.Source(Stored(), loaders=2, stop=30)
+    source = Source(Stored(), loaders=2, stop=30)
     for _ in range(2):  # two evaluations
         for start in (10, 18, 26):
             wanted = np.arange(start, min(start + 8, 30))

@@ -52,7 +52,7 @@ def own_lazy(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 def test_the_table_says_what_torch_does(model, args, shape):
     module = models.build(model, args, shape, 10, seed=0)
     table = cost_tables.cost(model, args, shape, 10)
-    assert cost_tables.total(table) == measured_costs.measured_cost(module, shape)
+    assert cost_tables.total(table) == measured_costs.measured_cost(module, DataShape(shape, 10, 100, 10))
     own = models.units(module)
     assert len(own) == len(table)
     x = torch.rand(2, *shape)
@@ -92,7 +92,7 @@ def test_a_model_depends_on_the_seed_alone_and_leaves_torchs_stream():
 
 def test_measuring_leaves_torchs_stream():
     stream = torch.get_rng_state()
-    measured_costs.measured_cost(models.build("mlp", {"dropout": 0.5}, DIGITS, 10, seed=0), DIGITS)
+    measured_costs.measured_cost(models.build("mlp", {"dropout": 0.5}, DIGITS, 10, seed=0), DataShape(DIGITS, 10, 9, 9))
     assert torch.equal(torch.get_rng_state(), stream)
 
 

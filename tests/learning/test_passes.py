@@ -11,6 +11,7 @@ from kit.learning import DIGITS, make, make_plan
 from paceline.algorithms.rounds import State
 from paceline.learning import models
 from paceline.learning.augment import augment
+from paceline.learning.dataset import DataShape
 from paceline.learning.losses import training_loss
 from paceline.learning.passes import Passes
 from paceline.learning.recipe import Augment, Recipe, check
@@ -122,7 +123,10 @@ def test_augmentation_depends_on_worker_and_position_alone():
 @pytest.mark.parametrize(
     ("make_wrong", "message"),
     [
-        (lambda: check(Recipe(augment=Augment(1)), (64,)), "augment changes images, .* the data's examples are 64"),
+        (
+            lambda: check(Recipe(augment=Augment(1)), DataShape((64,), 10, 9, 9)),
+            "augment changes images, .* the data's examples are 64",
+        ),
         (lambda: check(Recipe("a:b", 0.1), (64,)), "label_smoothing is cross_entropy's; a:b must smooth by itself"),
     ],
 )

@@ -28,6 +28,7 @@ from paceline.learning.build import build_workers, notes
 from paceline.learning.data import load
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
+from paceline.learning.sources import Source
 from paceline.program.errors import NotFinite, PacelineError, ReplicasDiffer, ScenarioError, WorkloadError
 
 POINTS = load("kit.users:points", {})
@@ -192,10 +193,13 @@ def test_bytes_are_pixels_only_where_the_data_says_so(tmp_path):
         load(path, {"images": True})
 
 
-def test_whole_numbers_that_would_be_rounded_are_refused():
-    assert load("kit.users:tokens", {"dtype": "int64", "highest": 1 << 24}).train_x[0, 0] == 1 << 24
-    with pytest.raises(ValueError, match="train_x holds whole numbers beyond 16777216, which float32 would round"):
-        load("kit.users:tokens", {"dtype": "int64", "highest": (1 << 24) + 1})
+def test_whole_numbers_stay_whole_numbers():
+    """Nothing is rounded: they become int64 and not float32."""
+    found = load("kit.users:tokens", {"dtype": "int64", "highest": (1 << 24) + 1})
+    assert found.shape.kinds == "int64"
+    assert Source(found.train_x).take(np.arange(2))[0, 0] == (1 << 24) + 1
+    with pytest.raises(ValueError, match="train_x holds whole numbers beyond 9223372036854775807, the largest int64"):
+        load("kit.users:tokens", {"dtype": "uint64", "highest": 1 << 63})
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
@@ -218,7 +222,7 @@ def test_a_users_loss_is_tried_for_being_a_mean_over_examples(name, mean, count)
     if name == "binary":
         outputs = outputs + 0.5
     with torch.no_grad():
-        assert losses.is_mean(getattr(users, name), outputs, y, np.arange(CLASSES)) is mean
+        assert losses.is_mean(getattr(users, name), outputs, y, torch.arange(CLASSES)) is mean
 
 
 @pytest.mark.parametrize("place", [Replicated(), Sharded(unit_bytes=1)])

@@ -89,7 +89,7 @@ def test_torchvision_agrees(name, pixels):
 
     shape = (3, pixels, pixels)
     model, known = models.build(f"torchvision:{name}", {}, shape, 7, seed=0), torchvision_tables.cost(name, shape, 7)
-    measured = measured_cost(model, shape)
+    measured = measured_cost(model, DataShape(shape, 7, 100, 10))
     assert replace(cost_tables.total(known), units=()) == replace(measured, units=())
     assert [unit.parameters for unit in known] == [unit.parameters for unit in measured.units]
 
