@@ -171,7 +171,7 @@ def family(name: str) -> str:
 def check_trainable(name: str) -> None:
     """ValueError where a model of that name cannot be trained."""
     if takes_tokens(name):
-        raise ValueError(f"model {name} is for timing-only runs so far, since no data has tokens; {TIMING_ONLY}")
+        raise ValueError(f"model {name} is for timing-only runs so far; {TIMING_ONLY}")
 
 
 def takes_tokens(name: str) -> bool:

@@ -9,6 +9,7 @@ files are mapped where they can be, so that the ranks of a host share them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,23 +20,24 @@ from typing import Any
 import numpy as np
 
 from ..program.effects import Array
-from ..program.errors import nearest
+from ..program.errors import brief, nearest
 from ..program.streams import stream
-from . import image_files, npz, user_code
+from . import image_files, npz, text, tokens, user_code
 from . import images as image_folders
 from .arrays import KEYS, Given, checked, looks_like_pixels
 from .dataset import Dataset, DataShape, Pixels, Stored
-from .recipe import TIMING_ONLY
 from .trees import mapped
 
 MOST = 1e12  # examples, pixels of a side: no machine holds them
+# The least of the arguments that cannot be 0. Ten training examples, so that all of ten classes can be there.
+LEAST = {"train": 10, "test": 1, "size": 1, "classes": 1, "sequence": 1, "stride": 1, "vocabulary": 2}
 DIGITS = (1437, 360)  # training and test examples
 STORED = ("images", "imagenet")  # files that are read when they are used
 
 
 def load(name: str, args: Mapping[str, Any]) -> Dataset:
     """The data set: a name in BUILT_IN, a path ending in .npz, or an import path to a function that returns
-    inputs and targets to train and to test with, or a Dataset.
+    inputs and targets to train and to test with, a Dataset, or two torch Datasets.
 
     ValueError of one line where it cannot be had.
     """
@@ -84,15 +86,13 @@ def _options(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
         if value is None and usual[key] is None:
             continue
         if key in TYPES:
-            if not isinstance(value, TYPES[key]):
-                raise ValueError(
-                    f"data {name}: {key} is {value!r}; write {'a folder' if key == 'path' else 'true or false'}"
-                )
+            kind, wanted = PATHS.get(name, TYPES[key]) if key == "path" else TYPES[key]
+            if not isinstance(value, kind):
+                raise ValueError(f"data {name}: {key} is {value!r:.60}; write {wanted}")
             continue
-        number = float if key == "noise" else int
-        # Ten training examples, so that all of ten classes can be there.
-        least = {"train": 10, "test": 1, "size": 1, "classes": 1, "sequence": 1, "vocabulary": 2}.get(key, 0)
-        most = 1 << 63 if key == "seed" else MOST
+        number = float if key in ("noise", "test_share") else int
+        least = LEAST.get(key, 0)
+        most = {"seed": 1 << 63, "test_share": 1}.get(key, MOST)
         if isinstance(value, bool) or not isinstance(value, int | number) or not least <= value <= most:
             raise ValueError(
                 f"data {name}: {key} is {value!r:.60}; write a number of {least} or more, up to {most:.3g}"
@@ -153,16 +153,6 @@ def synthetic(*, train: int = 5000, test: int = 1000, noise: float = 1.0, seed: 
     return Dataset(*made)
 
 
-def tokens(*, sequence: int = 512, vocabulary: int = 256, train: int = 1_000_000, test: int = 10_000) -> Dataset:
-    """Sequences of tokens, for timing-only runs: there is nothing to load. See _tokens_shape."""
-    raise ValueError(f"data tokens is for timing-only runs so far; {TIMING_ONLY}")
-
-
-def _tokens_shape(*, sequence: int, vocabulary: int, train: int, test: int) -> DataShape:
-    """sequence: tokens of an example, its input's shape. vocabulary: how many tokens there are, its classes."""
-    return DataShape((sequence,), vocabulary, train, test, kinds="int64")
-
-
 def _digits_shape() -> DataShape:
     return DataShape((1, 8, 8), 10, *DIGITS)
 
@@ -176,7 +166,17 @@ def _imagenet_shape(*, path: str | None, size: int) -> DataShape:
     return DataShape((3, size, size), *image_folders.IMAGENET, stored_bytes=0)
 
 
-TYPES: dict[str, Any] = {"path": str, "verify": bool}
+# Arguments that are not numbers: their types, and what to write.
+TYPES: dict[str, tuple[Any, str]] = {
+    "path": (str, "a folder"),
+    "verify": (bool, "true or false"),
+    "dtype": (str, "the name of a type, like uint16"),
+    "files": (str, "a pattern of file names, like '*.md'"),
+}
+PATHS: dict[str, tuple[Any, str]] = {  # of data in files
+    "tokens": (str | Mapping, "a file, or {train: FILE, test: FILE}"),
+    "text": (str, "a file or a folder"),
+}
 # By name: what loads the data set, and what tells its shape without loading it. Both take the same arguments.
 BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
     "digits": (digits, _digits_shape),
@@ -184,19 +184,26 @@ BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
     **{name: (partial(image_files.load, name), partial(image_files.shape, name)) for name in image_files.READERS},
     "images": (partial(image_folders.load, "images"), partial(image_folders.shape, "images")),
     "imagenet": (partial(image_folders.load, "imagenet"), _imagenet_shape),
-    "tokens": (tokens, _tokens_shape),
+    "tokens": (tokens.load, tokens.shape),
+    "text": (text.load, text.shape),
 }
 
 
 def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
-    what = f"data {path!r}"
-    made = user_code.call(user_code.load(path, "data"), what, **args)
-    classes, known = None, dict[str, Any]()
+    what, function = f"data {path!r}", user_code.load(path, "data")
+    classes, options = _classes(function, args, what)
+    made, known = user_code.call(function, what, **options), dict[str, Any]()
+    if isinstance(made, tuple | list) and len(made) == 2:
+        from .torch_datasets import lazily  # loads torch
+
+        return lazily(made[0], made[1], classes, what)
     if isinstance(made, Dataset):
-        classes, known = made.classes, {"pixels": made.pixels, "notes": made.notes}
+        classes, known = classes or made.classes, {"pixels": made.pixels, "notes": made.notes}
         made = made.train_x, made.train_y, made.test_x, made.test_y
     if not isinstance(made, tuple | list) or len(made) != 4:
-        raise ValueError(f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}")
+        raise ValueError(
+            f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}, or two torch Datasets"
+        )
     arrays: dict[str, Given] = {key: mapped(_as_array, x) for key, x in zip(KEYS, made, strict=True)}
     del made  # arrays that are converted are freed
     found = replace(checked(arrays, what, classes), **known)
@@ -205,6 +212,19 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
     how = "let it divide them by 255 if they are pixels"
     note = f"{what}: bytes are taken as they are, 0 to 255; {how}"
     return replace(found, notes=(*found.notes, note), pixels=Pixels())
+
+
+def _classes(function: Callable[..., Any], args: Mapping[str, Any], what: str) -> tuple[int | None, dict[str, Any]]:
+    """(the argument `classes`, if there is one; the arguments for the function, which need not take that one)."""
+    if "classes" not in args:
+        return None, dict(args)
+    found = args["classes"]
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise ValueError(f"{what}: classes is {brief(found)}; write a whole number, 1 or more")
+    taken = inspect.signature(function).parameters
+    if "classes" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        return found, dict(args)
+    return found, {name: value for name, value in args.items() if name != "classes"}
 
 
 def _as_array(x: Any) -> Array | Stored:

@@ -137,7 +137,7 @@ def _array(archive: np.lib.npyio.NpzFile, path: Path, key: str) -> Array:
     with path.open("rb") as file:
         file.seek(member.header_offset + LOCAL_HEADER - 4)
         file.seek(sum(struct.unpack("<HH", file.read(4))), 1)
-        _header(file)
+        header(file)
         return np.memmap(path, kind, "r", file.tell(), shape, "F" if fortran else "C")
 
 
@@ -151,7 +151,7 @@ def _read_head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...]
     """What `_header` gives for the array. ValueError where the header says that it has more or less than it has."""
     member = _member(archive, key)
     with archive.zip.open(member) as file:  # type: ignore[union-attr]
-        shape, fortran, kind = _header(file)
+        shape, fortran, kind = header(file)
         held = member.file_size - file.tell()
     if kind.hasobject:
         raise ValueError("it holds Python's objects, which are not loaded; write numbers")
@@ -160,7 +160,7 @@ def _read_head(archive: np.lib.npyio.NpzFile, key: str) -> tuple[tuple[int, ...]
     return shape, fortran, kind
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """(shape, whether in Fortran's order, dtype), read from where a .npy begins up to where its numbers begin."""
     version = npy.read_magic(file)
     return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)

@@ -98,12 +98,12 @@ class Passes:
 
     def load(self, position: int, indices: Array) -> tuple[Tree[Tensor], Tensor]:
         """The batch (inputs, targets), augmented; a pure function of its arguments."""
-        y, how = self._y.take(indices), self._recipe.augment
+        how = self._recipe.augment
         if how is None:
-            return self._x.take(indices), y
+            return self._x.take(indices), self._y.take(indices)
         random = stream(self._seed, "augment", self._worker, position)
         pieces = how.resized_crop and Pieces(how.resized_crop, len(indices), random)
-        return augment(self._x.images(indices, pieces or None), how, random, self._pixels), y
+        return augment(self._x.images(indices, pieces or None), how, random, self._pixels), self._y.take(indices)
 
     def chunks(self, count: int) -> list[slice]:
         """A batch of `count` in micro-batches, as few as can be and of sizes that differ by one at most."""

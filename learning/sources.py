@@ -11,24 +11,26 @@ from .dataset import Packed, Stored, kind_of
 from .images import Images
 from .loaders import AheadLoader
 from .pieces import Pieces
-from .trees import Tree, mapped
+from .trees import Tree, leaves, mapped
 
 
 class Source:
     """Examples by their places, from memory or from where they are stored, as dataset.batch_kind says.
 
     target: whether they are targets.
-    loaders: threads that read on up to, not including, `stop` where stored examples are asked for in order.
     """
 
-    def __init__(self, x: Array | Stored, loaders: int = 0, stop: int = 0, target: bool = False) -> None:
+    def __init__(self, x: Array | Stored, target: bool = False) -> None:
         kind = kind_of(x, target)
         self._dtype = torch.from_numpy(np.empty(0, kind)).dtype
         plain = isinstance(x, np.ndarray) and x.dtype == kind and not isinstance(x, np.memmap)
         self._tensor = torch.from_numpy(x) if plain else None
         self._x: Stored = Packed([x], dtype=kind) if isinstance(x, np.ndarray) else x
-        self._stop = stop
-        self._ahead = AheadLoader(self._read, 0 if plain else loaders)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the examples need neither be read nor be converted."""
+        return self._tensor is not None
 
     def pieces(self, indices: Array, pieces: Pieces) -> Tensor:
         """A fresh tensor as from `take`, of pieces of the examples, which are images."""
@@ -45,6 +47,24 @@ class Source:
         """
         if self._tensor is not None:
             return self._tensor.index_select(0, torch.from_numpy(indices))
+        made = torch.empty((len(indices), *self._x.shape[1:]), dtype=self._dtype)
+        self._x.take(indices, made.numpy())
+        return made
+
+
+class Inputs:
+    """The inputs of a model by their places: a tensor, or a tuple or dict of them, read by one thread.
+
+    loaders: threads that read on up to, not including, `stop` where stored examples are asked for in order.
+    """
+
+    def __init__(self, x: Tree[Array | Stored], loaders: int = 0, stop: int = 0) -> None:
+        self._sources: Tree[Source] = mapped(Source, x)
+        self._stop, plain = stop, all(source.in_memory for source in leaves(self._sources))
+        self._ahead = AheadLoader(self._read, 0 if plain else loaders)
+
+    def take(self, indices: Array) -> Tree[Tensor]:
+        """Each input's examples at these places; see Source.take."""
         for n in range(1, self._ahead.threads + 1):
             later = indices + n * len(indices)
             later = later[later < self._stop]
@@ -52,20 +72,7 @@ class Source:
                 self._ahead.begin(int(later[0]), later)
         return self._ahead.get(int(indices[0]), indices)
 
-    def _read(self, _: int, indices: Array) -> Tensor:
-        made = torch.empty((len(indices), *self._x.shape[1:]), dtype=self._dtype)
-        self._x.take(indices, made.numpy())
-        return made
-
-
-class Inputs:
-    """The inputs of a model by their places: a tensor, or a tuple or dict of them."""
-
-    def __init__(self, x: Tree[Array | Stored], loaders: int = 0, stop: int = 0) -> None:
-        self._sources = mapped(lambda leaf: Source(leaf, loaders, stop), x)
-
-    def take(self, indices: Array) -> Tree[Tensor]:
-        """Each input's examples at these places; see Source.take."""
+    def _read(self, _: int, indices: Array) -> Tree[Tensor]:
         found: Tree[Tensor] = mapped(lambda source: source.take(indices), self._sources)
         return found
 

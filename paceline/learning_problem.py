@@ -244,9 +244,15 @@ class LearningProblem:
     def _data(self) -> tuple[str, dict[str, Any]]:
         """The data's name and arguments, with paths that can be opened from the working folder."""
         name, args = self.scenario.workload.data.name, self.scenario.workload.data.args
-        if isinstance(args.get("path"), str) and ":" not in name:
-            args["path"] = str(find(Path(args["path"]), self.folders))
+        if ":" not in name and "path" in args:
+            args["path"] = self._found(args["path"])
         return (str(find(Path(name), self.folders)) if name.endswith(".npz") else name), args
+
+    def _found(self, path: Any) -> Any:
+        """A path, or several by name, that can be opened from the working folder."""
+        if isinstance(path, dict):
+            return {name: self._found(each) for name, each in path.items()}
+        return str(find(Path(path), self.folders)) if isinstance(path, str) else path
 
 
 def _named(key: str, action: Callable[[], T]) -> T:
