@@ -94,9 +94,17 @@ class CheckpointSpec(Section):
 
     every: Interval | None = None  # how often; the end of a training always has one
     at: tuple[Interval, ...] = ()  # further places: a checkpoint is written at the sync that reaches one
+    keep: Count | None = None  # how many of the newest stay; None: all
+    keep_every: Interval | None = None  # with `keep`: the first checkpoint after each such interval stays as well
     # The momentum and Adam moments that are kept and resumed with. "local": each worker's own. "shared": worker 0's for
     # all workers. "none": none, and all workers resume with zeros.
     optimizer: Literal["local", "shared", "none"] = "local"
+
+    @model_validator(mode="after")
+    def _keeps_some(self) -> CheckpointSpec:
+        if self.keep_every is not None and self.keep is None:
+            raise ValueError("keep_every needs keep, the number of the newest that stay: without it all stay")
+        return self
 
 
 class TrainSpec(Section):

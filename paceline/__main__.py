@@ -30,7 +30,7 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     """Run a command; returns its exit status."""
-    from .runtime.tracebacks import EXPECTED, of_users_code, tell
+    from .runtime.tracebacks import EXPECTED, exit_status, of_users_code, tell
 
     try:
         _check_folder()
@@ -39,6 +39,7 @@ def _run(arguments: list[str]) -> int:
         return app.run(arguments)
     except EXPECTED as error:
         tell(error)
+        return exit_status(error)
     except KeyboardInterrupt:
         raise
     except BaseException as end:  # SystemExit, and exceptions of a user's code that are not an Exception

@@ -79,7 +79,10 @@ def train(
         bool | None, Option("--phantom/--no-phantom", help="Send real messages, but sleep instead of computing.")
     ] = None,
     emulate_network: EmulateNetwork = None,
-    resume: Annotated[Path | None, Option(metavar="DIR", help="Continue this run from its newest checkpoint.")] = None,
+    resume: Annotated[
+        Path | None, Option(metavar="DIR", help="Continue this run from its newest whole checkpoint.")
+    ] = None,
+    round: Annotated[int | None, Option(metavar="N", help="Resume from the checkpoint after round N.")] = None,
     change: Annotated[bool, Option("--change", help="Resume with another seed, model, data or batch.")] = False,
     setting: Settings = [],  # noqa: B006
     out: Out = None,
@@ -99,7 +102,7 @@ def train(
 
     shown = bar if inside else sys.stdout.isatty()
     flags = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
-    options = TrainOptions((*setting, *flags), out, force, debug, resume, shown, change)
+    options = TrainOptions((*setting, *flags), out, force, debug, resume, round, shown, change)
     if stop is None:
         raise Exit(launch(found, options, ranks, quiet))
     from .training_rank import train_ranks

@@ -20,7 +20,7 @@ from .config import yaml
 from .config.scenario import load
 from .job import Job, resolve
 from .program.effects import Array, Program, Value
-from .program.errors import ScenarioError, brief, one_line
+from .program.errors import ScenarioError, one_line
 from .program.fold import fold
 from .program.lockstep import lockstep
 from .program.outcome import Hooks
@@ -30,6 +30,7 @@ from .records.recorder import evaluated
 from .records.replacing import is_run
 from .records.schemas import Summary, read_document, read_lines
 from .resuming import state_of
+from .terminal import console, warn
 from .weights_file import SUFFIX, write
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ def export(directory: Path, out: Path, round: int | None, force: bool) -> None:
     Its metadata hold, as texts, the scenario (YAML, without what the run noted about its machine), the round, and the
     last report with an evaluation (JSON). ScenarioError where there is nothing to export, or no place for it.
     """
-    from .terminal import console
-
     if out.suffix != SUFFIX:
         raise ScenarioError(f"--out {out}: write a name that ends in {SUFFIX}")
     if out.is_dir():
@@ -99,17 +98,15 @@ def trained(directory: Path, round: int | None) -> Trained:
 
 
 def _checkpoint(directory: Path, round: int | None) -> Path:
-    """The finished checkpoint of a round, or the newest. ScenarioError where there is none."""
+    """The checkpoint of a round, or the newest whole one. ScenarioError where there is none."""
     if not is_run(directory):
         raise ScenarioError(f"{directory}: holds no run; name the directory of one, like runs/quickstart-trained")
     if (directory / SUMMARY).exists() and read_document(directory / SUMMARY, Summary).get("timing_only"):
         raise ScenarioError(f"{directory}: the run is timing-only, so it has no weights; name a run that has trained")
-    found = {int(path.name.removeprefix("round_")): path for path in checkpoints.finished(directory)}
-    if not found:
-        raise ScenarioError(f"{directory}: the run has no checkpoint, so it has no weights; let it train to its end")
-    if round is not None and round not in found:
-        raise ScenarioError(f"{directory}: has no checkpoint of round {round}; it has {brief(list(found))}")
-    return found[max(found) if round is None else round]
+    saved, damaged = checkpoints.whole(directory, round)
+    for line in damaged:
+        warn(f"{line}; exported is {saved.name}")
+    return saved
 
 
 def _read(saved: Path, job: Job, sha256: Mapping[str, str], parts: int) -> tuple[dict[str, Array], list[Array], Array]:

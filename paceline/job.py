@@ -34,6 +34,7 @@ from .memory_check import check_memory
 from .memory_check import record as predicted_memory
 from .program.effects import Program
 from .records import history
+from .records.checkpoints import Retention
 from .records.environment import environment
 from .scenario_plan import build_plan
 from .speeds import profile_of, timing_of
@@ -152,6 +153,13 @@ class Job:
             taken = {device: float(self.profile.process(device.name, key)) for device in dict.fromkeys(devices)}
             made["process"] = [taken[device] for device in devices]
         return made
+
+    def retention(self) -> Retention | None:
+        """Which checkpoints stay; None: all."""
+        keep, every = self.scenario.checkpoint.keep, self.scenario.checkpoint.keep_every
+        if keep is None or every is None:
+            return None if keep is None else Retention(keep)
+        return Retention(keep, lambda state: self.plan.passed(every, State(**state)))
 
     def part(self, from_round: int = 0) -> dict[str, Any]:
         """The entry in the run's history for the part that begins now; see records/history.py."""

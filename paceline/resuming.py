@@ -52,14 +52,12 @@ def subject(scenario: Scenario, batches: Sequence[int]) -> dict[str, Any]:
     return plain
 
 
-def resumption(directory: Path, job: Job, change: bool) -> Resumption:
-    """What the run in a directory resumes with, as this job. ScenarioError for a damaged checkpoint or another run.
+def resumption(saved: Path, job: Job, change: bool) -> Resumption:
+    """What a run resumes with from a checkpoint, as this job. ScenarioError for a damaged checkpoint or another run.
 
     change: whether another seed, model, data or batch is allowed.
     """
-    saved = checkpoints.newest(directory)
-    if saved is None:
-        raise ScenarioError(f"--resume {directory}: there is no checkpoint of a run in it")
+    directory = saved.parents[1]
     meta = checkpoints.read_meta(saved, job.workers)
     state = state_of(meta["state"], saved)
     before = load(directory / SCENARIO)

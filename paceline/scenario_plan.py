@@ -43,12 +43,12 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
         held = holds(problem, strategy.placement, timing)
         shares = strategy.split.shares(batch, timing.devices, held)
         check_shares(shares, len(timing.devices))
-    epoch = scenario.budget.epoch
-    step = _step(budget, epoch, shares, strategy.sampling.length(problem.shape.train))
-    warm_up = warm_up_of(workload.lr_schedule, budget)
+    epoch, warm_up = scenario.budget.epoch, warm_up_of(workload.lr_schedule, budget)
     with _telling("strategy"):
+        resolved = strategy.resolve(shares, speeds, warm_up, workload.optimizer.model_dump())
+        step = _step(budget, epoch, shares, resolved.sampling.length(problem.shape.train))
         plan = Plan(
-            strategy=strategy.resolve(shares, speeds, warm_up, workload.optimizer.model_dump()),
+            strategy=resolved,
             shares=shares,
             rate=build_rate(workload.optimizer.lr, workload.lr_schedule, budget, step),
             examples=problem.shape.train,

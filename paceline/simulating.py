@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from .job_effort import check_simulation
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome, ignored
 from .progress import progress
+from .records import lock
 from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
 from .records.trace import streamed_trace
@@ -102,7 +104,9 @@ def simulate(
     if directory is not None:
         refuse(directory, force, [path] if path else [])
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
-        run = run_simulation(job, Recorder(directory, show, job.scenario.checkpoint.optimizer), options, warn)
+        run = run_simulation(
+            job, Recorder(directory, show, job.scenario.checkpoint.optimizer, tell=warn), options, warn
+        )
     job.warn()  # new warnings, found when workers were built
     run.label = title if directory is None else ""
     return run
@@ -131,15 +135,14 @@ def run_simulation(
     check_cluster(job.timing, 4 * job.problem.cost.parameters)
     directory, traced, sharded = recorder.directory, job.scenario.report.trace, job.plan.strategy.placement.sharded
     document = job.record(directory, [job.part()] if directory is not None else ())
-    if directory is not None:
-        prepare(directory, force=True)
-        if not options.timing_only:
-            recorder.subject = subject(job.scenario, job.plan.shares.batches)
+    if directory is not None and not options.timing_only:
+        recorder.subject = subject(job.scenario, job.plan.shares.batches)
+        recorder.retention, recorder.tell = job.retention(), tell
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         recorder.checkpoint(worker, job.workers, seconds, state, arrays)
 
-    with putting_back(directory):
+    with _written_to(directory, tell):
         recorder.scenario(document)
         with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
             hooks = Hooks(recorder.log, ignored if options.timing_only else checkpoint, spans=spans)
@@ -155,6 +158,18 @@ def run_simulation(
     if directory is None and traced:
         run.lanes = [outcome.lanes for outcome in outcomes]
     return run
+
+
+@contextmanager
+def _written_to(directory: Path | None, tell: Callable[[str], None]) -> Iterator[None]:
+    """Around a run that is written to a directory, which is then held and ready; nothing without one."""
+    if directory is None:
+        yield
+        return
+    with lock.held(directory, tell):
+        prepare(directory, force=True)
+        with putting_back(directory):
+            yield
 
 
 def _needs_events(job: Job) -> str:

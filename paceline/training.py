@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config.scenario import Scenario, load, train_settings
+from .disk_check import check_room
 from .emulated_network import star_for
 from .job import resolve
 from .job_effort import check_training
 from .program.errors import ScenarioError
 from .records import checkpoints
 from .records.directory import SCENARIO
+from .records.lock import check_free
 from .records.replacing import put_back, refuse
 from .rehearsal import rehearse
 from .resuming import resumption
@@ -30,6 +32,7 @@ class TrainOptions:
     force: bool = False  # replace earlier runs
     debug: bool = False  # check that no program writes to a borrowed value
     resume: Path | None = None  # the directory of a run to resume
+    round: int | None = None  # resume from the checkpoint of this round; None: from the newest whole one
     bar: bool = False  # draw a progress bar
     change: bool = False  # resume with another seed, model, data or batch
 
@@ -56,8 +59,9 @@ def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training
         if scenario.train.phantom:
             raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
         return [Training(options.resume.name, scenario, path, options.resume)]
-    if options.change:
-        raise ScenarioError("--change belongs to --resume; write --resume DIR as well")
+    for name, given in (("--change", options.change), ("--round", options.round is not None)):
+        if given:
+            raise ScenarioError(f"{name} belongs to --resume; write --resume DIR as well")
     if not scenarios:
         raise ScenarioError("name a scenario file, or --resume DIR")
     names = [path.stem for path in scenarios]
@@ -80,15 +84,16 @@ def check(found: Sequence[Training], options: TrainOptions) -> None:
             raise ScenarioError(f"{training.title}: faults: only `paceline simulate` knows them; write --set faults=[]")
         if not training.scenario.train.phantom:
             check_training(job)
+            check_room(training.directory, job)
         rehearse(job)
+        check_free(training.directory)
         if options.resume is None:
             if not training.scenario.train.phantom:
                 job.problem.check_initial()
             refuse(training.directory, options.force, [training.path])
         else:
-            point = resumption(training.directory, job, options.change)
-            for worker in range(job.workers):
-                checkpoints.read_worker(point.saved, worker, point.sha256)
+            saved, _ = checkpoints.whole(training.directory, options.round)
+            resumption(saved, job, options.change)
 
 
 def train(
@@ -150,5 +155,9 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
 def _flags(options: TrainOptions) -> list[str]:
     """The options as the command line spells them, for the ranks. A field's name is its option's."""
     flags = [f"--set={setting}" for setting in options.settings]
-    flags += [f"--{name}={path}" for name, path in vars(options).items() if isinstance(path, Path)]
-    return flags + [f"--{name}" for name, wanted in vars(options).items() if wanted is True]
+    for name, value in vars(options).items():
+        if isinstance(value, bool):
+            flags += [f"--{name}"] if value else []
+        elif isinstance(value, Path | int):
+            flags.append(f"--{name}={value}")
+    return flags

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from .job import Job, resolve
 from .program.errors import PacelineError, ScenarioError
 from .program.outcome import Hooks
 from .progress import progress
-from .records import checkpoints
-from .records.recorder import Recorder
+from .records import checkpoints, lock
+from .records.directory import CHECKPOINTS
+from .records.recorder import Part, Recorder
 from .records.replacing import prepare, put_back, putting_back
 from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
@@ -63,18 +65,25 @@ class _RankTraining:
     def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:
         self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
         self.rank = comm.Get_rank()
-        self.kept = job.scenario.checkpoint.optimizer
         self.phantom = job.scenario.train.phantom
-        self.recorder = Recorder(training.directory, subject=subject(job.scenario, job.plan.shares.batches))
+        self.recorder = Recorder(
+            training.directory,
+            kept=job.scenario.checkpoint.optimizer,
+            subject=subject(job.scenario, job.plan.shares.batches),
+            retention=job.retention(),
+            tell=say,
+        )
+        self.held = ExitStack()  # rank 0's lock of the directory
         self.spool: Spool | None = None  # takes the spans of a traced run
         self.resumed = 0  # the round at which this run goes on
         self.loaded = 0  # bytes in memory after imports, before data and worker
 
     def train(self, quiet: bool) -> None:
         """Train and record; rank 0 also shows the run."""
-        state, worker = self._start()
-        with putting_back(self.training.directory if self.rank == 0 else None):
-            self._run(state, worker, quiet)
+        with self.held:
+            state, worker = self._start()
+            with putting_back(self.training.directory if self.rank == 0 else None):
+                self._run(state, worker, quiet)
 
     def _run(self, state: State, worker: Any, quiet: bool) -> None:
         from .runtime.engine import run
@@ -122,15 +131,27 @@ class _RankTraining:
         if not resumed:
             self._on_first(self._new_run)
             return State(), worker
-        found = resumption(self.training.directory, self.job, self.options.change)
+        name = self._on_first(self._checkpoint_to_resume)
+        saved = self.training.directory / CHECKPOINTS / name
+        found = resumption(saved, self.job, self.options.change)
         state = found.state
         try:
-            worker.restore(checkpoints.resumed(found.saved, self.rank, self.kept, worker.snapshot(), found.sha256))
+            worker.restore(
+                checkpoints.resumed(found.saved, self.rank, self.recorder.kept, worker.snapshot(), found.sha256)
+            )
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-            raise ScenarioError(f"{found.saved}: does not fit the scenario: {error}") from None
+            raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
         self.recorder.earlier, self.resumed = found.seconds, state.round
         self._on_first(lambda: self._go_on(found))
         return state, worker
+
+    def _checkpoint_to_resume(self) -> str:
+        """The folder's name. The directory is held from here on."""
+        self.held.enter_context(lock.held(self.training.directory, say))
+        saved, damaged = checkpoints.whole(self.training.directory, self.options.round)
+        for line in damaged:
+            say(f"resumed: {line}; the run goes on from {saved.name}")
+        return saved.name
 
     def _go_on(self, found: Resumption) -> None:
         torn = self.recorder.resume(found.state.round, found.seconds)
@@ -139,22 +160,23 @@ class _RankTraining:
             say(f"resumed: {line}")
 
     def _new_run(self) -> None:
+        self.held.enter_context(lock.held(self.training.directory, say))
         prepare(self.training.directory, self.options.force, [self.training.path])
         self.recorder.scenario(self.job.record(self.training.directory, [self.job.part()]))
 
-    def _on_first(self, action: Any) -> None:
-        """Do `action` on rank 0. An error there is raised on every rank, so that all end in the same way."""
+    def _on_first(self, action: Callable[[], str | None]) -> str:
+        """Do `action` on rank 0. Every rank gets its answer, or raises its error, so that all end in the same way."""
         from .runtime.messages import broadcast_text
 
-        failure = ""
+        answer, failure = "", ""
         if self.rank == 0:
             try:
-                action()
+                answer = action() or ""
             except (PacelineError, OSError) as error:
                 failure = str(error) or repr(error)
-        failure = broadcast_text(self.comm, failure)
-        if failure:
+        if failure := broadcast_text(self.comm, failure):
             raise ScenarioError(failure)
+        return broadcast_text(self.comm, answer)
 
     def _memory(self, worker: Any) -> dict[str, int]:
         """Bytes: what the worker has counted, and what the process held after imports and at most."""
@@ -167,10 +189,10 @@ class _RankTraining:
             return
         from .runtime.messages import gather_texts
 
-        digest = checkpoints.write_worker(self.training.directory, worker, state.round, arrays, self.kept)
-        sha256 = gather_texts(self.comm, digest)
+        part = self.recorder.part(worker, state.round, arrays)
+        parts = gather_texts(self.comm, json.dumps(part))
         if self.rank == 0:
-            self.recorder.commit(sha256, seconds, state)
+            self.recorder.commit([Part(*json.loads(text)) for text in parts], seconds, state)
 
     def _finish(self, outcome: Any, worker: Any, quiet: bool) -> None:
         from .runtime.messages import gather_outcomes, gather_texts

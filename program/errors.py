@@ -61,7 +61,9 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 class PacelineError(Exception):
-    """Base of the errors below. The command line catches it, prints one line and ends with exit status 2."""
+    """Base of the errors below. The command line catches it, prints one line and ends with its exit status."""
+
+    status = 2
 
     def __init__(self, message: str = "") -> None:
         super().__init__(one_line(message))
@@ -89,6 +91,12 @@ class WorkloadError(PacelineError):
 
 class NotFinite(PacelineError):
     """A loss, a gradient or a parameter is infinite or not a number. Says where."""
+
+
+class NotWritten(PacelineError):
+    """The run has ended, but its results could not all be written. Says what is missing, and what is whole."""
+
+    status = 1
 
 
 class ReplicasDiffer(PacelineError):

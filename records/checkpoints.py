@@ -2,16 +2,18 @@
 
 Rule: a checkpoint is whole or absent. Workers write into a folder with a temporary name, which is renamed when all have
 written. meta.json holds the SHA-256 of every file, and a file with another SHA-256 is not read. Nothing is unpickled.
+
+Rule: the run goes on from its newest whole checkpoint. A checkpoint is only removed once a newer one is finished.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..program.effects import Array
-from ..program.errors import ScenarioError
-from .directory import CHECKPOINTS, to_json, whole_or_absent, write_atomically
+from ..program.errors import ScenarioError, brief
+from .directory import CHECKPOINTS, fsync_folder, to_json, whole_or_absent, write_atomically
 from .schemas import CheckpointMeta, read_document
 
 Kept = Literal["local", "shared", "none"]  # whose optimizer state is kept; see config.scenario.CheckpointSpec
@@ -57,6 +59,8 @@ def write_worker(directory: Path, worker: int, round: int, arrays: dict[str, Arr
 def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, subject: Mapping[str, Any] = {}) -> Path:
     """Finish the checkpoint that all workers have written into; returns its folder.
 
+    Checkpoints of later rounds are removed: the run went on from an earlier one, so it is no longer what led to them.
+
     sha256: of each worker's file. subject: what the run trains; see `paceline/resuming.py`.
     """
     final, partial = _folder(directory, state.round)
@@ -65,24 +69,102 @@ def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, s
     meta |= {"subject": dict(subject), "sha256": files}
     files[META] = _digest(meta)
     write_atomically(partial / META, to_json(meta, indent=1).encode())
-    if final.exists():  # written before by a run that was resumed from an earlier round: the contents are equal
+    if final.exists():  # written before by a run that was resumed from an earlier round
         shutil.rmtree(final)
     partial.replace(final)
-    _fsync_folder(final.parent)
+    fsync_folder(final.parent)
+    fsync_folder(directory)
+    for other in _folders(directory):
+        if round_of(other) > state.round:
+            shutil.rmtree(other)
     return final
 
 
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints of a run stay.
+
+    keep: so many of the newest. passed: how many of the intervals of `keep_every` a state has passed; the first
+    checkpoint of each stays as well.
+    """
+
+    keep: int
+    passed: Callable[[Mapping[str, Any]], int] = lambda state: 0
+
+    def prune(self, directory: Path) -> None:
+        """Remove all others. Called when a checkpoint was finished, which is the newest one."""
+        older, seen = finished(directory)[: -self.keep], 0
+        for checkpoint in older:
+            passed = self.passed(read_document(checkpoint / META, CheckpointMeta)["state"])
+            if passed <= seen:
+                shutil.rmtree(checkpoint)
+            seen = max(seen, passed)
+
+
+def discard_partial(directory: Path) -> None:
+    """Remove the unfinished checkpoints that a run has left which was broken off."""
+    for path in (directory / CHECKPOINTS).glob(".round_*.partial"):
+        shutil.rmtree(path)
+
+
+def _folders(directory: Path) -> list[Path]:
+    """The checkpoints of a run, whole or damaged, the newest last. Other folders, such as a backup, are ignored."""
+    found = (directory / CHECKPOINTS).glob("round_*")
+    return sorted((path for path in found if re.fullmatch(r"round_\d{6,}", path.name, re.ASCII)), key=round_of)
+
+
+def round_of(checkpoint: Path) -> int:
+    """The number of rounds after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("round_"))
+
+
 def finished(directory: Path) -> list[Path]:
-    """The finished checkpoints of a run, the newest last. Other folders, such as a user's backup, are ignored."""
-    found = [path.parent for path in (directory / CHECKPOINTS).glob(f"round_*/{META}")]
-    named = [path for path in found if re.fullmatch(r"round_\d{6,}", path.name, re.ASCII)]
-    return sorted(named, key=lambda path: int(path.name.removeprefix("round_")))
+    """The finished checkpoints of a run, the newest last. Their files may be damaged."""
+    return [path for path in _folders(directory) if (path / META).exists()]
 
 
 def newest(directory: Path) -> Path | None:
     """The newest finished checkpoint of a run."""
     found = finished(directory)
     return found[-1] if found else None
+
+
+def whole(directory: Path, round: int | None = None) -> tuple[Path, list[str]]:
+    """(the newest whole checkpoint of a run, a line for each newer one, which says what is damaged).
+
+    round: take the one of this round instead. ScenarioError where there is none, or where none is whole.
+    """
+    found = _folders(directory)
+    if not found:
+        raise ScenarioError(f"{directory}: the run has no checkpoint; let it train to its end")
+    if round is not None:
+        chosen = [path for path in found if round_of(path) == round]
+        if not chosen:
+            raise ScenarioError(
+                f"{directory}: has no checkpoint of round {round}; it has {brief([*map(round_of, found)])}"
+            )
+        found = chosen
+    damaged = list[str]()
+    for checkpoint in reversed(found):
+        try:
+            _check(checkpoint)
+        except ScenarioError as error:
+            damaged.append(str(error))
+        else:
+            return checkpoint, damaged
+    if len(found) > 1:
+        damaged[0] += f"; nor is any of the {len(found) - 1} checkpoints before it whole"
+    raise ScenarioError(damaged[0])
+
+
+def _check(checkpoint: Path) -> None:
+    """ScenarioError unless all files of a checkpoint are as they were written."""
+    written = read_document(checkpoint / META, CheckpointMeta)
+    meta = CheckpointMeta(**written).model_dump()
+    if meta["sha256"] and meta["sha256"].get(META) != _digest(written):
+        raise _damaged(checkpoint / META)
+    for worker in range(meta["workers"]):
+        _verify(checkpoint / _name(worker), meta["sha256"])
 
 
 def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
@@ -100,14 +182,21 @@ def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
 def read_worker(checkpoint: Path, worker: int, sha256: Mapping[str, str] = {}) -> dict[str, Array]:
     """One worker's arrays. sha256: file name -> the SHA-256 that the file must have, else ScenarioError."""
     path = checkpoint / _name(worker)
+    _verify(path, sha256)
     try:
-        if path.name in sha256:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256[path.name]:
-                    raise _damaged(path)
         return load_file(path)
     except (OSError, SafetensorError, ValueError, TypeError, LookupError) as error:
         raise ScenarioError(f"{path}: cannot be read: {error}") from None
+
+
+def _verify(path: Path, sha256: Mapping[str, str]) -> None:
+    """ScenarioError where a file cannot be read, or has another SHA-256 than this says. sha256: by file name."""
+    try:
+        with path.open("rb") as file:
+            if path.name in sha256 and hashlib.file_digest(file, "sha256").hexdigest() != sha256[path.name]:
+                raise _damaged(path)
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def resumed(
@@ -148,17 +237,5 @@ def _digest(meta: Mapping[str, Any]) -> str:
 
 
 def _damaged(path: Path) -> ScenarioError:
-    """The error for a file that is not as it was written. It says how to go on."""
-    before = [folder.name for folder in finished(path.parents[2]) if folder.name < path.parent.name]
-    how = f"to go on from {before[-1]}" if before else "and begin again: there is no earlier checkpoint"
-    return ScenarioError(
-        f"{path}: is damaged, its SHA-256 is not the one in {META}; remove the folder {path.parent.name} {how}"
-    )
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """The error for a file that is not as it was written."""
+    return ScenarioError(f"{path}: is damaged, its SHA-256 is not the one in {META}")

@@ -12,6 +12,7 @@ from typing import Any
 
 SCENARIO, SUMMARY, METRICS, TRACE = "scenario.yaml", "summary.json", "metrics.jsonl", "trace.json.gz"
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"  # see lock.py
 SPANS = ".spans"  # a folder for the spans of a run that is going on; the trace is made of them
 FILES = (SCENARIO, SUMMARY, METRICS, TRACE, "loss.txt", "acc.txt")
 FOLDERS = (CHECKPOINTS, SPANS)
@@ -25,6 +26,15 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Return when the names in a folder are on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

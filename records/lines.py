@@ -28,15 +28,41 @@ class Lines(Sequence[Line]):
     def __init__(self, path: Path | None) -> None:
         self._path, self._count = path, 0
         self._kept: list[Line] = []  # all lines, or none where there are too many
+        self._unwritten: list[Line] = []  # the last ones, while the file cannot be written
         self._written = (0, 0)  # the file's number in its file system, and its bytes: whether it is still ours
+        self.failure = ""  # why the last line could not be written
 
     def append(self, line: Line) -> None:
-        """Add a line."""
-        if self._path is not None:
-            with self._path.open("ab") as file:
-                file.write(f"{to_json(line)}\n".encode())
-                self._written = os.fstat(file.fileno()).st_ino, file.tell()
+        """Add a line. Where it cannot be written now, `failure` says why; it is tried again with the next line."""
+        self._unwritten.append(line)
         self._keep(line)
+        self.write()
+
+    def write(self) -> None:
+        """Write what could not be written before."""
+        if self._path is None:
+            self._unwritten = []
+            return
+        try:
+            with self._path.open("ab") as file:
+                size = file.tell()
+                if 0 < self._written[1] < size:
+                    file.truncate(self._written[1])  # a part of a line, which filled the disk
+                # The file was removed: all that is still known is written again.
+                lines = self._kept if size < self._written[1] and len(self._kept) == self._count else self._unwritten
+                file.write("".join(f"{to_json(line)}\n" for line in lines).encode())
+                file.flush()
+                self._written = os.fstat(file.fileno()).st_ino, file.tell()
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+        else:
+            self._unwritten, self.failure = [], ""
+
+    def sync(self) -> None:
+        """Return when all lines that could be written are on disk."""
+        if self._path is not None and self._path.exists():
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def restart(self, lines: Iterable[Line]) -> None:
         """Go on after these lines, which replace those in the file."""
@@ -48,7 +74,7 @@ class Lines(Sequence[Line]):
             self._keep(line)
 
     def _keep(self, line: Line) -> None:
-        if len(self._kept) == self._count and (self._path is None or self._count < KEPT):
+        if len(self._kept) == self._count and (self._path is None or self._count < KEPT or self.failure):
             self._kept.append(line)
         else:
             self._kept = []

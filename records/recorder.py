@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import yaml
 from ..program.effects import Array
-from ..program.errors import ProtocolError
+from ..program.errors import NotWritten, ProtocolError
 from ..program.outcome import Outcome
 from . import checkpoints
 from .directory import METRICS, SCENARIO, SUMMARY, to_json, whole_or_absent, write_atomically, write_keys
@@ -17,12 +18,21 @@ from .replacing import discard
 from .schemas import read_lines
 
 
+class Part(NamedTuple):
+    """One worker's part of a checkpoint."""
+
+    sha256: str = ""  # of its file
+    failure: str = ""  # why it could not be written
+
+
 class Recorder:
     """The records of one run.
 
     on_line: called with each report line, for progress.
     kept: whose optimizer state the checkpoints keep.
     subject: what the run trains, as its checkpoints say it; see `paceline/resuming.py`.
+    retention: which checkpoints stay; None: all.
+    tell: called with a line for the user where something cannot be written now. The run goes on.
     """
 
     def __init__(
@@ -31,17 +41,22 @@ class Recorder:
         on_line: Callable[[dict[str, Any]], None] = lambda line: None,
         kept: checkpoints.Kept = "local",
         subject: Mapping[str, Any] = {},
+        retention: checkpoints.Retention | None = None,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self.directory, self.kept, self.subject = directory, kept, subject
+        self.directory, self.kept, self.subject, self.retention = directory, kept, subject, retention
         self.lines = Lines(directory / METRICS if directory else None)
         self.earlier = 0.0  # seconds that the run had taken when it was resumed
         self.saved: Path | None = None  # the newest checkpoint
-        self.on_line = on_line
+        self.on_line, self.tell = on_line, tell
+        self.unsaved = ""  # what could not be written of the last checkpoint, and why
+        self._document: dict[str, Any] = {}  # the resolved scenario
         self._evaluated: Line = {}  # the last line with an evaluation
-        self._written: dict[int, str] = {}  # the SHA-256 of each worker's part
+        self._parts: dict[int, Part] = {}  # of an unfinished checkpoint, by worker
 
     def scenario(self, document: dict[str, Any]) -> None:
         """Write the resolved scenario."""
+        self._document = document
         if self.directory:
             write_atomically(self.directory / SCENARIO, yaml.dump(document).encode())
 
@@ -51,6 +66,7 @@ class Recorder:
         Returns a line for the user where the last line was incomplete, else an empty text.
         """
         assert self.directory
+        checkpoints.discard_partial(self.directory)
         path = self.directory / METRICS
         lines, torn = read_lines(path, resuming=True)
         before = [line for line in lines if line["round"] <= round]
@@ -63,7 +79,10 @@ class Recorder:
         """Take a report line."""
         line = {"round": fields["round"], "step": fields["step"], "samples": fields["samples"]}
         line |= {"seconds": seconds + self.earlier, **fields}
+        before = self.lines.failure
         self.lines.append(line)
+        if self.lines.failure and not before:
+            self.tell(f"{METRICS} cannot be written: {self.lines.failure}; the run goes on, and tries again")
         if is_evaluated(line):
             self._evaluated = line
         self.on_line(line)
@@ -75,26 +94,77 @@ class Recorder:
         """
         if self.directory is None:
             return
-        self._written[worker] = checkpoints.write_worker(self.directory, worker, state.round, arrays, self.kept)
-        if len(self._written) == workers:
-            self.commit([digest for _, digest in sorted(self._written.items())], seconds, state)
-            self._written = {}
+        self._parts[worker] = self.part(worker, state.round, arrays)
+        if len(self._parts) == workers:
+            self.commit([part for _, part in sorted(self._parts.items())], seconds, state)
+            self._parts = {}
 
-    def commit(self, sha256: Sequence[str], seconds: float, state: Any) -> None:
-        """Finish the checkpoint once every worker has written its part. sha256: of each part."""
+    def part(self, worker: int, round: int, arrays: dict[str, Array]) -> Part:
+        """Write one worker's part of a checkpoint."""
         assert self.directory
-        self.saved = checkpoints.commit(self.directory, sha256, state, seconds + self.earlier, self.subject)
+        try:
+            return Part(checkpoints.write_worker(self.directory, worker, round, arrays, self.kept))
+        except OSError as error:
+            return Part(failure=error.strerror or str(error))
+
+    def commit(self, parts: Sequence[Part], seconds: float, state: Any) -> None:
+        """Finish the checkpoint once every worker has written its part. Where one could not, the run goes on without.
+
+        parts: of each worker.
+        """
+        assert self.directory
+        failures = [part.failure for part in parts if part.failure]
+        try:
+            if not failures:
+                self._commit(self.directory, [part.sha256 for part in parts], seconds, state)
+        except OSError as error:
+            failures = [error.strerror or str(error)]
+        self.unsaved = (
+            f"the checkpoint after round {state.round} could not be written: {failures[0]}" if failures else ""
+        )
+        if failures:
+            self.tell(f"{self.unsaved}; the run goes on, and tries again with the next one")
+
+    def _commit(self, directory: Path, sha256: Sequence[str], seconds: float, state: Any) -> None:
+        if not (directory / SCENARIO).exists():  # it was removed while the run went on
+            self.scenario(self._document)
+        self.lines.write()
+        self.lines.sync()  # before the checkpoint: a resumed run goes on behind the lines that led to it
+        self.saved = checkpoints.commit(directory, sha256, state, seconds + self.earlier, self.subject)
+        if self.retention is not None:
+            self.retention.prune(directory)
 
     def finish(self, engine: str, outcomes: Sequence[Outcome], extra: dict[str, Any]) -> dict[str, Any]:
-        """Write the summary and the files with a line per epoch, and remove the run that this one replaces."""
+        """Write the summary and the files with a line per epoch, and remove the run that this one replaces.
+
+        NotWritten where something could not be written.
+        """
         summary = summarize(engine, outcomes, self._evaluated, self.earlier) | extra
         if self.directory:
-            write_keys(self.directory / SUMMARY, summary)
-            (self.directory / METRICS).touch()
-            self._write_epochs(self.directory)
-            if summary.get("finished") and summary.get("replicas_agree", True):
-                discard(self.directory)
+            try:
+                self._write(self.directory, summary)
+            except OSError as error:
+                self.unsaved = self.unsaved or f"the results could not be written: {error.strerror or error}"
+            if self.unsaved:
+                raise NotWritten(f"{self.directory}: {self.unsaved}; {self._whole()}")
         return summary
+
+    def _write(self, directory: Path, summary: dict[str, Any]) -> None:
+        self.lines.write()
+        if self.lines.failure:
+            raise OSError(f"{METRICS}: {self.lines.failure}")
+        write_keys(directory / SUMMARY, summary)
+        (directory / METRICS).touch()
+        self._write_epochs(directory)
+        if summary.get("finished") and summary.get("replicas_agree", True) and not self.unsaved:
+            discard(directory)
+
+    def _whole(self) -> str:
+        """What is left of the run, and how to go on with it."""
+        if self.saved is None or not self.saved.exists():
+            return "no checkpoint is left of this run"
+        where = shlex.quote(str(self.directory))
+        return f"{self.saved.name} is whole; go on from it with: paceline train --resume {where}"
 
     def _write_epochs(self, directory: Path) -> None:
         """Write the files with a line per epoch."""

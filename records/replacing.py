@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..config import yaml
 from ..program.errors import PacelineError, ScenarioError, one_line
-from .directory import CHECKPOINTS, FILES, FOLDERS, SCENARIO, SUMMARY
+from .directory import CHECKPOINTS, FILES, FOLDERS, LOCK, SCENARIO, SUMMARY
 
 _CHECKPOINT = re.compile(r"round_\d{6,}|\.round_\d{6,}\.partial")
 _CHECKPOINT_FILE = re.compile(r"meta\.json|worker_\d+\.safetensors|\.(meta\.json|worker_\d+\.safetensors)\.partial")
@@ -33,7 +33,7 @@ def refuse(directory: Path, force: bool, inputs: Iterable[Path] = ()) -> None:
     outer = _run_around(directory)
     if outer is not None:
         raise ScenarioError(f"{directory}: is part of the run in {outer}; name another folder with --out")
-    if directory.is_dir() and any(directory.iterdir()):
+    if directory.is_dir() and any(path.name != LOCK for path in directory.iterdir()):
         if not force:
             raise ScenarioError(
                 f"{directory}: is not empty; write --force to replace the run in it, or name another folder with --out"

@@ -29,7 +29,7 @@ from .banners import Relay
 from .mpirun import Mpirun, command, environment, find_mpirun, own_folder
 from .ranks import MpiKind, keep_to_own_cores, place, strangers
 from .star import ON_STAR, Star
-from .tracebacks import EXPECTED, OPTION, TRACEBACK, of_users_code, told
+from .tracebacks import EXPECTED, OPTION, TRACEBACK, exit_status, of_users_code, told
 
 # What asks a rank to finish the round: SIGUSR1 comes through any mpirun, the others from a scheduler or a user.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
@@ -226,7 +226,7 @@ def abort_on_error() -> Iterator[None]:
     try:
         yield
     except EXPECTED as error:
-        _abort(rank, size, told(error), 2)
+        _abort(rank, size, told(error), exit_status(error))
     except SystemExit as end:
         if of_users_code(end):  # whatever status it wanted, the work is not done
             _abort(rank, size, told(end), 2)

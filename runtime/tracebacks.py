@@ -36,6 +36,11 @@ def tell(error: BaseException) -> None:
         print(told(error), file=sys.stderr, flush=True)
 
 
+def exit_status(error: BaseException) -> int:
+    """The exit status for one of the EXPECTED errors, or for a SystemExit that a user's code raised."""
+    return error.status if isinstance(error, PacelineError) else 2
+
+
 def told(error: BaseException) -> str:
     """The text for one of the EXPECTED errors, or for a SystemExit that a user's code raised."""
     shown = TRACEBACK.get()

@@ -12,6 +12,7 @@ from paceline import ScenarioError, compare, load, simulate, sweep
 from paceline.config.scenario import load as load_scenario
 from paceline.config.strategy import build_strategy
 from paceline.job import resolve
+from paceline.records import checkpoints
 from paceline.resuming import resumption
 
 RECORDED = Path(__file__).with_name("recorded_before_wire.yaml")  # `paceline simulate` wrote it before the change
@@ -38,7 +39,9 @@ def test_records_of_earlier_runs_are_simulated_loaded_and_compared(old_run):
 def test_earlier_runs_resume(old_run):
     """No change is reported, and the run that went on is recorded with the new name."""
     job = resolve(load_scenario(old_run / "scenario.yaml", ["budget.steps=6"]), old_run)
-    assert resumption(old_run, job, change=False).parts[-1]["changed"] == {"budget.steps": [4, 6]}
+    saved = checkpoints.newest(old_run)
+    assert saved
+    assert resumption(saved, job, change=False).parts[-1]["changed"] == {"budget.steps": [4, 6]}
     if "preset" in (old_run / "scenario.yaml").read_text():
         arguments = ["train", "--resume", str(old_run), "--set", "budget.steps=6"]
         done = subprocess.run([sys.executable, "-m", "paceline", *arguments], capture_output=True, text=True)
