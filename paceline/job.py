@@ -91,10 +91,14 @@ class Job:
         """One program for each group of workers that do the same work at the same pace, from the beginning."""
         from .sim.cohort import Cohort
 
-        alike: dict[tuple[Works, float], list[int]] = {}
+        return [Cohort(self._cohort_program(workers[group[0]]), group) for group in self.alike(workers)]
+
+    def alike(self, workers: Phantoms) -> list[tuple[int, ...]]:
+        """The groups of workers that do the same work at the same pace."""
+        groups: dict[tuple[Works, float], list[int]] = {}
         for worker, kind in enumerate(zip(workers.works, self.plan.shares.paces, strict=True)):
-            alike.setdefault(kind, []).append(worker)
-        return [Cohort(self._cohort_program(workers[group[0]]), tuple(group)) for group in alike.values()]
+            groups.setdefault(kind, []).append(worker)
+        return list(map(tuple, groups.values()))
 
     def _cohort_program(self, w: PhantomWorker) -> Program[State]:
         """A phantom's program from the beginning. For a plan that is used again it is recorded or replayed."""

@@ -125,14 +125,10 @@ def run_simulation(
         engine = "simpy" if options.needs_simpy(job) else "cohort or simpy"
     phantoms = job.problem.phantoms(job.plan)
     by_event = engine == "simpy" or bool(_needs_events(job))
-    if line := check_simulation(job, phantoms, options.timing_only, by_event, recorder.directory is None):
-        tell(line)
+    check(job, phantoms, options.timing_only, by_event, recorder.directory is None, tell)
     workers: Sequence[Worker] = phantoms
     if not options.timing_only:
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
-    from .sim.engine import check_cluster
-
-    check_cluster(job.timing, 4 * job.problem.cost.parameters)
     directory, traced, sharded = recorder.directory, job.scenario.report.trace, job.plan.strategy.placement.sharded
     document = job.record(directory, [job.part()] if directory is not None else ())
     if directory is not None and not options.timing_only:
@@ -170,6 +166,26 @@ def _written_to(directory: Path | None, tell: Callable[[str], None]) -> Iterator
         prepare(directory, force=True)
         with putting_back(directory):
             yield
+
+
+def check(
+    job: Job,
+    phantoms: Phantoms,
+    timing_only: bool,
+    by_event: bool,
+    in_memory: bool,
+    tell: Callable[[str], None] = lambda line: None,
+) -> None:
+    """ScenarioError where the job cannot be simulated, or is more than this machine can do.
+
+    by_event, in_memory: as of check_simulation.
+    tell: called with a line where the simulation will take long.
+    """
+    from .sim.engine import check_cluster
+
+    if line := check_simulation(job, phantoms, timing_only, by_event, in_memory):
+        tell(line)
+    check_cluster(job.timing, 4 * job.problem.cost.parameters)
 
 
 def _needs_events(job: Job) -> str:

@@ -10,9 +10,9 @@ import hashlib
 import re
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from .runtime.launcher import STOP_SIGNALS, under_mpirun
 from .runtime.ranks import cores
 from .runtime.tracebacks import TRACEBACK, where
 from .simulating import SimulateOptions, run_simulation
+from .simulating_together import Prepared, kind_of, most_together, prepared, simulate_together
 from .studies.points import Point, cell, check_points, cross, keys_of, read_list
 from .studies.sweep import in_a_line, run
 from .studies.table import SweepTable
@@ -54,21 +55,37 @@ class Simulator:
     traceback: bool = field(default_factory=TRACEBACK.get)  # of a point that fails, on standard error
     _latest: Job | None = field(default=None, init=False)
 
-    def __call__(self, point: Point) -> dict[str, Any]:
+    def prepare(self, point: Point) -> Prepared:
+        """The point's scenario. Raises ScenarioError, or what a user's own model raises."""
+        with self._tracebacks():
+            return prepared(self.resolve(point), point)
+
+    def kind(self, one: Prepared) -> Hashable:
+        return None if self.runs is not None else kind_of(one, self.options)
+
+    def most(self, one: Prepared) -> int:
+        return most_together(one)
+
+    def together(self, several: Sequence[Prepared]) -> list[Mapping[str, Any]]:
+        summaries = simulate_together(several)
+        return [summary | _remarks(one) for one, summary in zip(several, summaries, strict=True)]
+
+    def alone(self, one: Prepared) -> dict[str, Any]:
         """The summary of a point. Raises ScenarioError, ProtocolError, or what a user's own model raises."""
+        with self._tracebacks():
+            directory = None if self.runs is None else self.runs / directory_of(one.point)
+            recorder = Recorder(directory, kept=one.job.scenario.checkpoint.optimizer)
+            summary = run_simulation(one.job, recorder, self.options).summary
+            return summary | {"run": directory and str(directory)} | _remarks(one)
+
+    @contextmanager
+    def _tracebacks(self) -> Iterator[None]:
         try:
-            return self._simulate(point)
+            yield
         except Exception as error:
             if self.traceback:
                 print(where(error), file=sys.stderr)
             raise
-
-    def _simulate(self, point: Point) -> dict[str, Any]:
-        job = self.resolve(point)
-        directory = None if self.runs is None else self.runs / directory_of(point)
-        recorder = Recorder(directory, kept=job.scenario.checkpoint.optimizer)
-        summary = run_simulation(job, recorder, self.options).summary
-        return summary | {"run": directory and str(directory), "warning": "; ".join(job.warnings) or None}
 
     def resolve(self, point: Point) -> Job:
         """The job of a point. It is kept, since the next point can use parts of it."""
@@ -114,7 +131,11 @@ class Simulator:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def directory_of(point: Point) -> str:
+def _remarks(one: Prepared) -> dict[str, Any]:
+    return {"warning": "; ".join(one.job.warnings) or None}
+
+
+def directory_of(point: Mapping[str, Any]) -> str:
     """The name of a point's run directory: readable, and different for each point."""
     whole = ",".join(f"{key}={cell(value)}" for key, value in point.items())
     short = ",".join(f"{key.rpartition('.')[2]}={cell(value)}" for key, value in point.items())

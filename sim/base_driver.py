@@ -13,12 +13,26 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from ..config.tables import Table, interpolate
 from ..config.timing import LONGEST, Device, Network, lasting
 from ..program.checks import never_waited, not_started, startable, waited_twice
-from ..program.effects import COLLECTIVES, Checkpoint, Compute, Handle, Log, Move, Program, Start, Startable, Wait, Work
+from ..program.effects import (
+    COLLECTIVES,
+    Array,
+    Checkpoint,
+    Compute,
+    Handle,
+    Log,
+    Move,
+    Program,
+    Start,
+    Startable,
+    Wait,
+    Work,
+)
 from ..program.outcome import Hooks, Outcome
 from ..program.texts import ENDED, describe, doing
 from ..program.traffic import carried, traffic
 
 D = TypeVar("D")
+N = TypeVar("N", float, Array)
 
 BLOCKED: Any = object()  # what a handler returns when the program must wait; an answer may be None
 KNOWN = 4096  # Works whose price a driver remembers; programs reuse a few, this bounds those that do not
@@ -166,13 +180,18 @@ def work_seconds(device: Device, work: Work) -> float:
     return lasting(float(device.seconds(work)), f"cluster: device {device.name}", what)
 
 
-@lru_cache(maxsize=KNOWN)
-def running(first: float, price: float, times: int) -> float:
-    """The running sum of the first computation of a Compute and the equal ones after it, as every engine adds it up."""
+def added(first: N, price: N, times: int) -> N:
+    """The running sum of the first computation of a Compute and the equal ones after it, as every engine adds it up.
+
+    N: a number, or an array of them.
+    """
     total = first
     for _ in range(times - 1):
-        total += price
+        total = total + price
     return total
+
+
+running: Callable[[float, float, int], float] = lru_cache(maxsize=KNOWN)(added)
 
 
 class Beside(NamedTuple):
@@ -205,12 +224,14 @@ def _taken(device: Device, table: Table, nbytes: float) -> float:
     return device.slowdown * interpolate(table, nbytes) if table else 0.0
 
 
-def over(begin: float, computing: Any, end: float, longer: float) -> Any:
+def over(begin: Any, computing: Any, end: Any, longer: Any) -> Any:
     """When a collective is over that gets on more slowly while its worker computes, and else at its own speed.
 
     begin, end: by the network, while nothing runs next to it.
-    computing: for how many seconds after `begin` the worker computed; an array for several workers, and so the answer.
+    computing: for how many seconds after `begin` the worker computed.
     longer: what it would take more if the worker computed all the time.
+
+    Each a number, or an array for several workers or clusters, and so the answer.
     """
     return end + longer * (computing / (end - begin + longer))
 

@@ -1,5 +1,8 @@
 """The cohort interpreter: runs one program for all workers whose programs are the same; their clocks are NumPy vectors.
 
+It may do so on several clusters at once, where the programs are the same on all of them: the points of a sweep, say.
+Their clocks are then the rows of matrices, and a round costs about as much as on one cluster.
+
 Rule: it gives what the SimPy interpreter gives, to the last bit, or it refuses with NeedsEvents. It needs no queue of
 events, because in a bulk-synchronous program only the collectives of all workers make one worker's clock depend on
 another's. So a cohort may run ahead of the others until it needs a collective's answer.
@@ -7,9 +10,11 @@ another's. So a cohort may run ahead of the others until it needs a collective's
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from ..config.timing import Timing
@@ -18,9 +23,13 @@ from ..program.effects import Program
 from ..program.outcome import Hooks, Outcome
 from .cohort_driver import CohortDriver
 from .cohort_meetings import CohortMeetings, NeedsEvents
+from .cohort_noise import run_noises
 from .network import Fabric
-from .noise import run_noise, varied
+from .noise import block_size, varied, varies
 from .said import told_at_the_end
+
+MOST = 1024  # clusters at once
+DRAWN = 2**22  # numbers that are drawn for all of them together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,22 +60,55 @@ def simulate(cohorts: Sequence[Cohort], timing: Timing, hooks: Hooks, threads: i
     for what this engine cannot do exactly, ProtocolError where programs do not fit together, and ValueError unless each
     worker is in exactly one cohort.
     """
-    workers = len(timing.devices)
+    return simulate_together(cohorts, [timing], [hooks], threads)[0]
+
+
+def simulate_together(
+    cohorts: Sequence[Cohort], timings: Sequence[Timing], hooks: Sequence[Hooks], threads: int = 1
+) -> list[list[Outcome]]:
+    """The same on several clusters at once: the Outcomes of each, equal to the last bit to those of `simulate`.
+
+    timings: with as many devices each, and the programs do the same on all of them.
+    hooks: of each cluster. Only the first ones are asked whether to stop.
+
+    Raises what `simulate` raises for one of the clusters, and NotAlike where they must run one by one.
+    """
+    workers = len(timings[0].devices)
     if sorted(worker for cohort in cohorts for worker in cohort.members) != list(range(workers)):
         raise ValueError(f"cohorts must hold each of workers 0 to {workers - 1} once")
-    if reason := events_needed(timing):
-        raise NeedsEvents(reason)
-    fabric = Fabric(varied(timing.network, timing.noise), timing.nodes)
-    meetings = CohortMeetings([cohort.members[0] for cohort in cohorts], workers, fabric, hooks.stop)
+    for timing in timings:
+        if reason := events_needed(timing):
+            raise NeedsEvents(reason)
+    meetings = CohortMeetings([cohort.members[0] for cohort in cohorts], workers, _fabrics(timings), hooks[0].stop)
     # The pool starts its threads when they get work. A refusal must leave nothing behind.
     with ThreadPoolExecutor(threads) as pool, told_at_the_end(hooks) as held:
-        noise = run_noise(timing.noise, timing.devices, pool if threads > 1 else None)
-        drivers = [
-            CohortDriver(cohort.program, cohort.members, timing.devices, noise, meetings, held) for cohort in cohorts
-        ]
+        noises = run_noises(timings, pool if threads > 1 else None)
+        clusters = [timing.devices for timing in timings]
+        drivers = [CohortDriver(each.program, each.members, clusters, noises, meetings, held) for each in cohorts]
         while ready := [driver for driver in drivers if driver.ready()]:
             for driver in ready:
                 driver.go_on()
         if not all(driver.ended for driver in drivers):
             raise deadlock({worker: driver.state() for driver in drivers for worker in driver.members})
-    return sorted((outcome for driver in drivers for outcome in driver.outcomes()), key=lambda outcome: outcome.index)
+    by_cluster = zip(*(driver.outcomes() for driver in drivers), strict=True)
+    return [sorted(chain(*parts), key=lambda outcome: outcome.index) for parts in by_cluster]
+
+
+def most_clusters(timing: Timing) -> int:
+    """How many clusters like this one may be simulated at once, so that their noise takes some 64 MB at most.
+
+    1 where a factor holds for some time, since the draws then depend on the cluster's prices.
+    """
+    if not varies(timing.noise, timing.devices):
+        return MOST
+    kinds = Counter(timing.devices)
+    if any(device.lasting for device in kinds):
+        return 1
+    return max(1, min(MOST, DRAWN // sum(map(block_size, kinds.values()))))
+
+
+def _fabrics(timings: Sequence[Timing]) -> list[Fabric]:
+    """The network of each cluster. Equal ones share a Fabric, and with it the prices."""
+    networks = [(varied(timing.network, timing.noise), timing.nodes) for timing in timings]
+    fabrics = {network: Fabric(*network) for network in dict.fromkeys(networks)}
+    return [fabrics[network] for network in networks]

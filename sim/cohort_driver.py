@@ -1,7 +1,10 @@
 """One cohort in the simulation: the program that stands for its workers, and their clocks.
 
-Rules: a clock is a number while all workers of the cohort have the same one, else a vector. Neither is written to in
-place, since tickets keep clocks.
+A cohort may run on several described clusters at the same time: the scenarios of a sweep that have one plan. Its
+program does the same on all of them, and only the times differ.
+
+Rules: a clock is a number where it is the same for all workers of the cohort on all clusters, else an array (see
+Clocks). Neither is written to in place, since tickets keep clocks.
 
 Why the clocks equal SimPy's to the last bit: floating-point addition is not associative, so equal sums need equal
 terms in the same order. SimPy adds each delay to the time of the event before it, and so does driver.py; here the same
@@ -11,44 +14,30 @@ Adding a delay of 0 changes no bit, so it may be left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..config.timing import Device
-from ..program.effects import Array, Checkpoint, Collective, Compute, Phantom, Program, Startable, Work
+from ..program.effects import Checkpoint, Collective, Compute, Log, Phantom, Program, Startable, Work
 from ..program.errors import not_an_effect
-from ..program.outcome import Hooks, Outcome, Span, count_move
+from ..program.outcome import Hooks, Outcome, count_move, ignored
 from ..program.texts import describe
-from .base_driver import BLOCKED, KNOWN, LANES, BaseDriver, handlers, move_seconds, over, running, work_seconds
+from .base_driver import BLOCKED, KNOWN, LANES, BaseDriver, handlers, move_seconds, over, work_seconds
+from .clocks import FREE, Clocks, NotAlike, at, last_of, later, of_columns, running_clocks
 from .cohort_meetings import CohortMeetings, CohortTicket, NeedsEvents
+from .cohort_noise import Draws, draws_of
 from .noise import RunNoise
-
-Clocks = float | Array  # seconds: the same for all workers, or of shape (columns,)
-FREE = 0.0  # the price of what takes no time on any device; compared by identity, there is nothing to add then
-FEW = 16  # up to so many columns, Python finds the largest sooner than NumPy
-
-
-def later(a: Clocks, b: Clocks) -> Clocks:
-    """The later of two clocks, for each worker."""
-    return np.maximum(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else max(a, b)
-
-
-def last_of(clock: Clocks) -> float:
-    """The latest of the workers' clocks."""
-    if not isinstance(clock, np.ndarray):
-        return clock
-    return max(clock.tolist()) if clock.size <= FEW else float(np.maximum.reduce(clock))
-
-
-def at(clock: Clocks, column: int) -> float:
-    """One worker's clock or price."""
-    return float(clock[column]) if isinstance(clock, np.ndarray) else clock
 
 
 class CohortDriver(BaseDriver):
-    """Drives one cohort's program. members: its workers; the program is the first one's.
+    """Drives one cohort's program on each of its clusters.
+
+    members: the cohort's workers; the program is the first one's.
+    clusters: each one's device of each worker.
+    noises: each cluster's; none where there is no noise.
+    hooks: each cluster's.
 
     A column of the clocks is a worker where there is noise, else a kind of device, since workers on equal devices then
     have the same clock.
@@ -58,22 +47,23 @@ class CohortDriver(BaseDriver):
         self,
         program: Program[Any],
         members: Sequence[int],
-        devices: Sequence[Device],
-        noise: RunNoise | None,
+        clusters: Sequence[Sequence[Device]],
+        noises: Sequence[RunNoise],
         meetings: CohortMeetings,
-        hooks: Hooks,
+        hooks: Sequence[Hooks],
     ) -> None:
         # This outcome holds what is counted, the same for each member. The clocks are below.
-        super().__init__(Outcome(members[0]), program, hooks)
-        self.members, self._meetings = members, meetings
-        kinds = list(dict.fromkeys(devices[worker] for worker in members))
-        if noise is None:
-            self._columns = {worker: kinds.index(devices[worker]) for worker in members}
-            self._devices, self._noise = kinds, None
-        else:
-            ordered = sorted(members, key=lambda worker: (kinds.index(devices[worker]), worker))
+        super().__init__(Outcome(members[0]), program, hooks[0])
+        self.members, self._meetings, self._all_hooks = members, meetings, hooks
+        kinds: dict[tuple[Device, ...], int] = {}  # a worker's device on each cluster -> the kind's number
+        numbers = {w: kinds.setdefault(tuple(devices[w] for devices in clusters), len(kinds)) for w in members}
+        self._columns, self._devices = numbers, list[Sequence[Device]](zip(*kinds, strict=True))
+        self._noise: list[Draws] = []
+        if noises:
+            ordered = sorted(members, key=lambda worker: (numbers[worker], worker))
             self._columns = {worker: column for column, worker in enumerate(ordered)}
-            self._devices, self._noise = [devices[worker] for worker in ordered], noise.together(ordered)
+            self._devices = [[devices[worker] for worker in ordered] for devices in clusters]
+            self._noise = draws_of(noises, ordered)
         self._repeated: dict[tuple[Work, Work | None, int], Clocks] = {}  # sums of a Compute's computations
         self._now: Clocks = 0.0
         self._computing: Clocks = 0.0
@@ -81,16 +71,19 @@ class CohortDriver(BaseDriver):
         self._busy: dict[str, Clocks] = {}  # until when started effects keep each lane
         self._waiting: CohortTicket | None = None
 
-    def outcomes(self) -> list[Outcome]:
-        """The outcome of each member. They share what is counted, since it is the same."""
+    def outcomes(self) -> list[list[Outcome]]:
+        """By cluster, the outcome of each member. They share what is counted, since it is the same."""
+        shape = len(self._devices), len(self._devices[0])
         clocks = (self._now - self._evaluating, self._evaluating, self._computing)
-        seconds, evaluating, computing = (np.broadcast_to(clock, len(self._devices)).tolist() for clock in clocks)
-        sent, syncs, moved, result = self.outcome.sent, self.outcome.syncs, self.outcome.moved, self.outcome.result
-        lanes: dict[str, list[Span]] = {}
-        return [
-            Outcome(w, seconds[i], evaluating[i], computing[i], sent, syncs, moved, lanes, 0.0, result)
-            for w, i in self._columns.items()
-        ]
+        by_cluster = zip(*(np.broadcast_to(clock, shape).tolist() for clock in clocks), strict=True)
+        counted, found = self.outcome, list[list[Outcome]]()
+        for cluster, (seconds, evaluating, computing) in enumerate(by_cluster):
+            sent = {phase: at(nbytes, cluster, 0) for phase, nbytes in counted.sent.items()}
+            shared: Any = (sent, counted.syncs, counted.moved, {}, 0.0, counted.result)
+            found.append(
+                [Outcome(w, seconds[i], evaluating[i], computing[i], *shared) for w, i in self._columns.items()]
+            )
+        return found
 
     def ready(self) -> bool:
         """Whether the program can go on."""
@@ -126,32 +119,19 @@ class CohortDriver(BaseDriver):
             answer = handler(self, effect)
 
     def _time(self) -> float:
-        return self._at(self._now, self.index)
-
-    def _clock(self) -> float:
-        """A cohort's report is its first worker's."""
-        return self._at(self._now - self._evaluating, self.index)
-
-    def _at(self, clock: Clocks, worker: int) -> float:
-        return float(clock[self._columns[worker]]) if isinstance(clock, np.ndarray) else clock
+        return at(self._now, 0, self._columns[self.index])
 
     # --- how long things take -----------------------------------------------------------------------------------------
 
     def _priced(self, work: Work) -> tuple[Clocks, bool]:
-        seconds = self._of_each(work_seconds, work)
-        if self._noise is not None and isinstance(seconds, np.ndarray) and not seconds.all():
+        seconds = of_columns(self._devices, lambda _, device: work_seconds(device, work))
+        if self._noise and isinstance(seconds, np.ndarray) and not seconds.all():
+            if len(seconds) > 1:
+                raise NotAlike(f"which works of phase {work.phase} draw noise")
             raise NeedsEvents(
                 f"some devices take no time for work of phase {work.phase} and so draw no noise, others do"
             )
         return seconds, work.phase == "evaluate"
-
-    def _of_each(self, price: Callable[[Device, Any], float], what: Any) -> Clocks:
-        """A price for each column: one number where it is the same on all devices."""
-        known = {device: price(device, what) for device in dict.fromkeys(self._devices)}
-        values = list(known.values())
-        if all(value == values[0] for value in values):
-            return values[0] or FREE
-        return np.array([known[device] for device in self._devices])
 
     def _queue(self, lane: str, seconds: Clocks) -> Clocks:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""
@@ -170,17 +150,16 @@ class CohortDriver(BaseDriver):
             first = (self._prices.get(effect.first) or self._price(effect.first))[0]
         if price is FREE and first is FREE:
             return FREE
-        if self._noise is not None:
-            drawn = [draws.total(at(first, place), at(price, place), times) for place, draws in self._noise]
-            return drawn[0] if len(drawn) == 1 else np.concatenate(drawn)
+        if self._noise:
+            drawn = [draws.total(first, price, times) for draws in self._noise]
+            return drawn[0] if len(drawn) == 1 else np.concatenate(drawn, axis=1)
         if times == 1:
             return first
         known = self._repeated.get((effect.work, effect.first, times))
         if known is None:
             if len(self._repeated) >= KNOWN:
                 self._repeated.clear()
-            sums = [running(at(first, i), at(price, i), times) for i in range(len(self._devices))]
-            known = self._repeated[effect.work, effect.first, times] = sums[0] if len(sums) == 1 else np.array(sums)
+            known = self._repeated[effect.work, effect.first, times] = running_clocks(first, price, times)
         return known
 
     # --- time passes --------------------------------------------------------------------------------------------------
@@ -188,7 +167,7 @@ class CohortDriver(BaseDriver):
     def _compute(self, effect: Compute[Any]) -> None:
         price, evaluates = self._prices.get(effect.work) or self._price(effect.work)
         # Asked here, since a call costs more, and without noise most are so.
-        single = self._noise is None and effect.times == 1 and effect.first is None
+        single = not self._noise and effect.times == 1 and effect.first is None
         seconds = price if single else self._taking(effect, price)
         if self._busy:
             delay = self._queue(LANES[effect.on], seconds)
@@ -226,7 +205,8 @@ class CohortDriver(BaseDriver):
             if effect.on == "device" and not evaluates:
                 self._computing = self._computing + seconds
         else:
-            lane, seconds = f"to {effect.to}", self._of_each(move_seconds, effect)
+            move = effect
+            lane, seconds = f"to {move.to}", of_columns(self._devices, lambda _, device: move_seconds(device, move))
             count_move(self.outcome.moved, effect)
         ticket.end = self._now + self._queue(lane, seconds)
         if not direct:
@@ -234,9 +214,11 @@ class CohortDriver(BaseDriver):
         return ticket
 
     def _run_beside(self, effect: Startable, ticket: CohortTicket) -> None:
-        known = {device: self._meetings.beside(device, effect) for device in dict.fromkeys(self._devices)}
-        taken = self._of_each(lambda device, effect: known[device].taken, effect)
-        ticket.longer = self._of_each(lambda device, effect: known[device].longer, effect)
+        beside = self._meetings.beside
+        taken = of_columns(self._devices, lambda cluster, device: beside(cluster, device, effect).taken)
+        ticket.longer = of_columns(self._devices, lambda cluster, device: beside(cluster, device, effect).longer)
+        if isinstance(ticket.longer, np.ndarray) and not ticket.longer.all():
+            raise NotAlike("whether exchanges take longer next to computations")
         if taken is not FREE:
             self._busy["taken"] = self._busy.get("taken", 0.0) + taken
 
@@ -244,7 +226,7 @@ class CohortDriver(BaseDriver):
         """Wait until the ticket's end, and return its answer, which now belongs to the program."""
         effect, since = ticket.effect, self._now
         self._now = ticket.end if ticket.direct else later(since, ticket.end)
-        if ticket.longer:
+        if ticket.longer is not FREE:
             ends = over(ticket.begin, later(0.0, since - ticket.begin), ticket.end, ticket.longer)
             self._now = self._now + later(0.0, ends - self._now)
         ticket.taken = True
@@ -266,11 +248,17 @@ class CohortDriver(BaseDriver):
 
     # --- observing ----------------------------------------------------------------------------------------------------
 
+    def _log(self, effect: Log) -> None:
+        clock, column = self._now - self._evaluating, self._columns[self.index]
+        for cluster, hooks in enumerate(self._all_hooks):
+            hooks.log(self.index, at(clock, cluster, column), effect.fields)
+
     def _checkpoint(self, effect: Checkpoint) -> bool:
         if effect.due or self._stop:
             clock, arrays = self._now - self._evaluating, effect.snapshot()
-            for worker in self.members:
-                self._hooks.checkpoint(worker, self._at(clock, worker), effect.state, arrays)
+            for cluster, hooks in enumerate(self._all_hooks):
+                for worker, column in self._columns.items() if hooks.checkpoint is not ignored else ():
+                    hooks.checkpoint(worker, at(clock, cluster, column), effect.state, arrays)
         return self._stop
 
 

@@ -8,6 +8,7 @@ free.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 from ..config.timing import Device
@@ -18,6 +19,7 @@ from ..program.loans import deliver
 from ..program.texts import describe, terms
 from ..program.traffic import carried, whole_bytes
 from .base_driver import BaseDriver, Beside, Ticket, beside
+from .clocks import FREE, Clocks, later, of_clusters
 from .matching import Matcher
 from .network import Fabric
 
@@ -39,24 +41,31 @@ class CohortTicket(Ticket[BaseDriver]):
     def __init__(self, driver: BaseDriver, effect: Any, direct: bool) -> None:
         self.driver, self.effect, self.direct = driver, effect, direct
         self.stop = self.taken = False
-        self.longer: Any = 0.0
-        self.begin = 0.0  # of a collective, by the network
-        self.arrived = 0.0  # to a collective: when the cohort's last worker came
-        self.end: Any = None  # when it is over: a number, or one per column; None while that is not known
+        self.longer: Clocks = FREE
+        self.begin: Clocks = 0.0  # of a collective, by the network
+        self.arrived: Clocks = 0.0  # to a collective: when the cohort's last worker came
+        self.end: Any = None  # when it is over, as Clocks; None while that is not known
         self.answer: Any = None  # a collective's
 
 
 class CohortMeetings:
-    """All collectives of a run, whose group is always all workers. cohorts: the first worker of each."""
+    """All collectives of a run, whose group is always all workers.
 
-    def __init__(self, cohorts: Sequence[int], workers: int, fabric: Fabric, stop: Callable[[], bool]) -> None:
-        self._members, self._fabric, self._stop = range(workers), fabric, stop
+    cohorts: the first worker of each.
+    fabrics: of each cluster.
+    """
+
+    def __init__(
+        self, cohorts: Sequence[int], workers: int, fabrics: Sequence[Fabric], stop: Callable[[], bool]
+    ) -> None:
+        self._members, self._fabrics, self._stop = range(workers), fabrics, stop
+        self._later: Callable[[Any, Any], Any] = max if len(fabrics) == 1 else later
         self._alone = len(cohorts) == 1
         self._matcher: Matcher[CohortTicket] = Matcher(cohorts, "all workers")
-        self._port = 0.0  # when the network is free
-        self._known: dict[tuple[Any, ...], tuple[float, float]] = {}  # terms -> (seconds, bytes that a member sends)
+        self._port: Clocks = 0.0  # when the network is free
+        self._known: dict[tuple[Any, ...], tuple[Clocks, Clocks]] = {}  # terms -> (seconds, bytes that a member sends)
 
-    def join(self, ticket: CohortTicket, arrived: float) -> None:
+    def join(self, ticket: CohortTicket, arrived: Clocks) -> None:
         """A cohort comes to its next meeting; the last cohort completes it. arrived: when its last worker came."""
         effect = ticket.effect
         wanted = terms(effect)
@@ -68,13 +77,13 @@ class CohortMeetings:
             return
         ticket.arrived = arrived
         if tickets := self._matcher.enter(ticket, wanted):
-            self._complete(tickets, max(t.arrived for t in tickets), *known)
+            self._complete(tickets, reduce(self._later, (t.arrived for t in tickets)), *known)
 
-    def beside(self, device: Device, effect: Startable) -> Beside:
-        """What a started effect and a computation of a worker on this device cost one another."""
-        return beside(device, self._fabric.network, effect, len(self._members))
+    def beside(self, cluster: int, device: Device, effect: Startable) -> Beside:
+        """What a started effect and a computation of a worker on this device of the cluster cost one another."""
+        return beside(device, self._fabrics[cluster].network, effect, len(self._members))
 
-    def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[float, float]:
+    def _check(self, ticket: CohortTicket, wanted: tuple[Any, ...]) -> tuple[Clocks, Clocks]:
         """(seconds, bytes that a member sends) of a collective. NeedsEvents where it cannot be simulated exactly."""
         effect, n = ticket.effect, len(self._members)
         if effect.group is not None and set(effect.group) != set(self._members):
@@ -85,13 +94,15 @@ class CohortMeetings:
             raise NeedsEvents(f"{describe(effect)} gives {n} workers parts of unequal size")
         check_part(effect, ticket.driver.index, self._members)
         root = effect.root if type(effect) is Broadcast else 0
-        seconds, traffic = self._fabric.price(type(effect), carried(effect, n), n, root)
-        known = self._known[wanted] = seconds, traffic.sent
+        nbytes = carried(effect, n)
+        prices = {each: each.price(type(effect), nbytes, n, root) for each in dict.fromkeys(self._fabrics)}
+        seconds = of_clusters([prices[fabric][0] for fabric in self._fabrics])
+        known = self._known[wanted] = seconds, of_clusters([prices[fabric][1].sent for fabric in self._fabrics])
         return known
 
-    def _complete(self, tickets: Sequence[CohortTicket], arrived: float, seconds: float, sent: float) -> None:
+    def _complete(self, tickets: Sequence[CohortTicket], arrived: Clocks, seconds: Clocks, sent: Any) -> None:
         # The sum that SimPy's clock makes, so that both have the same bits.
-        begin = max(arrived, self._port)
+        begin = self._later(arrived, self._port)
         end = self._port = begin + seconds
         stop = self._stop()
         for ticket in tickets:

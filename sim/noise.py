@@ -22,7 +22,7 @@ from concurrent.futures import Executor
 from functools import cache
 from itertools import chain, count, groupby
 from statistics import NormalDist
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,24 @@ from ..config.timing import Device, Network, Noise
 from ..program.streams import stream
 
 T = TypeVar("T")
+Normals = Callable[
+    [int, int, int, tuple[int, int]], NDArray[np.float64]
+]  # as normals_of; the array is the caller's own
 BLOCK = 2**16  # about so many numbers of a class are drawn together: that many stay in a core's cache
 LEAST_ROWS, MOST_ROWS = 8, 1024  # of a block
 DEPENDENT = 64  # rows of a block in which a row depends on the one before
 SHORT, AHEAD = 8, 2  # blocks of a class after which a run is long, and blocks that are then made ahead
 KEPT = 4  # blocks of a class in memory; its workers have about the same speed, so they read the same few blocks
+
+
+def normals_of(seed: int, number: int, index: int, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """The standard normal numbers of a block of a class."""
+    return stream(seed, "noise", number, index).standard_normal(shape)
+
+
+def block_size(columns: int) -> int:
+    """How many numbers of a class of so many workers are drawn together."""
+    return columns * max(LEAST_ROWS, min(BLOCK // columns, MOST_ROWS))
 
 
 def classes(devices: Sequence[Device]) -> list[tuple[int, int]]:
@@ -50,20 +63,34 @@ def classes(devices: Sequence[Device]) -> list[tuple[int, int]]:
     return places
 
 
+class Part(NamedTuple):
+    """The factors of some workers of a class, which follow one another among a cohort's workers."""
+
+    place: int  # of the first one
+    columns: int  # how many they are
+    lasting: float  # as of ColumnDraws
+    blocks: Iterator[NDArray[np.float64]]  # (rows, columns)
+
+
 class ClassNoise:
     """The noise of one class of `columns` workers, whose device is `device`: its residuals, else a lognormal.
 
     run: the factor that all workers of the run share.
+    normals: makes the standard normal numbers of a block.
     """
 
-    def __init__(self, noise: Noise, number: int, columns: int, device: Device, run: float = 1.0) -> None:
+    def __init__(
+        self, noise: Noise, number: int, columns: int, device: Device, run: float = 1.0, normals: Normals | None = None
+    ) -> None:
         self._noise, self._number, self.columns, self._device = noise, number, columns, device
-        fitting = max(LEAST_ROWS, min(BLOCK // columns, MOST_ROWS))
-        self.rows = DEPENDENT if device.correlation else fitting  # of a block
+        self._normals = normals or normals_of
+        self.rows = DEPENDENT if device.correlation else block_size(columns) // columns  # of a block
         self._residuals = np.array(device.residuals, np.float64)
-        normal = stream(noise.seed, "worker noise", number).standard_normal(columns if noise.worker_sigma else 0)
-        workers = lognormal(normal, noise.worker_sigma)  # (columns,), none without
-        self._factors = workers * run if workers.size else np.full(columns if run != 1.0 else 0, run)
+        if noise.worker_sigma:
+            normal = stream(noise.seed, "worker noise", number).standard_normal(columns)
+            self._factors = lognormal(normal, noise.worker_sigma) * run  # (columns,), none without
+        else:
+            self._factors = np.full(columns if run != 1.0 else 0, run)
         self._kept: dict[int, NDArray[np.float64]] = {}
 
     def block(self, index: int) -> NDArray[np.float64]:
@@ -77,11 +104,11 @@ class ClassNoise:
         return block
 
     def _made(self, index: int) -> NDArray[np.float64]:
-        random, shape = stream(self._noise.seed, "noise", self._number, index), (self.rows, self.columns)
+        seed, shape = self._noise.seed, (self.rows, self.columns)
         if self._residuals.size:
-            block = self._drawn(random, shape)
+            block = self._drawn(stream(seed, "noise", self._number, index), shape)
         else:
-            block = lognormal(random.standard_normal(shape), self._noise.sigma)
+            block = lognormal(self._normals(seed, self._number, index, shape), self._noise.sigma)
         if self._factors.size:
             block *= self._factors
         return block
@@ -99,12 +126,12 @@ class ClassNoise:
             normal[row] = depends * normal[row - 1] + fresh * normal[row]
         return self._residuals[np.searchsorted(_bounds(size), normal)]
 
-    def drawn(self, columns: Sequence[int], pool: Executor | None) -> Draws:
-        """The factors of these columns, in the order of their computations. pool: draws blocks ahead."""
+    def drawn(self, columns: Sequence[int], place: int, pool: Executor | None) -> Part:
+        """The factors of these columns, in the order of their computations. place: as of Part. pool: draws ahead."""
         every = list(columns) == list(range(self.columns))
         # `take` gives rows that lie one after the other, as running_sums needs them; [:, columns] would not.
         blocks = ahead(self._made, pool) if every else (self.block(index).take(columns, axis=1) for index in count())
-        return Draws(blocks, self._device.lasting)
+        return Part(place, len(columns), self._device.lasting, blocks)
 
     def column(self, column: int) -> ColumnDraws:
         """One worker's factors, in the order of its computations."""
@@ -154,112 +181,38 @@ class ColumnDraws:
         return self._factor
 
 
-class Draws:
-    """The factors of several workers of a class at the same time: what ColumnDraws is for one of them."""
-
-    def __init__(self, blocks: Iterator[NDArray[np.float64]], lasting: float = 0.0) -> None:
-        self._blocks, self._lasting = blocks, lasting
-        self._block: NDArray[np.float64] = np.empty((0, 0))
-        self._at, self._left = 0, -1.0
-        self._asked, self._asking = (0.0, 0.0, 1), 0  # what was asked for last, and how often in a row
-        self._sums: list[NDArray[np.float64]] = []  # the next answers to that, made together
-        self._given = 0  # how many of them have been given
-
-    def total(self, first: float, price: float, times: int) -> NDArray[np.float64]:
-        """Seconds of `times` computations of each worker: (workers,). first, price: as of ColumnDraws.
-
-        What was asked for some times in a row will mostly be asked for as often again: those sums are made together.
-        """
-        again = self._asked == (first, price, times)
-        if again and self._given < len(self._sums):
-            self._given += 1
-            return self._sums[self._given - 1]
-        self._at += self._given * self._asked[2]
-        self._asking = self._asking + self._given + 1 if again else 0
-        self._asked, self._given = (first, price, times), 0
-        if self._lasting:
-            each = np.array([each * self._held(each) for each in (first, *(price,) * (times - 1))])
-            (total,) = running_sums(each[None])
-            return total
-        rounds = min(self._asking, (len(self._block) - self._at) // times)
-        if rounds:
-            factors = self._block[self._at : self._at + rounds * times].reshape(rounds, times, -1)
-            self._sums, self._given = _totals(first, price, factors), 1
-            return self._sums[0]
-        self._sums = []
-        (total,) = _totals(first, price, self._next(times)[None])
-        return total
-
-    def _next(self, times: int) -> NDArray[np.float64]:
-        """The next rows of factors."""
-        at, end = self._at, self._at + times
-        if end <= len(self._block):
-            self._at = end
-            return self._block[at:end]
-        parts = [self._block[at:]] if at < len(self._block) else []
-        missing = times - sum(map(len, parts))
-        while missing:
-            self._block = next(self._blocks)
-            self._at = min(missing, len(self._block))
-            parts.append(self._block[: self._at])
-            missing -= self._at
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _held(self, price: float) -> NDArray[np.float64]:
-        if self._left < price / 2:
-            if self._at >= len(self._block):
-                self._block, self._at = next(self._blocks), 0
-            self._left, self._at = self._lasting, self._at + 1
-        self._left -= price
-        held: NDArray[np.float64] = self._block[self._at - 1]
-        return held
-
-
-def _totals(first: float, price: float, factors: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Seconds of each round: (workers,). factors: (rounds, times, workers)."""
-    if factors.shape[1] == 1:
-        return list(first * factors[:, 0])
-    seconds = price * factors
-    if first != price:
-        np.multiply(first, factors[:, 0], out=seconds[:, 0])
-    return running_sums(seconds)
-
-
-def running_sums(each: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Each round's sum, added one after the other as Python adds: (workers,).
-
-    each: (rounds, times, workers), in C order.
-    NumPy adds the rows of several workers so, but the numbers of a single one in another order.
-    """
-    return list(np.add.reduce(each, axis=1) if each.shape[2] > 1 else np.add.accumulate(each, axis=1)[:, -1])
-
-
 class RunNoise:
     """The noise of a run: one ClassNoise per class. It does not exist in a run without noise: see `run_noise`.
 
     pool: draws the factors of many workers ahead; None: nothing does.
+    normals: as of ClassNoise.
     """
 
-    def __init__(self, noise: Noise, devices: Sequence[Device], pool: Executor | None = None) -> None:
+    def __init__(
+        self, noise: Noise, devices: Sequence[Device], pool: Executor | None = None, normals: Normals | None = None
+    ) -> None:
         self._pool = pool
         self._places = classes(devices)
         sizes = Counter(number for number, _ in self._places)
         kinds = {number: device for (number, _), device in zip(self._places, devices, strict=True)}
-        normal = stream(noise.seed, "run noise").standard_normal(1)
-        run = float(lognormal(normal, noise.run_sigma)[0]) if noise.run_sigma else 1.0
-        self._blocks = [ClassNoise(noise, number, sizes[number], kinds[number], run) for number in range(len(sizes))]
+        run = 1.0
+        if noise.run_sigma:
+            run = float(lognormal(stream(noise.seed, "run noise").standard_normal(1), noise.run_sigma)[0])
+        self._blocks = [
+            ClassNoise(noise, number, sizes[number], kinds[number], run, normals) for number in range(len(sizes))
+        ]
 
     def of(self, worker: int) -> ColumnDraws:
         """One worker's factors."""
         number, column = self._places[worker]
         return self._blocks[number].column(column)
 
-    def together(self, workers: Sequence[int]) -> list[tuple[int, Draws]]:
-        """(the first one's place, factors) of the workers of each class, which follow one another."""
-        parts, first = list[tuple[int, Draws]](), 0
+    def together(self, workers: Sequence[int]) -> list[Part]:
+        """The factors of the workers of each class, which follow one another."""
+        parts, first = list[Part](), 0
         for number, group in groupby((self._places[worker] for worker in workers), key=lambda place: place[0]):
             columns = [column for _, column in group]
-            parts.append((first, self._blocks[number].drawn(columns, self._pool)))
+            parts.append(self._blocks[number].drawn(columns, first, self._pool))
             first += len(columns)
         return parts
 
@@ -270,9 +223,9 @@ def _bounds(count: int) -> NDArray[np.float64]:
     return np.array([NormalDist().inv_cdf(k / count) for k in range(1, count)])
 
 
-def run_noise(noise: Noise, devices: Sequence[Device], pool: Executor | None = None) -> RunNoise | None:
-    """The noise of workers on these devices; None without noise. pool: see RunNoise."""
-    return RunNoise(noise, devices, pool) if varies(noise, devices) else None
+def run_noise(noise: Noise, devices: Sequence[Device]) -> RunNoise | None:
+    """The noise of workers on these devices; None without noise."""
+    return RunNoise(noise, devices) if varies(noise, devices) else None
 
 
 def varied(network: Network, noise: Noise) -> Network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -14,19 +14,18 @@ IN_MEMORY = 1 << 20  # bytes; where it is more, a temporary file takes it
 
 
 @contextmanager
-def told_at_the_end(hooks: Hooks) -> Iterator[Hooks]:
-    """Hooks that pass report lines and checkpoints on to `hooks` where the block ends well, and else nothing."""
-    calls = hooks.log, hooks.checkpoint
+def told_at_the_end(hooks: Sequence[Hooks]) -> Iterator[list[Hooks]]:
+    """Hooks that pass report lines and checkpoints on to `hooks`, each to its own, where the block ends well."""
+    calls = [call for each in hooks for call in (each.log, each.checkpoint)]
     with SpooledTemporaryFile(IN_MEMORY) as file:
 
-        def keep(call: int, *arguments: Any) -> None:
-            pickle.dump((call, arguments), file, pickle.HIGHEST_PROTOCOL)
+        def kept(call: int) -> Callable[..., None]:
+            def keep(*arguments: Any) -> None:
+                pickle.dump((call, arguments), file, pickle.HIGHEST_PROTOCOL)
 
-        yield Hooks(
-            lambda *line: keep(0, *line),
-            ignored if hooks.checkpoint is ignored else lambda *snapshot: keep(1, *snapshot),
-            hooks.stop,
-        )
+            return ignored if calls[call] is ignored else keep
+
+        yield [Hooks(kept(2 * place), kept(2 * place + 1), each.stop) for place, each in enumerate(hooks)]
         end = file.tell()
         file.seek(0)
         while file.tell() < end:

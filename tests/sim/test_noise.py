@@ -19,6 +19,7 @@ from paceline.program.errors import ScenarioError
 from paceline.program.outcome import Hooks
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
+from paceline.sim.cohort_noise import draws_of
 from paceline.sim.engine import simulate
 from paceline.sim.noise import DEPENDENT, ClassNoise, ColumnDraws, RunNoise, ahead, varies
 
@@ -241,15 +242,15 @@ def test_vectors_hold_what_columns_hold():
     order = [1, 3, 5, 0, 4, 2]  # by class
     own = {"a": 0.3, "b": 0.4, "c": 0.1}
     price = np.array([own[devices[w].name] for w in order])
-    rows, columns = noise.together(order), [noise.of(w) for w in order]
+    rows, columns = draws_of([noise], order), [noise.of(w) for w in order]
+    kinds_of_asking = [(prices[None] * times, prices[None]) for prices in (np.full(6, 0.2), price) for times in (1, 2)]
     asked = [(k // row, row) for row in (1, 1, 7, 40) for k in range(100)]  # so often in a row
     for k, row in asked:
-        times, prices = 1 + k % 4, price if k % 3 else np.full(6, 0.2)
-        starts = prices * (1 + k % 2)
-        pairs = list(zip(starts.tolist(), prices.tolist(), strict=True))
+        times, (starts, prices) = 1 + k % 4, kinds_of_asking[2 * bool(k % 3) + k % 2]
+        pairs = list(zip(starts[0].tolist(), prices[0].tolist(), strict=True))
         expected = [running(column.several(*pair, times)) for column, pair in zip(columns, pairs, strict=True)]
-        found = np.concatenate([draws.total(*pairs[first], times) for first, draws in rows])
-        assert found.tolist() == expected, (k, row)
+        found = np.concatenate([draws.total(starts, prices, times) for draws in rows], axis=1)
+        assert found.tolist() == [expected], (k, row)
 
 
 def test_threads_that_draw_ahead_change_nothing_and_end_with_the_run(monkeypatch):

@@ -16,8 +16,8 @@ from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.base_driver import running
 from paceline.sim.cohort import Cohort
 from paceline.sim.cohort import simulate as simulate_cohorts
+from paceline.sim.cohort_noise import running_sums
 from paceline.sim.engine import simulate
-from paceline.sim.noise import running_sums
 
 STEP, FIRST = Work("step", 8), Work("step", 12)
 RESIDUALS = (0.7, 1.0, 1.0, 1.3)

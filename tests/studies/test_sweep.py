@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -121,14 +122,16 @@ def test_lists_and_grids_combine(tiny, tmp_path):
 
 @pytest.fixture
 def simulated(monkeypatch) -> list[int]:
-    """A line for each simulation in this process."""
-    calls, real = [], sweeping.run_simulation
+    """A line for each point that is simulated in this process."""
+    calls: list[int] = []
+    together, alone = sweeping.Simulator.together, sweeping.Simulator.alone
 
-    def counted(*args: object, **options: object) -> object:
-        calls.append(1)
-        return real(*args, **options)
+    def counted(self: sweeping.Simulator, several: Any) -> Any:
+        calls.extend([1] * len(several))
+        return together(self, several)
 
-    monkeypatch.setattr(sweeping, "run_simulation", counted)
+    monkeypatch.setattr(sweeping.Simulator, "together", counted)
+    monkeypatch.setattr(sweeping.Simulator, "alone", lambda self, one: (calls.append(1), alone(self, one))[1])
     return calls
 
 
@@ -273,6 +276,7 @@ def start(*arguments: object, cwd: Path, **more: object) -> subprocess.Popen[str
 def test_a_stopped_sweep_goes_on(notice, jobs, tiny, simulated):
     folder, seeds = tiny.parent, range(3000)
     line = ["tiny.yaml", "--grid", f"seed={','.join(map(str, seeds))}", "--out", "t.csv", "-j", jobs]
+    line += ["--engine", "simpy"]  # one by one, so that there is time to stop it
     with start(*line, "--set", "budget.rounds=30", cwd=folder, start_new_session=True) as process:
         assert process.stdout
         assert process.stderr
@@ -287,7 +291,8 @@ def test_a_stopped_sweep_goes_on(notice, jobs, tiny, simulated):
     done = len(rows(folder / "t.csv"))
     assert 0 < done < len(seeds)
     if jobs == 1:
-        table = sweep(tiny, {"seed": seeds}, settings=["budget.rounds=30"], out=folder / "t.csv", jobs=1)
+        more = {"settings": ["budget.rounds=30"], "engine": "simpy", "out": folder / "t.csv"}
+        table = sweep(tiny, {"seed": seeds}, jobs=1, **more)
         assert len(simulated) == len(seeds) - done
         assert list(table["seed"]) == list(seeds)
 
