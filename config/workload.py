@@ -83,12 +83,15 @@ class RandAugment(Section):
 
 
 class Augmentation(Section):
-    """Training images changed at random, in this order: resized_crop, crop, flip, randaugment."""
+    """Training images changed at random, in this order: resized_crop, crop, flip, randaugment, mixup."""
 
     resized_crop: ResizedCrop | None = None  # a piece of the image, scaled to the image's size
     crop: int = Field(default=0, ge=0, le=10_000)  # pixels of padding on every side, before the image's size is cut out
     flip: bool = False  # whether half of the images are mirrored, left to right
     randaugment: RandAugment | None = None  # operations on colours and shape, chosen at random
+    mixup: Factor | None = (
+        None  # alpha; pairs of examples are mixed, one lambda of Beta(alpha, alpha) for a micro-batch
+    )
 
 
 class Workload(Section):

@@ -5,7 +5,7 @@ Rule: a batch's bits depend on its indices, its position and torch's stream alon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,17 @@ from .buffers import unchanged
 from .dataset import Dataset
 from .loaders import AheadLoader
 from .losses import resolve_loss, training_loss
+from .mixup import mixed, mixed_loss
 from .pieces import Pieces
 from .recipe import Recipe
 from .sources import Inputs, Source
-from .trees import Tree, called, mapped
+from .trees import Tree, called, leaves, mapped
 
 
 class Passes:
     """A model and its training data.
 
+    chunks: micro-batches of a batch; None: as few as the recipe allows.
     each: note the losses of single examples, in `losses`.
     loaders: threads that load batches ahead.
     """
@@ -42,6 +44,7 @@ class Passes:
         *,
         seed: int,
         worker: int,
+        chunks: int | None = None,
         each: bool = False,
         loaders: int = 0,
     ) -> None:
@@ -50,12 +53,13 @@ class Passes:
         self.doing = ""  # what it is at, for errors: a name costs nothing until something fails
         self.examples = len(data.train_y)
         self.loss_name, self.evaluation_loss = recipe.loss, resolve_loss(recipe.loss)
-        self._loss = training_loss(recipe.loss, recipe.label_smoothing, each)
+        loss, mixup = training_loss(recipe.loss, recipe.label_smoothing, each), recipe.augment and recipe.augment.mixup
+        self._loss: Callable[..., Any] = mixed_loss(loss) if mixup else loss
         self._like = self.trained[0]
         self._pixels = data.pixels
         self._x, self._y = Inputs(data.train_x), Source(data.train_y, target=True)
         self._recipe, self._seed, self._worker, self._each = recipe, seed, worker, each
-        self._seen: list[Array] = []
+        self._chunks, self._seen = chunks, list[Array]()
         self.ahead = AheadLoader(self.load, loaders)
 
     def forward(self, x: Tree[Tensor], module: nn.Module | None = None, final: bool = True) -> Any:
@@ -85,30 +89,32 @@ class Passes:
         """Values on the model's device; real numbers in the precision of its parameters."""
         return values.to(self._like.device, self._like.dtype if values.is_floating_point() else None)
 
-    def prepare(self, indices: Array, position: int) -> tuple[Tree[Tensor], Tensor]:
+    def prepare(self, indices: Array, position: int) -> tuple[Tree[Tensor], Tree[Tensor]]:
         """The batch (inputs, targets), augmented, where the model is."""
         self._seen, self.doing = [], "reading the data"
         x, y = self.ahead.get(position, indices)
-        return mapped(self.placed, x), self.placed(y)
+        return mapped(self.placed, x), mapped(self.placed, y)
 
     @property
     def losses(self) -> Array:
         """Each example's loss in the last batch, float32 (batch,)."""
         return np.concatenate(self._seen)
 
-    def load(self, position: int, indices: Array) -> tuple[Tree[Tensor], Tensor]:
-        """The batch (inputs, targets), augmented; a pure function of its arguments."""
+    def load(self, position: int, indices: Array) -> tuple[Tree[Tensor], Tree[Tensor]]:
+        """The batch (inputs, targets), augmented; a pure function of its arguments. See mixup.py for mixed targets."""
         how = self._recipe.augment
         if how is None:
             return self._x.take(indices), self._y.take(indices)
         random = stream(self._seed, "augment", self._worker, position)
         pieces = how.resized_crop and Pieces(how.resized_crop, len(indices), random)
-        return augment(self._x.images(indices, pieces or None), how, random, self._pixels), self._y.take(indices)
+        x = augment(self._x.images(indices, pieces or None), how, random, self._pixels)
+        y = self._y.take(indices)
+        return mixed(x, y, how.mixup, self.chunks(len(x)), random) if how.mixup else (x, y)
 
     def chunks(self, count: int) -> list[slice]:
-        """A batch of `count` in micro-batches, as few as can be and of sizes that differ by one at most."""
-        most = self._recipe.micro_batch or count
-        return [slice(start, stop) for start, stop in parts(count, -(-count // most))]
+        """A batch of `count` in micro-batches, of sizes that differ by one at most."""
+        number = self._chunks or -(-count // (self._recipe.micro_batch or count))
+        return [slice(start, stop) for start, stop in parts(count, number)]
 
     def backward(self, indices: Array, position: int) -> float:
         """Leave the gradient of the batch's mean loss in the parameters' .grad, and return that loss.
@@ -117,17 +123,17 @@ class Passes:
         """
         x, y = self.prepare(indices, position)
         self.forget()
-        chunks = self.chunks(len(y))
+        chunks, whole = self.chunks(len(indices)), len(indices)
         total = 0.0
         for cut in chunks:
             self.doing = "the model's forward"
-            loss = self.loss(self.forward(part(x, cut)), y[cut], len(y) if len(chunks) > 1 else None)
+            loss = self.loss(self.forward(part(x, cut)), part(y, cut), whole if len(chunks) > 1 else None)
             self.doing = "backward"
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         return total
 
-    def loss(self, outputs: Any, y: Tensor, whole: int | None) -> Tensor:
+    def loss(self, outputs: Any, y: Tree[Tensor], whole: int | None) -> Tensor:
         """The mean loss, or a micro-batch's part in the mean over `whole` examples."""
         self.doing = "the loss"
         losses = self._loss(outputs, y)
@@ -140,7 +146,7 @@ class Passes:
         if self._each:
             self._seen.append(losses.detach().cpu().numpy())
         loss = losses.mean() if self._each else losses
-        return loss if whole is None else loss * (len(y) / whole)
+        return loss if whole is None else loss * (len(leaves(y)[0]) / whole)
 
     def forget(self) -> None:
         """Drop the gradients."""
@@ -169,7 +175,7 @@ class Passes:
 
 
 def part(x: Tree[Tensor], cut: slice) -> Tree[Tensor]:
-    """These examples of each input."""
+    """These examples of each input or target."""
     found: Tree[Tensor] = mapped(lambda values: values[cut], x)
     return found
 

@@ -44,6 +44,7 @@ class Augment:
     flip: bool = False  # half of the images are mirrored, left to right
     resized_crop: ResizedCrop | None = None
     randaugment: RandAugment | None = None
+    mixup: float | None = None  # alpha of its Beta distribution; see mixup.py
 
 
 def augmentation(

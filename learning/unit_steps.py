@@ -31,7 +31,7 @@ class UnitSteps:
     def __init__(self, passes: Passes, units: UnitPasses, memory: Memory, batches: Batches, guard: Guard) -> None:
         self._passes, self._units, self._memory, self._batches, self._guard = passes, units, memory, batches, guard
         self._adds_up = not (memory.held.host or memory.held.staged)  # elsewhere Memory.unload adds chunk to chunk
-        self._batch: tuple[Tree[Tensor], Tensor] | None = None
+        self._batch: tuple[Tree[Tensor], Tree[Tensor]] | None = None
         self._indices: Array = np.empty(0, np.int64)
         self._loss_so_far = 0.0
         self.loss = np.zeros(1, memory.host_params.dtype)
@@ -47,7 +47,7 @@ class UnitSteps:
         self._units.forward(unit, part(self._batch[0], cut) if unit == 0 else None)
         if unit < len(self._units) - 1:
             return
-        loss = self._units.loss(self._batch[1][cut], whole if chunks > 1 else None)
+        loss = self._units.loss(part(self._batch[1], cut), whole if chunks > 1 else None)
         self._guard.check("the training loss", loss)
         self._note_loss(loss + (self._loss_so_far if chunk else 0.0))
         if chunk == chunks - 1:
@@ -69,7 +69,7 @@ class UnitSteps:
         for size in sorted(set(chunks)):
             for unit in range(len(self._units)):
                 self._units.forward(unit, part(x, slice(size)) if unit == 0 else None)
-            self._units.loss(y[:size], None)
+            self._units.loss(part(y, slice(size)), None)
             for unit in reversed(range(len(self._units))):
                 self._units.backward(unit, False)
 

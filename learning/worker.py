@@ -89,12 +89,12 @@ class TorchWorker:
         unreached: places of the parameters that the loss does not reach; see Passes.unreached.
         health: whether to raise NotFinite where a loss, a gradient's norm or a parameter is not finite.
         """
-        self.index = index
+        self.index, self.works = index, works
         self.model = model.train()
-        self.works = works
         self._seed = seed if data_seed is None else data_seed
+        each, chunks = sampling.scored, self.chunks
         self._passes = passes = Passes(
-            model, data, recipe, seed=self._seed, worker=index, each=sampling.scored, loaders=loaders
+            *(model, data, recipe), seed=self._seed, worker=index, chunks=chunks, each=each, loaders=loaders
         )
         modules = exchanged_units(model, works, unit_bytes)
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}

@@ -46,6 +46,8 @@ from paceline.program.errors import ScenarioError
             "workload.augment={randaugment: {severity: 11, strength: drawn}}",
             "workload.augment.randaugment: severity is 11; with strength: drawn it goes from 0.1 to 10",
         ),
+        ("workload.augment={mixup: 0}", "workload.augment.mixup: "),
+        ("workload.augment={mixup: true}", "workload.augment: mixup is True; write a number"),
         ("workload.augment={flipp: true}", "workload.augment.flipp: unknown key; did you mean 'flip'?"),
     ],
 )

@@ -1,16 +1,25 @@
-"""Resized crops and RandAugment, operation by operation against their definitions."""
+"""Resized crops, RandAugment and mixup against their definitions."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from kit.learning import DIGITS
+from kit.learning import DIGITS, make, make_plan, train_in_lockstep
+from paceline.algorithms.placements import Offloaded, Replicated, Sharded
+from paceline.algorithms.rounds import Interval
+from paceline.algorithms.strategy import Strategy
 from paceline.learning import images
 from paceline.learning.augment import augment
 from paceline.learning.dataset import Dataset, DataShape, Pixels
+from paceline.learning.losses import training_loss
+from paceline.learning.mixup import mixed, mixed_loss
+from paceline.learning.models import build
+from paceline.learning.passes import Passes
 from paceline.learning.pieces import Pieces
 from paceline.learning.rand_augment import OPERATIONS, rand_augment, strength
 from paceline.learning.recipe import Augment, RandAugment, Recipe, ResizedCrop, check, check_data
@@ -160,3 +169,66 @@ def test_what_randaugment_cannot_change_is_refused():
     unknown = Dataset(DIGITS.train_x, DIGITS.train_y, DIGITS.test_x, DIGITS.test_y)
     with pytest.raises(ValueError, match=r"augment.randaugment needs bytes, .*; give images as bytes"):
         check_data(recipe, unknown)
+
+
+# -- mixup ------------------------------------------------------------------------------------------------------------
+
+
+def test_mixup_is_one_lambda_for_a_micro_batch_and_two_sets_of_targets():
+    chunks, x = [slice(0, 5), slice(5, 9)], torch.from_numpy(np.random.default_rng(0).random((9, 2, 3), np.float32))
+    y = torch.arange(9)
+    made, (first, second, weights) = mixed(x, y, 0.2, chunks, stream(1, "augment"))
+    random = stream(1, "augment")
+    for cut in chunks:
+        share = random.beta(0.2, 0.2)
+        share, others = np.float32(max(share, 1 - share)), random.permutation(np.arange(9)[cut])
+        assert torch.equal(weights[cut], torch.full((len(others),), float(share)))
+        assert torch.equal(second[cut], y[torch.from_numpy(others)]), "examples are mixed with those of the micro-batch"
+        assert torch.allclose(made[cut], share * x[cut] + (1 - share) * x[others], atol=1e-6)
+    assert torch.equal(first, y)
+    shares = [mixed(x[:1], y[:1], 0.2, [slice(1)], stream(s, "augment"))[1][2].item() for s in range(2000)]
+    assert min(shares) >= 0.5
+    # Var[lambda] of Beta(a, a) is 1 / (4 (2 a + 1)), about 1/2.
+    assert np.mean((np.array(shares) - 0.5) ** 2) == pytest.approx(1 / (4 * 1.4), rel=0.03)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("each", [False, True])
+def test_a_mixed_loss_is_that_of_soft_labels(smoothing, each):
+    """Cross entropy is linear in its targets, so two sets of labels are the same as their weighted mean."""
+    random = torch.Generator().manual_seed(0)
+    outputs, (first, second) = torch.randn(6, 10, generator=random), torch.randint(10, (2, 6), generator=random)
+    soft = 0.7 * torch.nn.functional.one_hot(first, 10) + 0.3 * torch.nn.functional.one_hot(second, 10)
+    found = mixed_loss(training_loss("cross_entropy", smoothing, each))(outputs, (first, second, torch.full((6,), 0.7)))
+    kind = "none" if each else "mean"
+    expected = torch.nn.functional.cross_entropy(outputs, soft, label_smoothing=smoothing, reduction=kind)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_step_with_mixup_is_that_of_the_mixed_micro_batches():
+    recipe = Recipe(label_smoothing=0.1, micro_batch=6, augment=Augment(flip=True, mixup=0.4))
+    model = build("mlp", {"hidden": [16]}, (1, 8, 8), 10, 0)
+    passes = Passes(model, DIGITS, recipe, seed=3, worker=1)
+    loss = passes.backward(np.arange(10), 30)
+    found = [p.grad for p in model.parameters()]
+    x, (first, second, weights) = passes.load(30, np.arange(10))
+    entropy = torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")
+    outputs = model(x)
+    whole = (weights * entropy(outputs, first) + (1 - weights) * entropy(outputs, second)).mean()
+    expected = torch.autograd.grad(whole, list(model.parameters()))
+    assert loss == pytest.approx(whole.item(), rel=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+    assert len(set(weights.tolist())) == 2
+    assert passes.backward(np.arange(10), 40) != loss
+
+
+@pytest.mark.parametrize("placement", [Replicated(), Sharded(), Offloaded()], ids=lambda place: type(place).__name__)
+def test_mixup_works_unit_by_unit(placement):
+    """The same losses wherever the parameters lie."""
+    strategy = Strategy(placement=placement)
+    p = replace(make_plan((9, 11), budget=Interval(3, "steps"), log=Interval(1, "steps")), strategy=strategy)
+    recipe = Recipe(micro_batch=4, augment=Augment(flip=True, mixup=0.4))
+    losses = [line["train_loss"] for line in train_in_lockstep(p, make(p, recipe=recipe))[1]]
+    plain = replace(p, strategy=Strategy())
+    expected = [line["train_loss"] for line in train_in_lockstep(plain, make(plain, recipe=recipe))[1]]
+    assert losses == pytest.approx(expected, rel=1e-5)

@@ -69,7 +69,11 @@ def documents() -> dict[str, dict]:
     }  # the cubic rule
     sgd["checkpoint"] |= {"optimizer": "none"}
     del sgd["workload"]["total_batch"]
-    sgd["workload"]["augment"] = {"crop": 1, "flip": True}  # of its data it is not known how they follow from bytes
+    sgd["workload"]["augment"] = {
+        "crop": 1,
+        "flip": True,
+        "mixup": 1,
+    }  # of its data it is not known how they follow from bytes
     sgd["workload"] |= {"model": {"name": "own_model:make", "momentum": None}, "data": "own.npz", "init": "own.pt"}
     return {"adamw": adamw, "sgd": sgd}
 
