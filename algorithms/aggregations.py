@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ..program.effects import AllReduce, Program
-from ..program.errors import brief
+from ..program.effects import Program
+from . import moments
 from .placements import Placement
 from .rounds import NEVER, Interval, Round
 from .weights import Weights, check_count, check_weights, weight_of
@@ -55,7 +55,11 @@ class Aggregation:
             part.check(workers)
 
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
-        """The aggregation with what depends on the inner optimizer filled in; ValueError where they do not fit."""
+        """The aggregation with what depends on the inner optimizer filled in; ValueError where they do not fit.
+
+        optimizer: its settings, and the names in its state: `moments`, as long as the parameters, and `others`."""
+        for part in self.parts:
+            part.resolve(optimizer)
         return self
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
@@ -89,35 +93,34 @@ class Parameters(Aggregation):
     """Local steps, then the mean of the parameters (local SGD).
 
     optimizer_state: what happens to momentum and Adam's moments at a sync. They stay local, are averaged with the same
-    weights, or are reset to zero.
+    weights, or are reset to the state at the beginning. Names, like exp_avg: these are averaged, the others stay local.
     """
 
     weights: Weights = "equal"
-    optimizer_state: Literal["local", "averaged", "reset"] = "local"
+    optimizer_state: moments.OptimizerState = "local"
     local = True
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
-        if self.optimizer_state not in ("local", "averaged", "reset"):
-            raise ValueError(f"optimizer_state is {brief(self.optimizer_state)}; write local, averaged or reset")
+        moments.check(self.optimizer_state)
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
         yield from place.local_steps(w, r)
         weight = weight_of(self.weights, w.index, r)
         loss = yield from place.average(w, weight)
-        if self.optimizer_state == "averaged":
-            for moment in w.moments:
-                yield from AllReduce(moment, weight, out=moment, phase="moments")
-        elif self.optimizer_state == "reset":
-            yield from w.reset()
+        yield from moments.at_sync(w, self.optimizer_state, weight)
         return loss
 
     def check(self, workers: int) -> None:
         check_count(self.weights, workers)
 
+    def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
+        moments.check_names(self.optimizer_state, optimizer)
+        return self
+
     @property
     def averages_state(self) -> bool:
-        return self.optimizer_state == "averaged"
+        return moments.averages(self.optimizer_state)
 
 
 @dataclass(frozen=True)

@@ -233,10 +233,10 @@ class Footprint:
     vectors: float = 0.0  # in host memory, of the aggregation
 
 
-def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units", vectors: int = 0) -> Footprint:
+def footprint(works: Works, state: float, inputs: int, path: StepPath = "units", vectors: int = 0) -> Footprint:
     """The memory of a worker. Its `exchange` is left at 0, since it depends on the other workers.
 
-    moments: vectors, as long as the parameters, in its optimizer's state.
+    state: bytes of its optimizer's state, as a multiple of the parameters' bytes.
     inputs: elements of one sample's input.
     path: how its steps are computed.
     vectors: of the aggregation, as long as the parameters.
@@ -247,7 +247,7 @@ def footprint(works: Works, moments: int, inputs: int, path: StepPath = "units",
     def elements(*counts: int, apart: Sequence[bool] = ()) -> int:
         return sum(sum(slots(whole, count, apart)[0]) for count in counts)
 
-    home, buffers = (2 + moments) * kept, held.buffers(len(whole), len(works.chunks))
+    home, buffers = (2 + state) * kept, held.buffers(len(whole), len(works.chunks))
     device = elements(buffers.parameters, apart=shared if held.fetched else ())
     device += elements(buffers.gradients) + (0 if held.host else home)
     host = elements(buffers.host_parameters, buffers.host_gradients) + (home if held.host else 2 * kept * held.mirrored)

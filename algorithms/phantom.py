@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -28,12 +28,14 @@ _sums = partial(Phantom, 24)  # three float64: loss, correct, count
 class PhantomWorker:
     """A worker that computes nothing: only its work and its bytes are known.
 
-    moments: vectors of the optimizer's state.
+    moments: names of the vectors of the optimizer's state.
     clips: see Worker.
     blocks: its evaluation_blocks.
     """
 
-    def __init__(self, index: int, works: Works, moments: int = 0, clips: bool = False, blocks: int = 1) -> None:
+    def __init__(
+        self, index: int, works: Works, moments: Sequence[str] = (), clips: bool = False, blocks: int = 1
+    ) -> None:
         self.index = index
         self.works = works
         item, kept = works.held.item, sum(size for size, _ in works.sizes)
@@ -46,17 +48,17 @@ class PhantomWorker:
         self.units = [_unit(item * own, item * whole) for own, whole in works.sizes]
         self.chunks, self.clips, self.staged = len(works.chunks), clips, works.held.staged
         self.evaluation_blocks = blocks
-        self.moments: tuple[Value, ...] = tuple(Phantom(item * works.cost.parameters) for _ in range(moments))
+        self.moments: Mapping[str, Value] = {name: Phantom(item * works.cost.parameters) for name in moments}
         self._place: Literal["device", "host"] = "host" if works.held.host else "device"
         self._estimate = partial(Phantom, item * works.cost.buffers)
-        self._squares = partial(Phantom, 8 * (2 + moments))
+        self._squares = partial(Phantom, 8 * (2 + len(moments)))
 
     @property
     def kind(self) -> Hashable:
         """What else, in addition to plan and index, tells the programs of phantoms apart."""
         works = self.works
         chunks = tuple(works.chunks)
-        return works.cost, works.held, chunks, works.evaluate.samples, len(self.moments), self.clips
+        return works.cost, works.held, chunks, works.evaluate.samples, tuple(self.moments), self.clips
 
     def steps(self, round: Round, start: int = 0) -> Compute[None]:
         works = self.works

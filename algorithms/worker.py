@@ -7,7 +7,7 @@ Rule: a worker changes only inside `Compute.run` and `Move.copy`, or when an int
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -107,8 +107,8 @@ class Worker(Protocol):
         """
 
     @property
-    def moments(self) -> tuple[Value, ...]:
-        """The optimizer's vectors (momentum; Adam's two), as long as the parameters, to be exchanged in place."""
+    def moments(self) -> Mapping[str, Value]:
+        """The optimizer's vectors by name (momentum; Adam's two), as long as the parameters, exchanged in place."""
 
     def reset(self) -> Compute[None]:
         """Put the optimizer's state back to its beginning: zeros."""

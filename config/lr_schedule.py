@@ -14,9 +14,9 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from ..algorithms import learning_rates
 from ..algorithms.rounds import Interval
 from ..program.errors import ScenarioError, brief
-from ..program.import_paths import FAILURES, in_words, named
+from ..program.import_paths import FAILURES, in_words
 from .arguments import hints_of
-from .members import OWN, PATH, call, known
+from .members import OWN, PATH, call, known, tag
 from .sections import OpenSection, Section
 from .units import Span
 
@@ -86,14 +86,6 @@ class OwnLrSchedule(OpenSection, LrSchedule):
         return dict(self.model_extra or {})
 
 
-def _kind(value: Any) -> str | None:
-    """The tag of a schedule: its name, and PATH for one with an import path."""
-    name = value.name if isinstance(value, LrSchedule) else value.get("name") if isinstance(value, dict) else None
-    if not isinstance(name, str):
-        return None
-    return PATH if named(name) else name
-
-
 AnyLrSchedule = Annotated[
     Annotated[ConstantSpec, Tag("constant")]
     | Annotated[MultistepSpec, Tag("multistep")]
@@ -101,7 +93,7 @@ AnyLrSchedule = Annotated[
     | Annotated[LinearSpec, Tag("linear")]
     | Annotated[CosineStepSpec, Tag("cosine_step")]
     | Annotated[OwnLrSchedule, Tag(PATH)],
-    Discriminator(_kind),
+    Discriminator(tag),
 ]
 
 

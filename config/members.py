@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, get_origin
 
+from pydantic import BaseModel
+
 from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES
 from ..program.errors import ScenarioError, brief, nearest
@@ -28,6 +30,14 @@ OWN: dict[str, Any] = {
     "pattern": r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
     "description": f"your own: {PATH}",
 }
+
+
+def tag(section: Any) -> str | None:
+    """What a section is told apart by where its key takes several kinds: its name, and PATH for an import path."""
+    name = dict(section).get("name") if isinstance(section, dict | BaseModel) else None
+    if not isinstance(name, str):
+        return None
+    return PATH if named(name) else name
 
 
 def known(name: Any, names: Mapping[str, Callable[..., Any]], path: str, what: str) -> Callable[..., Any]:

@@ -17,10 +17,11 @@ from pydantic import Field, ValidationError
 
 from ..program.errors import ScenarioError
 from . import yaml
+from .optimizers import SGDSpec
 from .sections import Section, first_mistake
 from .tables import PassTimes, PieceTimes, Table
 from .units import Bandwidth, Duration, FreeBandwidth, Seconds
-from .workload import SGDSpec, Workload
+from .workload import Workload
 
 T = TypeVar("T")
 
@@ -195,7 +196,9 @@ def workload_key(workload: Workload) -> str:
     """The key under which profiles file this workload's times."""
     args = ", ".join(f"{key}={value}" for key, value in sorted(workload.model.args.items()))
     model, optimizer = f"{workload.model.name}({args})" if args else workload.model.name, workload.optimizer
-    kind = optimizer.name + (" with momentum" if isinstance(optimizer, SGDSpec) and optimizer.momentum else "")
+    own = ", ".join(f"{key}={value}" for key, value in sorted((optimizer.model_extra or {}).items()))
+    kind = f"{optimizer.name}({own})" if own else optimizer.name
+    kind += " with momentum" if isinstance(optimizer, SGDSpec) and optimizer.momentum else ""
     kind += ", clipped" if optimizer.clip else ""
     kind += f", micro-batches of {workload.micro_batch}" if workload.micro_batch else ""
     kind += f", {workload.precision}" if workload.precision != "fp32" else ""

@@ -8,49 +8,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .lr_schedule import AnyLrSchedule, ConstantSpec
+from .optimizers import AnyOptimizer
 from .sections import Named, Section
-from .units import Count, Factor, Positive, Seed, Share
+from .units import Count, Factor, Seed, Share
 
 BATCH = 64  # samples per worker and step, where neither batch nor total_batch is given
-
-
-class OptimizerSpec(Section):
-    """What all optimizers take."""
-
-    lr: Positive
-    weight_decay: float = Field(default=0.0, ge=0, le=1e30)
-    decay: Literal["all", "matrices"] = "all"  # which parameters decay; biases and norms are 1-D, so not matrices
-    clip: Positive | None = None  # the largest norm of a gradient: of a local step's own, of a synchronous step's mean
-
-
-class SGDSpec(OptimizerSpec):
-    """SGD as PyTorch defines it: v <- momentum v + g; x <- x - lr v (nesterov: g + momentum v)."""
-
-    name: Literal["sgd"] = "sgd"
-    momentum: float = Field(default=0.0, ge=0, lt=1)
-    nesterov: bool = False
-
-    @model_validator(mode="after")
-    def _nesterov(self) -> SGDSpec:
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-
-class AdamWSpec(OptimizerSpec):
-    """AdamW as PyTorch defines it (Loshchilov and Hutter, arXiv 1711.05101)."""
-
-    name: Literal["adamw"]
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: Positive = 1e-8
-    weight_decay: float = Field(default=0.01, ge=0, le=1e30)
-
-    @field_validator("betas")
-    @classmethod
-    def _shares(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in value):
-            raise ValueError(f"{list(value)}: each must be 0 or more and below 1, like [0.9, 0.999]")
-        return value
 
 
 class ResizedCrop(Section):
@@ -102,7 +64,7 @@ class Workload(Section):
     loss: str = "cross_entropy"
     batch: Count | None = None  # samples per worker and step, 64 if not said; the split may change it
     total_batch: Count | None = None  # samples of all workers in a step; give it or batch
-    optimizer: SGDSpec | AdamWSpec = Field(discriminator="name")
+    optimizer: AnyOptimizer
     lr_schedule: AnyLrSchedule = ConstantSpec(name="constant")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # of cross_entropy, in training only
     micro_batch: Count | None = None  # most samples in memory at a time; the gradient is that of the whole batch

@@ -7,16 +7,19 @@ parameter without a gradient is left alone, as torch does: no decay, no momentum
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from . import user_code
 from .flat_storage import views, zeros
+from .optimizer_state import ADAM, VELOCITY, carried
 
 T = TypeVar("T")
 DecayScope = Literal["all", "matrices"]
@@ -78,21 +81,32 @@ class Layout:
         return [group for group in found if group.places]
 
 
-class Optimizer(Protocol):
+class Optimizer(ABC):
     """Updates the trained parameters."""
 
     state: dict[str, Tensor]  # what it carries from step to step, by name, fp32; it goes into snapshots
     moments: tuple[str, ...]  # the names of those vectors in it that have one element per parameter of the model
     clips: bool  # whether it needs the norm of the whole gradient
 
+    @abstractmethod
     def apply(self, grads: GradientList, lr: float, squares: float | None = None) -> Tensor | None:
         """One update; `grads` have the parameters' shapes and are clipped in place. Returns the norm that they had.
 
         squares: the sum of the whole gradient's squares, where `grads` are only a part of it. Without clipping, None.
         """
 
+    def reset(self) -> None:
+        """Put the state back to its beginning."""
+        for vector in self.state.values():
+            vector.zero_()
 
-class SGD:
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` was, by the same names."""
+        for name, vector in self.state.items():
+            vector.copy_(state[name])
+
+
+class SGD(Optimizer):
     """SGD as torch.optim.SGD defines it: g += weight_decay x; v <- momentum v + g; x <- x - lr v.
 
     With nesterov x <- x - lr (g + momentum v). decay, clip: see config.workload.
@@ -113,12 +127,11 @@ class SGD:
         parameters = layout.select(layout.parameters)
         self.clips = clip is not None
         self.state: dict[str, Tensor] = {}
-        self.moments: tuple[str, ...] = ()
+        self.moments: tuple[str, ...] = VELOCITY if momentum else ()
         velocity: Sequence[Tensor | None] = [None] * len(parameters)
         if momentum:
             # Zeros are what torch begins with in effect: its first v is g.
-            self.state["momentum"], velocity = layout.zeros()
-            self.moments = ("momentum",)
+            self.state[VELOCITY[0]], velocity = layout.zeros()
         self._groups = [
             (group, (group.of(parameters), group.of(velocity))) for group in layout.groups(decay, weight_decay)
         ]
@@ -142,14 +155,14 @@ class SGD:
         return norm
 
 
-class AdamW:
+class AdamW(Optimizer):
     """AdamW as torch.optim.AdamW defines it (Loshchilov and Hutter, arXiv 1711.05101).
 
     x <- x - lr weight_decay x; m, v: running means of g and g^2; x <- x - lr m' / (sqrt(v') + eps) with m', v' the
     means freed of their start at 0. decay, clip: see config.workload.
     """
 
-    moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    moments: tuple[str, ...] = ADAM
 
     def __init__(
         self,
@@ -214,7 +227,7 @@ def clip(grads: GradientList, most: float | None, squares: float | None = None) 
     return norm
 
 
-OPTIMIZERS: dict[str, type[SGD] | type[AdamW]] = {"sgd": SGD, "adamw": AdamW}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adamw": AdamW}
 
 
 def make(spec: Mapping[str, Any], layout: Layout) -> Optimizer:
@@ -222,5 +235,9 @@ def make(spec: Mapping[str, Any], layout: Layout) -> Optimizer:
 
     A key `lr` is left out: each step gets its learning rate from the round.
     """
+    if user_code.named(spec.get("name", "sgd")):
+        from .own_optimizers import OwnOptimizer
+
+        return OwnOptimizer(layout, spec, carried(spec).moments)
     options = {key: value for key, value in spec.items() if key not in ("name", "lr")}
     return OPTIMIZERS[spec.get("name", "sgd")](layout, **options)

@@ -10,8 +10,9 @@ from ..algorithms.phantom import Phantoms
 from ..algorithms.plan import Plan
 from ..algorithms.worker import evaluation_blocks
 from .dataset import DataShape
+from .optimizer_state import carried
 from .recipe import Recipe
-from .works import cost_of, make_works, moments_of
+from .works import cost_of, make_works
 
 
 def build_phantoms(
@@ -37,7 +38,7 @@ def build_phantoms(
     return Phantoms(
         numbers,
         works if indexes is None else [works[index] for index in numbers],
-        moments=moments_of(spec),
+        moments=carried(spec).moments,
         clips=spec.get("clip") is not None,
         blocks=evaluation_blocks(shape.test, plan.workers),
     )

@@ -74,8 +74,8 @@ class Snapshots:
         self._check(arrays)
         if "params" in arrays:
             self._restore_parameters(arrays["params"])
-        for name, vector in self._optimizer.state.items():
-            vector.copy_(torch.from_numpy(np.array(arrays[OPTIMIZER + name])))
+        saved = {k.removeprefix(OPTIMIZER): np.array(v) for k, v in arrays.items() if k.startswith(OPTIMIZER)}
+        self._optimizer.restore({name: torch.from_numpy(array) for name, array in saved.items()})
         self.vectors.clear()
         self.vectors |= {k.removeprefix(VECTOR): np.array(v) for k, v in arrays.items() if k.startswith(VECTOR)}
         self._restore_small(arrays)
@@ -83,14 +83,13 @@ class Snapshots:
     @contextmanager
     def undone(self) -> Iterator[None]:
         """Put a new worker back as it was, after a trial. Of its large arrays only the parameters need a copy: its
-        optimizer's vectors are zeros. So a trial takes no more memory than the steps of the run.
+        optimizer's state begins again. So a trial takes no more memory than the steps of the run.
         """
         self._memory.pull()
         parameters, small = self._memory.host_params.copy(), self._small()
         yield
         self._restore_parameters(parameters)
-        for vector in self._optimizer.state.values():
-            vector.zero_()
+        self._optimizer.reset()
         self._restore_small(small)
 
     def _restore_parameters(self, parameters: Array) -> None:

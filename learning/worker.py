@@ -174,9 +174,9 @@ class TorchWorker:
         return self.works.held.staged
 
     @property
-    def moments(self) -> tuple[Value, ...]:
+    def moments(self) -> Mapping[str, Value]:
         """The optimizer's vectors of P elements: views of its state, to be exchanged in place."""
-        return tuple(self._optimizer.state[name].numpy() for name in self._optimizer.moments)  # on the CPU only
+        return {name: self._optimizer.state[name].numpy() for name in self._optimizer.moments}  # on the CPU only
 
     @property
     def loss_is_mean(self) -> bool | None:
@@ -196,7 +196,7 @@ class TorchWorker:
 
     def update(self, round: Round, i: int) -> Compute[None]:
         """Apply `grads` with the learning rate of step i."""
-        return Compute(self.works.update, partial(self._guard.run, self._update, round, i), on=self._home)
+        return Compute(self.works.update, partial(self._run, self._update, round, i), on=self._home)
 
     def forward(self, round: Round, i: int, chunk: int, unit: int) -> Compute[None]:
         work = self.works.unit("forward", unit, self.works.chunks[chunk])
@@ -239,7 +239,7 @@ class TorchWorker:
         return Compute(self.works.transform, partial(self._transform, function, names), on=self._home)
 
     def reset(self) -> Compute[None]:
-        return Compute(self.works.transform, self._reset, on=self._home)
+        return Compute(self.works.transform, self._optimizer.reset, on=self._home)
 
     def estimate_buffers(self, seed_round: int, batches: int) -> Compute[Value]:
         """The averaged buffers, BatchNorm's statistics re-estimated, float32; the worker itself stays as it is."""
@@ -303,6 +303,7 @@ class TorchWorker:
                 self._memory.grads.zero_()
             else:
                 passes.backward(indices, 0)
+                passes.doing = "the optimizer"
                 self._optimizer.apply(passes.gradients(), 0.0)
                 self._evaluation.whole(self.buffers, min(batch, EVALUATION_BATCH, len(self._evaluation.tests)))
         except FAILURES as error:  # whatever a user's model or loss does
@@ -360,10 +361,6 @@ class TorchWorker:
         function(own, *(vectors[name] for name in names))
         if apart:
             self._memory.push()
-
-    def _reset(self) -> None:
-        for vector in self._optimizer.state.values():
-            vector.zero_()
 
     def _all_squares(self) -> Array:
         parts: dict[str, optimizers.GradientList] = {

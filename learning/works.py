@@ -62,11 +62,6 @@ def _taken(model: str, args: Mapping[str, Any], shape: DataShape) -> tuple[Any, 
     return shape.input_shape, shape.classes
 
 
-def moments_of(optimizer: Mapping[str, Any]) -> int:
-    """How many vectors as long as the parameters the optimizer's state has."""
-    return 2 if optimizer.get("name") == "adamw" else int(bool(optimizer.get("momentum")))
-
-
 def held_by(plan: Plan, staged: bool = False, item: int = 4) -> Holding:
     """How a worker of the plan holds its model."""
     place = plan.strategy.placement

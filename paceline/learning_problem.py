@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .config.timing import Timing
     from .learning.dataset import Dataset, DataShape
+    from .learning.optimizer_state import Carried
     from .learning.recipe import Recipe
     from .learning.weights import Weights
     from .learning.worker import TorchWorker
@@ -84,6 +85,19 @@ class LearningProblem:
         from .learning.architectures import check_trainable
 
         _named("workload.model", lambda: check_trainable(self.scenario.workload.model.name))
+
+    @property
+    def optimizer(self) -> dict[str, Any]:
+        """The optimizer's settings, and the names in its state: `moments` and `others`; see Carried."""
+        settings, state = self.scenario.workload.optimizer.model_dump(), self.optimizer_state
+        return settings | {"moments": state.moments, "others": state.others}
+
+    @cached_property
+    def optimizer_state(self) -> Carried:
+        """What the optimizer carries from step to step. One with an import path is tried, with torch."""
+        from .learning.optimizer_state import carried
+
+        return _named("workload.optimizer", lambda: carried(self.scenario.workload.optimizer.model_dump()))
 
     @property
     def recipe(self) -> Recipe:

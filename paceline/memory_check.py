@@ -21,7 +21,7 @@ from .algorithms.splits import Capacity, Shares
 from .algorithms.strategy import Strategy
 from .config.machines import Cluster
 from .config.timing import Device, Timing
-from .learning.works import make_works, moments_of
+from .learning.works import make_works
 from .learning_problem import LearningProblem
 from .program.effects import AllGather, AllReduce, ReduceScatter
 from .program.errors import ScenarioError
@@ -33,7 +33,7 @@ RECORDED = ("device", "host", "activations", "fresh", "exchange", "vectors")  # 
 
 def predicted(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> list[Footprint]:
     """For each worker, the memory that it needs at the peak."""
-    moments = moments_of(problem.scenario.workload.optimizer.model_dump())
+    state = problem.optimizer_state.size
     inputs = -(-problem.shape.batch_bytes // 4)
     strategy = plan.strategy
     synchronous, vectors = strategy.aggregation.synchronous, strategy.aggregation.vectors
@@ -42,7 +42,7 @@ def predicted(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> l
         by_units = strategy.placement.by_units(synchronous, len(each.units))
         path: StepPath = "units" if by_units else "flat" if synchronous else "local"
         exchange = _exchanging(each, strategy.placement, by_units and synchronous, plan.workers)
-        return replace(footprint(each, moments, inputs, path, vectors), exchange=exchange)
+        return replace(footprint(each, state, inputs, path, vectors), exchange=exchange)
 
     known = {each: one(each) for each in dict.fromkeys(works)}
     return [known[each] for each in works]

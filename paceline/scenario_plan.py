@@ -37,6 +37,11 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
     workload, report, checkpoint = scenario.workload, scenario.report, scenario.checkpoint
     strategy = strategy_of(scenario, problem.folder)
     _check_placement(scenario, strategy, timing)
+    if strategy.placement.sharded and not problem.optimizer_state.elementwise:
+        raise ScenarioError(
+            f"strategy.placement: {workload.optimizer.name} needs whole parameters (it is not elementwise), "
+            "so they cannot be sharded; write placement: replicated or offloaded"
+        )
     batch, budget = scenario.batch, _budget(scenario.budget)
     speeds = timing.speeds(batch)
     with _telling("strategy.split"):
@@ -45,7 +50,7 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
         check_shares(shares, len(timing.devices))
     epoch, warm_up = scenario.budget.epoch, warm_up_of(workload.lr_schedule, budget)
     with _telling("strategy"):
-        resolved = strategy.resolve(shares, speeds, warm_up, workload.optimizer.model_dump())
+        resolved = strategy.resolve(shares, speeds, warm_up, problem.optimizer)
         step = _step(budget, epoch, shares, resolved.sampling.length(problem.shape.train))
         plan = Plan(
             strategy=resolved,

@@ -273,6 +273,17 @@ def test_averaged_optimizer_state_is_equal_on_all_workers():
     assert not np.array_equal(workers[0].velocity, workers[1].velocity)
 
 
+@pytest.mark.parametrize("around", [lambda a: a, lambda a: SlowMo(inner=a), lambda a: Until(b=a)])
+def test_moments_that_the_optimizer_does_not_have_are_refused(around):
+    aggregation = around(Parameters(optimizer_state=("exp_avg",)))
+    with pytest.raises(ValueError, match="optimizer_state: sgd has no exp_avg to average; it has momentum"):
+        aggregation.resolve({"name": "sgd", "moments": ("momentum",)})
+    with pytest.raises(ValueError, match="it has no vectors; write local"):
+        aggregation.resolve({"name": "sgd", "moments": ()})
+    assert aggregation.resolve({"name": "adamw", "moments": ("exp_avg", "exp_avg_sq")}) == aggregation
+    assert aggregation.averages_state
+
+
 # -- Biased Local SGD -------------------------------------------------------------------------------------------------
 
 SLOW = {"shares": Shares((4, 4), (1.0, 0.25)), "examples": 100, "budget": Interval(6, "rounds")}

@@ -99,7 +99,7 @@ def test_norms_are_those_of_the_vectors(optimizer, names, aggregation):
     _, lines = train_in_lockstep(p, workers)
     assert {key for key in lines[-1] if key.endswith("_norm")} == {f"{n}_norm" for n in ("grad", "param", *names)}
     assert lines[-1]["param_norm"] == pytest.approx(np.linalg.norm(workers[0].params[:-1]), rel=1e-6)
-    moments = [[np.linalg.norm(m) for m in w.moments] for w in workers]
+    moments = [[np.linalg.norm(m) for m in w.moments.values()] for w in workers]
     for name, norms in zip(names, np.transpose(moments), strict=True):
         assert lines[-1][f"{name}_norm"] == pytest.approx(math.sqrt(np.mean(norms**2)), rel=1e-6)
     if aggregation.synchronous:

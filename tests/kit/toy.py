@@ -83,8 +83,8 @@ class ToyWorker:
         return Compute(self.works.evaluate, run)
 
     @property
-    def moments(self) -> tuple[Array, ...]:
-        return (self.velocity,)
+    def moments(self) -> dict[str, Array]:
+        return {"momentum": self.velocity}
 
     def reset(self) -> Compute[None]:
         return Compute(self.works.update, partial(self.velocity.fill, 0.0))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from kit.learning import DIGITS, SGD, make, make_plan
-from paceline.algorithms.rounds import State
+from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
+from paceline.algorithms.aggregations import Parameters
+from paceline.algorithms.rounds import Interval, State
+from paceline.learning.optimizer_state import carried
 from paceline.learning.phantoms import build_phantoms
-from paceline.learning.works import moments_of
+from paceline.program.effects import AllReduce
 from paceline.program.streams import stream
+
+MOMENTS = {"exp_avg", "exp_avg_sq"}
 
 
 def keep(x, start):
@@ -54,11 +59,11 @@ def test_moments_are_views_and_reset_begins_anew(optimizer):
     plan = make_plan([16])
     (w,), (new,) = make(plan, optimizer=optimizer), make(plan, optimizer=optimizer)
     (phantom,) = build_phantoms(plan, DIGITS.shape, model="mlp", optimizer=optimizer)
-    assert len(w.moments) == moments_of(optimizer)
-    assert [m.nbytes for m in phantom.moments] == [m.nbytes for m in w.moments]
+    assert tuple(w.moments) == carried(optimizer).moments == tuple(phantom.moments)
+    assert [m.nbytes for m in phantom.moments.values()] == [m.nbytes for m in w.moments.values()]
     r = plan.next_round(State())
     w.steps(r, 0).run()
-    for moment in w.moments:
+    for moment in w.moments.values():
         assert moment.any()
     w.reset().run()
     assert not any(array.any() for name, array in w.snapshot().items() if name.startswith("optimizer."))
@@ -66,9 +71,40 @@ def test_moments_are_views_and_reset_begins_anew(optimizer):
     w.steps(r, 0).run()
     new.steps(r, 0).run()
     assert np.array_equal(w.params, new.params)
-    if w.moments:
-        w.moments[0][:] = 3.0
-        assert (w.moments[0] == 3.0).all()
+    for name in w.moments:
+        w.moments[name][:] = 3.0
+        assert (w.moments[name] == 3.0).all()
+
+
+@pytest.mark.parametrize(
+    ("state", "equal"),
+    [("averaged", MOMENTS), (("exp_avg",), {"exp_avg"}), (("exp_avg_sq",), {"exp_avg_sq"}), ((), set())],
+)
+def test_the_named_moments_are_averaged_and_paid_for(state, equal):
+    """Against a run without: equal parameters after the first round, and P elements sent for each vector."""
+    adamw = {"name": "adamw"}
+    plan = make_plan([16, 8], 3, Parameters(optimizer_state=state), Interval(3, "steps"))
+    plain = make_plan([16, 8], 3, Parameters(), Interval(3, "steps"))
+    workers, others = make(plan, optimizer=adamw), make(plain, optimizer=adamw)
+    train_in_lockstep(plan, workers)
+    train_in_lockstep(plain, others)
+    assert np.array_equal(workers[0].params, others[0].params)
+    for name in MOMENTS:
+        own = [w.moments[name] for w in others]
+        if name in equal:
+            assert np.allclose(workers[0].moments[name], (own[0] + own[1]) / 2, rtol=1e-6, atol=1e-12)
+            assert np.array_equal(workers[0].moments[name], workers[1].moments[name])
+        else:
+            assert np.array_equal(workers[0].moments[name], own[0])
+    (phantom, _), round = build_phantoms(plan, DIGITS.shape, model="mlp", optimizer=adamw), plan.next_round(State())
+    program = plan.strategy.aggregation.round(phantom, plan.strategy.placement, round)
+    effect, sent = next(program), []
+    with suppress(StopIteration):
+        while True:
+            if isinstance(effect, AllReduce) and effect.phase == "moments":
+                sent.append(effect.value.nbytes)
+            effect = program.send(effect.value if isinstance(effect, AllReduce) else None)
+    assert sent == [4 * (workers[0].params.size - 1)] * len(equal)
 
 
 def own_norm(input_shape, classes):

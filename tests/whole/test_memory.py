@@ -23,7 +23,7 @@ P = 64 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10  # its parameters
 
 def test_a_snapshot_is_the_workers_own_memory_and_a_checkpoint_is_written_from_it(tmp_path):
     _, w = make(make_plan([16, 16]), "mlp", optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9})
-    assert np.shares_memory(w.snapshot()["optimizer.momentum"], w.moments[0])
+    assert np.shares_memory(w.snapshot()["optimizer.momentum"], w.moments["momentum"])
     large = np.ones(4_000_000, np.float32)
     tracemalloc.start()
     checkpoints.write_worker(tmp_path, 0, 1, {"params": large})

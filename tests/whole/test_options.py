@@ -16,8 +16,9 @@ from paceline import simulate
 from paceline.algorithms.rounds import State
 from paceline.config import yaml
 from paceline.config.lr_schedule import CosineStepSpec, MultistepSpec
+from paceline.config.optimizers import AdamWSpec, SGDSpec
 from paceline.config.scenario import Budget, CheckpointSpec, Report, Scenario, TrainSpec, load
-from paceline.config.workload import AdamWSpec, Augmentation, RandAugment, ResizedCrop, SGDSpec, Workload
+from paceline.config.workload import Augmentation, RandAugment, ResizedCrop, Workload
 from paceline.job import resolve
 from paceline.learning.arrays import KEYS
 from paceline.learning.npz import KEYS as FILE_KEYS

@@ -33,8 +33,14 @@ def scenarios(n: int) -> dict[str, dict]:
         "local-fp16": scenario(n, MLP, {"preset": "local_sgd", "placement": {"replicated": "fp16"}}, 3),
         "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
     }
+    for preset in ("local_sgd", "fsdp"):
+        found[f"nadam-{preset}"] = scenario(n, MLP, {"preset": preset}, 3)
+        found[f"nadam-{preset}"]["workload"]["optimizer"] = {"name": "torch.optim:NAdam", "lr": 0.002, "clip": 1}
     if n == 3:
         small = {"name": "cnn", "channels": [4, 4]}
+        averaging = LOCAL | {"aggregation": {"parameters": {"optimizer_state": ["exp_avg_sq"]}}}
+        found["local-v"] = scenario(n, MLP, averaging, 3)
+        found["local-v"]["workload"]["optimizer"] = {"name": "adamw", "lr": 0.001}
         found["fashion-mnist"] = scenario(n, small, LOCAL | {"schedule": {"fixed": 2}}, 4)
         found["fashion-mnist"]["workload"] |= {
             "data": {"name": "fashion_mnist", "path": "files", "verify": False, "size": 40, "classes": 20},
