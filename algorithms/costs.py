@@ -248,7 +248,7 @@ def footprint(works: Works, state: float, inputs: int, path: StepPath = "units",
         return sum(sum(slots(whole, count, apart)[0]) for count in counts)
 
     home, buffers = (2 + state) * kept, held.buffers(len(whole), len(works.chunks))
-    device = elements(buffers.parameters, apart=shared if held.fetched else ())
+    device: float = elements(buffers.parameters, apart=shared if held.fetched else ())
     device += elements(buffers.gradients) + (0 if held.host else home)
     host = elements(buffers.host_parameters, buffers.host_gradients) + (home if held.host else 2 * kept * held.mirrored)
     # A micro-batch is a view of the batch, which stays in memory as a whole.
