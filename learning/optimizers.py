@@ -17,9 +17,8 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from . import user_code
 from .flat_storage import views, zeros
-from .optimizer_state import ADAM, VELOCITY, carried
+from .optimizer_state import ADAM, VELOCITY
 
 T = TypeVar("T")
 DecayScope = Literal["all", "matrices"]
@@ -228,16 +227,3 @@ def clip(grads: GradientList, most: float | None, squares: float | None = None) 
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "adamw": AdamW}
-
-
-def make(spec: Mapping[str, Any], layout: Layout) -> Optimizer:
-    """The optimizer of `{name: sgd, momentum: ..., ...}`, checked by config.workload.
-
-    A key `lr` is left out: each step gets its learning rate from the round.
-    """
-    if user_code.named(spec.get("name", "sgd")):
-        from .own_optimizers import OwnOptimizer
-
-        return OwnOptimizer(layout, spec, carried(spec).moments)
-    options = {key: value for key, value in spec.items() if key not in ("name", "lr")}
-    return OPTIMIZERS[spec.get("name", "sgd")](layout, **options)

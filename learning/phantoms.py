@@ -10,7 +10,7 @@ from ..algorithms.phantom import Phantoms
 from ..algorithms.plan import Plan
 from ..algorithms.worker import evaluation_blocks
 from .dataset import DataShape
-from .optimizer_state import carried
+from .optimizer_by_name import carried
 from .recipe import Recipe
 from .works import cost_of, make_works
 

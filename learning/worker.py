@@ -23,7 +23,7 @@ from ..algorithms.worker import EVALUATION_BATCH, UnitValues, Whole
 from ..program.effects import Array, Compute, Move, Value
 from ..program.fold import parts
 from ..program.streams import torch_seed
-from . import optimizers
+from . import optimizer_by_name
 from .batch_norm import estimated_buffers
 from .batches import Batches
 from .buffers import Buffers
@@ -32,6 +32,7 @@ from .evaluation import Evaluation
 from .flat_gradients import FlatGradients
 from .guard import Guard
 from .models import exchanged_units, own_parameters
+from .optimizers import GradientList
 from .parameter_memory import Memory
 from .passes import Passes, squares
 from .recipe import Recipe
@@ -103,7 +104,7 @@ class TorchWorker:
         self._buffers = Buffers(model)
         self._params, self._grads = memory.host_params, memory.host_grads
         self._flat = FlatGradients(memory.grads[: len(memory.parameters)], memory.layout)
-        self._optimizer = optimizers.make(optimizer, memory.layout)
+        self._optimizer = optimizer_by_name.make(optimizer, memory.layout)
         self._units, self._guard = UnitPasses(modules, passes, memory), Guard(index, passes, memory)
         self._batches = Batches(index, sampling, self._seed, passes, self._guard)
         self._evaluation = Evaluation(index, workers, data, passes, self._units, self._buffers, self._guard)
@@ -363,7 +364,7 @@ class TorchWorker:
             self._memory.push()
 
     def _all_squares(self) -> Array:
-        parts: dict[str, optimizers.GradientList] = {
+        parts: dict[str, GradientList] = {
             "gradient": self._flat.views if self._exchanged else self._passes.gradients(),
             "parameters": [self._memory.parameters],
         }

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .algorithms.costs import Works
 from .job import Job
-from .learning.works import moments_of
 from .program.errors import ScenarioError
 from .program.texts import size
 
@@ -20,7 +19,7 @@ def checkpoint_bytes(job: Job, works: Works) -> int:
     sharded = job.plan.strategy.placement.sharded
     parameters = job.problem.cost.parameters * works.held.item
     copies = {"none": 0, "shared": 1, "local": 1 if sharded else job.workers}[job.scenario.checkpoint.optimizer]
-    return int(parameters * (1 + copies * moments_of(job.scenario.workload.optimizer.model_dump())))
+    return int(parameters * (1 + copies * job.problem.optimizer_state.size))
 
 
 def check_room(directory: Path, job: Job) -> None:

@@ -95,7 +95,7 @@ class LearningProblem:
     @cached_property
     def optimizer_state(self) -> Carried:
         """What the optimizer carries from step to step. One with an import path is tried, with torch."""
-        from .learning.optimizer_state import carried
+        from .learning.optimizer_by_name import carried
 
         return _named("workload.optimizer", lambda: carried(self.scenario.workload.optimizer.model_dump()))
 

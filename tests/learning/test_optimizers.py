@@ -9,7 +9,7 @@ from torch import nn
 
 from kit.learning import DIGITS, make, make_plan
 from paceline.algorithms.rounds import State
-from paceline.learning import models, optimizers
+from paceline.learning import models, optimizer_by_name, optimizers
 from paceline.learning.optimizers import Layout
 
 CASES = [
@@ -55,18 +55,18 @@ def test_it_trains_as_torch_does(spec, clip):
 def test_decay_of_matrices_leaves_biases_and_norms(name):
     matrix, bias = torch.ones(3, 2), torch.ones(3)
     spec = {"name": name, "weight_decay": 0.5, "decay": "matrices"}
-    own = optimizers.make(spec, Layout([bias, matrix], [True, True]))
+    own = optimizer_by_name.make(spec, Layout([bias, matrix], [True, True]))
     own.apply([torch.zeros(3), torch.zeros(3, 2)], 0.1)
     assert (bias == 1).all()
     assert torch.allclose(matrix, torch.full((3, 2), 0.95))
-    own = optimizers.make(spec | {"decay": "all"}, Layout([bias, matrix], [True, True]))
+    own = optimizer_by_name.make(spec | {"decay": "all"}, Layout([bias, matrix], [True, True]))
     own.apply([torch.zeros(3), torch.zeros(3, 2)], 0.1)
     assert torch.allclose(bias, torch.full((3,), 0.95))
 
 
 def test_what_is_not_trained_has_room_in_the_moments():
     frozen, trained = torch.ones(4), torch.ones(2)
-    own = optimizers.make({"name": "adamw"}, Layout([frozen, trained], [False, True]))
+    own = optimizer_by_name.make({"name": "adamw"}, Layout([frozen, trained], [False, True]))
     own.apply([torch.ones(2)], 0.1)
     assert [own.state[name].numel() for name in own.moments] == [6, 6]
     assert own.state["exp_avg"].tolist() == pytest.approx([0, 0, 0, 0, 0.1, 0.1])

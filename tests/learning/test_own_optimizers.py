@@ -15,7 +15,7 @@ from paceline.algorithms.aggregations import Parameters
 from paceline.algorithms.rounds import Interval, State
 from paceline.config.scenario import validate
 from paceline.learning import models
-from paceline.learning.optimizer_state import carried
+from paceline.learning.optimizer_by_name import carried
 from paceline.learning.phantoms import build_phantoms
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
 from paceline.algorithms.aggregations import Parameters
 from paceline.algorithms.rounds import Interval, State
-from paceline.learning.optimizer_state import carried
+from paceline.learning.optimizer_by_name import carried
 from paceline.learning.phantoms import build_phantoms
 from paceline.program.effects import AllReduce
 from paceline.program.streams import stream

@@ -16,7 +16,7 @@ from paceline.algorithms.aggregations import Gradients, Parameters
 from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.worker import EVALUATION_BATCH
-from paceline.learning import evaluation, flat_storage, models, optimizers
+from paceline.learning import evaluation, flat_storage, models, optimizer_by_name, optimizers
 from paceline.learning.parameter_memory import Memory
 from paceline.learning.phantoms import build_phantoms
 from paceline.learning.recipe import Recipe
@@ -110,7 +110,7 @@ def test_sgd_agrees_with_torchs_plain_loops(options):
     torch.manual_seed(0)
     here, there = torch.randn(50), nn.Parameter(torch.empty(50))
     there.data.copy_(here)
-    own = optimizers.make({"name": "sgd", **options}, optimizers.Layout([here], [True]))
+    own = optimizer_by_name.make({"name": "sgd", **options}, optimizers.Layout([here], [True]))
     reference = torch.optim.SGD([there], lr=0.1, foreach=False, **options)
     for lr in (0.1, 0.1, 0.01):
         there.grad = torch.randn(50)
