@@ -18,6 +18,15 @@ from ..program.fold import parts
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How a model that is not a plain list of modules is cut into units."""
+
+    begins: tuple[str, ...]  # paths of modules: unit u + 1 begins when the model calls begins[u]
+    parameters: tuple[tuple[str, ...], ...]  # each unit's, by name
+    whole: str = ""  # why the model is one unit, where it cannot be cut
+
+
+@dataclass(frozen=True)
 class ModelCost:
     """What a model costs, summed over its units."""
 
@@ -26,9 +35,8 @@ class ModelCost:
     flops: float  # of one sample's forward pass; a multiply-add counts as two
     activations: float  # bytes that one sample's forward pass allocates
     units: tuple[ModelCost, ...] = ()  # the same of each unit; none: the model is a single unit
-    shared: bool = (
-        False  # whether later units use its parameters too, as a tied output layer does those of an embedding
-    )
+    shared: bool = False  # whether later units use its parameters too, as a tied output layer does an embedding's
+    cut: Cut | None = None  # None: the units are the members of a list of modules
 
 
 def together(units: Sequence[ModelCost]) -> ModelCost:

@@ -72,8 +72,12 @@ def total(units: Sequence[UnitCost]) -> ModelCost:
 def merged(cost: ModelCost, least: float) -> ModelCost:
     """The cost with consecutive units merged until each holds `least` bytes of parameters; see groups."""
     runs = groups([4.0 * unit.parameters for unit in cost.units], least)
-    parts = [cost.units[start:stop] for start, stop in runs]
-    return replace(cost, units=tuple(replace(together(part), shared=any(u.shared for u in part)) for part in parts))
+    parts, cut = [cost.units[start:stop] for start, stop in runs], cost.cut
+    if cut is not None:
+        begins = tuple(cut.begins[start - 1] for start, _ in runs[1:])
+        cut = replace(cut, begins=begins, parameters=tuple(sum(cut.parameters[a:b], ()) for a, b in runs))
+    units = tuple(replace(together(part), shared=any(u.shared for u in part)) for part in parts)
+    return replace(cost, units=units, cut=cut)
 
 
 def groups(nbytes: Sequence[float], least: float = UNIT_BYTES) -> list[tuple[int, int]]:

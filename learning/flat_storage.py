@@ -16,10 +16,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 HUGE = 1 << 21  # bytes of a huge page
 
 
-def check(tensors: Mapping[str, Tensor], what: str) -> None:
-    """ValueError unless all are fp32 on the CPU. what: "parameter" or "buffer"."""
+def check(tensors: Mapping[str, Tensor], what: str, device: str = "cpu") -> None:
+    """ValueError unless all are fp32 on the CPU. what: "parameter" or "buffer". device: "meta" without numbers."""
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        if tensor.dtype != torch.float32 or tensor.device.type != device:
             raise ValueError(
                 f"the model's {what} {name} is {tensor.dtype} on {tensor.device}; make it torch.float32 on the CPU"
             )

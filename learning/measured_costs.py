@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..algorithms.costs import ModelCost, together
 from .buffers import averaged
@@ -41,26 +41,51 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-class _FusedAttention(TorchFunctionMode):
+@contextmanager
+def fused_attention() -> Iterator[None]:
     """On the meta device, attention by the CPU's fused kernel, as on a CPU: torch would take the formula's single steps
     there, which keep a matrix of tokens x tokens that no kernel used in training keeps.
     """
+    plain, kernel = (
+        nn.functional.scaled_dot_product_attention,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    )
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is nn.functional.scaled_dot_product_attention and args[0].is_meta:
-            return _fused(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+    def attention(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **more: Any,
+    ) -> Any:
+        mask = attn_mask
+        if (
+            not q.is_meta
+            or dropout_p
+            or not q.dim() == k.dim() == v.dim() == 4
+            or (mask is not None and mask.requires_grad)
+        ):
+            return plain(q, k, v, mask, dropout_p, is_causal, **more)
+        if mask is not None and mask.dtype == torch.bool:
+            mask = torch.where(mask, 0.0, -torch.inf)
+        return kernel(q, k, v, is_causal=is_causal, attn_mask=mask, scale=more.get("scale"))[0]
 
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool = False) -> Any:
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, is_causal=is_causal)[0]
+    nn.functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        nn.functional.scaled_dot_product_attention = plain
 
 
 def flop_counter() -> FlopCounterMode:
-    """torch's counter, which also knows attention on the CPU (two matrix products, as on other devices)."""
+    """torch's counter, which also knows attention on the CPU: two matrix products, as on other devices. Several query
+    heads may share keys and values."""
 
     def attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
+        batch, heads, queries, size = q
+        return int(2 * batch * heads * queries * k[-2] * (size + v[-1]))
 
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return FlopCounterMode(display=False, custom_mapping={kernel: attention})
@@ -74,7 +99,7 @@ def measure(forward: Callable[..., object], inputs: Sequence[Tree[Tensor]]) -> t
     nbytes, outputs, flops = list[int](), list[Any](), 0.0
     for batch in inputs:
         counter, allocations = flop_counter(), _Allocations()
-        with torch.no_grad(), _FusedAttention(), counter, allocations:
+        with torch.no_grad(), fused_attention(), counter, allocations:
             outputs.append(called(forward, batch))
         flops = counter.get_total_flops() / len(leaves(batch)[0])
         nbytes.append(allocations.nbytes)
@@ -123,6 +148,11 @@ def measured_cost(model: nn.Module, shape: DataShape, parts: Sequence[nn.Module]
                 owners.update(dict.fromkeys(own, len(found)))
                 found.append(ModelCost(sum(p.numel() for p in own), exchanged, flops, activations))
         except FAILURES as error:  # whatever a user's model does
-            shown = " and ".join(str((EXAMPLES, *each)) for each, _ in shape.inputs)
-            raise ValueError(f"the model's forward fails on an input of {shown}: {in_words(error)}") from error
+            raise ValueError(forward_fails(shape, error)) from error
     return together([replace(each, shared=place in shared) for place, each in enumerate(found)])
+
+
+def forward_fails(shape: DataShape, error: BaseException) -> str:
+    """What to say of a model that cannot take its input."""
+    shown = " and ".join(str((EXAMPLES, *each)) for each, _ in shape.inputs)
+    return f"the model's forward fails on an input of {shown}: {in_words(error)}"

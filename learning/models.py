@@ -7,7 +7,8 @@ torch's global stream is as it was afterwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -33,11 +34,19 @@ from .trees import Tree
 from .vit import vit
 
 
-def build(model: str, args: Mapping[str, Any], input_shape: Tree[Shape], classes: int | None, seed: int) -> nn.Module:
+def build(
+    model: str,
+    args: Mapping[str, Any],
+    input_shape: Tree[Shape],
+    classes: int | None,
+    seed: int,
+    device: str = "cpu",
+) -> nn.Module:
     """The model by name or import path, on the CPU, with its initial parameters.
 
     input_shape: of one example, without the batch; of each where a model has several inputs. classes: outputs that the
     data need; None where they do not say. ValueError: unknown name or argument, failing import or factory.
+    device: "meta" for a model without numbers.
     """
     what, options = f"model {model!r} with input {input_shape}, {classes} classes", dict(args)
     if torchvision_tables.named(model):
@@ -48,7 +57,7 @@ def build(model: str, args: Mapping[str, Any], input_shape: Tree[Shape], classes
         options = cost_tables.resolve(model, args, input_shape, classes)
         architectures.check_trainable(model)
         factory, what = _factory(model), f"model {model}"
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device) if device != "cpu" else nullcontext():
         torch.manual_seed(torch_seed(seed, "model"))
         made = user_code.call(factory, what, input_shape, classes, **options)
     if not isinstance(made, nn.Module):
@@ -57,8 +66,8 @@ def build(model: str, args: Mapping[str, Any], input_shape: Tree[Shape], classes
         raise ValueError(f"model {model!r} has lazy layers without sizes; call it once on an example in its factory")
     if not any(p.requires_grad and p.numel() for p in made.parameters()):
         raise ValueError(f"model {model!r} has no parameters to train")
-    flat_storage.check(dict(made.named_parameters()), "parameter")
-    flat_storage.check(buffers.averaged(made), "buffer")
+    flat_storage.check(dict(made.named_parameters()), "parameter", device)
+    flat_storage.check(buffers.averaged(made), "buffer", device)
     return made
 
 
@@ -129,9 +138,23 @@ def own_parameters(given: Sequence[nn.Module]) -> list[list[nn.Parameter]]:
     return found
 
 
-def exchanged_units(model: nn.Module, works: Works, unit_bytes: int) -> list[nn.Module]:
+class Exchanged(NamedTuple):
+    """What is exchanged one by one of a model."""
+
+    parameters: list[list[nn.Parameter]]  # each unit's own; those that it shares with an earlier unit are that one's
+    modules: list[nn.Module]  # the units, each taking the output of the one before; or, where `cut`, what begins them
+    cut: bool = False  # whether unit u + 1 begins where the model's own forward calls modules[u]
+
+
+def exchanged_units(model: nn.Module, works: Works, unit_bytes: int) -> Exchanged:
     """What is exchanged one by one of a model: units of at least `unit_bytes`, or the whole model, as the works say."""
-    return merge_units(units(model), unit_bytes) if len(works.units) > 1 else [model]
+    cut = works.cost.cut
+    if cut is not None and cut.begins:
+        named = dict(model.named_parameters())
+        own = [[named[name] for name in names] for names in cut.parameters]
+        return Exchanged(own, [model.get_submodule(path) for path in cut.begins], cut=True)
+    modules = merge_units(units(model), unit_bytes) if len(works.units) > 1 else [model]
+    return Exchanged(own_parameters(modules), modules)
 
 
 def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:

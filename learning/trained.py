@@ -11,7 +11,7 @@ from ..algorithms.costs import Works
 from ..program.effects import Array
 from . import parameter_memory
 from .buffers import Buffers
-from .models import exchanged_units, own_parameters
+from .models import exchanged_units
 
 
 def fill(
@@ -23,7 +23,7 @@ def fill(
     saved: worker 0's snapshot, for the buffers that are each worker's own; see Buffers.snapshot.
     averaged: the buffers that are averaged, as the evaluation uses them.
     """
-    parameters = own_parameters(exchanged_units(model, works, unit_bytes))
+    parameters = exchanged_units(model, works, unit_bytes).parameters
     if works.held.parts > 1 and list(saved["units"]) != parameter_memory.kept_sizes(parameters, works.held):
         raise ValueError("the checkpoint's model is cut into other units")
     buffers = Buffers(model)

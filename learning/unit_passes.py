@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .models import own_parameters
 from .parameter_memory import Memory
 from .passes import Passes
 from .trees import Tree, leaves
@@ -21,13 +20,18 @@ from .trees import Tree, leaves
 class UnitPasses:
     """The units between their parameters in `memory` and the batches and the loss of `passes`."""
 
-    def __init__(self, modules: Sequence[nn.Module], passes: Passes, memory: Memory) -> None:
-        self._modules, self._passes, self._memory = modules, passes, memory
-        self._parameters = own_parameters(modules)
-        kept = [set(own) for own in self._parameters]
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        parameters: Sequence[Sequence[nn.Parameter]],
+        passes: Passes,
+        memory: Memory,
+    ) -> None:
+        """parameters: each unit's own."""
+        self._modules, self._parameters, self._passes, self._memory = modules, parameters, passes, memory
         self._borrowed = [
-            [p for p in module.parameters() if p.requires_grad and p not in own]
-            for module, own in zip(modules, kept, strict=True)
+            [p for p in module.parameters() if p.requires_grad and p not in set(own)]
+            for module, own in zip(modules, parameters, strict=False)
         ]
         self._lent: dict[Tensor, Tensor] = {}  # gradients of parameters that earlier units have, until their backward
         self._saved: dict[int, int] | None = None  # storages that autograd keeps, while they are counted
@@ -36,7 +40,7 @@ class UnitPasses:
         self._flow: Tensor | None = None  # between two units: what the next takes, backward the gradient of its output
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(self._parameters)
 
     def forward(self, unit: int, x: Tree[Tensor] | None = None) -> Tensor:
         """The unit's output. x: the model's inputs, for the first unit."""
@@ -110,7 +114,7 @@ class UnitPasses:
         and the whole batch that x is a part of, whether autograd keeps it or not."""
         whole = [values.untyped_storage() for values in leaves(x)]
         self._saved = {storage.data_ptr(): storage.nbytes() for storage in whole}
-        for unit in range(len(self._modules)):
+        for unit in range(len(self)):
             self.forward(unit, x if unit == 0 else None)
         found, outputs = sum(self._saved.values()), self._flow
         self.forget()

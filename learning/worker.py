@@ -31,10 +31,11 @@ from .dataset import Dataset
 from .evaluation import Evaluation
 from .flat_gradients import FlatGradients
 from .guard import Guard
-from .models import exchanged_units, own_parameters
+from .models import exchanged_units
 from .optimizers import GradientList
 from .parameter_memory import Memory
 from .passes import Passes, squares
+from .paused_passes import PausedPasses
 from .recipe import Recipe
 from .snapshots import Snapshots
 from .torch_stream import TorchStream
@@ -97,15 +98,17 @@ class TorchWorker:
         self._passes = passes = Passes(
             *(model, data, recipe), seed=self._seed, worker=index, chunks=chunks, each=each, loaders=loaders
         )
-        modules = exchanged_units(model, works, unit_bytes)
+        parameters, modules, cut = exchanged_units(model, works, unit_bytes)
+        passes.trained = [p for unit in parameters for p in unit if p.requires_grad and p.numel()]
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
-        self._memory = memory = Memory(own_parameters(modules), works, index, torch.device(device), missing)
+        self._memory = memory = Memory(parameters, works, index, torch.device(device), missing)
         model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
         self._buffers = Buffers(model)
         self._params, self._grads = memory.host_params, memory.host_grads
         self._flat = FlatGradients(memory.grads[: len(memory.parameters)], memory.layout)
         self._optimizer = optimizer_by_name.make(optimizer, memory.layout)
-        self._units, self._guard = UnitPasses(modules, passes, memory), Guard(index, passes, memory)
+        self._guard = Guard(index, passes, memory)
+        self._units = (PausedPasses if cut else UnitPasses)(modules, parameters, passes, memory)
         self._batches = Batches(index, sampling, self._seed, passes, self._guard)
         self._evaluation = Evaluation(index, workers, data, passes, self._units, self._buffers, self._guard)
         self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)

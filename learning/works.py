@@ -20,8 +20,9 @@ MOST_PARTS = 100_000  # micro-batches of a step, since each is planned
 
 
 def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
-    """The model's cost: from its table, or measured on forward passes, for which torch is loaded. Those of a model of
-    `architectures` are on the meta device and compute nothing.
+    """The model's cost: from its table, or measured on passes of a few examples, for which torch is loaded.
+
+    Those passes are on torch's meta device and compute nothing, unless a user's model needs numbers.
 
     ValueError as cost_tables.cost and models.build.
     """
@@ -35,13 +36,14 @@ def cost_of(model: str, args: Mapping[str, Any], shape: DataShape) -> ModelCost:
             return cost_tables.total(known)
     if not user_code.named(model) and model not in architectures.NAMES:
         return cost_tables.total(cost_tables.cost(model, args, one, classes))
+    from .cutting import cost_of_own
     from .measured_costs import measured_cost
-    from .models import build, on_meta
+    from .models import on_meta
 
     if model in architectures.NAMES:
         made = on_meta(model, args, one, classes)
         return measured_cost(made, shape, list(made))
-    return measured_cost(build(model, args, one, classes, seed=0), shape)
+    return cost_of_own(model, args, shape)
 
 
 def _taken(model: str, args: Mapping[str, Any], shape: DataShape) -> tuple[Any, Any]:
