@@ -72,7 +72,7 @@ def fused_attention() -> Iterator[None]:
             mask = torch.where(mask, 0.0, -torch.inf)
         return kernel(q, k, v, is_causal=is_causal, attn_mask=mask, scale=more.get("scale"))[0]
 
-    nn.functional.scaled_dot_product_attention = attention
+    nn.functional.scaled_dot_product_attention = attention  # type: ignore[assignment]
     try:
         yield
     finally:

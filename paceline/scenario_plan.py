@@ -68,7 +68,7 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
             accounting=int(epoch.amount) if isinstance(epoch, Interval) else epoch,
             estimate=0 if report.batch_norm == "averaged" else report.batch_norm.re_estimated,
         )
-        return plan, list(_unlike_local_steps(strategy, plan, speeds))
+        return plan, [*_unlike_local_steps(strategy, plan, speeds), *_one_unit(problem, plan)]
 
 
 @contextmanager
@@ -124,6 +124,17 @@ def _unlike_local_steps(strategy: Strategy, plan: Plan, speeds: Sequence[float])
         yield (
             f"strategy: the whole budget is one round of {H} steps, so the workers meet only at its end; "
             "give a larger budget, or a schedule of shorter rounds"
+        )
+
+
+def _one_unit(problem: LearningProblem, plan: Plan) -> Iterator[str]:
+    """A warning where a placement goes unit by unit, and the model cannot be cut into units."""
+    cost, place, synchronous = problem.cost, plan.strategy.placement, plan.strategy.aggregation.synchronous
+    whole = cost.cut.whole if cost.cut else ""
+    if whole and 4 * cost.parameters > place.unit_bytes and place.by_units(synchronous and plan.workers > 1, 2):
+        yield (
+            f"workload.model: {problem.scenario.workload.model.name} is one unit, since {whole}; so all of it is in "
+            "use at once, and no exchange runs while it computes"
         )
 
 
