@@ -212,9 +212,8 @@ def find(model: nn.Module, batches: Sequence[Any]) -> ModelCost:
     """
     model.train()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # what the model does at random is the same in every process
         fewer, more = (_watched(model, batch) for batch in batches)
-        starts, why = [0], "it calls other modules for another batch"
+        starts, why = [0], "its forward pass calls other modules from one time to the next"
         if fewer.paths == more.paths:
             starts, why = _starts(model, batches[0], more)
     names, k = list(dict(model.named_parameters())), len(leaves(batches[0])[0])
@@ -243,6 +242,7 @@ def _watched(model: nn.Module, batch: Any) -> _Watch:
     """The calls of a forward pass without gradients, with what they cost."""
     counter = flop_counter()
     watch = _Watch(model, counter, lambda _place, args, kwargs: (args, kwargs))
+    torch.manual_seed(0)  # what the model does at random is the same in every pass and every process
     with torch.no_grad(), watch, fused_attention(), counter, _Operations(model, watch.stretches):
         called(model, batch)
         watch.count()
@@ -280,6 +280,7 @@ def _reached(model: nn.Module, batch: Any, paths: Sequence[str], places: set[int
     def enter(place: int, args: Any, kwargs: Any) -> Any:
         return marked(args, kwargs, lambda _: found.add(place))[:2] if place in places else (args, kwargs)
 
+    torch.manual_seed(0)
     with torch.enable_grad():
         watch = _Watch(model, flop_counter(), enter)
         with watch:

@@ -149,7 +149,7 @@ class Exchanged(NamedTuple):
 def exchanged_units(model: nn.Module, works: Works, unit_bytes: int) -> Exchanged:
     """What is exchanged one by one of a model: units of at least `unit_bytes`, or the whole model, as the works say."""
     cut = works.cost.cut
-    if cut is not None and cut.begins:
+    if cut is not None:
         named = dict(model.named_parameters())
         own = [[named[name] for name in names] for names in cut.parameters]
         return Exchanged(own, [model.get_submodule(path) for path in cut.begins], cut=True)

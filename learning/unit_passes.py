@@ -29,6 +29,7 @@ class UnitPasses:
     ) -> None:
         """parameters: each unit's own."""
         self._modules, self._parameters, self._passes, self._memory = modules, parameters, passes, memory
+        passes.trained = [p for own in parameters for p in own if p.requires_grad and p.numel()]  # in memory's order
         self._borrowed = [
             [p for p in module.parameters() if p.requires_grad and p not in set(own)]
             for module, own in zip(modules, parameters, strict=False)

@@ -99,7 +99,6 @@ class TorchWorker:
             *(model, data, recipe), seed=self._seed, worker=index, chunks=chunks, each=each, loaders=loaders
         )
         parameters, modules, cut = exchanged_units(model, works, unit_bytes)
-        passes.trained = [p for unit in parameters for p in unit if p.requires_grad and p.numel()]
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
         self._memory = memory = Memory(parameters, works, index, torch.device(device), missing)
         model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
@@ -108,7 +107,7 @@ class TorchWorker:
         self._flat = FlatGradients(memory.grads[: len(memory.parameters)], memory.layout)
         self._optimizer = optimizer_by_name.make(optimizer, memory.layout)
         self._guard = Guard(index, passes, memory)
-        self._units = (PausedPasses if cut else UnitPasses)(modules, parameters, passes, memory)
+        self._units: UnitPasses = (PausedPasses if cut else UnitPasses)(modules, parameters, passes, memory)
         self._batches = Batches(index, sampling, self._seed, passes, self._guard)
         self._evaluation = Evaluation(index, workers, data, passes, self._units, self._buffers, self._guard)
         self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)

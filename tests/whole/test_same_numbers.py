@@ -5,12 +5,14 @@ One mpirun per rank count trains all of its scenarios (a start costs 4 to 6 s).
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from kit.cli import MLP, paceline, read, scenario
 from kit.idx import FILES as IDX
 from kit.idx import write_idx
-from kit.paths import SCENARIOS
+from kit.paths import SCENARIOS, TESTS
 from paceline import simulate
 from paceline.algorithms.presets import PRESETS
 from paceline.config import yaml
@@ -31,6 +33,12 @@ def scenarios(n: int) -> dict[str, dict]:
         "sync-bf16": scenario(n, MLP, {"preset": "sync_sgd", "placement": {"replicated": {"wire": "bf16"}}}, 5),
         "fsdp-bf16": scenario(n, MLP, {"preset": "fsdp", "placement": {"sharded": {"wire": "bf16"}}}, 3),
         "local-fp16": scenario(n, MLP, {"preset": "local_sgd", "placement": {"replicated": "fp16"}}, 3),
+        "own-blocks": scenario(
+            n,
+            {"name": "blocks:make", "kind": "gpt", "tied": True},
+            {"preset": "fsdp", "placement": {"sharded": {"unit_bytes": 1}}},
+            3,
+        ),
         "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
     }
     for preset in ("local_sgd", "fsdp"):
@@ -79,6 +87,7 @@ def presets(n: int) -> dict[str, dict]:
 @pytest.mark.parametrize(("n", "make"), [(2, scenarios), (3, scenarios), (4, scenarios), (2, presets), (4, presets)])
 def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
     found = make(n)
+    shutil.copy(TESTS / "kit" / "blocks.py", tmp_path)
     write_idx(tmp_path / "files", train=200, packed=IDX[:1])
     for name, document in found.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
