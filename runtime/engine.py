@@ -27,7 +27,7 @@ from ..program.effects import (
 )
 from ..program.errors import not_an_effect
 from ..program.loans import Loan
-from ..program.outcome import Hooks, Outcome, Span, count_move
+from ..program.outcome import Hooks, Outcome, Spans, count_move
 from ..records.spool import BUFFERED, Tracer, span_name
 from .collectives import Collectives
 from .emulation import Emulation
@@ -129,8 +129,8 @@ class _RankDriver:
             self.emulation,
         )
         tracer, outcome = self.tracer, self.outcome
-        device = tracer.lane("compute") if tracer is not None else []
-        host = tracer.lane("host") if tracer is not None else []
+        device = tracer.lane("compute") if tracer is not None else Spans()
+        host = tracer.lane("host") if tracer is not None else Spans()
         answer: Any = None
         computing = 0.0
         self.origin = since = outcome.began = clock()
@@ -154,8 +154,8 @@ class _RankDriver:
                         computing += stop - since
                     if tracer is not None:
                         spans = device if effect.on == "device" else host
-                        spans.append((work, since, stop))
-                        if len(spans) > BUFFERED:
+                        spans.add(work, since, stop)
+                        if len(spans.names) > BUFFERED:
                             tracer.hand_on("host" if spans is host else "compute")
                             stop = clock()
                     since, work = stop, effect.work
@@ -276,13 +276,13 @@ class _RankDriver:
         if self.tracer is not None:
             self.tracer.span(lane, what, start, stop)
 
-    def named(self, spans: list[tuple[str | Work, float, float]]) -> list[Span]:
+    def named(self, spans: Spans) -> Spans:
         """In seconds since the start, sorted by it: a started effect's span is known only when it is waited for."""
-        origin = self.origin
-        return [
-            (what if isinstance(what, str) else span_name(what), start - origin, stop - origin)
-            for what, start, stop in sorted(spans, key=lambda span: span[1])
-        ]
+        origin, found = self.origin, Spans()
+        kept: list[tuple[Any, float, float]] = sorted(spans, key=lambda span: span[1])
+        for what, start, stop in kept:
+            found.add(what if isinstance(what, str) else span_name(what), start - origin, stop - origin)
+        return found
 
     def close(self) -> None:
         """The program has ended: end what it started, and free what MPI holds."""

@@ -10,7 +10,8 @@ a worker has only one of them to wait for. So an effect costs about as much as a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 from math import inf
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..config.timing import Device
 from ..program.effects import Checkpoint, Collective, Compute, Move, Program, Startable, Work
 from ..program.errors import not_an_effect
 from ..program.loans import deliver
-from ..program.outcome import Hooks, Outcome, Span, count_move
+from ..program.outcome import Hooks, Outcome, Spans, count_move
 from ..program.texts import describe, doing
 from ..records.spool import BUFFERED, Tracer, span_name
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
@@ -96,11 +97,13 @@ class Driver(BaseDriver):
                     self.outcome.computing += seconds
                 if self.tracer is not None:
                     spans, begin = self._lanes[effect.on], self._env.now + (delay - seconds)
-                    if effect.times == 1:
-                        spans.append((name, begin, begin + seconds))
+                    if effect.times == 1:  # as Spans.add does
+                        spans.names.append(name)
+                        spans.starts.append(begin)
+                        spans.stops.append(begin + seconds)
                     else:
-                        spans += self._spans(name, begin)
-                    if len(spans) > BUFFERED:
+                        self._add_spans(spans, name, begin)
+                    if len(spans.names) > BUFFERED:
                         self.tracer.hand_on(LANES[effect.on])
                 self._computed.set(delay)
                 return
@@ -161,12 +164,12 @@ class Driver(BaseDriver):
             total += seconds
         return total
 
-    def _spans(self, name: str, begin: float) -> Iterator[Span]:
-        """The spans of the last Compute, of several computations, which begins at `begin`."""
-        passed = 0.0
-        for seconds in self._each:
-            start, passed = begin + passed, passed + seconds
-            yield name, start, begin + passed
+    def _add_spans(self, spans: Spans, name: str, begin: float) -> None:
+        """Add the spans of the last Compute, of several computations, which begins at `begin`."""
+        edges = [begin + passed for passed in accumulate(self._each, initial=0.0)]
+        spans.names += [name] * len(self._each)
+        spans.starts.extend(edges[:-1])
+        spans.stops.extend(edges[1:])
 
     def _queue(self, lane: str, seconds: float) -> float:
         """Seconds until something is over that takes `seconds`, and begins when the lane's started effects are over."""

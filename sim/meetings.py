@@ -17,7 +17,7 @@ from ..config.timing import Device
 from ..program.checks import check_part, group_members, not_a_member
 from ..program.effects import Broadcast, Collective, Group, Startable
 from ..program.loans import Loan
-from ..program.outcome import Outcome, Span
+from ..program.outcome import Outcome, Spans
 from ..program.texts import terms
 from ..program.traffic import Traffic, carried
 from ..records.spool import BUFFERED, Tracer
@@ -142,10 +142,10 @@ class Meetings:
                     tracer.hand_on(group.lane)
             ticket.driver.finished(ticket)
 
-    def _trace(self, ticket: WorkerTicket, spans: list[Span], begin: float) -> None:
+    def _trace(self, ticket: WorkerTicket, spans: Spans, begin: float) -> None:
         """The waiting of a direct collective is a span of its own; a lane's spans never overlap."""
-        free = spans[-1][2] if spans else 0.0
+        free = spans.stops[-1] if spans else 0.0
         since = max(ticket.since, free)
         if ticket.direct and since < begin:
-            spans.append(("wait", since, begin))
-        spans.append((ticket.effect.phase, begin, self._env.now))
+            spans.add("wait", since, begin)
+        spans.add(ticket.effect.phase, begin, self._env.now)

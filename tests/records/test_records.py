@@ -14,7 +14,7 @@ from paceline.analysis.run import Run
 from paceline.config.timing import Device, Timing
 from paceline.program.effects import Compute, Program, Work, nothing
 from paceline.program.errors import ScenarioError
-from paceline.program.outcome import Hooks, Outcome
+from paceline.program.outcome import Hooks, Outcome, Spans
 from paceline.records import checkpoints
 from paceline.records.recorder import Recorder, per_epoch
 from paceline.records.replacing import prepare
@@ -186,11 +186,21 @@ def test_what_crosses_a_rounds_end_has_a_track_of_its_own(tmp_path):
     ]
 
 
+def test_spans_are_tuples_in_columns():
+    spans = Spans()
+    for place, name in enumerate("abc"):
+        spans.add(name, place, place + 0.5)
+    assert list(spans) == [("a", 0.0, 0.5), ("b", 1.0, 1.5), ("c", 2.0, 2.5)]
+    assert spans[-1] == ("c", 2.0, 2.5)
+    assert list(spans.take(2)) == [("a", 0.0, 0.5), ("b", 1.0, 1.5)]
+    assert list(spans) == [("c", 2.0, 2.5)]
+
+
 def test_spans_are_spooled_and_come_back(tmp_path):
     with streamed_trace(tmp_path, 2) as take:
-        take(1, "compute", [("a", 0.1, 0.2), ("b", 0.2, 0.3)])
-        take(0, "compute", [("b", 0.0, 1 / 3)])
-        take(1, "compute", [("c", 0.3, 0.4)])
+        take(1, "compute", Spans(["a", "b"], [0.1, 0.2], [0.2, 0.3]))
+        take(0, "compute", Spans(["b"], [0.0], [1 / 3]))
+        take(1, "compute", Spans(["c"], [0.3], [0.4]))
     read = read_trace(tmp_path / "trace.json.gz")
     assert [name for name, _, _ in read[1]["compute"]] == ["a", "b", "c"]
     assert read[0]["compute"][0][2] == pytest.approx(1 / 3, rel=1e-14)
@@ -200,7 +210,7 @@ def test_spans_are_spooled_and_come_back(tmp_path):
 def test_a_run_that_fails_leaves_its_trace(tmp_path):
     def fail() -> None:
         with streamed_trace(tmp_path, 1) as take:
-            take(0, "compute", [("a", 0.1, 0.2)])
+            take(0, "compute", Spans(["a"], [0.1], [0.2]))
             raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
