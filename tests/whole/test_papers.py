@@ -81,6 +81,7 @@ def _taken_apart(seconds: dict[str, float], rounds: dict[str, int], parallel: st
 SIDES = {  # what may differ between the sides of a comparison, and from which file
     "qsr_vit_b_imagenet_2x8": {"workload.optimizer", "strategy"},
     "qsr_vit_b_imagenet_8x8": {"workload.optimizer", "strategy"},
+    "qsr_resnet152_imagenet": {"strategy"},
     "biased_resnet20_cifar10": {"cluster.workers", "strategy", "budget"},
     "lshdp_vit_l_16_total_64": {"strategy"},
     "lshdp_vit_l_16_4nodes_1gbit": {"workload.batch", "cluster.workers", "strategy", "budget"},
