@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from .lr_schedule import AnyLrSchedule, ConstantSpec
 from .optimizers import AnyOptimizer
 from .sections import Named, Section
-from .units import Count, Factor, Seed, Share
+from .units import Count, Factor, Positive, Seed, Share
 
 BATCH = 64  # samples per worker and step, where neither batch nor total_batch is given
 
@@ -68,7 +68,9 @@ class Workload(Section):
     lr_schedule: AnyLrSchedule = ConstantSpec(name="constant")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # of cross_entropy, in training only
     micro_batch: Count | None = None  # most samples in memory at a time; the gradient is that of the whole batch
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"  # bf16: of products and convolutions; parameters stay fp32
+    # bf16, fp16: of products and convolutions; parameters stay fp32. In fp16 the loss is scaled.
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    loss_scale: Positive | None = None  # the scale at the beginning, in fp16; 65536 if not said
     augment: Augmentation | None = None
     threads: int = Field(default=1, ge=1, le=4096)  # per worker
     loaders: int = Field(default=0, ge=0, le=64)  # threads that load batches ahead in `train`; they change no number
@@ -89,6 +91,12 @@ class Workload(Section):
     def _one_batch(self) -> Workload:
         if self.batch is not None and self.total_batch is not None:
             raise ValueError(f"batch is {self.batch} and total_batch {self.total_batch}; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Workload:
+        if self.loss_scale is not None and self.precision != "fp16":
+            raise ValueError(f"loss_scale is {self.loss_scale:g}; it is for precision: fp16 only, leave it out")
         return self
 
     @field_validator("optimizer", mode="before")

@@ -27,6 +27,8 @@ from .recipe import Recipe
 from .sources import Inputs, Source
 from .trees import Tree, called, leaves, mapped
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> what autocast computes in
+
 
 class Passes:
     """A model and its training data.
@@ -65,9 +67,9 @@ class Passes:
     def forward(self, x: Tree[Tensor], module: nn.Module | None = None, final: bool = True) -> Any:
         """The outputs of the model, or of one of its modules; the final ones in fp32 whatever the precision within."""
         module = module or self.model
-        if self._recipe.precision != "bf16":
+        if (half := HALF.get(self._recipe.precision)) is None:
             return called(module, x)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, half):
             outputs = called(module, x)
         return outputs.float() if final and isinstance(outputs, Tensor) else outputs
 
@@ -116,8 +118,8 @@ class Passes:
         number = self._chunks or -(-count // (self._recipe.micro_batch or count))
         return [slice(start, stop) for start, stop in parts(count, number)]
 
-    def backward(self, indices: Array, position: int) -> float:
-        """Leave the gradient of the batch's mean loss in the parameters' .grad, and return that loss.
+    def backward(self, indices: Array, position: int, scale: float = 1.0) -> float:
+        """Leave the gradient of the batch's mean loss, times `scale`, in the parameters' .grad, and return that loss.
 
         Autograd makes new gradients: zeroing and adding into flat ones took 10 % longer.
         """
@@ -129,7 +131,7 @@ class Passes:
             self.doing = "the model's forward"
             loss = self.loss(self.forward(part(x, cut)), part(y, cut), whole if len(chunks) > 1 else None)
             self.doing = "backward"
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss if scale == 1.0 else loss * scale).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         return total
 

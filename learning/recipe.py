@@ -16,7 +16,9 @@ TIMING_ONLY = "use simulate --timing-only, or train --phantom"
 
 IGNORED = -100  # the label that cross_entropy leaves out, as torch has it
 
-Precision = Literal["fp32", "bf16", "fp64"]
+Precision = Literal["fp32", "bf16", "fp16", "fp64"]
+
+LOSS_SCALE = 65536.0  # the first one in fp16, as torch.amp.GradScaler has it
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,19 @@ class Recipe:
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0  # see losses.training_loss
     micro_batch: int | None = None  # most examples that are processed at a time; None: the whole batch
-    precision: Precision = "fp32"  # bf16: of products and convolutions only; fp64: of everything
+    precision: Precision = "fp32"  # bf16, fp16: of products and convolutions only; fp64: of everything
     augment: Augment | None = None
+    loss_scale: float | None = None  # see first_scale
 
     @property
     def item(self) -> int:
         """Bytes of a parameter."""
         return 8 if self.precision == "fp64" else 4
+
+    @property
+    def first_scale(self) -> float | None:
+        """By how much the loss is scaled at first; None where it is not."""
+        return (self.loss_scale or LOSS_SCALE) if self.precision == "fp16" else None
 
 
 def check(recipe: Recipe, shape: DataShape) -> None:

@@ -11,6 +11,7 @@ import torch
 from ..program.effects import Array
 from .batches import Batches
 from .buffers import Buffers
+from .loss_scale import LossScale
 from .optimizers import Optimizer
 from .parameter_memory import Memory
 from .torch_stream import DEVICE_RNG, TorchStream
@@ -24,9 +25,16 @@ class Snapshots:
     """Takes and restores the snapshots of worker `index`. vectors: those of its transforms, by name."""
 
     def __init__(
-        self, index: int, memory: Memory, buffers: Buffers, stream: TorchStream, optimizer: Optimizer, batches: Batches
+        self,
+        index: int,
+        memory: Memory,
+        buffers: Buffers,
+        stream: TorchStream,
+        optimizer: Optimizer,
+        batches: Batches,
+        scale: LossScale,
     ) -> None:
-        self._index, self._memory, self._buffers, self._stream = index, memory, buffers, stream
+        self._index, self._memory, self._buffers, self._stream, self._scale = index, memory, buffers, stream, scale
         self._optimizer, self._scores = optimizer, batches.scores
         self.vectors: dict[str, Array] = {}
         self._gets_parameters = index > 0 and memory.held.parts == 1  # worker 0's, so it saves none
@@ -37,6 +45,7 @@ class Snapshots:
         params: worker 0's, which the loop broadcasts, or a sharded worker's part.
         buffers, counts, buffer.<name>: see Buffers.snapshot.
         rng, device_rng: see TorchStream.snapshot.
+        loss_scale: see LossScale.snapshot.
         optimizer.<name>: the optimizer's vectors.
         units: of a sharded worker, the elements that it keeps of each unit.
         scores.<name>: see Scores.snapshot.
@@ -66,6 +75,7 @@ class Snapshots:
         return {
             **self._buffers.snapshot(),
             **self._stream.snapshot(),
+            **self._scale.snapshot(),
             **{SCORES + name: array for name, array in scores.items()},
         }
 
@@ -101,6 +111,7 @@ class Snapshots:
         if self._scores is not None:
             self._scores.restore({k.removeprefix(SCORES): v for k, v in arrays.items() if k.startswith(SCORES)})
         self._stream.restore(arrays)
+        self._scale.restore(arrays)
 
     def _check(self, arrays: dict[str, Array]) -> None:
         """ValueError unless names, types and sizes are those of this worker.
@@ -115,7 +126,7 @@ class Snapshots:
         if missing - ({"params"} if self._gets_parameters else set()) or arrays.keys() - here.keys():
             raise ValueError(
                 f"worker {self._index}: the checkpoint holds {', '.join(sorted(arrays))}; "
-                f"expected {', '.join(sorted(here))}; write the placement and optimizer of then"
+                f"expected {', '.join(sorted(here))}; write the placement, optimizer and precision of then"
             )
         if "units" in here and not np.array_equal(arrays["units"], here["units"]):
             raise ValueError(

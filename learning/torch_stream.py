@@ -40,6 +40,18 @@ class TorchStream:
         self._place = torch.get_rng_state()
         torch.set_rng_state(self._outer)
 
+    def now(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Where the stream is while the worker computes, and a GPU's, to go back there."""
+        device = self._memory.device
+        return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def go_back(self, place: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+        """Go on from there, while the worker computes."""
+        here, on_device = place
+        torch.set_rng_state(here)
+        if on_device is not None:
+            torch.cuda.set_rng_state(on_device, self._memory.device)
+
     def snapshot(self) -> dict[str, Array]:
         """rng: torch's stream, in bytes. On a GPU also device_rng, that of its dropout."""
         place = self._place if self.shared else torch.get_rng_state()

@@ -31,6 +31,7 @@ from .dataset import Dataset
 from .evaluation import Evaluation
 from .flat_gradients import FlatGradients
 from .guard import Guard
+from .loss_scale import LossScale
 from .models import exchanged_units
 from .optimizers import GradientList
 from .parameter_memory import Memory
@@ -118,17 +119,17 @@ class TorchWorker:
         self._home: Literal["device", "host"] = "host" if works.held.host else "device"
         self._exchanged = False  # whether the last update was by `grads`
         self._tried = Trial()
-        self._begin(data, seed, shared_process, warm)
+        self._begin(data, seed, shared_process, warm, recipe.first_scale)
         self._guard.watching = health
 
-    def _begin(self, data: Dataset, seed: int, shared_process: bool, warm: bool) -> None:
+    def _begin(self, data: Dataset, seed: int, shared_process: bool, warm: bool, first_scale: float | None) -> None:
         """Go to the beginning of the worker's random stream, after a step to warm up."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed(seed, "torch", self.index))
             self._stream = TorchStream(shared_process, self._memory)
-            self._snapshots = Snapshots(
-                self.index, self._memory, self._buffers, self._stream, self._optimizer, self._batches
-            )
+            self._scale = LossScale(self._passes, self._stream, self._guard, first_scale)
+            own = self._memory, self._buffers, self._stream, self._optimizer, self._batches, self._scale
+            self._snapshots = Snapshots(self.index, *own)
             if warm:
                 with self._snapshots.undone():
                     self._warm_up(data)
@@ -384,7 +385,7 @@ class TorchWorker:
     def _backward(self, round: Round, i: int) -> float:
         """Leave the gradient of step i's batch in the parameters' .grad; its mean loss."""
         indices, position = self._batches.next(round, i)
-        loss = self._passes.backward(indices, position)
+        loss = self._scale.backward(indices, position)
         self._guard.check("the training loss", loss)
         self._batches.score(round, i, indices, loss)
         return loss

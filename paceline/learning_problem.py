@@ -106,7 +106,7 @@ class LearningProblem:
 
         w = self.scenario.workload
         augment = recipe.augmentation(**w.augment.model_dump()) if w.augment else None
-        return recipe.Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment)
+        return recipe.Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment, w.loss_scale)
 
     def load_libraries(self, plan: Plan) -> None:
         """Import what a worker that computes needs: torch, and what loads the data."""

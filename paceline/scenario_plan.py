@@ -68,6 +68,7 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
             accounting=int(epoch.amount) if isinstance(epoch, Interval) else epoch,
             estimate=0 if report.batch_norm == "averaged" else report.batch_norm.re_estimated,
         )
+        _check_precision(problem, plan)
         return plan, [*_unlike_local_steps(strategy, plan, speeds), *_one_unit(problem, plan)]
 
 
@@ -109,6 +110,18 @@ def _check_placement(scenario: Scenario, strategy: Strategy, timing: Timing) -> 
         raise ScenarioError(
             "strategy.aggregation: a GPU's optimizer state is not exchanged; write optimizer_state: local, or "
             "placement: offloaded"
+        )
+
+
+def _check_precision(problem: LearningProblem, plan: Plan) -> None:
+    """ScenarioError where gradients would leave unit by unit in fp16: before a step is known not to be tried again."""
+    place, synchronous = plan.strategy.placement, plan.strategy.aggregation.synchronous
+    if problem.scenario.workload.precision != "fp16":
+        return
+    if place.by_units(synchronous, len(problem.phantoms(plan)[0].works.units)):
+        raise ScenarioError(
+            "workload.precision: in fp16 a step whose gradient overflows is tried again as a whole, and with this "
+            "placement gradients leave unit by unit; write placement: {replicated: {overlap: false}}, or bf16"
         )
 
 

@@ -28,7 +28,8 @@ from paceline.program.errors import ScenarioError
         ("workload.optimizer.clip=0", "workload.optimizer.clip: "),
         ("workload.label_smoothing=1", "workload.label_smoothing: "),
         ("workload.micro_batch=0", "workload.micro_batch: "),
-        ("workload.precision=fp16", "workload.precision: "),
+        ("workload.precision=fp8", "workload.precision: "),
+        ("workload.loss_scale=1024", "workload: loss_scale is 1024; it is for precision: fp16 only, leave it out"),
         ("workload.augment={crop: -1}", "workload.augment.crop: "),
         (
             "workload.augment={resized_crop: {scale: [0.5, 0.1]}}",

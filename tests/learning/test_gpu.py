@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from kit.paths import SCENARIOS
-from kit.placements import ADAMW, PLACEMENTS, SGD, parameters, plan_of, train_all, workers_of
+from kit.placements import ADAMW, PLACEMENTS, SGD, VIT, parameters, plan_of, train_all, workers_of
 from paceline.algorithms.aggregations import Parameters
 from paceline.algorithms.placements import Replicated
 from paceline.config import yaml
 from paceline.learning.recipe import Recipe
 
+DROPOUT = VIT | {"dropout": 0.2}
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
@@ -44,6 +45,48 @@ def test_local_steps_train_as_on_the_cpu():
         plan = plan_of(Replicated(), (9, 5), 10, aggregation=Parameters())
         workers = on(device, plan, optimizer=SGD, recipe=Recipe(precision="fp64"))
         train_all(plan, workers)
+        results.append(parameters(workers))
+    assert np.abs(results[0] - results[1]).max() < 1e-7
+
+
+@pytest.mark.parametrize("aggregation", [None, Parameters()])
+def test_fp16_tries_steps_again_and_learns_as_fp32_does(aggregation):
+    """The first scale overflows. Later the parameters are as near those of fp32 as fp16 can be."""
+    place, found = Replicated(overlap=False), {}
+    for precision in ("fp32", "fp16"):
+        recipe = Recipe(precision=precision, loss_scale=2.0**40 if precision == "fp16" else None)
+        plan = plan_of(place, (16, 16), 10, lr=0.01, aggregation=aggregation)
+        workers = on("cuda", plan, optimizer=SGD, recipe=recipe)
+        train_all(plan, workers)
+        found[precision] = parameters(workers)
+    for w in workers:
+        scale, _ = w.snapshot()["loss_scale"]
+        assert 1 <= scale < 2.0**40
+    assert 0 < np.abs(found["fp16"] - found["fp32"]).max() < 0.02
+
+
+def test_a_retried_step_draws_the_same_dropout_on_the_gpu():
+    """Two workers whose first scales differ end with the same scale, parameters and random streams."""
+    plan = plan_of(Replicated(overlap=False), (16,), 3, aggregation=Parameters())
+    ends, scale = [], 2.0**40
+    for _ in range(2):
+        workers = on("cuda", plan, args=DROPOUT, optimizer=SGD, recipe=Recipe(precision="fp16", loss_scale=scale))
+        train_all(plan, workers)
+        ends.append({name: array.copy() for name, array in workers[0].snapshot().items()})
+        scale = ends[0]["loss_scale"][0]
+    for name in ("params", "device_rng", "rng"):
+        assert np.array_equal(ends[0][name], ends[1][name]), name
+
+
+@pytest.mark.parametrize("name", ["NAdam", "RMSprop", "Adafactor"])
+def test_optimizers_by_import_path_step_on_the_gpu_as_on_the_cpu(name):
+    spec, results = {"name": f"torch.optim:{name}", "lr": 1e-3}, []
+    for device in ("cpu", "cuda"):
+        plan = plan_of(Replicated(), (9, 5), 5, lr=1e-3)
+        workers = on(device, plan, optimizer=spec, recipe=Recipe(precision="fp64"))
+        train_all(plan, workers)
+        saved = workers[0].snapshot()
+        workers[0].restore({key: array.copy() for key, array in saved.items()})
         results.append(parameters(workers))
     assert np.abs(results[0] - results[1]).max() < 1e-7
 

@@ -41,9 +41,6 @@ def scenarios(n: int) -> dict[str, dict]:
         ),
         "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
     }
-    for preset in ("local_sgd", "fsdp"):
-        found[f"nadam-{preset}"] = scenario(n, MLP, {"preset": preset}, 3)
-        found[f"nadam-{preset}"]["workload"]["optimizer"] = {"name": "torch.optim:NAdam", "lr": 0.002, "clip": 1}
     if n == 3:
         small = {"name": "cnn", "channels": [4, 4]}
         averaging = LOCAL | {"aggregation": {"parameters": {"optimizer_state": ["exp_avg_sq"]}}}
@@ -56,6 +53,14 @@ def scenarios(n: int) -> dict[str, dict]:
             "loaders": 1,
         }
     else:
+        flat = {"preset": "sync_sgd", "placement": {"replicated": {"overlap": False}}}
+        for name, strategy in (("sync", flat), ("local", LOCAL)):  # a first scale that overflows, and dropout
+            found[f"{name}-in-fp16"] = scenario(n, MLP, strategy, 3)
+            found[f"{name}-in-fp16"]["workload"] |= {"precision": "fp16", "loss_scale": 1e10}
+        sharded = {"preset": "fsdp", "placement": {"sharded": {"unit_bytes": 1}}}
+        for name, strategy in (("nadam-local", LOCAL), ("nadam-sharded", sharded)):
+            found[name] = scenario(n, MLP, strategy, 3)
+            found[name]["workload"]["optimizer"] = {"name": "torch.optim:NAdam", "lr": 0.002, "clip": 1}
         found["resnet"] = scenario(n, {"name": "resnet20"}, LOCAL | {"schedule": {"fixed": 2}}, 3)
         found["resnet"]["report"]["start"] = True
         found["resnet"]["workload"]["model_seed"] = 11
