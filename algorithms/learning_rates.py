@@ -108,3 +108,46 @@ class WarmUp:
         if progress < self.until:
             return self.low + (self.peak - self.low) * progress / self.until
         return self.after(progress)
+
+
+@dataclass(frozen=True)
+class Table:
+    """rates[i] from the progress at[i] on: what a training loop of the user's own has used, as its record tells."""
+
+    lr: float  # before the first of them
+    at: tuple[float, ...]
+    rates: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.at) != len(self.rates) or list(self.at) != sorted(self.at):
+            raise ValueError(f"at has {len(self.at)} places and rates {len(self.rates)}; give as many, at in order")
+
+    def __call__(self, progress: float) -> float:
+        place = bisect_right(self.at, progress)
+        return self.rates[place - 1] if place else self.lr
+
+
+class Used:
+    """The learning rates that a training loop of the user's own uses, as it tells them step by step.
+
+    The rate of a step that it has not told yet is NaN, so that no plan is made with it.
+    """
+
+    def __init__(self) -> None:
+        self.at: list[float] = []  # where the rate changes
+        self.rates: list[float] = []
+        self._known = -math.inf  # up to where rates were told
+
+    def tell(self, progress: float, lr: float) -> None:
+        """The rate from `progress` on, which is not less than what was told before; told again, it is corrected."""
+        if self.at and self.at[-1] == progress:
+            del self.at[-1], self.rates[-1]
+        if not self.rates or self.rates[-1] != lr:
+            self.at.append(progress)
+            self.rates.append(lr)
+        self._known = progress
+
+    def __call__(self, progress: float) -> float:
+        if progress > self._known or not self.at:
+            return math.nan
+        return self.rates[bisect_right(self.at, progress) - 1]

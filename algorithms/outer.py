@@ -74,10 +74,9 @@ class OuterOptimizer(Aggregation):
         raise NotImplementedError
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        outer_step = self.outer_step(r)
         yield from w.transform(keep, "_start")
         loss = yield from self.inner.round(w, place, r)
-        yield from w.transform(outer_step, "_start", self.momentum_vector)
+        yield from w.transform(self.outer_step(r), "_start", self.momentum_vector)
         return loss
 
 
@@ -155,11 +154,11 @@ class FedNova(Aggregation):
         check_weights(self.weights)
 
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
+        yield from w.transform(keep, "_start")
+        yield from place.local_steps(w, r)
         raw = [weight_of(self.weights, i, r) for i in range(len(r.steps))]
         a = [normaliser(steps, self.momentum or 0.0, self.nesterov) for steps in r.steps]
         tau = sum(p * each for p, each in zip(raw, a, strict=True)) / sum(raw)
-        yield from w.transform(keep, "_start")
-        yield from place.local_steps(w, r)
         yield from w.transform(partial(normalise, a=a[w.index]), "_start")
         loss = yield from place.average(w, raw[w.index])
         yield from w.transform(partial(denormalise, tau=tau), "_start")

@@ -195,13 +195,23 @@ class Plan:
     def _total_samples(self) -> int:
         return math.ceil(self.budget.amount * self._epoch * (1 - 1e-12))
 
+    def cut(self, state: State, round: Round, H: int) -> None:
+        """Let the round that has begun at `state` take H nominal steps, and the run end with it.
+
+        For a real run that is stopped by its one worker's own loop: whoever else reads the round must cut it alike.
+        """
+        cut = self._round_of(state, round.start, H, ends=True)
+        round.H, round.division, round.slope, round.due = cut.H, cut.division, cut.slope, cut.due
+
     def _make_round(self, state: State) -> Round:
         progress = self.progress(state)
         now = Moment(state.round, state.step, self.epochs(state), self.rate(progress))
-        H = self._cap(self._steps(now), state)
-        division = self._division(H)
+        return self._round_of(state, now, self._cap(self._steps(now), state))
+
+    def _round_of(self, state: State, now: Moment, H: int, ends: bool = False) -> Round:
+        progress, division = self.progress(state), self._division(H)
         after = State(state.round + 1, state.step + H, state.samples + division.samples)
-        slope, follows = (self.progress(after) - progress) / H, self._due(state, after)
+        slope, follows = (self.progress(after) - progress) / H, self._due(state, after, ends)
         return Round(now, H, division, state.samples, progress, slope, self.rate, follows, self._stride)
 
     def _steps(self, now: Moment) -> int:
@@ -220,9 +230,9 @@ class Plan:
     def _schedule(self) -> str:
         return f"strategy.schedule: {type(self.strategy.schedule).__name__}.steps"
 
-    def _due(self, before: State, after: State) -> Due:
-        """What follows the round between two states."""
-        ends, scheduled = self.finished(after), self._crossed(self.report, before, after)
+    def _due(self, before: State, after: State, ends: bool) -> Due:
+        """What follows the round between two states. ends: whether the run ends with it, whatever its budget."""
+        ends, scheduled = ends or self.finished(after), self._crossed(self.report, before, after)
         save = ends or self._crossed(self.checkpoint, before, after)
         for place in self.checkpoint_at:
             save = save or self.passed(place, before) == 0 < self.passed(place, after)

@@ -204,7 +204,18 @@ def vit(
     return [first, *(replace(block, name=f"encoder{i + 1}") for i in range(depth)), head]
 
 
-TABLES: dict[str, Callable[..., list[UnitCost]]] = {"mlp": mlp, "cnn": cnn, "resnet20": resnet20, "vit": vit}
+def sized(input_shape: Shape, classes: int, *, parameters: int = 1_000_000) -> list[UnitCost]:
+    """A model of which only the number of parameters is known, for timing-only runs: each is used once for a sample."""
+    return [UnitCost("all", parameters, 0, 2.0 * parameters)]
+
+
+TABLES: dict[str, Callable[..., list[UnitCost]]] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "resnet20": resnet20,
+    "vit": vit,
+    "sized": sized,
+}
 
 
 def resnet_widths(width: float) -> tuple[int, int, int]:

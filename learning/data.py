@@ -26,6 +26,7 @@ from . import image_files, npz, text, tokens, user_code
 from . import images as image_folders
 from .arrays import KEYS, Given, checked, looks_like_pixels
 from .dataset import Dataset, DataShape, Pixels, Stored
+from .recipe import TIMING_ONLY
 from .trees import mapped
 
 MOST = 1e12  # examples, pixels of a side: no machine holds them
@@ -153,6 +154,15 @@ def synthetic(*, train: int = 5000, test: int = 1000, noise: float = 1.0, seed: 
     return Dataset(*made)
 
 
+def sized(*, train: int = 1_000_000, test: int = 10_000) -> Dataset:
+    """Data of which only the number of examples is known, for timing-only runs."""
+    raise ValueError(f"data sized is for timing-only runs: it has no examples; {TIMING_ONLY}")
+
+
+def _sized_shape(*, train: int, test: int) -> DataShape:
+    return DataShape((1,), 2, train, test)
+
+
 def _digits_shape() -> DataShape:
     return DataShape((1, 8, 8), 10, *DIGITS)
 
@@ -186,6 +196,7 @@ BUILT_IN: dict[str, tuple[Callable[..., Dataset], Callable[..., DataShape]]] = {
     "imagenet": (partial(image_folders.load, "imagenet"), _imagenet_shape),
     "tokens": (tokens.load, tokens.shape),
     "text": (text.load, text.shape),
+    "sized": (sized, _sized_shape),
 }
 
 

@@ -100,6 +100,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dropout": _rate,
     **dict.fromkeys(("width", "mlp_ratio"), _ratio),
     "depth": _depth,
+    "parameters": lambda what, value: _count(what, value, 10**12),
     **dict.fromkeys(("patch", "dim", "heads"), _count),
     **dict.fromkeys(("groups", "group_width", "kv_heads", "mlp_dim", "vocabulary", "positions"), _size),
     "predictions": _some,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "BorrowError",
+    "LocalSync",
     "ProtocolError",
     "ScenarioError",
     "WorkerLost",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "WorkerLost"), "program.errors") | {
+    "LocalSync": "local_sync",
     "compare": "analysis.compare",
     "load": "run",
     "simulate": "simulating",
@@ -30,6 +32,7 @@ _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "Worker
 
 if TYPE_CHECKING:
     from .analysis.compare import compare
+    from .local_sync import LocalSync
     from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
     from .run import load
     from .simulating import simulate

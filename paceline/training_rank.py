@@ -17,7 +17,7 @@ from typing import Any
 from .algorithms.rounds import State
 from .emulated_network import check_star
 from .job import Job, resolve
-from .program.errors import PacelineError, ScenarioError
+from .program.errors import ScenarioError
 from .program.outcome import Hooks
 from .progress import progress
 from .records import checkpoints, lock
@@ -165,18 +165,9 @@ class _RankTraining:
         self.recorder.scenario(self.job.record(self.training.directory, [self.job.part()]))
 
     def _on_first(self, action: Callable[[], str | None]) -> str:
-        """Do `action` on rank 0. Every rank gets its answer, or raises its error, so that all end in the same way."""
-        from .runtime.messages import broadcast_text
+        from .runtime.messages import on_first
 
-        answer, failure = "", ""
-        if self.rank == 0:
-            try:
-                answer = action() or ""
-            except (PacelineError, OSError) as error:
-                failure = str(error) or repr(error)
-        if failure := broadcast_text(self.comm, failure):
-            raise ScenarioError(failure)
-        return broadcast_text(self.comm, answer)
+        return on_first(self.comm, action)
 
     def _memory(self, worker: Any) -> dict[str, int]:
         """Bytes: what the worker has counted, and what the process held after imports and at most."""

@@ -66,10 +66,11 @@ class Lines(Sequence[Line]):
 
     def restart(self, lines: Iterable[Line]) -> None:
         """Go on after these lines, which replace those in the file."""
-        assert self._path
-        write_atomically(self._path, "".join(f"{to_json(line)}\n" for line in lines).encode())
-        found = self._path.stat()
-        self._kept, self._count, self._written = [], 0, (found.st_ino, found.st_size)
+        self._kept, self._count = [], 0
+        if self._path is not None:
+            write_atomically(self._path, "".join(f"{to_json(line)}\n" for line in lines).encode())
+            found = self._path.stat()
+            self._written = found.st_ino, found.st_size
         for line in lines:
             self._keep(line)
 

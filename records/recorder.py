@@ -87,6 +87,11 @@ class Recorder:
             self._evaluated = line
         self.on_line(line)
 
+    def forget_last(self) -> None:
+        """Remove the last report line."""
+        self.lines.restart([*self.lines][:-1])
+        self._evaluated = next(evaluated(reversed(self.lines)), {})
+
     def checkpoint(self, worker: int, workers: int, seconds: float, state: Any, arrays: dict[str, Array]) -> None:
         """Write one worker's part of a checkpoint; with the last worker's part it is finished.
 

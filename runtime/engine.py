@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..program.checks import not_started
 from ..program.effects import (
@@ -37,19 +37,21 @@ from .started import StartedEffect, StartedEffects
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+T = TypeVar("T")
 
-def run(
-    program: Program[Any],
-    hooks: Hooks,
-    *,
-    comm: MPI.Intracomm | None = None,
-    reduction: Literal["ordered", "fast"] = "ordered",
-    trace: bool = False,
-    debug: bool = False,
-    slowness: float = 1.0,
-    price: Callable[[Work], float] | None = None,
-) -> Outcome:
-    """Run this rank's program. Every rank of `comm` calls it, with its own program and the same options.
+
+def run(program: Program[Any], hooks: Hooks, **options: Any) -> Outcome:
+    """Run this rank's program. Every rank calls it, with its own program and the same options, which are RankRun's.
+
+    Raises what the program raises; ProtocolError, BorrowError and WorkerLost as program/errors.py defines them. A rank
+    that raises leaves the others waiting: see `launcher.abort_on_error`.
+    """
+    rank = RankRun(hooks, **options)
+    return rank.finish(rank.drive(program))
+
+
+class RankRun:
+    """One rank's run: of a whole program, or of its pieces, one after the other, between which the caller computes.
 
     comm: None for all ranks of the job.
     reduction: "ordered" gives the bits of the rank-ordered fold; "fast" is MPI's own all-reduce.
@@ -60,67 +62,62 @@ def run(
     price: makes a computation last price(work) seconds, whatever it took.
 
     The clock starts after a barrier. The Outcome's seconds leave out effects of phase "evaluate" and the hooks; spans
-    are in seconds since the start, with nothing left out.
-
-    Raises what the program raises; ProtocolError, BorrowError and WorkerLost as program/errors.py defines them. A rank
-    that raises leaves the others waiting: see `launcher.abort_on_error`.
+    are in seconds since the start, with nothing left out. What has passed between two pieces belongs to the first
+    effect of the second one.
     """
-    from mpi4py import MPI
-
-    if reduction not in ("ordered", "fast"):
-        raise ValueError(f"reduction {reduction!r} is neither 'ordered' nor 'fast'")
-    base = MPI.COMM_WORLD if comm is None else comm
-    # Two communicators of this run's own: started collectives and the program's other ones are matched apart.
-    own, lanes = base.Dup(), base.Dup()
-
-    def make_emulation() -> Emulation | None:
-        return Emulation(slowness, price) if price is not None or slowness != 1.0 else None
-
-    def collectives(which: Any) -> Collectives:
-        return Collectives(which, hooks.stop, reduction == "fast", debug)
-
-    threads = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
-    polling = Polling()
-    lane = PollingComm(lanes, polling) if threads else lanes
-    started = StartedEffects(own.rank, own.size, lambda: collectives(lane), make_emulation, threads, polling)
-    rank = _RankDriver(hooks, collectives(own), started, make_emulation(), trace, debug)
-    own.Barrier()
-    try:
-        outcome = rank.drive(program)
-    except BaseException:
-        started.leave()
-        raise
-    rank.close()
-    lanes.Free()
-    own.Free()
-    return outcome
-
-
-class _RankDriver:
-    """One rank's run."""
 
     def __init__(
         self,
         hooks: Hooks,
-        collectives: Collectives,
-        started: StartedEffects,
-        emulation: Emulation | None,
-        trace: bool,
-        debug: bool,
+        *,
+        comm: MPI.Intracomm | None = None,
+        reduction: Literal["ordered", "fast"] = "ordered",
+        trace: bool = False,
+        debug: bool = False,
+        slowness: float = 1.0,
+        price: Callable[[Work], float] | None = None,
     ) -> None:
-        self.hooks, self.collectives, self.started, self.emulation = hooks, collectives, started, emulation
-        self.debug = debug
+        from mpi4py import MPI
+
+        if reduction not in ("ordered", "fast"):
+            raise ValueError(f"reduction {reduction!r} is neither 'ordered' nor 'fast'")
+        base = MPI.COMM_WORLD if comm is None else comm
+        # Two communicators of this run's own: started collectives and the program's other ones are matched apart.
+        self.own, self.lanes = base.Dup(), base.Dup()
+
+        def make_emulation() -> Emulation | None:
+            return Emulation(slowness, price) if price is not None or slowness != 1.0 else None
+
+        def collectives(which: Any) -> Collectives:
+            return Collectives(which, hooks.stop, reduction == "fast", debug)
+
+        threads = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
+        polling = Polling()
+        lane = PollingComm(self.lanes, polling) if threads else self.lanes
+        self.started = StartedEffects(
+            self.own.rank, self.own.size, lambda: collectives(lane), make_emulation, threads, polling
+        )
+        self.hooks, self.collectives, self.emulation, self.debug = hooks, collectives(self.own), make_emulation(), debug
         self.halt = False  # whether this worker knows that the run is to stop
-        self.outcome = Outcome(collectives.rank)
-        self.origin = perf_counter()  # when the run began, by the bare clock
+        self.outcome = Outcome(self.own.rank)
         self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
-        self.since = self.origin  # when the effect before was answered: what has passed since then belongs to the next
         self.round = 0.0  # when the round began, by the bare clock
         self.left_out = 0.0  # seconds that are not training: evaluation, hooks
-        self.tracer = Tracer(collectives.rank, hooks.spans, self.named) if trace else None
+        self.tracer = Tracer(self.own.rank, hooks.spans, self.named) if trace else None
+        self.own.Barrier()
+        self.origin = perf_counter()  # when the run began, by the bare clock
+        self.outcome.began = self.origin
+        self.since = self.origin  # when the effect before was answered: what has passed since then belongs to the next
 
-    def drive(self, program: Program[Any]) -> Outcome:
-        """Run the program to its end."""
+    def drive(self, program: Program[T]) -> T:
+        """Run a program, or the next piece of one, to its end; what it returns."""
+        try:
+            return self._drive(program)
+        except BaseException:
+            self.started.leave()
+            raise
+
+    def _drive(self, program: Program[T]) -> T:
         send, other, collective, clock, emulation = (
             program.send,
             self.other,
@@ -128,18 +125,19 @@ class _RankDriver:
             perf_counter,
             self.emulation,
         )
-        tracer, outcome = self.tracer, self.outcome
+        tracer = self.tracer
         device = tracer.lane("compute") if tracer is not None else Spans()
         host = tracer.lane("host") if tracer is not None else Spans()
         answer: Any = None
-        computing = 0.0
-        self.origin = since = outcome.began = clock()
+        computing, since = 0.0, self.since
         while True:
             try:
                 effect: Any = send(answer)
             except StopIteration as end:
-                outcome.result = end.value
-                break
+                self.outcome.computing += computing
+                self.since = since
+                result: T = end.value
+                return result
             kind = type(effect)
             if kind is Compute:
                 work = effect.first or effect.work
@@ -163,12 +161,20 @@ class _RankDriver:
                 self.since = since
                 answer = collective(effect) if kind in COLLECTIVES else other(effect)
                 since = self.since
-        outcome.seconds = self.clock(clock())
-        outcome.computing += computing
+
+    def finish(self, result: Any) -> Outcome:
+        """End the run, whose program has returned `result`: what it started ends, and what MPI holds is freed."""
+        outcome = self.outcome
+        outcome.seconds, outcome.result = self.clock(perf_counter()), result
         outcome.sent = {phase: book[0] for phase, book in self.books.items()}
         outcome.syncs = {phase: book[1] for phase, book in self.books.items()}
-        if tracer is not None:
-            outcome.lanes = tracer.close()
+        if self.tracer is not None:
+            outcome.lanes = self.tracer.close()
+        self.started.close()
+        self.collectives.end()
+        self.collectives.close()
+        self.lanes.Free()
+        self.own.Free()
         return outcome
 
     def clock(self, now: float) -> float:
@@ -283,9 +289,3 @@ class _RankDriver:
         for what, start, stop in kept:
             found.add(what if isinstance(what, str) else span_name(what), start - origin, stop - origin)
         return found
-
-    def close(self) -> None:
-        """The program has ended: end what it started, and free what MPI holds."""
-        self.started.close()
-        self.collectives.end()
-        self.collectives.close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..program.errors import PacelineError, ScenarioError
 from ..program.outcome import Outcome
 
 
@@ -19,6 +21,19 @@ def broadcast_text(comm: Any, text: str) -> str:
     buffer = data if comm.Get_rank() == 0 else np.empty(int(size[0]), np.uint8)
     comm.Bcast(buffer, 0)
     return buffer.tobytes().decode()
+
+
+def on_first(comm: Any, action: Callable[[], str | None]) -> str:
+    """Do `action` on rank 0. Every rank gets its answer, or raises its error, so that all end in the same way."""
+    answer, failure = "", ""
+    if comm.Get_rank() == 0:
+        try:
+            answer = action() or ""
+        except (PacelineError, OSError) as error:
+            failure = str(error) or repr(error)
+    if failure := broadcast_text(comm, failure):
+        raise ScenarioError(failure)
+    return broadcast_text(comm, answer)
 
 
 def gather_texts(comm: Any, text: str) -> list[str]:

@@ -198,7 +198,7 @@ def test_training_on_bytes_and_on_their_floats_is_the_same_and_an_evaluation_goe
             "digit",
             {},
             "no data 'digit'; did you mean 'digits'?; write digits, synthetic, mnist, fashion_mnist, cifar10, "
-            "cifar100, images, imagenet, tokens, text, a file that ends in .npz",
+            "cifar100, images, imagenet, tokens, text, sized, a file that ends in .npz",
         ),
         ("digits", {"train": 3}, "data digits has no argument 'train'; it takes no arguments"),
         ("synthetic", {"sise": 3}, "data synthetic has no argument 'sise'; it takes train, test, noise, seed"),

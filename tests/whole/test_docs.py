@@ -39,17 +39,18 @@ def test_tutorial_prints_what_it_says(tmp_path):
     assert ran == 6
 
 
-def test_extending_prints_what_it_says(tmp_path):
+@pytest.mark.parametrize(("page", "commands"), [("extending", 2), ("own_loop", 1)])
+def test_page_prints_what_it_says(page, commands, tmp_path):
     ran = 0
-    for language, text in BLOCK.findall((DOCS / "extending.md").read_text()):
+    for language, text in BLOCK.findall((DOCS / f"{page}.md").read_text()):
         if language in ("python", "yaml"):
             (tmp_path / re.match(r"# ([\w.]+)\n", text)[1]).write_text(text)
-        else:
+        elif language == "console":
             command, expected = re.match(r"\$ (.*)\n((?:.*\n)*)", text).groups()
             printed = re.sub(r" +$", "", output_of(command, tmp_path), flags=re.M)
             assert printed == expected, command
             ran += 1
-    assert ran == 2
+    assert ran == commands
 
 
 def test_readme_example_prints_what_it_says():

@@ -1,0 +1,84 @@
+"""The run directory of a training loop of the user's own. Every rank has one; only rank 0's writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from .job import Job
+from .program.outcome import Hooks, Outcome, ignored
+from .records import lock
+from .records.recorder import Recorder
+from .records.replacing import prepare, put_back
+from .records.spool import Spool
+from .records.trace import open_spool, write_spooled
+from .replicas import check_replicas, fingerprints
+from .runtime.messages import gather_outcomes, gather_texts, on_first
+from .terminal import say
+
+
+class OwnRecord:
+    """What one rank records. directory: None where nothing is written."""
+
+    def __init__(self, comm: Any, job: Job, directory: Path | None, force: bool) -> None:
+        self._comm, self._job, self._rank = comm, job, comm.Get_rank()
+        self.directory, self._force = directory, force
+        self.recorder = Recorder(directory if self._rank == 0 else None, tell=say)
+        self._held = ExitStack()  # rank 0's lock of the directory
+        self._spool: Spool | None = None
+        on_first(comm, self._begin)
+        if directory is not None and job.scenario.report.trace:
+            self._spool = open_spool(directory, self._rank)
+
+    def _begin(self) -> None:
+        self._job.warn()
+        if self.directory is not None:
+            self._held.enter_context(lock.held(self.directory, say))
+            prepare(self.directory, self._force)
+            self._write(self._job)
+
+    def _write(self, job: Job) -> None:
+        assert self.directory
+        self.recorder.scenario(job.record(self.directory, [job.part()]))
+
+    def hooks(self, stop: Callable[[], bool]) -> Hooks:
+        """What the interpreter calls back. The parameters are the user's, so there are no checkpoints of them."""
+        return Hooks(self.recorder.log, ignored, stop, self._spool.take if self._spool is not None else None)
+
+    def take_back(self, round: int) -> None:
+        """Remove the last line if it is of this round: one with an evaluation takes its place."""
+        lines = self.recorder.lines
+        if len(lines) and lines[-1]["round"] == round:
+            self.recorder.forget_last()
+
+    def abandon(self) -> None:
+        """The loop has failed: the run that this one was to replace comes back."""
+        if self._rank == 0 and self.directory is not None:
+            put_back(self.directory)
+        self._held.close()
+
+    def finish(
+        self, outcome: Outcome, digest: str, step_seconds: float, finished: bool, ended: Callable[[list[float]], Job]
+    ) -> None:
+        """Write what is written at the end. ended: makes the job that tells of the run, from the ranks' step times.
+
+        ReplicasDiffer, on rank 0, where the ranks' parameters have different hashes.
+        """
+        if self._spool is not None:
+            self._spool.close()
+        found = [json.loads(text) for text in gather_texts(self._comm, json.dumps([digest, step_seconds]))]
+        outcomes = gather_outcomes(self._comm, outcome)
+        if self._rank > 0:
+            return
+        if self.directory is not None:
+            if self._spool is not None:
+                write_spooled(self.directory, len(outcomes), split=True)
+            self._write(ended([seconds for _, seconds in found]))
+        digests = [each for each, _ in found]
+        extra = {"timing_only": False, "finished": finished} | fingerprints(digests, sharded=False)
+        self.recorder.finish("mpi", outcomes, extra)
+        self._held.close()
+        check_replicas(digests, self.directory)
