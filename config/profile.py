@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from ..program.errors import ScenarioError
 from . import yaml
+from .measured_cost import MeasuredCost
 from .optimizers import SGDSpec
 from .sections import Section, first_mistake
 from .tables import PassTimes, PieceTimes, Table
@@ -138,6 +139,8 @@ class Profile(Section):
     # device -> workload -> bytes that a rank's process grows by after imports, beyond data and arrays: what libraries
     # load when they are first used, and what the allocator keeps
     memory: dict[str, dict[str, Annotated[int, Field(ge=0)]]] = {}
+    # A user's model, its arguments and its inputs -> what it costs; see LearningProblem.cost_key
+    costs: dict[str, MeasuredCost] = {}
     network: MeasuredNetwork | None = None
 
     def process(self, device: str, workload: str) -> int:
@@ -194,8 +197,7 @@ def _table(measured: Mapping[int, float] | Mapping[float, float]) -> Table:
 
 def workload_key(workload: Workload) -> str:
     """The key under which profiles file this workload's times."""
-    args = ", ".join(f"{key}={value}" for key, value in sorted(workload.model.args.items()))
-    model, optimizer = f"{workload.model.name}({args})" if args else workload.model.name, workload.optimizer
+    model, optimizer = model_key(workload), workload.optimizer
     own = ", ".join(f"{key}={value}" for key, value in sorted((optimizer.model_extra or {}).items()))
     kind = f"{optimizer.name}({own})" if own else optimizer.name
     kind += " with momentum" if isinstance(optimizer, SGDSpec) and optimizer.momentum else ""
@@ -206,6 +208,12 @@ def workload_key(workload: Workload) -> str:
     kind += f", {workload.loaders} loaders" if workload.loaders else ""
     threads = f"{workload.threads} thread{'s' if workload.threads > 1 else ''}"
     return f"{model} on {workload.data.name}, {kind}, {threads}"
+
+
+def model_key(workload: Workload) -> str:
+    """How keys name the workload's model."""
+    args = ", ".join(f"{key}={value}" for key, value in sorted(workload.model.args.items()))
+    return f"{workload.model.name}({args})" if args else workload.model.name
 
 
 def load_profile(path: Path) -> Profile:
@@ -235,7 +243,7 @@ def merge_profiles(old: Profile | None, new: Profile) -> Profile:
         "max_batch": _merged(old.max_batch, new.max_batch),
         "memory": _merged(old.memory, new.memory),
     }
-    rest = {"moves": old.moves | new.moves, "network": new.network or old.network}
+    rest = {"moves": old.moves | new.moves, "costs": old.costs | new.costs, "network": new.network or old.network}
     return new.model_copy(update={**merged, **rest, "version": max(old.version, new.version)})
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..algorithms.costs import Works
 from ..algorithms.unitwise import UNIT_BYTES
-from ..program.errors import nearest
+from ..program.errors import brief, nearest
 from ..program.streams import torch_seed
 from . import (
     architectures,
@@ -147,14 +147,30 @@ class Exchanged(NamedTuple):
 
 
 def exchanged_units(model: nn.Module, works: Works, unit_bytes: int) -> Exchanged:
-    """What is exchanged one by one of a model: units of at least `unit_bytes`, or the whole model, as the works say."""
+    """What is exchanged one by one of a model: units of at least `unit_bytes`, or the whole model, as the works say.
+
+    ValueError where the works are those of another model: they may come from a profile that is older than the code.
+    """
+    found = _exchanged(model, works, unit_bytes)
+    counts = [sum(p.numel() for p in own) for own in found.parameters]
+    known = [unit.parameters for unit in works.units]
+    if counts != known:
+        raise ValueError(
+            f"the model's units have {brief(counts)} parameters, and had {brief(known)} when it was measured; if its "
+            "code has changed since the profile was made, write that again with `paceline profile SCENARIO`"
+        )
+    return found
+
+
+def _exchanged(model: nn.Module, works: Works, unit_bytes: int) -> Exchanged:
     cut = works.cost.cut
     if cut is not None:
         named = dict(model.named_parameters())
-        own = [[named[name] for name in names] for names in cut.parameters]
-        return Exchanged(own, [model.get_submodule(path) for path in cut.begins], cut=True)
-    modules = merge_units(units(model), unit_bytes) if len(works.units) > 1 else [model]
-    return Exchanged(own_parameters(modules), modules)
+        own = [[named[name] for name in names if name in named] for names in cut.parameters]
+        modules = dict(model.named_modules())
+        return Exchanged(own, [modules[path] for path in cut.begins if path in modules], cut=True)
+    members = merge_units(units(model), unit_bytes) if len(works.units) > 1 else [model]
+    return Exchanged(own_parameters(members), members)
 
 
 def mlp(input_shape: Shape, classes: int, *, hidden: tuple[int, ...], dropout: float) -> nn.Sequential:

@@ -183,8 +183,9 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     if like is not None:
         problem.take_over(like.problem)
     look_for_modules(scenario, folder)
-    problem.check()
     profile = profile_of(scenario, folder)
+    problem.counted = profile.costs if profile else {}
+    problem.check()
     timing = timing_of(scenario, profile, problem)
     check_faults(scenario.faults, scenario.cluster.size)
     timing = dataclasses.replace(timing, faults=scenario.faults)

@@ -5,7 +5,7 @@ Rule: a model with a table is described without torch, which is loaded with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .algorithms.costs import ModelCost
 from .algorithms.phantom import Phantoms
 from .algorithms.plan import Plan
+from .config.measured_cost import MeasuredCost
+from .config.profile import model_key
 from .config.recorded import RecordedFile
 from .config.scenario import Scenario
 from .folders import find, folders_of
 from .program.errors import ScenarioError
+from .program.import_paths import named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +43,7 @@ class LearningProblem:
     folder: Path  # where the scenario lies, for the paths in it
     timing: Timing | None = None  # of the cluster, as soon as it is known
     notes: list[str] = field(default_factory=list)  # warnings for readers of the results, found when workers are built
+    counted: Mapping[str, MeasuredCost] = field(default_factory=dict)  # what the profile knows of users' models
     began_with: RecordedFile | None = None  # the file with the initial weights, known when workers are built
 
     @cached_property
@@ -51,11 +55,21 @@ class LearningProblem:
 
     @cached_property
     def cost(self) -> ModelCost:
-        """The model's cost, from its table. A model without a table is built with torch and measured or counted."""
+        """The model's cost, from its table or the profile. Others are built with torch and measured or counted."""
         from .learning.works import cost_of
 
+        if self.counted and self.cost_key in self.counted:
+            return self.counted[self.cost_key].read()
         model = self.scenario.workload.model
         return _named("workload.model", lambda: cost_of(model.name, model.args, self.shape))
+
+    @property
+    def cost_key(self) -> str:
+        """The key under which profiles keep the cost of a user's model; empty for a model by name."""
+        shape, workload = self.shape, self.scenario.workload
+        if not named(workload.model.name):
+            return ""
+        return f"{model_key(workload)} on {shape.input_shape} ({shape.kinds}), {shape.classes} classes"
 
     @cached_property
     def data(self) -> Dataset:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .busy import Watch
 from .config.machines import Cluster
+from .config.measured_cost import MeasuredCost
 from .config.profile import MeasuredPairs, Profile, add_to_profile, load_profile, workload_key
 from .config.scenario import Scenario, StrategySpec, load
 from .emulated_network import check_star, star_for
@@ -97,6 +98,8 @@ def _measure(scenario: Scenario, folder: Path, out: Path) -> None:
     ranks = [json.loads(text) for text in gathered]
     key = workload_key(scenario.workload)
     made = {} if mode.phantom else computed(ranks, key, scenario.batch)
+    if job.problem.cost_key:
+        made["costs"] = {job.problem.cost_key: MeasuredCost.of(job.problem.cost).model_dump(mode="json")}
     if comm.Get_size() > 1:
         rate = scenario.cluster.network.rate
         described = {"described": f"{rate!r} B/s"} if rate else {}

@@ -13,7 +13,7 @@ import torch
 from kit.paths import SCENARIOS
 from kit.placements import ADAMW, PLACEMENTS, SGD, VIT, parameters, plan_of, train_all, workers_of
 from paceline.algorithms.aggregations import Parameters
-from paceline.algorithms.placements import Replicated
+from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from paceline.config import yaml
 from paceline.learning.recipe import Recipe
 
@@ -118,3 +118,17 @@ def test_a_cpu_and_a_gpu_train_together(preset, tmp_path):
     assert summary["steps"] >= 20
     assert np.isfinite(summary["train_loss"])
     assert summary["memory_measured"]["device"][0] > 0
+
+
+@pytest.mark.parametrize("place", [Replicated, Sharded, Offloaded, ShardedOffloaded])
+@pytest.mark.parametrize("kind", ["unet", "resnet"])
+def test_a_model_of_blocks_trains_as_on_the_cpu(place, kind):
+    """Torch's backward is paused in another thread there: that of the device."""
+    results = []
+    for device in ("cpu", "cuda"):
+        plan = plan_of(place(unit_bytes=0), (9, 5), 5, lr=1e-3)
+        options = {"model": "kit.blocks:make", "args": {"kind": kind}, "recipe": Recipe(precision="fp64")}
+        workers = on(device, plan, optimizer=SGD, **options)
+        train_all(plan, workers)
+        results.append(parameters(workers))
+    assert np.abs(results[0] - results[1]).max() < 1e-7
