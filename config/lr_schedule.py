@@ -6,6 +6,7 @@ All of it counts in the budget's unit: in a budget of epochs, milestones are epo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -189,4 +190,17 @@ def _own(lr: float, schedule: OwnLrSchedule, budget: float, start: float) -> lea
     made = call(kind, passed | schedule.args, path, own=True)
     if not callable(made):
         raise ScenarioError(f"{path}: {name} returns {brief(made)}; return a function of progress")
-    return _Checked(made, name)
+    rate = _Checked(made, name)
+    _check_pure(rate, [start + (budget - start) * part for part in (0.0, 0.25, 0.5, 0.75)])
+    return rate
+
+
+def _check_pure(rate: _Checked, places: Sequence[float]) -> None:
+    """ScenarioError where the rate depends on what it was asked before: workers and simulations ask in any order."""
+    first = [rate(place) for place in places]
+    for place, lr in zip(reversed(places), reversed(first), strict=True):
+        if (again := rate(place)) != lr:
+            raise ScenarioError(
+                f"workload.lr_schedule: {rate.name} gave {lr:g} and then {again:g} at {place:g}; "
+                "return a function of progress alone"
+            )

@@ -141,6 +141,16 @@ class Outside(Sampling):
         return np.full(count, examples)
 
 
+def forgetful(lr: float):
+    asked = []
+
+    def rate(progress):
+        asked.append(progress)
+        return lr / len(asked)
+
+    return rate
+
+
 def endless(lr: float):
     return lambda progress: float("inf")
 
@@ -294,6 +304,7 @@ def refused(monkeypatch: Any, capsys: Any, path: Path, message: str) -> None:
         ({"name": "own_methods:Halves", "ta": 1}, "workload.lr_schedule.ta: unknown argument; did you mean"),
         ({"name": "own_methods:Halves", "lr": 1.0}, "workload.lr_schedule.lr: is the optimizer's"),
         ("own_methods:endless", "workload.lr_schedule: own_methods:endless gave inf at 0; return a number, 0 or more"),
+        ("own_methods:forgetful", "own_methods:forgetful gave 0.0125 and then 0.01 at "),
         ("own_methods:no_rate", "workload.lr_schedule: own_methods:no_rate does not take lr"),
         (
             "own_methods:nothing",
