@@ -147,8 +147,11 @@ class OwnLoopWorker:
 
     @property
     def buffers(self) -> Value:
-        """See Buffers; empty where nothing is evaluated."""
-        return np.empty(0, np.float32) if self._buffers is None else self._buffers.vector.cpu().numpy()
+        """See Buffers; empty where nothing is evaluated. Narrow ones are averaged as fp32, which NumPy has."""
+        if self._buffers is None:
+            return np.empty(0, np.float32)
+        vector = self._buffers.vector.cpu()
+        return (vector if vector.dtype == torch.float64 else vector.float()).numpy()
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
         return Compute(self.works.evaluate, partial(self._evaluated, buffers))

@@ -108,6 +108,7 @@ def test_what_a_loop_cannot_do_is_told_in_a_line(tmp_path: Path) -> None:
         "schedule": "give steps=... or epochs=...",
         "looks ahead": "give LocalSync the lr_schedule",
         "examples": "give examples=...",
+        "is_narrow": "leave the loop where sync.finished is true",  # after all steps have worked
         "changes_its_rate": "call its step() before sync.step()",
         "goes_too_far": "leave the loop where sync.finished is true",
         "forgets_a_step": "no sync.step() followed it",

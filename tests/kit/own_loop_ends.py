@@ -42,6 +42,20 @@ def loop(steps: int, fails: bool = False) -> None:
     sync.close()
 
 
+def is_narrow() -> None:
+    """A model in bf16 with batch norm, which is evaluated. Its third step is one too many."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4)).to(torch.bfloat16)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    x = torch.ones(4, 2, dtype=torch.bfloat16)
+    sync = paceline.LocalSync(
+        model, optimizer, "diloco", H=1, steps=2, evaluate=lambda: {"test_loss": (model(x).sum().item(), 4)}
+    )
+    for _ in range(3):
+        torch.autograd.backward((model(x * torch.arange(8).reshape(4, 2)) ** 2).mean())
+        optimizer.step()
+        sync.step()
+
+
 def changes_its_rate() -> None:
     """A scheduler whose step comes after sync.step()."""
     model, optimizer, sync = made("local_sgd", H=2)
@@ -87,7 +101,10 @@ REFUSED: dict[str, Callable[[], object]] = {
     "schedule": lambda: made("local_sgd", lr_schedule="cosine"),
     "looks ahead": lambda: made({**BIASED, "schedule": {"qsr": 0.5}}, examples=100, batch=4, steps=50),
     "examples": lambda: next(made("local_sgd", H=2)[2].batches()),
-    **{way.__name__: way for way in (changes_its_rate, goes_too_far, forgets_a_step, gives_no_losses, diverges)},
+    **{
+        way.__name__: way
+        for way in (is_narrow, changes_its_rate, goes_too_far, forgets_a_step, gives_no_losses, diverges)
+    },
 }
 
 
