@@ -1,6 +1,7 @@
 """torchvision's models as lists of units, which share their parameters: its models themselves are not nn.Sequential.
 
-Rule: the units are those of torchvision_tables, and one after the other they are the model's own forward pass.
+Rule: the units are those of torchvision_tables, and one after the other they are the model's own forward pass. Other
+models of torchvision are cut as a user's is (cutting).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from paceline.algorithms.placements import Offloaded, Replicated, Sharded, Shard
 from paceline.algorithms.rounds import Interval
 from paceline.learning import cutting, trained
 from paceline.learning.build import build_workers, fresh_model
+from paceline.learning.memory_meter import Tensors
 from paceline.learning.paused import Paused
 from paceline.learning.recipe import Recipe
 from paceline.learning.works import cost_of
@@ -165,3 +166,21 @@ def test_a_paused_function_goes_on_when_told():
     run.abandon()
     assert log == [(1, False), 2, (1, True)]
     assert not run.running
+
+
+def test_what_a_pass_makes_in_its_thread_is_metered():
+    """The search for the largest batch counts a step's tensors with a dispatch mode, which torch keeps per thread."""
+    peaks = []
+    for place in (Replicated(unit_bytes=0), WHOLE):
+        plan = make_plan((16,), aggregation=Gradients())
+        plan = replace(plan, strategy=replace(plan.strategy, placement=place))
+        options = {"model": MAKE, "model_args": {"kind": "vit"}, "optimizer": SGD, "seed": 7, "shared_process": True}
+        (w,) = build_workers(plan, DIGITS, **options)
+        with (meter := Tensors()):
+            if place is WHOLE:
+                w.gradient(plan.first_round(), 0).run()
+            else:
+                for unit in range(5):
+                    w.forward(plan.first_round(), 0, 0, unit).run()
+        peaks.append(meter.peak)
+    assert 0.5 < peaks[0] / peaks[1] < 1.5
