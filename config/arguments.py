@@ -22,6 +22,12 @@ RENAMED = {"precision": "wire"}
 
 
 @cache
+def parameters_of(kind: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a callable, by name; a sweep asks at every point."""
+    return inspect.signature(kind).parameters
+
+
+@cache
 def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
     """argument -> type, in the order of `kind`'s signature. TypeError for one without a type that can be read."""
     plain = inspect.isclass(kind) and not dataclasses.is_dataclass(kind)
@@ -30,7 +36,7 @@ def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
         hints = get_type_hints(vars(kind).get("__init__", kind) if plain else kind)
     except (NameError, AttributeError, SyntaxError) as error:
         raise TypeError(f"the type of an argument cannot be read: {error}") from error
-    parameters = inspect.signature(kind).parameters
+    parameters = parameters_of(kind)
     for name in parameters:
         if name not in hints or not _readable(hints[name]):
             raise TypeError(f"argument {name} has no type that a scenario can write; give it one, like {name}: int = 4")

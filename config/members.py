@@ -20,7 +20,7 @@ from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES
 from ..program.errors import ScenarioError, brief, nearest
 from ..program.import_paths import FAILURES, in_words, load, named
-from .arguments import BASES, RENAMED, axis_of, fits, hints_of, kinds_of, words
+from .arguments import BASES, RENAMED, axis_of, fits, hints_of, kinds_of, parameters_of, words
 from .units import read_bytes, read_interval
 
 PATH = "package.module:Name"  # how an import path is written
@@ -97,7 +97,7 @@ def _named(argument: str, args: dict[Any, Any]) -> bool:
 
 def call(kind: Callable[..., Any], args: Mapping[str, Any], path: str, own: bool = False) -> Any:
     """`kind` called with the arguments of the file. ScenarioError where they are wrong, or where a user's own fails."""
-    parameters = inspect.signature(kind).parameters
+    parameters = parameters_of(kind)
     for key in args:
         if key not in parameters:
             if (now := RENAMED.get(key)) in parameters:

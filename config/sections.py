@@ -88,16 +88,21 @@ class Section(BaseModel):
     def _no_truth(cls, document: Any) -> Any:
         if not isinstance(document, dict):
             return document
-        for name, field in cls.model_fields.items():
-            key = field.alias or name
-            value = document.get(key)
-            inside = value if isinstance(value, list) else (value,)
-            inside = (*value, *value.values()) if isinstance(value, dict) else inside
-            if any(isinstance(item, bool) for item in inside):
-                taken = _plain(field.annotation)
-                if taken & {int, float, str} and not taken & {bool, Any}:
-                    raise ValueError(f"{key} is {brief(value)}; write a number, or a text in quotes")
+        if any(map(_has_truth, document.values())):
+            for name, field in cls.model_fields.items():
+                key = field.alias or name
+                if _has_truth(value := document.get(key)):
+                    taken = _plain(field.annotation)
+                    if taken & {int, float, str} and not taken & {bool, Any}:
+                        raise ValueError(f"{key} is {brief(value)}; write a number, or a text in quotes")
         return document
+
+
+def _has_truth(value: Any) -> bool:
+    """Whether a value of the document is true or false, or is made of such."""
+    if isinstance(value, dict):
+        return bool in map(type, value) or bool in map(type, value.values())
+    return bool in map(type, value) if isinstance(value, list) else type(value) is bool
 
 
 def _plain(annotation: Any) -> set[Any]:

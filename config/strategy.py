@@ -11,6 +11,7 @@ from ..algorithms.presets import PRESETS
 from ..algorithms.strategy import AXES, Strategy
 from ..program.errors import ScenarioError, brief, nearest
 from ..program.import_paths import named
+from .arguments import parameters_of
 from .members import call, known, member
 from .scenario import StrategySpec
 
@@ -58,7 +59,7 @@ def _refuse_unheard(
     name: str, arguments: dict[str, Any], strategy: Strategy, members: dict[str, Any], built: Strategy
 ) -> None:
     """ScenarioError for an argument of the preset that has no effect, because the axis it sets is overridden."""
-    parameters = inspect.signature(_preset(name)).parameters
+    parameters = parameters_of(_preset(name))
     for key in arguments:
         fewer = {other: value for other, value in arguments.items() if other != key}
         if parameters[key].default is inspect.Parameter.empty:

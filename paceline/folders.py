@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,11 @@ def look_for_modules(scenario: Scenario, folder: Path) -> None:
 
 def _names_code(document: Any) -> bool:
     """Whether a text in the document, or a key, may be an import path."""
-    if isinstance(document, Mapping):
-        return any(map(_names_code, (*document, *document.values())))
     if isinstance(document, str):
         return named(document)
-    return isinstance(document, Sequence) and any(map(_names_code, document))
+    if isinstance(document, dict):
+        return any(map(_names_code, document)) or any(map(_names_code, document.values()))
+    return isinstance(document, list | tuple) and any(map(_names_code, document))
 
 
 def find(path: Path, folders: Iterable[Path]) -> Path:

@@ -21,6 +21,7 @@ from .config.catalogue import catalogue
 from .config.published import PublishedRun
 from .config.scenario import Scenario, load, validate
 from .config.timing import Noise, Timing
+from .folders import look_for_modules
 from .job import Job
 from .learning_problem import LearningProblem
 from .program.outcome import Hooks
@@ -58,6 +59,7 @@ class ClockOf:
             problem.cost = cost
         timing = timing_of(scenario, None, problem)
         problem.timing = timing
+        look_for_modules(scenario, folder)
         plan, remarks = build_plan(problem, timing)
         # The plan is used again and again, so that its program is recorded and replayed.
         self._job = Job(scenario, plan, timing, problem, None, remarks, [], again=True)

@@ -31,11 +31,12 @@ def strategy_of(scenario: Scenario, folder: Path) -> Strategy:
 def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str]]:
     """The plan of the problem's scenario, and warnings where its method degenerates on this cluster.
 
+    Python finds the scenario's modules already (folders.look_for_modules).
     ScenarioError where the scenario makes no sense.
     """
     scenario = problem.scenario
     workload, report, checkpoint = scenario.workload, scenario.report, scenario.checkpoint
-    strategy = strategy_of(scenario, problem.folder)
+    strategy = build_strategy(scenario.strategy)
     _check_placement(scenario, strategy, timing)
     if strategy.placement.sharded and not problem.optimizer_state.elementwise:
         raise ScenarioError(

@@ -11,13 +11,14 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..program.errors import ScenarioError, one_line
 from ..records.directory import to_json, write_atomically
 from .points import Identity, Point, cell, identity
+
+if TYPE_CHECKING:  # loaded where it is used: it takes 0.3 s, and processes that simulate points need no table
+    import pandas as pd
 
 Row = dict[str, Any]
 
@@ -136,6 +137,8 @@ class SweepTable:
 
     def frame(self) -> pd.DataFrame:
         """The rows of the wanted points, in their order."""
+        import pandas as pd
+
         found = [
             {**self._rows[point_id], **{key: cell(point.get(key)) if key in point else None for key in self.keys}}
             for point_id, point in self._points.items()
@@ -165,6 +168,8 @@ def _encode(rows: Sequence[Row], columns: Sequence[str], suffix: str) -> bytes:
         writer.writeheader()
         writer.writerows(plain)
         return text.getvalue().encode()
+    import pandas as pd
+
     table = pd.DataFrame(plain, columns=list(columns))
     mixed = [name for name in columns if name not in COLUMNS and table[name].map(type).nunique() > 1]
     binary = io.BytesIO()
@@ -183,6 +188,8 @@ def _read(path: Path) -> list[Row]:
         elif path.suffix == ".json":
             rows = json.loads(path.read_text(encoding="utf-8"))
         else:
+            import pandas as pd
+
             rows = pd.read_parquet(path).astype(object).to_dict("records")
         if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
             raise ValueError("it is not a list of rows")
@@ -198,4 +205,4 @@ def _known(name: str, value: Any) -> Any:
     kind = COLUMNS.get(name)
     if kind is None:
         return value
-    return None if value is None or value == "" or pd.isna(value) else kind(value)
+    return None if value is None or value == "" or value != value else kind(value)
