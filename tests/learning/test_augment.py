@@ -232,3 +232,21 @@ def test_mixup_works_unit_by_unit(placement):
     plain = replace(p, strategy=Strategy())
     expected = [line["train_loss"] for line in train_in_lockstep(plain, make(plain, recipe=recipe))[1]]
     assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def norm_first(input_shape, classes):
+    return torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Linear(64, classes))
+
+
+def test_batchnorm_is_estimated_from_augmented_images():
+    """As QSR's code does. By hand, for a norm of the images themselves."""
+    how = Augment(crop=1, randaugment=RandAugment(1, 9), mixup=0.3)
+    p = make_plan((16, 16))
+    w = make(p, f"{__name__}:norm_first", recipe=Recipe(augment=how))[1]
+    found = w.estimate_buffers(5, 2).run()
+    random = stream(7, "bn augment", 5, 1)
+    drawn = stream(7, "bn", 5, 1).integers(0, 1437, (2, 16))
+    x = torch.from_numpy(DIGITS.train_x)
+    batches = [augment(x[torch.from_numpy(row)], how, random, DIGITS.pixels) for row in drawn]
+    expected = [sum(batch.mean() for batch in batches) / 2, sum(batch.var() for batch in batches) / 2]
+    assert found[:2] == pytest.approx([value.item() for value in expected], rel=1e-5)
