@@ -9,6 +9,7 @@ from typing import Any, Literal, overload
 from ..program.effects import Array, Compute, Move, Phantom, Value, nothing
 from ..program.fold import parts
 from .costs import Works
+from .metrics import TEST_LOSS, Metric, numbers
 from .rounds import Round
 from .scores import Scores
 from .worker import UnitValues, Whole
@@ -22,19 +23,23 @@ def _unit(kept: int, whole: int) -> UnitValues:
     return UnitValues(Phantom(kept), all_of_it, gradient, Phantom(kept))
 
 
-_sums = partial(Phantom, 24)  # three float64: loss, correct, count
-
-
 class PhantomWorker:
     """A worker that computes nothing: only its work and its bytes are known.
 
     moments: names of the vectors of the optimizer's state.
     clips: see Worker.
     blocks: its evaluation_blocks.
+    metrics: see Worker.
     """
 
     def __init__(
-        self, index: int, works: Works, moments: Sequence[str] = (), clips: bool = False, blocks: int = 1
+        self,
+        index: int,
+        works: Works,
+        moments: Sequence[str] = (),
+        clips: bool = False,
+        blocks: int = 1,
+        metrics: tuple[Metric, ...] = (TEST_LOSS,),
     ) -> None:
         self.index = index
         self.works = works
@@ -47,18 +52,19 @@ class PhantomWorker:
         self.grads_squared: Value = Phantom(8)
         self.units = [_unit(item * own, item * whole) for own, whole in works.sizes]
         self.chunks, self.clips, self.staged = len(works.chunks), clips, works.held.staged
-        self.evaluation_blocks = blocks
+        self.evaluation_blocks, self.metrics = blocks, metrics
         self.moments: Mapping[str, Value] = {name: Phantom(item * works.cost.parameters) for name in moments}
         self._place: Literal["device", "host"] = "host" if works.held.host else "device"
         self._estimate = partial(Phantom, item * works.cost.buffers)
         self._squares = partial(Phantom, 8 * (2 + len(moments)))
+        self._sums = partial(Phantom, 8 * numbers(metrics))
 
     @property
     def kind(self) -> Hashable:
         """What else, in addition to plan and index, tells the programs of phantoms apart."""
         works = self.works
         chunks = tuple(works.chunks)
-        return works.cost, works.held, chunks, works.evaluate.samples, tuple(self.moments), self.clips
+        return works.cost, works.held, chunks, works.evaluate.samples, tuple(self.moments), self.clips, self.metrics
 
     def steps(self, round: Round, start: int = 0) -> Compute[None]:
         works = self.works
@@ -96,10 +102,10 @@ class PhantomWorker:
 
     def evaluate_unit(self, buffers: Value, block: int, unit: int) -> Compute[Value]:
         start, stop = parts(self.works.evaluate.samples, self.evaluation_blocks)[block]
-        return Compute(self.works.unit("evaluate", unit, stop - start), _sums)
+        return Compute(self.works.unit("evaluate", unit, stop - start), self._sums)
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
-        return Compute(self.works.evaluate, _sums)
+        return Compute(self.works.evaluate, self._sums)
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
         return Compute(self.works.transform, nothing, on=self._place)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..program.effects import AllReduce, Effect, Log, Phantom, Program, Value
+from .metrics import values
 from .plan import Plan
 from .rounds import Due, State
 from .worker import Worker
@@ -43,7 +44,7 @@ def _reported(w: Worker, plan: Plan, state: State, due: Due) -> Program[None]:
 
 
 def evaluate(w: Worker, plan: Plan, state: State) -> Program[dict[str, float]]:
-    """Mean loss and accuracy on the test set; each worker takes a part of it. NaN for phantoms.
+    """The loss and the metrics on the test set, by name; each worker takes a part of it. NaN for phantoms.
 
     `Worker.buffers` are averaged for it, BatchNorm's statistics as they run or re-estimated; the workers' own stay as
     they are, and each tests its part with its own other buffers.
@@ -51,8 +52,7 @@ def evaluate(w: Worker, plan: Plan, state: State) -> Program[dict[str, float]]:
     buffers = yield from evaluation_buffers(w, plan, state)
     own = yield from plan.strategy.placement.evaluate(w, buffers)
     sums = yield from AllReduce(own, op="sum", phase="evaluate")
-    loss, correct, count = (math.nan,) * 3 if isinstance(sums, Phantom) else map(float, sums)
-    return {"test_loss": loss / count if count else math.nan, "accuracy": correct / count if count else math.nan}
+    return values(w.metrics, None if isinstance(sums, Phantom) else sums)
 
 
 def evaluation_buffers(w: Worker, plan: Plan, state: State) -> Program[Value]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from ..program.effects import Array, Compute, Move, Phantom, Value
 from .costs import Works
+from .metrics import Metric
 from .rounds import Round
 from .scores import Scores
 
@@ -47,6 +48,7 @@ class Worker(Protocol):
     grads_squared: Value  # of the whole gradient's norm; the program sets it where the worker has a part only
     clips: bool  # whether the optimizer needs that norm
     evaluation_blocks: int  # parts in which the test set is evaluated unit by unit
+    metrics: Sequence[Metric]  # what an evaluation sums up: TEST_LOSS, then the scenario's metrics
 
     @property
     def units(self) -> Sequence[UnitValues]:
@@ -97,7 +99,7 @@ class Worker(Protocol):
         """The unit's forward pass on a block of the worker's part of the test set; the last answers the sums so far."""
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
-        """Sums over the worker's part of the test set, with these buffers: [loss, correct, count] as float64."""
+        """Sums over the worker's part of the test set, with these buffers: float64, as metrics.values reads them."""
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
         """Call `function(params[:-1], *vectors)`, which writes into them: elementwise arithmetic of a round.

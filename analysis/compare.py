@@ -9,10 +9,10 @@ from typing import Any
 
 from .run import Run
 
-# The numbers in the reports of a run that computes, except in a report before its first step.
-_EXPECTED = ("train_loss", "test_loss", "accuracy", "grad_norm", "param_norm")
-# The numbers that must be equal to the last bit.
-_NUMBERS = ("train_loss", "test_loss", "accuracy", "grad_norm", "param_norm", "m_norm", "v_norm")
+# The numbers in the reports of a run that computes, except in a report before its first step. Metrics may have none.
+_EXPECTED = ("train_loss", "test_loss", "grad_norm", "param_norm")
+# The numbers that must be equal to the last bit, as metrics must be.
+_NUMBERS = ("train_loss", "test_loss", "grad_norm", "param_norm", "m_norm", "v_norm")
 _PLAN = ("round", "step", "samples", "H", "lr")
 
 
@@ -40,7 +40,7 @@ class Difference:
 class Comparison:
     """How two runs compare. Numbers that cannot be computed, for example since a run took no time, are NaN."""
 
-    same: bool  # losses, accuracies and parameters are numbers, and equal to the last bit
+    same: bool  # losses and parameters are numbers and, like metrics, equal to the last bit
     difference: Difference | None  # the first one
     worst: float  # the largest relative difference of a loss
     seconds: tuple[float, float]  # of each run
@@ -77,8 +77,9 @@ def _relative(left: float, right: float) -> float:
 
 def _first_difference(left: Run, right: Run) -> Difference | None:
     expected = _expected(left, right)
+    metrics = [name for name in left.metric_names if name in right.metric_names]
     for number, (a, b) in enumerate(zip(left.lines, right.lines, strict=False)):
-        for name in (*_PLAN, *_NUMBERS):
+        for name in (*_PLAN, *_NUMBERS, *metrics):
             nothing = name in expected and name in a and a["step"] > 0 and not _known(a[name])
             if nothing or not _equal(a.get(name), b.get(name)):
                 return Difference(number, name, a.get(name), b.get(name))

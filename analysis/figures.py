@@ -40,15 +40,20 @@ _ROWS = {"computing": ("compute",), "host": ("host",), "host link": ("to host", 
 
 @mpl.rc_context({"text.parse_math": False})  # a run's name is not a formula, whatever signs it has
 def learning_curves(runs: Sequence[Run]) -> Figure:
-    """Training loss and test accuracy against seconds, one line per run."""
+    """Training loss and the first metric against seconds, one line per run.
+
+    The metric is the first one that all runs have; where there is none, the test loss is shown.
+    """
+    common = [name for name in runs[0].metric_names if all(name in run.metric_names for run in runs)]
+    tested = common[0] if common else "test_loss"
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for run in runs:
         style = "--" if run.summary["engine"] == "mpi" else "-"
-        for ax, key in zip(axes, ("train_loss", "accuracy"), strict=True):
-            # a line without an evaluation has no accuracy
+        for ax, key in zip(axes, ("train_loss", tested), strict=True):
+            # a line without an evaluation has no metrics
             known = run.metrics.reindex(columns=["seconds", key]).dropna()
             ax.plot(known["seconds"], known[key], style, label=run.name)
-    for ax, label in zip(axes, ("training loss", "test accuracy"), strict=True):
+    for ax, label in zip(axes, ("training loss", f"test {tested.removeprefix('test_')}"), strict=True):
         ax.set(xlabel="seconds (evaluation excluded)", ylabel=label)
         ax.grid(alpha=0.3)
     axes[0].set_yscale("log")

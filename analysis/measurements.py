@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ..config.metrics import metrics_in
+from ..records.recorder import evaluated
 from .run import Run
 
 Measurement = dict[str, Any]
@@ -22,7 +25,7 @@ def measurement(run: Run) -> Measurement:
     samples: that all workers have processed.
     computing, idle, sent, memory: per worker. Seconds; the share of the time without computing; bytes; bytes at the
         peak, as predicted, or for a real run what its process held above what it held after imports.
-    reports: (seconds, accuracy) of each evaluation; the accuracy is None where no numbers were computed.
+    reports: (seconds, {name: value}) of each evaluation, with the losses and metrics that are numbers.
     """
     s = run.summary
     return {
@@ -32,8 +35,14 @@ def measurement(run: Run) -> Measurement:
         "idle": s["idle_share"],
         "sent": s["bytes_per_worker"],
         "memory": _memory(s),
-        "reports": [[line["seconds"], line["accuracy"]] for line in run.lines if "accuracy" in line],
+        "reports": [[line["seconds"], _tested(line)] for line in evaluated(run.lines)],
     }
+
+
+def _tested(line: dict[str, Any]) -> dict[str, float]:
+    """The losses and metrics of a report line."""
+    found = {name: line.get(name) for name in ("train_loss", "test_loss", *metrics_in(line))}
+    return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def _memory(summary: dict[str, Any]) -> list[float]:

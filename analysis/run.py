@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ..config import yaml
+from ..config.metrics import metrics_in
 from ..config.recorded import Recorded
 from ..program.errors import ScenarioError
 from ..program.outcome import Span
@@ -56,8 +58,8 @@ class Run:
     def metrics(self) -> pd.DataFrame:
         """One row per report line, with the columns round, step, samples, seconds, epoch, train_loss, lr and H.
 
-        With evaluations there are also test_loss and accuracy. With report.norms there are also grad_norm, param_norm
-        and the norms of the optimizer's vectors, m_norm and v_norm.
+        With evaluations there are also test_loss and the scenario's metrics, like accuracy. With report.norms there are
+        also grad_norm, param_norm and the norms of the optimizer's vectors, m_norm and v_norm.
         """
         import pandas as pd  # 0.3 s and 40 MB, and a rank that trains and most simulations need no table
 
@@ -71,13 +73,23 @@ class Run:
         return self.directory.name if self.directory else str(self.summary["engine"])
 
     @property
+    def metric_names(self) -> list[str]:
+        """The names of the metrics in its report lines, in the scenario's order."""
+        return [*dict.fromkeys(name for line in self.lines for name in metrics_in(line))]
+
+    @property
+    def test_metrics(self) -> dict[str, float]:
+        """name -> value of each metric at the last evaluation. Empty for a timing-only run."""
+        found = {name: self.summary.get(name) for name in self.summary.get("metrics", ["accuracy"])}
+        return {name: float(value) for name, value in found.items() if value is not None and isfinite(value)}
+
+    @property
     def accuracy(self) -> float | None:
-        """Test accuracy at the last report. None for a timing-only run, or one that was stopped before a report."""
-        found = self.summary.get("accuracy")
-        return None if found is None or found != found else float(found)
+        """Test accuracy at the last evaluation. None where there is none, as in a timing-only run."""
+        return self.test_metrics.get("accuracy")
 
     def __repr__(self) -> str:
         s = self.summary
-        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.4f}"
+        metrics = "".join(f", {name} {value:.4g}" for name, value in self.test_metrics.items())
         size = f"{s['workers']} workers, {s['rounds']} rounds"
-        return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{accuracy})"
+        return f"Run({self.name}: {s['engine']}, {size}, {s['seconds']:.3f} s{metrics})"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .lr_schedule import AnyLrSchedule, ConstantSpec
+from .metrics import Metrics
 from .optimizers import AnyOptimizer
 from .sections import Named, Section
 from .units import Count, Factor, Positive, Seed, Share
@@ -62,6 +63,7 @@ class Workload(Section):
     model: Named
     data: Named = Named(name="digits")
     loss: str = "cross_entropy"
+    metrics: Metrics | None = None  # reported next to the test loss; by default accuracy where targets are labels
     batch: Count | None = None  # samples per worker and step, 64 if not said; the split may change it
     total_batch: Count | None = None  # samples of all workers in a step; give it or batch
     optimizer: AnyOptimizer

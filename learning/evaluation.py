@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ..algorithms.metrics import numbers
 from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
 from ..program.effects import Array, Value
 from ..program.fold import parts
@@ -17,7 +19,9 @@ from . import heap
 from .buffers import Buffers
 from .dataset import Dataset
 from .guard import Guard
-from .passes import Passes
+from .judge import Judge
+from .passes import Passes, part
+from .recipe import Recipe
 from .sources import Inputs, Source
 from .trees import Tree, mapped
 from .unit_passes import UnitPasses
@@ -28,31 +32,46 @@ PIECE = 64  # examples of a forward pass on a CPU: what convolutions write for m
 class Evaluation:
     """The evaluation of worker `index`.
 
+    most: examples that a training step has in memory at a time.
     tests: the places of its examples in the test set.
     blocks: the number of parts in which they are evaluated unit by unit.
+    judge: what it answers; see Judge.sums.
     """
 
     def __init__(
-        self, index: int, workers: int, data: Dataset, passes: Passes, units: UnitPasses, buffers: Buffers, guard: Guard
+        self,
+        index: int,
+        workers: int,
+        data: Dataset,
+        recipe: Recipe,
+        most: int,
+        passes: Passes,
+        units: UnitPasses,
+        buffers: Buffers,
+        guard: Guard,
     ) -> None:
         start, stop = share(len(data.test_y), index, workers)
         self.tests, self.blocks = np.arange(start, stop), evaluation_blocks(len(data.test_y), workers)
+        self.judge = Judge(recipe, data.shape, passes, guard)
         self._x, self._y = Inputs(data.test_x, passes.ahead.threads, stop), Source(data.test_y, target=True)
         self._passes, self._units, self._buffers, self._guard = passes, units, buffers, guard
-        self._sums = np.zeros(3)
+        self._sums = np.zeros(numbers(self.judge.metrics))
+        self._flow: Any = None  # between two units: what the next one takes
+        # Examples with many targets each, like the words of a text, may have outputs that are too large for a block.
+        self._large = math.prod(data.test_y.shape[1:]) > 1
+        self._most = most
 
     def whole(self, buffers: Value, examples: int) -> Array:
-        """[sum of losses, correct, count] over the first `examples` of the worker's part, float64 (3,)."""
+        """The judge's sums over the first `examples` of the worker's part."""
         self._passes.doing = "the evaluation"
         self._begin(examples)
-        sums = np.zeros(3)
         self._passes.model.eval()
         with self._buffers.lent(buffers), torch.no_grad():
             for start in range(0, examples, EVALUATION_BATCH):
                 chosen = self.tests[start : min(start + EVALUATION_BATCH, examples)]
-                sums += self._judge(self._outputs(chosen), chosen)
+                self._judge(chosen, self._piece, lambda cut, chosen=chosen: self._outputs(chosen[cut]))
         self._passes.model.train()
-        return sums
+        return self._sums.copy()
 
     def unit(self, buffers: Value, block: int, unit: int) -> Array:
         """One unit's forward pass on a block of the worker's part; the same sums, over the blocks so far."""
@@ -60,34 +79,67 @@ class Evaluation:
         chosen = self.tests[start:stop]
         if block == unit == 0:
             self._begin(len(self.tests))
-            self._sums = np.zeros(3)
-        if len(chosen):
-            with self._buffers.lent(buffers):
-                outputs = self._units.evaluate(unit, self._inputs(chosen) if unit == 0 else None)
-            if unit == len(self._units) - 1:
-                self._sums += self._judge(outputs, chosen)
+        if not len(chosen):
+            return self._sums.copy()
+        inputs = self._inputs(chosen) if unit == 0 else self._flow
+        with self._buffers.lent(buffers), torch.no_grad():
+            if unit < len(self._units) - 1:
+                self._flow = self._units.evaluate(unit, inputs)
+            else:
+                most = self._piece if self._large else len(chosen)
+                self._judge(chosen, most, lambda cut: self._units.evaluate(unit, part(inputs, cut)))
+                self._flow = None
         return self._sums.copy()
+
+    @property
+    def _piece(self) -> int:
+        """Examples of a forward pass of the whole model."""
+        if self._large:
+            return min(PIECE, self._most)
+        return PIECE if self._passes.device.type == "cpu" else EVALUATION_BATCH
 
     def _begin(self, examples: int) -> None:
         self._guard.check_parameters()
+        self._sums[:] = 0.0
         if examples >= EVALUATION_BATCH:  # fewer take little memory, and many small workers may share a process
             heap.trim()
 
+    def _judge(self, chosen: Array, most: int, forward: Callable[[slice], Any]) -> None:
+        """Add the sums over a block of test examples.
+
+        The block is judged at once, since that is what a mean is defined on and what its bits depend on. Where its
+        outputs may be large, and all functions that judge them add up, each piece is judged as soon as it is there.
+
+        forward: gives the outputs of a part of the block, of `most` examples.
+        """
+        cuts = [slice(start, start + most) for start in range(0, len(chosen), most)]
+        outputs = forward(cuts[0])
+        if self._large and self.judge.adds_up(outputs, self._targets(chosen[cuts[0]])):
+            self._add(outputs, chosen[cuts[0]])
+            del outputs
+            for cut in cuts[1:]:
+                self._add(forward(cut), chosen[cut])
+        else:
+            self._add(_joined([outputs, *map(forward, cuts[1:])]), chosen)
+
+    def _add(self, outputs: Any, chosen: Array) -> None:
+        self._sums += self.judge.sums(outputs, self._targets(chosen))
+
     def _outputs(self, chosen: Array) -> Any:
         """The model's outputs for the chosen test examples."""
-        piece = PIECE if self._passes.device.type == "cpu" else EVALUATION_BATCH
-        cuts = range(0, len(chosen), piece)
-        made = [self._passes.forward(self._inputs(chosen[cut : cut + piece])) for cut in cuts]
-        return tree_map(lambda *pieces: torch.cat(pieces), *made)
+        self._passes.doing = "the evaluation"
+        return self._passes.forward(self._inputs(chosen))
 
     def _inputs(self, chosen: Array) -> Tree[Tensor]:
         found: Tree[Tensor] = mapped(self._passes.placed, self._x.take(chosen))
         return found
 
-    def _judge(self, outputs: Any, chosen: Array) -> Array:
-        """[loss, correct, count] summed over the chosen test examples."""
-        y = self._passes.placed(self._y.take(chosen))
-        correct = int((outputs.argmax(1) == y).sum()) if y.dtype == torch.int64 and y.ndim == 1 else math.nan
-        loss = self._passes.evaluation_loss(outputs, y).item()
-        self._guard.check("the test loss", loss)
-        return np.array([loss * len(y), correct, len(y)])
+    def _targets(self, chosen: Array) -> Tensor:
+        return self._passes.placed(self._y.take(chosen))
+
+
+def _joined(pieces: list[Any]) -> Any:
+    """The outputs of pieces one after the other."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return tree_map(lambda *each: torch.cat(each) if isinstance(each[0], Tensor) and each[0].ndim else each[0], *pieces)

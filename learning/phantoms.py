@@ -10,6 +10,7 @@ from ..algorithms.phantom import Phantoms
 from ..algorithms.plan import Plan
 from ..algorithms.worker import evaluation_blocks
 from .dataset import DataShape
+from .metrics import described
 from .optimizer_by_name import carried
 from .recipe import Recipe
 from .works import cost_of, make_works
@@ -41,4 +42,5 @@ def build_phantoms(
         moments=carried(spec).moments,
         clips=spec.get("clip") is not None,
         blocks=evaluation_blocks(shape.test, plan.workers),
+        metrics=described(recipe or Recipe(), shape),
     )

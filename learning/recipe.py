@@ -70,6 +70,7 @@ class Recipe:
     precision: Precision = "fp32"  # bf16, fp16: of products and convolutions only; fp64: of everything
     augment: Augment | None = None
     loss_scale: float | None = None  # see first_scale
+    metrics: tuple[tuple[str, str], ...] | None = None  # see metrics.named_by
 
     @property
     def item(self) -> int:

@@ -110,7 +110,10 @@ class TorchWorker:
         self._guard = Guard(index, passes, memory)
         self._units: UnitPasses = (PausedPasses if cut else UnitPasses)(modules, parameters, passes, memory)
         self._batches = Batches(index, sampling, self._seed, passes, self._guard)
-        self._evaluation = Evaluation(index, workers, data, passes, self._units, self._buffers, self._guard)
+        self._evaluation = Evaluation(
+            index, workers, data, recipe, max(works.chunks), passes, self._units, self._buffers, self._guard
+        )
+        self.metrics = self._evaluation.judge.metrics
         self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)
         self.loss: Value = self._steps.loss
         self.step_losses: Sequence[float] = self._batches.losses
@@ -229,7 +232,7 @@ class TorchWorker:
         return Compute(self.works.norm, self._squares, on=self._home)
 
     def evaluate(self, buffers: Value) -> Compute[Value]:
-        """[sum of losses, correct, count] over the worker's part of the test set with these buffers, float64 (3,)."""
+        """Sums and counts of `metrics` over the worker's part of the test set with these buffers; see Worker."""
         body = self._evaluation.whole
         return Compute(self.works.evaluate, partial(self._run, body, buffers, len(self._evaluation.tests)))
 

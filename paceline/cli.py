@@ -156,7 +156,10 @@ def validate(
         Path | None, Option(metavar="FILE", help="Predict from this profile. Default: a fresh one in each round.")
     ] = None,
     seeds: Annotated[int, Option(min=1, help="Simulations of each prediction, each with other noise.")] = 40,
-    target: Annotated[str, Option(metavar="96%", help="The accuracy to which seconds are compared.")] = "96%",
+    target: Annotated[
+        str | None,
+        Option(metavar="96%", help="To which seconds are compared: accuracy, or 'perplexity<=20'. Default: 96%."),
+    ] = None,
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the report here as well, as JSON.")] = None,
     page: Page = None,
     setting: Settings = [],  # noqa: B006
@@ -179,22 +182,24 @@ def validate(
         return validate_published(scenarios, json, page)
     if not scenarios:
         raise ScenarioError("validate what? name scenarios, or write --published")
+    from .config.metrics import Target
     from .config.units import read_share
     from .studies.validation import Rounds
     from .validating import ValidateOptions, validate_scenarios
 
     try:
-        shares = [None if text is None else read_share(text) for text in (within, target)]
+        share = None if within is None else read_share(within)
+        wanted = None if target is None else Target.read(target)
     except ValueError as error:
         raise ScenarioError(f"--within, --target: {error}") from None
     options = ValidateOptions(
         out,
         Rounds(rounds, max(rounds, max_rounds)),
-        shares[0],
+        share,
         profile,
         tuple(setting),
         seeds,
-        shares[1] or 0.0,
+        wanted,
         json,
         page,
         force,

@@ -15,6 +15,7 @@ from .algorithms.costs import ModelCost
 from .algorithms.phantom import Phantoms
 from .algorithms.plan import Plan
 from .config.measured_cost import MeasuredCost
+from .config.metrics import named_metrics
 from .config.profile import model_key
 from .config.recorded import RecordedFile
 from .config.scenario import Scenario
@@ -86,13 +87,14 @@ class LearningProblem:
             self.__dict__.update((name, other.__dict__[name]) for name in kept if name in other.__dict__)
 
     def check(self) -> None:
-        """ScenarioError where the model or the loss cannot be loaded. Built-in ones are checked without torch."""
+        """ScenarioError where model, loss or metrics cannot be loaded. Built-in ones are checked without torch."""
         from .learning.cost_tables import check_loss
         from .learning.recipe import check
 
         _ = self.cost
         _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
         _named("workload", lambda: check(self.recipe, self.shape))
+        _named("workload.metrics", lambda: self.reported)
 
     def check_trainable(self) -> None:
         """ScenarioError where the model is for timing-only runs."""
@@ -120,7 +122,15 @@ class LearningProblem:
 
         w = self.scenario.workload
         augment = recipe.augmentation(**w.augment.model_dump()) if w.augment else None
-        return recipe.Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment, w.loss_scale)
+        metrics = None if w.metrics is None else tuple(named_metrics(w.metrics))
+        return recipe.Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment, w.loss_scale, metrics)
+
+    @property
+    def reported(self) -> list[str]:
+        """The names of the test loss and the metrics, as reports have them."""
+        from .learning.metrics import described
+
+        return [metric.name for metric in described(self.recipe, self.shape)]
 
     def load_libraries(self, plan: Plan) -> None:
         """Import what a worker that computes needs: torch, and what loads the data."""

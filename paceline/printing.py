@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,11 @@ def show_run(run: Run) -> None:
         "idle": "  ".join(f"{share:.1%}" for share in s["idle_share"][:8]) + ("  ..." if s["workers"] > 8 else ""),
         "sent": f"{max(s['bytes_per_worker']) / 1e6:.3f} MB per worker",
     }
-    if run.accuracy is not None:
-        rows["result"] = f"training loss {s['train_loss']:.4f}, test accuracy {s['accuracy']:.2%}"
+    losses = {"training loss": s.get("train_loss"), "test loss": s.get("test_loss")}
+    result = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None and isfinite(value)]
+    result += [f"test {name} {_shown(name, value)}" for name, value in run.test_metrics.items()]
+    if result:
+        rows["result"] = ", ".join(result)
     if s.get("params_sha256"):
         rows["parameters"] = f"sha256 {s['params_sha256'][:16]}..."
     if run.directory:
@@ -51,6 +55,11 @@ def show_run(run: Run) -> None:
     for key, text in rows.items():
         table.add_row(key, text)
     console(width=WIDE).print(table)
+
+
+def _shown(metric: str, value: float) -> str:
+    """The value of a metric. Those that are shares by their definition are in percent."""
+    return f"{value:.2%}" if metric in ("accuracy", "top5", "iou") else f"{value:.5g}"
 
 
 def show_comparison(first: Run, second: Run) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .algorithms.rounds import Interval
+from .config.metrics import metrics_in
 from .program.errors import one_line
 from .terminal import console
 
@@ -19,16 +20,22 @@ TITLE = 60  # the longest title, in characters
 def in_words(line: dict[str, Any]) -> str:
     """A report line in words."""
     text = f"epoch {line['epoch']:7.2f}  round {line['round']:6d}  {line['seconds']:9.3f} s"
-    for name, key in (("loss", "train_loss"), ("accuracy", "accuracy"), ("gradient", "grad_norm")):
+    metrics = ((name, name) for name in metrics_in(line))
+    for name, key in (("loss", "train_loss"), *metrics, ("gradient", "grad_norm")):
         if _known(line, key):
-            text += f"  {name} {line[key]:.4f}"
+            text += f"  {name} {_number(line[key])}"
     return text
 
 
 def next_to_bar(line: dict[str, Any]) -> str:
     """The part of a report line that fits next to a bar."""
-    accuracy = f" accuracy {line['accuracy']:.3f}" if _known(line, "accuracy") else ""
-    return f"{line['seconds']:.2f} s{accuracy}"
+    first = (f" {name} {_number(line[name], 3)}" for name in metrics_in(line)[:1] if _known(line, name))
+    return f"{line['seconds']:.2f} s{''.join(first)}"
+
+
+def _number(value: float, digits: int = 4) -> str:
+    """With so many digits behind the point where they show it well, and otherwise with so many in all."""
+    return f"{value:.{digits}f}" if 0.01 <= abs(value) < 100 or not value else f"{value:.{digits}g}"
 
 
 def _known(line: dict[str, Any], key: str) -> bool:

@@ -22,6 +22,7 @@ from typing import Any
 from .analysis.measurements import Measurement, measurement, prediction
 from .analysis.run import Run
 from .analysis.where import seconds_by_kind
+from .config.metrics import Target
 from .config.profile import load_profile
 from .config.scenario import Scenario, read, validate
 from .config.sections import described
@@ -29,7 +30,7 @@ from .folders import find
 from .job import Job, resolve
 from .marked_page import check_page
 from .profiling import job_to_measure
-from .program.errors import PacelineError, ScenarioError
+from .program.errors import PacelineError, ScenarioError, nearest
 from .progress import working
 from .records.directory import to_json
 from .records.environment import environment, installed
@@ -45,6 +46,7 @@ from .terminal import say, warn
 from .validation_report import BEGIN, Report, show, write
 
 RECORD = "validation.json"
+TARGET = Target("accuracy", True, 0.96)
 PATIENCE = 5.0  # seconds that the simulations of one prediction may take, once there are ENOUGH of them
 ENOUGH = 16
 
@@ -59,7 +61,7 @@ class ValidateOptions:
     profile: Path | None = None  # predict from this profile, instead of measuring one in each round
     settings: tuple[str, ...] = ()
     seeds: int = 40  # simulations of one prediction
-    target: float = 0.96  # accuracy
+    target: Target | None = None  # to which seconds are counted; None: TARGET
     json: Path | None = None  # where the report goes as well
     page: Path | None = None  # a Markdown page into which its tables go
     force: bool = False  # begin again
@@ -72,6 +74,7 @@ class Described:
 
     path: Path
     document: dict[str, Any]
+    reported: tuple[str, ...] = ()  # the losses and metrics in its reports
 
     @classmethod
     def read(cls, path: Path, settings: Sequence[str]) -> Described:
@@ -81,7 +84,8 @@ class Described:
         if found.scenario.faults:
             raise ScenarioError(f"{path}: faults: only `paceline simulate` knows them; write --set faults=[]")
         strategy_of(found.scenario, path.parent)
-        job_to_measure(found.scenario, path.parent, found.scenario.cluster.size)
+        problem = job_to_measure(found.scenario, path.parent, found.scenario.cluster.size).problem
+        found.reported = ("train_loss", *problem.reported)
         return found
 
     @cached_property
@@ -268,6 +272,16 @@ def command(*arguments: str) -> None:
         raise PacelineError(f"{arguments[0]}: {reason}")
 
 
+def _check_target(prepared: Sequence[Prepared], target: Target | None) -> None:
+    """ScenarioError for a target that no scenario can reach, as none reports that number."""
+    known = dict.fromkeys(name for each in prepared for name in each.described.reported)
+    if target is not None and target.field not in known:
+        raise ScenarioError(
+            f"--target {target}: no scenario reports {target.field}{nearest(target.field, known)}; "
+            f"they report {', '.join(known)}"
+        )
+
+
 def validate_scenarios(scenarios: Sequence[Path], options: ValidateOptions) -> int:
     """The command `paceline validate`; returns its exit status. See the command's help for what it tests."""
     if under_mpirun():
@@ -277,6 +291,7 @@ def validate_scenarios(scenarios: Sequence[Path], options: ValidateOptions) -> i
     if options.page is not None:
         check_page(options.page, BEGIN)
     prepared = prepare(scenarios, options)
+    _check_target(prepared, options.target)
     threads = max(each.described.scenario.workload.threads for each in prepared)
     record = Record(options.out / RECORD, environment(threads), options.force)
     for each in prepared:
@@ -293,7 +308,7 @@ def validate_scenarios(scenarios: Sequence[Path], options: ValidateOptions) -> i
         say(f"stopped; what has been run is in {record.path}, and the same command goes on")
         return 130
     kept = {case.name: record.case(case.name) for case in cases}
-    report = Report(judge(kept), kept, options.target, options.within, record.document["environment"])
+    report = Report(judge(kept), kept, options.target or TARGET, options.within, record.document["environment"])
     record.document["judgement"] = report.judgement.document()
     record.save()
     write(report, options.out, options.json, options.page)

@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Column
 
 from .analysis.where import KINDS
+from .config.metrics import Target
 from .marked_page import begin_of, fill_page
 from .printing import plain_table, right
 from .program.errors import ScenarioError, one_line
@@ -29,11 +30,11 @@ MEGA = 1e6
 
 @dataclass(frozen=True)
 class Report:
-    """What came out. kept: each case's part of the record. target: the accuracy to which seconds are counted."""
+    """What came out. kept: each case's part of the record. target: to which seconds are counted."""
 
     judgement: Judgement
     kept: Mapping[str, Mapping[str, Any]]
-    target: float
+    target: Target
     within: float | None
     environment: Mapping[str, Any]
 
@@ -61,7 +62,7 @@ class Report:
             warnings = sorted({line for r in whole for line in r["predicted"]["warnings"]})
             cases[case] = {"rounds": rounds, "where": kept.get("where"), "also": self.also[case], "warnings": warnings}
         return {
-            "target": self.target,
+            "target": str(self.target),
             "within": self.within,
             "judgement": self.judgement.document(),
             "cases": cases,

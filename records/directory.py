@@ -14,7 +14,8 @@ SCENARIO, SUMMARY, METRICS, TRACE = "scenario.yaml", "summary.json", "metrics.js
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"  # see lock.py
 SPANS = ".spans"  # a folder for the spans of a run that is going on; the trace is made of them
-FILES = (SCENARIO, SUMMARY, METRICS, TRACE, "loss.txt", "acc.txt")
+EPOCH_LOSS, EPOCH_METRIC = "loss.txt", "acc.txt"
+FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC)
 FOLDERS = (CHECKPOINTS, SPANS)
 
 

@@ -8,11 +8,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import yaml
+from ..config.metrics import metrics_in
 from ..program.effects import Array
 from ..program.errors import NotWritten, ProtocolError
 from ..program.outcome import Outcome
 from . import checkpoints
-from .directory import METRICS, SCENARIO, SUMMARY, to_json, whole_or_absent, write_atomically, write_keys
+from .directory import (
+    EPOCH_LOSS,
+    EPOCH_METRIC,
+    METRICS,
+    SCENARIO,
+    SUMMARY,
+    to_json,
+    whole_or_absent,
+    write_atomically,
+    write_keys,
+)
 from .lines import Line, Lines
 from .replacing import discard
 from .schemas import read_lines
@@ -172,16 +183,12 @@ class Recorder:
         return f"{self.saved.name} is whole; go on from it with: paceline train --resume {where}"
 
     def _write_epochs(self, directory: Path) -> None:
-        """Write the files with a line per epoch."""
-        with (
-            whole_or_absent(directory / "loss.txt") as losses,
-            whole_or_absent(directory / "acc.txt") as accuracies,
-            losses.open("w") as loss,
-            accuracies.open("w") as accuracy,
-        ):
-            for line in per_epoch(evaluated(self.lines)):
-                loss.write(f"{to_json(line.get('train_loss'))}\n")
-                accuracy.write(f"{to_json(line.get('accuracy'))}\n")
+        """Write the files with a line per epoch: of the training loss, and of the first metric if there is one."""
+        (directory / EPOCH_METRIC).unlink(missing_ok=True)  # of an earlier part of the run
+        fields = ["train_loss", *metrics_in(self._evaluated)[:1]]
+        for name, field in zip((EPOCH_LOSS, EPOCH_METRIC), fields, strict=False):
+            with whole_or_absent(directory / name) as temporary, temporary.open("w") as file:
+                file.writelines(f"{to_json(line.get(field))}\n" for line in per_epoch(evaluated(self.lines)))
 
 
 def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any], earlier: float) -> dict[str, Any]:
@@ -209,7 +216,8 @@ def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any],
         "idle_share": [outcome.idle for outcome in outcomes],
         "train_loss": last.get("train_loss"),
         "test_loss": last.get("test_loss"),
-        "accuracy": last.get("accuracy"),
+        "metrics": metrics_in(last),  # their names
+        **{name: last[name] for name in metrics_in(last)},
     }
 
 
@@ -220,7 +228,7 @@ def evaluated(lines: Iterable[Line]) -> Iterator[Line]:
 
 def is_evaluated(line: Line) -> bool:
     """Whether a report line has an evaluation."""
-    return "accuracy" in line
+    return "test_loss" in line
 
 
 def per_epoch(lines: Iterable[Line]) -> Iterator[Line]:

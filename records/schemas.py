@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..config.sections import first_mistake
 from ..program.errors import ScenarioError, one_line
@@ -30,8 +30,9 @@ class ReportLine(_Strict):
     epoch: Finite
     train_loss: Number = None
     test_loss: Number = None
-    accuracy: Number = None
     lr: Number = None
+    step_losses: list[Number] | None = None
+    __pydantic_extra__: dict[str, Number]  # metrics and others
 
 
 class Summary(_Strict):
@@ -48,8 +49,17 @@ class Summary(_Strict):
     train_loss: Number = None
     test_loss: Number = None
     accuracy: Number = None
+    metrics: list[str] = ["accuracy"]  # names; each is a field. Earlier versions wrote no names
     params_sha256: str | None = None
     timing_only: bool = False
+
+    @model_validator(mode="after")
+    def _numbers(self) -> Summary:
+        for name in self.metrics:
+            value = dict(self).get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"the metric {name} is not a number")
+        return self
 
 
 class CheckpointMeta(BaseModel):

@@ -24,6 +24,8 @@ from itertools import combinations
 from statistics import fmean, median, stdev
 from typing import Any
 
+from ..config.metrics import Target
+
 AB_MOST = 0.1  # of the difference between A and B, what counts
 REALLY = 0.05  # two cases really differ if their times do by more than this and what equal runs differ by
 CLEARLY = 0.2  # two cases that differ by more must be in the right order, whatever else
@@ -176,11 +178,11 @@ def judge(cases: Mapping[str, Mapping[str, Any]]) -> Judgement:
     )
 
 
-def also(kept: Mapping[str, Any], target: float) -> dict[str, tuple[float | None, float | None]]:
+def also(kept: Mapping[str, Any], target: Target) -> dict[str, tuple[float | None, float | None]]:
     """What else is compared: name -> (predicted, measured), medians over the rounds; None where it is not known.
 
     idle: the mean over the workers. sent, memory: bytes of the worker with most.
-    to_target: seconds at the first report whose accuracy reaches the target.
+    to_target: seconds at the first report that reaches the target.
     """
     rounds = complete(kept)
     found: dict[str, tuple[float | None, float | None]] = {}
@@ -194,14 +196,14 @@ def also(kept: Mapping[str, Any], target: float) -> dict[str, tuple[float | None
 
 
 def _to_target(
-    predicted: Sequence[float], measured: Sequence[tuple[float, float | None]], target: float
+    predicted: Sequence[float], measured: Sequence[tuple[float, Mapping[str, float]]], target: Target
 ) -> tuple[float, float] | None:
     """(predicted, measured) seconds at the report that first reaches the target; None where none does.
 
     The learning is the same in both worlds, to the last bit, so it is the same report in both.
     """
-    for seconds, (taken, accuracy) in zip(predicted, measured, strict=False):
-        if accuracy is not None and accuracy >= target:
+    for seconds, (taken, tested) in zip(predicted, measured, strict=False):
+        if target.reached(tested.get(target.field)):
             return seconds, taken
     return None
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.metrics import metrics_in
 from ..program.errors import ScenarioError, one_line
 from ..records.directory import to_json, write_atomically
 from .points import Identity, Point, cell, identity
@@ -27,11 +28,12 @@ COLUMNS: dict[str, type] = {
     **dict.fromkeys(("steps", "rounds", "samples", "syncs", "workers"), int),  # syncs: without those of evaluations
     # bytes_per_worker: sent by the worker that sends most. computing: seconds, the mean over the workers.
     **dict.fromkeys(("bytes_per_worker", "idle_min", "idle_mean", "idle_max", "computing"), float),
-    **dict.fromkeys(("train_loss", "test_loss", "accuracy"), float),
+    # Metrics come after the losses, by their own names.
+    **dict.fromkeys(("train_loss", "test_loss"), float),
     # error: why the row has no numbers. base: the scenario before the point's values are set, as a hash.
     **dict.fromkeys(("engine", "run", "warning", "error", "base"), str),
 }
-_OPTIONAL = ("train_loss", "test_loss", "accuracy", "run", "warning")  # columns that are left out where they are empty
+_OPTIONAL = ("train_loss", "test_loss", "run", "warning")  # columns that are left out where they are empty
 SUFFIXES = (".csv", ".json", ".parquet")
 
 
@@ -47,7 +49,7 @@ def row_of(summary: Mapping[str, Any]) -> Row:
         "idle_max": max(idle),
         "computing": sum(computing) / len(computing),
     }
-    row = {name: known.get(name, summary.get(name)) for name in COLUMNS}
+    row = {name: known.get(name, summary.get(name)) for name in (*COLUMNS, *summary["metrics"])}
     return {name: None if value != value else value for name, value in row.items()}
 
 
@@ -88,7 +90,8 @@ class SweepTable:
 
     def _take(self, row: Row, path: Path) -> None:
         """Take over a row of the file. ScenarioError where it belongs to another sweep."""
-        theirs = [name for name in row if name not in COLUMNS]
+        metrics = metrics_in(name for name in row if name not in self.keys)
+        theirs = [name for name in row if name not in COLUMNS and name not in metrics]
         if set(theirs) != set(self.keys):
             raise ScenarioError(
                 f"{path}: holds a sweep over {_names(theirs)}, not {_names(self.keys)}; "
@@ -149,8 +152,12 @@ class SweepTable:
         return table.astype(dict.fromkeys(whole, "Int64")).fillna({"error": ""})
 
     def _columns(self, rows: Sequence[Row]) -> list[str]:
-        left_out = {name for name in _OPTIONAL if all(row.get(name) in (None, "") for row in rows)}
-        return [*self.keys, *(name for name in COLUMNS if name not in left_out)]
+        metrics = dict.fromkeys(metrics_in(name for row in rows for name in row if name not in self.keys))
+        every = [*COLUMNS]
+        place = every.index("test_loss") + 1
+        every[place:place] = metrics
+        left_out = {n for n in (*_OPTIONAL, *metrics) if all(row.get(n) in (None, "") for row in rows)}
+        return [*self.keys, *(name for name in every if name not in left_out)]
 
 
 def _names(keys: Sequence[str]) -> str:
@@ -171,7 +178,8 @@ def _encode(rows: Sequence[Row], columns: Sequence[str], suffix: str) -> bytes:
     import pandas as pd
 
     table = pd.DataFrame(plain, columns=list(columns))
-    mixed = [name for name in columns if name not in COLUMNS and table[name].map(type).nunique() > 1]
+    keys = [name for name in columns if name not in COLUMNS and not metrics_in([name])]
+    mixed = [name for name in keys if table[name].map(type).nunique() > 1]
     binary = io.BytesIO()
     table.astype(dict.fromkeys(mixed, str)).to_parquet(binary, index=False)
     return binary.getvalue()
@@ -202,7 +210,7 @@ def _read(path: Path) -> list[Row]:
 
 def _known(name: str, value: Any) -> Any:
     """A cell of the file: in a column of results as its type, None where it is empty; in a key's column as it is."""
-    kind = COLUMNS.get(name)
+    kind = COLUMNS.get(name, float if metrics_in([name]) else None)
     if kind is None:
         return value
     return None if value is None or value == "" or value != value else kind(value)

@@ -13,7 +13,7 @@ from typing import Any
 from ..program.errors import ScenarioError
 from ..records.directory import to_json, write_atomically
 
-FORMAT = 1  # of the file
+FORMAT = 2  # of the file
 
 
 class Record:

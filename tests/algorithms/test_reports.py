@@ -30,13 +30,13 @@ def test_lines_between_evaluations_change_nothing_else():
     sparse = plan(strategy, report=Interval(10, "steps"))
     dense = plan(strategy, report=Interval(10, "steps"), log=Interval(4, "steps"), norms=True)
     expected, (workers, _, lines) = run(sparse)[2], run(dense)
-    assert [(line["step"], "accuracy" in line) for line in lines] == [
+    assert [(line["step"], "test_loss" in line) for line in lines] == [
         *((4, False), (8, False), (10, True)),
         *((12, False), (16, False), (20, True)),
     ]
     names = set(expected[0])
-    assert [{name: line[name] for name in names} for line in lines if "accuracy" in line] == expected
-    assert names - set(lines[0]) == {"test_loss", "accuracy"}
+    assert [{name: line[name] for name in names} for line in lines if "test_loss" in line] == expected
+    assert names - set(lines[0]) == {"test_loss", "mae"}
     each = [line["train_loss"] for line in run(plan(strategy, report=Interval(2, "steps")))[2]]
     assert lines[1]["train_loss"] == pytest.approx(sum(each[:4]) / 4), "the mean since the last evaluation"
     norms = np.array([[w.grads[:-1] @ w.grads[:-1], w.params[:-1] @ w.params[:-1]] for w in workers])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from paceline.algorithms.costs import ModelCost, Works
+from paceline.algorithms.metrics import TEST_LOSS, Metric
 from paceline.algorithms.plan import Plan
 from paceline.algorithms.rounds import Round
 from paceline.algorithms.scores import Scores
@@ -30,6 +31,7 @@ class ToyWorker:
         self.velocity = np.zeros(size)
         self.buffers = np.zeros(1, np.float32)
         self.staged = False
+        self.metrics = (TEST_LOSS, Metric("mae"))
         self.units = [UnitValues(self.params, self.params, self.grads, self.grads)]
         self.drawn: list[Array] = []
         self.step_losses: list[float] = []
@@ -78,7 +80,7 @@ class ToyWorker:
 
         def run() -> Array:
             error = self.x[start:stop] @ self.params[:-1] - self.y[start:stop]
-            return np.array([np.sum(error**2), 0.0, stop - start])
+            return np.array([np.sum(error**2), stop - start, np.sum(abs(error)), stop - start])
 
         return Compute(self.works.evaluate, run)
 

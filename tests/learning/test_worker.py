@@ -195,8 +195,8 @@ def test_evaluation_covers_the_test_set_once():
     (whole,) = [w.evaluate(w.buffers).run() for w in make(make_plan([16]))]
     assert all(p.dtype == np.float64 and p.shape == (3,) for p in parts)
     total = np.sum(parts, axis=0)
-    assert total[2] == whole[2] == 360
-    assert total[1] == whole[1]
+    assert total[1] == whole[1] == 360
+    assert total[2] == whole[2]
     assert total[0] == pytest.approx(whole[0], rel=1e-6)
 
 

@@ -19,6 +19,7 @@ from paceline.analysis.prediction_figure import Predicted, predictions
 from paceline.analysis.run import Run
 from paceline.analysis.where import KINDS, covered, seconds_by_kind
 from paceline.config import yaml
+from paceline.config.metrics import Target
 from paceline.config.units import read_share
 from paceline.marked_page import END
 from paceline.program.errors import ScenarioError
@@ -30,7 +31,7 @@ from paceline.validation_report import BEGIN, Report
 
 
 def real(seconds: float, accuracies: Iterable[float] = ()) -> dict[str, Any]:
-    reports = [[seconds * (i + 1) / 4, accuracy] for i, accuracy in enumerate(accuracies)]
+    reports = [[seconds * (i + 1) / 4, {"accuracy": x, "mse": 1 - x}] for i, x in enumerate(accuracies)]
     return {"seconds": seconds, "samples": 10, "idle": [0.1, 0.3], "sent": [5.0, 7.0], "memory": [], "reports": reports}
 
 
@@ -125,12 +126,15 @@ def test_what_else_is_compared():
     case = kept([(8, 10, 12), (8, 10, 12)])
     for each in case["rounds"]:
         each["a"], each["b"] = real(10, (0.5, 0.97, 0.98)), real(12, (0.5, 0.97, 0.98))
-    found = also(case, 0.96)
+    found = also(case, Target.read("96%"))
     assert found["idle"] == pytest.approx((0.2, 0.2))
     assert found["sent"] == (7.0, 7.0)
     assert found["memory"] == (8.0, None), "not every run measures it"
     assert found["to_target"] == (4.0, 5.5), "the report of that number, in both"
-    assert also(case, 0.99)["to_target"] == (None, None)
+    for target in ("accuracy>=96 %", "accuracy>=0.96", "mse<=0.04"):
+        assert also(case, Target.read(target)) == found
+    for target in ("99%", "mse<=0.01", "iou>=0.5"):
+        assert also(case, Target.read(target))["to_target"] == (None, None)
 
 
 class Made:
@@ -257,7 +261,7 @@ def test_a_changed_case_begins_anew(tmp_path):
     assert again.case("x")["rounds"] == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 0, "cases": {}}', '{"format": 1, "cases": {"x": 1}}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 0, "cases": {}}', '{"format": 2, "cases": {"x": 1}}'])
 def test_another_file_is_not_a_record(text, tmp_path):
     path = tmp_path / "validation.json"
     path.write_text(text)

@@ -140,7 +140,7 @@ def test_every_option_works_in_both_worlds(tmp_path, monkeypatch):
         assert virtual["params_sha256"] == real["params_sha256"], name
         again = simulate(tmp_path / "real" / name / "scenario.yaml")
         assert again.summary["params_sha256"] == real["params_sha256"], f"{name}: the record is not the run"
-        steps = [(line["step"], "accuracy" in line, "m_norm" in line) for line in predicted]
+        steps = [(line["step"], "test_loss" in line, "m_norm" in line) for line in predicted]
         assert (steps[0], steps[-1]) == ((0, True, True), (24, True, True)), name
         assert (False, True) in {(tested, normed) for _, tested, normed in steps}, "lines without an evaluation"
         folders = [sorted((tmp_path / run / name / "checkpoints").glob("round_*")) for run in ("real", "simulated")]
