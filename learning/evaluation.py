@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Evaluation:
         with self._buffers.lent(buffers), torch.no_grad():
             for start in range(0, examples, EVALUATION_BATCH):
                 chosen = self.tests[start : min(start + EVALUATION_BATCH, examples)]
-                self._judge(chosen, self._piece, lambda cut, chosen=chosen: self._outputs(chosen[cut]))
+                self._judge(chosen, self._piece, partial(self._outputs, chosen))
         self._passes.model.train()
         return self._sums.copy()
 
@@ -125,10 +126,10 @@ class Evaluation:
     def _add(self, outputs: Any, chosen: Array) -> None:
         self._sums += self.judge.sums(outputs, self._targets(chosen))
 
-    def _outputs(self, chosen: Array) -> Any:
-        """The model's outputs for the chosen test examples."""
+    def _outputs(self, chosen: Array, cut: slice) -> Any:
+        """The model's outputs for a part of the chosen test examples."""
         self._passes.doing = "the evaluation"
-        return self._passes.forward(self._inputs(chosen))
+        return self._passes.forward(self._inputs(chosen[cut]))
 
     def _inputs(self, chosen: Array) -> Tree[Tensor]:
         found: Tree[Tensor] = mapped(self._passes.placed, self._x.take(chosen))

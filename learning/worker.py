@@ -110,15 +110,14 @@ class TorchWorker:
         self._guard = Guard(index, passes, memory)
         self._units: UnitPasses = (PausedPasses if cut else UnitPasses)(modules, parameters, passes, memory)
         self._batches = Batches(index, sampling, self._seed, passes, self._guard)
-        self._evaluation = Evaluation(
+        tested = self._evaluation = Evaluation(
             index, workers, data, recipe, max(works.chunks), passes, self._units, self._buffers, self._guard
         )
-        self.metrics = self._evaluation.judge.metrics
         self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)
         self.loss: Value = self._steps.loss
         self.step_losses: Sequence[float] = self._batches.losses
         self.grads_squared: Any = np.zeros(1)
-        self.clips, self.evaluation_blocks = self._optimizer.clips, self._evaluation.blocks
+        self.clips, self.evaluation_blocks, self.metrics = self._optimizer.clips, tested.blocks, tested.judge.metrics
         self._home: Literal["device", "host"] = "host" if works.held.host else "device"
         self._exchanged = False  # whether the last update was by `grads`
         self._tried = Trial()
