@@ -48,7 +48,7 @@ class Worker(Protocol):
     grads_squared: Value  # of the whole gradient's norm; the program sets it where the worker has a part only
     clips: bool  # whether the optimizer needs that norm
     evaluation_blocks: int  # parts in which the test set is evaluated unit by unit
-    metrics: Sequence[Metric]  # what an evaluation sums up: TEST_LOSS, then the scenario's metrics
+    metrics: tuple[Metric, ...]  # what an evaluation sums up: TEST_LOSS, then the scenario's metrics
 
     @property
     def units(self) -> Sequence[UnitValues]:

@@ -182,24 +182,18 @@ def validate(
         return validate_published(scenarios, json, page)
     if not scenarios:
         raise ScenarioError("validate what? name scenarios, or write --published")
-    from .config.metrics import Target
-    from .config.units import read_share
     from .studies.validation import Rounds
-    from .validating import ValidateOptions, validate_scenarios
+    from .validating import ValidateOptions, limits, validate_scenarios
 
-    try:
-        share = None if within is None else read_share(within)
-        wanted = None if target is None else Target.read(target)
-    except ValueError as error:
-        raise ScenarioError(f"--within, --target: {error}") from None
+    most, reached = limits(within, target)
     options = ValidateOptions(
         out,
         Rounds(rounds, max(rounds, max_rounds)),
-        share,
+        most,
         profile,
         tuple(setting),
         seeds,
-        wanted,
+        reached,
         json,
         page,
         force,

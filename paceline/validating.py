@@ -26,6 +26,7 @@ from .config.metrics import Target
 from .config.profile import load_profile
 from .config.scenario import Scenario, read, validate
 from .config.sections import described
+from .config.units import read_share
 from .folders import find
 from .job import Job, resolve
 from .marked_page import check_page
@@ -66,6 +67,17 @@ class ValidateOptions:
     page: Path | None = None  # a Markdown page into which its tables go
     force: bool = False  # begin again
     quiet: bool = False
+
+
+def limits(within: str | None, target: str | None) -> tuple[float | None, Target | None]:
+    """The options `within` and `target` from their spelling. ScenarioError where one is wrong."""
+    try:
+        return (
+            None if within is None else read_share(within),
+            None if target is None else Target.read(target),
+        )
+    except ValueError as error:
+        raise ScenarioError(f"--within, --target: {error}") from None
 
 
 @dataclass(eq=False)
