@@ -18,6 +18,7 @@ from .rounds import Round
 from .scores import Scores
 
 EVALUATION_BATCH = 256  # examples per forward pass of an evaluation: fixed, so that its bits are
+LARGE_BATCH = 16  # the same, unit by unit, of examples with many targets each, whose outputs may be large
 
 
 Whole = Literal["parameters", "gradients"]
@@ -138,10 +139,13 @@ class Worker(Protocol):
         """Take a snapshot back. Parameters are worker 0's; the loop broadcasts them."""
 
 
-def evaluation_blocks(test_samples: int, workers: int) -> int:
-    """In how many blocks each worker evaluates its part unit by unit: the same for all, since they fetch together."""
+def evaluation_blocks(test_samples: int, workers: int, targets: int = 1) -> int:
+    """In how many blocks each worker evaluates its part unit by unit: the same for all, since they fetch together.
+
+    targets: of an example.
+    """
     largest = math.ceil(test_samples / workers)
-    return max(1, math.ceil(largest / EVALUATION_BATCH))
+    return max(1, math.ceil(largest / (EVALUATION_BATCH if targets <= 1 else LARGE_BATCH)))
 
 
 def share(total: int, index: int, workers: int) -> tuple[int, int]:

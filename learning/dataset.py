@@ -59,6 +59,11 @@ class DataShape:
         return sum(np.dtype(kind).itemsize * math.prod(shape) for shape, kind in self.inputs)
 
     @property
+    def targets(self) -> int:
+        """Targets of an example."""
+        return math.prod(self.target_shape)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all examples in memory."""
         assert self.stored_bytes is not None, "set in the beginning"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from ..algorithms.costs import Works
 from ..algorithms.metrics import numbers
 from ..algorithms.worker import EVALUATION_BATCH, evaluation_blocks, share
 from ..program.effects import Array, Value
@@ -21,7 +19,7 @@ from .buffers import Buffers
 from .dataset import Dataset
 from .guard import Guard
 from .judge import Judge
-from .passes import Passes, part
+from .passes import Passes
 from .recipe import Recipe
 from .sources import Inputs, Source
 from .trees import Tree, mapped
@@ -33,7 +31,6 @@ PIECE = 64  # examples of a forward pass on a CPU: what convolutions write for m
 class Evaluation:
     """The evaluation of worker `index`.
 
-    most: examples that a training step has in memory at a time.
     tests: the places of its examples in the test set.
     blocks: the number of parts in which they are evaluated unit by unit.
     judge: what it answers; see Judge.sums.
@@ -45,22 +42,22 @@ class Evaluation:
         workers: int,
         data: Dataset,
         recipe: Recipe,
-        most: int,
+        works: Works,
         passes: Passes,
         units: UnitPasses,
         buffers: Buffers,
         guard: Guard,
     ) -> None:
         start, stop = share(len(data.test_y), index, workers)
-        self.tests, self.blocks = np.arange(start, stop), evaluation_blocks(len(data.test_y), workers)
-        self.judge = Judge(recipe, data.shape, passes, guard)
+        shape = data.shape
+        self.tests, self.blocks = np.arange(start, stop), evaluation_blocks(shape.test, workers, shape.targets)
+        self.judge = Judge(recipe, shape, passes, guard)
         self._x, self._y = Inputs(data.test_x, passes.ahead.threads, stop), Source(data.test_y, target=True)
         self._passes, self._units, self._buffers, self._guard = passes, units, buffers, guard
         self._sums = np.zeros(numbers(self.judge.metrics))
-        self._flow: Any = None  # between two units: what the next one takes
         # Examples with many targets each, like the words of a text, may have outputs that are too large for a block.
-        self._large = math.prod(data.test_y.shape[1:]) > 1
-        self._most = most
+        self._large = shape.targets > 1
+        self._most = max(works.chunks)  # examples that a training step has in memory at a time
 
     def whole(self, buffers: Value, examples: int) -> Array:
         """The judge's sums over the first `examples` of the worker's part."""
@@ -69,8 +66,7 @@ class Evaluation:
         self._passes.model.eval()
         with self._buffers.lent(buffers), torch.no_grad():
             for start in range(0, examples, EVALUATION_BATCH):
-                chosen = self.tests[start : min(start + EVALUATION_BATCH, examples)]
-                self._judge(chosen, self._piece, partial(self._outputs, chosen))
+                self._judge(self.tests[start : min(start + EVALUATION_BATCH, examples)])
         self._passes.model.train()
         return self._sums.copy()
 
@@ -80,16 +76,11 @@ class Evaluation:
         chosen = self.tests[start:stop]
         if block == unit == 0:
             self._begin(len(self.tests))
-        if not len(chosen):
-            return self._sums.copy()
-        inputs = self._inputs(chosen) if unit == 0 else self._flow
-        with self._buffers.lent(buffers), torch.no_grad():
-            if unit < len(self._units) - 1:
-                self._flow = self._units.evaluate(unit, inputs)
-            else:
-                most = self._piece if self._large else len(chosen)
-                self._judge(chosen, most, lambda cut: self._units.evaluate(unit, part(inputs, cut)))
-                self._flow = None
+        if len(chosen):
+            with self._buffers.lent(buffers):
+                outputs = self._units.evaluate(unit, self._inputs(chosen) if unit == 0 else None)
+            if unit == len(self._units) - 1:
+                self._add(outputs, chosen)
         return self._sums.copy()
 
     @property
@@ -105,31 +96,30 @@ class Evaluation:
         if examples >= EVALUATION_BATCH:  # fewer take little memory, and many small workers may share a process
             heap.trim()
 
-    def _judge(self, chosen: Array, most: int, forward: Callable[[slice], Any]) -> None:
+    def _judge(self, chosen: Array) -> None:
         """Add the sums over a block of test examples.
 
         The block is judged at once, since that is what a mean is defined on and what its bits depend on. Where its
         outputs may be large, and all functions that judge them add up, each piece is judged as soon as it is there.
-
-        forward: gives the outputs of a part of the block, of `most` examples.
         """
-        cuts = [slice(start, start + most) for start in range(0, len(chosen), most)]
-        outputs = forward(cuts[0])
-        if self._large and self.judge.adds_up(outputs, self._targets(chosen[cuts[0]])):
-            self._add(outputs, chosen[cuts[0]])
+        pieces = [chosen[start : start + self._piece] for start in range(0, len(chosen), self._piece)]
+        outputs = self._outputs(pieces[0])
+        if self._large and self.judge.adds_up(outputs, self._targets(pieces[0])):
+            self._add(outputs, pieces[0])
             del outputs
-            for cut in cuts[1:]:
-                self._add(forward(cut), chosen[cut])
+            for piece in pieces[1:]:
+                self._add(self._outputs(piece), piece)
         else:
-            self._add(_joined([outputs, *map(forward, cuts[1:])]), chosen)
+            self._add(_joined([outputs, *map(self._outputs, pieces[1:])]), chosen)
 
     def _add(self, outputs: Any, chosen: Array) -> None:
-        self._sums += self.judge.sums(outputs, self._targets(chosen))
+        with torch.no_grad():
+            self._sums += self.judge.sums(outputs, self._targets(chosen))
 
-    def _outputs(self, chosen: Array, cut: slice) -> Any:
-        """The model's outputs for a part of the chosen test examples."""
+    def _outputs(self, chosen: Array) -> Any:
+        """The model's outputs for these test examples."""
         self._passes.doing = "the evaluation"
-        return self._passes.forward(self._inputs(chosen[cut]))
+        return self._passes.forward(self._inputs(chosen))
 
     def _inputs(self, chosen: Array) -> Tree[Tensor]:
         found: Tree[Tensor] = mapped(self._passes.placed, self._x.take(chosen))

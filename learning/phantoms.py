@@ -41,6 +41,6 @@ def build_phantoms(
         works if indexes is None else [works[index] for index in numbers],
         moments=carried(spec).moments,
         clips=spec.get("clip") is not None,
-        blocks=evaluation_blocks(shape.test, plan.workers),
+        blocks=evaluation_blocks(shape.test, plan.workers, shape.targets),
         metrics=described(recipe or Recipe(), shape),
     )

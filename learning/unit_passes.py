@@ -99,14 +99,16 @@ class UnitPasses:
         else:
             torch.cat(flat, out=target)
 
-    def evaluate(self, unit: int, x: Tree[Tensor]) -> Any:
-        """The unit's output in an evaluation. x: the output of the unit before, or the model's inputs."""
+    def evaluate(self, unit: int, x: Tree[Tensor] | None = None) -> Tensor:
+        """The unit's output in an evaluation."""
         self._passes.doing = "the evaluation"
         module = self._modules[unit].eval()
         with torch.no_grad():
-            outputs = self._passes.forward(x, module, unit == len(self._modules) - 1)
+            inputs = self._flow if x is None else x
+            assert inputs is not None
+            self._flow = self._passes.forward(inputs, module, unit == len(self._modules) - 1)
         module.train()
-        return outputs
+        return self._flow
 
     def activations(self, x: Tree[Tensor]) -> tuple[int, Any]:
         """(bytes that a step on x holds next to the parameters when backward begins, the outputs): what autograd keeps,

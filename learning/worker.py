@@ -103,17 +103,15 @@ class TorchWorker:
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
         self._memory = memory = Memory(parameters, works, index, torch.device(device), missing)
         model.to(device)  # the buffers; parameters are there, as many at a time as the placement allows
-        self._buffers = Buffers(model)
+        buffers = self._buffers = Buffers(model)
         self._params, self._grads = memory.host_params, memory.host_grads
         self._flat = FlatGradients(memory.grads[: len(memory.parameters)], memory.layout)
         self._optimizer = optimizer_by_name.make(optimizer, memory.layout)
-        self._guard = Guard(index, passes, memory)
+        guard = self._guard = Guard(index, passes, memory)
         self._units: UnitPasses = (PausedPasses if cut else UnitPasses)(modules, parameters, passes, memory)
-        self._batches = Batches(index, sampling, self._seed, passes, self._guard)
-        tested = self._evaluation = Evaluation(
-            index, workers, data, recipe, max(works.chunks), passes, self._units, self._buffers, self._guard
-        )
-        self._steps = UnitSteps(passes, self._units, memory, self._batches, self._guard)
+        self._batches = Batches(index, sampling, self._seed, passes, guard)
+        tested = self._evaluation = Evaluation(index, workers, data, recipe, works, passes, self._units, buffers, guard)
+        self._steps = UnitSteps(passes, self._units, memory, self._batches, guard)
         self.loss: Value = self._steps.loss
         self.step_losses: Sequence[float] = self._batches.losses
         self.grads_squared: Any = np.zeros(1)
