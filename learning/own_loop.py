@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..algorithms.costs import Works
+from ..algorithms.metrics import TEST_LOSS, Metric
 from ..algorithms.rounds import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
@@ -57,6 +58,7 @@ class OwnLoopWorker:
         """ValueError where a parameter is neither fp32, bf16, fp16 nor fp64, or where there is none."""
         self.index, self.model, self.works = index, model, works
         self._optimizer, self._evaluate, self._health = optimizer, evaluate, health
+        self.metrics: tuple[Metric, ...] = (TEST_LOSS,)
         self._sampling, self._examples, self._seed = sampling, examples, seed
         self._parameters = [p for p in model.parameters() if p.numel()]
         dtype = item_type(self._parameters)
@@ -212,17 +214,17 @@ class OwnLoopWorker:
         self._push()
 
     def _evaluated(self, buffers: Value) -> Array:
-        """[loss, correct, count] as float64."""
+        """The sum and the count of each of `metrics`, which are those that the user's evaluation names."""
         if self._evaluate is None or self._buffers is None:
-            return np.zeros(3)
+            return np.zeros(2)
         training = self.model.training
         self.model.eval()
         with self._buffers.lent(buffers) if self._buffers.vector.numel() else nullcontext(), torch.no_grad():
             found = self._evaluate()
         self.model.train(training)
-        loss, count = found["test_loss"]
-        correct, _ = found.get("accuracy", (0.0, 0.0))
-        return np.array([loss, correct, count], np.float64)
+        others = [name for name in found if name != TEST_LOSS.name]
+        self.metrics = (TEST_LOSS, *map(Metric, others))
+        return np.array([part for name in (TEST_LOSS.name, *others) for part in found[name]], np.float64)
 
     def _all_squares(self) -> Array:
         """See Worker.squares; each vector is added up as a whole, so that the bits are those of other workers."""

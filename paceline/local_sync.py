@@ -71,8 +71,8 @@ class LocalSync:
         lr_schedule: as in a scenario: LocalSync then sets the optimizer's learning rate for each step. Without it, the
             rate is whatever the optimizer has, equal on all ranks.
         every: how often to call `evaluate`, like "1 epochs"; it is called at the end in any case.
-        evaluate: called with the model in evaluation mode, without gradients. It returns a sum and a number of examples
-            for each of "test_loss" and "accuracy", over this rank's part of the test set.
+        evaluate: called with the model in evaluation mode, without gradients. It returns (sum, count) over this rank's
+            part of the test set for "test_loss" and each metric, like "accuracy": by the same names on all ranks.
         out: the run's directory; by default nothing is written. force: replace a run that is there.
         scenario: everything else, in a scenario's words, or the path of one: cluster, seed, report and so on.
         """
