@@ -19,7 +19,7 @@ from .machines import Cluster
 from .members import PATH
 from .recorded import Recorded, update_record
 from .sections import OpenSection, Section
-from .units import Count, Interval, Seed, StepCount, read_interval
+from .units import Count, Duration, Factor, Interval, Seed, StepCount, read_interval
 from .workload import Workload
 
 
@@ -134,6 +134,14 @@ def train_settings(**flags: bool | None) -> list[str]:
     return [f"train.{key}={str(value).lower()}" for key, value in flags.items() if value is not None]
 
 
+class DeadlineSpec(Section):
+    """When a rank of a real run that waits for others counts as stalled, and what follows."""
+
+    factor: Factor = 20.0  # times the longest that a collective has taken lately
+    floor: Duration = 30.0  # seconds that any collective may take
+    then: Literal["wait", "end"] = "wait"  # after the line that says which ranks are missing
+
+
 class RecordSpec(Section):
     """What a run's record tells in addition to what its result depends on."""
 
@@ -161,6 +169,7 @@ class Scenario(Section):
     # "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" goes on training.
     health: Literal["stop", "off"] = "stop"
     train: TrainSpec = TrainSpec()
+    deadline: DeadlineSpec | Literal["none"] = DeadlineSpec()
     record: RecordSpec = RecordSpec()
     validation: ValidationSpec = ValidationSpec()
     recorded: Annotated[Recorded | None, WithJsonSchema({"type": "object"})] = (

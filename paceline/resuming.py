@@ -6,7 +6,6 @@ Rule: a run goes on only from a whole checkpoint of the same run. What differs i
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -105,10 +104,8 @@ def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
     try:
         yield
     except NotFinite as error:
-        lower = f"--set workload.optimizer.lr={scenario.workload.optimizer.lr / 2:g}"
-        saved = directory and checkpoints.newest(directory)
+        lower = f"--set=workload.optimizer.lr={scenario.workload.optimizer.lr / 2:g}"
         how = f"no checkpoint was saved; train again from the start, for example with {lower}"
-        if directory and saved:
-            resume = f"paceline train --resume {shlex.quote(str(directory))} {lower}"
-            how = f"the last good checkpoint is {saved.name}; go on from it, perhaps with {resume}"
+        if directory and checkpoints.newest(directory):
+            how = checkpoints.go_on(directory, lower)
         raise NotFinite(f"{error}; {how} (health: off trains on)") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from .algorithms.rounds import State
 from .emulated_network import check_star
 from .job import Job, resolve
-from .program.errors import ScenarioError
+from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
 from .progress import progress
 from .records import checkpoints, lock
@@ -29,8 +28,9 @@ from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
 from .resuming import Resumption, going_on, resumption, subject
 from .run import Run
-from .runtime.launcher import Stop, abort_on_error
+from .runtime.launcher import Stop, abort_on_error, end_job
 from .runtime.resident import resident, resident_peak
+from .runtime.watch import Deadline, Watch
 from .terminal import say
 from .training import Training, TrainOptions, trainings
 
@@ -109,8 +109,20 @@ class _RankTraining:
                 debug=options.debug,
                 slowness=slowness,
                 price=device.seconds if scenario.train.phantom else None,
+                watch=self._watch(),
             )
         self._finish(outcome, worker, quiet)
+
+    def _watch(self) -> Watch | None:
+        spec, directory = self.job.scenario.deadline, self.training.directory
+        if spec == "none":
+            return None
+        deadline = Deadline(spec.factor, spec.floor, spec.then == "end")
+
+        def end(line: str) -> None:
+            end_job(f"paceline: {one_line(f'{line}; {checkpoints.go_on(directory)}')}")
+
+        return Watch(self.rank, self.job.workers, deadline, directory, self.stop.came, say, end)
 
     def _start(self) -> tuple[State, Any]:
         """The state to begin with, and this rank's worker. The scenario is written when nothing can refuse it now."""
@@ -212,7 +224,7 @@ class _RankTraining:
 
             show_run(Run(summary, self.recorder.lines, {}, self.training.directory))
         if not finished and self.recorder.saved:
-            command = f"paceline train --resume {shlex.quote(str(self.training.directory))}"
+            command = checkpoints.resume_command(self.training.directory)
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
             if line := put_back(self.training.directory):
                 print(line)

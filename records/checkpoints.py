@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +128,19 @@ def newest(directory: Path) -> Path | None:
     """The newest finished checkpoint of a run."""
     found = finished(directory)
     return found[-1] if found else None
+
+
+def resume_command(directory: Path, *options: str) -> str:
+    """What a user types to go on with a run."""
+    return shlex.join(["paceline", "train", "--resume", str(directory), *options])
+
+
+def go_on(directory: Path, *options: str) -> str:
+    """What was saved of a run, and how to go on with it."""
+    saved = newest(directory)
+    if saved is None:
+        return "no checkpoint was saved"
+    return f"{saved.name} was saved; go on from it with: {resume_command(directory, *options)}"
 
 
 def whole(directory: Path, round: int | None = None) -> tuple[Path, list[str]]:

@@ -14,9 +14,11 @@ SCENARIO, SUMMARY, METRICS, TRACE = "scenario.yaml", "summary.json", "metrics.js
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"  # see lock.py
 SPANS = ".spans"  # a folder for the spans of a run that is going on; the trace is made of them
+SIGNS = ".alive"  # a folder with each rank's sign of life, while a training goes on; see runtime/watch.py
+STACKS = "stacks"  # a folder with what each rank was doing in a stall
 EPOCH_LOSS, EPOCH_METRIC = "loss.txt", "acc.txt"
 FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC)
-FOLDERS = (CHECKPOINTS, SPANS)
+FOLDERS = (CHECKPOINTS, SPANS, SIGNS, STACKS)
 
 
 @contextmanager

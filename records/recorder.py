@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,7 +161,7 @@ class Recorder:
             except OSError as error:
                 self.unsaved = self.unsaved or f"the results could not be written: {error.strerror or error}"
             if self.unsaved:
-                raise NotWritten(f"{self.directory}: {self.unsaved}; {self._whole()}")
+                raise NotWritten(f"{self.directory}: {self.unsaved}; {checkpoints.go_on(self.directory)}")
         return summary
 
     def _write(self, directory: Path, summary: dict[str, Any]) -> None:
@@ -174,13 +173,6 @@ class Recorder:
         self._write_epochs(directory)
         if summary.get("finished") and summary.get("replicas_agree", True) and not self.unsaved:
             discard(directory)
-
-    def _whole(self) -> str:
-        """What is left of the run, and how to go on with it."""
-        if self.saved is None or not self.saved.exists():
-            return "no checkpoint is left of this run"
-        where = shlex.quote(str(self.directory))
-        return f"{self.saved.name} is whole; go on from it with: paceline train --resume {where}"
 
     def _write_epochs(self, directory: Path) -> None:
         """Write the files with a line per epoch: of the training loss, and of the first metric if there is one."""

@@ -146,7 +146,7 @@ def _written(path: Path) -> bool:
     if path.is_symlink():
         return False
     if path.parent.name != CHECKPOINTS:
-        return path.name.isdigit()  # the spans of one worker
+        return path.name.isdigit()  # of one worker
     return (
         bool(_CHECKPOINT.fullmatch(path.name))
         and path.is_dir()

@@ -33,6 +33,7 @@ from .collectives import Collectives
 from .emulation import Emulation
 from .polling import Polling, PollingComm
 from .started import StartedEffect, StartedEffects
+from .watch import Watch
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -60,6 +61,7 @@ class RankRun:
         written to.
     slowness: k makes a computation last k times as long, by a sleep after it.
     price: makes a computation last price(work) seconds, whatever it took.
+    watch: notices stalls.
 
     The clock starts after a barrier. The Outcome's seconds leave out effects of phase "evaluate" and the hooks; spans
     are in seconds since the start, with nothing left out. What has passed between two pieces belongs to the first
@@ -76,6 +78,7 @@ class RankRun:
         debug: bool = False,
         slowness: float = 1.0,
         price: Callable[[Work], float] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         from mpi4py import MPI
 
@@ -108,6 +111,11 @@ class RankRun:
         self.origin = perf_counter()  # when the run began, by the bare clock
         self.outcome.began = self.origin
         self.since = self.origin  # when the effect before was answered: what has passed since then belongs to the next
+        self.waiting: Collective | str | None = None  # see watch.Watched
+        self.slowest = 0.0
+        self.watch = watch
+        if watch is not None:
+            watch.begin(self)
 
     def drive(self, program: Program[T]) -> T:
         """Run a program, or the next piece of one, to its end; what it returns."""
@@ -173,6 +181,8 @@ class RankRun:
         self.started.close()
         self.collectives.end()
         self.collectives.close()
+        if self.watch is not None:
+            self.watch.close()
         self.lanes.Free()
         self.own.Free()
         return outcome
@@ -211,11 +221,13 @@ class RankRun:
     def collective(self, effect: Collective) -> Any:
         """Take part in a collective, counted by its phase."""
         collectives = self.collectives
+        self.waiting = effect
         if self.debug:
             loan = Loan(effect, self.outcome.index)
             answer = loan.settle(collectives.perform(loan.performed))
         else:
             answer = collectives.perform(effect)
+        self.waiting = None
         start, self.since = self.since, perf_counter()
         if collectives.halt:
             self.halt = True
@@ -231,6 +243,8 @@ class RankRun:
             book = self.books[phase] = [0.0, 0]
         book[0] += sent
         book[1] += 1
+        if stop - start > self.slowest:
+            self.slowest = stop - start
         if self.tracer is not None:
             self.tracer.span("network", phase, start, stop)
 
@@ -239,9 +253,12 @@ class RankRun:
         started = handle.inner
         if not isinstance(started, StartedEffect):
             raise not_started(handle.effect, self.outcome.index)
-        answer = self.started.wait(started)
-        start, self.since = self.since, perf_counter()
         effect = started.effect
+        if isinstance(effect, Collective):
+            self.waiting = effect
+        answer = self.started.wait(started)
+        self.waiting = None
+        start, self.since = self.since, perf_counter()
         if isinstance(effect, Collective):
             self.halt = self.halt or started.halt
             self.collectives.told = self.collectives.told or started.told
@@ -260,12 +277,14 @@ class RankRun:
 
     def checkpoint(self, effect: Checkpoint) -> bool:
         """Write a checkpoint if it is due or the run ends here; whether it does."""
-        start = perf_counter()
+        self.since = start = perf_counter()
+        self.waiting = "a checkpoint"
         if not self.collectives.told and self.collectives.agree():
             self.halt = True  # no reduction since the last checkpoint said whether a stop was asked for
         self.collectives.told = False
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
+        self.waiting = None
         self.leave_out(start)
         if effect.round is not None:
             self.span("rounds", f"round {effect.round}", self.round or self.origin, start)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -165,6 +166,15 @@ class Stop:
         self.asked = False  # whether a signal has come
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
+        # Python calls `_note` between two instructions of the main thread, and so not while that waits in MPI. A byte
+        # for each signal comes through this pipe at once.
+        self._came, into = os.pipe()
+        os.set_blocking(into, False)
+        signal.set_wakeup_fd(into, warn_on_full_buffer=False)
+
+    def came(self) -> bool:
+        """Whether a signal has come, also while the main thread waits in MPI. For other threads."""
+        return self.asked or bool(select.select([self._came], [], [], 0)[0])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -250,6 +260,16 @@ def _abort(rank: int, size: int, text: str, status: int) -> None:
     if text and not _lower_rank_speaks(rank, size):
         print(text, file=sys.stderr, flush=True)
         time.sleep(0.1)  # so that the text passes through mpirun before it closes the pipes
+    _unlink_shared_memory()
+    MPI.COMM_WORLD.Abort(status)
+
+
+def end_job(text: str, status: int = 2) -> None:
+    """Print a line and end the job, from any thread of this rank, whatever its program waits for."""
+    from mpi4py import MPI
+
+    print(text, file=sys.stderr, flush=True)
+    time.sleep(0.1)
     _unlink_shared_memory()
     MPI.COMM_WORLD.Abort(status)
 

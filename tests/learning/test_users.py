@@ -448,8 +448,8 @@ def test_a_run_that_goes_bad_says_how_to_go_on_and_keeps_what_it_had(tmp_path):
     with pytest.raises(NotFinite) as caught:
         simulate(validate(document, "test"), out=tmp_path / "run")
     assert str(caught.value) == (
-        "worker 0, step 8: the training loss is nan; the last good checkpoint is round_000005; go on from it, perhaps "
-        f"with paceline train --resume {tmp_path}/run --set workload.optimizer.lr=0.05 (health: off trains on)"
+        "worker 0, step 8: the training loss is nan; round_000005 was saved; go on from it with: "
+        f"paceline train --resume {tmp_path}/run --set=workload.optimizer.lr=0.05 (health: off trains on)"
     )
     assert [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()] == [5]
     assert [path.name for path in (tmp_path / "run/checkpoints").glob("round*")] == ["round_000005"]
@@ -476,6 +476,6 @@ def test_ranks_end_together_with_one_line_where_one_goes_bad(tmp_path):
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = [text for text in done.stderr.splitlines() if text.startswith("paceline:")]
-    assert "worker 1, step 8: the training loss is nan; the last good checkpoint is round_000005" in line
+    assert "worker 1, step 8: the training loss is nan; round_000005 was saved; go on from it" in line
     assert "Traceback" not in done.stderr
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1

@@ -248,7 +248,7 @@ def test_a_last_checkpoint_that_cannot_be_written(tmp_path, monkeypatch):
         return written(directory, worker, round, *more)
 
     monkeypatch.setattr(checkpoints, "write_worker", full)
-    with pytest.raises(NotWritten, match=r"after round 8 could not be written: No space.*round_000002 is whole; go on"):
+    with pytest.raises(NotWritten, match=r"round 8 could not be written: No space.*round_000002 was saved; go on"):
         simulate(tmp_path / "s.yaml", out=tmp_path / "run")
     assert NotWritten.status == 1
     assert load(tmp_path / "run").summary["rounds"] == 8, "what could be written is there"

@@ -1,0 +1,164 @@
+"""Notices a stall: a rank that waits for others longer than its deadline says which of them it waits for.
+
+A thread of each rank writes a sign of life into the run's directory now and then: what the rank does, and since when. A
+rank that is stopped, or whose host is gone, writes none. Nothing goes through MPI, which may be what hangs, and the
+ages of signs are compared by the file system's clock alone, so the hosts' clocks may differ.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from ..program.effects import Collective
+from ..program.texts import describe
+from ..records.directory import SIGNS, STACKS
+
+LONGEST, SHORTEST = 5.0, 0.1  # seconds between two signs
+MISSED = 3  # signs that a rank may miss before it counts as silent
+RECENT = 16  # looks: what collectives have taken in between is what they have taken lately
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """How long a rank waits in a collective before it counts as stalled: factor * the slowest of late, or the floor."""
+
+    factor: float = 20.0
+    floor: float = 30.0  # seconds
+    end: bool = False  # whether a stall ends the run; if not, the rank waits on
+
+    @property
+    def period(self) -> float:
+        """Seconds between two signs of life."""
+        return min(LONGEST, max(SHORTEST, self.floor / 8))
+
+
+class Watched(Protocol):
+    """What the watch reads of a rank's driver, from another thread."""
+
+    waiting: Collective | str | None  # in what it waits for the others; None while it computes
+    since: float  # since when, by perf_counter
+    slowest: float  # seconds of the slowest collective since the watch has looked last, which resets it
+
+
+class Sign(NamedTuple):
+    """A rank's sign of life."""
+
+    host: str
+    waiting: str | None
+    seconds: float  # for how long
+    age: float = 0.0  # seconds since it was written
+
+
+class Watch:
+    """Watches this rank, the one with this number of `size`.
+
+    folder: of the run.
+    asked: whether a stop was asked for. In a stall it cannot wait for the end of the round.
+    say: prints a line. end: prints one and ends the job.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        deadline: Deadline,
+        folder: Path,
+        asked: Callable[[], bool],
+        say: Callable[[str], None],
+        end: Callable[[str], None],
+    ) -> None:
+        self._rank, self._size, self._deadline, self._folder = rank, size, deadline, folder
+        self._asked, self._say, self._end = asked, say, end
+        self._host = socket.gethostname()
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._over = threading.Event()
+        self._told = ""  # what was said of the stall that lasts
+        self._thread: threading.Thread | None = None
+
+    def begin(self, driver: Watched) -> None:
+        """Watch from now on."""
+        with suppress(OSError):
+            (self._folder / SIGNS).mkdir(exist_ok=True)
+        self._thread = threading.Thread(target=self._run, args=(driver,), daemon=True, name="paceline watch")
+        self._thread.start()
+
+    def close(self) -> None:
+        """The run has ended."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        with suppress(OSError):
+            self._path(self._rank).unlink()
+            (self._folder / SIGNS).rmdir()  # the last rank's does it
+
+    def _run(self, driver: Watched) -> None:
+        while not self._over.wait(self._deadline.period):
+            with suppress(OSError):  # a full disk, or a folder that was removed: the run itself goes on, too
+                self._look(driver)
+
+    def _look(self, driver: Watched) -> None:
+        effect, seconds = driver.waiting, perf_counter() - driver.since
+        waiting = effect if effect is None or isinstance(effect, str) else describe(effect)
+        self._recent.append(driver.slowest)
+        driver.slowest = 0.0
+        self._path(self._rank).write_text(json.dumps([self._host, waiting, seconds]))
+        late = waiting is not None and seconds > max(self._deadline.floor, self._deadline.factor * max(self._recent))
+        stacks = self._folder / STACKS
+        if (late or stacks.exists()) and not (stacks / str(self._rank)).exists():
+            stacks.mkdir(exist_ok=True)
+            with (stacks / str(self._rank)).open("w") as file:
+                faulthandler.dump_traceback(file)
+        if late:
+            self._stalled(waiting, seconds)
+        elif self._told:
+            self._say(f"the run goes on, after a wait for {self._told}")
+            self._told = ""
+
+    def _stalled(self, waiting: str | None, seconds: float) -> None:
+        signs = {rank: sign for rank in range(self._size) if (sign := self._sign(rank))}
+        silent = MISSED * self._deadline.period
+        fresh = [rank for rank, sign in signs.items() if sign.age <= silent]
+        if self._rank != min((rank for rank in fresh if signs[rank].waiting is not None), default=self._rank):
+            return  # another one speaks
+        missing = [rank for rank in range(self._size) if rank not in fresh or signs[rank].waiting != waiting]
+        who = "; ".join(_told(rank, signs.get(rank), silent) for rank in missing) or "none of the ranks"
+        line = f"{waiting} has taken {seconds:.1f} s. Missing: {who}"
+        if self._asked():
+            self._end(f"{line}. Stopped as asked, without the round's end")
+        elif self._deadline.end and missing:
+            self._end(line)
+        elif not self._told:
+            self._say(f"{line}. Waiting on; see {self._folder / STACKS}")
+        self._told = ", ".join(f"rank {rank}" for rank in missing) or "all ranks"
+
+    def _sign(self, rank: int) -> Sign | None:
+        """A rank's last sign of life; None where it has written none yet, or none that can be read."""
+        path = self._path(rank)
+        try:
+            host, waiting, seconds = json.loads(path.read_text())
+            age = self._path(self._rank).stat().st_mtime - path.stat().st_mtime
+            return Sign(host, waiting, seconds, age)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _path(self, rank: int) -> Path:
+        return self._folder / SIGNS / str(rank)
+
+
+def _told(rank: int, sign: Sign | None, silent: float) -> str:
+    """A missing rank, in words. A rank's number is its worker's."""
+    if sign is None:
+        return f"rank {rank} (worker {rank}), which gave no sign of life"
+    last = "computing" if sign.waiting is None else f"in {sign.waiting}"
+    how = f"silent for {sign.age:.1f} s, then {last}" if sign.age > silent else f"{last} for {sign.seconds:.1f} s"
+    return f"rank {rank} (worker {rank}, host {sign.host}), {how}"
