@@ -51,10 +51,12 @@ def aged(folder: Path, rank: int, seconds: float) -> None:
 @pytest.fixture
 def ranks(tmp_path) -> list[Rank]:
     """Ranks 0 and 1 wait for rank 2, which is silent."""
-    made = [Rank(rank, tmp_path, Driver(EFFECT, 5.0 if rank < 2 else 0.1)) for rank in range(3)]
-    for rank in made[1:]:
+    made = [Rank(rank, tmp_path, Driver(EFFECT)) for rank in range(3)]
+    for rank in made:
         rank.look()
     aged(tmp_path, 2, 7.0)
+    for rank in made[:2]:
+        rank.driver = Driver(EFFECT, 5.0)
     return made
 
 
