@@ -16,6 +16,9 @@ from typing import Literal, NamedTuple
 from ..program.effects import Work
 from ..program.fold import parts
 
+# Elements that travel behind the parameters, or their gradient: what of a batch does not count, and its loss.
+TAIL = 2
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -201,11 +204,10 @@ class Works:
 def unit_sizes(units: Sequence[ModelCost], held: Holding) -> list[tuple[int, int]]:
     """(elements kept, elements of the whole) of each unit.
 
-    Sharded, a unit is padded so that it falls into equal parts. Otherwise the last one has one element more, for the
-    loss, which travels with the gradient.
+    Sharded, a unit is padded so that it falls into equal parts. Otherwise the last one has TAIL elements more.
     """
     if held.parts == 1:
-        return [(u.parameters + (i == len(units) - 1),) * 2 for i, u in enumerate(units)]
+        return [(u.parameters + TAIL * (i == len(units) - 1),) * 2 for i, u in enumerate(units)]
     kept = [-(-u.parameters // held.parts) for u in units]
     return [(size, size * held.parts) for size in kept]
 

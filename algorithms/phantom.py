@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 
 from ..program.effects import Array, Compute, Move, Phantom, Value, nothing
 from ..program.fold import parts
-from .costs import Works
+from .costs import TAIL, Works
 from .metrics import TEST_LOSS, Metric, numbers
 from .rounds import Round
 from .scores import Scores
@@ -47,7 +47,7 @@ class PhantomWorker:
         self.params: Value = Phantom(item * kept)
         self.grads: Value = Phantom(item * kept)
         self.buffers: Value = Phantom(item * works.cost.buffers)
-        self.loss: Value = Phantom(item)
+        self.loss: Value = Phantom(TAIL * item)
         self.step_losses: Sequence[float] = ()
         self.grads_squared: Value = Phantom(8)
         self.units = [_unit(item * own, item * whole) for own, whole in works.sizes]

@@ -199,16 +199,13 @@ def step(place: PlacementOptions, w: Worker, round: Round, i: int, weight: float
             yield from w.backward(round, i, chunk, u)
             yield from reduce.after(u)
         yield from reduce.end()
-    loss = float("nan")
     if weight is not None and place.sharded:
-        loss = last((yield from AllReduce(w.loss, weight, phase="loss")))
+        yield from AllReduce(w.loss, weight, out=w.loss, phase="loss")
         if w.clips:
             own = yield from w.squared_norm()
             w.grads_squared = yield from AllReduce(own, op="sum", phase="norm")
-    elif weight is not None:
-        loss = last(w.grads)
     yield from w.update(round, i)
-    return loss
+    return last(w.loss if place.sharded else w.grads)
 
 
 def evaluate(place: PlacementOptions, w: Worker, buffers: Value) -> Program[Value]:

@@ -39,12 +39,14 @@ class Worker(Protocol):
 
     index: int
     works: Works
-    # fp32 vectors of P + 1 elements: the model's parameters (their gradient) and, last, the mean training loss, which
-    # travels with them. Of a sharded worker: its parts of the units, one after the other, and no loss.
+    # fp32 vectors of P + TAIL elements: the model's parameters (their gradient) and behind them two numbers that travel
+    # along: the share of the batch that does not count (0 behind the parameters), and last the mean training loss. Up
+    # to its update, gradient and loss are as if everything counted. Of a sharded worker: its parts of the units, one
+    # after the other, without these numbers.
     params: Value
     grads: Value
     buffers: Value  # those that are averaged for an evaluation, like BatchNorm's running statistics; may be empty
-    loss: Value  # the batch's mean training loss, one element
+    loss: Value  # these two numbers of the batch
     step_losses: Sequence[float]  # the mean training loss of its own batch in each step of the last round
     grads_squared: Value  # of the whole gradient's norm; the program sets it where the worker has a part only
     clips: bool  # whether the optimizer needs that norm
@@ -103,7 +105,7 @@ class Worker(Protocol):
         """Sums over the worker's part of the test set, with these buffers: float64, as metrics.values reads them."""
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
-        """Call `function(params[:-1], *vectors)`, which writes into them: elementwise arithmetic of a round.
+        """Call `function(params[:-TAIL], *vectors)`, which writes into them: elementwise arithmetic of a round.
 
         Each name is a vector of the worker's own, as long as the model's parameters, zeros at first use. It is saved
         in snapshots unless its name begins with "_".

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from paceline.algorithms.costs import TAIL
 from paceline.algorithms.rounds import State
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Network, Timing
@@ -150,7 +151,7 @@ def predicted(rank: Rank, everyone: Sequence[dict[str, Any]]) -> dict[str, float
             update = ((0.0, own["update"][0][1]),)  # whatever the batch is
             tables = {"gradient": tuple(sorted(map(tuple, own["gradient"]))), "evaluate": ((1.0, 0.0),)}
             devices[r] = Device("measured", {**tables, "update": update, "host update": update})
-    nbytes = 4 * (rank.jobs["DDP"].problem.cost.parameters + 1)
+    nbytes = 4 * (rank.jobs["DDP"].problem.cost.parameters + TAIL)
     efficiency = min(1.0, 2 * 3 / 4 * nbytes / rank.rate / max(own["exchange"] for own in everyone))
     timing = Timing(tuple(devices), Network("star", rank.rate * efficiency))
     found = {"efficiency": efficiency}

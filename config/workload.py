@@ -62,7 +62,7 @@ class Workload(Section):
 
     model: Named
     data: Named = Named(name="digits")
-    loss: str = "cross_entropy"
+    loss: Named = Named(name="cross_entropy")
     metrics: Metrics | None = None  # reported next to the test loss; by default accuracy where targets are labels
     batch: Count | None = None  # samples per worker and step, 64 if not said; the split may change it
     total_batch: Count | None = None  # samples of all workers in a step; give it or batch

@@ -7,7 +7,7 @@ from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
 from ..program.effects import Array
 from .guard import Guard
-from .passes import Passes
+from .passes import Passes, by_rest
 
 
 class Batches:
@@ -33,10 +33,13 @@ class Batches:
         return indices, position
 
     def score(self, round: Round, i: int, indices: Array, loss: float) -> None:
-        """Note the loss of step i, and the losses of the examples that it used, where the sampling needs them."""
+        """Note the loss of step i and, where the sampling needs them, those of the examples that it used.
+
+        loss: as if everything counted.
+        """
         if i == 0:
             self.losses.clear()
-        self.losses.append(loss)
+        self.losses.append(loss * by_rest(self._passes.missing))
         if self.scores is not None:
             self.scores.record(indices, self._passes.losses, round.nominal(self._index, i))
 

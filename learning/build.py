@@ -18,6 +18,7 @@ from ..algorithms.worker import EVALUATION_BATCH
 from . import memory_meter, models, user_code
 from .buffers import ATTRIBUTE, kept_apart
 from .dataset import Dataset, DataShape
+from .losses import Loss
 from .passes import Passes
 from .recipe import Recipe, check_data
 from .weights import Weights
@@ -62,7 +63,8 @@ def build_workers(
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
     fresh = partial(fresh_model, model, args, shape, seed if model_seed is None else model_seed, recipe, initial)
     first, tried = fresh(), {id(works[index]): index for index in reversed(numbers)}.values()  # the first of each kind
-    unreached = Passes(first, data, recipe, seed=seed, worker=0).unreached() if user_code.named(model) else ()
+    loss, own = Loss(recipe, data), user_code.named(model) or user_code.named(recipe.loss)
+    unreached = Passes(first, data, recipe, seed=seed, worker=0, loss=loss).unreached() if own else ()
     return [
         TorchWorker(
             index,
@@ -82,6 +84,7 @@ def build_workers(
             device=device,
             unreached=unreached,
             health=health,
+            loss=loss,
         )
         for place, index in enumerate(numbers)
     ]

@@ -14,10 +14,8 @@ from typing import Any
 from ..algorithms.costs import ModelCost, together
 from ..algorithms.unitwise import UNIT_BYTES
 from ..program.errors import nearest
-from . import architectures, user_code
+from . import architectures
 from .model_arguments import Shape, checked, image
-
-LOSSES = ("cross_entropy",)
 
 
 @dataclass(frozen=True)
@@ -53,15 +51,6 @@ def resolve(model: str, args: Mapping[str, Any], input_shape: Any, classes: Any)
     options = checked(model, known[model], args)
     known[model](input_shape, classes, **options)  # refuses inputs that the model cannot take
     return options
-
-
-def check_loss(name: str) -> None:
-    """ValueError unless the loss is built in or an import path."""
-    if name not in LOSSES and not user_code.named(name):
-        raise ValueError(
-            f"no loss {name!r}{nearest(name, LOSSES)}; "
-            f"write {', '.join(LOSSES)} or an import path package.module:function"
-        )
 
 
 def total(units: Sequence[UnitCost]) -> ModelCost:

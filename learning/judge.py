@@ -20,11 +20,11 @@ from ..program.effects import Array
 from . import user_code
 from .dataset import DataShape
 from .guard import Guard
+from .loss_arguments import IGNORED
 from .metrics import binary, described, named_by
 from .passes import Passes
 from .recipe import Recipe
 
-IGNORED = -100  # a label that is left out, as by torch's cross_entropy
 Measure = Callable[[Any, Any], Any]
 
 
@@ -42,8 +42,8 @@ class Judge:
             (metric, _measure(found[metric.name], metric, binary(recipe))) for metric in self.metrics[1:]
         ]
         self._of_users = [measure for metric, measure in self._measures if user_code.named(found[metric.name])]
-        self._own_loss = user_code.named(recipe.loss)
-        self._adds_up = False if self._own_loss else None  # not known yet
+        self._adds_up = False if user_code.named(recipe.loss) else None  # not known yet
+        self._ignored = recipe.loss_args.get("ignore_index", IGNORED) if recipe.loss == "cross_entropy" else IGNORED
 
     def adds_up(self, outputs: Any, y: Tensor) -> bool:
         """Whether sums over parts of the examples add up to those over all: a user's mean need not, and is tried."""
@@ -55,11 +55,11 @@ class Judge:
     def sums(self, outputs: Any, y: Tensor) -> Array:
         """float64: of each of `metrics` the sums and then the counts, over these examples."""
         self._passes.doing = "the loss"
-        count = len(y) if self._own_loss else _counted(y)
-        loss = self._passes.evaluation_loss(outputs, y).item() if count else 0.0
-        self._guard.check("the test loss", loss)
-        found = np.empty(numbers(self.metrics))
-        found[:2], start = (loss * count, count), 2
+        found, start = np.empty(numbers(self.metrics)), 2
+        found[:2] = self._passes.criterion.sums(outputs, y)
+        self._guard.check("the test loss", found[0])
+        if self._ignored != IGNORED:
+            y = y.masked_fill(y == self._ignored, IGNORED)
         for metric, measure in self._measures:
             self._passes.doing = f"the metric {metric.name}"
             for part in in_parts(measure(outputs, y), len(y), metric.entries)[: 1 + metric.counts]:

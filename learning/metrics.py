@@ -40,7 +40,8 @@ def described(recipe: Recipe, shape: DataShape) -> tuple[Metric, ...]:
 def _described(name: str, of: str, recipe: Recipe, shape: DataShape) -> Metric:
     if of != "iou":
         # With one label for each example, what counts labels counts those that the loss counts.
-        with_loss = recipe.loss == "cross_entropy" and shape.target_shape == () and of in OF_LABELS
+        plain = recipe.loss == "cross_entropy" and not recipe.loss_args
+        with_loss = plain and shape.target_shape == () and of in OF_LABELS
         return Metric(name, counts=not with_loss, exponential=of == "perplexity")
     if binary(recipe):
         return Metric(name)

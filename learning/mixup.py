@@ -33,11 +33,15 @@ def mixed(
 
 
 def mixed_loss(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss of a micro-batch with such targets: a tensor or several, as `loss` returns them."""
+    """The loss of a micro-batch with such targets: a tensor or several values, as `loss` returns them."""
 
-    def found(outputs: Any, targets: Targets) -> Any:
+    def found(outputs: Any, targets: Targets, *others: Any) -> Any:
         first, second, weights = targets
         share = weights[0]
-        return tree_map(lambda a, b: share * a + (1 - share) * b, loss(outputs, first), loss(outputs, second))
+
+        def mean(a: Any, b: Any) -> Any:
+            return None if a is None else share * a + (1 - share) * b
+
+        return tree_map(mean, loss(outputs, first, *others), loss(outputs, second, *others))
 
     return found

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.costs import Works
+from ..algorithms.costs import TAIL, Works
 from ..algorithms.metrics import TEST_LOSS, Metric
 from ..algorithms.rounds import Round
 from ..algorithms.sampling import Sampling
@@ -63,8 +63,8 @@ class OwnLoopWorker:
         self._parameters = [p for p in model.parameters() if p.numel()]
         dtype = item_type(self._parameters)
         size = sum(p.numel() for p in self._parameters)
-        vector = zeros(size + 1, dtype, torch.device("cpu"), pinned=self._parameters[0].is_cuda)
-        self._views = views(vector[:-1], self._parameters)
+        vector = zeros(size + TAIL, dtype, torch.device("cpu"), pinned=self._parameters[0].is_cuda)
+        self._views = views(vector[:-TAIL], self._parameters)
         self._params: Array = vector.numpy()
         self._vectors: dict[str, Array] = {}
         self._moments: dict[str, Tensor] = {}
@@ -168,7 +168,7 @@ class OwnLoopWorker:
     def digest(self) -> str:
         """SHA-256 of the parameters."""
         self._pull()
-        return hashlib.sha256(self._params[:-1].data).hexdigest()
+        return hashlib.sha256(self._params[:-TAIL].data).hexdigest()
 
     def snapshot(self) -> dict[str, Array]:
         """The vectors of `transform` that outlive a round, and what biased sampling knows. The rest is the user's."""
@@ -182,7 +182,7 @@ class OwnLoopWorker:
         for name, array in arrays.items():
             kind, _, inner = name.partition(".")
             taken[kind][inner] = np.array(array)
-        if any(vector.shape != self._params[:-1].shape for vector in taken["vector"].values()):
+        if any(vector.shape != self._params[:-TAIL].shape for vector in taken["vector"].values()):
             raise ScenarioError(
                 "LocalSync: the saved state is that of another model; load the model that it belongs to"
             )
@@ -201,12 +201,12 @@ class OwnLoopWorker:
 
     def _check(self) -> None:
         """NotFinite where a parameter is not finite after an exchange, if numbers are watched."""
-        if self._health and not np.isfinite(self._params[:-1].sum(dtype=np.float64)):
+        if self._health and not np.isfinite(self._params[:-TAIL].sum(dtype=np.float64)):
             raise NotFinite(f"worker {self.index}: a parameter is not finite after an exchange")
 
     def _transform(self, function: Callable[..., None], names: tuple[str, ...]) -> None:
         self._pull()
-        own = self._params[:-1]
+        own = self._params[:-TAIL]
         for name in names:
             if name not in self._vectors:
                 self._vectors[name] = np.zeros_like(own)
@@ -231,7 +231,7 @@ class OwnLoopWorker:
         self._pull()
         vectors = [torch.cat([self._of(name, p).reshape(-1) for p in self._parameters]) for name in self._names()]
         gradients = [p.grad for p in self._parameters]
-        whole = [[vector] for vector in (torch.from_numpy(self._params[:-1]), *vectors)]
+        whole = [[vector] for vector in (torch.from_numpy(self._params[:-TAIL]), *vectors)]
         return np.array([squares(gradients), *map(squares, whole)])
 
     def _names(self) -> list[str]:

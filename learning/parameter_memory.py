@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..algorithms.costs import Holding, ModelCost, Works, slots, unit_sizes
+from ..algorithms.costs import TAIL, Holding, ModelCost, Works, slots, unit_sizes
 from ..algorithms.worker import UnitValues, Whole
 from ..program.effects import Array
 from .flat_storage import views, zeros
@@ -69,7 +69,7 @@ class Memory:
     works: how they are held, and which of them later units use too; see costs.ModelCost.
     unreached: ids of the parameters that the loss does not reach.
 
-    params, grads: at home, 1-D: one unit after the other and, where the worker keeps all, one element for the loss.
+    params, grads: at home, 1-D: one unit after the other and, where the worker keeps all, TAIL elements for the loss.
     host_params, host_grads: the same as exchanges see them; the same memory where home is on the host.
     layout: the parameters at home, for the optimizer.
     kept: elements of each unit at home.
@@ -143,7 +143,7 @@ class Memory:
     @property
     def parameters(self) -> Tensor:
         """The parameters at home, without the loss."""
-        return self.params[:-1] if self.held.parts == 1 else self.params
+        return self.params[:-TAIL] if self.held.parts == 1 else self.params
 
     def gradient(self, unit: int) -> Tensor:
         """Where backward leaves the unit's gradient, on the device: (elements of the unit's parameters,)."""

@@ -5,7 +5,8 @@ Rule: a batch's bits depend on its indices, its position and torch's stream alon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .augment import augment
 from .buffers import unchanged
 from .dataset import Dataset
 from .loaders import AheadLoader
-from .losses import resolve_loss, training_loss
+from .losses import Found, Loss, shown
 from .mixup import mixed, mixed_loss
 from .pieces import Pieces
 from .recipe import Augment, Recipe
@@ -49,14 +50,14 @@ class Passes:
         chunks: int | None = None,
         each: bool = False,
         loaders: int = 0,
+        loss: Loss | None = None,
     ) -> None:
         self.model = model
         self.trained = [p for p in model.parameters() if p.requires_grad and p.numel()]
         self.doing = ""  # what it is at, for errors: a name costs nothing until something fails
         self.examples = len(data.train_y)
-        self.loss_name, self.evaluation_loss = recipe.loss, resolve_loss(recipe.loss)
-        loss, mixup = training_loss(recipe.loss, recipe.label_smoothing, each), recipe.augment and recipe.augment.mixup
-        self._loss: Callable[..., Any] = mixed_loss(loss) if mixup else loss
+        self.criterion = loss or Loss(recipe, data)
+        self._counted, self._whole = 0.0, 1  # what counts so far in the batch, where everything does: its examples
         self._like = self.trained[0]
         self._pixels = data.pixels
         self._x, self._y = Inputs(data.train_x), Source(data.train_y, target=True)
@@ -99,6 +100,7 @@ class Passes:
     def prepare(self, indices: Array, position: int) -> tuple[Tree[Tensor], Tree[Tensor]]:
         """The batch (inputs, targets), augmented, where the model is."""
         self._seen, self.doing = [], "reading the data"
+        self._counted, self._whole = 0.0, len(indices)
         x, y = self.ahead.get(position, indices)
         return mapped(self.placed, x), mapped(self.placed, y)
 
@@ -126,7 +128,8 @@ class Passes:
         return [slice(start, stop) for start, stop in parts(count, number)]
 
     def backward(self, indices: Array, position: int, scale: float = 1.0) -> float:
-        """Leave the gradient of the batch's mean loss, times `scale`, in the parameters' .grad, and return that loss.
+        """Leave the gradient of the batch's loss, times `scale`, in the parameters' .grad, and return that loss, as if
+        everything counted: see `loss` and `missing`.
 
         Autograd makes new gradients: zeroing and adding into flat ones took 10 % longer.
         """
@@ -136,26 +139,40 @@ class Passes:
         total = 0.0
         for cut in chunks:
             self.doing = "the model's forward"
-            loss = self.loss(self.forward(part(x, cut)), part(y, cut), whole if len(chunks) > 1 else None)
+            loss = self.loss(self.forward(part(x, cut)), part(y, cut), whole)
             self.doing = "backward"
             (loss if scale == 1.0 else loss * scale).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         return total
 
-    def loss(self, outputs: Any, y: Tree[Tensor], whole: int | None) -> Tensor:
-        """The mean loss, or a micro-batch's part in the mean over `whole` examples."""
+    def loss(self, outputs: Any, y: Tree[Tensor], whole: int) -> Tensor:
+        """From what backward begins: these examples' part in the loss of a batch of `whole` examples, as if everything
+        in it counted. What does is noted."""
         self.doing = "the loss"
-        losses = self._loss(outputs, y)
-        if not isinstance(losses, Tensor):
-            raise TypeError(f"it gave a {type(losses).__name__}; a loss must return a tensor of one number")
-        if not self._each and losses.numel() != 1:
-            raise TypeError(
-                f"it gave a tensor of shape {tuple(losses.shape)}; a loss must return one number, such as a mean"
-            )
-        if self._each:
-            self._seen.append(losses.detach().cpu().numpy())
-        loss = losses.mean() if self._each else losses
-        return loss if whole is None else loss * (len(leaves(y)[0]) / whole)
+        count, criterion = len(leaves(y)[0]), mixed_loss(self.criterion) if isinstance(y, tuple) else self.criterion
+        try:
+            found: Found = criterion(outputs, y, self._each)  # type: ignore[arg-type]
+        except user_code.FAILURES:
+            self.doing = f"the loss of outputs {shown(outputs)} and targets {shown(leaves(y)[0])}"
+            raise
+        if found.each is not None:
+            self._seen.append(found.each.cpu().numpy())
+        if found.counted is None:
+            self._counted += count
+            return found.value if count == whole else found.value * (count / whole)
+        self._counted += float(found.counted) / self.criterion.full
+        return found.value / (whole * self.criterion.full)
+
+    @property
+    def missing(self) -> float:
+        """The share of the last batch that does not count. Its gradient is that of `backward`, divided by the rest."""
+        return 1.0 - self._counted / self._whole
+
+    def settle(self, loss: float) -> float:
+        """Divide the gradient of the last batch by what counts in it, and answer the loss divided so."""
+        if self.missing:
+            torch._foreach_mul_([p.grad for p in self.trained if p.grad is not None], by_rest(self.missing))
+        return loss * by_rest(self.missing)
 
     def forget(self) -> None:
         """Drop the gradients."""
@@ -169,18 +186,25 @@ class Passes:
     def unreached(self) -> set[int]:
         """The places, among all parameters, of those that are trained although the loss does not reach them.
 
-        Tried with the first two examples, so that all workers find the same. The model stays as it is. Where the trial
-        fails, the answer is empty: the step that a worker tries next says why.
+        Tried with the first two examples, so that all workers find the same; what counts in these is noted in the loss.
+        The model stays as it is. Where the trial fails, the answer is empty: the step that a worker tries next says
+        why.
         """
         with torch.random.fork_rng(devices=[]), unchanged(self.model):
             torch.manual_seed(torch_seed(self._seed, "reached"))
             try:
                 self.backward(np.arange(2) % self.examples, 0)
                 missing = {id(p) for p in self.trained if p.grad is None}
+                self.criterion.expect(1.0 - self.missing)
             except user_code.FAILURES:  # whatever a user's model or loss does
                 missing = set()
             self.forget()
         return {place for place, p in enumerate(self.model.parameters()) if id(p) in missing}
+
+
+def by_rest(missing: float) -> float:
+    """The factor that divides by the share that is not missing. Where all is, it is not a number, as in torch."""
+    return 1.0 / (1.0 - missing) if missing != 1.0 else math.nan
 
 
 def part(x: Tree[Tensor], cut: slice) -> Tree[Tensor]:

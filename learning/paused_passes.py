@@ -39,7 +39,7 @@ class PausedPasses(UnitPasses):
         super().__init__([], parameters, passes, memory)
         self._begins, self._run = begins, Paused()
         self._units: list[int] = []  # that the pass has entered; backward, that it has not left
-        self._target: tuple[Any, int | None] = None, None
+        self._target: tuple[Any, int] = None, 0
         self._loss = 0.0
 
     def forward(self, unit: int, x: Any = None) -> Any:
@@ -48,7 +48,7 @@ class PausedPasses(UnitPasses):
         self._go_on(unit, partial(self._train, x))
         return self._flow
 
-    def loss(self, y: Any, whole: int | None) -> float:
+    def loss(self, y: Any, whole: int) -> float:
         self._target = y, whole
         self._run.resume()
         return self._loss
@@ -86,7 +86,7 @@ class PausedPasses(UnitPasses):
                 self._flow = self._passes.forward(x)
             self._run.pause()
             loss = self._passes.loss(self._flow, *self._target)
-        self._loss, self._flow, self._target = loss.item(), None, (None, None)
+        self._loss, self._flow, self._target = loss.item(), None, (None, 0)
         self._run.pause()
         loss.backward()  # type: ignore[no-untyped-call]
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
-
-from . import user_code
 from .dataset import Dataset, DataShape
+from .loss_arguments import check_labels, check_loss
 
 # What to use instead of a run that computes, where only time can be predicted so far.
 TIMING_ONLY = "use simulate --timing-only, or train --phantom"
-
-IGNORED = -100  # the label that cross_entropy leaves out, as torch has it
 
 Precision = Literal["fp32", "bf16", "fp16", "fp64"]
 
@@ -65,12 +61,13 @@ class Recipe:
     """How a step computes. The ranges of these numbers are checked by config.workload, where users write them."""
 
     loss: str = "cross_entropy"
-    label_smoothing: float = 0.0  # see losses.training_loss
+    label_smoothing: float = 0.0  # the share of a label's weight that is spread over all classes (arXiv 1512.00567)
     micro_batch: int | None = None  # most examples that are processed at a time; None: the whole batch
     precision: Precision = "fp32"  # bf16, fp16: of products and convolutions only; fp64: of everything
     augment: Augment | None = None
     loss_scale: float | None = None  # see first_scale
     metrics: tuple[tuple[str, str], ...] | None = None  # see metrics.named_by
+    loss_args: Mapping[str, Any] = field(default_factory=dict)  # of loss_arguments, or of a user's function
 
     @property
     def item(self) -> int:
@@ -95,7 +92,7 @@ def check(recipe: Recipe, shape: DataShape) -> None:
         if len(shape.target_shape) > 1:
             shown = "x".join(map(str, shape.target_shape))
             raise ValueError(f"augment changes images and not their targets, and those of the data are {shown}")
-    if recipe.label_smoothing and user_code.named(recipe.loss):
+    if recipe.label_smoothing and recipe.loss != "cross_entropy":
         raise ValueError(f"label_smoothing is cross_entropy's; {recipe.loss} must smooth by itself")
 
 
@@ -107,12 +104,6 @@ def check_data(recipe: Recipe, data: Dataset) -> None:
             "augment.randaugment needs bytes, and it is not known how the data's values follow from bytes; "
             "give images as bytes (uint8), or a Dataset with pixels=Pixels(scale, shift)"
         )
-    for key, y in (("train_y", data.train_y), ("test_y", data.test_y)):
-        if user_code.named(recipe.loss) or not isinstance(y, np.ndarray) or y.dtype.kind != "i":
-            continue
-        unknown = y[(y < 0) & (y != IGNORED)]
-        if unknown.size:
-            raise ValueError(
-                f"{key} holds the label {unknown[0]}; labels count from 0, and {IGNORED} marks what {recipe.loss} "
-                "leaves out"
-            )
+    if recipe.loss == "cross_entropy":
+        args = check_loss(recipe.loss, recipe.loss_args)
+        check_labels(data, args["ignore_index"], args["weight"] and len(args["weight"]))

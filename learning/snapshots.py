@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ..algorithms.costs import TAIL
 from ..program.effects import Array
 from .batches import Batches
 from .buffers import Buffers
@@ -120,7 +121,7 @@ class Snapshots:
         made when it is first used; a GPU's random stream, as a run may go on on another device.
         """
         arrays = {name: array for name, array in arrays.items() if name != DEVICE_RNG}
-        here = self._state() | {name: self._memory.host_params[:-1] for name in arrays if name.startswith(VECTOR)}
+        here = self._state() | {name: self._memory.host_params[:-TAIL] for name in arrays if name.startswith(VECTOR)}
         here.pop(DEVICE_RNG, None)
         missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
         if missing - ({"params"} if self._gets_parameters else set()) or arrays.keys() - here.keys():

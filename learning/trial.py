@@ -20,7 +20,16 @@ class Trial(NamedTuple):
     """What was found."""
 
     activations: int = 0  # bytes that a step keeps for backward; 0 where nothing was tried
-    loss_is_mean: bool | None = True  # whether a user's loss may be cut in parts; see losses.is_mean
+    loss_is_mean: bool | None = True  # whether a user's mean may be made of those of parts; see losses.is_mean
+
+    def check(self, loss: str, chunks: int) -> None:
+        """ValueError where a step is cut in micro-batches and the loss may not be."""
+        if chunks > 1 and self.loss_is_mean is False:
+            raise ValueError(
+                f"loss {loss} is not the mean over a batch's examples of what depends on one example each, so in "
+                "micro-batches the gradient would be another; leave out micro_batch, or let it return a value for each "
+                "example, or (sum, count)"
+            )
 
 
 def try_forward(passes: Passes, units: UnitPasses, data: Dataset, indices: Array, most: int) -> Trial:
@@ -28,12 +37,14 @@ def try_forward(passes: Passes, units: UnitPasses, data: Dataset, indices: Array
     passes.doing = "reading the data"
     inputs = part(passes.inputs(indices), slice(most))
     activations, outputs = units.activations(inputs)
-    if not user_code.named(passes.loss_name):
-        return Trial(activations)
     passes.doing = "the loss"
-    y = passes.targets(indices[:most])
+    y, loss = passes.targets(indices[:most]), passes.criterion
     with torch.no_grad():
-        return Trial(activations, is_mean(passes.evaluation_loss, outputs, y, _kinds(passes, data)))
+        passes.loss(outputs, y, len(y))
+        loss.check(outputs, y, data)
+        if loss(outputs, y, training=False).counted is not None or not user_code.named(loss.name):
+            return Trial(activations)
+        return Trial(activations, is_mean(lambda *batch: loss(*batch).value, outputs, y, _kinds(passes, data)))
 
 
 def _kinds(passes: Passes, data: Dataset) -> Tensor:

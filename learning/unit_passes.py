@@ -56,7 +56,7 @@ class UnitPasses:
         self._flow = out
         return out
 
-    def loss(self, y: Tree[Tensor], whole: int | None) -> float:
+    def loss(self, y: Tree[Tensor], whole: int) -> float:
         """The loss of the last unit's output, from which backward begins; see Passes.loss."""
         assert self._flow is not None
         loss = self._passes.loss(self._flow, y, whole)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from ..algorithms.costs import TAIL
 from ..algorithms.rounds import Round
 from ..program.effects import Array
 from ..program.fold import parts
 from .batches import Batches
 from .guard import Guard
 from .parameter_memory import Memory
-from .passes import Passes, part
+from .passes import Passes, by_rest, part
 from .trees import Tree
 from .unit_passes import UnitPasses
 
@@ -24,8 +25,8 @@ from .unit_passes import UnitPasses
 class UnitSteps:
     """Performs the steps of one worker.
 
-    loss: the mean loss of the batch so far, one element. Where parameters are sharded it is exchanged by itself;
-    elsewhere it lies behind the gradient in `memory` and travels with that.
+    loss: what of the batch does not count, and its loss as if everything did: two elements. Where parameters are
+    sharded, they are exchanged by themselves; elsewhere they lie behind the gradient in `memory` and travel with that.
     """
 
     def __init__(self, passes: Passes, units: UnitPasses, memory: Memory, batches: Batches, guard: Guard) -> None:
@@ -34,7 +35,8 @@ class UnitSteps:
         self._batch: tuple[Tree[Tensor], Tree[Tensor]] | None = None
         self._indices: Array = np.empty(0, np.int64)
         self._loss_so_far = 0.0
-        self.loss = np.zeros(1, memory.host_params.dtype)
+        alone = memory.held.parts > 1
+        self.loss = np.zeros(TAIL, memory.host_params.dtype) if alone else memory.host_grads[-TAIL:]
 
     def forward(self, round: Round, i: int, chunk: int, chunks: int, unit: int) -> None:
         """The unit's forward pass on micro-batch `chunk` of `chunks`; the last unit's leaves the loss for backward."""
@@ -47,9 +49,10 @@ class UnitSteps:
         self._units.forward(unit, part(self._batch[0], cut) if unit == 0 else None)
         if unit < len(self._units) - 1:
             return
-        loss = self._units.loss(part(self._batch[1], cut), whole if chunks > 1 else None)
+        loss = self._units.loss(part(self._batch[1], cut), whole)
         self._guard.check("the training loss", loss)
-        self._note_loss(loss + (self._loss_so_far if chunk else 0.0))
+        self._loss_so_far = loss + (self._loss_so_far if chunk else 0.0)
+        self.note(self._loss_so_far)
         if chunk == chunks - 1:
             self._batch = None
             self._batches.score(round, i, self._indices, self._loss_so_far)
@@ -69,14 +72,18 @@ class UnitSteps:
         for size in sorted(set(chunks)):
             for unit in range(len(self._units)):
                 self._units.forward(unit, part(x, slice(size)) if unit == 0 else None)
-            self._units.loss(part(y, slice(size)), None)
+            self._units.loss(part(y, slice(size)), size)
             for unit in reversed(range(len(self._units))):
                 self._units.backward(unit, False)
 
-    def _note_loss(self, loss: float) -> None:
-        """The batch's loss so far, where the exchange finds it."""
-        self._loss_so_far = loss
-        if self._memory.held.parts == 1:
-            self._memory.host_grads[-1] = loss
-        else:
-            self.loss[0] = loss
+    def note(self, loss: float) -> None:
+        """The loss of the batch so far, and what of it does not count, where the exchange finds them."""
+        self.loss[:] = self._passes.missing, loss
+
+    def settle(self) -> None:
+        """Divide the exchanged gradient and loss, which are means as if everything counted, by what does count."""
+        missing, loss = self.loss.tolist()
+        if missing:
+            self._memory.grads[: len(self._memory.parameters)].mul_(by_rest(missing))
+            self.loss[:] = 0.0, loss * by_rest(missing)
+            self._guard.check("the training loss", self.loss.item(-1))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..algorithms.costs import Works
+from ..algorithms.costs import TAIL, Works
 from ..algorithms.rounds import Round
 from ..algorithms.sampling import Sampling
 from ..algorithms.scores import Scores
@@ -32,6 +32,7 @@ from .evaluation import Evaluation
 from .flat_gradients import FlatGradients
 from .guard import Guard
 from .loss_scale import LossScale
+from .losses import Loss
 from .models import exchanged_units
 from .optimizers import GradientList
 from .parameter_memory import Memory
@@ -81,6 +82,7 @@ class TorchWorker:
         device: str = "cpu",
         unreached: Collection[int] = (),
         health: bool = True,
+        loss: Loss | None = None,
     ) -> None:
         """ValueError where a step that is tried beforehand fails. What fails later in the user's code: WorkloadError.
 
@@ -90,6 +92,7 @@ class TorchWorker:
         warm: take a throw-away step now, so that torch's first-use costs do not fall into the run.
         loaders: threads that load batches ahead.
         unreached: places of the parameters that the loss does not reach; see Passes.unreached.
+        loss: the recipe's, if other workers share it.
         health: whether to raise NotFinite where a loss, a gradient's norm or a parameter is not finite.
         """
         self.index, self.works = index, works
@@ -97,7 +100,7 @@ class TorchWorker:
         self._seed = seed if data_seed is None else data_seed
         each, chunks = sampling.scored, self.chunks
         self._passes = passes = Passes(
-            *(model, data, recipe), seed=self._seed, worker=index, chunks=chunks, each=each, loaders=loaders
+            *(model, data, recipe), seed=self._seed, worker=index, chunks=chunks, each=each, loaders=loaders, loss=loss
         )
         parameters, modules, cut = exchanged_units(model, works, unit_bytes)
         missing = {id(p) for place, p in enumerate(model.parameters()) if place in unreached}
@@ -117,8 +120,7 @@ class TorchWorker:
         self.grads_squared: Any = np.zeros(1)
         self.clips, self.evaluation_blocks, self.metrics = self._optimizer.clips, tested.blocks, tested.judge.metrics
         self._home: Literal["device", "host"] = "host" if works.held.host else "device"
-        self._exchanged = False  # whether the last update was by `grads`
-        self._tried = Trial()
+        self._exchanged, self._tried = False, Trial()  # whether the last update was by `grads`
         self._begin(data, seed, shared_process, warm, recipe.first_scale)
         self._guard.watching = health
 
@@ -137,7 +139,7 @@ class TorchWorker:
 
     @property
     def params(self) -> Value:
-        """float32 (P + 1,): the parameters, the model's own memory, and the round's mean training loss so far."""
+        """float32 (P + TAIL,): the parameters, the model's own memory, 0, and the round's mean training loss so far."""
         return self._params
 
     @params.setter
@@ -146,7 +148,7 @@ class TorchWorker:
 
     @property
     def grads(self) -> Value:
-        """float32 (P + 1,): the gradient and the batch's training loss."""
+        """float32 (P + TAIL,): the gradient, what of the batch does not count, and its loss as if everything did."""
         return self._grads
 
     @grads.setter
@@ -195,7 +197,7 @@ class TorchWorker:
         return Compute(self.works.step, run, times=len(each), first=self.works.first(start))
 
     def gradient(self, round: Round, i: int) -> Compute[None]:
-        """The gradient of step i's batch into `grads`, its loss into grads[-1]."""
+        """The gradient of step i's batch into `grads`, with its loss behind it."""
         return Compute(self.works.gradient, partial(self._run, self._gradient, round, i))
 
     def update(self, round: Round, i: int) -> Compute[None]:
@@ -239,7 +241,7 @@ class TorchWorker:
         return Compute(work, partial(self._run, self._evaluation.unit, buffers, block, unit))
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
-        """Call `function(params[:-1], *vectors)` on float32 (P,) arrays, which it may write to; see Worker."""
+        """Call `function(params[:-TAIL], *vectors)` on float32 (P,) arrays, which it may write to; see Worker."""
         return Compute(self.works.transform, partial(self._transform, function, names), on=self._home)
 
     def reset(self) -> Compute[None]:
@@ -314,15 +316,12 @@ class TorchWorker:
             raise ValueError(
                 f"worker {self.index}: a training step of {batch} examples fails in {passes.doing}: {in_words(error)}"
             ) from error
-        if self.chunks > 1 and self.loss_is_mean is False:
-            raise ValueError(
-                f"loss {passes.loss_name} is not the mean over a batch's examples of what depends on one example "
-                "each, so in micro-batches the gradient would be another; leave out micro_batch, or name such a loss"
-            )
+        self._tried.check(passes.criterion.name, self.chunks)
         self.forget()
 
     def _step(self, round: Round, i: int) -> None:
-        loss = self._backward(round, i)
+        loss = self._passes.settle(self._backward(round, i))
+        self._guard.check("the training loss", loss)
         self._passes.doing = "the optimizer"
         self._guard.check_norm(self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i)))
         self._note_mean(loss, i)
@@ -332,9 +331,10 @@ class TorchWorker:
         loss = self._backward(round, i)
         self._flat.keep(self._passes.gradients())
         self._passes.forget()  # autograd's own: they would stay until the next step
-        self._grads[-1] = loss
+        self._steps.note(loss)
 
     def _update(self, round: Round, i: int) -> None:
+        self._steps.settle()
         self._passes.doing = "the optimizer"
         whole = self.grads_squared.item() if self._memory.held.parts > 1 and self.clips else None
         self._guard.check_norm(self._optimizer.apply(self._flat.exchanged(), round.lr(self.index, i), whole))
@@ -350,12 +350,13 @@ class TorchWorker:
         self._params[-1] = mean + (loss - mean) / (i + 1)
 
     def _squares(self) -> Array:
+        self._steps.settle()
         found = squares([self._memory.grads])
         self._guard.check("the gradient's norm", found)
         return np.array([found])
 
     def _transform(self, function: Callable[..., None], names: tuple[str, ...]) -> None:
-        own, vectors = self._params[:-1], self._snapshots.vectors
+        own, vectors = self._params[:-TAIL], self._snapshots.vectors
         for name in names:
             if name not in vectors:
                 vectors[name] = np.zeros_like(own)
@@ -383,7 +384,7 @@ class TorchWorker:
         return estimated_buffers(self._passes, self._buffers, *drawn)
 
     def _backward(self, round: Round, i: int) -> float:
-        """Leave the gradient of step i's batch in the parameters' .grad; its mean loss."""
+        """Leave the gradient of step i's batch in the parameters' .grad; its loss. See Passes.backward."""
         indices, position = self._batches.next(round, i)
         loss = self._scale.backward(indices, position)
         self._guard.check("the training loss", loss)

@@ -88,11 +88,11 @@ class LearningProblem:
 
     def check(self) -> None:
         """ScenarioError where model, loss or metrics cannot be loaded. Built-in ones are checked without torch."""
-        from .learning.cost_tables import check_loss
+        from .learning.loss_arguments import check_loss
         from .learning.recipe import check
 
         _ = self.cost
-        _named("workload.loss", lambda: check_loss(self.scenario.workload.loss))
+        _named("workload.loss", lambda: check_loss(self.scenario.workload.loss.name, self.scenario.workload.loss.args))
         _named("workload", lambda: check(self.recipe, self.shape))
         _named("workload.metrics", lambda: self.reported)
 
@@ -123,7 +123,8 @@ class LearningProblem:
         w = self.scenario.workload
         augment = recipe.augmentation(**w.augment.model_dump()) if w.augment else None
         metrics = None if w.metrics is None else tuple(named_metrics(w.metrics))
-        return recipe.Recipe(w.loss, w.label_smoothing, w.micro_batch, w.precision, augment, w.loss_scale, metrics)
+        others = w.micro_batch, w.precision, augment, w.loss_scale, metrics, w.loss.args
+        return recipe.Recipe(w.loss.name, w.label_smoothing, *others)
 
     @property
     def reported(self) -> list[str]:
@@ -250,7 +251,7 @@ class LearningProblem:
                 initial=initial,
             ),
         )
-        self.notes = [*self.data.notes, *notes(plan, made[0], w.model.name, w.loss)]
+        self.notes = [*self.data.notes, *notes(plan, made[0], w.model.name, w.loss.name)]
         return made
 
     @property

@@ -12,6 +12,7 @@ from kit.plans import plan, run
 from kit.toy import ToyWorker
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients, Parameters, Until
+from paceline.algorithms.costs import TAIL
 from paceline.algorithms.learning_rates import Constant, Cosine, CosineStep, Linear, WarmUp
 from paceline.algorithms.loop import train
 from paceline.algorithms.outer import FedNova, OuterSGD, SlowMo, normaliser
@@ -34,7 +35,7 @@ def at(lr: float, step: int = 0) -> Moment:
 
 
 def params(strategy: Strategy, momentum: float = 0.0, **given: object) -> np.ndarray:
-    return run(plan(strategy, **given), momentum)[0][0].params[:-1]
+    return run(plan(strategy, **given), momentum)[0][0].params[:-TAIL]
 
 
 # -- QSR --------------------------------------------------------------------------------------------------------------
@@ -198,11 +199,11 @@ def local_from(x: np.ndarray) -> np.ndarray:
     p = plan(LOCAL, budget=Interval(2, "rounds"))
     workers = [ToyWorker(w, p) for w in range(2)]
     for w in workers:
-        w.params[:-1] = x
+        w.params[:-TAIL] = x
     first = p.next_round(State())
     state = State()
     state.after(first, 0.0)
-    return run(p, 0.0, state, workers)[0][0].params[:-1].copy()
+    return run(p, 0.0, state, workers)[0][0].params[:-TAIL].copy()
 
 
 def test_diloco_two_rounds_by_hand():
@@ -243,11 +244,11 @@ def test_fednova_is_the_formula():
     shares = Shares((4, 4), (1.0, 0.5))
     one_round = {"shares": shares, "budget": Interval(1, "rounds")}
     workers, *_ = run(plan(with_(FedNova((3.0, 1.0)).resolve({"name": "sgd", "momentum": 0.9})), **one_round), 0.9)
-    locals_ = [run(plan(with_(Parameters(w)), **one_round), 0.9)[0][0].params[:-1] for w in ((1.0, 0.0), (0.0, 1.0))]
+    locals_ = [run(plan(with_(Parameters(w)), **one_round), 0.9)[0][0].params[:-TAIL] for w in ((1.0, 0.0), (0.0, 1.0))]
     a = [normaliser(2, 0.9), normaliser(1, 0.9)]
     tau = 0.75 * a[0] + 0.25 * a[1]
     expected = tau * (0.75 * locals_[0] / a[0] + 0.25 * locals_[1] / a[1])
-    np.testing.assert_allclose(workers[0].params[:-1], expected, rtol=1e-5)
+    np.testing.assert_allclose(workers[0].params[:-TAIL], expected, rtol=1e-5)
     assert not workers[0].velocity.any(), "momentum is zeroed in each round"
 
 

@@ -11,6 +11,7 @@ import pytest
 from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
 from kit.plans import plan, run
 from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.costs import TAIL
 from paceline.algorithms.placements import Sharded
 from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.schedules import Fixed, Qsr, Schedule
@@ -39,7 +40,7 @@ def test_lines_between_evaluations_change_nothing_else():
     assert names - set(lines[0]) == {"test_loss", "mae"}
     each = [line["train_loss"] for line in run(plan(strategy, report=Interval(2, "steps")))[2]]
     assert lines[1]["train_loss"] == pytest.approx(sum(each[:4]) / 4), "the mean since the last evaluation"
-    norms = np.array([[w.grads[:-1] @ w.grads[:-1], w.params[:-1] @ w.params[:-1]] for w in workers])
+    norms = np.array([[w.grads[:-TAIL] @ w.grads[:-TAIL], w.params[:-TAIL] @ w.params[:-TAIL]] for w in workers])
     found = [lines[-1][name] for name in ("grad_norm", "param_norm")]
     assert found == pytest.approx(np.sqrt(norms.mean(0)))
     assert "v_norm" not in lines[-1]
@@ -98,12 +99,12 @@ def test_norms_are_those_of_the_vectors(optimizer, names, aggregation):
     workers = make(p, optimizer=optimizer)
     _, lines = train_in_lockstep(p, workers)
     assert {key for key in lines[-1] if key.endswith("_norm")} == {f"{n}_norm" for n in ("grad", "param", *names)}
-    assert lines[-1]["param_norm"] == pytest.approx(np.linalg.norm(workers[0].params[:-1]), rel=1e-6)
+    assert lines[-1]["param_norm"] == pytest.approx(np.linalg.norm(workers[0].params[:-TAIL]), rel=1e-6)
     moments = [[np.linalg.norm(m) for m in w.moments.values()] for w in workers]
     for name, norms in zip(names, np.transpose(moments), strict=True):
         assert lines[-1][f"{name}_norm"] == pytest.approx(math.sqrt(np.mean(norms**2)), rel=1e-6)
     if aggregation.synchronous:
-        assert lines[-1]["grad_norm"] == pytest.approx(np.linalg.norm(workers[0].grads[:-1]), rel=1e-6)
+        assert lines[-1]["grad_norm"] == pytest.approx(np.linalg.norm(workers[0].grads[:-TAIL]), rel=1e-6)
     else:
         own = [np.sqrt(sum((g.norm() ** 2).item() for g in w._passes.gradients())) for w in workers]
         assert lines[-1]["grad_norm"] == pytest.approx(math.sqrt(np.mean(np.square(own))), rel=1e-6)

@@ -10,6 +10,7 @@ import numpy as np
 
 from kit.learning import DIGITS, make_plan
 from paceline.algorithms.aggregations import Gradients
+from paceline.algorithms.costs import TAIL
 from paceline.algorithms.loop import train
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded, ShardedOffloaded
 from paceline.algorithms.plan import Plan
@@ -64,7 +65,7 @@ def train_all(plan: Plan, workers: Sequence[Any]) -> tuple[list[dict[str, Any]],
 def parameters(workers: Sequence[Any]) -> Array:
     """All parameters of the model, in one vector, also where each worker keeps a part of them."""
     if workers[0].works.held.parts == 1:
-        replica: Array = workers[0].params[:-1].copy()
+        replica: Array = workers[0].params[:-TAIL].copy()
         return replica
     whole = []
     for u, cost in enumerate(workers[0].works.units):

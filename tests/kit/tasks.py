@@ -72,11 +72,10 @@ def language(input_shape, classes, dropout: float = 0.1):
     return Language(classes, dropout)
 
 
-def unet(input_shape, classes):
+def unet(input_shape, classes, norm: bool = True):
     """Not a U: as many classes for each pixel."""
-    return nn.Sequential(
-        nn.Conv2d(input_shape[0], 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, classes, 1)
-    )
+    middle = [nn.BatchNorm2d(6)] if norm else []
+    return nn.Sequential(nn.Conv2d(input_shape[0], 6, 3, padding=1), *middle, nn.ReLU(), nn.Conv2d(6, classes, 1))
 
 
 class Pair(nn.Module):
@@ -112,3 +111,36 @@ def uneven():
 
 def unlike():
     return {"a": np.zeros((6, 5))}, np.arange(6), {"b": np.zeros((2, 5))}, np.arange(2)
+
+
+def tokens(train: int = 40, test: int = 12, length: int = 6):
+    """All of them count."""
+    random = np.random.default_rng(4)
+    whole = random.integers(0, VOCABULARY, (train + test, length + 1))
+    return split(whole[:, :-1], whole[:, 1:], test)
+
+
+class LastLanguage(Language):
+    """Classes in the last dimension, as language models have them."""
+
+    def forward(self, tokens):
+        return super().forward(tokens).movedim(1, -1)
+
+
+def last_language(input_shape, classes, dropout: float = 0.1):
+    return LastLanguage(classes, dropout)
+
+
+def squares(outputs, targets):
+    """A value for each example."""
+    return ((outputs - targets) ** 2).sum(1)
+
+
+def counted(outputs, targets):
+    """(sum, count)."""
+    return functional.cross_entropy(outputs, targets, reduction="sum"), (targets != -100).sum()
+
+
+def some(outputs, targets):
+    """A value for each element that counts, of which there are other numbers in other batches."""
+    return functional.cross_entropy(outputs, targets, reduction="none")[targets != -100]

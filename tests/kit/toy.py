@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paceline.algorithms.costs import ModelCost, Works
+from paceline.algorithms.costs import TAIL, ModelCost, Works
 from paceline.algorithms.metrics import TEST_LOSS, Metric
 from paceline.algorithms.plan import Plan
 from paceline.algorithms.rounds import Round
@@ -26,8 +26,8 @@ class ToyWorker:
         self.x = random.normal(size=(plan.examples, size))
         self.y = self.x @ random.normal(size=size) + 0.1 * random.normal(size=plan.examples)
         self.index, self.plan, self.momentum = index, plan, momentum
-        self.params = np.zeros(size + 1)
-        self.grads = np.zeros(size + 1)
+        self.params = np.zeros(size + TAIL)
+        self.grads = np.zeros(size + TAIL)
         self.velocity = np.zeros(size)
         self.buffers = np.zeros(1, np.float32)
         self.staged = False
@@ -46,14 +46,14 @@ class ToyWorker:
         else:
             at = self.plan.strategy.sampling.indices(3, self.plan.examples, self.index, position, size)
         self.drawn.append(at)
-        error = self.x[at] @ self.params[:-1] - self.y[at]
+        error = self.x[at] @ self.params[:-TAIL] - self.y[at]
         self.scores.record(at, error**2, round.nominal(self.index, i))
-        self.grads[:-1] = 2 * self.x[at].T @ error / size
+        self.grads[:-TAIL] = 2 * self.x[at].T @ error / size
         return float(np.mean(error**2))
 
     def _apply(self, round: Round, i: int) -> None:
-        self.velocity[:] = self.momentum * self.velocity + self.grads[:-1]
-        self.params[:-1] -= round.lr(self.index, i) * self.velocity
+        self.velocity[:] = self.momentum * self.velocity + self.grads[:-TAIL]
+        self.params[:-TAIL] -= round.lr(self.index, i) * self.velocity
 
     def _step(self, round: Round, i: int) -> None:
         loss = self._gradient(round, i)
@@ -79,7 +79,7 @@ class ToyWorker:
         start, stop = share(len(self.y), self.index, self.plan.workers)
 
         def run() -> Array:
-            error = self.x[start:stop] @ self.params[:-1] - self.y[start:stop]
+            error = self.x[start:stop] @ self.params[:-TAIL] - self.y[start:stop]
             return np.array([np.sum(error**2), stop - start, np.sum(abs(error)), stop - start])
 
         return Compute(self.works.evaluate, run)
@@ -92,15 +92,15 @@ class ToyWorker:
         return Compute(self.works.update, partial(self.velocity.fill, 0.0))
 
     def transform(self, function: Callable[..., None], *names: str) -> Compute[None]:
-        vectors = [self.vectors.setdefault(name, np.zeros(len(self.params) - 1)) for name in names]
-        return Compute(self.works.update, partial(function, self.params[:-1], *vectors))
+        vectors = [self.vectors.setdefault(name, np.zeros(len(self.params) - TAIL)) for name in names]
+        return Compute(self.works.update, partial(function, self.params[:-TAIL], *vectors))
 
     def on_scores(self, function: Callable[[Scores], Any], nbytes: int = 0) -> Compute[Any]:
         return Compute(self.works.scores, partial(function, self.scores))
 
     def squares(self) -> Compute[Array]:
         def run() -> Array:
-            return np.array([v @ v for v in (self.grads[:-1], self.params[:-1], self.velocity)])
+            return np.array([v @ v for v in (self.grads[:-TAIL], self.params[:-TAIL], self.velocity)])
 
         return Compute(self.works.squares, run)
 

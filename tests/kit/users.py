@@ -261,6 +261,10 @@ def for_each(outputs, y):
     return functional.cross_entropy(outputs, y, reduction="none")
 
 
+def one_row(outputs, y):
+    return functional.cross_entropy(outputs, y).reshape(1)
+
+
 def ill(outputs, y):
     raise RuntimeError("it is ill")
 

@@ -16,7 +16,7 @@ from paceline.algorithms.strategy import Strategy
 from paceline.learning import images
 from paceline.learning.augment import augment
 from paceline.learning.dataset import Dataset, DataShape, Pixels
-from paceline.learning.losses import training_loss
+from paceline.learning.losses import Loss
 from paceline.learning.mixup import mixed, mixed_loss
 from paceline.learning.models import build
 from paceline.learning.passes import Passes
@@ -199,10 +199,12 @@ def test_a_mixed_loss_is_that_of_soft_labels(smoothing, each):
     random = torch.Generator().manual_seed(0)
     outputs, (first, second) = torch.randn(6, 10, generator=random), torch.randint(10, (2, 6), generator=random)
     soft = 0.7 * torch.nn.functional.one_hot(first, 10) + 0.3 * torch.nn.functional.one_hot(second, 10)
-    found = mixed_loss(training_loss("cross_entropy", smoothing, each))(outputs, (first, second, torch.full((6,), 0.7)))
+    loss = mixed_loss(Loss(Recipe(label_smoothing=smoothing), DIGITS))
+    found = loss(outputs, (first, second, torch.full((6,), 0.7)), each)
     kind = "none" if each else "mean"
     expected = torch.nn.functional.cross_entropy(outputs, soft, label_smoothing=smoothing, reduction=kind)
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(found.each if each else found.value, expected, atol=1e-5)
+    assert torch.allclose(found.value, expected.mean(), atol=1e-5)
 
 
 def test_a_step_with_mixup_is_that_of_the_mixed_micro_batches():

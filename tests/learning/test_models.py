@@ -175,11 +175,11 @@ def test_a_module_that_needs_another_is_told_from_one_that_is_missing(tmp_path, 
 
 def test_tables_data_and_phantoms_need_no_torch():
     code = (
-        "import sys; from paceline.learning import cost_tables, phantoms, works; "
+        "import sys; from paceline.learning import cost_tables, loss_arguments, phantoms, works; "
         "from paceline.learning.data import shape_of; "
         "shape = shape_of('synthetic', {'train': 500}); print(works.cost_of('resnet20', {}, shape).parameters);"
         "shape_of('fashion_mnist', {'size': 224, 'classes': 1000});"
-        "cost_tables.check_loss('cross_entropy'); assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
+        "loss_arguments.check_loss('cross_entropy'); assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True

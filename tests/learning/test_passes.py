@@ -12,7 +12,6 @@ from paceline.algorithms.rounds import State
 from paceline.learning import models
 from paceline.learning.augment import augment
 from paceline.learning.dataset import DataShape
-from paceline.learning.losses import training_loss
 from paceline.learning.passes import Passes
 from paceline.learning.recipe import Augment, Recipe, check
 from paceline.program.streams import stream
@@ -46,7 +45,7 @@ def test_smoothing_is_for_training_alone():
     outputs, y = smooth.forward(smooth.inputs(indices)), torch.from_numpy(DIGITS.train_y[:16])
     expected = nn.functional.cross_entropy(outputs, y, label_smoothing=0.1).item()
     assert smooth.backward(indices, 0) == expected != usual.backward(indices, 0)
-    assert smooth.evaluation_loss(outputs, y) == nn.functional.cross_entropy(outputs, y)
+    assert smooth.criterion.sums(outputs, y) == (16 * nn.functional.cross_entropy(outputs, y).item(), 16)
 
 
 def test_losses_of_single_examples():
@@ -58,8 +57,8 @@ def test_losses_of_single_examples():
     together = passes(Recipe(label_smoothing=0.1))
     together.backward(np.arange(16), 0)
     assert torch.allclose(gradient(each), gradient(together), rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="every example's own"):
-        training_loss("some:loss", each=True)
+    with pytest.raises(TypeError, match="needs every example's own, and it gave their mean"):
+        passes(Recipe("torch.nn.functional:cross_entropy"), each=True).backward(np.arange(16), 0)
 
 
 def test_bf16_computes_near_fp32_with_parameters_in_fp32():

@@ -19,6 +19,7 @@ from kit.paths import TESTS
 from kit.users import CLASSES, WIDTH
 from paceline import simulate
 from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.costs import TAIL
 from paceline.algorithms.placements import Offloaded, Replicated, Sharded
 from paceline.algorithms.rounds import Interval
 from paceline.config import yaml
@@ -229,7 +230,7 @@ def test_a_users_loss_is_tried_for_being_a_mean_over_examples(name, mean, count)
 def test_micro_batches_are_refused_where_they_would_change_the_gradient(place):
     """A loss that weights, ignores or compares examples is not a mean over them: its micro-batches do not add up."""
     plan, recipe = plan_of(place=place), Recipe("kit.users:weighted", micro_batch=3)
-    with pytest.raises(ValueError, match=r"loss kit.users:weighted is not the mean .* leave out micro_batch, or name"):
+    with pytest.raises(ValueError, match=r"loss kit.users:weighted is not the mean .* leave out micro_batch, or let"):
         make(plan, "sizes", recipe=recipe)
     make(plan, "sizes", recipe=replace(recipe, loss="kit.users:smoothed"))
     workers = make(plan, "sizes", recipe=replace(recipe, micro_batch=None))
@@ -293,7 +294,7 @@ def test_a_parameter_that_only_some_steps_reach_is_as_torchs_and_alike_on_all_wo
     expected = torchs(models.build("kit.users:unused", {"edge": 0.0}, (WIDTH,), CLASSES, 7), ADAMW, 5)
     (w,) = make(plan_of((8,), aggregation=Parameters(), steps=5), "unused", ADAMW, model_args={"edge": 0.0})
     train_in_lockstep(plan_of((8,), aggregation=Parameters(), steps=5), [w])
-    assert np.array_equal(w.params[:-1], expected)
+    assert np.array_equal(w.params[:-TAIL], expected)
     plan = plan_of((4, 3, 5))
     workers = make(plan, "unused", ADAMW, model_args={"edge": 0.5})
     train_in_lockstep(plan, workers)
@@ -360,7 +361,10 @@ def test_where_a_users_code_fails_is_said_in_one_line(changes, message):
 
 
 def test_a_users_loss_that_fails_or_ends_the_program_is_one_line():
-    with pytest.raises(ScenarioError, match="a training step of 8 examples fails in the loss: RuntimeError: it is ill"):
+    with pytest.raises(
+        ScenarioError,
+        match=r"8 examples fails in the loss of outputs \(8, 3\) and targets \(8,\): RuntimeError: it is ill",
+    ):
         simulate(validate(scenario("sizes", workload__loss="kit.users:ill"), "test"))
     with pytest.raises(ScenarioError, match=r"data 'kit\.users:leaving' failed: SystemExit: 0"):
         simulate(validate(scenario(workload__data="kit.users:leaving"), "test"))
@@ -369,8 +373,11 @@ def test_a_users_loss_that_fails_or_ends_the_program_is_one_line():
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ("nothing", "in the loss: TypeError: it gave a NoneType; a loss must return a tensor of one number"),
-        ("for_each", r"in the loss: TypeError: it gave a tensor of shape \(8,\); a loss must return one number"),
+        ("nothing", r"in the loss of outputs .*: TypeError: it gave a NoneType; a loss must return a tensor: the mean"),
+        (
+            "one_row",
+            r"TypeError: it gave a tensor of shape \(1,\) for 8 examples; a loss must return a tensor: the mean",
+        ),
     ],
 )
 def test_a_users_loss_that_gives_no_number_is_told_what_to_give(loss, message):
@@ -414,11 +421,11 @@ def health_of(how: str, **options):
         return w.steps(round, 0).run
     if how == "norm":
         w.params[0] = 1e38
-        w.grads[:] = 1e38
+        w.grads[:-TAIL] = 1e38
         return w.update(round, 0).run
     w.steps(round, 0).run()
     if how == "test loss":
-        w._passes.evaluation_loss = lambda outputs, y: torch.tensor(torch.inf)
+        w._passes.criterion.sums = lambda outputs, y: (torch.inf, 1)
         return w.evaluate(w.buffers).run
     w.params[2] = np.nan
     return {"parameter": w.evaluate(w.buffers).run, "saved": w.snapshot, "norms": w.squares().run}[how]

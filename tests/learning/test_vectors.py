@@ -12,6 +12,7 @@ from torch import nn
 
 from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
 from paceline.algorithms.aggregations import Parameters
+from paceline.algorithms.costs import TAIL
 from paceline.algorithms.rounds import Interval, State
 from paceline.learning.optimizer_by_name import carried
 from paceline.learning.phantoms import build_phantoms
@@ -33,12 +34,12 @@ def back(x, start, momentum):
 def test_transforms_write_into_the_parameters_and_into_vectors_that_are_saved():
     plan = make_plan([16, 16])
     (w, _), (v, _) = make(plan), make(plan)
-    before = w.params[:-1].copy()
+    before = w.params[:-TAIL].copy()
     w.transform(keep, "_start").run()
     w.steps(plan.next_round(State()), 0).run()
-    moved = w.params[:-1] - before
+    moved = w.params[:-TAIL] - before
     w.transform(back, "_start", "outer").run()
-    assert np.array_equal(w.params[:-1], before)
+    assert np.array_equal(w.params[:-TAIL], before)
     saved = w.snapshot()
     assert {name for name in saved if name.startswith("vector.")} == {"vector.outer"}
     assert np.array_equal(saved["vector.outer"], moved)

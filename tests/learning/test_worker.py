@@ -13,6 +13,7 @@ from torch import nn
 
 from kit.learning import DIGITS, SGD, make, make_plan, train_in_lockstep
 from paceline.algorithms.aggregations import Gradients, Parameters
+from paceline.algorithms.costs import TAIL
 from paceline.algorithms.placements import Offloaded
 from paceline.algorithms.rounds import Interval, State
 from paceline.algorithms.worker import EVALUATION_BATCH
@@ -26,9 +27,9 @@ from paceline.program.streams import torch_seed
 def test_the_model_lives_in_the_vectors():
     (w,) = make(make_plan([8]), "resnet20", {"width": 0.25})
     total = sum(p.numel() for p in w.model.parameters())
-    assert w.params.shape == w.grads.shape == (total + 1,)
+    assert w.params.shape == w.grads.shape == (total + TAIL,)
     assert w.params.dtype == w.grads.dtype == w.buffers.dtype == np.float32
-    assert np.array_equal(w.params[:-1], np.concatenate([p.detach().numpy().ravel() for p in w.model.parameters()]))
+    assert np.array_equal(w.params[:-TAIL], np.concatenate([p.detach().numpy().ravel() for p in w.model.parameters()]))
     first, norm = next(w.model.parameters()), w.model[0][2]
     w.params[0] = 5.0
     assert first.view(-1)[0] == 5.0
@@ -37,9 +38,9 @@ def test_the_model_lives_in_the_vectors():
     with torch.no_grad():
         first.view(-1)[1] = 4.0
     assert w.params[1] == 4.0
-    w.params = np.arange(total + 1, dtype=np.float32)  # an answer in an array of its own
+    w.params = np.arange(total + TAIL, dtype=np.float32)  # an answer in an array of its own
     assert first.view(-1)[2] == 2.0
-    assert w.params[-1] == total
+    assert w.params[-1] == total + TAIL - 1
 
 
 @pytest.mark.parametrize("size", [0, 5, flat_storage.HUGE // 4 - 1, flat_storage.HUGE // 4 + 3])
@@ -75,7 +76,7 @@ def test_a_step_is_gradient_and_update_to_the_last_bit(model, args):
         one.steps(r, 0).run()
         two.gradient(r, 0).run()
         two.update(r, 0).run()
-        assert np.array_equal(one.params[:-1], two.params[:-1])
+        assert np.array_equal(one.params[:-TAIL], two.params[:-TAIL])
         assert one.params[-1] == two.grads[-1] != 0
     assert np.array_equal(one.buffers, two.buffers)
 
@@ -101,7 +102,7 @@ def test_it_trains_as_torch_does(options):
         optimizer.step()
         losses.append(loss.item())
     expected = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
-    assert np.array_equal(w.params[:-1], expected)
+    assert np.array_equal(w.params[:-TAIL], expected)
     assert w.params[-1] == pytest.approx(np.mean(losses), rel=1e-6)
 
 
@@ -128,7 +129,7 @@ def test_parameter_averaging_in_every_step_is_gradient_averaging(optimizer, batc
     # Of seeds 1 to 8 one (7) parts by 2e-4 in step 17: rounding moves a ReLU's input across 0, and a gradient with it.
     workers = [make(plan, optimizer=optimizer, seed=1) for plan in plans]
     lines = [train_in_lockstep(plan, ws)[1] for plan, ws in zip(plans, workers, strict=True)]
-    assert np.allclose(workers[0][0].params[:-1], workers[1][0].params[:-1], rtol=0, atol=1e-6)
+    assert np.allclose(workers[0][0].params[:-TAIL], workers[1][0].params[:-TAIL], rtol=0, atol=1e-6)
     assert lines[0][-1]["train_loss"] == pytest.approx(lines[1][-1]["train_loss"], rel=1e-5)
 
 
@@ -184,7 +185,7 @@ def test_a_snapshot_of_something_else_is_refused():
     plan = make_plan([16])
     (small,), (large,) = make(plan, args={"hidden": [8]}), make(plan, args={"hidden": [9]})
     (plain,) = make(plan, args={"hidden": [8]}, optimizer={"name": "sgd"})
-    with pytest.raises(ValueError, match="worker 0: params has 611 elements in the checkpoint, 686 here"):
+    with pytest.raises(ValueError, match="worker 0: params has 612 elements in the checkpoint, 687 here"):
         large.restore(small.snapshot())
     with pytest.raises(ValueError, match=r"holds .*optimizer.momentum.*; expected buffers, counts, params, rng"):
         plain.restore(small.snapshot())
@@ -311,7 +312,7 @@ def test_parameters_may_be_frozen_or_unused():
     assert np.array_equal(w.params[frozen], before[frozen])
     assert np.array_equal(w.params[unused], before[unused])
     assert not np.array_equal(w.params, before)
-    assert np.array_equal(w.params[:-1], v.params[:-1])
+    assert np.array_equal(w.params[:-TAIL], v.params[:-TAIL])
     assert not v.grads[frozen].any()
 
 
@@ -326,11 +327,11 @@ def test_a_users_loss_is_trained_and_evaluated_with():
     [
         (
             {"recipe": Recipe("entropy")},
-            "no loss 'entropy'; did you mean 'cross_entropy'?; write cross_entropy or an import path",
+            "no loss 'entropy'; did you mean 'cross_entropy'?; write cross_entropy, mse, mae, binary_cross_entropy or",
         ),
         (
             {"recipe": Recipe(f"{__name__}:own_wrong_loss")},
-            "a training step of 16 examples fails in the loss: ",
+            "a training step of 16 examples fails in the loss of outputs (16, 10) and targets (16,): ",
         ),
         (
             {"model": f"{__name__}:own_double"},

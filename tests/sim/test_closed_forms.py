@@ -28,7 +28,7 @@ QUIET = Hooks()
 NETWORK = Network("star", 1e6, 1e-3)
 SILENT = Noise()
 PARAMETERS = 10_000
-BYTES = 4 * (PARAMETERS + 1)
+BYTES = 4 * (PARAMETERS + 2)
 Engine = Callable[[list[Any], tuple[float, ...], Timing], list[Outcome]]
 
 

@@ -79,14 +79,14 @@ def units() -> list[int]:
 @pytest.mark.parametrize("place", ["{replicated: {overlap: false, wire: %s}}", "{replicated: %s}", "{offloaded: %s}"])
 def test_ddp_and_lsdp_send_what_a_ring_all_reduce_sends(place, name, b):
     sent = per_step(place % name, "bytes_per_worker")
-    assert sent == pytest.approx(2 * (N - 1) / N * b * (P + 1), rel=1e-12)  # the training loss rides along
+    assert sent == pytest.approx(2 * (N - 1) / N * b * (P + 2), rel=1e-12)  # the loss rides along
 
 
 @pytest.mark.parametrize("kind", ["sharded", "sharded_offloaded"])
 @pytest.mark.parametrize(("name", "b"), [("fp16", 2), ("fp32", 4)])
 def test_fsdp_sends_half_as_much_again(kind, name, b):
     padded = [-(-unit // N) * N for unit in units()]
-    loss = (N - 1) * 4
+    loss = (N - 1) * 2 * 4
     in_turn = per_step(f"{{{kind}: {{wire: {name}, overlap: false}}}}", "bytes_per_worker")
     assert in_turn == pytest.approx(3 * (N - 1) / N * b * sum(padded) + loss, rel=1e-12)
     for prefetch in (1, 3):
@@ -114,15 +114,15 @@ def test_the_networks_seconds_at_1_gbit(place, seconds):
 def test_the_host_link_carries_parameters_twice_and_gradients_once():
     for wire in ("fp32", "fp16"):  # on the wire; in memory they are fp32
         moved = per_step(f"{{offloaded: {{wire: {wire}, overlap: false}}}}", "moved_per_worker")
-        assert moved == pytest.approx(12 * (P + 1), rel=1e-12)
+        assert moved == pytest.approx(12 * (P + 2), rel=1e-12)
     assert moved == pytest.approx(3.65e9, rel=1e-3)
     last = units()[-2:]  # with overlap, two units are still on the device when backward begins
     overlapped = per_step("{offloaded: fp16}", "moved_per_worker")
-    assert overlapped == pytest.approx(12 * (P + 1) - 4 * (sum(last) + 1), rel=1e-12)
+    assert overlapped == pytest.approx(12 * (P + 2) - 4 * (sum(last) + 2), rel=1e-12)
     assert per_step("{replicated: fp16}", "moved_per_worker") == 0
     directions = vit("{offloaded: fp16}", 2)["moved_per_worker"][0]  # nothing else is counted, no evaluation
     assert sum(directions.values()) == pytest.approx(2 * overlapped, rel=1e-12)
-    assert directions["to host"] == 2 * 4 * (P + 1)
+    assert directions["to host"] == 2 * 4 * (P + 2)
 
 
 def held(placement: str) -> Any:

@@ -79,14 +79,14 @@ def predicted(strategy, **more):
 def test_what_is_predicted_of_the_process():
     flat = predicted({"preset": "sync_sgd", "placement": {"replicated": {"overlap": False}}})
     assert flat["data"] == (1437 + 360) * (4 * 64 + 8)
-    assert flat["exchange"] == 4 * (P + 1) / 2
-    assert flat["fresh"] == 4 * (P + 1)
+    assert flat["exchange"] == 4 * (P + 2) / 2
+    assert flat["fresh"] == 4 * (P + 2)
     assert "process" not in flat, "no profile has measured it"
     cut = predicted({"preset": "sync_sgd", "placement": {"replicated": {"unit_bytes": "100 kB"}}})
-    assert cut["exchange"] == 4 * (512 * 256 + 256 + 256 * 10 + 10 + 1) / 2, "the largest unit's: the last two layers"
+    assert cut["exchange"] == 4 * (512 * 256 + 256 + 256 * 10 + 10 + 2) / 2, "the largest unit's: the last two layers"
     local = predicted({"preset": "local_sgd", "H": 4})
-    assert (local["fresh"], local["exchange"], local["vectors"]) == (0, 4 * (P + 1) / 2, 0)
-    assert predicted({"preset": "diloco", "H": 4})["vectors"] == 16 * (P + 1)
+    assert (local["fresh"], local["exchange"], local["vectors"]) == (0, 4 * (P + 2) / 2, 0)
+    assert predicted({"preset": "diloco", "H": 4})["vectors"] == 16 * (P + 2)
     pixels = scenario({"preset": "sync_sgd"}, data={"name": "cifar10"}, model="resnet20")
     assert resolve(pixels, Path()).problem.data_bytes == 60_000 * (3072 + 8), "bytes, as they are stored"
     images = scenario({"preset": "sync_sgd"}, data={"name": "imagenet"}, model="resnet20")

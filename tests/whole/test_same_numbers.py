@@ -41,6 +41,10 @@ def scenarios(n: int) -> dict[str, dict]:
         ),
         "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
     }
+    for preset in ("sync_sgd", "fsdp", "local_sgd"):  # targets that do not count, in micro-batches of unequal size
+        placement = {"placement": {"sharded": {"unit_bytes": 1}}} if preset == "fsdp" else {}
+        found[f"tokens-{preset}"] = scenario(n, {"name": "own_tasks:language"}, {"preset": preset} | placement, 3)
+        found[f"tokens-{preset}"]["workload"] |= {"data": "own_tasks:text", "batch": 8, "micro_batch": 3}
     if n == 3:
         small = {"name": "cnn", "channels": [4, 4]}
         averaging = LOCAL | {"aggregation": {"parameters": {"optimizer_state": ["exp_avg_sq"]}}}
@@ -93,6 +97,7 @@ def presets(n: int) -> dict[str, dict]:
 def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
     found = make(n)
     shutil.copy(TESTS / "kit" / "blocks.py", tmp_path)
+    shutil.copy(TESTS / "kit" / "tasks.py", tmp_path / "own_tasks.py")
     write_idx(tmp_path / "files", train=200, packed=IDX[:1])
     for name, document in found.items():
         (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
