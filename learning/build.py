@@ -49,15 +49,13 @@ def build_workers(
 ) -> list[TorchWorker]:
     """The plan's workers numbered `indexes` (all by default); they share `data`.
 
-    cost: the model's, where it is known already.
-    model_seed, initial: the seed of the model's own initial weights; what all workers begin with in place of these.
+    cost: the model's, where it is known already. model_seed: of its initial weights. initial: what replaces these.
     shared_process: True in a simulation, False for the one worker of a rank.
     warm: the first worker of each kind (batch, micro-batches, memory) takes a throw-away step, which finds what fails.
     staged: for each worker of the plan, whether its device has memory of its own. All others: see TorchWorker.
     ValueError of one line for whatever is wrong with model, loss or recipe. config.workload has checked their numbers.
     """
-    memory_meter.reset_peak(device)
-    numbers = _numbers(plan, indexes, shared_process)
+    numbers = _numbers(plan, indexes, shared_process, device)
     shape, args, recipe = data.shape, model_args or {}, recipe or Recipe()
     check_data(recipe, data)
     works = make_works(plan, cost or cost_of(model, args, shape), shape.test, recipe, staged)
@@ -90,8 +88,9 @@ def build_workers(
     ]
 
 
-def _numbers(plan: Plan, indexes: Sequence[int] | None, shared_process: bool) -> Sequence[int]:
-    """The numbers of the workers to build. ValueError for several of them on a rank."""
+def _numbers(plan: Plan, indexes: Sequence[int] | None, shared_process: bool, device: str) -> Sequence[int]:
+    """The numbers of the workers to build, with memory for them. ValueError for several of them on a rank."""
+    memory_meter.reset_peak(device)
     numbers = range(plan.workers) if indexes is None else indexes
     if not shared_process and len(numbers) != 1:
         raise ValueError(f"{len(numbers)} workers in one process; build them with shared_process=True")

@@ -105,7 +105,7 @@ def test_the_named_moments_are_averaged_and_paid_for(state, equal):
             if isinstance(effect, AllReduce) and effect.phase == "moments":
                 sent.append(effect.value.nbytes)
             effect = program.send(effect.value if isinstance(effect, AllReduce) else None)
-    assert sent == [4 * (workers[0].params.size - 1)] * len(equal)
+    assert sent == [4 * (workers[0].params.size - TAIL)] * len(equal)
 
 
 def own_norm(input_shape, classes):

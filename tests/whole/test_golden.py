@@ -35,7 +35,7 @@ SUMMARY = ("rounds", "steps", "samples", "syncs", "bytes_per_worker", "moved_per
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.yaml")))
 def test_a_run_gives_what_it_gave(name, request):
     run = simulate(FOLDER / f"{name}.yaml")
-    found = {"lines": run.lines, "summary": {key: run.summary[key] for key in SUMMARY}}
+    found = {"lines": list(run.lines), "summary": {key: run.summary[key] for key in SUMMARY}}
     golden = _golden(f"{name}.json", found, request)
     assert len(found["lines"]) == len(golden["lines"])
     for ours, theirs in zip(found["lines"], golden["lines"], strict=True):
