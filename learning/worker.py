@@ -90,9 +90,8 @@ class TorchWorker:
         data_seed: of order, augmentation and BatchNorm's estimates; `seed` by default.
         shared_process: whether other workers compute in this process.
         warm: take a throw-away step now, so that torch's first-use costs do not fall into the run.
-        loaders: threads that load batches ahead.
+        loaders: threads that load batches ahead. loss: the recipe's, if other workers share it.
         unreached: places of the parameters that the loss does not reach; see Passes.unreached.
-        loss: the recipe's, if other workers share it.
         health: whether to raise NotFinite where a loss, a gradient's norm or a parameter is not finite.
         """
         self.index, self.works = index, works

@@ -39,12 +39,13 @@ def test_tutorial_prints_what_it_says(tmp_path):
     assert ran == 6
 
 
-@pytest.mark.parametrize(("page", "commands"), [("extending", 2), ("own_loop", 1)])
+@pytest.mark.parametrize(("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1)])
 def test_page_prints_what_it_says(page, commands, tmp_path):
     ran = 0
     for language, text in BLOCK.findall((DOCS / f"{page}.md").read_text()):
-        if language in ("python", "yaml"):
-            (tmp_path / re.match(r"# ([\w.]+)\n", text)[1]).write_text(text)
+        if language in ("python", "yaml"):  # others than files are parts of one
+            if named := re.match(r"# ([\w.]+)\n", text):
+                (tmp_path / named[1]).write_text(text)
         elif language == "console":
             command, expected = re.match(r"\$ (.*)\n((?:.*\n)*)", text).groups()
             printed = re.sub(r" +$", "", output_of(command, tmp_path), flags=re.M)
