@@ -40,9 +40,8 @@ def load(
     found = _files(path, files)
     row = _row(found)
     at, _ = cut.lengths(len(row))
-    notes = (
-        () if path else (f"data text: the standard library of Python {platform.python_version()}, {len(row)} bytes",)
-    )
+    version = f"data text: the standard library of Python {platform.python_version()}; another version has another text"
+    notes = () if path else (version,)
     return cut.dataset((row[:at], row[at:]), BYTES, what, notes)
 
 

@@ -51,6 +51,7 @@ SMALL = {
     "resnext50": {"blocks": [1, 1], "groups": 4, "group_width": 8},
     "bert-base": {"dim": 16, "depth": 2, "heads": 2, "vocabulary": 50, "predictions": 3},
     "gpt": {"dim": 16, "depth": 2, "heads": 2, "vocabulary": 50, "tied": False},
+    "gpt2": {"dim": 16, "depth": 2, "heads": 2, "vocabulary": 50},
     "llama2-7b": {"dim": 16, "depth": 2, "heads": 4, "kv_heads": 2, "mlp_dim": 24, "vocabulary": 50},
 }
 

@@ -81,6 +81,18 @@ EXACT = {
             0,
         ],
     },
+    "06_language": {
+        "networks.T.to_numpy().tolist()": [  # by method, the bandwidths from 0.1 to 100 Gbit/s
+            [14.31, 1.83, 0.58, 0.45],
+            [2.04, 0.57, 0.42, 0.41],
+            [1.14, 0.48, 0.41, 0.41],
+        ],
+        "large.T.to_numpy().tolist()": [
+            [1167.15, 120.06, 15.35, 7.11],
+            [31.99, 9.29, 7.02, 6.79],
+            [10.99, 7.11, 6.72, 6.68],
+        ],
+    },
 }
 BOUNDS = {  # (least, most)
     "01_first_simulation": {"[run.summary['accuracy'] for run in (local, sync)]": (0.95, 1.0)},
@@ -95,15 +107,22 @@ BOUNDS = {  # (least, most)
         "(order / order.min()).max().tolist() + table['A'].tolist()": (1e-9, math.inf),
         "[max(s) / min(s) for s in seconds.values()]": (1.0001, 100),  # the noise is drawn
     },
+    "06_language": {
+        "[float(run.metrics['perplexity'].iloc[0]) for run in runs.values()]": (150, 600),  # 256 knows nothing
+        "[runs[name].summary['perplexity'] for name in ('every step', 'QSR')]": (4, 12),
+        "[runs['DiLoCo, H = 20'].summary['perplexity']]": (10, 16),
+        "[runs['QSR'].summary['seconds'] / runs['every step'].summary['seconds']]": (0.31, 0.32),
+    },
     "04_data_parallel": {"[float(h) for h in hours.loc['LSDP'] / hours.loc['DDP (flat)']]": (0.5, 0.7)},
 }
 
 
 MEASURES = "05_predicted_and_measured"  # the notebook that profiles and trains, which takes a minute or two
+LONG = (MEASURES, "06_language")  # which trains a language model three times
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.long if p.stem == MEASURES else ()) for p in NOTEBOOKS]
+    "path", [pytest.param(p, id=p.stem, marks=pytest.mark.long if p.stem in LONG else ()) for p in NOTEBOOKS]
 )
 @pytest.mark.filterwarnings("default")  # the kernel's own machinery warns now and then
 def test_notebook(path):

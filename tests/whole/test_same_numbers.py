@@ -70,6 +70,31 @@ def scenarios(n: int) -> dict[str, dict]:
         found["resnet"]["workload"]["model_seed"] = 11
         found["resnet"]["report"]["batch_norm"] = {"re_estimated": 4}
         found["resnet-sync"] = scenario(n, {"name": "resnet20"}, {"preset": "sync_sgd"}, 3)
+    chosen = {2: ["gpt-fsdp"], 3: ["gpt-lshdp", "gpt-diloco"]}.get(n, [])
+    return found | {name: document for name, document in language(n).items() if name in chosen}
+
+
+def language(n: int) -> dict[str, dict]:
+    """A small GPT, its weights tied or not, with dropout, on unequal batches in micro-batches of unequal size."""
+    model = {"name": "gpt", "dim": 16, "depth": 2, "heads": 2, "vocabulary": 256, "positions": 16, "dropout": 0.1}
+    given = {"split": {"given": {"batches": [7, 5, 4, 4][:n]}}}
+    strategies = {
+        "local_sgd": given | {"H": 2},
+        "qsr": given | {"alpha": 0.005, "h_base": 2},
+        "diloco": given | {"H": 2},
+        "fsdp": given | {"placement": {"sharded": {"unit_bytes": 1}}},
+        "lshdp": {"placement": {"offloaded": {"unit_bytes": 1}}},
+    }
+    found = {}
+    for place, (preset, more) in enumerate(strategies.items()):
+        tied = model | {"tied": (place + n) % 2 == 0}
+        found[f"gpt-{preset}"] = made = scenario(n, tied, {"preset": preset} | more, 3, budget={"steps": 6})
+        made["workload"] |= {
+            "data": {"name": "text", "sequence": 16, "train": 300, "test": 20},
+            "batch": 6,
+            "micro_batch": 3,
+            "optimizer": {"name": "adamw", "lr": 0.003},
+        }
     return found
 
 
@@ -93,7 +118,14 @@ def presets(n: int) -> dict[str, dict]:
     return found
 
 
-@pytest.mark.parametrize(("n", "make"), [(2, scenarios), (3, scenarios), (4, scenarios), (2, presets), (4, presets)])
+@pytest.mark.parametrize(
+    ("n", "make"),
+    [
+        *((n, scenarios) for n in (2, 3, 4)),
+        *((n, presets) for n in (2, 4)),
+        *(pytest.param(n, language, marks=pytest.mark.long) for n in (2, 3)),
+    ],
+)
 def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
     found = make(n)
     shutil.copy(TESTS / "kit" / "blocks.py", tmp_path)
