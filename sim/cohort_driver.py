@@ -56,7 +56,8 @@ class CohortDriver(BaseDriver):
         super().__init__(Outcome(members[0]), program, hooks[0])
         self.members, self._meetings, self._all_hooks = members, meetings, hooks
         kinds: dict[tuple[Device, ...], int] = {}  # a worker's device on each cluster -> the kind's number
-        numbers = {w: kinds.setdefault(tuple(devices[w] for devices in clusters), len(kinds)) for w in members}
+        each = zip(*(map(devices.__getitem__, members) for devices in clusters), strict=True)
+        numbers = {w: kinds.setdefault(kind, len(kinds)) for w, kind in zip(members, each, strict=True)}
         self._columns, self._devices = numbers, list[Sequence[Device]](zip(*kinds, strict=True))
         self._noise: list[Draws] = []
         if noises:

@@ -20,6 +20,7 @@ import time
 import traceback
 from pathlib import Path
 
+import pandas  # noqa: F401 - which a sweep loads when it makes its table
 import typer
 
 PROCESSOR_SECONDS = 20
