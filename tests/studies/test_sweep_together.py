@@ -47,7 +47,7 @@ class Alike:
     def _summary(self, number: int) -> dict[str, Any]:
         if self.slow:
             time.sleep(0.3)
-        return {"seconds": number, "steps": 1, "syncs": {}} | {key: [0] for key in LISTS}
+        return {"seconds": number, "steps": 1, "syncs": {}, "metrics": {}} | {key: [0] for key in LISTS}
 
 
 def test_points_of_one_kind_are_simulated_together():
