@@ -64,9 +64,11 @@ class Loss:
         if self._own is not None:
             return _kind(self._own(outputs, y, **self._args), len(y), each)
         options: dict[str, Any] = {}
-        outputs, y = (_by_class if self.name == "cross_entropy" else _by_element)(outputs, y)
         if self.name == "cross_entropy":
+            outputs, y = _by_class(outputs, y)
             options = self._options(outputs, self._smoothing if training else 0.0)
+        else:
+            outputs, y = _by_element(outputs, y)
         function = FUNCTIONS[self.name]
         if each:
             values = function(outputs, y, reduction="none", **options)
@@ -145,9 +147,12 @@ def _by_class(outputs: Any, y: Tensor) -> tuple[Tensor, Tensor]:
     if isinstance(outputs, Tensor) and outputs.ndim > 1:
         if y.is_floating_point() and outputs.shape == y.shape:
             return outputs, y
-        last, second = outputs.shape[:-1] == y.shape, outputs.shape[:1] + outputs.shape[2:] == y.shape
-        if last and (y.ndim <= 2 or not second):
-            return (outputs, y) if y.ndim == 1 else (outputs.flatten(0, -2), y.flatten())
+        last = outputs.shape[:-1] == y.shape
+        if last and y.ndim == 1:
+            return outputs, y
+        second = outputs.shape[:1] + outputs.shape[2:] == y.shape
+        if last and (y.ndim == 2 or not second):
+            return outputs.flatten(0, -2), y.flatten()
         if second:
             return outputs, y
     raise ValueError(

@@ -170,9 +170,11 @@ class Passes:
 
     def settle(self, loss: float) -> float:
         """Divide the gradient of the last batch by what counts in it, and answer the loss divided so."""
-        if self.missing:
-            torch._foreach_mul_([p.grad for p in self.trained if p.grad is not None], by_rest(self.missing))
-        return loss * by_rest(self.missing)
+        missing = self.missing
+        if not missing:
+            return loss
+        torch._foreach_mul_([p.grad for p in self.trained if p.grad is not None], by_rest(missing))
+        return loss * by_rest(missing)
 
     def forget(self) -> None:
         """Drop the gradients."""
