@@ -101,11 +101,13 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
 def units(model: nn.Module) -> list[nn.Module]:
     """The model's units: the members of an nn.Sequential, or torchvision's blocks; any other model is one unit.
 
-    A member that begins by changing its input in place stays with the one before, since backward begins anew from a
+    An nn.Sequential that was given a forward or parameters of its own is more than its members, and so is one unit. A
+    member that begins by changing its input in place stays with the one before, since backward begins anew from a
     unit's output. Members that share buffers make the model one unit. A parameter that members share belongs to the
     first of them; see own_parameters.
     """
-    if type(model) is not nn.Sequential or not len(model):
+    more = "forward" in vars(model) or [*model.parameters(recurse=False), *model.buffers(recurse=False)]
+    if type(model) is not nn.Sequential or not len(model) or more:
         return torchvision_units.split(model) or [model]
     held = [id(buffer) for member in model for buffer in member.buffers()]
     if len(set(held)) < len(held):

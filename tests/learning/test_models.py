@@ -111,6 +111,10 @@ def test_units_are_merged_to_a_megabyte():
     assert torch.equal(x, expected)
     whole = nn.Bilinear(2, 2, 2)
     assert models.units(whole) == [whole]
+    more = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert models.units(more) == list(more)
+    more.scale = nn.Parameter(torch.ones(2))
+    assert models.units(more) == [more]
 
 
 def test_a_users_model_is_built_and_measured():
@@ -126,7 +130,7 @@ def test_a_users_model_is_built_and_measured():
             "resnet2",
             {},
             DIGITS,
-            "no model 'resnet2'; did you mean 'resnet20'?; write mlp, cnn, resnet20, vit, resnet18, ",
+            "no model 'resnet2'; did you mean 'resnet20'?; write mlp, cnn, resnet20, vit, sized, resnet18, ",
         ),
         ("mlp", {"hiden": 3}, DIGITS, "model mlp has no argument 'hiden'; it takes hidden, dropout"),
         ("mlp", {"hidden": [0]}, DIGITS, "model mlp: hidden is [0]; write a list of layer sizes"),
