@@ -74,6 +74,9 @@ class Paused:
         def within() -> None:
             with ExitStack() as stack:
                 stack.enter_context(torch.set_grad_enabled(gradients))
+                # On a GPU torch runs backward in one thread of its own for each device of the process. A backward that
+                # is paused there would keep those of other workers waiting for ever. So it runs in the calling thread.
+                stack.enter_context(torch.autograd.set_multithreading_enabled(False))
                 for mode in modes:
                     stack.enter_context(mode)
                 body()

@@ -80,8 +80,10 @@ def test_a_retried_step_draws_the_same_dropout_on_the_gpu():
     assert np.abs(ends[0]["params"] - ends[1]["params"]).max() < 1e-5, "other dropout would change more"
 
 
-@pytest.mark.parametrize("name", ["NAdam", "RMSprop", "Adafactor"])
-def test_optimizers_by_import_path_step_on_the_gpu_as_on_the_cpu(name):
+# Adafactor divides each gradient by its own size. Where a gradient is 0 apart from rounding, as that of an
+# attention key's bias is, the step is as large as any other, and rounding decides where it goes.
+@pytest.mark.parametrize(("name", "most"), [("NAdam", 1e-7), ("RMSprop", 1e-7), ("Adafactor", 1e-5)])
+def test_optimizers_by_import_path_step_on_the_gpu_as_on_the_cpu(name, most):
     spec, results = {"name": f"torch.optim:{name}", "lr": 1e-3}, []
     for device in ("cpu", "cuda"):
         plan = plan_of(Replicated(), (9, 5), 5, lr=1e-3)
@@ -90,7 +92,7 @@ def test_optimizers_by_import_path_step_on_the_gpu_as_on_the_cpu(name):
         saved = workers[0].snapshot()
         workers[0].restore({key: array.copy() for key, array in saved.items()})
         results.append(parameters(workers))
-    assert np.abs(results[0] - results[1]).max() < 1e-7
+    assert np.abs(results[0] - results[1]).max() < most
 
 
 def test_an_offloaded_model_leaves_the_device_almost_empty():
