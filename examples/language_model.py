@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 
-def data(sequence=32, test=256):
+def data(sequence=32, test=128):
     """Bytes, and for each of them the next one. The last sequences are for testing."""
     text = np.frombuffer(Path(argparse.__file__).read_bytes(), np.uint8).astype(np.int64)
     count = (len(text) - 1) // sequence

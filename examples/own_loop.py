@@ -15,8 +15,6 @@ def seconds_to(accuracy, **settings):
 
 
 for bandwidth in ("10 Gbit/s", "100 Mbit/s"):
-    seconds = {
-        H: seconds_to(0.95, **{"strategy.H": H, "cluster.network.bandwidth": bandwidth}) for H in (1, 4, 16)
-    }
+    seconds = {H: seconds_to(0.95, **{"strategy.H": H, "cluster.network.bandwidth": bandwidth}) for H in (1, 4, 16)}
     each = ", ".join(f"{s:.3f} s with H = {H}" for H, s in seconds.items())
     print(f"{bandwidth}: H = {min(seconds, key=seconds.get)} is first ({each})")

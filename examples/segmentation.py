@@ -1,4 +1,4 @@
-"""Segmentation: which pixels belong to the digit in a noisy picture, and which digit it is."""
+"""Segmentation: which pixels of a noisy picture belong to a digit?"""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def data(train=512, test=128, size=16):
-    """Digits anywhere on a larger picture. Each pixel has a label: 0 for the ground, else the digit plus 1."""
+    """Digits anywhere on a larger picture. Each pixel has a label: 0 for the ground, 1 for the digit."""
     from sklearn.datasets import load_digits
 
     digits, random = load_digits(), np.random.default_rng(0)
@@ -15,7 +15,7 @@ def data(train=512, test=128, size=16):
     for i, (down, right) in enumerate(random.integers(0, size - 8, (train + test, 2))):
         place = np.s_[down : down + 8, right : right + 8]
         x[i, 0][place] += digits.images[i] / 16
-        y[i][place] = np.where(digits.images[i] > 4, digits.target[i] + 1, 0)
+        y[i][place] = digits.images[i] > 4
     y[:, [0, -1]] = y[:, :, [0, -1]] = -100  # the border does not count: cross_entropy ignores this label
     return x[:train], y[:train], x[train:], y[train:]
 
@@ -37,5 +37,5 @@ class UNet(nn.Module):
         return self.head(torch.cat([across, self.up(self.deep(self.middle(across)))], dim=1))
 
 
-def model(input_shape, classes, width=16, dropout=0.1):
+def model(input_shape, classes, width=8, dropout=0.1):
     return UNet(input_shape[0], classes, width, dropout)

@@ -18,7 +18,7 @@ REACHED = {
     "own_loss": ("recall_of_rare", 0.75, 1),
     "own_member": ("accuracy", 0.9, 1),
     "regression": ("mae", 0, 0.65),  # of deviations; the mean alone gives 0.85
-    "segmentation": ("iou", 0.25, 1),  # of eleven classes; the ground alone gives 0.08
+    "segmentation": ("iou", 0.75, 1),  # the ground alone gives 0.43
 }
 LENGTHS = {".py": 60, ".yaml": 10}
 WORKLOADS = ("language_model", "regression", "segmentation")
@@ -27,7 +27,7 @@ PRESETS = ("local_sgd", "qsr", "diloco", "fsdp", "lshdp")
 
 
 def test_all_examples_are_here_and_short():
-    files = sorted(EXAMPLES.glob("*.*"))
+    files = sorted(path for suffix in LENGTHS for path in EXAMPLES.glob(f"*{suffix}"))
     assert {path.stem for path in files} == {*REACHED, "own_loop"}
     for path in files:
         assert len(path.read_text().splitlines()) <= LENGTHS[path.suffix], path.name
@@ -66,7 +66,7 @@ def settings(preset: str, workers: int) -> list[str]:
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_both_worlds_have_the_same_bits(name, workers, tmp_path, monkeypatch, capsys):
+def test_both_worlds_have_the_same_bits(name, workers, tmp_path):
     for preset in PRESETS:
         chosen = [f"--set={setting}" for setting in settings(preset, workers)]
         scenario = EXAMPLES / f"{name}.yaml"
