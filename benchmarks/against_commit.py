@@ -29,7 +29,7 @@ from . import page
 from .form import ROOT, Result, Row, compare
 from .harness import Found, Run, Skipped
 
-SECONDS = 400
+SECONDS = 200
 TURNS = 3
 
 

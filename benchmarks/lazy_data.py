@@ -19,7 +19,7 @@ from .form import compare
 from .harness import Found, Run, alternate, timed
 from .training import OPTIMIZER, blocks, described, document
 
-SECONDS = 120
+SECONDS = 60
 TURNS, H, BAR = 20, 8, 1.1
 EXAMPLES, TEST = 4096, 64
 MEMORY, LAZY, ALONE = "in memory", "read lazily, 2 loaders", "read lazily, no loaders"

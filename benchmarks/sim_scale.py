@@ -31,7 +31,7 @@ from .form import Measure, Row, compare, growth, rounded, spread
 from .harness import Found, Run, alternate, timed
 from .peers import by_hand
 
-SECONDS = 300
+SECONDS = 200
 SIGMA = 0.2
 # engine -> numbers of workers, with a middle number of rounds; numbers of rounds, with a middle number of workers
 SIZES = {

@@ -58,13 +58,13 @@ RUNS = {
 @pytest.fixture
 def seen(monkeypatch) -> dict:
     """What the workers' models answered in the last evaluation: first place in the test set -> (places, outputs)."""
-    found, judge = {}, Evaluation._judge
+    found, add = {}, Evaluation._add
 
     def judged(self, outputs, chosen):
         found[chosen[0]] = chosen, outputs.clone()
-        return judge(self, outputs, chosen)
+        return add(self, outputs, chosen)
 
-    monkeypatch.setattr(Evaluation, "_judge", judged)
+    monkeypatch.setattr(Evaluation, "_add", judged)
     return found
 
 
