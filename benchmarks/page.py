@@ -18,7 +18,7 @@ SECTIONS = {
     "Simulating": ("cohort", "sim_effects", "sim_scale", "sweep", "simgrid_flows"),
     "Training": ("local_sgd", "start", "memory", "data_parallel", "runtime_step", "runtime_effects", "lazy_data"),
     "Exchanging": ("runtime_allreduce", "overlap", "exchange_order", "lshdp_star"),
-    "Methods": ("time_to_accuracy", "biased_sampling"),
+    "Methods": ("time_to_accuracy", "biased_sampling", "fashion_mnist"),
     "Design": ("design",),
     "Against an earlier commit": ("against_commit",),
 }
