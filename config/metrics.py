@@ -22,8 +22,8 @@ _SUMMARY = """engine workers rounds steps syncs bytes_per_worker moved_per_worke
     idle_share metrics timing_only finished params_sha256 replicas_agree memory_predicted memory_measured
     resumed_at_round"""
 _TABLE = """seconds_per_step idle_min idle_mean idle_max computing run warning error base"""
-_KEYS = """seed workload cluster strategy budget report checkpoint reduction faults health train deadline record validation
-    recorded"""  # that a sweep may vary, where a key's path is one word
+_KEYS = """seed workload cluster strategy budget report checkpoint reduction faults health train deadline record
+    validation recorded"""  # that a sweep may vary, where a key's path is one word
 RESERVED = frozenset(" ".join((_LINE, _SUMMARY, _TABLE, _KEYS, "name")).split())
 
 

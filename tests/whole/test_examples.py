@@ -53,8 +53,8 @@ def settings(preset: str, workers: int) -> list[str]:
         "local_sgd": "{preset: local_sgd, H: 4}",
         "qsr": "{preset: qsr, alpha: 0.002, h_base: 2}",
         "diloco": "{preset: diloco, H: 3}",
-        "fsdp": "{preset: fsdp, unit_bytes: 4096}",
-        "lshdp": "{preset: lshdp, unit_bytes: 4096}",
+        "fsdp": "{preset: fsdp, placement: {sharded: {unit_bytes: 4096}}}",
+        "lshdp": "{preset: lshdp, placement: {offloaded: {unit_bytes: 4096}}}",
     }[preset]
     speeds = ", ".join(f"{{speed: {4000 // (place + 1)} samples/s}}" for place in range(workers))
     return [
