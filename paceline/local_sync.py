@@ -11,19 +11,22 @@ import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from .algorithms.loop import train
 from .algorithms.plan import Plan
+from .algorithms.reports import report
 from .algorithms.rounds import State, due
 from .job import Job, resolve
-from .own_programs import agreed, last_report
 from .own_rate import OwnRate
 from .own_record import OwnRecord
 from .own_scenario import as_run, check_plan, document_of, is_open, knows_examples, validated
-from .program.effects import Array
+from .program.effects import AllGather, Array, Program
 from .program.errors import NotFinite, ScenarioError
 from .program.pieces import Pieces
 
@@ -78,7 +81,9 @@ class LocalSync:
         """
         self._closed, self._before = False, sys.excepthook
         self._record: OwnRecord | None = None
+        self._held = ExitStack()  # what is changed outside of this object while the run goes on
         sys.excepthook = self._uncaught
+        self._held.callback(self._leave_excepthook)
         told: dict[str, Any] = {"steps": steps, "epochs": epochs, "examples": examples, "batch": batch}
         told |= {"lr_schedule": lr_schedule, "every": every}
         try:
@@ -108,6 +113,7 @@ class LocalSync:
         self._job = resolve(validated(self._document, self.workers), self._folder)
         check_plan(self._job.plan, model, is_open(self._document))
         self._rate = OwnRate(optimizer, "lr_schedule" in self._document["workload"])
+        self._held.callback(self._rate.close)
         self._plan = self._rate.planned(self._job.plan)
         return self._job
 
@@ -129,6 +135,7 @@ class LocalSync:
         self._taken, self._seconds = 0, 0.0  # steps so far, and how long all but the first one took
         self._start(State())
         atexit.register(self.close)
+        self._held.callback(atexit.unregister, self.close)
 
     def _start(self, state: State) -> None:
         """Begin the program at a sync, and go on to the first step of the loop."""
@@ -199,18 +206,19 @@ class LocalSync:
         nothing else. All ranks call it after the same step."""
         if self._closed or self._record is None:
             return
+        try:
+            if not self._pieces.ended:
+                self._end(self._record)
+            outcome = self._run.finish(self._state)
+            if self._state.round:
+                each = self._seconds / (self._taken - 1) if self._taken > 1 else outcome.computing
+                finished = is_open(self._document) or self._plan.finished(self._state)
+                self._record.finish(outcome, self._worker.digest(), each, finished, self._ended)
+        except BaseException as error:
+            self._fail(error)
+            raise
         self._closed = True
-        atexit.unregister(self.close)
-        self._rate.close()
-        if not self._pieces.ended:
-            self._end(self._record)
-        outcome = self._run.finish(self._state)
-        if self._state.round:
-            each = self._seconds / (self._taken - 1) if self._taken > 1 else outcome.computing
-            finished = is_open(self._document) or self._plan.finished(self._state)
-            self._record.finish(outcome, self._worker.digest(), each, finished, self._ended)
-        if sys.excepthook == self._uncaught:
-            sys.excepthook = self._before
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -274,7 +282,7 @@ class LocalSync:
     def _agree(self, step: int) -> None:
         """ScenarioError unless all ranks end a round, or the run, at the same step and with the same learning rate."""
         if self.workers > 1:
-            self._run.drive(agreed(self.rank, float(step), self._rate.chosen))
+            self._run.drive(_agreed(self.rank, float(step), self._rate.chosen))
 
     def _end(self, record: OwnRecord) -> None:
         """End the run where the loop has ended, inside a round or between two."""
@@ -294,7 +302,11 @@ class LocalSync:
         self._pieces.leave()
         if state.round and not self._due.evaluate:
             record.take_back(state.round)
-            self._run.drive(last_report(self._worker, self._plan, state))
+            self._run.drive(self._last_report(state))
+
+    def _last_report(self, state: State) -> Program[None]:
+        """The report of a run that has ended between two rounds."""
+        yield from report(self._worker, self._plan, state, due(evaluate=True))
 
     def _ended(self, step_seconds: list[float]) -> Job:
         """The job that tells of the run, for its record."""
@@ -309,9 +321,7 @@ class LocalSync:
         from .runtime.tracebacks import TRACEBACK
 
         self._closed = True
-        atexit.unregister(self.close)
-        if sys.excepthook == self._uncaught:
-            sys.excepthook = self._before
+        self._held.close()
         if self._record is not None:
             self._record.abandon()
         if under_mpirun():
@@ -322,6 +332,10 @@ class LocalSync:
     def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         self._fail(error)
         self._before(kind, error, trace)
+
+    def _leave_excepthook(self) -> None:
+        if sys.excepthook == self._uncaught:
+            sys.excepthook = self._before
 
 
 def _worker(
@@ -344,3 +358,22 @@ def _worker(
         )
     except ValueError as error:
         raise ScenarioError(f"LocalSync: {error}") from None
+
+
+def _agreed(rank: int, step: float, lr: float) -> Program[None]:
+    """ScenarioError unless all ranks end a round, or the run, after this step and with this learning rate.
+
+    Without it, ranks whose loops part would wait for one another, or average what does not belong together.
+    """
+    found = (yield from AllGather(np.array([step, lr]), phase="agree")).reshape(-1, 2)
+    for other, (their_step, their_lr) in enumerate(found):
+        if their_step != step:
+            raise ScenarioError(
+                f"LocalSync: rank {rank} ends a round or the run after step {step:.0f}, and rank {other} after step "
+                f"{their_step:.0f}; all loops must be equally long: give steps=... and leave them where sync.finished"
+            )
+        if their_lr != lr:
+            raise ScenarioError(
+                f"LocalSync: the learning rate is {lr:g} on rank {rank} and {their_lr:g} on rank {other}; set the same "
+                "on all, or give lr_schedule=..., with which LocalSync sets it"
+            )

@@ -31,7 +31,6 @@ from .records.schemas import parsed
 class Resumption:
     """What a run resumes with."""
 
-    saved: Path  # the checkpoint
     state: State
     seconds: float  # that the run has taken so far
     parts: list[dict[str, Any]]  # the run's history, with the part that begins now
@@ -77,7 +76,7 @@ def resumption(saved: Path, job: Job, change: bool) -> Resumption:
     # Earlier versions recorded no history.
     earlier = kept.history or ({"from_round": 0, "environment": kept.environment},)
     parts = [*earlier, part | ({"changed": changed} if changed else {})]
-    return Resumption(saved, state, meta["seconds"], parts, said, meta["sha256"])
+    return Resumption(state, meta["seconds"], parts, said, meta["sha256"])
 
 
 def state_of(document: dict[str, Any], saved: Path) -> State:

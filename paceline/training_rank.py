@@ -30,7 +30,7 @@ from .resuming import Resumption, going_on, resumption, subject
 from .run import Run
 from .runtime.launcher import Stop, abort_on_error, end_job
 from .runtime.resident import resident, resident_peak
-from .runtime.watch import Deadline, Watch
+from .runtime.watch import Watch
 from .terminal import say
 from .training import Training, TrainOptions, trainings
 
@@ -117,12 +117,11 @@ class _RankTraining:
         spec, directory = self.job.scenario.deadline, self.training.directory
         if spec == "none":
             return None
-        deadline = Deadline(spec.factor, spec.floor, spec.then == "end")
 
         def end(line: str) -> None:
             end_job(f"paceline: {one_line(f'{line}; {checkpoints.go_on(directory)}')}")
 
-        return Watch(self.rank, self.job.workers, deadline, directory, self.stop.came, say, end)
+        return Watch(self.rank, self.job.workers, spec, directory, self.stop.came, say, end)
 
     def _start(self) -> tuple[State, Any]:
         """The state to begin with, and this rank's worker. The scenario is written when nothing can refuse it now."""
@@ -148,9 +147,7 @@ class _RankTraining:
         found = resumption(saved, self.job, self.options.change)
         state = found.state
         try:
-            worker.restore(
-                checkpoints.resumed(found.saved, self.rank, self.recorder.kept, worker.snapshot(), found.sha256)
-            )
+            worker.restore(checkpoints.resumed(saved, self.rank, self.recorder.kept, worker.snapshot(), found.sha256))
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
         self.recorder.earlier, self.resumed = found.seconds, state.round

@@ -85,8 +85,8 @@ def commit(directory: Path, sha256: Sequence[str], state: Any, seconds: float, s
 class Retention:
     """Which checkpoints of a run stay.
 
-    keep: so many of the newest. passed: how many of the intervals of `keep_every` a state has passed; the first
-    checkpoint of each stays as well.
+    keep: so many of the newest.
+    passed: how many of the intervals of `keep_every` a state has passed; the first checkpoint of each stays as well.
     """
 
     keep: int
@@ -96,7 +96,10 @@ class Retention:
         """Remove all others. Called when a checkpoint was finished, which is the newest one."""
         older, seen = finished(directory)[: -self.keep], 0
         for checkpoint in older:
-            passed = self.passed(read_document(checkpoint / META, CheckpointMeta)["state"])
+            try:
+                passed = self.passed(_meta(checkpoint)["state"])
+            except ScenarioError:  # it is damaged, and a user may want to look at it; the run does not need it
+                continue
             if passed <= seen:
                 shutil.rmtree(checkpoint)
             seen = max(seen, passed)
@@ -173,23 +176,26 @@ def whole(directory: Path, round: int | None = None) -> tuple[Path, list[str]]:
 
 def _check(checkpoint: Path) -> None:
     """ScenarioError unless all files of a checkpoint are as they were written."""
-    written = read_document(checkpoint / META, CheckpointMeta)
-    meta = CheckpointMeta(**written).model_dump()
-    if meta["sha256"] and meta["sha256"].get(META) != _digest(written):
-        raise _damaged(checkpoint / META)
+    meta = _meta(checkpoint)
     for worker in range(meta["workers"]):
         _verify(checkpoint / _name(worker), meta["sha256"])
 
 
 def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
     """What a finished checkpoint's meta.json says. ScenarioError where it is broken or of another number of workers."""
+    meta = _meta(checkpoint)
+    if meta["workers"] != workers:
+        raise ScenarioError(f"{checkpoint}: was written by {meta['workers']} workers; the scenario has {workers}")
+    return meta
+
+
+def _meta(checkpoint: Path) -> dict[str, Any]:
+    """What meta.json says. ScenarioError where it is not as it was written."""
     path = checkpoint / META
     written = read_document(path, CheckpointMeta)
     meta = CheckpointMeta(**written).model_dump()
     if meta["sha256"] and meta["sha256"].get(META) != _digest(written):
         raise _damaged(path)
-    if meta["workers"] != workers:
-        raise ScenarioError(f"{checkpoint}: was written by {meta['workers']} workers; the scenario has {workers}")
     return meta
 
 

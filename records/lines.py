@@ -46,7 +46,7 @@ class Lines(Sequence[Line]):
         try:
             with self._path.open("ab") as file:
                 size = file.tell()
-                if 0 < self._written[1] < size:
+                if self._written[1] < size:
                     file.truncate(self._written[1])  # a part of a line, which filled the disk
                 # The file was removed: all that is still known is written again.
                 lines = self._kept if size < self._written[1] and len(self._kept) == self._count else self._unwritten

@@ -27,7 +27,7 @@ def check_free(directory: Path) -> None:
     except OSError:
         return
     try:
-        _take(directory, descriptor)
+        _take(directory, descriptor, fcntl.LOCK_SH)  # which several may take at the same time
     finally:
         os.close(descriptor)
 
@@ -59,7 +59,7 @@ def _open(directory: Path) -> int:
         except OSError as error:
             raise ScenarioError(f"{directory}: cannot be written: {error.strerror}") from None
         try:
-            _take(directory, descriptor)
+            _take(directory, descriptor, fcntl.LOCK_EX)
             if os.path.samestat(os.fstat(descriptor), os.stat(directory / LOCK)):
                 return descriptor
         except FileNotFoundError:  # its process has ended and removed it since it was opened here
@@ -70,9 +70,10 @@ def _open(directory: Path) -> int:
         os.close(descriptor)
 
 
-def _take(directory: Path, descriptor: int) -> None:
+def _take(directory: Path, descriptor: int, kind: int) -> None:
+    """Lock the open file. kind: as of flock. ScenarioError where another process has locked it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = _holder(descriptor) or "another process"
         raise ScenarioError(
@@ -84,4 +85,5 @@ def _take(directory: Path, descriptor: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
+    """What the file says of the process that holds the lock, or held it at its end; empty in a new file."""
     return os.pread(descriptor, 200, 0).decode(errors="replace")

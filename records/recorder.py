@@ -169,7 +169,6 @@ class Recorder:
         if self.lines.failure:
             raise OSError(f"{METRICS}: {self.lines.failure}")
         write_keys(directory / SUMMARY, summary)
-        (directory / METRICS).touch()
         self._write_epochs(directory)
         if summary.get("finished") and summary.get("replicas_agree", True) and not self.unsaved:
             discard(directory)

@@ -14,11 +14,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
+from ..config.scenario import DeadlineSpec
 from ..program.effects import Collective
 from ..program.texts import describe
 from ..records.directory import SIGNS, STACKS
@@ -26,20 +26,6 @@ from ..records.directory import SIGNS, STACKS
 LONGEST, SHORTEST = 5.0, 0.1  # seconds between two signs
 MISSED = 3  # signs that a rank may miss before it counts as silent
 RECENT = 16  # looks: what collectives have taken in between is what they have taken lately
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """How long a rank waits in a collective before it counts as stalled: factor * the slowest of late, or the floor."""
-
-    factor: float = 20.0
-    floor: float = 30.0  # seconds
-    end: bool = False  # whether a stall ends the run; if not, the rank waits on
-
-    @property
-    def period(self) -> float:
-        """Seconds between two signs of life."""
-        return min(LONGEST, max(SHORTEST, self.floor / 8))
 
 
 class Watched(Protocol):
@@ -62,6 +48,8 @@ class Sign(NamedTuple):
 class Watch:
     """Watches this rank, the one with this number of `size`.
 
+    deadline: a rank that waits in a collective longer than its factor * the slowest of late, and longer than its floor,
+        counts as stalled.
     folder: of the run.
     asked: whether a stop was asked for. In a stall it cannot wait for the end of the round.
     say: prints a line. end: prints one and ends the job.
@@ -71,7 +59,7 @@ class Watch:
         self,
         rank: int,
         size: int,
-        deadline: Deadline,
+        deadline: DeadlineSpec,
         folder: Path,
         asked: Callable[[], bool],
         say: Callable[[str], None],
@@ -79,6 +67,7 @@ class Watch:
     ) -> None:
         self._rank, self._size, self._deadline, self._folder = rank, size, deadline, folder
         self._asked, self._say, self._end = asked, say, end
+        self._period = min(LONGEST, max(SHORTEST, deadline.floor / 8))  # seconds between two signs of life
         self._host = socket.gethostname()
         self._recent: deque[float] = deque(maxlen=RECENT)
         self._over = threading.Event()
@@ -102,7 +91,7 @@ class Watch:
             (self._folder / SIGNS).rmdir()  # the last rank's does it
 
     def _run(self, driver: Watched) -> None:
-        while not self._over.wait(self._deadline.period):
+        while not self._over.wait(self._period):
             with suppress(OSError):  # a full disk, or a folder that was removed: the run itself goes on, too
                 self._look(driver)
 
@@ -111,7 +100,9 @@ class Watch:
         waiting = effect if effect is None or isinstance(effect, str) else describe(effect)
         self._recent.append(driver.slowest)
         driver.slowest = 0.0
-        self._path(self._rank).write_text(json.dumps([self._host, waiting, seconds]))
+        sign = self._path(self._size + self._rank)  # a name that is not another rank's: others never read half a sign
+        sign.write_text(json.dumps([self._host, waiting, seconds]))
+        sign.replace(self._path(self._rank))
         late = waiting is not None and seconds > max(self._deadline.floor, self._deadline.factor * max(self._recent))
         stacks = self._folder / STACKS
         if (late or stacks.exists()) and not (stacks / str(self._rank)).exists():
@@ -126,7 +117,7 @@ class Watch:
 
     def _stalled(self, waiting: str | None, seconds: float) -> None:
         signs = {rank: sign for rank in range(self._size) if (sign := self._sign(rank))}
-        silent = MISSED * self._deadline.period
+        silent = MISSED * self._period
         fresh = [rank for rank, sign in signs.items() if sign.age <= silent]
         if self._rank != min((rank for rank in fresh if signs[rank].waiting is not None), default=self._rank):
             return  # another one speaks
@@ -135,7 +126,7 @@ class Watch:
         line = f"{waiting} has taken {seconds:.1f} s. Missing: {who}"
         if self._asked():
             self._end(f"{line}. Stopped as asked, without the round's end")
-        elif self._deadline.end and missing:
+        elif self._deadline.then == "end" and missing:
             self._end(line)
         elif not self._told:
             self._say(f"{line}. Waiting on; see {self._folder / STACKS}")

@@ -122,6 +122,12 @@ def test_retention(run, retention, left):
     assert [round_of(path) for path in finished(run)] == left
 
 
+def test_a_damaged_checkpoint_does_not_keep_others_from_being_removed(run):
+    os.truncate(run / "checkpoints" / "round_000002" / "meta.json", 10)
+    Retention(1, lambda state: 0).prune(run)
+    assert [round_of(path) for path in finished(run)] == [2, 6]
+
+
 def test_a_simulation_keeps_what_it_should(tmp_path):
     document = scenario(2, {"name": "mlp", "hidden": [4]}, {"preset": "local_sgd", "H": 2}, 24)
     document["checkpoint"] = {"every": "1 round", "keep": 2, "keep_every": "5 rounds"}
@@ -194,6 +200,7 @@ def test_lines_that_could_not_be_written_come_later(tmp_path):
     (tmp_path / "run").mkdir()
     path = tmp_path / "run" / "metrics.jsonl"
     lines = Lines(path)
+    path.write_bytes(b'{"round')  # what a full disk has taken of the first line
     lines.append(report(1))
     with Full(tmp_path / "run"):
         lines.append(report(2))

@@ -14,12 +14,13 @@ import pytest
 
 from kit.cli import scenario
 from paceline.config import yaml
+from paceline.config.scenario import DeadlineSpec
 from paceline.program.effects import AllReduce
 from paceline.records.directory import SIGNS, STACKS
-from paceline.runtime.watch import Deadline, Watch
+from paceline.runtime.watch import Watch
 
 EFFECT = AllReduce(np.zeros(1000, np.float32), phase="parameters")
-DEADLINE = Deadline(factor=4.0, floor=0.8)  # a sign of life each 0.1 s
+DEADLINE = DeadlineSpec(factor=4.0, floor="0.8 s")  # a sign of life each 0.1 s
 
 
 class Driver:
@@ -99,7 +100,7 @@ def test_a_deadline_follows_what_collectives_have_taken(tmp_path):
 
 
 def test_a_stall_ends_the_run_where_it_should(ranks, tmp_path):
-    wanted = Rank(0, tmp_path, Driver(EFFECT, 5.0), deadline=Deadline(4.0, 0.8, end=True))
+    wanted = Rank(0, tmp_path, Driver(EFFECT, 5.0), deadline=DeadlineSpec(factor=4.0, floor="0.8 s", then="end"))
     wanted.look()
     assert (len(wanted.ended), wanted.said) == (1, [])
     asked = Rank(0, tmp_path, Driver(EFFECT, 5.0), asked=True)
@@ -107,13 +108,13 @@ def test_a_stall_ends_the_run_where_it_should(ranks, tmp_path):
     assert "Stopped as asked, without the round's end" in asked.ended[0]
     for rank in (1, 2):
         ranks[rank].look()
-    alone = Rank(0, tmp_path, Driver(EFFECT, 5.0), deadline=Deadline(4.0, 0.8, end=True))
+    alone = Rank(0, tmp_path, Driver(EFFECT, 5.0), deadline=DeadlineSpec(factor=4.0, floor="0.8 s", then="end"))
     alone.look()
     assert alone.ended == [], "all ranks are there: there is nothing to treat as lost"
 
 
 def test_a_folder_that_is_gone_ends_nothing(tmp_path):
-    watch = Watch(0, 1, Deadline(4.0, 0.8), tmp_path / "gone", lambda: False, print, print)
+    watch = Watch(0, 1, DEADLINE, tmp_path / "gone", lambda: False, print, print)
     watch.begin(Driver(None))
     time.sleep(0.3)
     watch.close()
