@@ -21,6 +21,7 @@ from . import user_code
 from .dataset import DataShape
 from .guard import Guard
 from .loss_arguments import IGNORED
+from .matching import by_class, by_element, shown
 from .metrics import binary, described, named_by
 from .passes import Passes
 from .recipe import Recipe
@@ -42,14 +43,17 @@ class Judge:
             (metric, _measure(found[metric.name], metric, binary(recipe))) for metric in self.metrics[1:]
         ]
         self._of_users = [measure for metric, measure in self._measures if user_code.named(found[metric.name])]
-        self._adds_up = False if user_code.named(recipe.loss) else None  # not known yet
+        self._adds_up: bool | None = None  # not known yet
         self._ignored = recipe.loss_args.get("ignore_index", IGNORED) if recipe.loss == "cross_entropy" else IGNORED
 
     def adds_up(self, outputs: Any, y: Tensor) -> bool:
-        """Whether sums over parts of the examples add up to those over all: a user's mean need not, and is tried."""
+        """Whether sums over parts of the examples add up to those over all. A user's mean need not, so a user's loss
+        and metrics are asked once whether they give a mean."""
         if self._adds_up is None:
+            self._passes.doing = "the loss"
+            mean = self._passes.criterion.gives_mean(outputs, y)
             self._passes.doing = "a metric"
-            self._adds_up = not any(_is_mean(measure(outputs, y)) for measure in self._of_users)
+            self._adds_up = not (mean or any(_is_mean(measure(outputs, y)) for measure in self._of_users))
         return self._adds_up
 
     def sums(self, outputs: Any, y: Tensor) -> Array:
@@ -120,13 +124,13 @@ def _measure(of: str, metric: Metric, binary: bool) -> Measure:
 
 def _accuracy(outputs: Any, y: Tensor) -> tuple[Tensor, int]:
     """The share of labels that have the largest output."""
-    outputs, y = by_class(outputs, y)
+    outputs, y = _labels(outputs, y)
     return (outputs.argmax(1) == y).sum(), _counted(y)
 
 
 def _top5(outputs: Any, y: Tensor) -> tuple[Tensor, int]:
     """The share of labels that are among those of the five largest outputs."""
-    outputs, y = by_class(outputs, y)
+    outputs, y = _labels(outputs, y)
     if outputs.shape[1] <= 5:
         raise ValueError(f"it needs more than 5 classes; the model has {outputs.shape[1]} outputs")
     return (outputs.topk(5, dim=1).indices == y.unsqueeze(1)).sum(), _counted(y)
@@ -134,8 +138,9 @@ def _top5(outputs: Any, y: Tensor) -> tuple[Tensor, int]:
 
 def _perplexity(outputs: Any, y: Tensor) -> tuple[Tensor, int]:
     """Cross-entropy; a report gives exp of its mean."""
-    losses = functional.cross_entropy(by_class(outputs, y)[0], y, reduction="none", ignore_index=IGNORED)
-    return losses.sum(dtype=torch.float64), _counted(y)
+    outputs, y = by_class(outputs, y)
+    losses = functional.cross_entropy(outputs, y, reduction="none", ignore_index=IGNORED)
+    return losses.sum(dtype=torch.float64), losses.numel() if y.is_floating_point() else _counted(y)
 
 
 def _iou(outputs: Any, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
@@ -143,7 +148,7 @@ def _iou(outputs: Any, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
     A report gives the mean over the classes that occur in predictions or targets.
     """
-    outputs, y = by_class(outputs, y)
+    outputs, y = _labels(outputs, y)
     kept = y != IGNORED
     predicted, y = outputs.argmax(1)[kept], y[kept]
     # A model may have more outputs than the data have classes.
@@ -153,59 +158,39 @@ def _iou(outputs: Any, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 def _accuracy_of_yes(outputs: Any, y: Tensor) -> tuple[Tensor, int]:
     """The share of logits with the right sign."""
-    outputs = alike(outputs, y)
+    outputs, y = by_element(outputs, y)
     return ((outputs > 0) == (y > 0.5)).sum(), y.numel()
 
 
 def _iou_of_yes(outputs: Any, y: Tensor) -> tuple[Tensor, Tensor]:
     """Intersection and union of where a logit is above 0 and where the target is 1."""
-    outputs = alike(outputs, y)
+    outputs, y = by_element(outputs, y)
     return ((outputs > 0) & (y > 0.5)).sum(), ((outputs > 0) | (y > 0.5)).sum()
 
 
 def _mse(outputs: Any, y: Tensor) -> tuple[Tensor, int]:
     """Squares of the differences between outputs and targets."""
-    return (alike(outputs, y).double() - y.double()).square().sum(), y.numel()
+    return _differences(outputs, y).square().sum(), y.numel()
 
 
 def _mae(outputs: Any, y: Tensor) -> tuple[Tensor, int]:
     """Absolute differences between outputs and targets."""
-    return (alike(outputs, y).double() - y.double()).abs().sum(), y.numel()
+    return _differences(outputs, y).abs().sum(), y.numel()
 
 
-def by_class(outputs: Any, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(outputs with the classes in dimension 1, labels), as torch has them: (N, C), (N, C, T), (N, C, H, W).
+def _differences(outputs: Any, y: Tensor) -> Tensor:
+    found, y = by_element(outputs, y)
+    return found.double() - y.double()
 
-    Outputs for sequences may also be (N, T, C), and are taken so where both fit. Where targets are the classes'
-    probabilities, the likeliest one is the label. ValueError where they are something else.
-    """
-    if isinstance(outputs, Tensor) and outputs.ndim > 1 and y.is_floating_point():
-        if outputs.shape == y.shape and outputs.shape[1] > 1:
-            return outputs, y.argmax(1)
-    elif isinstance(outputs, Tensor) and outputs.ndim > 1 and y.dtype != torch.bool:
-        last, second = outputs.shape[:-1] == y.shape, outputs.shape[:1] + outputs.shape[2:] == y.shape
-        if last and (y.ndim <= 2 or not second) and outputs.shape[-1] > 1:
-            return outputs.movedim(-1, 1), y
-        if second and outputs.shape[1] > 1:
-            return outputs, y
-    raise ValueError(
-        f"it needs class labels as targets and an output for each of several classes; {_shapes(outputs, y)}"
-    )
+
+def _labels(outputs: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs with the classes in dimension 1, and labels: where targets are probabilities, the likeliest class."""
+    outputs, y = by_class(outputs, y)
+    if outputs.shape[1] == 1:
+        raise ValueError(f"it needs an output for each of several classes; the model's outputs are {shown(outputs)}")
+    return outputs, y.argmax(1) if y.is_floating_point() else y
 
 
 def _counted(y: Tensor) -> int:
-    """How many labels there are without those that are left out. Of probabilities, each with those of a class."""
-    return y.numel() // y.shape[1] if y.is_floating_point() else int((y != IGNORED).sum())
-
-
-def alike(outputs: Any, y: Tensor) -> Tensor:
-    """The outputs in the shape of the targets; either may have a last dimension of 1 that the other has not."""
-    if isinstance(outputs, Tensor) and {outputs.shape, (*outputs.shape, 1)} & {y.shape, (*y.shape, 1)}:
-        return outputs.reshape(y.shape)
-    raise ValueError(f"it needs an output for each target; {_shapes(outputs, y)}")
-
-
-def _shapes(outputs: Any, y: Tensor) -> str:
-    kind = str(y.dtype).removeprefix("torch.")
-    shown = f"{tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
-    return f"outputs are {shown} and targets {tuple(y.shape)} of {kind}"
+    """How many labels there are without those that are left out."""
+    return int((y != IGNORED).sum())

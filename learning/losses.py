@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from . import user_code
 from .dataset import Dataset
 from .loss_arguments import all_count, check_labels, check_loss
+from .matching import by_class, by_element
 from .recipe import Recipe
 
 ROWS, SETS = 16, 64  # examples, and sets of targets, with which a user's mean is tried
@@ -41,20 +42,21 @@ class Loss:
     """
 
     def __init__(self, recipe: Recipe, data: Dataset, full: float = 1.0) -> None:
-        self.name, args = recipe.loss, check_loss(recipe.loss, recipe.loss_args)
+        self.name, self._args, self.full = recipe.loss, check_loss(recipe.loss, recipe.loss_args), full
         self._own: Callable[..., Any] | None = None
-        self._args, self._smoothing = args, recipe.label_smoothing
-        self.full = full
+        self._plain = True  # a mean over elements, of which every example has equally many
+        self._weight: Tensor | None = None  # of each class
+        self._options: dict[str, Any] = {}  # torch's arguments that differ from its defaults
         if user_code.named(self.name):
             self._own = user_code.load(self.name, "loss")
-            return
-        shape = data.train_y.shape[1:]
-        self._plain = True  # a mean over elements, of which every example has equally many
-        if self.name == "cross_entropy":
-            weight = args["weight"]
+        elif self.name == "cross_entropy":
+            weight, ignored = self._args["weight"], self._args["ignore_index"]
+            self._plain = weight is None and all_count(data, ignored)
+            self._options = {} if self._plain else {"ignore_index": ignored}
             self._weight = None if weight is None else torch.tensor(weight, dtype=torch.float64)
-            self._plain = weight is None and all_count(data, args["ignore_index"])
-            self.full = math.prod(shape) * (1.0 if weight is None else sum(weight) / len(weight))
+            self.full = math.prod(data.train_y.shape[1:]) * (1.0 if weight is None else sum(weight) / len(weight))
+        smoothing = recipe.label_smoothing
+        self._in_training = self._options | ({"label_smoothing": smoothing} if smoothing else {})
 
     def __call__(self, outputs: Any, y: Tensor, each: bool = False, training: bool = True) -> Found:
         """Of a batch. each: also of every example. training: with label smoothing.
@@ -63,22 +65,18 @@ class Loss:
         """
         if self._own is not None:
             return _kind(self._own(outputs, y, **self._args), len(y), each)
-        options: dict[str, Any] = {}
-        if self.name == "cross_entropy":
-            outputs, y = _by_class(outputs, y)
-            options = self._options(outputs, self._smoothing if training else 0.0)
-        else:
-            outputs, y = _by_element(outputs, y)
-        function = FUNCTIONS[self.name]
-        if each:
-            values = function(outputs, y, reduction="none", **options)
-            alone = values.detach().reshape(len(y), -1).mean(1)
-            if self._plain:
-                return Found(values.mean(), None, alone)
-            return Found(values.sum(), self._count(y, options), alone)
-        if self._plain:
+        outputs, y = by_class(outputs, y) if self.name == "cross_entropy" else by_element(outputs, y)
+        function, options = FUNCTIONS[self.name], self._in_training if training else self._options
+        if self._plain and not each:
             return Found(function(outputs, y, **options))
-        return Found(function(outputs, y, reduction="sum", **options), self._count(y, options))
+        if self._weight is not None:
+            options = options | {"weight": self._weight.to(outputs.device, outputs.dtype)}
+        counted = None if self._plain else self._count(y, options)
+        if not each:
+            return Found(function(outputs, y, reduction="sum", **options), counted)
+        values = function(outputs, y, reduction="none", **options)
+        alone = values.detach().reshape(len(y), -1).mean(1)
+        return Found(values.mean() if self._plain else values.sum(), counted, alone)
 
     def expect(self, counted: float) -> None:
         """Take what counts for an example of a trial as `full`, where that is a user's own."""
@@ -92,20 +90,15 @@ class Loss:
             return found.value.item(), found.counted
         return found.value.item() * len(y), len(y)
 
+    def gives_mean(self, outputs: Any, y: Tensor) -> bool:
+        """Whether it is a user's function that returns a mean, which may be anything: parts need not make the whole."""
+        return self._own is not None and self(outputs, y, training=False).counted is None
+
     def check(self, outputs: Any, y: Tensor, data: Dataset) -> None:
         """ValueError where the data have labels for which the model has no output."""
         if self.name == "cross_entropy" and not y.is_floating_point():
-            outputs, _ = _by_class(outputs, y)
+            outputs, _ = by_class(outputs, y)
             check_labels(data, self._args["ignore_index"], outputs=outputs.shape[1])
-
-    def _options(self, outputs: Tensor, smoothing: float) -> dict[str, Any]:
-        """Torch's arguments of cross_entropy that differ from its defaults."""
-        options: dict[str, Any] = {"label_smoothing": smoothing} if smoothing else {}
-        if self._plain:
-            return options
-        if self._weight is not None:
-            options["weight"] = self._weight.to(outputs.device, outputs.dtype)
-        return options | {"ignore_index": self._args["ignore_index"]}
 
     def _count(self, y: Tensor, options: dict[str, Any]) -> float:
         """How much counts: targets, or their weights."""
@@ -136,42 +129,6 @@ def _kind(found: Any, examples: int, each: bool) -> Found:
 
 
 WANTED = "a loss must return a tensor: the mean (of no dimension), a value for each example or element; or (sum, count)"
-
-
-def _by_class(outputs: Any, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and targets as torch's cross_entropy takes them: classes in dimension 1.
-
-    That is dimension 1 of the outputs, as torch has it, or their last dimension, as in language models, wherever the
-    others have the shape of the labels. Where both do, it is the last one for sequences and dimension 1 for images.
-    """
-    if isinstance(outputs, Tensor) and outputs.ndim > 1:
-        if y.is_floating_point() and outputs.shape == y.shape:
-            return outputs, y
-        last = outputs.shape[:-1] == y.shape
-        if last and y.ndim == 1:
-            return outputs, y
-        second = outputs.shape[:1] + outputs.shape[2:] == y.shape
-        if last and (y.ndim == 2 or not second):
-            return outputs.flatten(0, -2), y.flatten()
-        if second:
-            return outputs, y
-    raise ValueError(
-        f"the model's outputs are {shown(outputs)}, and the targets {shown(y)}; cross_entropy needs a value for each "
-        "class in the last dimension, or in dimension 1, and a label for each place of the others"
-    )
-
-
-def _by_element(outputs: Any, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs and targets of one shape and type; dimensions of one element are nothing to differ in."""
-    if isinstance(outputs, Tensor) and [n for n in outputs.shape if n > 1] == [n for n in y.shape if n > 1]:
-        return outputs.reshape(y.shape), y.to(outputs.dtype)
-    raise ValueError(f"the model's outputs are {shown(outputs)}, and the targets {shown(y)}; they must have one shape")
-
-
-def shown(values: Any) -> str:
-    """The shape of a tensor, or of each of several, for errors."""
-    shapes = [str(tuple(leaf.shape)) for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-    return " and ".join(shapes) or f"a {type(values).__name__}"
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {

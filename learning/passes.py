@@ -21,7 +21,8 @@ from .augment import augment
 from .buffers import unchanged
 from .dataset import Dataset
 from .loaders import AheadLoader
-from .losses import Found, Loss, shown
+from .losses import Found, Loss
+from .matching import shown
 from .mixup import mixed, mixed_loss
 from .pieces import Pieces
 from .recipe import Augment, Recipe
@@ -138,8 +139,9 @@ class Passes:
         chunks, whole = self.chunks(len(indices)), len(indices)
         total = 0.0
         for cut in chunks:
+            inputs, targets = (x, y) if len(chunks) == 1 else (part(x, cut), part(y, cut))
             self.doing = "the model's forward"
-            loss = self.loss(self.forward(part(x, cut)), part(y, cut), whole)
+            loss = self.loss(self.forward(inputs), targets, whole)
             self.doing = "backward"
             (loss if scale == 1.0 else loss * scale).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
@@ -149,7 +151,7 @@ class Passes:
         """From what backward begins: these examples' part in the loss of a batch of `whole` examples, as if everything
         in it counted. What does is noted."""
         self.doing = "the loss"
-        count, criterion = len(leaves(y)[0]), mixed_loss(self.criterion) if isinstance(y, tuple) else self.criterion
+        criterion = mixed_loss(self.criterion) if isinstance(y, tuple) else self.criterion
         try:
             found: Found = criterion(outputs, y, self._each)  # type: ignore[arg-type]
         except user_code.FAILURES:
@@ -158,6 +160,7 @@ class Passes:
         if found.each is not None:
             self._seen.append(found.each.cpu().numpy())
         if found.counted is None:
+            count: int = (y[0] if isinstance(y, tuple) else y).shape[0]  # type: ignore[union-attr]
             self._counted += count
             return found.value if count == whole else found.value * (count / whole)
         self._counted += float(found.counted) / self.criterion.full

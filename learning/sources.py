@@ -53,26 +53,13 @@ class Source:
 
 
 class Inputs:
-    """The inputs of a model by their places: a tensor, or a tuple or dict of them, read by one thread.
+    """The inputs of a model by their places: a tensor, or a tuple or dict of them."""
 
-    loaders: threads that read on up to, not including, `stop` where stored examples are asked for in order.
-    """
-
-    def __init__(self, x: Tree[Array | Stored], loaders: int = 0, stop: int = 0) -> None:
+    def __init__(self, x: Tree[Array | Stored]) -> None:
         self._sources: Tree[Source] = mapped(Source, x)
-        self._stop, plain = stop, all(source.in_memory for source in leaves(self._sources))
-        self._ahead = AheadLoader(self._read, 0 if plain else loaders)
 
     def take(self, indices: Array) -> Tree[Tensor]:
         """Each input's examples at these places; see Source.take."""
-        for n in range(1, self._ahead.threads + 1):
-            later = indices + n * len(indices)
-            later = later[later < self._stop]
-            if len(later) and not self._ahead.knows(int(later[0])):
-                self._ahead.begin(int(later[0]), later)
-        return self._ahead.get(int(indices[0]), indices)
-
-    def _read(self, _: int, indices: Array) -> Tree[Tensor]:
         found: Tree[Tensor] = mapped(lambda source: source.take(indices), self._sources)
         return found
 
@@ -80,3 +67,27 @@ class Inputs:
         """The only input, images, at these places; or pieces of them."""
         assert isinstance(self._sources, Source), "see recipe.check"
         return self._sources.take(indices) if pieces is None else self._sources.pieces(indices, pieces)
+
+
+class InputsInOrder(Inputs):
+    """Inputs that are asked for in order, by one thread. Those that are not in memory are read ahead.
+
+    loaders: threads that read on up to, not including, `stop`.
+    """
+
+    def __init__(self, x: Tree[Array | Stored], loaders: int, stop: int) -> None:
+        super().__init__(x)
+        plain = all(source.in_memory for source in leaves(self._sources))
+        self._stop, self._ahead = (
+            stop,
+            AheadLoader(lambda _, indices: Inputs.take(self, indices), loaders * (not plain)),
+        )
+
+    def take(self, indices: Array) -> Tree[Tensor]:
+        """See Inputs."""
+        for n in range(1, self._ahead.threads + 1):
+            later = indices + n * len(indices)
+            later = later[later < self._stop]
+            if len(later) and not self._ahead.knows(int(later[0])):
+                self._ahead.begin(int(later[0]), later)
+        return self._ahead.get(int(indices[0]), indices)

@@ -11,7 +11,7 @@ from kit.learning import make, make_plan, train_in_lockstep
 from paceline.algorithms.rounds import Interval, State
 from paceline.learning.loaders import AheadLoader
 from paceline.learning.recipe import Augment, Recipe
-from paceline.learning.sources import Inputs
+from paceline.learning.sources import InputsInOrder
 
 
 class Recorder:
@@ -94,7 +94,7 @@ def test_stored_examples_are_read_on_in_order_up_to_the_end():
             out[...] = indices[:, None]
 
     asked: list[list[int]] = []
-    source = Inputs(Stored(), loaders=2, stop=30)
+    source = InputsInOrder(Stored(), loaders=2, stop=30)
     for _ in range(2):  # two evaluations
         for start in (10, 18, 26):
             wanted = np.arange(start, min(start + 8, 30))

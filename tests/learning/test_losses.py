@@ -200,9 +200,13 @@ def test_wrong_names_and_arguments_are_one_line(name, args, message):
         (
             "cross_entropy",
             (4, 5, 11),
-            r"outputs are \(4, 5, 11\), and the targets \(4, 6\); cross_entropy needs",
+            r"outputs are \(4, 5, 11\), and the targets \(4, 6\) of int64; there must be a value",
         ),
-        ("mse", (4, 5), r"the model's outputs are \(4, 5\), and the targets \(4, 6\); they must have one shape"),
+        (
+            "mse",
+            (4, 5),
+            r"the model's outputs are \(4, 5\), and the targets \(4, 6\) of int64; they must have one shape",
+        ),
     ],
 )
 def test_outputs_and_targets_that_do_not_fit_are_shown(loss, outputs, message):

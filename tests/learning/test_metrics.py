@@ -184,7 +184,7 @@ def test_a_metric_of_ones_own_may_answer_in_three_ways(place):
         ("several", r"it gave a pair of 10 and 10 numbers; expected \(sum, count\)"),
         ("below", r"it gave the count -1; expected \(sum, count\)"),
         ("ill", "the metric ill: RuntimeError: it is ill"),
-        ("mse", r"it needs an output for each target; outputs are \(16, 10\) and targets \(16,\) of int64"),
+        ("mse", r"outputs are \(16, 10\), and the targets \(16,\) of int64; they must have one shape"),
         ("absent", r"metric 'test_metrics:absent': test_metrics has no 'absent'"),
     ],
 )
@@ -195,14 +195,12 @@ def test_what_is_wrong_with_a_metric_is_one_line_before_the_run(name, message):
 
 
 def test_accuracy_is_of_classes_alone():
-    for outputs, y in (
-        (outputs_of(9, 1), labels_of(9)),
-        (outputs_of(9), labels_of(9)),
-        (outputs_of(9, 3), outputs_of(9)),
+    for outputs, y, message in (
+        (outputs_of(9, 1), labels_of(9), r"an output for each of several classes; the"),
+        (outputs_of(9), labels_of(9), "there must be a value for each class"),
+        (outputs_of(9, 3), outputs_of(9), r"the targets \(9,\) of float32; there must be a value for each class"),
     ):
-        with pytest.raises(
-            ValueError, match="it needs class labels as targets and an output for each of several classes"
-        ):
+        with pytest.raises(ValueError, match=message):
             value("accuracy", outputs, y)
     with pytest.raises(ValueError, match="it needs more than 5 classes; the model has 5 outputs"):
         value("top5", outputs_of(9, 5), labels_of(9) % 5)

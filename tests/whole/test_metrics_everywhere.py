@@ -109,7 +109,7 @@ def test_a_sweep_has_a_column_for_each_metric(folder):
             "metric 'own_measures:marign': own_measures has no 'marign'; did you mean 'margin'?",
         ),
         ("['own_measures:wrong']", "fails in the metric wrong: TypeError: it gave a str; expected a mean"),
-        ("[mse]", "fails in the metric mse: ValueError: it needs an output for each target; outputs are (8, 10)"),
+        ("[mse]", "fails in the metric mse: ValueError: the model's outputs are (8, 10), and the targets (8,)"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_writes_nothing(folder, monkeypatch, capsys, metrics, message):
