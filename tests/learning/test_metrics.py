@@ -198,7 +198,7 @@ def test_accuracy_is_of_classes_alone():
     for outputs, y, message in (
         (outputs_of(9, 1), labels_of(9), r"an output for each of several classes; the"),
         (outputs_of(9), labels_of(9), "there must be a value for each class"),
-        (outputs_of(9, 3), outputs_of(9), r"the targets \(9,\) of float32; there must be a value for each class"),
+        (outputs_of(9, 3), outputs_of(9), "of float32; there must be a value for each class"),
     ):
         with pytest.raises(ValueError, match=message):
             value("accuracy", outputs, y)
