@@ -86,6 +86,7 @@ def test_a_papers_scenario_trains(name, runs):
     assert list(clock.metrics["seconds"]) == list(run.metrics["seconds"])
 
 
+@pytest.mark.long  # test_options.py compares most of it in make test
 def test_the_recipe_with_everything_gives_the_same_bits_for_real(runs, tmp_path):
     """Mixup, RandAugment, resized crops of files, and loaders: worker by worker the same images in both worlds."""
     name = "qsr_vit_b_imagenet_2x8"

@@ -18,6 +18,7 @@ from paceline.algorithms.presets import PRESETS
 from paceline.config import yaml
 
 LOCAL = {"preset": "local_sgd", "schedule": {"fixed": 8}}
+SHARDED = {"preset": "fsdp", "placement": {"sharded": {"unit_bytes": 1}}}
 
 
 def scenarios(n: int) -> dict[str, dict]:
@@ -33,45 +34,49 @@ def scenarios(n: int) -> dict[str, dict]:
         "sync-bf16": scenario(n, MLP, {"preset": "sync_sgd", "placement": {"replicated": {"wire": "bf16"}}}, 5),
         "fsdp-bf16": scenario(n, MLP, {"preset": "fsdp", "placement": {"sharded": {"wire": "bf16"}}}, 3),
         "local-fp16": scenario(n, MLP, {"preset": "local_sgd", "placement": {"replicated": "fp16"}}, 3),
-        "own-blocks": scenario(
-            n,
-            {"name": "blocks:make", "kind": "gpt", "tied": True},
-            {"preset": "fsdp", "placement": {"sharded": {"unit_bytes": 1}}},
-            3,
-        ),
         "local-auto": scenario(n, MLP, {"preset": "local_sgd", "sampling": "uniform"}, 4),
     }
-    for preset in ("sync_sgd", "fsdp", "local_sgd"):  # targets that do not count, in micro-batches of unequal size
-        placement = {"placement": {"sharded": {"unit_bytes": 1}}} if preset == "fsdp" else {}
-        found[f"tokens-{preset}"] = scenario(n, {"name": "own_tasks:language"}, {"preset": preset} | placement, 3)
-        found[f"tokens-{preset}"]["workload"] |= {"data": "own_tasks:text", "batch": 8, "micro_batch": 3}
-    if n == 3:
-        small = {"name": "cnn", "channels": [4, 4]}
-        averaging = LOCAL | {"aggregation": {"parameters": {"optimizer_state": ["exp_avg_sq"]}}}
-        found["local-v"] = scenario(n, MLP, averaging, 3)
-        found["local-v"]["workload"]["optimizer"] = {"name": "adamw", "lr": 0.001}
-        found["fashion-mnist"] = scenario(n, small, LOCAL | {"schedule": {"fixed": 2}}, 4)
-        found["fashion-mnist"]["workload"] |= {
-            "data": {"name": "fashion_mnist", "path": "files", "verify": False, "size": 40, "classes": 20},
-            "augment": {"crop": 2, "flip": True},
-            "loaders": 1,
-        }
-    else:
-        flat = {"preset": "sync_sgd", "placement": {"replicated": {"overlap": False}}}
-        for name, strategy in (("sync", flat), ("local", LOCAL)):  # a first scale that overflows, and dropout
-            found[f"{name}-in-fp16"] = scenario(n, MLP, strategy, 3)
-            found[f"{name}-in-fp16"]["workload"] |= {"precision": "fp16", "loss_scale": 1e10}
-        sharded = {"preset": "fsdp", "placement": {"sharded": {"unit_bytes": 1}}}
-        for name, strategy in (("nadam-local", LOCAL), ("nadam-sharded", sharded)):
-            found[name] = scenario(n, MLP, strategy, 3)
-            found[name]["workload"]["optimizer"] = {"name": "torch.optim:NAdam", "lr": 0.002, "clip": 1}
+    if n != 3:
         found["resnet"] = scenario(n, {"name": "resnet20"}, LOCAL | {"schedule": {"fixed": 2}}, 3)
         found["resnet"]["report"]["start"] = True
         found["resnet"]["workload"]["model_seed"] = 11
         found["resnet"]["report"]["batch_norm"] = {"re_estimated": 4}
         found["resnet-sync"] = scenario(n, {"name": "resnet20"}, {"preset": "sync_sgd"}, 3)
     chosen = {2: ["gpt-fsdp"], 3: ["gpt-lshdp", "gpt-diloco"]}.get(n, [])
-    return found | {name: document for name, document in language(n).items() if name in chosen}
+    found |= {name: document for name, document in language(n).items() if name in chosen}
+    return found | {2: at_two, 3: at_three, 4: dict}[n]()
+
+
+def at_two() -> dict[str, dict]:
+    """What agrees at more workers if it agrees at two: how a step is computed."""
+    found = {}
+    flat = {"preset": "sync_sgd", "placement": {"replicated": {"overlap": False}}}
+    for name, strategy in (("sync", flat), ("local", LOCAL)):  # a first scale that overflows, and dropout
+        found[f"{name}-in-fp16"] = scenario(2, MLP, strategy, 3)
+        found[f"{name}-in-fp16"]["workload"] |= {"precision": "fp16", "loss_scale": 1e10}
+    for name, strategy in (("nadam-local", LOCAL), ("nadam-sharded", SHARDED)):
+        found[name] = scenario(2, MLP, strategy, 3)
+        found[name]["workload"]["optimizer"] = {"name": "torch.optim:NAdam", "lr": 0.002, "clip": 1}
+    return found
+
+
+def at_three() -> dict[str, dict]:
+    """What sums over workers might part: units of blocks, targets that do not count, averaged vectors; and files."""
+    found = {"own-blocks": scenario(3, {"name": "blocks:make", "kind": "gpt", "tied": True}, SHARDED, 3)}
+    for strategy in ({"preset": "sync_sgd"}, SHARDED, {"preset": "local_sgd"}):  # in micro-batches of unequal size
+        found[f"tokens-{strategy['preset']}"] = made = scenario(3, {"name": "own_tasks:language"}, strategy, 3)
+        made["workload"] |= {"data": "own_tasks:text", "batch": 8, "micro_batch": 3}
+    averaging = LOCAL | {"aggregation": {"parameters": {"optimizer_state": ["exp_avg_sq"]}}}
+    found["local-v"] = scenario(3, MLP, averaging, 3)
+    found["local-v"]["workload"]["optimizer"] = {"name": "adamw", "lr": 0.001}
+    small = {"name": "cnn", "channels": [4, 4]}
+    found["fashion-mnist"] = scenario(3, small, LOCAL | {"schedule": {"fixed": 2}}, 4)
+    found["fashion-mnist"]["workload"] |= {
+        "data": {"name": "fashion_mnist", "path": "files", "verify": False, "size": 40, "classes": 20},
+        "augment": {"crop": 2, "flip": True},
+        "loaders": 1,
+    }
+    return found
 
 
 def language(n: int) -> dict[str, dict]:
