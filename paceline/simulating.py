@@ -128,6 +128,7 @@ def run_simulation(
     check(job, phantoms, options.timing_only, by_event, recorder.directory is None, tell)
     workers: Sequence[Worker] = phantoms
     if not options.timing_only:
+        job.problem.load_libraries(job.plan)
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
     directory, traced, sharded = recorder.directory, job.scenario.report.trace, job.plan.strategy.placement.sharded
     document = job.record(directory, [job.part()] if directory is not None else ())

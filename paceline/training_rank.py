@@ -129,11 +129,7 @@ class _RankTraining:
         if self.phantom:
             self._on_first(self._new_run)
             return State(), problem.phantoms(plan)[self.rank]
-        gc.disable()  # imports leave no garbage, and looking for it takes a tenth of their time
-        try:
-            problem.load_libraries(plan)
-        finally:
-            gc.enable()
+        problem.load_libraries(plan)
         gc.freeze()  # what they have made stays, and need not be looked at again
         self.loaded = resident()
         resumed = self.options.resume is not None
