@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -32,7 +31,15 @@ from ..algorithms.costs import Cut, ModelCost, together
 from . import models
 from .buffers import averaged
 from .dataset import DataShape
-from .measured_costs import examples, flop_counter, forward_fails, fused_attention, measured_cost
+from .measured_costs import (
+    Allocations,
+    examples,
+    flop_counter,
+    forward_fails,
+    fused_attention,
+    measured_cost,
+    storage_of,
+)
 from .trees import called, leaves
 from .user_code import FAILURES, in_words
 
@@ -86,33 +93,29 @@ class Stretch:
     nbytes: int = 0  # of outputs that have storage of their own
 
 
-class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operations(Allocations):  # type: ignore[no-untyped-call]
     """Notes what operations read, and the bytes of what they make, in the stretch that is last."""
 
     def __init__(self, model: nn.Module, stretches: list[Stretch]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._stretches = stretches
         self._parameters = _by_storage(model.parameters())
         self._buffers = _by_storage(averaged(model).values())
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+    def note(self, given: set[int], nbytes: int) -> None:
+        """See Allocations."""
         now = self._stretches[-1]
-        # _cdata tells storages apart on the meta device as well, where data_ptr is 0 for all.
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for place in given:
-            now.used.update(self._parameters.get(place, ()))
-            now.buffers.update(self._buffers.get(place, ()))
-        for t in tree_leaves(out):
-            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in given:
-                now.nbytes += t.numel() * t.element_size()
-        return out
+        now.nbytes += nbytes
+        for storage in given:
+            now.used.update(self._parameters.get(storage, ()))
+            now.buffers.update(self._buffers.get(storage, ()))
 
 
 def _by_storage(tensors: Any) -> dict[int, list[int]]:
+    """The places of the tensors in each storage."""
     found = dict[int, list[int]]()
     for place, tensor in enumerate(tensors):
-        found.setdefault(tensor.untyped_storage()._cdata, []).append(place)
+        found.setdefault(storage_of(tensor), []).append(place)
     return found
 
 

@@ -24,7 +24,7 @@ KINDS = {"int64": torch.int64, "bool": torch.bool}
 EXAMPLES = 2  # BatchNorm in training refuses a single value per channel
 
 
-class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the outputs that have storage of their own."""
 
     def __init__(self) -> None:
@@ -33,12 +33,19 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        # _cdata tells storages apart on the meta device as well, where data_ptr is 0 for all.
-        seen = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        for t in tree_leaves(out):
-            if isinstance(t, Tensor) and t.untyped_storage()._cdata not in seen:
-                self.nbytes += t.numel() * t.element_size()
+        given = {storage_of(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor) and storage_of(t) not in given]
+        self.note(given, sum(t.numel() * t.element_size() for t in made))
         return out
+
+    def note(self, given: set[int], nbytes: int) -> None:
+        """An operation has read these storages and allocated so many bytes."""
+        self.nbytes += nbytes
+
+
+def storage_of(tensor: Tensor) -> int:
+    """What tells storages apart, on the meta device as well, where data_ptr is 0 for all."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 @contextmanager
@@ -98,7 +105,7 @@ def measure(forward: Callable[..., object], inputs: Sequence[Tree[Tensor]]) -> t
     """
     nbytes, outputs, flops = list[int](), list[Any](), 0.0
     for batch in inputs:
-        counter, allocations = flop_counter(), _Allocations()
+        counter, allocations = flop_counter(), Allocations()
         with torch.no_grad(), fused_attention(), counter, allocations:
             outputs.append(called(forward, batch))
         flops = counter.get_total_flops() / len(leaves(batch)[0])
