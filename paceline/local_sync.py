@@ -130,6 +130,7 @@ class LocalSync:
             reduction=scenario.reduction,
             trace=directory is not None and scenario.report.trace,
             slowness=timing.slowness(scenario.batch)[self.rank] if scenario.train.emulate else 1.0,
+            watch=record.watch(),
         )
         self._indices: Array | None = None  # of the batch that `batches` has given
         self._taken, self._seconds = 0, 0.0  # steps so far, and how long all but the first one took

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .job import Job
+from .program.errors import one_line
 from .program.outcome import Hooks, Outcome, ignored
 from .records import lock
 from .records.recorder import Recorder
@@ -16,7 +17,9 @@ from .records.replacing import prepare, put_back
 from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
+from .runtime.launcher import end_job
 from .runtime.messages import gather_outcomes, gather_texts, on_first
+from .runtime.watch import Watch
 from .terminal import say
 
 
@@ -47,6 +50,17 @@ class OwnRecord:
     def hooks(self, stop: Callable[[], bool]) -> Hooks:
         """What the interpreter calls back. The parameters are the user's, so there are no checkpoints of them."""
         return Hooks(self.recorder.log, ignored, stop, self._spool.take if self._spool is not None else None)
+
+    def watch(self) -> Watch | None:
+        """Notices stalls; None where nothing can stall, or where there is no directory for the signs of life."""
+        spec, size = self._job.scenario.deadline, self._job.workers
+        if spec == "none" or size == 1 or self.directory is None:
+            return None
+
+        def end(line: str) -> None:
+            end_job(f"paceline: {one_line(line)}")
+
+        return Watch(self._rank, size, spec, self.directory, lambda: False, say, end)
 
     def take_back(self, round: int) -> None:
         """Remove the last line if it is of this round: one with an evaluation takes its place."""

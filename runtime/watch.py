@@ -87,7 +87,7 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
         with suppress(OSError):
-            self._path(self._rank).unlink()
+            self._path(self._rank).unlink(missing_ok=True)  # a short run has written none
             (self._folder / SIGNS).rmdir()  # the last rank's does it
 
     def _run(self, driver: Watched) -> None:

@@ -13,6 +13,7 @@ import yaml
 import paceline
 from kit.cli import MOMENTUM, scenario
 from kit.paths import TESTS
+from paceline.records.directory import SIGNS
 from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
 
 MLP = {"name": "mlp", "hidden": [32]}
@@ -75,6 +76,7 @@ def test_a_loop_has_the_numbers_of_its_scenario(tmp_path: Path) -> None:
         own, simulated = paceline.load(tmp_path / "own" / name), paceline.simulate(tmp_path / f"{name}.yaml")
         found = paceline.compare(simulated, own)
         assert found.same, f"{name}: {found.difference}"
+        assert not (tmp_path / "own" / name / SIGNS).exists()
         assert own.summary["syncs"]["parameters"] == own.summary["rounds"]
     for name, rounds in ENDING.items():
         own = paceline.load(tmp_path / "own" / name)
@@ -123,6 +125,7 @@ def test_what_a_loop_cannot_do_is_told_in_a_line(tmp_path: Path) -> None:
     [
         ("raises", 1, "ZeroDivisionError: on purpose"),
         pytest.param("shorter", 2, "all loops must be equally long", marks=pytest.mark.long),
+        pytest.param("stalls", 2, "Missing: rank 1 (worker 1, host ", marks=pytest.mark.long),
     ],
 )
 def test_a_rank_that_fails_ends_the_job(tmp_path: Path, way: str, status: int, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,16 @@ def loop(steps: int, fails: bool = False) -> None:
             raise ZeroDivisionError("on purpose")
         sync.step(step(model, optimizer))
     sync.close()
+
+
+def stalls(rank: int) -> None:
+    """Rank 1 is busy with something else."""
+    deadline = {"floor": "0.5 s", "factor": 1, "then": "end"}
+    model, optimizer, sync = made("local_sgd", H=2, out="run", scenario={"deadline": deadline})
+    for n in range(6):
+        if n == 3 and rank == 1:
+            time.sleep(60)
+        sync.step(step(model, optimizer))
 
 
 def is_narrow() -> None:
@@ -120,4 +131,6 @@ if __name__ == "__main__":
         from paceline.runtime.launcher import world
 
         rank, _ = world()
+        if way == "stalls":
+            stalls(rank)
         loop(8 - rank if way == "shorter" else 8, fails=way == "raises" and rank == 1)

@@ -113,6 +113,16 @@ def test_a_stall_ends_the_run_where_it_should(ranks, tmp_path):
     assert alone.ended == [], "all ranks are there: there is nothing to treat as lost"
 
 
+def test_nothing_is_left_of_signs(tmp_path):
+    for seconds in (0, 0.3):  # before the first sign, and after it
+        watch = Watch(0, 1, DEADLINE, tmp_path, lambda: False, print, print)
+        watch.begin(Driver(None))
+        time.sleep(seconds)
+        assert (tmp_path / SIGNS).exists()
+        watch.close()
+        assert not (tmp_path / SIGNS).exists()
+
+
 def test_a_folder_that_is_gone_ends_nothing(tmp_path):
     watch = Watch(0, 1, DEADLINE, tmp_path / "gone", lambda: False, print, print)
     watch.begin(Driver(None))
