@@ -84,7 +84,8 @@ def check(found: Sequence[Training], options: TrainOptions) -> None:
             raise ScenarioError(f"{training.title}: faults: only `paceline simulate` knows them; write --set faults=[]")
         if not training.scenario.train.phantom:
             check_training(job)
-            check_room(training.directory, job)
+            there = 0 if options.resume is None else len(checkpoints.finished(training.directory))
+            check_room(training.directory, job, there)
         rehearse(job)
         check_free(training.directory)
         if options.resume is None:

@@ -17,7 +17,7 @@ from paceline import load, simulate
 from paceline.algorithms.rounds import State
 from paceline.config import yaml
 from paceline.config.scenario import load as load_file
-from paceline.disk_check import check_room
+from paceline.disk_check import check_room, checkpoint_bytes
 from paceline.job import resolve
 from paceline.program.errors import NotWritten, ScenarioError
 from paceline.records import checkpoints, lock
@@ -259,6 +259,18 @@ def test_a_last_checkpoint_that_cannot_be_written(tmp_path, monkeypatch):
         simulate(tmp_path / "s.yaml", out=tmp_path / "run")
     assert NotWritten.status == 1
     assert load(tmp_path / "run").summary["rounds"] == 8, "what could be written is there"
+
+
+def test_a_resumed_run_has_some_of_its_checkpoints_already(tmp_path, monkeypatch):
+    document = scenario(2, {"name": "mlp", "hidden": [1000]}, {"preset": "local_sgd", "H": 2}, 4)
+    document["checkpoint"] = {"keep": 3}
+    (tmp_path / "s.yaml").write_text(yaml.dump(document))
+    job, usage = resolve(load_file(tmp_path / "s.yaml"), tmp_path), shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2 * checkpoint_bytes(job)))
+    for there in (2, 3, 9):
+        check_room(tmp_path, job, there)
+    with pytest.raises(ScenarioError, match=r"3 checkpoints take"):
+        check_room(tmp_path, job, 1)
 
 
 def test_room_for_checkpoints(tmp_path, monkeypatch):
