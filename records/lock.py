@@ -46,7 +46,8 @@ def held(directory: Path, tell: Callable[[str], None]) -> Iterator[None]:
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
     finally:
-        (directory / LOCK).unlink(missing_ok=True)
+        if _is_there(directory, descriptor):
+            (directory / LOCK).unlink()
         os.close(descriptor)
 
 
@@ -60,14 +61,20 @@ def _open(directory: Path) -> int:
             raise ScenarioError(f"{directory}: cannot be written: {error.strerror}") from None
         try:
             _take(directory, descriptor, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(descriptor), os.stat(directory / LOCK)):
-                return descriptor
-        except FileNotFoundError:  # its process has ended and removed it since it was opened here
-            pass
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)
+        if _is_there(directory, descriptor):
+            return descriptor
+        os.close(descriptor)  # its process has ended and removed it since it was opened here
+
+
+def _is_there(directory: Path, descriptor: int) -> bool:
+    """Whether the open file is still the directory's lock: not where the file, or the whole folder, was removed."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(directory / LOCK))
+    except OSError:
+        return False
 
 
 def _take(directory: Path, descriptor: int, kind: int) -> None:

@@ -154,6 +154,20 @@ def test_one_run_at_a_time_writes_into_a_directory(tmp_path):
     assert (said, [*(tmp_path / "run").iterdir()]) == ([], [])
 
 
+def test_the_lock_of_a_removed_directory_is_not_the_lock_of_the_next_one(tmp_path):
+    run = tmp_path / "run"
+    with lock.held(run, print):
+        shutil.rmtree(run)
+        with lock.held(run, print):
+            pass
+        later = lock.held(run, print)
+        later.__enter__()
+    with pytest.raises(ScenarioError, match="is writing a run in it"):
+        lock.check_free(run)
+    later.__exit__(None, None, None)
+    assert not (run / LOCK).exists()
+
+
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     program = f"""
 import os, pathlib
