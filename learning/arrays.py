@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 
 from ..program.effects import Array
-from .dataset import Dataset, Shape, Stored, batch_kind
+from ..program.errors import brief
+from .dataset import Dataset, Pixels, Shape, Stored, batch_kind
 from .model_arguments import MOST
 from .trees import Tree, leaves, mapped, names
 
@@ -101,12 +102,22 @@ def kept_kind(head: Head, mapped_file: bool, target: bool = False) -> np.dtype[A
     return head.dtype if mapped_file or small else wanted
 
 
-def looks_like_pixels(data: Dataset) -> bool:
-    """Whether the training inputs are bytes in the shape of images."""
-    return any(
+def noted(data: Dataset, what: str, how: str) -> Dataset:
+    """The data, with a note where bytes in the shape of images are taken as they are. how: what to do about it."""
+    if not any(
         isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4 and x.shape[1] in (1, 3)
         for x in leaves(data.train_x)
-    )
+    ):
+        return data
+    note = f"{what}: bytes are taken as they are, 0 to 255; {how} if they are pixels"
+    return replace(data, notes=(*data.notes, note), pixels=Pixels())
+
+
+def checked_classes(found: Any, what: str) -> int | None:
+    """The number of outputs that a scenario gives its data, if it does. ValueError unless it is 1 or more."""
+    if found is None or (type(found) is int and found >= 1):
+        return found
+    raise ValueError(f"{what}: classes is {brief(found)}; write a whole number, 1 or more")
 
 
 def _kept(x: Array | Stored, key: str, what: str, target: bool = False, classes: int | None = None) -> Array | Stored:

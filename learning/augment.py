@@ -15,7 +15,7 @@ def augment(x: Tensor, how: Augment, random: np.random.Generator, pixels: Pixels
 
     pixels: how the values follow from bytes, for operations that are defined on these. The padding of crops is 0, so
     the mean colour of normalised images, where recipes that pad before normalising have black. A resized crop is made
-    before, where the images are read; see passes.Source.
+    before, where the images are read; see sources.Source.pieces.
     """
     count, _, height, breadth = x.shape
     if how.crop:

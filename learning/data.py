@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..program.effects import Array
-from ..program.errors import brief, nearest
+from ..program.errors import nearest
 from ..program.streams import stream
 from . import image_files, npz, text, tokens, user_code
 from . import images as image_folders
-from .arrays import KEYS, Given, checked, looks_like_pixels
+from .arrays import KEYS, Given, checked, checked_classes, noted
 from .dataset import Dataset, DataShape, Pixels, Stored
 from .recipe import TIMING_ONLY
 from .trees import mapped
@@ -218,20 +218,14 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
     arrays: dict[str, Given] = {key: mapped(_as_array, x) for key, x in zip(KEYS, made, strict=True)}
     del made  # arrays that are converted are freed
     found = replace(checked(arrays, what, classes), **known)
-    if found.pixels is not None or not looks_like_pixels(found):
-        return found
-    how = "let it divide them by 255 if they are pixels"
-    note = f"{what}: bytes are taken as they are, 0 to 255; {how}"
-    return replace(found, notes=(*found.notes, note), pixels=Pixels())
+    return found if found.pixels is not None else noted(found, what, "let it divide them by 255")
 
 
 def _classes(function: Callable[..., Any], args: Mapping[str, Any], what: str) -> tuple[int | None, dict[str, Any]]:
     """(the argument `classes`, if there is one; the arguments for the function, which need not take that one)."""
     if "classes" not in args:
         return None, dict(args)
-    found = args["classes"]
-    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise ValueError(f"{what}: classes is {brief(found)}; write a whole number, 1 or more")
+    found = checked_classes(args["classes"], what)
     taken = inspect.signature(function).parameters
     if "classes" in taken or any(each.kind is each.VAR_KEYWORD for each in taken.values()):
         return found, dict(args)

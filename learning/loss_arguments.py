@@ -55,7 +55,7 @@ def check_loss(name: str, args: Mapping[str, Any] | None = None) -> dict[str, An
 
 
 def check_labels(data: Dataset, ignored: int, weights: int | None = None, outputs: int | None = None) -> None:
-    """ValueError where a label of the data is none that cross_entropy knows.
+    """ValueError where the data hold a label that cross_entropy does not know.
 
     ignored: the label that is not counted. weights: the number of the classes' weights. outputs: the number of the
     model's outputs. None: not known.

@@ -102,7 +102,7 @@ def units(model: nn.Module) -> list[nn.Module]:
     """The model's units: the members of an nn.Sequential, or torchvision's blocks; any other model is one unit.
 
     An nn.Sequential that was given a forward or parameters of its own is more than its members, and so is one unit. A
-    member that begins by changing its input in place stays with the one before, since backward begins anew from a
+    member that begins by changing its input in place stays with the one before, since backward begins again from a
     unit's output. Members that share buffers make the model one unit. A parameter that members share belongs to the
     first of them; see own_parameters.
     """

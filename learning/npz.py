@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 from ..program.effects import Array
 from ..program.errors import brief
 from . import user_code
-from .arrays import Given, Head, check_heads, check_labels, checked, kept_kind, looks_like_pixels
+from .arrays import Given, Head, check_heads, check_labels, checked, checked_classes, kept_kind, noted
 from .dataset import Dataset, DataShape, Packed, Pixels, batch_kind, labels_of
 from .trees import Tree
 
@@ -45,11 +45,8 @@ def load(path: Path, args: Mapping[str, Any]) -> Dataset:
         scale = np.array(255, np.float32)
         train, test = (Packed([np.asarray(x)], scale) for x in (data.train_x, data.test_x))
         return replace(data, train_x=train, test_x=test, pixels=Pixels(scale))
-    if pixels is None and looks_like_pixels(data):
-        how = f"write data: {{name: {path}, images: true}} if they are pixels"
-        note = f"data {path}: bytes are taken as they are, 0 to 255; {how}"
-        return replace(data, notes=(note,), pixels=Pixels())
-    return data
+    how = f"write data: {{name: {path}, images: true}}"
+    return noted(data, f"data {path}", how) if pixels is None else data
 
 
 def shape(path: Path, args: Mapping[str, Any]) -> DataShape:
@@ -82,10 +79,7 @@ def _options(*, images: bool | None = None, classes: int | None = None) -> None:
 
 
 def _classes(path: Path, args: Mapping[str, Any]) -> int | None:
-    found = user_code.options(_options, args, f"data {path}")["classes"]
-    if found is not None and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
-        raise ValueError(f"data {path}: classes is {brief(found)}; write a whole number, 1 or more")
-    return found
+    return checked_classes(user_code.options(_options, args, f"data {path}")["classes"], f"data {path}")
 
 
 def _pixels(path: Path, args: Mapping[str, Any]) -> bool | None:

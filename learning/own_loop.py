@@ -110,7 +110,7 @@ class OwnLoopWorker:
 
     @property
     def params(self) -> Value:
-        """(P + 1,): a copy of the parameters, as of the last pull, and the round's mean training loss so far."""
+        """(P + TAIL,): a copy of the parameters, as of the last pull, 0, and the round's mean training loss so far."""
         return self._params
 
     @params.setter
@@ -133,7 +133,7 @@ class OwnLoopWorker:
         names = self._names()
         for name in names:
             if name not in self._moments:
-                self._moments[name] = torch.zeros(len(self._params) - 1, dtype=self._parameters[0].dtype)
+                self._moments[name] = torch.zeros(len(self._params) - TAIL, dtype=self._parameters[0].dtype)
             for p, place in zip(self._parameters, views(self._moments[name], self._parameters), strict=True):
                 state = self._optimizer.state.get(p, {})
                 if name in state and state[name].data_ptr() != place.data_ptr():
