@@ -26,7 +26,7 @@ from ..program.effects import Array, Compute, Move, Value
 from ..program.errors import NotFinite, ScenarioError
 from .buffers import Buffers
 from .flat_storage import views, zeros
-from .passes import squares
+from .passes import note_mean, squares
 
 NAMES = {"momentum_buffer": "momentum"}  # torch's name of a vector -> the scenario's, where it has another
 # What an evaluation answers: for each name, "test_loss" among them, a sum over this rank's examples and their number.
@@ -98,8 +98,7 @@ class OwnLoopWorker:
         if not i:
             self.step_losses = []
         self.step_losses.append(loss)
-        mean = self._params.item(-1) if i else loss
-        self._params[-1] = mean + (loss - mean) / (i + 1)
+        note_mean(self._params, loss, i)
         if i + 1 == round.steps[self.index] and self._parameters[0].is_cuda:
             torch.cuda.synchronize(self._parameters[0].device)  # the steps end here, and not in the copy that follows
 

@@ -212,6 +212,12 @@ def by_rest(missing: float) -> float:
     return 1.0 / (1.0 - missing) if missing != 1.0 else math.nan
 
 
+def note_mean(params: Array, loss: float, i: int) -> None:
+    """The mean of the round's losses so far, with that of step i, into the vector's last element."""
+    mean = params.item(-1) if i else loss
+    params[-1] = mean + (loss - mean) / (i + 1)
+
+
 def part(x: Tree[Tensor], cut: slice) -> Tree[Tensor]:
     """These examples of each input or target."""
     found: Tree[Tensor] = mapped(lambda values: values[cut], x)

@@ -36,7 +36,7 @@ from .losses import Loss
 from .models import exchanged_units
 from .optimizers import GradientList
 from .parameter_memory import Memory
-from .passes import Passes, squares
+from .passes import Passes, note_mean, squares
 from .paused_passes import PausedPasses
 from .recipe import Recipe
 from .snapshots import Snapshots
@@ -323,7 +323,7 @@ class TorchWorker:
         self._guard.check("the training loss", loss)
         self._passes.doing = "the optimizer"
         self._guard.check_norm(self._optimizer.apply(self._passes.gradients(), round.lr(self.index, i)))
-        self._note_mean(loss, i)
+        note_mean(self._params, loss, i)
         self._exchanged = False
 
     def _gradient(self, round: Round, i: int) -> None:
@@ -339,14 +339,9 @@ class TorchWorker:
         self._guard.check_norm(self._optimizer.apply(self._flat.exchanged(), round.lr(self.index, i), whole))
         self._exchanged = True
         if self._memory.held.parts == 1:
-            self._note_mean(self._grads.item(-1), i)
+            note_mean(self._params, self._grads.item(-1), i)
         elif self.staged:
             self._memory.pull()
-
-    def _note_mean(self, loss: float, i: int) -> None:
-        """The mean of the round's losses so far into params[-1]."""
-        mean = self._params.item(-1) if i else loss
-        self._params[-1] = mean + (loss - mean) / (i + 1)
 
     def _squares(self) -> Array:
         self._steps.settle()
