@@ -184,3 +184,11 @@ def test_what_a_pass_makes_in_its_thread_is_metered():
                     w.forward(plan.first_round(), 0, 0, unit).run()
         peaks.append(meter.peak)
     assert 0.5 < peaks[0] / peaks[1] < 1.5
+
+
+def test_backward_runs_in_the_thread_that_is_paused():
+    """Torch's own thread for a GPU must not be paused: all workers of a process share it."""
+    seen = list[bool]()
+    Paused().begin(lambda: seen.append(torch._C._is_multithreading_enabled()))
+    assert seen == [False]
+    assert torch._C._is_multithreading_enabled(), "only there"
