@@ -41,7 +41,7 @@ def checked(arrays: dict[str, Given], what: str, classes: int | None = None) -> 
     made: list[Any] = []
     for key in [*arrays]:
         if "y" in key:
-            made.append(_kept(cast(Array | Stored, arrays.pop(key)), key, what, True, classes))
+            made.append(_kept(cast(Array | Stored, arrays.pop(key)), key, what, True))
         else:
             each = iter(names(arrays[key], key))
             made.append(mapped(lambda x, each=each: _kept(x, next(each), what), arrays.pop(key)))  # type: ignore[misc]
@@ -80,15 +80,14 @@ def _check_alike(train: str, one: Tree[Head], test: str, other: Tree[Head], what
                 raise ValueError(f"{what}: examples are {a} in {names_of[0]} and {b} in {names_of[1]}")
 
 
-def check_labels(y: Array, key: str, what: str, classes: int | None = None) -> None:
-    """ValueError where a whole number is larger than a label can be, or than one of so many classes.
+def check_labels(y: Array, key: str, what: str) -> None:
+    """ValueError where a whole number is larger than a label can be.
 
-    Negative ones are the loss's own: those that cross_entropy leaves out are -100.
+    Which ones are classes depends on the loss, which leaves some out: see recipe.check_data.
     """
     highest = int(y.max(initial=-1)) if y.dtype.kind == "i" else int(y.max(initial=0))
-    if highest >= (classes or MOST):
-        limit = f"{classes} classes count from 0" if classes else f"labels go from 0 to {MOST - 1}"
-        raise ValueError(f"{what}: {key} holds the label {highest}; {limit}")
+    if highest >= MOST:
+        raise ValueError(f"{what}: {key} holds the label {highest}; labels go from 0 to {MOST - 1}")
 
 
 def kept_kind(head: Head, mapped_file: bool, target: bool = False) -> np.dtype[Any]:
@@ -120,13 +119,13 @@ def checked_classes(found: Any, what: str) -> int | None:
     raise ValueError(f"{what}: classes is {brief(found)}; write a whole number, 1 or more")
 
 
-def _kept(x: Array | Stored, key: str, what: str, target: bool = False, classes: int | None = None) -> Array | Stored:
+def _kept(x: Array | Stored, key: str, what: str, target: bool = False) -> Array | Stored:
     """The array as it is kept, once its values are known to be usable."""
     if not isinstance(x, np.ndarray):
         return x
     wanted = batch_kind(x.dtype, target)
     if wanted.kind == "i" and target:
-        check_labels(x, key, what, classes)
+        check_labels(x, key, what)
     elif wanted.kind == "f" and x.dtype.kind == "f":
         _check_finite(x, key, what)
     elif x.dtype == np.uint64 and int(x.max(initial=0)) > np.iinfo(np.int64).max:

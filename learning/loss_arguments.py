@@ -54,11 +54,17 @@ def check_loss(name: str, args: Mapping[str, Any] | None = None) -> dict[str, An
     return found
 
 
-def check_labels(data: Dataset, ignored: int, weights: int | None = None, outputs: int | None = None) -> None:
+def check_labels(
+    data: Dataset,
+    ignored: int,
+    weights: int | None = None,
+    outputs: int | None = None,
+    classes: int | None = None,
+) -> None:
     """ValueError where the data hold a label that cross_entropy does not know.
 
     ignored: the label that is not counted. weights: the number of the classes' weights. outputs: the number of the
-    model's outputs. None: not known.
+    model's outputs. classes: of the data, where they are said. None: not known.
     """
     for key, y in (("train_y", data.train_y), ("test_y", data.test_y)):
         if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu" or not y.size:
@@ -70,10 +76,15 @@ def check_labels(data: Dataset, ignored: int, weights: int | None = None, output
                 "leaves out"
             )
         highest = int(y[y != ignored].max(initial=0))
-        for most, what in ((weights, "weights of the loss"), (outputs, "outputs of the model")):
+        for most, what in (
+            (weights, "weights of the loss"),
+            (outputs, "outputs of the model"),
+            (classes, "classes of the data"),
+        ):
             if most is not None and highest >= most:
                 raise ValueError(
-                    f"{key} holds the label {highest}, and with {most} {what} labels go from 0 to {most - 1}"
+                    f"{key} holds the label {highest}, and with {most} {what} labels go from 0 to {most - 1}; "
+                    f"only {ignored} is left out, the ignore_index"
                 )
 
 

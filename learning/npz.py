@@ -59,7 +59,7 @@ def shape(path: Path, args: Mapping[str, Any]) -> DataShape:
         if heads["y_train"].dtype.kind in "iu":
             known = {key: user_code.call(_array, f"{path}: reading {key}", archive, path, key) for key in KEYS[1::2]}
             for key, y in known.items():
-                check_labels(y, key, str(path), classes)
+                check_labels(y, key, str(path))
             classes = classes or labels_of(*known.values())
         x, y = (
             math.prod(head.shape[1:]) * kept_kind(head, _mappable(archive, key), "y" in key).itemsize

@@ -106,4 +106,4 @@ def check_data(recipe: Recipe, data: Dataset) -> None:
         )
     if recipe.loss == "cross_entropy":
         args = check_loss(recipe.loss, recipe.loss_args)
-        check_labels(data, args["ignore_index"], args["weight"] and len(args["weight"]))
+        check_labels(data, args["ignore_index"], args["weight"] and len(args["weight"]), classes=data.classes)

@@ -218,16 +218,9 @@ def test_outputs_and_targets_that_do_not_fit_are_shown(loss, outputs, message):
 def test_labels_beyond_the_models_outputs_are_named():
     _, data, recipe = given("ignored")
     data.train_y[17, 2] = 12
-    plan = replace(make_plan((4,)), examples=len(data.train_y))
-    with pytest.raises(
-        ValueError, match="train_y holds the label 12, and with 11 outputs of the model labels go from 0 to 10"
-    ):
-        build_workers(
-            plan,
-            replace(data, classes=11),
-            model="kit.tasks:language",
-            optimizer={"name": "sgd"},
-            seed=7,
-            shared_process=False,
-            recipe=recipe,
-        )
+    y = torch.from_numpy(data.train_y[:4])
+    expected = (
+        "train_y holds the label 12, and with 11 outputs of the model labels go from 0 to 10; only -100 is left out"
+    )
+    with pytest.raises(ValueError, match=expected):
+        Loss(recipe, data).check(torch.zeros(4, 6, 11), y, data)

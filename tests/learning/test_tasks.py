@@ -125,6 +125,10 @@ def test_the_command_line_trains_tokens_that_lie_in_a_npz(tmp_path, monkeypatch,
             {"data": "kit.tasks:negative", "loss": "cross_entropy"},
             "train_y holds the label -1; labels count from",
         ),
+        (
+            {"data": {"name": "kit.tasks:masks", "classes": 2}, "model": "kit.tasks:unet", "loss": "cross_entropy"},
+            "train_y holds the label 2, and with 2 classes of the data labels go from 0 to 1; only -100 is left out",
+        ),
         ({"data": "kit.tasks:uneven"}, r"train_x\[0\] has 6 examples and train_x\[1\] 5; they must match"),
         ({"data": "kit.tasks:unlike"}, r"train_x\['a'\] and test_x\['b'\]; training and testing need the same"),
     ],
@@ -133,6 +137,13 @@ def test_what_does_not_fit_is_one_line(changes, message):
     with pytest.raises(Exception, match=message) as caught:
         simulate(validate(document("table", **changes), "test"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_that_the_loss_leaves_out_is_not_one_of_the_classes():
+    """As 255 marks the border of objects in masks of bytes."""
+    data, loss = {"name": "kit.tasks:masks", "classes": 2}, {"name": "cross_entropy", "ignore_index": 2}
+    run = simulate(validate(document("masks", data=data, loss=loss, steps=10), "test"))
+    assert run.summary["accuracy"] > 0.5
 
 
 def test_a_dataset_in_memory_may_be_of_any_kind():
