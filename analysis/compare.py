@@ -33,6 +33,9 @@ class Difference:
     def __str__(self) -> str:
         if self.nothing:
             return f"report {self.line}: {self.field} is not a number in either run"
+        if self.left is None or self.right is None:
+            lacking, other = ("first", self.right) if self.left is None else ("second", self.left)
+            return f"report {self.line}: {self.field} is {other!r} in one run and not known in the {lacking}"
         return f"report {self.line}: {self.field} is {self.left!r} in the first run and {self.right!r} in the second"
 
 

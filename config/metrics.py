@@ -16,7 +16,7 @@ from pydantic import AfterValidator
 from ..program.errors import brief
 from .units import read_share
 
-_LINE = """round step samples seconds epoch train_loss test_loss lr H grad_norm param_norm m_norm v_norm
+_LINE = """round step samples seconds epoch loss train_loss test_loss lr H grad_norm param_norm m_norm v_norm
     step_losses"""
 _SUMMARY = """engine workers rounds steps syncs bytes_per_worker moved_per_worker evaluation_seconds computing_seconds
     idle_share metrics timing_only finished params_sha256 replicas_agree memory_predicted memory_measured

@@ -15,9 +15,9 @@ The trial needs no numbers, so it runs on torch's meta device where the model ca
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -109,6 +109,17 @@ class _Operations(Allocations):  # type: ignore[no-untyped-call]
         for storage in given:
             now.used.update(self._parameters.get(storage, ()))
             now.buffers.update(self._buffers.get(storage, ()))
+
+
+def _tensors(outputs: Any) -> Iterator[Tensor]:
+    """The tensors in what a model returns, also those in mappings and dataclasses that torch's pytrees do not know."""
+    for leaf in tree_leaves(outputs):
+        if isinstance(leaf, Tensor):
+            yield leaf
+        elif isinstance(leaf, Mapping):
+            yield from _tensors([*leaf.values()])
+        elif is_dataclass(leaf):
+            yield from _tensors(vars(leaf))
 
 
 def _by_storage(tensors: Any) -> dict[int, list[int]]:
@@ -288,8 +299,10 @@ def _reached(model: nn.Module, batch: Any, paths: Sequence[str], places: set[int
         watch = _Watch(model, flop_counter(), enter)
         with watch:
             outputs = called(model, batch)
-        ends = [t.sum() for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad]
-        if watch.paths != paths or not ends:
+        ends = [t.sum() for t in _tensors(outputs) if t.requires_grad]
+        if not ends:
+            raise ValueError("none of the tensors that it returns carries a gradient")
+        if watch.paths != paths:
             return set()
         torch.autograd.backward(ends)
     for parameter in model.parameters():

@@ -215,7 +215,10 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
         raise ValueError(
             f"{what} gave a {type(made).__name__}; its function must return {', '.join(KEYS)}, or two torch Datasets"
         )
-    arrays: dict[str, Given] = {key: mapped(_as_array, x) for key, x in zip(KEYS, made, strict=True)}
+    # An array can fail to be made, for example of a tensor in bf16, which NumPy does not have.
+    arrays: dict[str, Given] = {
+        key: user_code.call(mapped, f"{what}: an array of {key}", _as_array, x) for key, x in zip(KEYS, made, strict=True)
+    }
     del made  # arrays that are converted are freed
     found = replace(checked(arrays, what, classes), **known)
     return found if found.pixels is not None else noted(found, what, "let it divide them by 255")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..program.effects import Array
 from ..program.errors import brief, nearest
 from . import user_code
 from .dataset import Dataset
@@ -67,7 +68,10 @@ def check_labels(
     model's outputs. classes: of the data, where they are said. None: not known.
     """
     for key, y in (("train_y", data.train_y), ("test_y", data.test_y)):
-        if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu" or not y.size:
+        if not isinstance(y, np.ndarray) or y.dtype.kind not in "iuf" or not y.size:
+            continue
+        if y.dtype.kind == "f":
+            _check_probabilities(y, key)
             continue
         unknown = y[(y < 0) & (y != ignored)]
         if unknown.size:
@@ -86,6 +90,17 @@ def check_labels(
                     f"{key} holds the label {highest}, and with {most} {what} labels go from 0 to {most - 1}; "
                     f"only {ignored} is left out, the ignore_index"
                 )
+
+
+def _check_probabilities(y: Array, key: str) -> None:
+    """Torch takes any real numbers, and cross_entropy of what is to be estimated is a loss that means nothing."""
+    wrong = [value for value in (y.min(), y.max()) if not 0 <= value <= 1]
+    if wrong or y.ndim < 2 or y.shape[1] < 2:
+        shown = f"the number {wrong[0]:.6g}" if wrong else f"real numbers in the shape {y.shape}"
+        raise ValueError(
+            f"{key} holds {shown}; with cross_entropy real numbers are a probability for each of two or more classes. "
+            "For a regression write loss: mse"
+        )
 
 
 def all_count(data: Dataset, ignored: int) -> bool:

@@ -115,7 +115,10 @@ def _kind(found: Any, examples: int, each: bool) -> Found:
     if isinstance(found, tuple | list) and len(found) == 2 and isinstance(found[0], Tensor) and found[0].numel() == 1:
         if each:
             raise TypeError("sampling by loss needs every example's own, and it gave a sum and a count")
-        return Found(found[0].reshape(()), float(found[1]))
+        count = float(found[1])
+        if not 0 <= count < math.inf:
+            raise TypeError(f"it gave the count {count:g}; a loss that returns (sum, count) needs a count of 0 or more")
+        return Found(found[0].reshape(()), count)
     if not isinstance(found, Tensor):
         raise TypeError(f"it gave a {type(found).__name__}; {WANTED}")
     if found.ndim == 0:

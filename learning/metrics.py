@@ -46,7 +46,10 @@ def _described(name: str, of: str, recipe: Recipe, shape: DataShape) -> Metric:
     if binary(recipe):
         return Metric(name)
     if not shape.classes:
-        raise ValueError("metric iou needs class labels as targets, or binary_cross_entropy as the loss")
+        raise ValueError(
+            "metric iou needs class labels as targets, and the data's `classes` where these are not arrays; or "
+            "binary_cross_entropy as the loss"
+        )
     return Metric(name, shape.classes)
 
 

@@ -5,7 +5,8 @@ Each takes digits, as images or as 64 numbers, and has dropout where its model h
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -178,8 +179,13 @@ class Residual(nn.Module):
         return self.head(x)
 
 
+@dataclass
+class Outputs:
+    logits: torch.Tensor
+
+
 class Deep(nn.Module):
-    """Equal linear blocks. how: what is unusual in the way they are called."""
+    """Equal linear blocks. how: what is unusual in the way they are called, or in what they give."""
 
     def __init__(self, classes: int, how: str = "", width: int = DIM, depth: int = DEPTH) -> None:
         super().__init__()
@@ -198,7 +204,8 @@ class Deep(nn.Module):
             x = block(x.detach() if self.how == "detached" else x).relu()
             if dark and self.how == "failing":
                 raise RuntimeError("no luck")
-        return self.head(x)
+        x = self.head(x)
+        return {"object": Outputs(x), "mapping": UserDict(logits=x), "number": x.detach()}.get(self.how, x)
 
 
 KINDS = {"vit": ViT, "gpt": GPT, "llama": Llama, "unet": UNet, "resnet": ResNet, "residual": Residual, "deep": Deep}

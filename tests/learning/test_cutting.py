@@ -107,6 +107,13 @@ def test_a_device_holds_a_few_units(monkeypatch):
     [
         ("twice", 1, "it has no list of blocks (nn.Sequential, nn.ModuleList) that it calls once each"),
         ("detached", 2, ""),  # before the head
+        ("object", blocks.DEPTH + 2, ""),
+        ("mapping", blocks.DEPTH + 2, ""),
+        (
+            "number",
+            1,
+            "a trial of its backward pass fails: ValueError: none of the tensors that it returns carries a gradient",
+        ),
     ],
 )
 def test_what_cannot_be_cut_is_one_unit(how, units, why):

@@ -100,6 +100,7 @@ def test_a_sweep_has_a_column_for_each_metric(folder):
         ("[acuracy]", "workload.metrics: no metric 'acuracy'; did you mean 'accuracy'?; write accuracy, top5"),
         ("[accuracy, accuracy]", "workload.metrics: two metrics are called accuracy; name one, like {own_accuracy: "),
         ("[{seconds: 'own_measures:margin'}]", "workload.metrics: seconds is another field of a run's reports"),
+        ("[{loss: 'own_measures:margin'}]", "workload.metrics: loss is another field of a run's reports"),
         ("[{'a b': accuracy}]", "workload.metrics: 'a b': a metric's name is one word"),
         ("[{a: accuracy, b: top5}]", "write one name, like {bleu: package.module:function}"),
         ("accuracy", "workload.metrics: "),
