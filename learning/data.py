@@ -217,7 +217,8 @@ def _from_factory(path: str, args: Mapping[str, Any]) -> Dataset:
         )
     # An array can fail to be made, for example of a tensor in bf16, which NumPy does not have.
     arrays: dict[str, Given] = {
-        key: user_code.call(mapped, f"{what}: an array of {key}", _as_array, x) for key, x in zip(KEYS, made, strict=True)
+        key: user_code.call(mapped, f"{what}: an array of {key}", _as_array, x)
+        for key, x in zip(KEYS, made, strict=True)
     }
     del made  # arrays that are converted are freed
     found = replace(checked(arrays, what, classes), **known)

@@ -368,6 +368,8 @@ def test_a_users_loss_that_fails_or_ends_the_program_is_one_line():
         simulate(validate(scenario("sizes", workload__loss="kit.users:ill"), "test"))
     with pytest.raises(ScenarioError, match=r"data 'kit\.users:leaving' failed: SystemExit: 0"):
         simulate(validate(scenario(workload__data="kit.users:leaving"), "test"))
+    with pytest.raises(ScenarioError, match=r"data 'kit\.users:short': an array of train_x failed: .* BFloat16"):
+        simulate(validate(scenario(workload__data="kit.users:short"), "test"))
 
 
 @pytest.mark.parametrize(
@@ -378,6 +380,7 @@ def test_a_users_loss_that_fails_or_ends_the_program_is_one_line():
             "one_row",
             r"TypeError: it gave a tensor of shape \(1,\) for 8 examples; a loss must return a tensor: the mean",
         ),
+        ("owing", r"TypeError: it gave the count -8; a loss that returns \(sum, count\) needs a count of 0 or more"),
     ],
 )
 def test_a_users_loss_that_gives_no_number_is_told_what_to_give(loss, message):
