@@ -6,6 +6,7 @@ models of torchvision are cut as a user's is (cutting).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,14 +38,25 @@ class ClassToken(nn.Module):
         return x[:, 0]
 
 
+def _vision_transformer(model: Any) -> list[nn.Module]:
+    return [Embedding(model), *model.encoder.layers, nn.Sequential(model.encoder.ln, ClassToken(), model.heads)]
+
+
+def _resnet(model: Any) -> list[nn.Module]:
+    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+    layers = (model.layer1, model.layer2, model.layer3, model.layer4)
+    head = nn.Sequential(model.avgpool, nn.Flatten(), model.fc)
+    return [stem, *(block for layer in layers for block in layer), head]
+
+
+# By module and class. A class of one's own may have the same parts and another forward pass.
+SPLITS: dict[tuple[str, str], Callable[[Any], list[nn.Module]]] = {
+    ("torchvision.models.vision_transformer", "VisionTransformer"): _vision_transformer,
+    ("torchvision.models.resnet", "ResNet"): _resnet,
+}
+
+
 def split(model: nn.Module) -> list[nn.Module] | None:
-    """The units of a VisionTransformer or a ResNet, known by their parts; None of any other model."""
-    found: Any = model
-    if all(hasattr(model, part) for part in ("conv_proj", "class_token", "encoder", "heads", "_process_input")):
-        return [Embedding(model), *found.encoder.layers, nn.Sequential(found.encoder.ln, ClassToken(), found.heads)]
-    stem, layers = ("conv1", "bn1", "relu", "maxpool"), ("layer1", "layer2", "layer3", "layer4")
-    if all(hasattr(model, part) for part in (*stem, *layers, "avgpool", "fc")):
-        blocks = [block for layer in layers for block in getattr(model, layer)]
-        head = nn.Sequential(found.avgpool, nn.Flatten(), found.fc)
-        return [nn.Sequential(*(getattr(model, part) for part in stem)), *blocks, head]
-    return None
+    """The units of torchvision's VisionTransformer or ResNet; None of any other model."""
+    found = SPLITS.get((type(model).__module__, type(model).__qualname__))
+    return None if found is None or "forward" in vars(model) else found(model)

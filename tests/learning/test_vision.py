@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from kit.paths import ROOT
-from paceline.learning import cost_tables, models, torchvision_tables
+from paceline.learning import cost_tables, models, torchvision_tables, torchvision_units
 from paceline.learning.data import shape_of
 from paceline.learning.dataset import DataShape
 from paceline.learning.works import cost_of
@@ -95,7 +95,7 @@ def test_torchvision_agrees(name, pixels):
 
 
 class Transformer(nn.Module):
-    """Built of the parts of torchvision's VisionTransformer, which its units are known by."""
+    """Built of the parts of torchvision's VisionTransformer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,10 +131,13 @@ class Residual(nn.Module):
         return self.fc(self.avgpool(out).flatten(1))
 
 
-@pytest.mark.parametrize(("kind", "count"), [(Transformer, 5), (Residual, 10)])
-def test_units_of_torchvisions_models_are_the_model(kind, count):
+@pytest.mark.parametrize(("kind", "place", "count"), [(Transformer, 0, 5), (Residual, 1, 10)])
+def test_units_of_torchvisions_models_are_the_model(kind, place, count, monkeypatch):
     torch.manual_seed(0)
     model, x = kind(), torch.randn(2, 3, 8, 8)
+    assert models.units(model) == [model], "a model with the same parts may have another forward pass"
+    split = [*torchvision_units.SPLITS.values()][place]
+    monkeypatch.setitem(torchvision_units.SPLITS, (kind.__module__, kind.__qualname__), split)
     found = models.units(model)
     assert len(found) == count
     assert {id(p) for unit in found for p in unit.parameters()} == {id(p) for p in model.parameters()}
