@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -44,6 +45,7 @@ class Comparison:
     """How two runs compare. Numbers that cannot be computed, for example since a run took no time, are NaN."""
 
     same: bool  # losses and parameters are numbers and, like metrics, equal to the last bit
+    same_plan: bool  # rounds, steps, samples and learning rates are equal: all that a timing-only run can agree in
     difference: Difference | None  # the first one
     worst: float  # the largest relative difference of a loss
     seconds: tuple[float, float]  # of each run
@@ -55,7 +57,8 @@ class Comparison:
 
 def compare(left: Run, right: Run) -> Comparison:
     """Compare two runs of a scenario. By convention the simulated run comes first."""
-    difference = _first_difference(left, right)
+    metrics = [name for name in left.metric_names if name in right.metric_names]
+    difference = _first_difference(left, right, (*_PLAN, *_NUMBERS, *metrics))
     hashes = left.summary.get("params_sha256"), right.summary.get("params_sha256")
     if difference is None and hashes[0] != hashes[1]:
         difference = Difference(len(left.lines), "params_sha256", *hashes)
@@ -64,6 +67,7 @@ def compare(left: Run, right: Run) -> Comparison:
     rounds = left.summary["rounds"], right.summary["rounds"]
     return Comparison(
         same=difference is None,
+        same_plan=difference is None or _first_difference(left, right, _PLAN) is None,
         difference=difference,
         worst=_worst(left, right),
         seconds=seconds,
@@ -78,11 +82,10 @@ def _relative(left: float, right: float) -> float:
     return (left - right) / right if right else math.nan
 
 
-def _first_difference(left: Run, right: Run) -> Difference | None:
+def _first_difference(left: Run, right: Run, fields: Sequence[str]) -> Difference | None:
     expected = _expected(left, right)
-    metrics = [name for name in left.metric_names if name in right.metric_names]
     for number, (a, b) in enumerate(zip(left.lines, right.lines, strict=False)):
-        for name in (*_PLAN, *_NUMBERS, *metrics):
+        for name in fields:
             nothing = name in expected and name in a and a["step"] > 0 and not _known(a[name])
             if nothing or not _equal(a.get(name), b.get(name)):
                 return Difference(number, name, a.get(name), b.get(name))

@@ -71,6 +71,10 @@ def show_comparison(first: Run, second: Run) -> None:
         both = first.summary.get("params_sha256") is not None
         what = f"{reports}{' and the final parameters' if both else ''} agree to the last bit"
         shown.print(Text.assemble(("same numbers", "green"), f": {what}"))
+    elif result.same_plan and len(timed := [r for r in (first, second) if r.summary.get("timing_only")]) == 1:
+        shown.print(
+            Text.assemble(("same plan", "green"), f": {len(first.lines)} reports; {_name(timed[0])} is timing-only")
+        )
     elif result.difference and result.difference.nothing:
         shown.print(Text.assemble(("no numbers to compare", "red"), f": {result.difference}"))
     else:
@@ -78,7 +82,7 @@ def show_comparison(first: Run, second: Run) -> None:
         shown.print(f"largest relative difference of a loss: {result.worst:.3g}")
         for line in result.explained:
             shown.print(f"  this can change bits: {one_line(line)}")
-    table = plain_table("", *map(right, (one_line(first.name, 60), one_line(second.name, 60), "error")))
+    table = plain_table("", *map(right, (_name(first), _name(second), "error")))
     table.add_row("seconds", *(f"{s:.4f}" for s in result.seconds), _share(result.error, "+.1%"))
     table.add_row("ms per round", *(f"{s * 1e3:.4f}" for s in result.per_round), "")
     table.add_row("between reports, median", "", "", _share(result.per_report_error, ".1%"))
@@ -86,6 +90,10 @@ def show_comparison(first: Run, second: Run) -> None:
         if worker < 8:
             table.add_row(f"idle, worker {worker}", *(f"{share:.1%}" for share in idle), "")
     shown.print(table)
+
+
+def _name(run: Run) -> str:
+    return one_line(run.name, 60)
 
 
 def _share(value: float, form: str) -> str:

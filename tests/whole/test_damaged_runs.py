@@ -203,7 +203,13 @@ def test_two_runs_without_numbers_do_not_agree(capsys):
     assert compare(of([NAN, 1.0, 2.0]), of([NAN, 1.0, 2.0])).same, "nothing is trained before the first step"
     clocks = [of([NAN, NAN], timing_only=True) for _ in range(2)]
     assert compare(*clocks).same, "a clock has no losses"
-    assert not compare(of([NAN, NAN], timing_only=True), of([NAN, 1.0])).same
+    clock, numbers = of([NAN, NAN], timing_only=True), of([NAN, 1.0])
+    assert (compare(clock, numbers).same, compare(clock, numbers).same_plan) == (False, True)
+    show_comparison(clock, numbers)
+    assert "same plan: 2 reports; simpy is timing-only" in capsys.readouterr().out
+    clock.lines[1]["step"] = 5
+    show_comparison(clock, numbers)
+    assert "the runs differ" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("seconds", [None, 0.0, NAN])
