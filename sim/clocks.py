@@ -18,7 +18,7 @@ from .base_driver import added, running
 # the same. A column is a worker, or a kind of device.
 Clocks = float | Array
 FREE = 0.0  # the price of what takes no time on any device; compared by identity, there is nothing to add then
-FEW = 16  # up to so many columns, Python finds the largest sooner than NumPy, and adds them up sooner
+FEW = 16  # up to so many columns, Python adds them up sooner than NumPy
 
 
 class NotAlike(ValueError):
@@ -36,7 +36,7 @@ def last_of(clock: Clocks) -> Clocks:
         return clock
     if len(clock) > 1:
         return clock if clock.shape[1] == 1 else np.maximum.reduce(clock, axis=1, keepdims=True)
-    return max(clock[0].tolist()) if clock.size <= FEW else float(np.maximum.reduce(clock, axis=None))
+    return float(clock.item(clock.argmax()))  # NumPy's maximum itself takes three times as long
 
 
 def at(clock: Clocks, cluster: int, column: int) -> float:
