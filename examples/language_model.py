@@ -18,23 +18,19 @@ def data(sequence=32, test=128):
 class Language(nn.Module):
     """A small decoder: each place sees those before it."""
 
-    def __init__(self, length, vocabulary, dim, depth, dropout):
+    def __init__(self, input_shape, classes, dim=32, depth=2, dropout=0.1):
         super().__init__()
-        self.tokens, self.places = nn.Embedding(vocabulary, dim), nn.Embedding(length, dim)
+        self.tokens, self.places = nn.Embedding(classes, dim), nn.Embedding(*input_shape, dim)
         options = {"batch_first": True, "norm_first": True}
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(dim, 4, 4 * dim, dropout, **options) for _ in range(depth)
         )
-        self.head = nn.Linear(dim, vocabulary)
+        self.head = nn.Linear(dim, classes)
 
     def forward(self, tokens):
-        """tokens: (batch, length), int64; returns (batch, length, vocabulary)."""
+        """tokens: (batch, length), int64; returns (batch, length, classes)."""
         mask = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
         x = self.tokens(tokens) + self.places.weight
         for block in self.blocks:
             x = block(x, src_mask=mask, is_causal=True)
         return self.head(x)
-
-
-def model(input_shape, classes, dim=32, depth=2, dropout=0.1):
-    return Language(*input_shape, classes, dim, depth, dropout)

@@ -23,9 +23,9 @@ def data(train=512, test=128, size=16):
 class UNet(nn.Module):
     """Down, up, and across."""
 
-    def __init__(self, channels, classes, width, dropout):
+    def __init__(self, input_shape, classes, width=8, dropout=0.1):
         super().__init__()
-        self.down = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.ReLU())
+        self.down = nn.Sequential(nn.Conv2d(input_shape[0], width, 3, padding=1), nn.ReLU())
         self.middle = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU())
         self.deep = nn.Sequential(nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.ReLU(), nn.Dropout2d(dropout))
         self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
@@ -35,7 +35,3 @@ class UNet(nn.Module):
         """x: (batch, channels, height, breadth); returns the same with a score for each class of each pixel."""
         across = self.down(x)
         return self.head(torch.cat([across, self.up(self.deep(self.middle(across)))], dim=1))
-
-
-def model(input_shape, classes, width=8, dropout=0.1):
-    return UNet(input_shape[0], classes, width, dropout)
