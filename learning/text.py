@@ -37,12 +37,10 @@ def load(
     "**/*.md"; they follow one another in the order of their names. Others: see Cut.
     """
     cut, what = Cut(sequence, stride, test_share, train, test), _named(path)
-    found = _files(path, files)
-    row = _row(found)
-    at, _ = cut.lengths(len(row))
+    rows = cut.parts(_row(_files(path, files)))
     version = f"data text: the standard library of Python {platform.python_version()}; another version has another text"
     notes = () if path else (version,)
-    return cut.dataset((row[:at], row[at:]), BYTES, what, notes)
+    return cut.dataset(rows, BYTES, what, notes)
 
 
 def shape(

@@ -43,6 +43,11 @@ class Cut:
         test = int(tokens * self.test_share)
         return tokens - test, test
 
+    def parts(self, row: Array) -> Rows:
+        """A single row cut into one for training and one for testing: views."""
+        at, _ = self.lengths(len(row))
+        return row[:at], row[at:]
+
     def shape(self, lengths: tuple[int, int], vocabulary: int, itemsize: int, what: str) -> DataShape:
         """The shape of the examples of two rows of so many tokens. ValueError where a row is too short for one."""
         counts = list[int]()  # of training and of test examples
@@ -121,9 +126,7 @@ def shape(
 def read(path: str | Mapping[str, str], dtype: str, cut: Cut) -> Rows:
     """The tokens of one file, cut in two, or of two files: mapped."""
     if isinstance(path, str):
-        whole = row(Path(path), dtype)
-        at, _ = cut.lengths(len(whole))
-        return whole[:at], whole[at:]
+        return cut.parts(row(Path(path), dtype))
     if set(path) != {"train", "test"} or not all(isinstance(file, str) for file in path.values()):
         raise ValueError(f"data tokens: path is {dict(path)!r:.60}; write a file, or {{train: FILE, test: FILE}}")
     rows = row(Path(path["train"]), dtype), row(Path(path["test"]), dtype)

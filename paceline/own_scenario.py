@@ -145,7 +145,7 @@ def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     import torch.optim
 
     kind, group = type(optimizer), optimizer.param_groups[0]
-    # A scheduler's warm-up may begin at 0, which is no optimizer's rate.
+    # A scheduler's warm-up may begin at 0. A scenario's learning rate must be above 0.
     lr = float(group["lr"]) or float(optimizer.defaults.get("lr", 0.0)) or 1.0
     if kind is torch.optim.SGD:
         return {"name": "sgd", "lr": lr} | {key: group[key] for key in ("momentum", "nesterov", "weight_decay")}

@@ -36,7 +36,7 @@ class CohortDriver(BaseDriver):
 
     members: the cohort's workers; the program is the first one's.
     clusters: each one's device of each worker.
-    noises: each cluster's; none where there is no noise.
+    noises: of each cluster; empty if the clusters have no noise.
     hooks: each cluster's.
 
     A column of the clocks is a worker where there is noise, else a kind of device, since workers on equal devices then
