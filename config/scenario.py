@@ -19,7 +19,7 @@ from .machines import Cluster
 from .members import PATH
 from .recorded import Recorded, update_record
 from .sections import OpenSection, Section
-from .units import Count, Duration, Factor, Interval, Seed, StepCount, read_interval
+from .units import Count, Duration, Factor, Interval, Seconds, Seed, StepCount, read_interval
 from .workload import Workload
 
 
@@ -134,12 +134,57 @@ def train_settings(**flags: bool | None) -> list[str]:
     return [f"train.{key}={str(value).lower()}" for key, value in flags.items() if value is not None]
 
 
+def recovery_settings(**flags: int | bool | None) -> list[str]:
+    """The settings that the flags of a command stand for, like --max-restarts; None is a flag that was not given."""
+    return [f"recovery.{key}={str(value).lower()}" for key, value in flags.items() if value is not None]
+
+
 class DeadlineSpec(Section):
     """When a rank of a real run that waits for others counts as stalled, and what follows."""
 
     factor: Factor = 20.0  # times the longest that a collective has taken lately
     floor: Duration = 30.0  # seconds that any collective may take
     then: Literal["wait", "end"] = "wait"  # after the line that says which ranks are missing
+
+
+class RecoverySpec(Section):
+    """How a run goes on after a lost worker. By default it does not, and ends."""
+
+    max_restarts: Annotated[int, Field(ge=0, le=10**9)] = 0  # how often the ranks are started again, from a checkpoint
+    min_workers: Literal["all"] | Count = "all"  # fewer workers go on as long as so many remain
+    shrink: bool = False  # whether the remaining workers go on without a lost one, from the last sync
+    respawn: bool = False  # with shrink: whether a new process takes a lost worker's place at a later sync
+    detection: Seconds = 0.05  # in a simulation: from the loss of a worker until the others know of it
+    start: Seconds = 5.0  # in a simulation: from the end of the ranks until those that were started again compute
+
+    @field_validator("min_workers", mode="before", json_schema_input_type=Literal["all"] | Count)
+    @classmethod
+    def _all_or_some(cls, value: Any) -> Any:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if value != "all" and not (whole and 1 <= value <= 10**9):
+            raise ValueError(f"{brief(value)}: write all, or how many workers must remain, from 1 on")
+        return value
+
+    @model_validator(mode="after")
+    def _does_something(self) -> RecoverySpec:
+        if self.shrink and self.min_workers == "all":
+            raise ValueError("shrink goes on with fewer workers; say how many must remain, like min_workers: 2")
+        if self.respawn and not self.shrink:
+            raise ValueError("respawn needs shrink: true, since a new worker joins those that have gone on")
+        if self.min_workers != "all" and not (self.shrink or self.max_restarts):
+            raise ValueError("min_workers needs max_restarts or shrink: without one of them a run ends with a worker")
+        return self
+
+    def least(self, workers: int) -> int:
+        """How many of so many workers must remain. ScenarioError where there are not so many in the first place."""
+        if self.min_workers == "all":
+            return workers
+        if self.min_workers > workers:
+            raise ScenarioError(
+                f"recovery.min_workers: {self.min_workers}, but the number of workers is {workers}; "
+                f"write 1 to {workers}, or all"
+            )
+        return self.min_workers
 
 
 class RecordSpec(Section):
@@ -170,6 +215,7 @@ class Scenario(Section):
     health: Literal["stop", "off"] = "stop"
     train: TrainSpec = TrainSpec()
     deadline: DeadlineSpec | Literal["none"] = DeadlineSpec()
+    recovery: RecoverySpec = RecoverySpec()
     record: RecordSpec = RecordSpec()
     validation: ValidationSpec = ValidationSpec()
     recorded: Annotated[Recorded | None, WithJsonSchema({"type": "object"})] = (

@@ -33,6 +33,15 @@ EmulateNetwork = Annotated[
     bool | None,
     Option("--emulate-network/--no-emulate-network", help="Lay the described star around the ranks: Linux, root."),
 ]
+MaxRestarts = Annotated[
+    int | None, Option(min=0, metavar="N", help="After a lost worker, start the ranks again, N times at most.")
+]
+MinWorkers = Annotated[
+    int | None, Option(min=1, metavar="K", help="Go on with fewer workers, as long as K of them remain.")
+]
+Shrink = Annotated[
+    bool | None, Option("--shrink/--no-shrink", help="Go on without a lost worker, from the last sync (Open MPI).")
+]
 ValidationOut = Annotated[Path, Option(help="The folder for the record, the tables and the figure.")]
 Again = Annotated[bool, Option("--force", help="Begin again, instead of going on from the folder's record.")]
 Published = Annotated[bool, Option("--published", help="Predict published runs instead, from a few of their numbers.")]
@@ -55,8 +64,12 @@ def simulate(
     force: Force = False,
     debug: Debug = False,
     limit: Annotated[str | None, Option(metavar="TIME", help="Fail after so much virtual time, like '1 h'.")] = None,
+    max_restarts: MaxRestarts = None,
+    min_workers: MinWorkers = None,
+    shrink: Shrink = None,
 ) -> None:
     """Simulate a scenario in virtual time."""
+    from .config.scenario import recovery_settings
     from .config.units import read_seconds
     from .printing import show_run
     from .simulating import simulate as run
@@ -67,7 +80,8 @@ def simulate(
         options["limit"] = None if limit is None else read_seconds(limit, "1 h", positive=True)
     except ValueError as error:
         raise ScenarioError(f"--limit: {error}") from None
-    show_run(run(scenario, settings=setting, out=directory, quiet=False, **options))  # type: ignore[arg-type]
+    flags = recovery_settings(max_restarts=max_restarts, min_workers=min_workers, shrink=shrink)
+    show_run(run(scenario, settings=[*setting, *flags], out=directory, quiet=False, **options))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -84,6 +98,9 @@ def train(
     ] = None,
     round: Annotated[int | None, Option(metavar="N", help="Resume from the checkpoint after round N.")] = None,
     change: Annotated[bool, Option("--change", help="Resume with another seed, model, data or batch.")] = False,
+    max_restarts: MaxRestarts = None,
+    min_workers: MinWorkers = None,
+    shrink: Shrink = None,
     setting: Settings = [],  # noqa: B006
     out: Out = None,
     force: Force = False,
@@ -97,11 +114,12 @@ def train(
     found = scenarios or []
     inside = under_mpirun()
     stop = Stop() if inside else None  # before the imports below, which take seconds
-    from .config.scenario import train_settings
+    from .config.scenario import recovery_settings, train_settings
     from .training import TrainOptions, launch
 
     shown = bar if inside else sys.stdout.isatty()
     flags = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
+    flags += recovery_settings(max_restarts=max_restarts, min_workers=min_workers, shrink=shrink)
     options = TrainOptions((*setting, *flags), out, force, debug, resume, round, shown, change)
     if stop is None:
         raise Exit(launch(found, options, ranks, quiet))

@@ -188,6 +188,7 @@ def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
     problem.check()
     timing = timing_of(scenario, profile, problem)
     check_faults(scenario.faults, scenario.cluster.size)
+    scenario.recovery.least(scenario.cluster.size)
     timing = dataclasses.replace(timing, faults=scenario.faults)
     problem.timing = timing
     plan, remarks = build_plan(problem, timing)

@@ -96,6 +96,10 @@ def validated(document: Mapping[str, Any], workers: int) -> scenarios.Scenario:
             f"LocalSync: the scenario describes {found.cluster.size} workers and this mpirun has started {workers}; "
             f"write mpirun -n {found.cluster.size}, or describe {workers}"
         )
+    if found.recovery.max_restarts or found.recovery.shrink:
+        raise ScenarioError(
+            "LocalSync: recovery: a loop of one's own ends with a lost worker; leave max_restarts and shrink out"
+        )
     return found
 
 

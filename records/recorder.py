@@ -24,6 +24,7 @@ from .directory import (
     write_keys,
 )
 from .lines import Line, Lines
+from .recoveries import Recovery
 from .replacing import discard
 from .schemas import read_lines
 
@@ -58,6 +59,7 @@ class Recorder:
         self.lines = Lines(directory / METRICS if directory else None)
         self.earlier = 0.0  # seconds that the run had taken when it was resumed
         self.saved: Path | None = None  # the newest checkpoint
+        self.recoveries: list[Recovery] = []  # of the whole run
         self.on_line, self.tell = on_line, tell
         self.unsaved = ""  # what could not be written of the last checkpoint, and why
         self._document: dict[str, Any] = {}  # the resolved scenario
@@ -155,6 +157,8 @@ class Recorder:
         NotWritten where something could not be written.
         """
         summary = summarize(engine, outcomes, self._evaluated, self.earlier) | extra
+        if self.recoveries:
+            summary["recoveries"] = [each.noted() for each in self.recoveries]
         if self.directory:
             try:
                 self._write(self.directory, summary)

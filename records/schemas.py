@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..config.sections import first_mistake
 from ..program.errors import ScenarioError, one_line
+from .recoveries import Natural, Recovery
 
-Natural = Annotated[int, Field(ge=0)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = Finite | None  # files hold null where a number is not finite
 
@@ -51,6 +51,7 @@ class Summary(_Strict):
     accuracy: Number = None
     metrics: list[str] = ["accuracy"]  # names; each is a field. Earlier versions wrote no names
     params_sha256: str | None = None
+    recoveries: list[Recovery] = []
     timing_only: bool = False
 
     @model_validator(mode="after")

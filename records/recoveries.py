@@ -1,0 +1,40 @@
+"""How a run went on after it had lost workers, or with one that joined it; the same in virtual and in real time.
+
+Rule: the run's clock goes on. What is done again counts as training, and so does the recovery itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Natural = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+How = Literal["shrink", "restart", "join"]
+
+
+class Recovery(BaseModel):
+    """An entry of `recoveries` in summary.json. The run's history has the same one, under `recovery`."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
+
+    # "shrink": the remaining workers went on. "restart": the ranks were started again. "join": a new worker joined.
+    how: How
+    lost: tuple[Natural, ...] = Field(strict=False)  # the lost workers, by their numbers at the start of the run
+    workers: Annotated[int, Field(ge=1)]  # that go on
+    at: Seconds  # the run's clock when the loss was noticed, or when the new worker was ready
+    from_round: Natural  # rounds done in the state with which the workers go on
+    redone: Natural  # rounds that were done and are lost with the workers
+    seconds: Seconds  # of the run's clock, from `at` until the first step after it
+    start: Seconds = 0.0  # how many of these the start of the ranks took; 0 where none were started
+
+    def noted(self) -> dict[str, Any]:
+        """The entry as files hold it."""
+        return self.model_dump(mode="json")
+
+
+def recoveries_in(history: Iterable[Mapping[str, Any]]) -> list[Recovery]:
+    """The recoveries that the parts of a run's history tell of."""
+    return [Recovery.model_validate(part["recovery"]) for part in history if "recovery" in part]
