@@ -282,6 +282,8 @@ class RankRun:
         if not self.collectives.told and self.collectives.agree():
             self.halt = True  # no reduction since the last checkpoint said whether a stop was asked for
         self.collectives.told = False
+        if self.hooks.sync is not None:
+            self.hooks.sync(self.outcome.index, effect)
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
         self.waiting = None

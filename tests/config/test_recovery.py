@@ -8,6 +8,7 @@ from kit.cli import MLP, call, scenario
 from paceline.config import yaml
 from paceline.config.scenario import RecoverySpec, load
 from paceline.program.errors import ScenarioError
+from paceline.recovering import how_to_go_on
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,47 @@ def test_how_many_must_remain():
     assert RecoverySpec(max_restarts=1, min_workers=2).least(4) == 2
     with pytest.raises(ScenarioError, match="min_workers: 2, but the number of workers is 1"):
         RecoverySpec(max_restarts=1, min_workers=2).least(1)
+
+
+SHARDED = "sharded parameters resume on as many workers as wrote them"
+BOTH = {"max_restarts": 2, "min_workers": 2, "shrink": True}
+
+
+@pytest.mark.parametrize(
+    ("spec", "lost", "restarts", "sharded", "gone", "expected"),
+    [
+        ({}, [1], 0, False, [], ("none", "max_restarts is 0")),
+        ({"max_restarts": 2}, [], 1, False, [], ("restart", "")),
+        ({"max_restarts": 2}, [0], 2, False, [], ("none", "the run has restarted 2 times (max_restarts)")),
+        ({"max_restarts": 2}, [1], 0, True, [], ("restart", "")),
+        ({"max_restarts": 2}, [1], 0, False, [1], ("none", "3 workers remain, and min_workers is 4")),
+        (BOTH, [1], 0, False, [], ("shrink", "")),
+        (BOTH, [1, 3], 2, False, [], ("shrink", "")),
+        (BOTH, [0], 0, False, [], ("restart", "worker 0 is lost, which keeps the run's records")),
+        (BOTH, [], 0, False, [], ("restart", "it is not known which worker was lost")),
+        (BOTH, [1], 0, True, [], ("restart", "a part of the sharded parameters is lost")),
+        (BOTH, [1, 2, 3], 0, False, [], ("restart", "1 workers remain, and min_workers is 2")),
+        (BOTH, [0, 1], 0, False, [0, 1], ("restart", "worker 0 is lost, which keeps the run's records")),
+        (
+            BOTH,
+            [1],
+            0,
+            True,
+            [1],
+            (
+                "none",
+                "a part of the sharded parameters is lost; sharded parameters resume on as many workers as wrote them",
+            ),
+        ),
+        (
+            {"shrink": True, "min_workers": 4},
+            [2],
+            0,
+            False,
+            [],
+            ("none", "3 workers remain, and min_workers is 4; max_restarts is 0"),
+        ),
+    ],
+)
+def test_how_a_run_goes_on(spec, lost, restarts, sharded, gone, expected):
+    assert how_to_go_on(RecoverySpec(**spec), lost, 4, restarts, sharded, gone) == expected
