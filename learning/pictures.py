@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+# What a file may hold, whatever its name ends in. Pillow would give a file in PostScript to Ghostscript, a program.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 
 
 def read(file: Path, size: int, choose: Callable[[int, int], Box] | None = None) -> NDArray[np.uint8]:
@@ -21,7 +23,7 @@ def read(file: Path, size: int, choose: Callable[[int, int], Box] | None = None)
     It is scaled so that the shorter side is 256/224 of `size`, and its centre is cut out. choose: the piece that is cut
     out and scaled to `size` instead, from (width, height).
     """
-    with Image.open(file) as opened:
+    with Image.open(file, formats=FORMATS) as opened:
         image = opened.convert("RGB")
     width, height = image.size
     if choose is not None:

@@ -135,7 +135,7 @@ def _budget(group: WorkerGroup, options: BatchSizeOptions) -> float:
 def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> None:
     from mpi4py import MPI
 
-    from .runtime.messages import broadcast_text, gather_texts
+    from .runtime.messages import every_text, gather_texts
 
     comm = MPI.COMM_WORLD
     rank, size = comm.Get_rank(), comm.Get_size()
@@ -144,8 +144,7 @@ def _measure(scenario: Scenario, folder: Path, options: BatchSizeOptions) -> Non
     device, budget = job.problem.device(rank), _budget(group, options)
     largest, peak = _in_turns(comm, device, lambda sharing: _largest(scenario, job, group, budget, rank, sharing))
     own: dict[str, Any] = {"device": group.device, "largest": largest, "peak": peak}
-    every = [json.loads(text) for text in gather_texts(comm, json.dumps(own))]
-    every = json.loads(broadcast_text(comm, json.dumps(every)))
+    every = [json.loads(text) for text in every_text(comm, json.dumps(own))]
     bounds = {e["device"]: min(o["largest"] for o in every if o["device"] == e["device"]) for e in every}
     peaks = {e["device"]: max(o["peak"] for o in every if o["device"] == e["device"]) for e in every}
     key = workload_key(scenario.workload)
@@ -174,9 +173,10 @@ def _in_turns(comm: Any, device: str, action: Any) -> Any:
     from mpi4py import MPI
 
     from .learning import memory_meter
+    from .runtime.messages import every_text
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    sharing = node.allgather(device).count(device)
+    sharing = every_text(node, device).count(device)
     result = None
     for turn in range(node.Get_size()):
         if turn == node.Get_rank():

@@ -259,7 +259,7 @@ def _varies(job: Job) -> bool:
 def command(*arguments: str) -> None:
     """Run a command of Paceline in a process of its own. PacelineError with its own last line where it fails."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "paceline", *arguments],
+        [sys.executable, "-P", "-m", "paceline", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

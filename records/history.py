@@ -39,7 +39,9 @@ def command() -> str:
 @cache
 def commit(folder: Path) -> dict[str, Any] | None:
     """The commit that is checked out in a folder, and whether tracked files differ from it. None without git."""
-    line = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # A repository's configuration may name a program that watches its files, which git would start.
+    line = ["git", "-C", str(folder), "-c", "core.fsmonitor=false"]
+    line += ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     variables = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # git must not write to the user's repository
     try:
         found = subprocess.run(line, capture_output=True, text=True, env=variables, timeout=10, check=False)

@@ -38,7 +38,7 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 # when it is killed, its ranks end, too, since they die with their parent (`abort_on_error`).
 KILLERS: dict[MpiKind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
 GRACE = 5.0  # seconds that an mpirun has to end its ranks, before it is killed
-PROGRAM = ("-m", "paceline")
+PROGRAM = ("-P", "-m", "paceline")  # -P: a module in the working folder takes no other's place
 
 
 def launch(

@@ -50,6 +50,12 @@ def gather_texts(comm: Any, text: str) -> list[str]:
     return [everything[end - size : end].tobytes().decode() for end, size in zip(ends, sizes, strict=True)]
 
 
+def every_text(comm: Any, text: str) -> list[str]:
+    """Every rank's text, on every rank."""
+    found: list[str] = json.loads(broadcast_text(comm, json.dumps(gather_texts(comm, text))))
+    return found
+
+
 def gather_outcomes(comm: Any, outcome: Outcome) -> list[Outcome]:
     """Every rank's outcome, on rank 0 (an empty list elsewhere). Only rank 0's own keeps its `result`."""
     plain = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)} | {"result": None}

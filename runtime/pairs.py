@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from itertools import combinations
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .messages import broadcast_text, gather_texts
+from .messages import every_text
 
 TAG = 29_000
 BUDGET = 6.0  # seconds for all pairs together
@@ -35,7 +34,7 @@ def measure_pairs(comm: Any) -> Pairs | None:
     """Latency and bandwidth between every two hosts of `comm`; None where there is only one. All ranks call it."""
     from mpi4py import MPI
 
-    names = json.loads(broadcast_text(comm, json.dumps(gather_texts(comm, MPI.Get_processor_name()))))
+    names = every_text(comm, MPI.Get_processor_name())
     hosts = list(dict.fromkeys(names))
     pairs = list(combinations(range(len(hosts)), 2))
     if not pairs:

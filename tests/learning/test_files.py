@@ -215,6 +215,9 @@ def test_stored_images_are_read_as_they_are_asked_for(tmp_path):
     files[0].write_bytes(b"\x89PNG")
     with pytest.raises(ValueError, match=r"image .*0.png failed: UnidentifiedImageError"):
         Source(found).take(np.array([0]))
+    files[0].write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(ValueError, match=r"failed: UnidentifiedImageError"):  # and it does not start Ghostscript
+        Source(found).take(np.array([0]))
 
 
 @pytest.mark.parametrize(

@@ -286,12 +286,15 @@ def test_the_option_reaches_the_ranks(tmp_path, monkeypatch, capfd):
 
 
 def test_ranks_start_here(tmp_path):
-    """In a batch script, on a foreign list of hosts, without a home, with a variable of an mpirun left over."""
+    """In a batch script, on a foreign list of hosts, without a home, with a variable of an mpirun left over, and with a
+    module of Paceline's name in the working folder.
+    """
     foreign = {"SLURM_NODELIST": "far[1-2]", "SLURM_JOBID": "1", "SLURM_TASKS_PER_NODE": "4(x2)", "SLURM_NNODES": "2"}
     environment = {name: value for name, value in os.environ.items() if name != "HOME"} | BATCH | foreign
     environment |= {"PYTHONPATH": str(ROOT), "OMPI_COMM_WORLD_RANK": "0"}
     (tmp_path / "tiny.yaml").write_text(yaml.dump(scenario(2, MLP, {"preset": "local_sgd"}, 3)))
-    line = [sys.executable, "-m", "paceline", "train", "tiny.yaml", "--phantom", "--out", "run", "--traceback"]
+    (tmp_path / "paceline.py").write_text("raise SystemExit('the ranks look into the working folder first')")
+    line = [sys.executable, "-P", "-m", "paceline", "train", "tiny.yaml", "--phantom", "--out", "run", "--traceback"]
     done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "run" / "summary.json").exists()

@@ -236,7 +236,9 @@ def test_the_history_knows_the_commit(tmp_path):
     name = git("rev-parse", "HEAD")
     assert commit(tmp_path / "folder") == {"commit": name, "dirty": False}
     (tmp_path / "s.yaml").write_text("b")
+    git("config", "core.fsmonitor", f"touch {tmp_path}/started; false")
     assert commit(tmp_path) == {"commit": name, "dirty": True}
+    assert not (tmp_path / "started").exists(), "a program that the repository's configuration names"
 
 
 def test_the_history_tells_the_command_as_it_was_typed(monkeypatch):
