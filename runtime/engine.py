@@ -283,7 +283,7 @@ class RankRun:
             self.halt = True  # no reduction since the last checkpoint said whether a stop was asked for
         self.collectives.told = False
         if self.hooks.sync is not None:
-            self.hooks.sync(self.outcome.index, effect)
+            self.hooks.sync(self.outcome.index, self.clock(start), effect)
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
         self.waiting = None
