@@ -13,7 +13,7 @@ from typing import Any
 from ..program.effects import Program
 from . import moments
 from .placements import Placement
-from .rounds import NEVER, Interval, Round
+from .rounds import NEVER, Interval, Moment, Round
 from .weights import Weights, check_count, check_weights, weight_of
 from .worker import Worker
 
@@ -31,7 +31,7 @@ class Aggregation:
 
     @property
     def synchronous(self) -> bool:
-        """Whether gradients are exchanged in every step, at least at times: all workers must take equally many."""
+        """Whether gradients are exchanged in every step, at least at times: all workers then take equally many."""
         return any(part.synchronous for part in self.parts)
 
     @property
@@ -62,6 +62,10 @@ class Aggregation:
             part.resolve(optimizer)
         return self
 
+    def at(self, now: Moment) -> Aggregation:
+        """What the round that begins now follows: this aggregation itself, or one of its parts."""
+        return self
+
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
         """Worker w's part of round r; returns the round's mean training loss."""
         raise NotImplementedError
@@ -71,7 +75,7 @@ class Aggregation:
 class Gradients(Aggregation):
     """The mean gradient in every step (sync SGD). "samples" makes it the gradient of the whole batch's mean loss."""
 
-    weights: Weights = "samples"
+    weights: Weights = "samples"  # the workers': alike, by a round's samples or steps, or by a step's samples (batches)
     synchronous = True
 
     def __post_init__(self) -> None:
@@ -96,7 +100,7 @@ class Parameters(Aggregation):
     weights, or are reset to the state at the beginning. Names, like exp_avg: these are averaged, the others stay local.
     """
 
-    weights: Weights = "equal"
+    weights: Weights = "equal"  # the workers': alike, by a round's samples or steps, or by a step's samples (batches)
     optimizer_state: moments.OptimizerState = "local"
     local = True
 
@@ -135,8 +139,11 @@ class Until(Aggregation):
     def parts(self) -> tuple[Aggregation, ...]:
         return self.a, self.b
 
+    def at(self, now: Moment) -> Aggregation:
+        return (self.b if self.t.reached(now) else self.a).at(now)
+
     def round(self, w: Worker, place: Placement, r: Round) -> Program[float]:
-        return (yield from (self.b if self.t.reached(r.start) else self.a).round(w, place, r))
+        return (yield from self.at(r.start).round(w, place, r))
 
     def resolve(self, optimizer: Mapping[str, Any]) -> Aggregation:
         return dataclasses.replace(self, a=self.a.resolve(optimizer), b=self.b.resolve(optimizer))

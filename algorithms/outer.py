@@ -144,7 +144,7 @@ class FedNova(Aggregation):
     momentum, nesterov: the inner optimizer's; `resolve` fills them in.
     """
 
-    weights: Weights = "samples"
+    weights: Weights = "samples"  # the workers': alike, by a round's samples or steps, or by a step's samples (batches)
     momentum: float | None = field(default=None, init=False)
     nesterov: bool = field(default=False, init=False)
     local = True

@@ -17,8 +17,8 @@ from ..program.errors import ScenarioError, brief
 from ..program.import_paths import FAILURES, in_words
 from .learning_rates import Rate
 from .replay import Recordings
-from .rounds import Division, Due, Interval, Moment, Round, State, StepsByPace, Unit, due
-from .splits import Shares
+from .rounds import Division, Due, Interval, Moment, Round, State, Unit, due
+from .splits import Shares, StepsByPace
 from .strategy import Strategy
 
 LOOKS = 8  # places of a run that are looked at for its outlook
@@ -62,7 +62,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.workers = len(self.shares.batches)
-        if self.strategy.aggregation.synchronous and set(self.shares.paces) != {1.0}:
+        aggregation, equal = self.strategy.aggregation, set(self.shares.paces) == {1.0}
+        if aggregation.synchronous and not aggregation.local and not equal:
             raise ValueError(
                 "aggregation gradients exchanges in every step, so all paces must be 1; "
                 "write aggregation: parameters for unequal paces"
@@ -71,7 +72,8 @@ class Plan:
             raise ValueError(
                 "the schedule's H has no bound in a budget of rounds; write budget: {steps: ...} or {epochs: ...}"
             )
-        self.strategy.aggregation.check(self.workers)
+        aggregation.check(self.workers)
+        self._mixed = aggregation.synchronous and not equal  # whether paces count in some of the rounds only
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._kinds = Counter(zip(self.shares.batches, self.shares.paces, strict=True))
@@ -206,10 +208,14 @@ class Plan:
     def _make_round(self, state: State) -> Round:
         progress = self.progress(state)
         now = Moment(state.round, state.step, self.epochs(state), self.rate(progress))
-        return self._round_of(state, now, self._cap(self._steps(now), state))
+        return self._round_of(state, now, self._cap(self._steps(now), state, self._together(now)))
+
+    def _together(self, now: Moment) -> bool:
+        """Whether all workers take the H steps of the round that begins now, since each step exchanges gradients."""
+        return self._mixed and self.strategy.aggregation.at(now).synchronous
 
     def _round_of(self, state: State, now: Moment, H: int, ends: bool = False) -> Round:
-        progress, division = self.progress(state), self._division(H)
+        progress, division = self.progress(state), self._division(H, self._together(now))
         after = State(state.round + 1, state.step + H, state.samples + division.samples)
         slope, follows = (self.progress(after) - progress) / H, self._due(state, after, ends)
         return Round(now, H, division, state.samples, progress, slope, self.rate, follows, self._stride)
@@ -242,25 +248,25 @@ class Plan:
         """Whether a whole interval ends between two states."""
         return every is not None and self.passed(every, after) > self.passed(every, before)
 
-    def _cap(self, H: int, state: State) -> int:
+    def _cap(self, H: int, state: State, together: bool) -> int:
         """H, or what is left of the budget if that is less: the last sync falls on the last step."""
         if self._total_steps is not None:
             return min(H, self._total_steps - state.step)
         if not self._by_samples:
             return H
         left = self._total_samples - state.samples
-        if self._division(H).samples < left:
+        if self._division(H, together).samples < left:
             return H
         low = 1  # the least number of steps that covers what is left
         while low < H:
             middle = (low + H) // 2
-            low, H = (low, middle) if self._division(middle).samples >= left else (middle + 1, H)
+            low, H = (low, middle) if self._division(middle, together).samples >= left else (middle + 1, H)
         return low
 
-    def _divide(self, H: int) -> Division:
-        """How a round of H nominal steps is divided."""
+    def _divide(self, H: int, together: bool) -> Division:
+        """How a round of H nominal steps is divided. together: all take H, whatever their paces."""
         batches, paces = self.shares.batches, self.shares.paces
-        taken = {pace: max(1, math.floor(H * pace + 0.5)) for _, pace in self._kinds}
+        taken = {pace: H if together else self.shares.steps(H, pace) for _, pace in self._kinds}
         total = sum(count * taken[pace] * batch for (batch, pace), count in self._kinds.items())
         steps = tuple(map(taken.__getitem__, paces)) if self.workers <= FEW else StepsByPace(paces, taken)
         return Division(steps, batches, total, by_step=self._stride is not None)

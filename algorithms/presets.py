@@ -20,6 +20,7 @@ from .schedules import Every, Fixed, Qsr, Then
 from .scores import Merge
 from .splits import ByBatch, BySteps, Even, Mode
 from .strategy import Strategy
+from .weights import Weights
 
 StepsOrAuto = int | Literal["auto"]
 
@@ -77,63 +78,70 @@ def lshdp(
     return dataclasses.replace(hdp(mode, total, max), placement=Offloaded(wire=wire))
 
 
-def local_sgd(H: StepsOrAuto = "auto") -> Strategy:
+def local_sgd(H: StepsOrAuto = "auto", weights: Weights = "equal") -> Strategy:
     """Local SGD: worker r takes H_r = max(1, floor(H * pace_r + 1/2)) steps, then x <- mean_r x_r.
 
     Stich, "Local SGD converges fast and communicates little", ICLR 2019, arXiv 1805.09767. Paces follow the
     workers' speeds, and H = auto gives the slowest one step.
     """
-    return Strategy(BySteps(), Fixed(H), Shuffled(), Parameters("equal"), Replicated())
+    return Strategy(BySteps(), Fixed(H), Shuffled(), Parameters(weights), Replicated())
 
 
-def biased_local_sgd(H: StepsOrAuto = "auto", ratio: float = 4.0, merge: Merge = "latest") -> Strategy:
+def biased_local_sgd(
+    H: StepsOrAuto = "auto", ratio: float = 4.0, merge: Merge = "latest", weights: Weights = "equal"
+) -> Strategy:
     """Biased Local SGD: local SGD with steps in proportion to speed, whose slow workers train on examples of high loss.
 
     Lim et al., arXiv 2508.08540. H is the fastest class's interval (32 there), the slowest class takes one step.
     """
-    return Strategy(BySteps(), Fixed(H), TopLoss(ratio, merge=merge), Parameters("equal"), Replicated())
+    return Strategy(BySteps(), Fixed(H), TopLoss(ratio, merge=merge), Parameters(weights), Replicated())
 
 
-def post_local_sgd(t: Interval, H: int = 16) -> Strategy:
+def post_local_sgd(t: Interval, H: int = 16, weights: Weights = "samples") -> Strategy:
     """Post-local SGD: synchronous until t (there the first decay of the learning rate), then H local steps.
 
     Lin et al., "Don't use large mini-batches, use local SGD", ICLR 2020, arXiv 1808.07217.
     """
-    return Strategy(Even(), Then(t, Every(), Fixed(H)), Shuffled(), Until(t, Gradients(), Parameters("samples")))
+    return Strategy(Even(), Then(t, Every(), Fixed(H)), Shuffled(), Until(t, Gradients(), Parameters(weights)))
 
 
 def qsr(
-    alpha: float, h_base: int = 4, power: float = 2.0, init_t: Interval | None = None, init_h: int | None = None
+    alpha: float,
+    h_base: int = 4,
+    power: float = 2.0,
+    init_t: Interval | None = None,
+    init_h: int | None = None,
+    weights: Weights = "equal",
 ) -> Strategy:
     """Local SGD or AdamW with H = max(h_base, floor((alpha / lr)^power)); in the lr's warm-up, init_h (h_base) steps.
 
     Gu et al., ICLR 2024, arXiv 2310.14423. init_t: where init_h ends, if not with the warm-up.
     """
-    return Strategy(Even(), Qsr(alpha, h_base, power, init_t, init_h), Shuffled(), Parameters("equal"), Replicated())
+    return Strategy(Even(), Qsr(alpha, h_base, power, init_t, init_h), Shuffled(), Parameters(weights), Replicated())
 
 
-def slowmo(H: int = 48, beta: float = 0.5, alpha: float = 1.0) -> Strategy:
+def slowmo(H: int = 48, beta: float = 0.5, alpha: float = 1.0, weights: Weights = "equal") -> Strategy:
     """Local SGD with slow momentum: u <- beta u + (x_prev - x_avg) / lr; x <- x_prev - alpha lr u.
 
     Wang et al., ICLR 2020, arXiv 1910.00643; defaults from there.
     """
-    return Strategy(Even(), Fixed(H), Shuffled(), SlowMo(beta, alpha), Replicated())
+    return Strategy(Even(), Fixed(H), Shuffled(), SlowMo(beta, alpha, Parameters(weights)), Replicated())
 
 
-def diloco(H: int = 500, lr: float = 0.7, momentum: float = 0.9) -> Strategy:
+def diloco(H: int = 500, lr: float = 0.7, momentum: float = 0.9, weights: Weights = "equal") -> Strategy:
     """H local steps (AdamW there), then SGD with Nesterov momentum on the mean of x_prev - x_local.
 
     Douillard et al., arXiv 2311.08105. The inner optimizer's state is neither reset nor averaged.
     """
-    return Strategy(Even(), Fixed(H), Shuffled(), OuterSGD(lr, momentum, nesterov=True), Replicated())
+    return Strategy(Even(), Fixed(H), Shuffled(), OuterSGD(lr, momentum, inner=Parameters(weights)), Replicated())
 
 
-def fednova(H: StepsOrAuto = "auto") -> Strategy:
+def fednova(H: StepsOrAuto = "auto", weights: Weights = "samples") -> Strategy:
     """Unequal steps without their bias: x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i, tau = sum_i p_i a_i.
 
     Wang et al., NeurIPS 2020, arXiv 2007.07481.
     """
-    return Strategy(BySteps(), Fixed(H), Shuffled(), FedNova(), Replicated())
+    return Strategy(BySteps(), Fixed(H), Shuffled(), FedNova(weights), Replicated())
 
 
 _ALL = (

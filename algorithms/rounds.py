@@ -5,11 +5,11 @@ Rule: nothing here knows how a round is planned (plan.py) or what happens in it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from .learning_rates import Rate
 
@@ -85,22 +85,6 @@ class Due:
 
 
 due = lru_cache(maxsize=None)(Due)  # there are sixteen of them
-
-
-class StepsByPace(Sequence[int]):
-    """Each worker's steps, said once for each pace: of a million workers, a tuple for each H would fill the memory."""
-
-    def __init__(self, paces: Sequence[float], steps: Mapping[float, int]) -> None:
-        self._paces, self._steps = paces, steps
-
-    def __len__(self) -> int:
-        return len(self._paces)
-
-    def __iter__(self) -> Iterator[int]:
-        return map(self._steps.__getitem__, self._paces)
-
-    def __getitem__(self, worker: Any) -> Any:
-        return self._steps[self._paces[worker]]
 
 
 @dataclass(eq=False)

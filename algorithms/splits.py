@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from ..program.errors import brief
-from .balance import fixed_total, no_restriction
+from .balance import SAME, fixed_total, no_restriction
 
 UNLIMITED = 1 << 40  # samples; more than any batch
 
 Mode = Literal["fixed_total", "no_restriction", "equal"]
+Rounding = Literal["nearest", "floor"]
 
 
 class DeviceView(Protocol):
@@ -44,13 +46,36 @@ def unknown_capacity(device: DeviceView, most: int) -> int | None:
 
 @dataclass(frozen=True)
 class Shares:
-    """The division: worker r takes batches[r] samples a step and floor(H * paces[r] + 1/2) steps a round (1 or more).
+    """The division: worker r takes batches[r] samples a step, and about H * paces[r] steps in a round of local steps.
 
     The fastest worker's pace is 1.
     """
 
     batches: tuple[int, ...]
     paces: tuple[float, ...]
+    rounding: Rounding = "nearest"  # how H * pace becomes a whole number, which is 1 or more
+
+    def steps(self, H: int, pace: float) -> int:
+        """The local steps that a worker of that pace takes in a round of H nominal steps."""
+        # A relative 1e-9 before the floor: 100 * 0.29 is 28.999999999999996 in floating point and means 29.
+        taken = math.floor(H * pace + 0.5 if self.rounding == "nearest" else H * pace * (1 + 1e-9))
+        return max(1, taken)
+
+
+class StepsByPace(Sequence[int]):
+    """Each worker's steps, said once for each pace: of a million workers, a tuple for each H would fill the memory."""
+
+    def __init__(self, paces: Sequence[float], steps: Mapping[float, int]) -> None:
+        self._paces, self._steps = paces, steps
+
+    def __len__(self) -> int:
+        return len(self._paces)
+
+    def __iter__(self) -> Iterator[int]:
+        return map(self._steps.__getitem__, self._paces)
+
+    def __getitem__(self, worker: Any) -> Any:
+        return self._steps[self._paces[worker]]
 
 
 def check_shares(shares: Shares, workers: int) -> None:
@@ -96,14 +121,23 @@ class Even(Split):
 
 @dataclass(frozen=True)
 class BySteps(Split):
-    """Equal round time: steps in proportion to speed, the same batch for all workers (Biased Local SGD's division)."""
+    """Equal round time: steps in proportion to speed, the same batch for all workers (Biased Local SGD's division).
 
+    With round: floor these are the dynamic local updates (DyLU) of Liu et al., arXiv 2401.09135: worker w of speed v_w
+    takes H_w = max(1, floor(H v_w / v_max)) steps, so it never takes longer than the fastest, unless one step does.
+    """
+
+    round: Rounding = "nearest"  # how H v_w / v_max becomes a whole number of steps
     unequal_steps = True
+
+    def __post_init__(self) -> None:
+        if self.round not in get_args(Rounding):
+            raise ValueError(f"round is {self.round!r}; write {' or '.join(get_args(Rounding))}")
 
     def shares(self, batch: int, devices: Sequence[DeviceView], holds: Capacity = unknown_capacity) -> Shares:
         speeds = {device: batch / device.step_seconds(batch) for device in dict.fromkeys(devices)}
         fastest = max(speeds.values())
-        return Shares((batch,) * len(devices), tuple(speeds[device] / fastest for device in devices))
+        return Shares((batch,) * len(devices), tuple(speeds[device] / fastest for device in devices), self.round)
 
 
 @dataclass(frozen=True)
@@ -131,9 +165,10 @@ class ByClass(Split):
 
 @dataclass(frozen=True)
 class ByBatch(Split):
-    """Equal step time: batches such that all workers finish a step together (HDP's division), one step each.
+    """Equal step time: batches such that all workers finish a step together (HDP's division).
 
-    See balance.py; Mirzaei et al., Parallel Computing 2025, 103164.
+    See balance.py; Mirzaei et al., Parallel Computing 2025, 103164. Where memory, or a batch of 1, keeps steps unequal,
+    paces: true lets workers take steps in proportion to 1 / their step's time, so that they finish a round together.
     """
 
     # fixed_total: exactly `total` samples a step, in the least time. no_restriction: the largest balanced step that
@@ -143,6 +178,11 @@ class ByBatch(Split):
     # Each worker's largest batch, or one for all. By default what the cluster or its profile says, else what is
     # predicted to fit.
     max: int | tuple[int, ...] | None = None
+    paces: bool = False  # whether a worker takes the more local steps the shorter its step is; else all take H
+
+    @property
+    def unequal_steps(self) -> bool:
+        return self.paces
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
@@ -186,7 +226,16 @@ class ByBatch(Split):
             batches = (total // n,) * n
         else:
             batches = fixed_total(seconds, most, total)
-        return Shares(batches, (1.0,) * n)
+        return Shares(batches, self._paces(devices, batches))
+
+    def _paces(self, devices: Sequence[DeviceView], batches: Sequence[int]) -> tuple[float, ...]:
+        """Each worker's pace, given its batch."""
+        if not self.paces:
+            return (1.0,) * len(batches)
+        kinds = list(zip(devices, batches, strict=True))
+        seconds = {kind: kind[0].step_seconds(kind[1]) for kind in dict.fromkeys(kinds)}
+        shortest = min(seconds.values())
+        return tuple(1.0 if seconds[kind] <= shortest * SAME else shortest / seconds[kind] for kind in kinds)
 
     def _bounds(self, devices: Sequence[DeviceView]) -> list[int | None]:
         """Each worker's largest batch, None where it is not known."""

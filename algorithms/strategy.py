@@ -36,7 +36,7 @@ class Strategy:
     placement: Placement = Replicated()
 
     def __post_init__(self) -> None:
-        if self.aggregation.synchronous and self.split.unequal_steps:
+        if self.split.unequal_steps and self.aggregation.synchronous and not self.aggregation.local:
             raise ValueError(
                 "the split gives workers unequal steps, but the aggregation exchanges gradients in every step; "
                 "write aggregation: parameters, or split: even"

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from ..program.errors import brief
 from .rounds import Round
 
-Weights = Literal["equal", "samples", "steps"] | tuple[float, ...]
+Rule = Literal["equal", "samples", "steps", "batches"]
+Weights = Rule | tuple[float, ...]
+_RULES = ", ".join(get_args(Rule))
 LARGEST = 1e30  # so that a product of two weights, and the inverse of one, are finite in single precision
 
 
 def check_weights(weights: Weights) -> None:
     """ValueError unless the weights are a known rule or numbers that can be averaged with."""
     if isinstance(weights, str):
-        if weights not in ("equal", "samples", "steps"):
-            raise ValueError(f"weights is {brief(weights)}; write equal, samples, steps or one number per worker")
+        if weights not in get_args(Rule):
+            raise ValueError(f"weights is {brief(weights)}; write {_RULES} or one number per worker")
         return
     numbers = isinstance(weights, tuple) and not any(isinstance(w, bool) for w in weights)
     if not numbers or not all(isinstance(w, int | float) for w in weights):
-        raise ValueError(f"weights is {brief(weights)}; write equal, samples, steps or a list of one number per worker")
+        raise ValueError(f"weights is {brief(weights)}; write {_RULES} or a list of one number per worker")
     if not all(0 <= w <= LARGEST for w in weights) or not sum(weights) >= 1 / LARGEST:
         raise ValueError(
             f"weights {brief(list(weights))} must be 0 or more and sum to more than 0, each {LARGEST:g} at most"
@@ -40,4 +42,6 @@ def weight_of(weights: Weights, worker: int, r: Round) -> float:
         return float(r.steps[worker])
     if weights == "samples":
         return float(r.steps[worker] * r.batches[worker])
+    if weights == "batches":
+        return float(r.batches[worker])
     return float(weights[worker])

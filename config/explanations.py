@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 from ..algorithms.presets import PRESETS
 from ..algorithms.rounds import NEVER, Interval
+from ..algorithms.splits import Split
 from ..algorithms.strategy import AXES, Strategy
 from ..program.errors import ScenarioError, brief, nearest
 from ..program.import_paths import named
@@ -51,6 +52,7 @@ class Explanation:
     axes: Mapping[str, Any] = field(
         default_factory=dict
     )  # of a preset: its member of each axis, as a scenario spells it
+    splits: list[str] = field(default_factory=list)  # of a preset: the members of split that suit its other axes
     line: str = ""  # of a scenario
 
 
@@ -93,7 +95,17 @@ def _preset(name: str, preset: Callable[..., Any]) -> Explanation:
     required = _required(preset)
     made = call(preset, required, "strategy")
     explained = _of(f"{name}, a preset", preset, _rows(preset), {"strategy": {"preset": name} | required})
-    return dataclasses.replace(explained, axes={axis: spelled(getattr(made, axis)) for axis in AXES})
+    splits = [name for name, kind in AXES["split"].items() if _suits(made, call(kind, _required(kind), "strategy"))]
+    return dataclasses.replace(explained, axes={axis: spelled(getattr(made, axis)) for axis in AXES}, splits=splits)
+
+
+def _suits(strategy: Strategy, split: Split) -> bool:
+    """Whether the strategy could have this split."""
+    try:
+        dataclasses.replace(strategy, split=split)
+    except ValueError:
+        return False
+    return True
 
 
 def _member(axis: str, name: str, kind: Callable[..., Any]) -> Explanation:

@@ -41,6 +41,8 @@ def _show(told: Explanation, first: bool) -> None:
         facts.add_row("source", source)
     for axis, spelled in told.axes.items():
         facts.add_row(axis, in_line(spelled))
+    if told.splits:
+        facts.add_row("splits it takes", ", ".join(told.splits))
     facts.add_row("scenario", told.line)
     shown.print(facts)
 

@@ -66,16 +66,17 @@ def record(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> dict
     return made | {"data": [problem.data_bytes] * len(works)}
 
 
-def holds(problem: LearningProblem, placement: Placement, timing: Timing) -> Capacity:
+def holds(problem: LearningProblem, strategy: Strategy, timing: Timing) -> Capacity:
     """A function (device, most) -> the largest batch that the device is predicted to hold, for splits without a limit.
 
     It returns None where parameters, gradients and optimizer state do not fit: `check_memory` refuses the scenario.
     """
+    needing = Strategy(aggregation=strategy.aggregation, placement=strategy.placement)  # what memory depends on
     workers, staged = len(timing.devices), [device.torch_device != "cpu" for device in timing.devices]
 
     def need(device: Any, batch: int) -> Footprint:
         shares = Shares((batch,) * workers, (1.0,) * workers)
-        plan = Plan(Strategy(placement=placement), shares, Constant(1.0), problem.shape.train, Interval(1, "steps"))
+        plan = Plan(needing, shares, Constant(1.0), problem.shape.train, Interval(1, "steps"))
         works = make_works(plan, problem.cost, 0, problem.recipe, staged)
         return predicted([works[timing.devices.index(device)]], problem, plan)[0]
 
@@ -104,7 +105,8 @@ def _held(device: Device, need: Footprint) -> dict[str, float]:
 
 def _at_peak(device: Device, need: Footprint) -> float:
     """Bytes in the device's memory at the peak of a step, activations included. An estimate."""
-    return _held(device, need)["memory"] + need.activations + need.fresh
+    vectors = need.vectors if _shared(device) else 0.0  # which lie in host memory
+    return _held(device, need)["memory"] + need.activations + need.fresh + vectors
 
 
 def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterator[str]:
@@ -126,9 +128,10 @@ def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterat
                 mistake = _too_much(plan.strategy.placement, key, _shared(device), size, limit)
                 raise ScenarioError(f"cluster.{keys[device]}.{key}: {mistake}")
             if key == "memory" and (whole := _at_peak(device, need)) > limit:
+                vectors = ", the aggregation's vectors" if need.vectors and _shared(device) else ""
                 yield (
-                    f"cluster.{keys[device]}.memory: parameters, gradients, optimizer state and activations of "
-                    f"{max(each.chunks)} samples at a time are about {_gib(whole)} of {_gib(limit)}; "
+                    f"cluster.{keys[device]}.memory: parameters, gradients, optimizer state{vectors} and activations "
+                    f"of {max(each.chunks)} samples at a time are about {_gib(whole)} of {_gib(limit)}; "
                     "a smaller batch or micro_batch may be needed"
                 )
 

@@ -45,14 +45,16 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
         )
     batch, budget = scenario.batch, _budget(scenario.budget)
     speeds = timing.speeds(batch)
+    with _telling("strategy"):
+        strategy.aggregation.check(len(timing.devices))
     with _telling("strategy.split"):
-        held = holds(problem, strategy.placement, timing)
+        held = holds(problem, strategy, timing)
         shares = strategy.split.shares(batch, timing.devices, held)
         check_shares(shares, len(timing.devices))
     epoch, warm_up = scenario.budget.epoch, warm_up_of(workload.lr_schedule, budget)
     with _telling("strategy"):
         resolved = strategy.resolve(shares, speeds, warm_up, problem.optimizer)
-        step = _step(budget, epoch, shares, resolved.sampling.length(problem.shape.train))
+        step = _step(budget, epoch, shares, resolved, problem.shape.train)
         plan = Plan(
             strategy=resolved,
             shares=shares,
@@ -152,14 +154,16 @@ def _one_unit(problem: LearningProblem, plan: Plan) -> Iterator[str]:
         )
 
 
-def _step(budget: Interval, epoch: str | Interval, shares: Shares, examples: int) -> float | None:
-    """How much of the budget a nominal step is; None where that depends on the rounds' lengths."""
+def _step(budget: Interval, epoch: str | Interval, shares: Shares, strategy: Strategy, examples: int) -> float | None:
+    """How much of the budget a nominal step is; None where that depends on the rounds' lengths, or on their kind."""
     if budget.unit != "epochs":
         return 1.0 if budget.unit == "steps" else None
     if isinstance(epoch, Interval):
         return 1 / epoch.amount
+    if epoch != "samples" or (strategy.aggregation.synchronous and set(shares.paces) != {1.0}):
+        return None
     used = sum(batch * pace for batch, pace in zip(shares.batches, shares.paces, strict=True))
-    return used / examples if epoch == "samples" else None
+    return used / strategy.sampling.length(examples)
 
 
 def _budget(budget: Budget) -> Interval:

@@ -10,7 +10,7 @@ import pytest
 from paceline import simulate
 from paceline.algorithms import plan as planning
 from paceline.algorithms.phantom import PhantomWorker
-from paceline.algorithms.rounds import StepsByPace
+from paceline.algorithms.splits import StepsByPace
 from paceline.config.machines import Cluster
 from paceline.config.scenario import Report, Scenario
 from paceline.config.timing import Network

@@ -39,7 +39,9 @@ def test_tutorial_prints_what_it_says(tmp_path):
     assert ran == 6
 
 
-@pytest.mark.parametrize(("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1)])
+@pytest.mark.parametrize(
+    ("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1), ("unequal_workers", 1)]
+)
 def test_page_prints_what_it_says(page, commands, tmp_path):
     ran = 0
     for language, text in BLOCK.findall((DOCS / f"{page}.md").read_text()):

@@ -57,6 +57,22 @@ def at_two() -> dict[str, dict]:
     for name, strategy in (("nadam-local", LOCAL), ("nadam-sharded", SHARDED)):
         found[name] = scenario(2, MLP, strategy, 3)
         found[name]["workload"]["optimizer"] = {"name": "torch.optim:NAdam", "lr": 0.002, "clip": 1}
+    return found | unequal_work()
+
+
+def unequal_work() -> dict[str, dict]:
+    """Methods that take equal work by themselves, with paces, batches and weights that follow the workers' speeds."""
+    floor, both = {"split": {"by_steps": "floor"}}, {"split": {"by_batch": {"total": 30, "max": 17, "paces": True}}}
+    strategies = {
+        "qsr": {"alpha": 0.1, "h_base": 3, "weights": "samples"} | floor,
+        "slowmo": {"H": 5, "weights": "batches"} | both,
+        "diloco": {"H": 5, "weights": "samples"} | floor,
+        "post_local_sgd": {"t": "3 steps", "H": 5} | both,
+    }
+    found = {}
+    for preset, more in strategies.items():
+        found[f"{preset}-unequal"] = scenario(2, MLP, {"preset": preset} | more, 3, budget={"steps": 12})
+        found[f"{preset}-unequal"]["cluster"]["workers"] = [{"speed": f"{v} samples/s"} for v in (1000, 300)]
     return found
 
 
