@@ -51,11 +51,18 @@ class Tracer:
 
     def hand_on(self, lane: str, keep: int = 1) -> None:
         """Hand on the lane's spans, except for the last `keep`: meetings.py asks where the last one stopped."""
-        if self._take is not None:
+        spans = self._lanes[lane]
+        if self._take is not None and len(spans) > keep:
             start = perf_counter()
-            spans = self._lanes[lane]
             self._take(self._worker, lane, self._named(spans.take(len(spans) - keep)))
             self.spent += perf_counter() - start
+
+    def cut(self, end: float) -> None:
+        """Leave out what is after `end`. Called last, before `close`."""
+        for lane, spans in self._lanes.items():
+            if spans and max(spans.stops) > end:
+                kept = [(name, start, min(stop, end)) for name, start, stop in spans if start < end]
+                self._lanes[lane] = Spans(*map(list, zip(*kept, strict=True))) if kept else Spans()
 
     def close(self) -> dict[str, list[Span]]:
         """Hand on all that is left; where nothing takes spans, return them by lane."""

@@ -28,6 +28,7 @@ from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, ove
 from .faults import WorkerFaults
 from .meetings import Meetings, WorkerTicket
 from .noise import ColumnDraws
+from .parts import Part
 from .transfers import Timer
 
 
@@ -44,6 +45,7 @@ class Driver(BaseDriver):
         faults: WorkerFaults | None,
         meetings: Meetings,
         hooks: Hooks,
+        part: Part,
         trace: bool,
         debug: bool,
     ) -> None:
@@ -56,8 +58,9 @@ class Driver(BaseDriver):
         # Until when started effects keep each lane; "taken": seconds that they still take from computations.
         self._busy: dict[str, float] = {}
         self._waiting: WorkerTicket | None = None
-        self._since = 0.0  # when it began to wait
-        self._round = 0.0  # when its round began
+        self._part = part
+        self._since = part.begin  # when it began to wait
+        self._round = part.begin  # when its round began
         self._each: Sequence[float] = ()  # seconds of the computations of the last Compute of several, for traces
         self._computed = Timer(env, self._after_compute)
 
@@ -71,7 +74,17 @@ class Driver(BaseDriver):
     @property
     def lost(self) -> bool:
         """Whether a fault took the worker before its program ended."""
-        return not self.ended and self._faults is not None and self._faults.lost <= self._env.now
+        return self.lost_at <= self._env.now
+
+    @property
+    def lost_at(self) -> float:
+        """When a fault takes the worker; infinite where none does before its program ends."""
+        return inf if self.ended or self._faults is None else self._faults.lost
+
+    @property
+    def stands(self) -> float:
+        """Since when the program has not gone on; infinite while it does not wait for others."""
+        return self._since if self.ended or self._waiting is not None else inf
 
     def go_on(self, answer: Any) -> None:
         """Send the answer, and handle effects until one must wait. Most of them are Compute, so it is inline."""
@@ -104,7 +117,7 @@ class Driver(BaseDriver):
                     else:
                         self._add_spans(spans, name, begin)
                     if len(spans.names) > BUFFERED:
-                        self.tracer.hand_on(LANES[effect.on])
+                        self.tracer.hand_on(LANES[effect.on], effect.times)
                 self._computed.set(delay)
                 return
             handler = HANDLERS.get(type(effect))
@@ -124,13 +137,13 @@ class Driver(BaseDriver):
 
     def _end(self, result: Any) -> None:
         super()._end(result)
-        self.outcome.seconds = self._clock()
+        self.outcome.seconds, self._since = self._clock(), self._env.now
 
     def _time(self) -> float:
         return float(self._env.now)
 
     def _clock(self) -> float:
-        return float(self._env.now - self.outcome.evaluating)
+        return float(self._env.now - self._part.counted - self.outcome.evaluating)
 
     # --- how long things take -----------------------------------------------------------------------------------------
 
@@ -251,7 +264,11 @@ class Driver(BaseDriver):
 
     def finished(self, ticket: WorkerTicket) -> None:
         """The ticket's answer is there: go on if the program waits for it."""
-        if self._waiting is not ticket or (ticket.longer and self._goes_on(ticket)):
+        if (
+            self._waiting is not ticket
+            or (self._faults is not None and self.lost)
+            or (ticket.longer and self._goes_on(ticket))
+        ):
             return
         self._waiting = None
         if phase_of(ticket.effect) == "evaluate":
@@ -275,8 +292,11 @@ class Driver(BaseDriver):
     # --- observing ----------------------------------------------------------------------------------------------------
 
     def _checkpoint(self, effect: Checkpoint) -> bool:
-        if effect.due or self._stop:
+        save = effect.due or self._stop
+        if save:
             self._hooks.checkpoint(self.index, self._clock(), effect.state, effect.snapshot())
+        if self._part.keep is not None:
+            self._part.keep(self.index, self._env.now, self._clock(), effect, save)
         if self._faults is not None:
             self._faults.passed(effect.round or 0, effect.step, self._env.now)
         if self.tracer is not None and effect.round is not None:
@@ -284,9 +304,11 @@ class Driver(BaseDriver):
             self._round = self._env.now
         return self._stop
 
-    def close(self) -> None:
-        """The run is over: hand on the rest of the spans, or keep them in the outcome."""
+    def close(self, end: float) -> None:
+        """The run is over at `end`: hand on the rest of the spans, or keep them in the outcome."""
         if self.tracer is not None:
+            if end < inf:
+                self.tracer.cut(end)
             self.outcome.lanes = self.tracer.close()
 
 

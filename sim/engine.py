@@ -9,6 +9,8 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from math import inf
 from typing import Any
 
 import simpy
@@ -16,14 +18,15 @@ import simpy
 from ..config.timing import Timing
 from ..program.checks import deadlock
 from ..program.effects import AllReduce, Program
-from ..program.errors import ProtocolError, WorkerLost
+from ..program.errors import ProtocolError
 from ..program.outcome import Hooks, Outcome
 from ..program.texts import everyone
 from .driver import Driver
 from .faults import PiecewiseRate, faults_of_workers, link_rates
 from .meetings import Meetings
 from .network import Fabric
-from .noise import run_noise, varied
+from .noise import varied
+from .parts import Loss, Lost, Part, whole
 from .transfers import Timer, Transfers
 
 
@@ -35,51 +38,81 @@ def simulate(
     trace: bool = False,
     debug: bool = False,
     limit: float | None = None,
+    part: Part | None = None,
 ) -> list[Outcome]:
     """Run one program per worker in virtual time; returns their Outcomes in worker order.
 
     timing: the cluster, with one device per program.
     trace: keep the spans of every effect.
     debug: check that programs do not write to borrowed values (BorrowError).
-    limit: virtual seconds, evaluation included, by which all programs must have ended.
+    limit: virtual seconds since the run began, evaluation included, by which all programs must have ended.
+    part: which part of a run this is; None: the only one.
 
     Raises ProtocolError where programs do not fit together, wait for one another for ever, or pass the limit, and
-    WorkerLost where a fault took a worker that the others need; both say where every worker is. Raises ValueError if
-    there are not as many programs as devices.
+    Lost, a WorkerLost, where a fault took a worker that the others need; both say where every worker is. Raises
+    ValueError if there are not as many programs as devices.
     """
     if len(programs) != len(timing.devices):
         raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
-    env, workers = simpy.Environment(), range(len(programs))
-    fabric = Fabric(varied(timing.network, timing.noise), timing.nodes)
-    meetings = Meetings(env, len(programs), fabric, hooks.stop)
-    noise = run_noise(timing.noise, timing.devices)
-    factors = [noise.of(worker) if noise else None for worker in workers]
-    faults = faults_of_workers(timing.faults, len(programs), timing.noise.seed)
-    if timing.faults:
-        meetings.faults = True
-        slow_links(env, meetings.transfers, link_rates(timing.faults, fabric.topology, len(programs)))
-    drivers = [
-        Driver(env, Outcome(i), programs[i], timing.devices[i], factors[i], faults[i], meetings, hooks, trace, debug)
-        for i in workers
-    ]
+    part = part or whole(timing)
+    if limit is not None and part.begin >= limit:
+        raise ProtocolError(f"not finished after the limit of {limit:g} s: workers go on at {part.begin:g} s only")
+    env = simpy.Environment(part.begin)
+    drivers = _drivers(env, programs, timing, hooks, part, trace, debug)
+    loss, over = None, inf
     try:
         for driver in drivers:
             driver.go_on(None)
         with few_collections(len(programs)):
             env.run(until=limit)
+        loss = _loss(drivers, env)
+        over = inf if loss is None else part.over(loss)
     finally:
         for driver in drivers:
-            driver.close()
+            driver.close(over)
     if all(driver.ended for driver in drivers):
         return [driver.outcome for driver in drivers]
     states = {driver.index: driver.state() for driver in drivers}
-    if env.peek() < float("inf"):
+    if env.peek() < inf:
         raise ProtocolError(f"not finished after the limit of {limit:g} s: {everyone(states)}")
+    if loss is None:
+        raise deadlock(states)
     lost = [str(driver.index) for driver in drivers if driver.lost]
-    if lost:
-        those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
-        raise WorkerLost(f"{those} lost, and no other worker takes over: {everyone(states)}")
-    raise deadlock(states)
+    those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
+    text = f"{those} lost, and no other worker takes over: {everyone(states)}"
+    raise Lost(text, loss, over, [driver.outcome for driver in drivers])
+
+
+def _drivers(
+    env: simpy.Environment,
+    programs: Sequence[Program[Any]],
+    timing: Timing,
+    hooks: Hooks,
+    part: Part,
+    trace: bool,
+    debug: bool,
+) -> list[Driver]:
+    """The programs' drivers, on the cluster as it is when the part begins."""
+    fabric = Fabric(varied(timing.network, timing.noise), timing.nodes)
+    meetings = Meetings(env, len(programs), fabric, lambda: env.now >= part.stop or hooks.stop())
+    if timing.faults:
+        meetings.faults = True
+        slow_links(env, meetings.transfers, link_rates(timing.faults, fabric.topology, len(programs), part.begin))
+    drivers = []
+    for i, (program, device, worker) in enumerate(zip(programs, timing.devices, part.workers, strict=True)):
+        factors, faults = part.ongoing.factors[worker], part.ongoing.faults[worker]
+        if faults is not None and part.begin:
+            faults.go_on(part.rounds, part.steps, part.begin)
+        outcome = replace(part.outcomes[i], index=i) if part.outcomes else Outcome(i)
+        drivers.append(Driver(env, outcome, program, device, factors, faults, meetings, hooks, part, trace, debug))
+    return drivers
+
+
+def _loss(drivers: Sequence[Driver], env: simpy.Environment) -> Loss | None:
+    """What is known of the lost workers where nothing can go on without them."""
+    if env.peek() < inf or not any(driver.lost for driver in drivers):
+        return None
+    return Loss({d.index: d.lost_at for d in drivers}, {d.index: d.stands for d in drivers})
 
 
 def check_cluster(timing: Timing, nbytes: int) -> None:
@@ -112,7 +145,7 @@ def few_collections(workers: int) -> Iterator[None]:
 def slow_links(env: simpy.Environment, transfers: Transfers, rates: Mapping[str, PiecewiseRate]) -> None:
     """Change the links' bandwidth at the times that `rates` gives. rates: by link."""
     for link, moments in rates.items():
-        for moment, rate in moments:
+        for moment, rate in moments.from_then_on(env.now):
 
             def change(event: simpy.Event, link: str = link, rate: float = rate) -> None:
                 transfers.set_bandwidth(link, rate)

@@ -42,6 +42,13 @@ class PiecewiseRate:
         """(seconds since the start, the rate from then on)."""
         return zip(self._times, self._rates, strict=True)
 
+    def from_then_on(self, begin: float) -> Iterator[tuple[float, float]]:
+        """(seconds since `begin`, the rate from then on); the first is the rate at `begin`."""
+        first = bisect_right(self._times, begin) - 1
+        yield 0.0, self._rates[first]
+        for moment, rate in zip(self._times[first + 1 :], self._rates[first + 1 :], strict=True):
+            yield moment - begin, rate
+
     def taken(self, start: float, seconds: float) -> float:
         """Seconds from `start` until something is over that takes `seconds` at rate 1; infinite where it never is."""
         i, left, taken = bisect_right(self._times, start) - 1, seconds, 0.0
@@ -62,8 +69,10 @@ class WorkerFaults:
     """The faults of one worker: how fast it is now, and whether it is there. faults: with their numbers."""
 
     def __init__(self, faults: Sequence[tuple[int, Fault]], seed: int) -> None:
-        self.lost = math.inf  # when it was lost, in seconds
-        asleep, slow = list[tuple[float, float, float]](), list[tuple[float, float, float]]()
+        self.lost = math.inf  # when it was lost, or will be next by a loss in seconds
+        self._losses: list[float] = []  # those in seconds
+        self._asleep: list[tuple[float, float, float]] = []  # pauses in seconds
+        self._slow: list[tuple[float, float, float]] = []
         self._stragglers: list[tuple[float, Iterator[bool]]] = []
         self._windows: list[Slowdown] = []  # those in rounds or steps
         self._coming: list[Pause | WorkerLoss] = []  # those at a round or a step that has not come
@@ -77,18 +86,39 @@ class WorkerFaults:
                 if times is None:
                     self._coming.append(fault)
                     continue
-                asleep.append((*times, math.inf))
-                self.lost = min(self.lost, times[0] if isinstance(fault, WorkerLoss) else math.inf)
+                if isinstance(fault, WorkerLoss):
+                    self._losses.append(times[0])
+                else:
+                    self._asleep.append((*times, math.inf))
             elif times is not None:
-                slow.append((*times, fault.factor))
+                self._slow.append((*times, fault.factor))
             elif isinstance(fault, Slowdown):
                 self._windows.append(fault)
-        self._awake, self._computing = PiecewiseRate(asleep), PiecewiseRate(asleep + slow)
+        self._set_rates()
         self._held = 0.0  # the end of a pause, or of a loss, that came at a round or a step
         self._factor = 1.0  # of the slow-downs in rounds or steps that hold now
         self._unlucky = 1.0  # of the stragglers in the current step
         self._phase = ""  # of the last computation
         self.passed(0, 0, 0.0)
+
+    def _set_rates(self) -> None:
+        """What holds by the clock alone, up to the next loss."""
+        self.lost = min(self._losses, default=math.inf)
+        asleep = [*self._asleep, (self.lost, math.inf, math.inf)] if self.lost < math.inf else self._asleep
+        self._awake, self._computing = PiecewiseRate(asleep), PiecewiseRate(asleep + self._slow)
+
+    def go_on(self, rounds: int, steps: int, now: float) -> None:
+        """The worker goes on at `now` from a state of so many rounds and nominal steps.
+
+        A lost worker is back. What was to strike it while it was gone does not strike any more.
+        """
+        done = {"rounds": rounds, "steps": steps}
+        if self.lost <= now:
+            self._coming = [fault for fault in self._coming if done[fault.at.unit] < fault.at.amount]
+            self._losses = [loss for loss in self._losses if loss > now]
+            self._held = 0.0
+            self._set_rates()
+        self._factor = math.prod(w.factor for w in self._windows if _holds(w, done))
 
     def computing(self, start: float, seconds: float, phase: str) -> float:
         """How long a computation takes from `start` on, in seconds. seconds: without faults."""
@@ -131,15 +161,20 @@ def faults_of_workers(faults: Sequence[Fault], workers: int, seed: int) -> list[
     return [WorkerFaults(found, seed) if found else None for found in own]
 
 
-def link_rates(faults: Sequence[Fault], topology: Topology, workers: int) -> dict[str, PiecewiseRate]:
+def link_rates(
+    faults: Sequence[Fault], topology: Topology, workers: int, begin: float = 0.0
+) -> dict[str, PiecewiseRate]:
     """The rates of the links that faults slow down or stop, by link. A pause stops the worker's port.
 
+    begin: since when all workers are there: a loss before stops no port.
     ScenarioError where a link does not exist, or is infinitely fast, so that no factor makes it slower.
     """
     windows: dict[str, list[tuple[float, float, float]]] = {}
     for number, fault in enumerate(faults):
         times = fault.times(Instant.seconds)
         if times is None or isinstance(fault, Straggler | Slowdown):
+            continue
+        if isinstance(fault, WorkerLoss) and times[0] <= begin > 0:
             continue
         if isinstance(fault, SlowLink):
             factor = fault.factor
