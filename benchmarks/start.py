@@ -21,7 +21,8 @@ from time import monotonic
 from typing import Any
 
 from paceline.config import yaml
-from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
+from paceline.runtime.job_folders import job_folders
+from paceline.runtime.mpirun import command, environment, find_mpirun
 
 from .form import ROOT, compare, rounded
 from .harness import Found, Run, alternate
@@ -50,9 +51,9 @@ def bare(ranks: int) -> float:
     """Seconds of an mpirun of processes that import what training needs, and end."""
     mpirun = find_mpirun()
     begin = monotonic()
-    with own_folder() as folder:
+    with job_folders(mpirun.kind) as folders:
         line = command(mpirun, [sys.executable, "-c", "import torch, mpi4py.MPI"], ranks)
-        subprocess.run(line, env=environment(mpirun, ranks, 1) | folder, check=True)
+        subprocess.run(line, env=environment(mpirun, ranks, 1) | folders.variables, check=True)
     return monotonic() - begin
 
 

@@ -27,7 +27,8 @@ from typing import Any
 
 from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
-from .mpirun import Mpirun, command, environment, find_mpirun, own_folder
+from .job_folders import JobFolders, job_folders
+from .mpirun import Mpirun, command, environment, find_mpirun
 from .ranks import MpiKind, keep_to_own_cores, place, strangers
 from .star import ON_STAR, Star
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, exit_status, of_users_code, told
@@ -78,8 +79,8 @@ def launch(
     job = [sys.executable, *program, *argv, *flags]
     line = command(mpirun, job, ranks) if star is None else star.command(mpirun, job)
     settings = environment(mpirun, ranks, threads) | ({} if star is None else {ON_STAR: "1"})
-    with own_folder() as folder:
-        process = _start(mpirun, line, settings | folder)
+    with job_folders(mpirun.kind) as folders:
+        process = _start(mpirun, line, settings, folders)
         errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
         errors.start()
         with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
@@ -127,10 +128,13 @@ def _passing_signals_on(
             signal.signal(number, handler)
 
 
-def _start(mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(
+    mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str], folders: JobFolders
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         line,
-        env=environment,
+        env={**environment, **folders.variables},
+        pass_fds=folders.locks,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,

@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..program.errors import PacelineError, ScenarioError
+from ..program.errors import ScenarioError
 from .ranks import CORES, JOB_VARIABLES, MpiKind
 
 # Open MPI's parameters that are set unless the user's environment sets them.
@@ -113,23 +113,6 @@ def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
         settings["HYDRA_LAUNCHER"] = "fork"  # on this machine, as above
     ours = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
     return {**ours, **settings}
-
-
-@contextlib.contextmanager
-def own_folder() -> Iterator[dict[str, str]]:
-    """The variables that give an mpirun a folder of its own for its files, which is removed afterwards.
-
-    By default, Open MPI takes ompi.PID in the folder for temporary files. An mpirun that is killed leaves it there, and
-    a later one that happens to get the same process number does not start.
-
-    PacelineError where there is no folder for temporary files.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="paceline-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise PacelineError(f"the ranks' temporary files have no place: {error}; set TMPDIR") from error
-    with folder as path:
-        yield {"PRTE_MCA_prte_tmpdir_base": path}
 
 
 def _home() -> str:

@@ -87,13 +87,15 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
         with suppress(OSError):
-            self._path(self._rank).unlink(missing_ok=True)  # a short run has written none
+            self._path(self._rank).unlink(missing_ok=True)  # it could not be written
             (self._folder / SIGNS).rmdir()  # the last rank's does it
 
     def _run(self, driver: Watched) -> None:
-        while not self._over.wait(self._period):
+        over = False
+        while not over:
             with suppress(OSError):  # a full disk, or a folder that was removed: the run itself goes on, too
-                self._look(driver)
+                self._look(driver)  # also at once, so that the others know the host of a rank that is soon stopped
+            over = self._over.wait(self._period)
 
     def _look(self, driver: Watched) -> None:
         effect, seconds = driver.waiting, perf_counter() - driver.since

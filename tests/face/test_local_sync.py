@@ -14,7 +14,8 @@ import paceline
 from kit.cli import MOMENTUM, scenario
 from kit.paths import TESTS
 from paceline.records.directory import SIGNS
-from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
+from paceline.runtime.job_folders import job_folders
+from paceline.runtime.mpirun import command, environment, find_mpirun
 
 MLP = {"name": "mlp", "hidden": [32]}
 CONV = {"name": "resnet20", "width": 0.25}
@@ -60,8 +61,8 @@ def run(ranks: int, *program: object, cwd: Path) -> subprocess.CompletedProcess[
     """A user's program on so many ranks; on one without mpirun."""
     line = [sys.executable, *map(str, program)]
     mpirun = find_mpirun()
-    with own_folder() as folder:
-        settings = environment(mpirun, ranks, 1) | folder
+    with job_folders(mpirun.kind) as folders:
+        settings = environment(mpirun, ranks, 1) | folders.variables
         line = command(mpirun, line, ranks) if ranks > 1 else line
         return subprocess.run(line, cwd=cwd, env=settings, capture_output=True, text=True, timeout=180, check=False)
 

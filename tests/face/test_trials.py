@@ -27,7 +27,8 @@ from paceline.config.scenario import validate
 from paceline.program.effects import AllReduce, Compute, Handle, Move, Phantom, Program, Start, Wait, Work, nothing
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
-from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
+from paceline.runtime.job_folders import job_folders
+from paceline.runtime.mpirun import command, environment, find_mpirun
 from paceline.runtime.ranks import CORES, keep_to_own_cores
 from paceline.trials import OVERLAPPED, Piece, Seen, late, parts_met, pieces_of, steps_for, trials, with_exchanges
 
@@ -202,8 +203,8 @@ def test_a_profile_of_two_ranks_has_all_sections_and_both_engines_read_it(tmp_pa
     path.write_text(yaml.dump(document))
     mpirun = find_mpirun()
     line = command(mpirun, [sys.executable, "-c", SHORT, "profile", str(path), "--out", str(out)], 2)
-    with own_folder() as folder:
-        settings = environment(mpirun, 2, 1) | folder
+    with job_folders(mpirun.kind) as folders:
+        settings = environment(mpirun, 2, 1) | folders.variables
         done = subprocess.run(
             line, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=240, check=False
         )

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from paceline.__main__ import main
-from paceline.runtime.mpirun import command, environment, find_mpirun, own_folder
+from paceline.runtime.job_folders import job_folders
+from paceline.runtime.mpirun import command, environment, find_mpirun
 from paceline.runtime.ranks import MpiKind
 
 MLP = {"name": "mlp", "hidden": [32, 16], "dropout": 0.2}
@@ -48,8 +49,8 @@ def under_mpirun(
     """Run a command on so many ranks, as a user does who starts mpirun. kind: whose mpirun; None: the one to use."""
     mpirun = find_mpirun(kind)
     line = command(mpirun, [sys.executable, "-m", "paceline", *map(str, arguments)], ranks)
-    with own_folder() as folder:
-        settings = environment(mpirun, ranks, 1) | folder
+    with job_folders(mpirun.kind) as folders:
+        settings = environment(mpirun, ranks, 1) | folders.variables
         return subprocess.run(line, cwd=cwd, env=settings, capture_output=True, text=True, timeout=timeout, check=False)
 
 

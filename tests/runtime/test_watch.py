@@ -114,7 +114,7 @@ def test_a_stall_ends_the_run_where_it_should(ranks, tmp_path):
 
 
 def test_nothing_is_left_of_signs(tmp_path):
-    for seconds in (0, 0.3):  # before the first sign, and after it
+    for seconds in (0, 0.3):  # with one sign, and with several
         watch = Watch(0, 1, DEADLINE, tmp_path, lambda: False, print, print)
         watch.begin(Driver(None))
         time.sleep(seconds)
