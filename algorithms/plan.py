@@ -81,7 +81,7 @@ class Plan:
         if self.accounting == "reference":
             _ = self.rounds_per_epoch  # whether there are any
         # By round modulo KEPT, with where the round begins: a dictionary that forgets its oldest entry takes longer.
-        self._rounds: list[tuple[tuple[int, int, int], Round] | None] = [None] * KEPT
+        self._rounds: list[tuple[tuple[int, int, int, float], Round] | None] = [None] * KEPT
         self.recordings: Recordings = {}  # of phantoms' programs, where the same plan runs on many clusters
 
     def agrees(self, other: Plan) -> bool:
@@ -106,7 +106,7 @@ class Plan:
         if self.accounting == "samples":
             return state.samples / self._epoch
         if self.accounting == "reference":
-            return state.round / self.rounds_per_epoch
+            return state.round / self.rounds_per_epoch + state.epoch_offset
         return state.step / self.accounting
 
     def passed(self, every: Interval, state: State) -> int:
@@ -124,7 +124,7 @@ class Plan:
 
     def next_round(self, state: State) -> Round:
         """The round that begins at `state`; made once for all workers that share this plan."""
-        mark, place = (state.round, state.step, state.samples), state.round % KEPT
+        mark, place = (state.round, state.step, state.samples, state.epoch_offset), state.round % KEPT
         kept = self._rounds[place]
         if kept is None or kept[0] != mark:
             kept = self._rounds[place] = mark, self._make_round(state)
@@ -143,7 +143,7 @@ class Plan:
 
     def ahead(self, state: State, rounds: int) -> State:
         """The state after so many more rounds, or at the end."""
-        later = State(*state.mark())
+        later = State(*state.mark(), epoch_offset=state.epoch_offset)
         for _ in range(rounds):
             if self.finished(later):
                 break
@@ -173,7 +173,7 @@ class Plan:
 
     def used(self, mark: tuple[int, int, int], until: State) -> list[int]:
         """Samples that each worker uses from a mark to a later state."""
-        now, counts = State(*mark), [0] * self.workers
+        now, counts = State(*mark, epoch_offset=until.epoch_offset), [0] * self.workers
         while now.round < until.round:
             r = self.next_round(now)
             counts = [n + s * b for n, s, b in zip(counts, r.steps, r.batches, strict=True)]
@@ -217,6 +217,7 @@ class Plan:
     def _round_of(self, state: State, now: Moment, H: int, ends: bool = False) -> Round:
         progress, division = self.progress(state), self._division(H, self._together(now))
         after = State(state.round + 1, state.step + H, state.samples + division.samples)
+        after.epoch_offset = state.epoch_offset
         slope, follows = (self.progress(after) - progress) / H, self._due(state, after, ends)
         return Round(now, H, division, state.samples, progress, slope, self.rate, follows, self._stride)
 

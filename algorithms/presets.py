@@ -18,7 +18,7 @@ from .rounds import Interval
 from .sampling import Shuffled, TopLoss
 from .schedules import Every, Fixed, Qsr, Then
 from .scores import Merge
-from .splits import ByBatch, BySteps, Even, Mode
+from .splits import ByBatch, BySteps, Even, Mode, Most
 from .strategy import Strategy
 from .weights import Weights
 
@@ -58,7 +58,7 @@ def lsdp(wire: Wire = "fp32") -> Strategy:
     return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Offloaded(wire=wire))
 
 
-def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[int, ...] | None = None) -> Strategy:
+def hdp(mode: Mode = "fixed_total", total: int | None = None, max: Most = None) -> Strategy:
     """Synchronous SGD whose batches follow speed: min max_r t_r(b_r) with sum b = total, 1 <= b_r <= max_r.
 
     Mirzaei et al., Parallel Computing 2025, 103164: HDP, its gradients weighted by samples. There a sampler gives each
@@ -68,9 +68,7 @@ def hdp(mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[i
     return Strategy(ByBatch(mode, total, max), Every(), Shuffled(), Gradients("samples"), Replicated())
 
 
-def lshdp(
-    mode: Mode = "fixed_total", total: int | None = None, max: int | tuple[int, ...] | None = None, wire: Wire = "fp32"
-) -> Strategy:
+def lshdp(mode: Mode = "fixed_total", total: int | None = None, max: Most = None, wire: Wire = "fp32") -> Strategy:
     """LSDP + HDP: everything in host memory, a few units on the device, batches by speed.
 
     Mirzaei et al., Parallel Computing 2025, 103164.

@@ -55,6 +55,7 @@ class State:
     loss: float = 0.0  # the training loss, summed over the nominal steps since the last report
     weight: int = 0  # how many steps that are
     refreshed: tuple[int, int, int] = (0, 0, 0)  # the mark of biased sampling's last refresh
+    epoch_offset: float = 0.0  # reference epochs in addition to those that the plan counts, done by other workers
 
     def __post_init__(self) -> None:
         first, second, third = self.refreshed

@@ -21,6 +21,7 @@ import numpy as np
 from ..program.effects import AllGather, Array, Effect, Phantom, Program
 from ..program.errors import ScenarioError, brief
 from ..program.streams import stream
+from .per_worker import Workers
 from .rounds import Round, State
 from .scores import FIELDS, Merge, Scores
 from .splits import Shares
@@ -180,7 +181,7 @@ class TopLoss(Shuffled):
     ratio: float = 4.0
     refresh: int | Literal["auto"] = "auto"
     merge: Merge = "latest"
-    workers: tuple[int, ...] | Literal["slow"] = "slow"
+    workers: Workers | Literal["slow"] = "slow"
     scored = True
 
     def __post_init__(self) -> None:

@@ -9,11 +9,13 @@ from typing import Any, Literal, Protocol, get_args
 
 from ..program.errors import brief
 from .balance import SAME, fixed_total, no_restriction
+from .per_worker import Paces, Sizes
 
 UNLIMITED = 1 << 40  # samples; more than any batch
 
 Mode = Literal["fixed_total", "no_restriction", "equal"]
 Rounding = Literal["nearest", "floor"]
+Most = int | Sizes | None  # the largest batch of each worker, or one for all
 
 
 class DeviceView(Protocol):
@@ -177,7 +179,7 @@ class ByBatch(Split):
     total: int | None = None  # by default n times the smallest known max, else n times the scenario's batch
     # Each worker's largest batch, or one for all. By default what the cluster or its profile says, else what is
     # predicted to fit.
-    max: int | tuple[int, ...] | None = None
+    max: Most = None
     paces: bool = False  # whether a worker takes the more local steps the shorter its step is; else all take H
 
     @property
@@ -254,8 +256,8 @@ def _whole(size: object) -> bool:
 class Given(Split):
     """Batches and paces as the scenario lists them, one per worker; what is not listed is even."""
 
-    batches: tuple[int, ...] | None = None
-    paces: tuple[float, ...] | None = None
+    batches: Sizes | None = None
+    paces: Paces | None = None
 
     def __post_init__(self) -> None:
         for name, given in (("batches", self.batches), ("paces", self.paces)):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from ..program.errors import brief
+from .per_worker import Factors
 from .rounds import Round
 
 Rule = Literal["equal", "samples", "steps", "batches"]
-Weights = Rule | tuple[float, ...]
+Weights = Rule | Factors
 _RULES = ", ".join(get_args(Rule))
 LARGEST = 1e30  # so that a product of two weights, and the inverse of one, are finite in single precision
 

@@ -10,7 +10,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..algorithms.rounds import Interval
 from ..algorithms.strategy import AXES, Strategy
@@ -30,10 +30,8 @@ def parameters_of(kind: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 @cache
 def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
     """argument -> type, in the order of `kind`'s signature. TypeError for one without a type that can be read."""
-    plain = inspect.isclass(kind) and not dataclasses.is_dataclass(kind)
     try:
-        # Of a dataclass the class itself, with the fields that it inherits from other modules.
-        hints = get_type_hints(vars(kind).get("__init__", kind) if plain else kind)
+        hints = get_type_hints(_typed(kind))
     except (NameError, AttributeError, SyntaxError) as error:
         raise TypeError(f"the type of an argument cannot be read: {error}") from error
     parameters = parameters_of(kind)
@@ -41,6 +39,20 @@ def hints_of(kind: Callable[..., Any]) -> dict[str, Any]:
         if name not in hints or not _readable(hints[name]):
             raise TypeError(f"argument {name} has no type that a scenario can write; give it one, like {name}: int = 4")
     return {name: hints[name] for name in parameters}
+
+
+def _typed(kind: Callable[..., Any]) -> Any:
+    """What has the types of `kind`'s arguments: of a dataclass the class itself, with the fields that it inherits."""
+    plain = inspect.isclass(kind) and not dataclasses.is_dataclass(kind)
+    return vars(kind).get("__init__", kind) if plain else kind
+
+
+@cache
+def marks_of(kind: Callable[..., Any]) -> dict[str, Any]:
+    """argument -> what its list says of single workers, in the words of `algorithms/per_worker.py`, where it does."""
+    hints = get_type_hints(_typed(kind), include_extras=True)
+    marked = {name: [h for h in kinds_of(hint) if get_origin(h) is Annotated] for name, hint in hints.items()}
+    return {name: get_args(found[0])[1] for name, found in marked.items() if found}
 
 
 BASES: dict[str, type] = get_type_hints(Strategy)  # axis -> the base class of its members

@@ -96,10 +96,11 @@ class NodeGroup(Section):
     @property
     def size(self) -> int:
         """The number of a node's workers."""
-        return sum(group.count for group in self._devices)
+        return sum(group.count for group in self.each)
 
     @property
-    def _devices(self) -> tuple[WorkerGroup, ...]:
+    def each(self) -> tuple[WorkerGroup, ...]:
+        """Its devices: those given, else the type's."""
         known = self.known
         return self.devices or ((WorkerGroup(device=known.device, count=known.count),) if known else ())
 
@@ -115,7 +116,7 @@ class NodeGroup(Section):
         }
         return [
             group.model_copy(update={name: value for name, value in shared.items() if getattr(group, name) is None})
-            for group in self._devices
+            for group in self.each
         ]
 
 

@@ -15,11 +15,8 @@ from .buffers import Buffers
 from .loss_scale import LossScale
 from .optimizers import Optimizer
 from .parameter_memory import Memory
-from .torch_stream import DEVICE_RNG, TorchStream
-
-# What the names of arrays in snapshots begin with: biased sampling's, the optimizer's, those of Worker.transform.
-SCORES, OPTIMIZER, VECTOR = "scores.", "optimizer.", "vector."
-_ANY_LENGTH = (f"{SCORES}chosen", f"{SCORES}seen")
+from .snapshot_names import DEVICE_RNG, DIVIDED, OPTIMIZER, PARAMETERS, SCORES, VECTOR
+from .torch_stream import TorchStream
 
 
 class Snapshots:
@@ -54,14 +51,14 @@ class Snapshots:
         """
         arrays = self._state()
         if self._gets_parameters:
-            del arrays["params"]
+            del arrays[PARAMETERS]
         return arrays
 
     def _state(self) -> dict[str, Array]:
         """The same with the parameters of every worker."""
         self._memory.pull()
         return {
-            "params": self._memory.host_params,
+            PARAMETERS: self._memory.host_params,
             **{OPTIMIZER + name: vector.cpu().numpy() for name, vector in self._optimizer.state.items()},
             # With other units, the concatenated parts may have the same length but belong to other parameters.
             **({"units": np.array(self._memory.kept)} if self._memory.held.parts > 1 else {}),
@@ -83,8 +80,8 @@ class Snapshots:
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back. ValueError where it is another model's, or another optimizer's."""
         self._check(arrays)
-        if "params" in arrays:
-            self._restore_parameters(arrays["params"])
+        if PARAMETERS in arrays:
+            self._restore_parameters(arrays[PARAMETERS])
         saved = {k.removeprefix(OPTIMIZER): np.array(v) for k, v in arrays.items() if k.startswith(OPTIMIZER)}
         self._optimizer.restore({name: torch.from_numpy(array) for name, array in saved.items()})
         self.vectors.clear()
@@ -124,7 +121,7 @@ class Snapshots:
         here = self._state() | {name: self._memory.host_params[:-TAIL] for name in arrays if name.startswith(VECTOR)}
         here.pop(DEVICE_RNG, None)
         missing = {name for name in here.keys() - arrays.keys() if not name.startswith(VECTOR)}
-        if missing - ({"params"} if self._gets_parameters else set()) or arrays.keys() - here.keys():
+        if missing - ({PARAMETERS} if self._gets_parameters else set()) or arrays.keys() - here.keys():
             raise ValueError(
                 f"worker {self._index}: the checkpoint holds {', '.join(sorted(arrays))}; "
                 f"expected {', '.join(sorted(here))}; write the placement, optimizer and precision of then"
@@ -138,7 +135,7 @@ class Snapshots:
                 raise ValueError(
                     f"worker {self._index}: {name} is {array.dtype} in the checkpoint, {here[name].dtype} here"
                 )
-            if array.shape != here[name].shape and name not in _ANY_LENGTH:
+            if array.shape != here[name].shape and name not in DIVIDED:
                 raise ValueError(
                     f"worker {self._index}: {name} has {array.size} elements in the checkpoint, {here[name].size} here"
                 )

@@ -11,8 +11,7 @@ import torch
 
 from ..program.effects import Array
 from .parameter_memory import Memory
-
-DEVICE_RNG = "device_rng"  # in snapshots: a GPU's own stream; a run that continues on the CPU ignores it
+from .snapshot_names import DEVICE_RNG, RNG
 
 
 class TorchStream:
@@ -55,14 +54,14 @@ class TorchStream:
     def snapshot(self) -> dict[str, Array]:
         """rng: torch's stream, in bytes. On a GPU also device_rng, that of its dropout."""
         place = self._place if self.shared else torch.get_rng_state()
-        saved = {"rng": place.numpy().copy()}
+        saved = {RNG: place.numpy().copy()}
         if self._memory.device.type == "cuda":
             saved[DEVICE_RNG] = torch.cuda.get_rng_state(self._memory.device).numpy().copy()
         return saved
 
     def restore(self, arrays: dict[str, Array]) -> None:
         """Take a snapshot back."""
-        place = torch.from_numpy(np.array(arrays["rng"]))
+        place = torch.from_numpy(np.array(arrays[RNG]))
         if self.shared:
             self._place = place
         else:

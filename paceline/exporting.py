@@ -83,12 +83,17 @@ def trained(directory: Path, round: int | None) -> Trained:
 
     saved = _checkpoint(directory, round)
     job = resolve(load(directory / SCENARIO), directory)
-    meta = checkpoints.read_meta(saved, job.workers)
+    meta = checkpoints.read_meta(saved)
     state = state_of(meta["state"], saved)
     model = job.problem.fresh_model()
     works, place = job.problem.phantoms(job.plan)[0].works, job.plan.strategy.placement
+    if meta["workers"] != job.workers and (place.sharded or job.plan.estimate):
+        raise ScenarioError(
+            f"{saved}: was written by {meta['workers']} workers, and the run went on with {job.workers}; export a "
+            "checkpoint of these, without --round"
+        )
     try:
-        first, kept, averaged = _read(saved, job, meta["sha256"], works.held.parts)
+        first, kept, averaged = _read(saved, meta["workers"], meta["sha256"], works.held.parts)
         if len(averaged) and job.plan.estimate:
             averaged = _estimated(saved, job, meta["sha256"], state)
         fill(model, works, place.unit_bytes, kept, first, averaged)
@@ -109,14 +114,16 @@ def _checkpoint(directory: Path, round: int | None) -> Path:
     return saved
 
 
-def _read(saved: Path, job: Job, sha256: Mapping[str, str], parts: int) -> tuple[dict[str, Array], list[Array], Array]:
+def _read(
+    saved: Path, workers: int, sha256: Mapping[str, str], parts: int
+) -> tuple[dict[str, Array], list[Array], Array]:
     """(worker 0's snapshot, the parameters that each of so many workers keeps, the mean of the averaged buffers).
 
     One worker's file is in memory at a time. Of replicas, others than worker 0 have nothing else than buffers.
     """
     first = checkpoints.read_worker(saved, 0, sha256)
     kept, buffers = [first["params"]], [first["buffers"]]
-    for worker in range(1, job.workers if parts > 1 or len(first["buffers"]) else 1):
+    for worker in range(1, workers if parts > 1 or len(first["buffers"]) else 1):
         arrays = checkpoints.read_worker(saved, worker, sha256)
         if parts > 1:
             kept.append(arrays["params"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
-from .config.scenario import RecoverySpec
+from .config.fewer_workers import without
+from .config.scenario import RecoverySpec, Scenario
+from .job import Job, resolve
 
 
 class Decision(NamedTuple):
@@ -65,3 +67,22 @@ def _no_restart(spec: RecoverySpec, workers: int, restarts: int, sharded: bool, 
 def _too_few(spec: RecoverySpec, workers: int, lost: int) -> str:
     least = spec.least(workers)
     return f"{workers - lost} workers remain, and min_workers is {least}" if workers - lost < least else ""
+
+
+def next_job(job: Job, gone: Collection[int]) -> Job:
+    """The job without some of its workers: the split is made again among those that are left, in their order.
+
+    Worker i of the new job was worker `remaining(job.workers, gone)[i]` (config/fewer_workers.py). The data and the
+    model's cost are not loaded again. ScenarioError where the scenario makes no sense with fewer workers.
+    """
+    return resolve(without(_with_matrix(job), gone), job.problem.folder, like=job)
+
+
+def _with_matrix(job: Job) -> Scenario:
+    """The job's scenario, in which a profile's bandwidths between workers are written out: they are by worker."""
+    scenario, measured = job.scenario, job.profile and job.profile.network
+    network = scenario.cluster.network
+    if network.shape != "matrix" or network.matrix is not None or not measured or not measured.pairs:
+        return scenario
+    cluster = {"network": network.model_copy(update={"matrix": measured.pairs.matrix()})}
+    return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update=cluster)})

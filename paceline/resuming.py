@@ -6,7 +6,7 @@ Rule: a run goes on only from a whole checkpoint of the same run. What differs i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +18,7 @@ from .algorithms.rounds import State
 from .config.recorded import Recorded, expanded
 from .config.scenario import Scenario, load
 from .config.sections import described, first_mistake
+from .handover import Division, Handover
 from .job import Job
 from .program.errors import NotFinite, ScenarioError, brief
 from .records import checkpoints
@@ -35,17 +36,22 @@ class Resumption:
     seconds: float  # that the run has taken so far
     parts: list[dict[str, Any]]  # the run's history, with the part that begins now
     said: list[str]  # what differs from the part before, a line each
+    handover: Handover
     sha256: dict[str, str]  # of the checkpoint's files, by name
 
 
-def subject(scenario: Scenario, batches: Sequence[int]) -> dict[str, Any]:
+EPOCH = "rounds_per_epoch"  # in a subject: of reference epochs. They may become longer or shorter
+
+
+def subject(scenario: Scenario, division: Division) -> dict[str, Any]:
     """What a run trains: the scenario's keys that must stay the same when it resumes, with their values.
 
-    batches: of each worker. They follow from the split and from the speeds of the devices.
+    division: its batches follow from the split and from the speeds of the devices.
     """
     w = described(scenario)["workload"]
-    keys = ("model", "init", "model_seed", "data", "data_seed", "loss", "batch")
-    of = {"seed": scenario.seed} | {f"workload.{key}": w.get(key) for key in keys} | {"batches": list(batches)}
+    keys = ("model", "init", "model_seed", "data", "data_seed", "loss", "batch", "total_batch")
+    of = {"seed": scenario.seed} | {f"workload.{key}": w.get(key) for key in keys}
+    of |= {"batches": list(division.batches), EPOCH: division.rounds_per_epoch}
     plain: dict[str, Any] = parsed(to_json(of), "the run's subject")
     return plain
 
@@ -56,13 +62,14 @@ def resumption(saved: Path, job: Job, change: bool) -> Resumption:
     change: whether another seed, model, data or batch is allowed.
     """
     directory = saved.parents[1]
-    meta = checkpoints.read_meta(saved, job.workers)
+    meta = checkpoints.read_meta(saved)
     state = state_of(meta["state"], saved)
     before = load(directory / SCENARIO)
     kept = before.recorded or Recorded()
-    now = subject(job.scenario, job.plan.shares.batches)
-    was = meta["subject"] or subject(before, expanded(kept.batches) or job.plan.shares.batches)
-    other = {key: [was[key], value] for key, value in now.items() if key in was and was[key] != value}
+    handover, was = _handover(saved, meta, before, job)
+    now = subject(job.scenario, Division.of(job.plan))
+    free = (EPOCH, "batches") if meta["workers"] != job.workers else (EPOCH,)
+    other = {key: [was[key], value] for key, value in now.items() if was.get(key, value) != value and key not in free}
     if other and not change:
         key, (old, new) = next(iter(other.items()))
         raise ScenarioError(
@@ -72,16 +79,49 @@ def resumption(saved: Path, job: Job, change: bool) -> Resumption:
     changed = changes(*({**described(each), "recorded": None} for each in (before, job.scenario))) | other
     part = job.part(state.round)
     said = [f"{key} is {brief(new)}, and was {brief(old)}" for key, (old, new) in changed.items()]
-    said += differences(kept.environment, part["environment"])
+    said += [*differences(kept.environment, part["environment"]), *handover.lines()]
     # Earlier versions recorded no history.
     earlier = kept.history or ({"from_round": 0, "environment": kept.environment},)
-    parts = [*earlier, part | ({"changed": changed} if changed else {})]
-    return Resumption(state, meta["seconds"], parts, said, meta["sha256"])
+    part |= {"changed": changed} if changed else {}
+    part |= {"handed_over": [*handover.lines()]} if not handover.same else {}
+    return Resumption(handover.state(state), meta["seconds"], [*earlier, part], said, handover, meta["sha256"])
+
+
+def _handover(saved: Path, meta: dict[str, Any], before: Scenario, job: Job) -> tuple[Handover, dict[str, Any]]:
+    """What the workers get from those that wrote the checkpoint, and the subject of then.
+
+    before: the run's scenario, for checkpoints of earlier versions, which do not tell their subject.
+    """
+    workers, plan = meta["workers"], job.plan
+    if workers != plan.workers and plan.strategy.placement.sharded:
+        raise ScenarioError(
+            f"{saved}: was written by {workers} workers, each of which has a part of the parameters, and the scenario "
+            f"has {plan.workers}; resume with {workers}, or begin a run with its exported model (paceline export)"
+        )
+    was = meta["subject"]
+    if not was:
+        batches = expanded(before.recorded.batches) if before.recorded else []
+        was = subject(before, Division.of(plan)) | {"batches": batches or [*plan.shares.batches]}
+    division = _division(was, saved)
+    if len(division.batches) != workers:
+        raise ScenarioError(f"{saved}: tells the batches of {len(division.batches)} workers, and has {workers}")
+    return Handover.by_number(division, plan), was
+
+
+def _division(subject: dict[str, Any], saved: Path) -> Division:
+    """The division of the work in a checkpoint's subject. ScenarioError where it is wrong."""
+    found = {"batches": subject.get("batches"), EPOCH: subject.get(EPOCH)}
+    try:
+        return TypeAdapter(Division).validate_json(to_json(found), strict=True)
+    except ValidationError as error:
+        place, message = first_mistake(error)
+        raise ScenarioError(f"{saved / checkpoints.META}: subject: {place}: {message}; no run wrote this") from None
 
 
 def state_of(document: dict[str, Any], saved: Path) -> State:
     """The state in a checkpoint. ScenarioError where it is wrong."""
     where = f"{saved / checkpoints.META}: state"
+    document = {"epoch_offset": 0.0} | document  # which earlier versions did not have
     unknown = document.keys() ^ {field.name for field in fields(State)}
     if unknown:
         raise ScenarioError(f"{where}: {brief(min(unknown))} is missing or unknown; another version wrote it")

@@ -12,6 +12,7 @@ from .algorithms.phantom import Phantoms
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .config.scenario import Scenario, load
+from .handover import Division
 from .job import Job, resolve
 from .job_effort import check_simulation
 from .program.errors import ScenarioError
@@ -133,7 +134,7 @@ def run_simulation(
     directory, traced, sharded = recorder.directory, job.scenario.report.trace, job.plan.strategy.placement.sharded
     document = job.record(directory, [job.part()] if directory is not None else ())
     if directory is not None and not options.timing_only:
-        recorder.subject = subject(job.scenario, job.plan.shares.batches)
+        recorder.subject = subject(job.scenario, Division.of(job.plan))
         recorder.retention, recorder.tell = job.retention(), tell
 
     def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:

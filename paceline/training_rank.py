@@ -15,6 +15,7 @@ from typing import Any
 
 from .algorithms.rounds import State
 from .emulated_network import check_star
+from .handover import Division
 from .job import Job, resolve
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks
@@ -69,7 +70,7 @@ class _RankTraining:
         self.recorder = Recorder(
             training.directory,
             kept=job.scenario.checkpoint.optimizer,
-            subject=subject(job.scenario, job.plan.shares.batches),
+            subject=subject(job.scenario, Division.of(job.plan)),
             retention=job.retention(),
             tell=say,
         )
@@ -141,9 +142,13 @@ class _RankTraining:
         name = self._on_first(self._checkpoint_to_resume)
         saved = self.training.directory / CHECKPOINTS / name
         found = resumption(saved, self.job, self.options.change)
-        state = found.state
+        state, fresh = found.state, worker.snapshot()
+
+        def read(earlier: int) -> dict[str, Any]:
+            return checkpoints.resumed(saved, earlier, self.recorder.kept, fresh, found.sha256)
+
         try:
-            worker.restore(checkpoints.resumed(saved, self.rank, self.recorder.kept, worker.snapshot(), found.sha256))
+            worker.restore(found.handover.snapshot(self.rank, read, fresh))
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise ScenarioError(f"{saved}: does not fit the scenario: {error}") from None
         self.recorder.earlier, self.resumed = found.seconds, state.round

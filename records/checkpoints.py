@@ -97,7 +97,7 @@ class Retention:
         older, seen = finished(directory)[: -self.keep], 0
         for checkpoint in older:
             try:
-                passed = self.passed(_meta(checkpoint)["state"])
+                passed = self.passed(read_meta(checkpoint)["state"])
             except ScenarioError:  # it is damaged, and a user may want to look at it; the run does not need it
                 continue
             if passed <= seen:
@@ -176,21 +176,13 @@ def whole(directory: Path, round: int | None = None) -> tuple[Path, list[str]]:
 
 def _check(checkpoint: Path) -> None:
     """ScenarioError unless all files of a checkpoint are as they were written."""
-    meta = _meta(checkpoint)
+    meta = read_meta(checkpoint)
     for worker in range(meta["workers"]):
         _verify(checkpoint / _name(worker), meta["sha256"])
 
 
-def read_meta(checkpoint: Path, workers: int) -> dict[str, Any]:
-    """What a finished checkpoint's meta.json says. ScenarioError where it is broken or of another number of workers."""
-    meta = _meta(checkpoint)
-    if meta["workers"] != workers:
-        raise ScenarioError(f"{checkpoint}: was written by {meta['workers']} workers; the scenario has {workers}")
-    return meta
-
-
-def _meta(checkpoint: Path) -> dict[str, Any]:
-    """What meta.json says. ScenarioError where it is not as it was written."""
+def read_meta(checkpoint: Path) -> dict[str, Any]:
+    """What a finished checkpoint's meta.json says. ScenarioError where it is not as it was written."""
     path = checkpoint / META
     written = read_document(path, CheckpointMeta)
     meta = CheckpointMeta(**written).model_dump()

@@ -101,7 +101,7 @@ def continued(folder: Path, name: str, directory: Path, settings: list[str]) -> 
     workers = job.problem.workers(job.plan, range(2), shared_process=True)
     for w in workers:
         w.restore(checkpoints.resumed(saved, w.index, job.scenario.checkpoint.optimizer, w.snapshot()))
-    state = State(**checkpoints.read_meta(saved, 2)["state"])
+    state = State(**checkpoints.read_meta(saved)["state"])
     hooks = Hooks()
     outcomes = run_programs(job.programs(workers, state), job.timing, hooks)
     return fingerprints([w.digest() for w in workers], False)["params_sha256"], outcomes[0].result.step
