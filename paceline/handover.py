@@ -45,12 +45,12 @@ class Handover:
 
     before: Division
     plan: Plan  # of the part that begins
-    members: Sequence[int]  # new number -> number in the part before, of the workers that stay
+    members: Sequence[int | None]  # of each worker, its number in the part before; None: it is new
 
     @classmethod
     def by_number(cls, before: Division, plan: Plan) -> Handover:
         """Worker i goes on as worker i. The last ones are gone, or are new."""
-        return cls(before, plan, range(min(len(before.batches), plan.workers)))
+        return cls(before, plan, [i if i < len(before.batches) else None for i in range(plan.workers)])
 
     @property
     def same(self) -> bool:
@@ -89,8 +89,8 @@ class Handover:
         read: the snapshot of a worker of the part before. Asked for the worker's own and for worker 0's at most.
         fresh: the snapshot of a new worker, as it was made.
         """
-        stays = worker < len(self.members)
-        source = self.members[worker] if stays else 0
+        member = self.members[worker]
+        source = 0 if member is None else member
         arrays = dict(read(source))
         if self.same:
             return arrays
@@ -99,7 +99,8 @@ class Handover:
         elif worker > 0:
             arrays.pop(PARAMETERS, None)
         arrays |= {name: array[:0] for name, array in arrays.items() if name in DIVIDED}
-        return arrays if stays else arrays | {name: fresh[name] for name in (RNG, DEVICE_RNG) if name in fresh}
+        own = (RNG, DEVICE_RNG) if member is None else ()
+        return arrays | {name: fresh[name] for name in own if name in fresh}
 
     def lines(self) -> Iterator[str]:
         """What is kept, shared out and lost, for the user. Nothing where all workers go on as they were."""
@@ -113,7 +114,7 @@ class Handover:
         gone = [worker for worker in range(before) if worker not in self.members]
         if gone:
             yield f"of {_these(gone)}, optimizer state, BatchNorm statistics and random stream are lost"
-        new = [*range(len(self.members), n)]
+        new = [worker for worker, member in enumerate(self.members) if member is None]
         if new:
             yield f"{_these(new)} begin with worker 0's optimizer state and BatchNorm statistics"
         sampling = plan.strategy.sampling
