@@ -28,15 +28,17 @@ from .program.errors import brief
 
 
 class Division(NamedTuple):
-    """What is known of the part before."""
+    """How the work of a part is divided."""
 
     batches: tuple[int, ...]  # samples per step of each worker
+    paces: tuple[float, ...]
     rounds_per_epoch: int | None  # where the budget's epochs are reference ones
 
     @classmethod
     def of(cls, plan: Plan) -> Division:
         """The division of a plan's work."""
-        return cls(plan.shares.batches, plan.rounds_per_epoch if plan.accounting == "reference" else None)
+        epoch = plan.rounds_per_epoch if plan.accounting == "reference" else None
+        return cls(plan.shares.batches, plan.shares.paces, epoch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class Handover:
     @property
     def same(self) -> bool:
         """Whether nothing is handed over: all workers go on as they were."""
-        return [*self.members] == [*range(self.plan.workers)] and self.before.batches == self.plan.shares.batches
+        return [*self.members] == [*range(self.plan.workers)] and self.before[:2] == Division.of(self.plan)[:2]
 
     def state(self, state: State) -> State:
         """The state that the next part begins with, made of the one that the part before has reached."""
@@ -107,9 +109,10 @@ class Handover:
         if self.same:
             return
         plan, n, before = self.plan, self.plan.workers, len(self.before.batches)
+        number = f"{_workers(n)} instead of {before}: " if n != before else ""
         yield (
-            f"{_workers(n)} instead of {before}: model, budget, learning rate and the place in the data are "
-            f"kept, and the work is divided again, into batches of {brief([*plan.shares.batches])}"
+            f"{number}the work is divided again, into batches of {brief([*plan.shares.batches])}; model, budget, "
+            "learning rate and the place in the data are kept"
         )
         gone = [worker for worker in range(before) if worker not in self.members]
         if gone:
