@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,6 @@ from .directory import (
     EPOCH_METRIC,
     METRICS,
     SCENARIO,
-    SIGNS,
-    SPANS,
     SUMMARY,
     to_json,
     whole_or_absent,
@@ -82,15 +79,26 @@ class Recorder:
         """
         assert self.directory
         checkpoints.discard_partial(self.directory)
-        for left in (SPANS, SIGNS):  # by ranks that were killed, some of which may not come again
-            shutil.rmtree(self.directory / left, ignore_errors=True)
         path = self.directory / METRICS
         lines, torn = read_lines(path, resuming=True)
+        self._go_on_after(round, seconds, lines)
+        return f"{path}: the last line was incomplete and is removed" if torn else ""
+
+    def go_back(self, round: int, seconds: float) -> None:
+        """Go on after `round` in the same process: what comes now replaces later lines, and an unfinished checkpoint.
+
+        seconds: what the run's clock shows now.
+        """
+        if self.directory:
+            checkpoints.discard_partial(self.directory)
+        self._parts = {}
+        self._go_on_after(round, seconds, self.lines)
+
+    def _go_on_after(self, round: int, seconds: float, lines: Iterable[Line]) -> None:
         before = [line for line in lines if line["round"] <= round]
         self.lines.restart(before)
         self._evaluated = next(evaluated(reversed(before)), {})
         self.earlier = seconds
-        return f"{path}: the last line was incomplete and is removed" if torn else ""
 
     def log(self, worker: int, seconds: float, fields: dict[str, Any]) -> None:
         """Take a report line."""
@@ -195,7 +203,7 @@ def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any],
     """The contents of summary.json. ProtocolError where the run has no round. last: the last line with an evaluation.
 
     In a resumed run, rounds, steps, samples and seconds are those of the whole run. What is counted (syncs, bytes,
-    computing, evaluation, idle) begins at resumed_at_round, and so does the trace.
+    computing, evaluation, idle) begins at resumed_at_round, and so does the trace of a real run.
     """
     state = outcomes[0].result
     if state.round < 1:
