@@ -98,6 +98,9 @@ def train(
     ] = None,
     round: Annotated[int | None, Option(metavar="N", help="Resume from the checkpoint after round N.")] = None,
     change: Annotated[bool, Option("--change", help="Resume with another seed, model, data or batch.")] = False,
+    without: Annotated[
+        list[int], Option("--without", metavar="N", min=0, help="Resume without worker N. May be repeated.")
+    ] = [],  # noqa: B006
     max_restarts: MaxRestarts = None,
     min_workers: MinWorkers = None,
     shrink: Shrink = None,
@@ -120,7 +123,7 @@ def train(
     shown = bar if inside else sys.stdout.isatty()
     flags = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
     flags += recovery_settings(max_restarts=max_restarts, min_workers=min_workers, shrink=shrink)
-    options = TrainOptions((*setting, *flags), out, force, debug, resume, round, shown, change)
+    options = TrainOptions((*setting, *flags), out, force, debug, resume, round, shown, change, tuple(without))
     if stop is None:
         raise Exit(launch(found, options, ranks, quiet))
     from .training_rank import train_ranks

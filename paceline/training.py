@@ -17,9 +17,11 @@ from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.lock import check_free
 from .records.replacing import put_back, refuse
+from .recovering import check_fewer, fewer
 from .rehearsal import rehearse
 from .resuming import resumption
 from .run import Run
+from .speeds import profile_of
 from .terminal import say
 
 
@@ -35,6 +37,7 @@ class TrainOptions:
     round: int | None = None  # resume from the checkpoint of this round; None: from the newest whole one
     bar: bool = False  # draw a progress bar
     change: bool = False  # resume with another seed, model, data or batch
+    without: tuple[int, ...] = ()  # resume without these workers
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +59,13 @@ def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training
         if not path.exists() or checkpoints.newest(options.resume) is None:
             raise ScenarioError(f"--resume {options.resume}: there is no checkpoint of a run in it")
         scenario = load(path, options.settings)
+        if options.without:
+            scenario = fewer(scenario, profile_of(scenario, options.resume), options.without)
         if scenario.train.phantom:
             raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
         return [Training(options.resume.name, scenario, path, options.resume)]
-    for name, given in (("--change", options.change), ("--round", options.round is not None)):
+    belonging = {"--change": options.change, "--round": options.round is not None, "--without": bool(options.without)}
+    for name, given in belonging.items():
         if given:
             raise ScenarioError(f"{name} belongs to --resume; write --resume DIR as well")
     if not scenarios:
@@ -80,6 +86,7 @@ def check(found: Sequence[Training], options: TrainOptions) -> None:
     """Raise errors in this one process that would otherwise end a started mpirun: wrong files, directories in use."""
     for training in found:
         job = resolve(training.scenario, training.path.parent)
+        check_fewer(job)
         if training.scenario.faults:
             raise ScenarioError(f"{training.title}: faults: only `paceline simulate` knows them; write --set faults=[]")
         if not training.scenario.train.phantom:
@@ -94,7 +101,7 @@ def check(found: Sequence[Training], options: TrainOptions) -> None:
             refuse(training.directory, options.force, [training.path])
         else:
             saved, _ = checkpoints.whole(training.directory, options.round)
-            resumption(saved, job, options.change)
+            resumption(saved, job, options.change, options.without)
 
 
 def train(
@@ -155,7 +162,7 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
 
 def _flags(options: TrainOptions) -> list[str]:
     """The options as the command line spells them, for the ranks. A field's name is its option's."""
-    flags = [f"--set={setting}" for setting in options.settings]
+    flags = [f"--set={setting}" for setting in options.settings] + [f"--without={n}" for n in options.without]
     for name, value in vars(options).items():
         if isinstance(value, bool):
             flags += [f"--{name}"] if value else []

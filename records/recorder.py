@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from .directory import (
     EPOCH_METRIC,
     METRICS,
     SCENARIO,
+    SIGNS,
+    SPANS,
     SUMMARY,
     to_json,
     whole_or_absent,
@@ -79,6 +82,8 @@ class Recorder:
         """
         assert self.directory
         checkpoints.discard_partial(self.directory)
+        for left in (SPANS, SIGNS):  # by ranks that were killed, some of which may not come again
+            shutil.rmtree(self.directory / left, ignore_errors=True)
         path = self.directory / METRICS
         lines, torn = read_lines(path, resuming=True)
         self._go_on_after(round, seconds, lines)
