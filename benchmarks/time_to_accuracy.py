@@ -14,7 +14,8 @@ from typing import Any
 
 from paceline.analysis.run import Run
 from paceline.config import yaml
-from paceline.training import TrainOptions, launch
+from paceline.launching import launch
+from paceline.training import TrainOptions
 
 from .form import compare
 from .harness import Found

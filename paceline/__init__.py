@@ -16,7 +16,6 @@ __all__ = [
     "WorkerLost",
     "compare",
     "load",
-    "plan",
     "simulate",
     "sweep",
     "train",
@@ -26,21 +25,19 @@ _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "Worker
     "LocalSync": "local_sync",
     "compare": "analysis.compare",
     "load": "run",
-    "plan": "planning",
     "simulate": "simulating",
     "sweep": "sweeping",
-    "train": "training",
+    "train": "launching",
 }
 
 if TYPE_CHECKING:
     from .analysis.compare import compare
+    from .launching import train
     from .local_sync import LocalSync
-    from .planning import plan
     from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
     from .run import load
     from .simulating import simulate
     from .sweeping import sweep
-    from .training import train
 
     __version__: str
 

@@ -15,13 +15,14 @@ from importlib import resources
 from pathlib import Path
 
 from .config.scenario import train_settings
+from .launching import launch
 from .printing import save_figures, show_comparison, show_run
 from .profiling import profile
 from .records.replacing import refuse
 from .run import Run
 from .simulating import simulate
 from .terminal import console as make_console
-from .training import TrainOptions, launch
+from .training import TrainOptions
 
 
 def demo(out: Path) -> None:

@@ -18,18 +18,21 @@ from .emulated_network import check_star
 from .handover import Division
 from .job import Job, resolve
 from .program.errors import ScenarioError, one_line
-from .program.outcome import Hooks
+from .program.outcome import Hooks, Spans
 from .progress import progress
 from .records import checkpoints, lock
 from .records.directory import CHECKPOINTS
+from .records.progress import Progress, forget
 from .records.recorder import Part, Recorder
+from .records.recoveries import LANE, Recovery, recoveries_in
 from .records.replacing import prepare, put_back, putting_back
 from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
-from .resuming import Resumption, going_on, resumption, subject
+from .resuming import Resumption, going_on, history_of, resumption, subject
 from .run import Run
 from .runtime.launcher import Stop, abort_on_error, end_job
+from .runtime.ranks import by_launcher
 from .runtime.resident import resident, resident_peak
 from .runtime.watch import Watch
 from .terminal import say
@@ -76,6 +79,8 @@ class _RankTraining:
         )
         self.held = ExitStack()  # rank 0's lock of the directory
         self.spool: Spool | None = None  # takes the spans of a traced run
+        self.progress: Progress | None = None  # rank 0's, of a run that may restart
+        self.recovery: Recovery | None = None  # from which this part of the run comes, on rank 0
         self.resumed = 0  # the round at which this run goes on
         self.loaded = 0  # bytes in memory after imports, before data and worker
 
@@ -97,7 +102,10 @@ class _RankTraining:
         if scenario.report.trace:
             self.spool = open_spool(self.training.directory, self.rank)
         take = self.spool.take if self.spool is not None else None
-        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take)
+        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take, self._synced(state))
+        if self.spool is not None and self.recovery is not None:
+            name, start, stop = self.recovery.span(-self.recovery.seconds)
+            self.spool.take(0, LANE, Spans([name], [start], [stop]))
         silent = quiet or self.rank > 0
         shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, options.bar)
         with shown as self.recorder.on_line, going_on(scenario, self.training.directory):
@@ -114,13 +122,21 @@ class _RankTraining:
             )
         self._finish(outcome, worker, quiet)
 
+    def _synced(self, state: State) -> Callable[[int, float, Any], None] | None:
+        """Notes how far the run has come at each sync, so that it is known if this rank is lost."""
+        if self.rank > 0 or not self.job.scenario.recovery.max_restarts:
+            return None
+        noted = self.progress = Progress(self.training.directory, state.round, self.recorder.earlier)
+        return lambda worker, seconds, effect: noted.note(effect.round, seconds + self.recorder.earlier)
+
     def _watch(self) -> Watch | None:
         spec, directory = self.job.scenario.deadline, self.training.directory
         if spec == "none":
             return None
 
         def end(line: str) -> None:
-            end_job(f"paceline: {one_line(f'{line}; {checkpoints.go_on(directory)}')}")
+            how = "" if by_launcher() else f"; {checkpoints.go_on(directory)}"
+            end_job(f"paceline: {one_line(f'{line}{how}')}")
 
         return Watch(self.rank, self.job.workers, spec, directory, self.stop.came, say, end)
 
@@ -133,7 +149,7 @@ class _RankTraining:
         problem.load_libraries(plan)
         gc.freeze()  # what they have made stays, and need not be looked at again
         self.loaded = resident()
-        resumed = self.options.resume is not None
+        resumed = self.training.resumes
         (worker,) = problem.workers(plan, [self.rank], shared_process=False, resumed=resumed)
         self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
         if not resumed:
@@ -141,7 +157,7 @@ class _RankTraining:
             return State(), worker
         name = self._on_first(self._checkpoint_to_resume)
         saved = self.training.directory / CHECKPOINTS / name
-        found = resumption(saved, self.job, self.options.change, self.options.without)
+        found = resumption(saved, self.job, self.options.change)
         state, fresh = found.state, worker.snapshot()
 
         def read(earlier: int) -> dict[str, Any]:
@@ -155,24 +171,45 @@ class _RankTraining:
         self._on_first(lambda: self._go_on(found))
         return state, worker
 
+    def _hold(self) -> None:
+        """Hold the directory from here on. After a lost worker it is known whose lock it was."""
+        tell = say if self.training.restart is None else lambda line: None
+        self.held.enter_context(lock.held(self.training.directory, tell))
+
     def _checkpoint_to_resume(self) -> str:
-        """The folder's name. The directory is held from here on."""
-        self.held.enter_context(lock.held(self.training.directory, say))
-        saved, damaged = checkpoints.whole(self.training.directory, self.options.round)
+        """The folder's name."""
+        self._hold()
+        saved, damaged = checkpoints.whole(self.training.directory, self.training.round)
         for line in damaged:
             say(f"resumed: {line}; the run goes on from {saved.name}")
         return saved.name
 
     def _go_on(self, found: Resumption) -> None:
         torn = self.recorder.resume(found.state.round, found.seconds)
-        self.recorder.scenario(self.job.record(self.training.directory, found.parts))
+        self._record(found.parts)
         for line in filter(None, (*found.said, torn)):
             say(f"resumed: {line}")
 
     def _new_run(self) -> None:
-        self.held.enter_context(lock.held(self.training.directory, say))
-        prepare(self.training.directory, self.options.force, [self.training.path])
-        self.recorder.scenario(self.job.record(self.training.directory, [self.job.part()]))
+        self._hold()
+        directory, restart = self.training.directory, self.training.restart
+        before: list[dict[str, Any]] = []
+        if restart is not None and restart.begun:  # the lost ranks have made the directory ready
+            self.recorder.begin_again(0.0)
+            before = history_of(directory)
+        else:
+            prepare(directory, self.options.force, [self.training.path])
+        self._record([*before, self.job.part()])
+
+    def _record(self, parts: list[dict[str, Any]]) -> None:
+        """Write the scenario. After a lost worker its newest part tells how the run went on, and the clock goes on."""
+        directory, restart = self.training.directory, self.training.restart
+        if restart is not None:
+            self.recovery = restart.recovery(directory, self.job.workers, parts[-1]["from_round"])
+            parts[-1] |= {"recovery": self.recovery.noted()}
+            self.recorder.earlier = self.recovery.at + self.recovery.seconds
+        self.recorder.recoveries = recoveries_in(parts)
+        self.recorder.scenario(self.job.record(directory, parts))
 
     def _on_first(self, action: Callable[[], str | None]) -> str:
         from .runtime.messages import on_first
@@ -200,6 +237,8 @@ class _RankTraining:
 
         if self.spool is not None:
             self.spool.close()
+        if self.progress is not None:
+            self.progress.close()
         digests = gather_texts(self.comm, "" if self.phantom else worker.digest())
         counted = gather_texts(self.comm, json.dumps({} if self.phantom else self._memory(worker)))
         outcomes = gather_outcomes(self.comm, outcome)
@@ -217,6 +256,7 @@ class _RankTraining:
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}
             extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
         summary = self.recorder.finish("mpi", outcomes, extra)
+        forget(self.training.directory)
         if not quiet:
             from .printing import show_run
 

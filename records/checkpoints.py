@@ -127,9 +127,9 @@ def finished(directory: Path) -> list[Path]:
     return [path for path in _folders(directory) if (path / META).exists()]
 
 
-def newest(directory: Path) -> Path | None:
-    """The newest finished checkpoint of a run."""
-    found = finished(directory)
+def newest(directory: Path, round: int | None = None) -> Path | None:
+    """The newest finished checkpoint of a run; or that of a round."""
+    found = [path for path in finished(directory) if round in (None, round_of(path))]
     return found[-1] if found else None
 
 
@@ -138,11 +138,12 @@ def resume_command(directory: Path, *options: str) -> str:
     return shlex.join(["paceline", "train", "--resume", str(directory), *options])
 
 
-def go_on(directory: Path, *options: str) -> str:
-    """What was saved of a run, and how to go on with it."""
-    saved = newest(directory)
+def go_on(directory: Path, *options: str, round: int | None = None) -> str:
+    """What was saved of a run, and how to go on with it. round: from this round's checkpoint."""
+    saved = newest(directory, round)
     if saved is None:
         return "no checkpoint was saved"
+    options = options if round is None else (f"--round={round}", *options)
     return f"{saved.name} was saved; go on from it with: {resume_command(directory, *options)}"
 
 

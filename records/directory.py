@@ -17,7 +17,8 @@ SPANS = ".spans"  # a folder for the spans of a run that is going on; the trace 
 SIGNS = ".alive"  # a folder with each rank's sign of life, while a training goes on; see runtime/watch.py
 STACKS = "stacks"  # a folder with what each rank was doing in a stall
 EPOCH_LOSS, EPOCH_METRIC = "loss.txt", "acc.txt"
-FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC)
+PROGRESS = ".progress"  # how far a run has come that may restart; see progress.py
+FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS)
 FOLDERS = (CHECKPOINTS, SPANS, SIGNS, STACKS)
 
 

@@ -10,8 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..program.outcome import Span
+
 Natural = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LANE = "recovery"  # of the spans in a trace, next to worker 0's others
 How = Literal["shrink", "restart", "join"]
 
 
@@ -34,7 +37,23 @@ class Recovery(BaseModel):
         """The entry as files hold it."""
         return self.model_dump(mode="json")
 
+    def span(self, begins: float) -> Span:
+        """Its span in a trace. begins: where the loss was noticed, in the seconds of that trace."""
+        who = f" after the loss of {', '.join(f'worker {worker}' for worker in self.lost)}" if self.lost else ""
+        return f"{self.how}{who}", begins, begins + self.seconds
+
 
 def recoveries_in(history: Iterable[Mapping[str, Any]]) -> list[Recovery]:
     """The recoveries that the parts of a run's history tell of."""
     return [Recovery.model_validate(part["recovery"]) for part in history if "recovery" in part]
+
+
+def numbers(workers: int, recoveries: Iterable[Recovery]) -> list[int]:
+    """The number that each worker had at the start of the run, which had so many; new ones were numbered on."""
+    now, made = list(range(workers)), workers
+    for each in recoveries:
+        if each.workers < len(now):
+            now = [worker for worker in now if worker not in each.lost]
+        new = range(made, made + each.workers - len(now))
+        now, made = [*now, *new], made + len(new)
+    return now

@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,11 @@ CLOSE = 1e-9  # seconds: spans that overlap by less count as one after the other
 
 
 @contextmanager
-def streamed_trace(directory: Path, workers: int) -> Iterator[TakeSpans]:
+def streamed_trace(directory: Path | None, workers: int) -> Iterator[TakeSpans | None]:
     """Hooks.spans for a run in one process. When the run ends, in whatever way, its directory gets the trace."""
+    if directory is None:
+        yield None
+        return
     spool = open_spool(directory, 0)
     try:
         yield spool.take
@@ -94,7 +98,7 @@ def _write_lane(
 
 def placed(spans: Iterable[Span], rounds: Iterable[Span], nest: bool) -> Iterator[tuple[int, str, Span]]:
     """(track, kind, span) of a lane's events. kind: "span", or what the trace adds: "round", "step", "pass"."""
-    ends = [0.0]  # of the last span on each track
+    ends = [-inf]  # of the last span on each track
     coming = iter(rounds)
     inside = next(coming, None)
     opened = False
@@ -110,7 +114,7 @@ def placed(spans: Iterable[Span], rounds: Iterable[Span], nest: bool) -> Iterato
         track = next((i for i, end in enumerate(ends) if start >= end - CLOSE), len(ends))
         if inside is not None and (start < inside[1] - CLOSE or stop > inside[2] + CLOSE):
             track = max(track, 1)  # it does not lie within one round
-        ends.extend([0.0] * (track + 1 - len(ends)))
+        ends.extend([-inf] * (track + 1 - len(ends)))
         ends[track] = stop
         if track or not nest:
             yield track, "span", span

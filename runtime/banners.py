@@ -6,15 +6,24 @@ has, or none could be started, `Relay.ended` or `Relay.no_start` is the line. Bl
 
 from __future__ import annotations
 
+import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
-from typing import IO
+from typing import IO, TextIO
 
-RULE = re.compile(rb"-{60,}\s*$")
-ABORT = re.compile(rb"MPI_ABORT was invoked|calling\s+\"abort\"")
-ABORT_LINE = re.compile(rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting")
+RULE = re.compile(rb"(-{60,}|={60,})\s*$")
+ABORT = re.compile(rb"MPI_ABORT was invoked|calling\s+\"abort\"|BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES")
+# What MPICH says after its block, and its errors of ranks whose neighbour has gone, are such lines as well.
+ABORT_LINE = re.compile(
+    rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting"
+    rb"|YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your app"
+    rb"|Please see the FAQ page for debugging|^Fatal error in \w+: .*error stack|^(internal_|MPI|copy_)\w*\(\d+\)\.*: "
+)
 SAID = re.compile(rb"paceline: (?!warning)|Traceback \(most recent call last\)")
+FAILED = re.compile(rb"paceline: rank (?P<rank>\d+) failed")  # with an error that is not one of Paceline's own
+LOST = re.compile(rb"paceline: (?P<what>(a worker|workers? [\d, ]+) (is|are) lost)")
+MISSING = re.compile(rb"paceline: .* has taken .*Missing: (?P<who>rank (?!.*Stopped as asked).*)")
+GOES_ON = b"paceline train --resume"  # in a line that says how to go on
 LONGEST = 15  # lines of a block of mpirun's; a longer one is a table that the program printed
 
 # What keeps an mpirun from starting, and what to do about it.
@@ -29,11 +38,15 @@ NO_START = (
     ),
 )
 # How a rank ended if it had no time to say so itself.
-ENDED = (
+KILLED = (
     (
         re.compile(rb"process rank (?P<rank>\d+)\s.*exited on\s+signal (?P<what>\d+)", re.DOTALL),
         "rank {rank} was ended by signal {what}{why}",
     ),
+    (re.compile(rb"EXIT STRING: .*\(signal (?P<what>\d+)\)"), "a rank was ended by signal {what}{why}"),
+)
+ENDED = (
+    *KILLED,
     (
         re.compile(rb"non-zero status.*Process name: \[.*,(?P<rank>\d+)\]\s+Exit code:\s+(?P<what>\d+)", re.DOTALL),
         "rank {rank} ended with status {what} and did not say why",
@@ -47,48 +60,77 @@ WHY = {
 
 
 class Relay:
-    """Copies an mpirun's standard error to this process's, as it comes, except for what one line says better."""
+    """Copies what an mpirun prints, as it comes, except for what one line says better."""
 
     def __init__(self) -> None:
         self.said = False  # whether a rank has said why it ends
+        self.goes_on = False  # whether a line has said how to go on
+        self.failed = False  # whether a rank has failed with an error that is not one of Paceline's own
+        self.lost = ""  # which rank was lost, if a rank says so
         self.ended = ""  # how a rank ended, if mpirun says so
         self.no_start = ""  # why no rank could be started, if mpirun says so
 
-    def copy(self, stream: IO[bytes]) -> None:
+    def copy(self, stream: IO[bytes], into: TextIO) -> None:
         """Copy until the stream ends."""
         with stream:
-            for line in self.kept(stream):
-                sys.stderr.write(line.decode(errors="replace"))
-                sys.stderr.flush()
+            for line in self.kept(_lines(stream)):
+                into.write(line.decode(errors="replace"))
+                into.flush()
 
     def kept(self, lines: Iterable[bytes]) -> Iterator[bytes]:
         """The lines that are to be shown."""
         block: list[bytes] = []
+        empty: list[bytes] = []  # lines whose fate what follows decides: MPICH begins what it says with one
         dropped = False
         for each in lines:
             line = each.replace(b"\0", b"")  # Open MPI's last line has one
             rule = RULE.match(line)
             if not block and not rule:
-                self.said |= bool(SAID.match(line))
-                empty = dropped and not line.strip()  # Open MPI ends with an empty line
-                dropped = bool(ABORT_LINE.search(line))
-                if not (empty or dropped):
-                    yield line
+                if not line.strip():
+                    empty += [] if dropped else [line]  # Open MPI ends with an empty line
+                    continue
+                dropped = self._heard(line)
+                yield from () if dropped else (*empty, line)
+                empty = []
                 continue
             block.append(line)
             ends = rule and len(block) > 1
             if ends and self._known(b"".join(block)):
-                block, dropped = [], True
+                yield from () if block[0].startswith(b"=") else empty
+                block, empty, dropped = [], [], True
             elif ends or len(block) > LONGEST:
-                yield from block
-                block = []
-        yield from block
+                yield from (*empty, *block)
+                block, empty, dropped = [], [], False
+        yield from (*empty, *block)
+
+    def _heard(self, line: bytes) -> bool:
+        """Whether the line need not be shown; what it says is noted."""
+        self.said |= bool(SAID.match(line))
+        self.goes_on |= GOES_ON in line
+        if failed := FAILED.match(line):
+            self.failed, self.lost = True, f"rank {int(failed['rank'])} failed"
+        elif lost := LOST.match(line):
+            self.lost = self.lost or lost["what"].decode()
+        elif missing := MISSING.match(line):
+            self.lost = f"{' and '.join(re.findall(r'rank [0-9]+', missing['who'].decode()))} gave no answer"
+        self.ended = self.ended or _line(KILLED[1:], line)
+        return bool(ABORT_LINE.search(line))
 
     def _known(self, block: bytes) -> bool:
         """Whether the block need not be shown; what it says is then kept as a line."""
         self.no_start = self.no_start or _line(NO_START, block)
         self.ended = self.ended or _line(ENDED, block)
         return any((ABORT.search(block), _line(NO_START, block), _line(ENDED, block)))
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a stream, as soon as they are there. A progress bar's end with a carriage return."""
+    rest = b""
+    while data := os.read(stream.fileno(), 65_536):
+        *whole, rest = re.split(rb"(?<=[\r\n])", rest + data)
+        yield from filter(None, whole)
+    if rest:
+        yield rest
 
 
 def _line(table: Iterable[tuple[re.Pattern[bytes], str]], block: bytes) -> str:

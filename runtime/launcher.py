@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import select
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,7 +31,7 @@ from ..program.errors import PacelineError, ScenarioError
 from .banners import Relay
 from .job_folders import JobFolders, job_folders
 from .mpirun import Mpirun, command, environment, find_mpirun
-from .ranks import MpiKind, keep_to_own_cores, place, strangers
+from .ranks import LAUNCHED, MpiKind, keep_to_own_cores, place, strangers
 from .star import ON_STAR, Star
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, exit_status, of_users_code, told
 
@@ -38,11 +40,37 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 # What makes an mpirun end its ranks, whatever they do. MPICH's would hand SIGTERM on to them, as a request to stop;
 # when it is killed, its ranks end, too, since they die with their parent (`abort_on_error`).
 KILLERS: dict[MpiKind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
+CRASHES = (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)  # what a program does to itself
 GRACE = 5.0  # seconds that an mpirun has to end its ranks, before it is killed
 PROGRAM = ("-P", "-m", "paceline")  # -P: a module in the working folder takes no other's place
 
 
-def launch(
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a job has ended."""
+
+    status: int  # the exit status of the command
+    lost: str = ""  # which rank was lost, in words; empty where none was, and where the user has to mend something
+    ranks: tuple[int, ...] = ()  # the lost ranks, as far as they are known
+    again: bool = False  # whether the ranks' code has failed, which does so at the same place each time
+    stopped: bool = False  # whether a signal asked for the end
+    said: bool = False  # whether a rank has said why
+    goes_on: bool = False  # whether one has said how to go on
+
+
+def launch(argv: Sequence[str], ranks: int, threads: int = 1, **options: Any) -> int:
+    """Run a job, as `run_job` does, and print why it was lost if no rank has; its exit status."""
+    end = run_job(argv, ranks, threads, **options)
+    if end.lost and not end.said:
+        options.get("say", _print)(f"paceline: {end.lost}")
+    return end.status
+
+
+def run_job(
     argv: Sequence[str],
     ranks: int,
     threads: int = 1,
@@ -51,9 +79,9 @@ def launch(
     program: Sequence[str] = PROGRAM,
     rounds: bool = True,
     star: Star | None = None,
-    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
-) -> int:
-    """Run `python -m paceline ARGV...` in `ranks` processes of `threads` threads each; the job's exit status.
+    say: Callable[[str], None] = _print,
+) -> End:
+    """Run `python -m paceline ARGV...` in `ranks` processes of `threads` threads each; how the job has ended.
 
     The first Ctrl-C or SIGTERM asks every rank to stop (each gets SIGUSR1), the second one kills the job (status 130
     or 143). If this process dies, the job dies with it.
@@ -78,27 +106,43 @@ def launch(
     flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
     job = [sys.executable, *program, *argv, *flags]
     line = command(mpirun, job, ranks) if star is None else star.command(mpirun, job)
-    settings = environment(mpirun, ranks, threads) | ({} if star is None else {ON_STAR: "1"})
+    settings = environment(mpirun, ranks, threads) | {LAUNCHED: "1"} | ({} if star is None else {ON_STAR: "1"})
     with job_folders(mpirun.kind) as folders:
         process = _start(mpirun, line, settings, folders)
-        errors = threading.Thread(target=relay.copy, args=(process.stderr,), daemon=True)
-        errors.start()
+        copies = [(process.stderr, sys.stderr), (process.stdout, sys.stdout)]
+        relays = [threading.Thread(target=relay.copy, args=each, daemon=True) for each in copies if each[0] is not None]
+        for thread in relays:
+            thread.start()
         with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
             try:
                 status = process.wait()
             finally:
                 _end(process, mpirun.kind)
-                errors.join(GRACE)
+                for thread in relays:
+                    thread.join(GRACE)
+    if status < 0:
+        relay.ended = relay.ended or f"{mpirun.path} was ended by signal {-status}"
     status = 128 - status if status < 0 else status
     # SIGUSR1 ends a rank that has not set its handler yet.
     if got and (not rounds or len(got) > 1 or status in (signal.SIGUSR1, 128 + signal.SIGUSR1)):
         say("paceline: stopped")
-        return 128 + got[-1]
+        return End(128 + got[-1], stopped=True)
     if relay.no_start:
         raise PacelineError(f"{mpirun.path} could not start the ranks: {relay.no_start}")
-    if status and not relay.said:
-        say(f"paceline: {relay.ended or f'{mpirun.path} ended with status {status}, and no rank said why'}")
-    return status
+    return _told(status, relay, mpirun.path, bool(got))
+
+
+def _told(status: int, relay: Relay, mpirun: str, stopped: bool) -> End:
+    """How a job has ended, by its status and what was said."""
+    lost = relay.ended or relay.lost
+    if not relay.said:
+        lost = lost or f"{mpirun} ended with status {status}, and no rank said why"
+    if status in (0, 2):
+        lost = "" if relay.said else lost
+    numbers = re.findall(r"(?:rank|workers?|,) (\d+)", lost.partition(" signal ")[0])
+    crashed = any(f"signal {number:d}," in f"{relay.ended}," for number in CRASHES)
+    again = crashed or (relay.failed and not relay.ended)
+    return End(status, lost if status else "", tuple(map(int, numbers)), again, stopped, relay.said, relay.goes_on)
 
 
 @contextmanager
@@ -136,6 +180,7 @@ def _start(
         env={**environment, **folders.variables},
         pass_fds=folders.locks,
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if mpirun.kind == "mpich" else None,  # where it says how a rank has ended
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: die_with_parent(KILLERS[mpirun.kind]),
@@ -268,7 +313,7 @@ def _abort(rank: int, size: int, text: str, status: int) -> None:
     MPI.COMM_WORLD.Abort(status)
 
 
-def end_job(text: str, status: int = 2) -> None:
+def end_job(text: str, status: int = 1) -> None:
     """Print a line and end the job, from any thread of this rank, whatever its program waits for."""
     from mpi4py import MPI
 

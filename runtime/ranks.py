@@ -23,6 +23,7 @@ _LAUNCHERS: tuple[tuple[MpiKind, str, str, str, str], ...] = (
 )
 # The variables that tell an MPI library or an mpirun that it belongs to a running job.
 CORES = "PACELINE_CORES"  # the cores that the ranks of an mpirun share out
+LAUNCHED = "PACELINE_LAUNCHED"  # set for the ranks of an mpirun that Paceline has started
 JOB_VARIABLES = (*(name for row in _LAUNCHERS for name in row[1:3]), "PMI_FD", "PMI_PORT", "PMI_ID")
 
 
@@ -50,6 +51,11 @@ def place() -> RankPlace | None:
         if number is not None and companion in os.environ and not typed:
             return RankPlace(number, ranks, number if here is None else here, kind)
     return None
+
+
+def by_launcher() -> bool:
+    """Whether Paceline has started this rank's mpirun, and says itself how a run that has ended goes on."""
+    return LAUNCHED in os.environ
 
 
 def keep_to_own_cores() -> None:

@@ -106,6 +106,74 @@ def test_banners_go_and_other_lines_stay():
     assert list(Relay().kept([b"Abort(2) on node 1 (rank 1 in comm 0): application\n", b"x\n"])) == [b"x\n"]
 
 
+HYDRA = [
+    b"\n",
+    b"=" * 83 + b"\n",
+    b"=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n",
+    b"=   EXIT CODE: 9\n",
+    b"=" * 83 + b"\n",
+    b"YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)\n",
+    b"This typically refers to a problem with your application.\n",
+    b"Please see the FAQ page for debugging suggestions\n",
+]
+
+
+def test_what_mpich_says():
+    relay = Relay()
+    errors = [b"Fatal error in internal_Barrier: Other MPI error, error stack:\n", b"MPID_Barrier(660)....: \n"]
+    assert list(relay.kept([b"first\n", *errors, *HYDRA, b"last\n"])) == [b"first\n", b"last\n"]
+    assert relay.ended == "a rank was ended by signal 9, perhaps because memory ran out"
+
+
+STALL = (
+    b"paceline: an AllReduce of 4 elements has taken 3.0 s. Missing: rank 2 (worker 2, host vm), silent for 3 s; rank 3"
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "lost", "ranks", "again"),
+    [
+        (KILLED, 137, "rank 1 was ended by signal 9, perhaps because memory ran out", (1,), False),
+        (
+            [*KILLED[:-2], b"signal 11 (Segmentation fault).\n", RULE],
+            139,
+            "rank 1 was ended by signal 11, a",
+            (1,),
+            True,
+        ),
+        (
+            [b"paceline: rank 3 failed\n", b"Traceback (most recent call last):\n", *ABORTED],
+            1,
+            "rank 3 failed",
+            (3,),
+            True,
+        ),
+        ([b"paceline: rank 0 failed\n", *KILLED], 137, "rank 1 was ended by signal 9", (1,), False),
+        ([STALL + b" (worker 3)\n", *ABORTED], 1, "rank 2 and rank 3 gave no answer", (2, 3), False),
+        ([STALL + b". Stopped as asked, without the round's end\n"], 1, "", (), False),
+        ([b"paceline: workers 1, 3 are lost: a Barrier\n"], 1, "workers 1, 3 are lost", (1, 3), False),
+        ([b"paceline: worker 2 is lost: a Barrier\n"], 1, "worker 2 is lost", (2,), False),
+        ([b"paceline: the results could not be written\n"], 1, "", (), False),
+        ([b"paceline: the file is wrong\n", *ABORTED], 2, "", (), False),
+        ([], 5, "{}/mpirun ended with status 5, and no rank said why", (), False),
+    ],
+)
+def test_which_ranks_were_lost(lines, status, lost, ranks, again, tmp_path, monkeypatch):
+    """Only for a lost rank, and not where something has to be mended first, is a job worth another start."""
+    (tmp_path / "said").write_bytes(b"".join(lines))
+    fake(tmp_path, monkeypatch, f"cat {tmp_path}/said >&2; exit {status}")
+    end = launcher.run_job([], 4)
+    assert (end.status, end.ranks, end.again, end.stopped) == (status, ranks, again, False)
+    assert end.lost.startswith(lost.format(tmp_path))
+    assert bool(end.lost) == bool(lost)
+
+
+def test_a_killed_mpirun(tmp_path, monkeypatch):
+    fake(tmp_path, monkeypatch, "kill -9 $$")
+    end = launcher.run_job([], 2)
+    assert (end.status, end.lost) == (137, f"{tmp_path}/mpirun was ended by signal 9")
+
+
 def fake(tmp_path, monkeypatch, script: str) -> None:
     """Make the only mpirun to be found one that runs a shell script."""
     monkeypatch.setattr(sys, "prefix", str(tmp_path))

@@ -1,0 +1,264 @@
+"""Starts mpirun for `paceline train`, under which every rank runs training_rank.py, and starts it again after a loss.
+
+Rule: whatever ends a training, the last line says what is whole of it, and by which command it goes on.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .config.scenario import train_settings
+from .emulated_network import star_for
+from .program.errors import PacelineError, ScenarioError
+from .records import checkpoints, progress
+from .records.directory import SCENARIO, SUMMARY
+from .records.replacing import put_back
+from .recovering import how_to_go_on
+from .restart import Restart
+from .run import Run
+from .terminal import say
+from .training import Training, TrainOptions, again, check, trainings
+
+if TYPE_CHECKING:
+    from .runtime.launcher import End
+
+_Stamp = tuple[int, int] | None  # of a file
+
+
+def train(
+    scenario: str | Path,
+    *,
+    settings: Iterable[str] = (),
+    out: str | Path | None = None,
+    emulate: bool | None = None,
+    phantom: bool | None = None,
+    emulate_network: bool | None = None,
+    force: bool = False,
+    ranks: int | None = None,
+) -> Run:
+    """Train a scenario for real on this machine, under an mpirun that this starts. Returns the finished Run.
+
+    settings: overrides such as "budget.epochs=5".
+    out: the run's directory; a temporary one by default.
+    emulate: let a worker that is k times slower sleep k-1 times its step; by default what the scenario's `train` says.
+    phantom: send real messages, but sleep instead of computing; by default likewise.
+    emulate_network: join the ranks by the described star, laid on this machine; by default likewise.
+    force: replace a run that is already in `out`.
+    ranks: the number of MPI ranks to start; one per worker by default.
+
+    Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
+    """
+    directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / Path(scenario).stem
+    stand_in = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
+    options = TrainOptions((*settings, *stand_in), directory, force)
+    status = launch([Path(scenario)], options, ranks, quiet=True)
+    if status != 0:
+        raise RuntimeError(f"training {scenario} ended with status {status}")
+    return Run.load(directory)
+
+
+def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, quiet: bool = False) -> int:
+    """Start one mpirun for all scenarios and wait for it. Returns its exit status.
+
+    After a lost worker it is started again, as often as the scenario's `recovery` allows.
+    """
+    found = trainings(scenarios, options)
+    jobs = check(found, options)
+    sizes = [training.scenario.cluster.size for training in found]
+    if ranks is not None and ranks < max(sizes):
+        training = found[sizes.index(max(sizes))]
+        raise ScenarioError(
+            f"{training.title}: {max(sizes)} workers but -n {ranks}; write -n {max(sizes)} or leave it out"
+        )
+    sharded = [job.plan.strategy.placement.sharded for job in jobs]
+    return _Launch(scenarios, options, found, sharded, ranks, quiet).run()
+
+
+class _Launch:
+    """The jobs that one command starts, one after the other."""
+
+    def __init__(
+        self,
+        scenarios: Sequence[Path],
+        options: TrainOptions,
+        found: Sequence[Training],
+        sharded: Sequence[bool],
+        ranks: int | None,
+        quiet: bool,
+    ) -> None:
+        self.scenarios, self.options, self.found, self.sharded = scenarios, options, found, sharded
+        self.ranks, self.quiet = ranks, quiet
+        self.before = [_Files(training.directory) for training in found]
+        self.restart: Restart | None = None
+        self.restarts = 0
+
+    def run(self) -> int:
+        """Start the ranks until they have done all; the exit status."""
+        while True:
+            try:
+                end = self._job()
+            except PacelineError as error:  # no rank could be started, not even as before
+                number = self._interrupted()
+                if self.restart is None or not self._saved(number):
+                    raise
+                raise PacelineError(f"{error}; {self._whole(number)}") from error
+            if end.status == 0:
+                return 0
+            why = self._start_again(end)
+            if why is not None:
+                return self._ended(end, why)
+
+    def _job(self) -> End:
+        """Start the ranks once."""
+        from .runtime.launcher import run_job
+
+        left = self.found if self.restart is None else again(self.found, self.restart)
+        options = self.options
+        if self.restart is not None:
+            options = replace(options, restart=self.restart, round=self._round(self.restart.training))
+        arguments = ["train", *map(str, self.scenarios), *_flags(options), *(["--quiet"] if self.quiet else [])]
+        threads = max(training.scenario.workload.threads for training in left)
+        star = star_for([(training.title, training.scenario) for training in left], self.ranks)
+        sizes = [training.scenario.cluster.size for training in left]
+        for training in left:
+            progress.forget(training.directory)
+        return run_job(arguments, self.ranks or max(sizes), threads, star=star)
+
+    def _start_again(self, end: End) -> str | None:
+        """Make the next job ready, and say so in a line. Else why the run ends here, if a restart was asked for."""
+        number = self._interrupted()
+        training = self.found[number]
+        spec = training.scenario.recovery
+        if end.status == 2 or not end.lost or end.stopped:
+            return ""
+        came = progress.reached(training.directory)
+        if came is None and end.again:
+            return "it was lost before its first step, and would be lost there again" if spec.max_restarts else ""
+        rule = spec.model_copy(update={"shrink": False})  # the remaining ranks have not gone on by themselves
+        decision = how_to_go_on(rule, end.ranks, training.scenario.cluster.size, self.restarts, self.sharded[number])
+        if decision.how == "none":
+            return decision.why if spec.max_restarts else ""
+        self.restarts += 1
+        self.restart = self._next(number, end, came)
+        saved = checkpoints.newest(training.directory, self._round(number)) if self.restart.saved else None
+        how = f"goes on from {saved.name}" if saved else "begins again, since no checkpoint was saved"
+        say(f"restart {self.restarts} of {spec.max_restarts}: {end.lost}; {training.title} {how}")
+        return None
+
+    def _next(self, number: int, end: End, came: progress.Reached | None) -> Restart:
+        """What the next ranks are told."""
+        training, files = self.found[number], self._now(number)
+        noticed = progress.now(training.directory)
+        saved = self._saved(number)
+        if came is not None:
+            at = came.seconds + max(0.0, noticed - came.when)
+            return Restart(number, files.begun, saved, came.round, at, noticed, end.ranks)
+        if self.restart is not None and self.restart.training == number:
+            return replace(self.restart.later(noticed), begun=files.begun, saved=saved, lost=end.ranks)
+        return Restart(number, files.begun, saved, 0, 0.0, noticed, end.ranks)
+
+    def _now(self, number: int) -> _Written:
+        return self.before[number].written()
+
+    def _saved(self, number: int) -> bool:
+        """Whether a training has a checkpoint to go on from."""
+        return self.found[number].resumes or self._now(number).saved
+
+    def _round(self, number: int) -> int | None:
+        """From which round's checkpoint it goes on; None: from the newest. What was saved since is newer."""
+        return None if self._now(number).saved else self.options.round
+
+    def _interrupted(self) -> int:
+        """The number of the training at which the ranks have ended."""
+        left = range(self.restart.training if self.restart is not None else 0, len(self.found))
+        return next((number for number in left if not self._now(number).finished), left[-1])
+
+    def _ended(self, end: End, why: str) -> int:
+        """Say what is whole and how to go on; the exit status."""
+        number = self._interrupted()
+        known = end.goes_on or (end.status == 2 and not self._now(number).begun)
+        whole = "" if known else self._whole(number)
+        for training in self.found:
+            if line := put_back(training.directory):
+                say(line)
+        told = end.lost if not end.said else ""
+        if line := "; ".join(filter(None, (told, why, whole))):
+            say(line)
+        return end.status
+
+    def _whole(self, number: int) -> str:
+        """What is whole, and the commands that go on. number: of the training that was interrupted."""
+        said = [f"{self.found[done].title} is finished" for done in range(number)]
+        begun, left = self._now(number).begun, number + 1
+        if self._saved(number):
+            said.append(checkpoints.go_on(self.found[number].directory, round=self._round(number)))
+        else:
+            said.append("no checkpoint was saved" if begun else "nothing was written")
+            left = number
+        if left < len(self.found):
+            force = self.options.force or (begun and left == number)
+            said.append(f"{'begin again' if left == number else 'then go on'} with: {self._command(left, force)}")
+        return "; ".join(said)
+
+    def _command(self, first: int, force: bool) -> str:
+        """What a user types to train the scenarios from this one on."""
+        options = replace(self.options, force=force, bar=False, restart=None)
+        scenarios = self.scenarios[first:]
+        if options.out is not None and len(scenarios) == 1:
+            options = replace(options, out=self.found[first].directory)
+        more = [] if self.ranks is None else ["-n", str(self.ranks)]
+        return shlex.join(["paceline", "train", *map(str, scenarios), *more, *_flags(options)])
+
+
+class _Written(NamedTuple):
+    """What this command has written into a run's directory."""
+
+    begun: bool  # the run's scenario
+    saved: bool  # a checkpoint
+    finished: bool  # the results
+
+
+class _Files:
+    """The files of a directory before this command has begun; an earlier run may have left some."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._before = self._stamps()
+
+    def written(self) -> _Written:
+        """What is there now and was not there before, or was another file."""
+        now = self._stamps()
+        begun, saved, finished = (new is not None and new != old for new, old in zip(now, self._before, strict=True))
+        return _Written(begun, saved, finished)
+
+    def _stamps(self) -> tuple[_Stamp, _Stamp, _Stamp]:
+        saved = checkpoints.newest(self._directory)
+        meta = None if saved is None else _stamp(saved / checkpoints.META)
+        return _stamp(self._directory / SCENARIO), meta, _stamp(self._directory / SUMMARY)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What tells a file from another one of this name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _flags(options: TrainOptions) -> list[str]:
+    """The options as the command line spells them, for the ranks. A field's name is its option's."""
+    flags = [f"--set={setting}" for setting in options.settings]
+    for name, value in vars(options).items():
+        if isinstance(value, bool):
+            flags += [f"--{name}"] if value else []
+        elif isinstance(value, Path | int):
+            flags.append(f"--{name}={value}")
+        elif isinstance(value, Restart):
+            flags.append(f"--{name}={value.text()}")
+    return flags

@@ -1,0 +1,232 @@
+"""Restarts after a lost worker: what the next ranks are told, and the last line. The ranks are played by a function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kit.cli import MLP, call, scenario
+from paceline.algorithms.rounds import State
+from paceline.config import yaml
+from paceline.program.errors import PacelineError
+from paceline.records import checkpoints, progress
+from paceline.restart import Restart
+from paceline.runtime import launcher
+from paceline.runtime.launcher import End
+
+KILLED = End(137, "rank 1 was ended by signal 9", (1,))
+CRASHED = End(139, "rank 2 was ended by signal 11", (2,), again=True)
+WELL = End(0)
+
+
+def begins(run: Path) -> None:
+    run.mkdir(exist_ok=True)
+    (run / "scenario.yaml").write_text((run.parent / "s.yaml").read_text() + "\nrecorded: {}\n")
+
+
+def steps(run: Path, round: int = 0, seconds: float = 0.0) -> None:
+    begins(run)
+    progress.Progress(run, round, seconds).close()
+
+
+def saves(run: Path, round: int) -> None:
+    steps(run, round + 1, 7.0)
+    parts = [checkpoints.write_worker(run, w, round, {"params": np.zeros(1, np.float32)}) for w in range(3)]
+    checkpoints.commit(run, parts, State(round=round), 6.0)
+
+
+def finishes(run: Path) -> None:
+    saves(run, 9)
+    (run / "summary.json").write_text("{}")
+
+
+class Played:
+    """Stands for run_job: does what each job in turn does, and keeps what it was told."""
+
+    def __init__(self, *jobs: tuple[Callable[[], object] | None, End]) -> None:
+        self.jobs, self.told = list(jobs), list[list[str]]()
+
+    def __call__(self, arguments: list[str], ranks: int, threads: int, star: object) -> End:
+        self.told.append(arguments)
+        does, end = self.jobs.pop(0)
+        if does is not None:
+            does()
+        return end
+
+    def restarts(self) -> list[Restart | None]:
+        values = [[each.partition("=")[2] for each in told if each.startswith("--restart=")] for told in self.told]
+        return [Restart.read(value[0]) if value else None for value in values]
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, capsys):
+    """Runs a command among scenarios s and t, in which the ranks are played."""
+    monkeypatch.chdir(tmp_path)
+    document = scenario(3, MLP, {"preset": "local_sgd"}, 9) | {"recovery": {"max_restarts": 2}}
+    for name in ("s", "t"):
+        Path(f"{name}.yaml").write_text(yaml.dump(document))
+
+    def run(*arguments: str, jobs: Played) -> tuple[int, list[str]]:
+        monkeypatch.setattr(launcher, "run_job", jobs)
+        status, _, err = call(monkeypatch, capsys, "train", *arguments)
+        assert not jobs.jobs
+        return status, err.splitlines()
+
+    return run
+
+
+RUN = Path("run")
+
+
+def test_a_lost_worker_and_a_checkpoint(train):
+    jobs = Played((lambda: saves(RUN, 4), KILLED), (lambda: finishes(RUN), WELL))
+    status, lines = train("s.yaml", "--out", "run", jobs=jobs)
+    assert status == 0
+    assert lines == ["paceline: restart 1 of 2: rank 1 was ended by signal 9; s goes on from round_000004"]
+    first, second = jobs.restarts()
+    assert first is None
+    assert second is not None
+    assert (second.training, second.begun, second.saved, second.round, second.lost) == (0, True, True, 5, [1])
+    assert second.at == pytest.approx(7.0, abs=5.0)
+    entry = second.recovery(RUN, 3, 4)
+    assert (entry.how, entry.lost, entry.redone, entry.start) == ("restart", (1,), 1, entry.seconds)
+
+
+def test_where_nothing_was_saved_and_where_nothing_was_written(train):
+    jobs = Played((None, KILLED), (lambda: steps(RUN, 2), KILLED), (lambda: finishes(RUN), WELL))
+    assert train("s.yaml", "--out", "run", jobs=jobs)[1] == [
+        "paceline: restart 1 of 2: rank 1 was ended by signal 9; s begins again, since no checkpoint was saved",
+        "paceline: restart 2 of 2: rank 1 was ended by signal 9; s begins again, since no checkpoint was saved",
+    ]
+    _, second, third = jobs.restarts()
+    assert second is not None
+    assert third is not None
+    assert (second.begun, second.saved, second.round) == (False, False, 0)
+    assert (third.begun, third.saved, third.round) == (True, False, 2)
+
+
+def test_the_last_line_comes_at_the_end(train):
+    killed = (lambda: saves(RUN, 4), KILLED)
+    status, lines = train("s.yaml", "--out", "run", jobs=Played(killed, (None, KILLED), (None, KILLED)))
+    assert status == 137
+    assert [line.partition(":")[2][:13] for line in lines[:-1]] == [" restart 1 of", " restart 2 of"]
+    assert lines[-1] == (
+        "paceline: rank 1 was ended by signal 9; the run has restarted 2 times (max_restarts); round_000004 was saved; "
+        "go on from it with: paceline train --resume run"
+    )
+
+
+def test_a_finished_scenario_is_not_trained_again(train):
+    def first() -> None:
+        finishes(RUN / "s")
+        saves(RUN / "t", 2)
+
+    Path("run").mkdir()
+    (RUN / "s.yaml").write_text(Path("s.yaml").read_text())
+    jobs = Played((first, KILLED), (None, End(2, said=True)))
+    status, lines = train("s.yaml", "t.yaml", "--out", "run", "--force", jobs=jobs)
+    assert lines == [
+        "paceline: restart 1 of 2: rank 1 was ended by signal 9; t goes on from round_000002",
+        "paceline: s is finished; round_000002 was saved; go on from it with: paceline train --resume run/t",
+    ]
+    assert (status, jobs.restarts()[1].training) == (2, 1)
+
+
+def test_what_begins_again_and_what_comes_then(train):
+    Path("run").mkdir()
+    (RUN / "s.yaml").write_text(Path("s.yaml").read_text())
+    none = ("--max-restarts", "0")
+    jobs = Played((lambda: steps(RUN / "s", 1), KILLED))
+    assert train("s.yaml", "t.yaml", "--out", "run", *none, jobs=jobs)[1] == [
+        "paceline: rank 1 was ended by signal 9; no checkpoint was saved; begin again with: paceline train s.yaml "
+        "t.yaml --set=recovery.max_restarts=0 --out=run --force"
+    ]
+    jobs = Played((lambda: saves(RUN / "s", 1), KILLED))
+    assert train("s.yaml", "t.yaml", "--out", "run", "--force", *none, jobs=jobs)[1] == [
+        "paceline: rank 1 was ended by signal 9; round_000001 was saved; go on from it with: paceline train --resume "
+        "run/s; then go on with: paceline train t.yaml --set=recovery.max_restarts=0 --out=run/t --force"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "written", "said"),
+    [
+        (End(2, said=True), None, []),
+        (End(2, said=True, goes_on=True), saves, []),
+        (End(2, said=True), saves, ["round_000004 was saved; go on from it with: paceline train --resume run"]),
+        (End(1, said=True), saves, ["round_000004 was saved; go on from it with: paceline train --resume run"]),
+        (
+            End(130, "rank 1 was ended by signal 9", (1,), stopped=True),
+            saves,
+            ["rank 1 was ended by signal 9; round_000004 was saved; go on from it with: paceline train --resume run"],
+        ),
+        (
+            CRASHED,
+            None,
+            [
+                "rank 2 was ended by signal 11; it was lost before its first step, and would be lost there again; "
+                "nothing was written; begin again with: paceline train s.yaml --out=run"
+            ],
+        ),
+    ],
+)
+def test_what_is_not_started_again(end, written, said, train):
+    """A mistake of the user's, results that could not be written, a stop, a crash that would come again."""
+    jobs = Played((None if written is None else lambda: written(RUN, 4), end))
+    status, lines = train("s.yaml", "--out", "run", jobs=jobs)
+    assert (status, lines) == (end.status, [f"paceline: {line}" for line in said])
+
+
+def test_a_resumed_run_restarts_from_where_it_resumed(train, tmp_path):
+    """`--round` holds until this command has saved a checkpoint: those of later rounds are of another past."""
+    from paceline import simulate
+
+    document = scenario(3, {"name": "mlp", "hidden": [4]}, {"preset": "local_sgd"}, 6)
+    document |= {"recovery": {"max_restarts": 2}, "checkpoint": {"every": "2 rounds"}}
+    Path("s.yaml").write_text(yaml.dump(document))
+    simulate("s.yaml", out="run")
+
+    def later() -> None:
+        saves(RUN, 3)
+
+    jobs = Played((None, KILLED), (later, KILLED), (lambda: finishes(RUN), WELL))
+    _, lines = train("--resume", "run", "--round", "2", jobs=jobs)
+    rounds = [[each for each in told if each.startswith("--round")] for told in jobs.told]
+    assert rounds == [["--round=2"], ["--round=2"], []]
+    assert [line.rpartition(" ")[2] for line in lines] == ["round_000002", "round_000003"]
+
+
+def test_ranks_that_could_not_be_started(train):
+    def fails() -> None:
+        raise PacelineError("mpirun could not start the ranks: no network")
+
+    assert train("s.yaml", "--out", "run", jobs=Played((fails, WELL))) == (
+        2,
+        ["paceline: mpirun could not start the ranks: no network (--traceback shows where)"],  # it passes through here
+    )
+    jobs = Played((lambda: saves(RUN, 4), KILLED), (fails, WELL))
+    assert train("s.yaml", "--out", "run", jobs=jobs)[1][-1] == (
+        "paceline: mpirun could not start the ranks: no network; round_000004 was saved; "
+        "go on from it with: paceline train --resume run (--traceback shows where)"
+    )
+
+
+def test_progress_outlives_what_is_removed(tmp_path):
+    assert progress.reached(tmp_path) is None
+    noted = progress.Progress(tmp_path, 3, 1.5)
+    assert progress.reached(tmp_path)[:2] == (3, 1.5)
+    noted.note(4, 2.5)
+    assert progress.reached(tmp_path)[:2] == (4, 2.5)
+    assert progress.now(tmp_path) >= progress.reached(tmp_path).when
+    progress.forget(tmp_path)
+    noted.note(5, 3.5)
+    noted.close()
+    assert progress.reached(tmp_path) is None
+    lost = progress.Progress(tmp_path / "nowhere", 0, 0.0)
+    lost.note(1, 1.0)
+    lost.close()
+    assert sorted(os.listdir(tmp_path)) == []
