@@ -16,7 +16,7 @@ from paceline.records.environment import environment
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-OF_VALIDATE = {"published", "validation"}  # files in RESULTS that `paceline validate` writes, in a form of its own
+OTHERS = {"published", "validation", "kills"}  # files in RESULTS of other forms, of `paceline validate` and of kills/
 
 Measure = Literal["speed", "time", "memory", "accuracy", "exponent"]
 # speed: the baseline's cost / the way's, how many times as fast it is. accuracy: the way's / the baseline's. time,
@@ -90,7 +90,7 @@ class Result(_Strict):
 
 def load_all() -> dict[str, Result]:
     """benchmark -> what its results file holds."""
-    found = [path for path in sorted(RESULTS.glob("*.json")) if path.stem not in OF_VALIDATE]
+    found = [path for path in sorted(RESULTS.glob("*.json")) if path.stem not in OTHERS]
     return {path.stem: Result.model_validate_json(path.read_text()) for path in found}
 
 
