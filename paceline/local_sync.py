@@ -22,6 +22,7 @@ from .algorithms.loop import train
 from .algorithms.plan import Plan
 from .algorithms.reports import report
 from .algorithms.rounds import State, due
+from .handover import Division, Handover
 from .job import Job, resolve
 from .own_rate import OwnRate
 from .own_record import OwnRecord
@@ -239,15 +240,21 @@ class LocalSync:
         """
         if self._pieces.taken:
             raise ScenarioError("LocalSync: state_dict() is for the end of a round; call it where sync.step() is true")
-        return {"state": dataclasses.asdict(self._state), "arrays": self._worker.snapshot()}
+        division = Division.of(self._plan)._asdict()
+        return {"state": dataclasses.asdict(self._state), "arrays": self._worker.snapshot(), "division": division}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what state_dict() gave, of this rank; model and optimizer are loaded before. Before any step."""
+        """Go on from what state_dict() gave, of this rank; model and optimizer are loaded before. Before any step.
+
+        There may be more ranks or fewer than then: a new one loads what rank 0 has saved.
+        """
         if self._taken:
             raise ScenarioError("LocalSync: load_state_dict() comes before the first step")
         self._pieces.leave()
-        self._worker.restore(saved["arrays"])
-        self._start(State(**saved["state"]))
+        before = Division(**saved["division"]) if "division" in saved else Division.of(self._plan)
+        handover = Handover.by_number(before, self._plan)
+        self._worker.restore(handover.snapshot(self.rank, lambda rank: saved["arrays"], self._worker.snapshot()))
+        self._start(handover.state(State(**saved["state"])))
 
     def _progress(self) -> float:
         """The plan's progress at the loop's next step."""

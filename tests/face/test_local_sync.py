@@ -119,6 +119,7 @@ def test_what_a_loop_cannot_do_is_told_in_a_line(tmp_path: Path) -> None:
         "diverges": "step 1: the training loss is nan",
     }.items():
         assert words in said[name], (name, said[name])
+    assert said["goes on alone"] == "44", "step 11 of 25, the same place of the epoch"
 
 
 @pytest.mark.parametrize(

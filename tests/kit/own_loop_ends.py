@@ -101,6 +101,17 @@ def diverges() -> None:
     sync.step(float("nan"))
 
 
+def goes_on_alone() -> int:
+    """What a run of 3 ranks has saved in step 4 of 9, loaded by one rank; the number of samples there."""
+    saved = made("local_sgd", H=2, sampling="sliced", examples=100, batch=4)[2].state_dict()
+    saved["state"] |= {"round": 2, "step": 4, "samples": 48}
+    saved["division"] |= {"batches": (4, 4, 4), "paces": (1.0, 1.0, 1.0)}
+    sync = made("local_sgd", H=2, sampling="sliced", examples=100, batch=4)[2]
+    sync.load_state_dict(saved)
+    samples: int = sync.state_dict()["state"]["samples"]
+    return samples
+
+
 REFUSED: dict[str, Callable[[], object]] = {
     "sync_sgd": lambda: made("sync_sgd"),
     "post_local": lambda: made("post_local_sgd", t="3 steps"),
@@ -127,6 +138,7 @@ if __name__ == "__main__":
                 action()
             except PacelineError as error:
                 print(f"{name}: {error}")
+        print(f"goes on alone: {goes_on_alone()}")
     else:
         from paceline.runtime.launcher import world
 
