@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Literal, NamedTuple
 
 from ..program.errors import ScenarioError, brief
@@ -77,7 +77,8 @@ class Plan:
         self._epoch = self.strategy.sampling.length(self.examples)  # in samples
         self._stride = sum(self.shares.batches) if self.strategy.sampling.by_step else None
         self._kinds = Counter(zip(self.shares.batches, self.shares.paces, strict=True))
-        self._division = lru_cache(maxsize=4096)(self._divide)
+        self._by_pace = lru_cache(maxsize=4096)(self._divide)
+        self._together = lru_cache(maxsize=4096)(partial(self._divide, together=True))
         if self.accounting == "reference":
             _ = self.rounds_per_epoch  # whether there are any
         # By round modulo KEPT, with where the round begins: a dictionary that forgets its oldest entry takes longer.
@@ -202,20 +203,22 @@ class Plan:
 
         For a real run that is stopped by its one worker's own loop: whoever else reads the round must cut it alike.
         """
-        cut = self._round_of(state, round.start, H, ends=True)
+        cut = self._round_of(state, round.start, H, self._divider(round.start)(H), ends=True)
         round.H, round.division, round.slope, round.due = cut.H, cut.division, cut.slope, cut.due
 
     def _make_round(self, state: State) -> Round:
         progress = self.progress(state)
         now = Moment(state.round, state.step, self.epochs(state), self.rate(progress))
-        return self._round_of(state, now, self._cap(self._steps(now), state, self._together(now)))
+        divide = self._divider(now)
+        H = self._cap(self._steps(now), state, divide)
+        return self._round_of(state, now, H, divide(H))
 
-    def _together(self, now: Moment) -> bool:
-        """Whether all workers take the H steps of the round that begins now, since each step exchanges gradients."""
-        return self._mixed and self.strategy.aggregation.at(now).synchronous
+    def _divider(self, now: Moment) -> Callable[[int], Division]:
+        """How a round of H steps that begins now is divided: all take H where each step exchanges gradients."""
+        return self._together if self._mixed and self.strategy.aggregation.at(now).synchronous else self._by_pace
 
-    def _round_of(self, state: State, now: Moment, H: int, ends: bool = False) -> Round:
-        progress, division = self.progress(state), self._division(H, self._together(now))
+    def _round_of(self, state: State, now: Moment, H: int, division: Division, ends: bool = False) -> Round:
+        progress = self.progress(state)
         after = State(state.round + 1, state.step + H, state.samples + division.samples)
         after.epoch_offset = state.epoch_offset
         slope, follows = (self.progress(after) - progress) / H, self._due(state, after, ends)
@@ -249,22 +252,22 @@ class Plan:
         """Whether a whole interval ends between two states."""
         return every is not None and self.passed(every, after) > self.passed(every, before)
 
-    def _cap(self, H: int, state: State, together: bool) -> int:
+    def _cap(self, H: int, state: State, divide: Callable[[int], Division]) -> int:
         """H, or what is left of the budget if that is less: the last sync falls on the last step."""
         if self._total_steps is not None:
             return min(H, self._total_steps - state.step)
         if not self._by_samples:
             return H
         left = self._total_samples - state.samples
-        if self._division(H, together).samples < left:
+        if divide(H).samples < left:
             return H
         low = 1  # the least number of steps that covers what is left
         while low < H:
             middle = (low + H) // 2
-            low, H = (low, middle) if self._division(middle, together).samples >= left else (middle + 1, H)
+            low, H = (low, middle) if divide(middle).samples >= left else (middle + 1, H)
         return low
 
-    def _divide(self, H: int, together: bool) -> Division:
+    def _divide(self, H: int, together: bool = False) -> Division:
         """How a round of H nominal steps is divided. together: all take H, whatever their paces."""
         batches, paces = self.shares.batches, self.shares.paces
         taken = {pace: H if together else self.shares.steps(H, pace) for _, pace in self._kinds}

@@ -52,7 +52,7 @@ class Every(Schedule):
 
 @dataclass(frozen=True)
 class Fixed(Schedule):
-    """Sync after H steps; "auto" is H = round(fastest speed / slowest speed), so the slowest takes one."""
+    """Sync after H steps; "auto" is round(fastest speed / slowest speed), so by_steps gives the slowest one step."""
 
     H: int | Literal["auto"] = "auto"
 

@@ -39,7 +39,7 @@ class Strategy:
         if self.split.unequal_steps and self.aggregation.synchronous and not self.aggregation.local:
             raise ValueError(
                 "the split gives workers unequal steps, but the aggregation exchanges gradients in every step; "
-                "write aggregation: parameters, or split: even"
+                "write aggregation: parameters, or a split of equal steps, like even or by_batch"
             )
         if self.placement.sharded and self.aggregation.local:
             raise ValueError(

@@ -253,7 +253,7 @@ def read(path: Path | str, settings: Iterable[str] = ()) -> dict[str, Any]:
     document = yaml.read_mapping(Path(path))
     update_record(document)
     for setting in settings:
-        _set(document, setting)
+        apply(document, setting)
     return document
 
 
@@ -265,7 +265,8 @@ def validate(document: Any, where: str) -> Scenario:
         raise ScenarioError(f"{where}: {_explain(error, document)}") from None
 
 
-def _set(document: dict[str, Any], setting: str) -> None:
+def apply(document: dict[str, Any], setting: str) -> None:
+    """Change a document by a setting like "a.b=c". ScenarioError where it cannot be read."""
     key, equals, text = setting.partition("=")
     where = f"--set {one_line(setting, 100)}"
     if not equals or not key:

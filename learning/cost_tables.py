@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from ..algorithms.costs import ModelCost, together
@@ -58,6 +59,7 @@ def total(units: Sequence[UnitCost]) -> ModelCost:
     return together([ModelCost(u.parameters, u.buffers, u.flops, u.activations) for u in units])
 
 
+@lru_cache(maxsize=64)  # a plan asks again and again for the same model
 def merged(cost: ModelCost, least: float) -> ModelCost:
     """The cost with consecutive units merged until each holds `least` bytes of parameters; see groups."""
     runs = groups([4.0 * unit.parameters for unit in cost.units], least)

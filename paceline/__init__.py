@@ -16,6 +16,7 @@ __all__ = [
     "WorkerLost",
     "compare",
     "load",
+    "plan",
     "simulate",
     "sweep",
     "train",
@@ -25,6 +26,7 @@ _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "Worker
     "LocalSync": "local_sync",
     "compare": "analysis.compare",
     "load": "run",
+    "plan": "planning",
     "simulate": "simulating",
     "sweep": "sweeping",
     "train": "launching",
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .analysis.compare import compare
     from .launching import train
     from .local_sync import LocalSync
+    from .planning import plan
     from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
     from .run import load
     from .simulating import simulate

@@ -99,6 +99,9 @@ def train(
     ] = None,
     round: Annotated[int | None, Option(metavar="N", help="Resume from the checkpoint after round N.")] = None,
     change: Annotated[bool, Option("--change", help="Resume with another seed, model, data or batch.")] = False,
+    without: Annotated[
+        list[int], Option("--without", metavar="N", min=0, help="Resume without worker N. May be repeated.")
+    ] = [],  # noqa: B006
     max_restarts: MaxRestarts = None,
     min_workers: MinWorkers = None,
     shrink: Shrink = None,
@@ -124,7 +127,7 @@ def train(
     shown = bar if inside else sys.stdout.isatty()
     flags = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
     flags += recovery_settings(max_restarts=max_restarts, min_workers=min_workers, shrink=shrink)
-    options = TrainOptions((*setting, *flags), out, force, debug, resume, round, shown, change)
+    options = TrainOptions((*setting, *flags), out, force, debug, resume, round, shown, change, tuple(without))
     if restart is not None and inside:
         options = replace(options, restart=Restart.read(restart))
     if stop is None:
@@ -162,6 +165,44 @@ def sweep(
     table = out or Path("runs") / f"{scenario.stem}-sweep.csv"
     options = {"settings": setting, "full": full, "engine": engine, "runs": runs, "retry": retry, "force": force}
     command(scenario, parse_grid(grid), table, jobs, quiet, points=points, **options)
+
+
+@app.command()
+def plan(
+    scenario: Annotated[Path | None, Argument(help="Its model, data, machines and limits count.")] = None,
+    model: Annotated[str | None, Option(metavar="NAME", help="Without a scenario: the model.")] = None,
+    workers: Annotated[
+        str | None, Option(metavar="LIST", help="Without a scenario: the machines, like '2 x a6000, epyc-7742'.")
+    ] = None,
+    link: Annotated[
+        str | None, Option(metavar="LINK", help="Without a scenario: what joins them, like 10gbe or '1 Gbit/s'.")
+    ] = None,
+    batch: Annotated[int | None, Option(min=1, metavar="N", help="Samples of all workers in a step.")] = None,
+    epochs: Annotated[float | None, Option(metavar="N", help="How long to train.")] = None,
+    data: Annotated[str | None, Option(metavar="NAME", help="The data.")] = None,
+    objective: Annotated[
+        str, Option("--for", metavar="OBJECTIVE", help="throughput: seconds per epoch.")
+    ] = "throughput",
+    keep: Annotated[
+        list[str], Option("--keep", metavar="WHAT", help="Leave method, H or workers as the scenario has it.")
+    ] = [],  # noqa: B006
+    most: Annotated[
+        int | None, Option("--max-batch-total", min=1, metavar="N", help="The most samples of all workers in a step.")
+    ] = None,
+    tolerance: Annotated[str, Option(metavar="5%", help="The time that fewer local steps may cost.")] = "5%",
+    json: Annotated[Path | None, Option(metavar="FILE", help="Write the answer here as well, as JSON.")] = None,
+    setting: Settings = [],  # noqa: B006
+    out: Annotated[Path, Option(metavar="DIR", help="The folder for plan.yaml.")] = Path("runs/plan"),
+    quiet: Annotated[bool, Option("--quiet", help="Show no progress and no table.")] = False,
+) -> None:
+    """How to train on these machines: which workers, method, batches and placement, predicted in virtual time.
+
+    Writes the recommended way to plan.yaml, a scenario that `train` and `simulate` take as it is.
+    """
+    from .planning import PlanOptions, command
+
+    asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
+    command(scenario, asked, PlanOptions(tuple(setting), objective, tuple(keep), most, tolerance, json, out, quiet))
 
 
 @app.command()

@@ -28,15 +28,17 @@ from .program.errors import brief
 
 
 class Division(NamedTuple):
-    """What is known of the part before."""
+    """How the work of a part is divided."""
 
     batches: tuple[int, ...]  # samples per step of each worker
+    paces: tuple[float, ...]
     rounds_per_epoch: int | None  # where the budget's epochs are reference ones
 
     @classmethod
     def of(cls, plan: Plan) -> Division:
         """The division of a plan's work."""
-        return cls(plan.shares.batches, plan.rounds_per_epoch if plan.accounting == "reference" else None)
+        epoch = plan.rounds_per_epoch if plan.accounting == "reference" else None
+        return cls(plan.shares.batches, plan.shares.paces, epoch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +47,17 @@ class Handover:
 
     before: Division
     plan: Plan  # of the part that begins
-    members: Sequence[int]  # new number -> number in the part before, of the workers that stay
+    members: Sequence[int | None]  # of each worker, its number in the part before; None: it is new
 
     @classmethod
     def by_number(cls, before: Division, plan: Plan) -> Handover:
         """Worker i goes on as worker i. The last ones are gone, or are new."""
-        return cls(before, plan, range(min(len(before.batches), plan.workers)))
+        return cls(before, plan, [i if i < len(before.batches) else None for i in range(plan.workers)])
 
     @property
     def same(self) -> bool:
         """Whether nothing is handed over: all workers go on as they were."""
-        return [*self.members] == [*range(self.plan.workers)] and self.before.batches == self.plan.shares.batches
+        return [*self.members] == [*range(self.plan.workers)] and self.before[:2] == Division.of(self.plan)[:2]
 
     def state(self, state: State) -> State:
         """The state that the next part begins with, made of the one that the part before has reached."""
@@ -89,8 +91,8 @@ class Handover:
         read: the snapshot of a worker of the part before. Asked for the worker's own and for worker 0's at most.
         fresh: the snapshot of a new worker, as it was made.
         """
-        stays = worker < len(self.members)
-        source = self.members[worker] if stays else 0
+        member = self.members[worker]
+        source = 0 if member is None else member
         arrays = dict(read(source))
         if self.same:
             return arrays
@@ -99,21 +101,23 @@ class Handover:
         elif worker > 0:
             arrays.pop(PARAMETERS, None)
         arrays |= {name: array[:0] for name, array in arrays.items() if name in DIVIDED}
-        return arrays if stays else arrays | {name: fresh[name] for name in (RNG, DEVICE_RNG) if name in fresh}
+        own = (RNG, DEVICE_RNG) if member is None else ()
+        return arrays | {name: fresh[name] for name in own if name in fresh}
 
     def lines(self) -> Iterator[str]:
         """What is kept, shared out and lost, for the user. Nothing where all workers go on as they were."""
         if self.same:
             return
         plan, n, before = self.plan, self.plan.workers, len(self.before.batches)
+        number = f"{_workers(n)} instead of {before}: " if n != before else ""
         yield (
-            f"{_workers(n)} instead of {before}: model, budget, learning rate and the place in the data are "
-            f"kept, and the work is divided again, into batches of {brief([*plan.shares.batches])}"
+            f"{number}the work is divided again, into batches of {brief([*plan.shares.batches])}; model, budget, "
+            "learning rate and the place in the data are kept"
         )
         gone = [worker for worker in range(before) if worker not in self.members]
         if gone:
             yield f"of {_these(gone)}, optimizer state, BatchNorm statistics and random stream are lost"
-        new = [*range(len(self.members), n)]
+        new = [worker for worker, member in enumerate(self.members) if member is None]
         if new:
             yield f"{_these(new)} begin with worker 0's optimizer state and BatchNorm statistics"
         sampling = plan.strategy.sampling

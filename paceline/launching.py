@@ -253,7 +253,7 @@ def _stamp(path: Path) -> _Stamp:
 
 def _flags(options: TrainOptions) -> list[str]:
     """The options as the command line spells them, for the ranks. A field's name is its option's."""
-    flags = [f"--set={setting}" for setting in options.settings]
+    flags = [f"--set={setting}" for setting in options.settings] + [f"--without={n}" for n in options.without]
     for name, value in vars(options).items():
         if isinstance(value, bool):
             flags += [f"--{name}"] if value else []

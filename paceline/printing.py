@@ -50,11 +50,20 @@ def show_run(run: Run) -> None:
         rows["result"] = ", ".join(result)
     if s.get("params_sha256"):
         rows["parameters"] = f"sha256 {s['params_sha256'][:16]}..."
+    if s.get("recoveries"):
+        rows["recoveries"] = _in_words(s["recoveries"])
     if run.directory:
         rows["written to"] = one_line(str(run.directory))
     for key, text in rows.items():
         table.add_row(key, text)
     console(width=WIDE).print(table)
+
+
+def _in_words(recoveries: Sequence[dict[str, Any]]) -> str:
+    """How a run went on after losses; see records/recoveries.py."""
+    told = (f"{each['how']} at {each['at']:.3f} s with {each['workers']} workers" for each in recoveries[:4])
+    redone, more = sum(each["redone"] for each in recoveries), "; ..." if len(recoveries) > 4 else ""
+    return f"{'; '.join(told)}{more}; {redone} rounds done again"
 
 
 def _shown(metric: str, value: float) -> str:

@@ -6,8 +6,12 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple
 
 from .config.fewer_workers import without
+from .config.profile import Profile
 from .config.scenario import RecoverySpec, Scenario
 from .job import Job, resolve
+from .program.errors import ScenarioError
+
+LOOKS = 8  # numbers of workers that are looked at before a run
 
 
 class Decision(NamedTuple):
@@ -75,14 +79,34 @@ def next_job(job: Job, gone: Collection[int]) -> Job:
     Worker i of the new job was worker `remaining(job.workers, gone)[i]` (config/fewer_workers.py). The data and the
     model's cost are not loaded again. ScenarioError where the scenario makes no sense with fewer workers.
     """
-    return resolve(without(_with_matrix(job), gone), job.problem.folder, like=job)
+    return resolve(fewer(job.scenario, job.profile, gone), job.problem.folder, like=job)
 
 
-def _with_matrix(job: Job) -> Scenario:
-    """The job's scenario, in which a profile's bandwidths between workers are written out: they are by worker."""
-    scenario, measured = job.scenario, job.profile and job.profile.network
-    network = scenario.cluster.network
-    if network.shape != "matrix" or network.matrix is not None or not measured or not measured.pairs:
-        return scenario
-    cluster = {"network": network.model_copy(update={"matrix": measured.pairs.matrix()})}
-    return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update=cluster)})
+def check_fewer(job: Job) -> None:
+    """ScenarioError where the run may go on with fewer workers, and makes no sense with so many.
+
+    It is looked at without the last workers, of which one after the other is left out.
+    """
+    spec = job.scenario.recovery
+    if not (spec.shrink or spec.max_restarts) or job.plan.strategy.placement.sharded:
+        return
+    for workers in range(job.workers - 1, max(spec.least(job.workers), job.workers - LOOKS) - 1, -1):
+        try:
+            next_job(job, range(workers, job.workers))
+        except ScenarioError as error:
+            more = f"write min_workers: {workers + 1}" if workers + 1 < job.workers else "leave min_workers out"
+            raise ScenarioError(
+                f"recovery.min_workers is {spec.min_workers}, and with {workers} workers {error}; or {more}"
+            ) from None
+
+
+def fewer(scenario: Scenario, profile: Profile | None, gone: Collection[int]) -> Scenario:
+    """The scenario without some of its workers. ScenarioError where that makes no sense.
+
+    profile: the scenario's. Its bandwidths between every two workers are written out, since they change with these.
+    """
+    network, measured = scenario.cluster.network, profile and profile.network
+    if network.shape == "matrix" and network.matrix is None and measured and measured.pairs:
+        cluster = {"network": network.model_copy(update={"matrix": measured.pairs.matrix()})}
+        scenario = scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update=cluster)})
+    return without(scenario, gone)

@@ -6,7 +6,7 @@ Rule: a run goes on only from a whole checkpoint of the same run. What differs i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from .algorithms.plan import Plan
 from .algorithms.rounds import State
+from .config.fewer_workers import remaining
 from .config.recorded import Recorded, expanded
 from .config.scenario import Scenario, load
 from .config.sections import described, first_mistake
@@ -40,35 +42,33 @@ class Resumption:
     sha256: dict[str, str]  # of the checkpoint's files, by name
 
 
-EPOCH = "rounds_per_epoch"  # in a subject: of reference epochs. They may become longer or shorter
-
-
 def subject(scenario: Scenario, division: Division) -> dict[str, Any]:
     """What a run trains: the scenario's keys that must stay the same when it resumes, with their values.
 
-    division: its batches follow from the split and from the speeds of the devices.
+    division: follows from the split and from the speeds of the devices. Its batches alone must stay the same, and only
+    among as many workers.
     """
     w = described(scenario)["workload"]
     keys = ("model", "init", "model_seed", "data", "data_seed", "loss", "batch", "total_batch")
-    of = {"seed": scenario.seed} | {f"workload.{key}": w.get(key) for key in keys}
-    of |= {"batches": list(division.batches), EPOCH: division.rounds_per_epoch}
+    of = {"seed": scenario.seed} | {f"workload.{key}": w.get(key) for key in keys} | division._asdict()
     plain: dict[str, Any] = parsed(to_json(of), "the run's subject")
     return plain
 
 
-def resumption(saved: Path, job: Job, change: bool) -> Resumption:
+def resumption(saved: Path, job: Job, change: bool, gone: Collection[int] = ()) -> Resumption:
     """What a run resumes with from a checkpoint, as this job. ScenarioError for a damaged checkpoint or another run.
 
     change: whether another seed, model, data or batch is allowed.
+    gone: the numbers of workers that the job is without, if they are known; else the last ones are gone.
     """
     directory = saved.parents[1]
     meta = checkpoints.read_meta(saved)
     state = state_of(meta["state"], saved)
     before = load(directory / SCENARIO)
     kept = before.recorded or Recorded()
-    handover, was = _handover(saved, meta, before, job)
+    handover, was = _handover(saved, meta, before, job, gone)
     now = subject(job.scenario, Division.of(job.plan))
-    free = (EPOCH, "batches") if meta["workers"] != job.workers else (EPOCH,)
+    free = {*Division._fields} - ({"batches"} if meta["workers"] == job.workers else set())
     other = {key: [was[key], value] for key, value in now.items() if was.get(key, value) != value and key not in free}
     if other and not change:
         key, (old, new) = next(iter(other.items()))
@@ -87,7 +87,9 @@ def resumption(saved: Path, job: Job, change: bool) -> Resumption:
     return Resumption(handover.state(state), meta["seconds"], [*earlier, part], said, handover, meta["sha256"])
 
 
-def _handover(saved: Path, meta: dict[str, Any], before: Scenario, job: Job) -> tuple[Handover, dict[str, Any]]:
+def _handover(
+    saved: Path, meta: dict[str, Any], before: Scenario, job: Job, gone: Collection[int]
+) -> tuple[Handover, dict[str, Any]]:
     """What the workers get from those that wrote the checkpoint, and the subject of then.
 
     before: the run's scenario, for checkpoints of earlier versions, which do not tell their subject.
@@ -102,15 +104,18 @@ def _handover(saved: Path, meta: dict[str, Any], before: Scenario, job: Job) -> 
     if not was:
         batches = expanded(before.recorded.batches) if before.recorded else []
         was = subject(before, Division.of(plan)) | {"batches": batches or [*plan.shares.batches]}
-    division = _division(was, saved)
+    division = _division(was, plan, saved)
     if len(division.batches) != workers:
         raise ScenarioError(f"{saved}: tells the batches of {len(division.batches)} workers, and has {workers}")
+    if gone and workers == plan.workers + len(set(gone)):  # it was not written among even more
+        return Handover(division, plan, remaining(workers, gone)), was
     return Handover.by_number(division, plan), was
 
 
-def _division(subject: dict[str, Any], saved: Path) -> Division:
+def _division(subject: dict[str, Any], plan: Plan, saved: Path) -> Division:
     """The division of the work in a checkpoint's subject. ScenarioError where it is wrong."""
-    found = {"batches": subject.get("batches"), EPOCH: subject.get(EPOCH)}
+    earlier = Division.of(plan)._asdict() | {"rounds_per_epoch": None}  # versions that said less never changed these
+    found = {key: subject.get(key, value) for key, value in earlier.items()}
     try:
         return TypeAdapter(Division).validate_json(to_json(found), strict=True)
     except ValidationError as error:

@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from .algorithms.phantom import Phantoms
-from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .config.scenario import Scenario, load
-from .handover import Division
 from .job import Job, resolve
 from .job_effort import check_simulation
 from .program.errors import ScenarioError
-from .program.outcome import Hooks, Outcome, ignored
+from .program.outcome import Hooks, Outcome, Span
 from .progress import progress
 from .records import lock
 from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
+from .records.spool import TakeSpans
 from .records.trace import streamed_trace
 from .replicas import check_replicas, fingerprints
-from .resuming import going_on, subject
+from .resuming import going_on
 from .run import Run
 from .runtime.ranks import cores
+from .simulated_parts import SimulatedParts
 from .terminal import warn
 
 ENGINES = ("auto", "cohort", "simpy")
@@ -131,31 +131,40 @@ def run_simulation(
     if not options.timing_only:
         job.problem.load_libraries(job.plan)
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)
-    directory, traced, sharded = recorder.directory, job.scenario.report.trace, job.plan.strategy.placement.sharded
-    document = job.record(directory, [job.part()] if directory is not None else ())
+    directory, sharded = recorder.directory, job.plan.strategy.placement.sharded
     if directory is not None and not options.timing_only:
-        recorder.subject = subject(job.scenario, Division.of(job.plan))
-        recorder.retention, recorder.tell = job.retention(), tell
-
-    def checkpoint(worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
-        recorder.checkpoint(worker, job.workers, seconds, state, arrays)
-
+        recorder.tell = tell
     with _written_to(directory, tell):
-        recorder.scenario(document)
-        with streamed_trace(directory if traced else None, job.workers) as spans, going_on(job.scenario, directory):
-            hooks = Hooks(recorder.log, ignored if options.timing_only else checkpoint, spans=spans)
-            ran, outcomes = _run(engine, job, phantoms, workers, hooks, options)
-        extra: dict[str, Any] = {"memory_predicted": job.memory(phantoms.works)}
-        digests = [] if options.timing_only else [w.digest() for w in workers]
+        with _traced(job, directory) as (take, lanes), going_on(job.scenario, directory):
+            parts = SimulatedParts(job, phantoms, workers, recorder, take, options.debug, options.limit)
+            recorder.scenario(parts.document())
+            ran, outcomes = _run(engine, job, phantoms, parts, recorder, options.threads)
+        extra: dict[str, Any] = {"memory_predicted": parts.job.memory(parts.phantoms.works)}
+        if parts.resumed:
+            extra["resumed_at_round"] = parts.resumed
+        digests = [] if options.timing_only else [w.digest() for w in parts.workers]
         if digests:
             extra |= fingerprints(digests, sharded)
         summary = recorder.finish(ran, outcomes, {"timing_only": options.timing_only, "finished": True} | extra)
         if not sharded:
             check_replicas(digests, directory)
-    run = Run(summary, recorder.lines, document, directory)
-    if directory is None and traced:
-        run.lanes = [outcome.lanes for outcome in outcomes]
+    run = Run(summary, recorder.lines, parts.document(), directory)
+    if lanes is not None:
+        run.lanes = lanes
     return run
+
+
+@contextmanager
+def _traced(job: Job, directory: Path | None) -> Iterator[tuple[TakeSpans | None, list[dict[str, list[Span]]] | None]]:
+    """(what takes the run's spans, where they are collected if there is no directory); None where they are not."""
+    if not job.scenario.report.trace:
+        yield None, None
+    elif directory is not None:
+        with streamed_trace(directory, job.workers) as take:
+            yield take, None
+    else:
+        lanes: list[dict[str, list[Span]]] = [{} for _ in range(job.workers)]
+        yield lambda worker, lane, spans: lanes[worker].setdefault(lane, []).extend(spans), lanes
 
 
 @contextmanager
@@ -198,7 +207,7 @@ def _needs_events(job: Job) -> str:
 
 
 def _run(
-    engine: str, job: Job, phantoms: Phantoms, workers: Sequence[Worker], hooks: Hooks, options: SimulateOptions
+    engine: str, job: Job, phantoms: Phantoms, parts: SimulatedParts, recorder: Recorder, threads: int
 ) -> tuple[str, list[Outcome]]:
     """(the engine that ran, outcomes). "cohort or simpy" takes simpy where cohort finds that it cannot go on."""
     if engine != "simpy":
@@ -206,12 +215,8 @@ def _run(
         from .sim.cohort_meetings import NeedsEvents
 
         try:
-            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, hooks, options.threads)
+            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, Hooks(recorder.log), threads)
         except NeedsEvents:
             if engine == "cohort":
                 raise
-    from .sim.engine import simulate as run
-
-    programs = job.shared_programs(phantoms) if options.timing_only else job.programs(workers, State())
-    traced = job.scenario.report.trace
-    return "simpy", run(programs, job.timing, hooks, trace=traced, debug=options.debug, limit=options.limit)
+    return "simpy", parts.run()

@@ -15,9 +15,11 @@ from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.lock import check_free
 from .records.replacing import refuse
+from .recovering import check_fewer, fewer
 from .rehearsal import rehearse
 from .restart import Restart
 from .resuming import resumption
+from .speeds import profile_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class TrainOptions:
     round: int | None = None  # resume from the checkpoint of this round; None: from the newest whole one
     bar: bool = False  # draw a progress bar
     change: bool = False  # resume with another seed, model, data or batch
+    without: tuple[int, ...] = ()  # resume without these workers
     restart: Restart | None = None  # for ranks that are started again after a lost worker
 
 
@@ -71,10 +74,13 @@ def _asked_for(scenarios: Sequence[Path], options: TrainOptions) -> list[Trainin
         if not path.exists() or checkpoints.newest(options.resume) is None:
             raise ScenarioError(f"--resume {options.resume}: there is no checkpoint of a run in it")
         scenario = load(path, options.settings)
+        if options.without:
+            scenario = fewer(scenario, profile_of(scenario, options.resume), options.without)
         if scenario.train.phantom:
             raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
         return [Training(options.resume.name, scenario, path, options.resume, True, options.round)]
-    for name, given in (("--change", options.change), ("--round", options.round is not None)):
+    belonging = {"--change": options.change, "--round": options.round is not None, "--without": bool(options.without)}
+    for name, given in belonging.items():
         if given:
             raise ScenarioError(f"{name} belongs to --resume; write --resume DIR as well")
     if not scenarios:
@@ -99,6 +105,7 @@ def check(found: Sequence[Training], options: TrainOptions) -> list[Job]:
     jobs = list[Job]()
     for training in found:
         job = resolve(training.scenario, training.path.parent)
+        check_fewer(job)
         if training.scenario.faults:
             raise ScenarioError(f"{training.title}: faults: only `paceline simulate` knows them; write --set faults=[]")
         if not training.scenario.train.phantom:
@@ -113,6 +120,6 @@ def check(found: Sequence[Training], options: TrainOptions) -> list[Job]:
             refuse(training.directory, options.force, [training.path])
         else:
             saved, _ = checkpoints.whole(training.directory, training.round)
-            resumption(saved, job, options.change)
+            resumption(saved, job, options.change, options.without)
         jobs.append(job)
     return jobs

@@ -84,25 +84,36 @@ class Recorder:
         self._clear(self.directory)
         path = self.directory / METRICS
         lines, torn = read_lines(path, resuming=True)
+        self._go_on_after(round, seconds, lines)
+        return f"{path}: the last line was incomplete and is removed" if torn else ""
+
+    def go_back(self, round: int, seconds: float) -> None:
+        """Go on after `round` in the same process: what comes now replaces later lines, and an unfinished checkpoint.
+
+        seconds: what the run's clock shows now.
+        """
+        if self.directory:
+            checkpoints.discard_partial(self.directory)
+        self._parts = {}
+        self._go_on_after(round, seconds, self.lines)
+
+    def _go_on_after(self, round: int, seconds: float, lines: Iterable[Line]) -> None:
         before = [line for line in lines if line["round"] <= round]
         self.lines.restart(before)
         self._evaluated = next(evaluated(reversed(before)), {})
         self.earlier = seconds
-        return f"{path}: the last line was incomplete and is removed" if torn else ""
 
     def begin_again(self, seconds: float) -> None:
         """Go on where nothing was saved: from the beginning, after so many seconds."""
         assert self.directory
         self._clear(self.directory)
-        self.lines.restart([])
-        self.earlier = seconds
+        self._go_on_after(0, seconds, ())
 
     def _clear(self, directory: Path) -> None:
-        """Remove what ranks that died have left unfinished."""
+        """Remove what ranks that were killed have left, some of which may not come again."""
         checkpoints.discard_partial(directory)
-        for name in (SPANS, SIGNS):
-            if (directory / name).is_dir() and not (directory / name).is_symlink():
-                shutil.rmtree(directory / name, ignore_errors=True)
+        for left in (SPANS, SIGNS):
+            shutil.rmtree(directory / left, ignore_errors=True)
 
     def log(self, worker: int, seconds: float, fields: dict[str, Any]) -> None:
         """Take a report line."""
@@ -207,7 +218,7 @@ def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any],
     """The contents of summary.json. ProtocolError where the run has no round. last: the last line with an evaluation.
 
     In a resumed run, rounds, steps, samples and seconds are those of the whole run. What is counted (syncs, bytes,
-    computing, evaluation, idle) begins at resumed_at_round, and so does the trace.
+    computing, evaluation, idle) begins at resumed_at_round, and so does the trace of a real run.
     """
     state = outcomes[0].result
     if state.round < 1:

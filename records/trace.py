@@ -35,11 +35,8 @@ CLOSE = 1e-9  # seconds: spans that overlap by less count as one after the other
 
 
 @contextmanager
-def streamed_trace(directory: Path | None, workers: int) -> Iterator[TakeSpans | None]:
+def streamed_trace(directory: Path, workers: int) -> Iterator[TakeSpans]:
     """Hooks.spans for a run in one process. When the run ends, in whatever way, its directory gets the trace."""
-    if directory is None:
-        yield None
-        return
     spool = open_spool(directory, 0)
     try:
         yield spool.take

@@ -65,6 +65,8 @@ def simulate(
             driver.go_on(None)
         with few_collections(len(programs)):
             env.run(until=limit)
+            if limit is not None:
+                env.step()  # SimPy leaves the event of the limit in its queue, before all others
         loss = _loss(drivers, env)
         over = inf if loss is None else part.over(loss)
     finally:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kit.paths import DOCS
 from kit.plans import plan, run
@@ -78,6 +80,29 @@ def test_paces_fill_what_batches_cannot():
     cpu = Device("cpu", speed=2.0, max_batch=5)
     assert ByBatch("no_restriction", paces=True).shares(8, [fast, cpu]) == Shares((20, 1), (1.0, 0.4))
     assert ByBatch("no_restriction").shares(8, [fast, cpu]) == Shares((20, 1), (1.0, 1.0))
+
+
+@given(
+    st.lists(st.tuples(st.floats(1.0, 500.0), st.integers(1, 80)), min_size=1, max_size=5),
+    st.integers(1, 300),
+    st.integers(1, 400),
+)
+def test_a_round_ends_together_within_half_a_step_of_each_worker(workers, wanted, H):
+    """Batches stay within memory and are those that by_batch chooses without paces; steps then balance the round."""
+    devices = [Device(f"{i}", speed=speed, max_batch=most) for i, (speed, most) in enumerate(workers)]
+    total = min(max(wanted, len(devices)), sum(most for _, most in workers))
+    split = ByBatch(total=total, paces=True)
+    shares = split.shares(8, devices)
+    assert shares.batches == ByBatch(total=total).shares(8, devices).batches
+    assert all(batch <= most for batch, (_, most) in zip(shares.batches, workers, strict=True))
+    seconds = [device.step_seconds(batch) for device, batch in zip(devices, shares.batches, strict=True)]
+    whole = H * min(seconds)
+    for step, pace in zip(seconds, shares.paces, strict=True):
+        taken = shares.steps(H, pace)
+        assert taken == 1 or abs(taken * step - whole) <= 0.5 * step * (1 + 1e-6)
+        floored = Shares(shares.batches, shares.paces, "floor").steps(H, pace)
+        assert floored == 1 or floored * step <= whole * (1 + 1e-8)
+        assert taken - floored in (0, 1)
 
 
 def test_workers_whose_batches_balance_them_take_equally_many_steps():

@@ -131,7 +131,7 @@ def test_mistakes_are_one_line(setting, message):
         ({"preset": "local_sgd", "H": 9, "schedule": {"fixed": 8}}, "strategy.H: has no effect together with schedule"),
         ({"preset": "qsr", "alfa": 1}, "strategy.alfa: unknown argument; did you mean 'alpha'?"),
         ({"shedule": "every"}, "strategy: 'shedule' is unknown; did you mean 'schedule'?"),
-        ({"aggregation": "gradients", "split": "by_steps"}, "write aggregation: parameters, or split: even"),
+        ({"aggregation": "gradients", "split": "by_steps"}, "write aggregation: parameters, or a split of equal steps"),
     ],
 )
 def test_strategy_mistakes_are_one_line(strategy, message):

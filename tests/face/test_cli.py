@@ -53,7 +53,7 @@ def test_the_version_has_one_source(monkeypatch, capsys):
         ("workload.data=digitz", "did you mean 'digits'"),
         ("workload.loss=nothing", "workload.loss: no loss 'nothing'"),
         ("strategy.preset=locl_sgd", "did you mean 'local_sgd'?"),
-        ("strategy={preset: sync_sgd, split: by_steps}", "write aggregation: parameters, or split: even"),
+        ("strategy={preset: sync_sgd, split: by_steps}", "write aggregation: parameters, or a split of equal steps"),
         ("strategy.aggregation={parameters: {weights: [1, 2, 3]}}", "3 weights for 2 workers"),
     ],
 )

@@ -41,7 +41,13 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         report={"every": "0.2 epochs"},
     ),
     "slowmo": scenario(2, CONV, {"preset": "slowmo", "H": 2, "beta": 0.7}, 2, workload=workload(CONV), cluster=EQUAL),
-    "diloco": scenario(2, MLP, {"preset": "diloco", "H": 4}, 4, workload=workload(MLP, optimizer=ADAMW)),
+    "diloco": scenario(
+        2,
+        MLP,
+        {"preset": "diloco", "H": 4, "split": {"by_steps": "floor"}, "weights": "samples"},
+        4,
+        workload=workload(MLP, optimizer=ADAMW),
+    ),
     "averaged": scenario(
         2,
         MLP,

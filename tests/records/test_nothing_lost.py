@@ -22,7 +22,7 @@ from paceline.job import resolve
 from paceline.program.errors import NotWritten, ScenarioError
 from paceline.records import checkpoints, lock
 from paceline.records.checkpoints import Retention, commit, finished, round_of, whole, write_worker
-from paceline.records.directory import LOCK
+from paceline.records.directory import LOCK, SIGNS, SPANS
 from paceline.records.lines import Lines
 from paceline.records.recorder import Recorder
 
@@ -139,7 +139,12 @@ def test_a_simulation_keeps_what_it_should(tmp_path):
 
 def test_unfinished_checkpoints_are_removed_on_resume(run):
     write_worker(run, 0, 8, {"params": np.zeros(1, np.float32)})
+    for name in (SPANS, SIGNS):  # of a third rank, which was killed and does not come again
+        (run / name).mkdir()
+        (run / name / "2").write_text("half a line")
     Recorder(run).resume(6, 1.0)
+    assert not (run / SPANS).exists()
+    assert not (run / SIGNS).exists()
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"round_00000{n}" for n in ROUNDS]
 
 

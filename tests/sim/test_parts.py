@@ -205,3 +205,6 @@ def test_the_limit_counts_from_the_start_of_the_run():
         simulate([rounds(1)], described, Hooks(), limit=9.0, part=Part(Ongoing(described), [0], begin=10.0))
     with pytest.raises(ProtocolError, match="not finished after the limit of 12 s: worker 0 is in Compute"):
         simulate([rounds(5)], described, Hooks(), limit=12.0, part=Part(Ongoing(described), [0], begin=10.0))
+    lost = timing(2, {"name": "loss", "worker": 0, "at": "1.5 s"})
+    with pytest.raises(Lost, match="worker 0 is lost"):
+        simulate([rounds(5), rounds(5)], lost, Hooks(), limit=1000.0)

@@ -40,7 +40,7 @@ def test_tutorial_prints_what_it_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1), ("unequal_workers", 1)]
+    ("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1), ("unequal_workers", 2)]
 )
 def test_page_prints_what_it_says(page, commands, tmp_path):
     ran = 0

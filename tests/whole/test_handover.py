@@ -22,7 +22,7 @@ from paceline.program.effects import Array
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
-from paceline.recovering import next_job
+from paceline.recovering import check_fewer, next_job
 from paceline.replicas import fingerprints
 from paceline.resuming import resumption
 from paceline.sim.engine import simulate as run_programs
@@ -184,6 +184,24 @@ def test_no_example_of_an_epoch_is_left_out_or_used_twice(workers, gone, tmp_pat
     assert sum(found.values()) == state.samples, "those beyond the epoch's end belong to the next one"
 
 
+def test_what_fewer_workers_could_not_do_is_said_before_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    job_of(tmp_path, LOCAL, 4, workload=WORKLOAD | {"batch": None, "total_batch": 24})
+    for least, total, status in ((2, 24, 0), (3, 24, 0), (2, 20, 2), (3, 28, 2)):
+        job = on(job_of(tmp_path, LOCAL, 4, workload=WORKLOAD | {"batch": None, "total_batch": total}))
+        spec = {"max_restarts": 1, "min_workers": least}
+        if not status:
+            check_fewer(on(job, f"recovery={spec}"))
+            continue
+        flags = ("--max-restarts", 1, "--min-workers", least)
+        found, _, err = call(monkeypatch, capsys, "train", "s.yaml", *flags)
+        assert (found, err.count("\n"), Path("runs").exists()) == (2, 1, False)
+        assert (
+            f"recovery.min_workers is {least}, and with 3 workers workload.total_batch: {total} samples cannot" in err
+        )
+        assert "or leave min_workers out" in err
+
+
 @pytest.mark.parametrize("tail", ["pad", "drop"])
 @pytest.mark.parametrize("epochs", [0.3, 1.0, 2.4])
 def test_slices_go_on_at_the_same_place_of_the_epoch(epochs, tail, tmp_path):
@@ -260,37 +278,55 @@ def test_a_run_that_loses_a_worker_and_gets_it_back_learns_as_well(name, tmp_pat
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 
-def test_ranks_resume_with_fewer_workers_to_the_bits_of_the_rule(tmp_path):
-    """A run of 3 workers goes on with 2 under mpirun, and in one process; then it is exported from both parts."""
-    strategy = {"preset": "local_sgd", "schedule": {"fixed": 4}, "aggregation": {"parameters": "samples"}}
+def test_ranks_resume_without_a_worker_to_the_bits_of_the_rule(tmp_path):
+    """A run of 3 workers goes on without one of them under mpirun, and in one process; then both parts are exported."""
+    strategy = {"preset": "local_sgd", "schedule": {"fixed": 4}, "aggregation": {"parameters": [1, 2, 3]}}
     job = job_of(tmp_path, strategy, workload=NORMS | {"batch": 4}, budget={"rounds": 2})
     simulate(tmp_path / "s.yaml", out=tmp_path / "run")
-    settings = ("cluster={workers: [{speed: 1000 samples/s}, {speed: 500 samples/s}]}", "budget.rounds=4")
-    fewer = on(job, *settings)
+    fewer = next_job(on(job, "budget.rounds=4"), [1])
     saved = checkpoints.newest(tmp_path / "run")
     assert saved
-    found = resumption(saved, resolve(load(tmp_path / "run" / "scenario.yaml", settings), tmp_path / "run"), False)
-    arrays = [checkpoints.read_worker(saved, worker) for worker in range(3)]
-    expected = Part(fewer, found.state, found.handover, arrays)
+    found = resumption(saved, fewer, change=False, gone=[1])
+    expected = Part(fewer, found.state, found.handover, [checkpoints.read_worker(saved, worker) for worker in range(3)])
 
-    done = paceline("train", "--resume", "run", *(f"--set={each}" for each in settings), cwd=tmp_path)
-    assert "resumed: 2 workers instead of 3: model, budget" in done.stderr
-    assert "of worker 2, optimizer state, BatchNorm statistics and random stream are lost" in done.stderr
+    done = paceline("train", "--resume", "run", "--without", 1, "--set=budget.rounds=4", cwd=tmp_path)
+    assert "resumed: 2 workers instead of 3: the work is divided again, into batches of [4, 4]; model" in done.stderr
+    assert "of worker 1, optimizer state, BatchNorm statistics and random stream are lost" in done.stderr
     summary, lines = read(tmp_path / "run")
     assert summary["params_sha256"] == expected.digest
     assert (summary["workers"], summary["rounds"], summary["resumed_at_round"]) == (2, 4, 2)
     assert [line["round"] for line in lines] == [2, 4]
-    history = yaml.read_mapping(tmp_path / "run" / "scenario.yaml")["recorded"]["history"]
+    document = yaml.read_mapping(tmp_path / "run" / "scenario.yaml")
+    assert document["strategy"]["aggregation"] == {"parameters": [1, 3]}
+    history = document["recorded"]["history"]
     assert history[1]["handed_over"] == [*found.handover.lines()]
     assert "cluster.workers" in history[1]["changed"]
     assert [trained(tmp_path / "run", number).round for number in (2, 4)] == [2, 4]
 
 
+def test_a_run_resumes_on_the_cluster_that_it_is_told(tmp_path):
+    """Workers that are not named go on by their numbers: the last ones are gone, or new."""
+    job_of(tmp_path, BIASED, workload=WORKLOAD | {"total_batch": 24, "batch": None})
+    simulate(tmp_path / "s.yaml", out=tmp_path / "run")
+    saved = checkpoints.newest(tmp_path / "run")
+    assert saved
+    for speeds, members in (([9, 4], [0, 1]), ([9, 4, 2, 1], [0, 1, 2, None]), ([9, 9, 9], [0, 1, 2])):
+        cluster = f"cluster={{workers: [{', '.join(f'{{speed: {speed} samples/s}}' for speed in speeds)}]}}"
+        job = resolve(load(tmp_path / "run" / "scenario.yaml", [cluster]), tmp_path / "run")
+        found = resumption(saved, job, change=False)
+        assert found.handover.members == members
+        assert not found.handover.same, "with other paces, biased sampling divides the work in another way"
+        assert found.parts[-1]["handed_over"]
+        assert found.state.refreshed == found.state.mark()
+
+
 @pytest.mark.parametrize(
     ("strategy", "settings", "says"),
     [
-        (LOCAL, ["workload.batch=4"], "workload.batch is 4, and was 8, so this would be another run"),
-        ({"preset": "fsdp"}, [], "was written by 3 workers, each of which has a part of the parameters"),
+        (LOCAL, ["--without=0", "--set=workload.batch=4"], "workload.batch is 4, and was 8, so this would be another"),
+        ({"preset": "fsdp"}, ["--without=2"], "was written by 3 workers, each of which has a part of the parameters"),
+        (LOCAL, ["--without=3"], "worker 3 does not exist; there are workers 0 to 2"),
+        (LOCAL, ["--without=0", "--without=1", "--without=2"], "no worker is left of 3"),
     ],
 )
 def test_what_does_not_go_on_is_one_line(strategy, settings, says, tmp_path, monkeypatch, capsys):
@@ -298,8 +334,7 @@ def test_what_does_not_go_on_is_one_line(strategy, settings, says, tmp_path, mon
     job_of(tmp_path, strategy)
     simulate("s.yaml", out="run")
     before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
-    two = "cluster={workers: [{speed: 9 samples/s, count: 2}]}"
-    status, _, err = call(monkeypatch, capsys, "train", "--resume", "run", *(f"--set={s}" for s in (two, *settings)))
+    status, _, err = call(monkeypatch, capsys, "train", "--resume", "run", *settings)
     assert (status, err.count("\n")) == (2, 1)
     assert says in err
     assert before == {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}

@@ -1,0 +1,294 @@
+"""The answer of a plan: which way is recommended, what others take, and what each decision brings.
+
+Rule: a decision is judged by the fastest way that there is without it, with no more local steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from .memory_check import predicted
+from .plan_bounds import Root
+from .plan_lab import Lab, Team
+from .plan_space import Space, Way
+from .plan_values import Measured, Values
+from .program.errors import ScenarioError
+from .studies.front import Front, Node, search
+
+TOLERANCE = 0.05  # the share of time that fewer local steps may cost
+BUSY = 0.1  # a worker whose idle share is at most so much more than the busiest one's is busy, too
+
+Wanted = Callable[[Root], bool]
+
+
+def recommended(front: Front[Way], tolerance: float = TOLERANCE) -> Way:
+    """The way to take: of those on the front whose time is within the tolerance of the fastest one's, the one with the
+    fewest local steps, and of these the fastest.
+    """
+    most = front.seconds[-1] * (1 + tolerance)
+    near = [
+        (way.H, s, place)
+        for place, (way, s) in enumerate(zip(front.candidates, front.seconds, strict=True))
+        if s <= most
+    ]
+    return front.candidates[min(near)[-1]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way in the table."""
+
+    way: Way
+    roles: tuple[str, ...]  # why it is there: "recommended", "front", or a baseline's name
+    measured: Measured
+    epoch: float  # seconds of an epoch
+    spread: float  # plus or minus so many seconds; 0 without noise
+    steps: dict[str, int]  # by class, between two syncs
+    batches: dict[str, int]  # by class; of workers that differ by a sample, the smaller batch
+    left_out: dict[str, int]  # by class, the workers that are not used
+    idle: dict[str, float]  # by class, the least share of its workers
+    memory: dict[str, float]  # by class, bytes of a device at the peak of a step, as predicted
+    bound_by: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """What a decision brings."""
+
+    factor: float  # how many times as long an epoch takes without it; infinite where nothing can be trained
+    text: str
+
+
+@dataclass(eq=False)
+class Judge:
+    """Looks at ways that a search has found, and at those that it has left out."""
+
+    lab: Lab
+    values: Values
+    roots: Sequence[Root]
+    teams: Sequence[Team]
+
+    def fastest(
+        self, wanted: Wanted, steps: float = inf, leaf: Callable[[Way], bool] = lambda way: True
+    ) -> tuple[float, Way] | None:
+        """(seconds for a sample, the way) of the fastest one with so many local steps at most; None if there is none.
+
+        wanted, leaf: which roots, and which of their ways.
+        """
+        nodes = [_only(root.node, leaf) for root in self.roots if steps >= root.H and wanted(root)]
+        found = search(self.values.refined(nodes), self.values.seconds, fastest=True).front
+        return (found.seconds[-1], found.candidates[-1]) if found.seconds else None
+
+    def epoch(self, seconds: float) -> float:
+        """Seconds of an epoch, from those for a sample."""
+        return seconds * self.lab.problem.shape.train
+
+    def baselines(self) -> dict[str, Way]:
+        """What users would have taken: each is the fastest of its kind. Those that do not fit are left out."""
+        everyone, fast = self.teams[0], [t for t in self.teams if t.classes == (0,)]
+        kinds: dict[str, Wanted] = {
+            "sync on all": lambda root: root.team is everyone,
+            f"sync on the {self.lab.classes[0].name} alone": lambda root: root.team is fast[0],
+            "one machine": lambda root: root.team.size == 1,
+        }
+        found = dict[str, Way]()
+        for name, wanted in kinds.items():
+
+            def plain(root: Root, wanted: Wanted = wanted) -> bool:
+                return wanted(root) and self._plain(root)
+
+            # With parameters in every device; elsewhere only where these do not fit.
+            best = self.fastest(plain, 1, _plain) or self.fastest(plain, 1, _fp32)
+            if best is not None and best[1] not in found.values():
+                found[name] = best[1]
+        return found
+
+    def _plain(self, root: Root) -> bool:
+        """Equal batches, as many samples as the scenario has, gradients exchanged in every step."""
+        return root.method.synchronous and root.division.split == "even" and root.division.batch <= self.lab.batch
+
+    def row(self, way: Way, roles: Sequence[str]) -> Row:
+        """The way's row. ScenarioError where it cannot be had."""
+        measured = self.values.measured(way)
+        names, found = [each.name for each in self.lab.classes], dict[str, tuple[int, float]]()
+        idle = dict[str, float]()
+        for c, batch, pace in way.division.kinds:
+            before = found.get(names[c], (batch, pace))
+            found[names[c]] = min(batch, before[0]), pace
+        for c, share in zip(way.team.by_class, measured.idle, strict=True):
+            idle[names[c]] = min(share, idle.get(names[c], 1.0))
+        used = {c: way.team.by_class.count(c) for c in range(len(names))}
+        return Row(
+            way,
+            tuple(roles),
+            measured,
+            self.epoch(measured.seconds),
+            self.epoch(measured.spread),
+            {name: way.division.steps(way.H, pace) for name, (_, pace) in found.items()},
+            {name: batch for name, (batch, _) in found.items()},
+            {
+                name: len(self.lab.classes[c].workers) - used[c]
+                for c, name in enumerate(names)
+                if used[c] < len(self.lab.classes[c].workers)
+            },
+            idle,
+            self._memory(way),
+            self._bound_by(way, idle),
+        )
+
+    def _memory(self, way: Way) -> dict[str, float]:
+        job = self.values.job(way, 1)
+        needs = predicted(job.problem.phantoms(job.plan).works, job.problem, job.plan)
+        found = dict[str, float]()
+        for c, need in zip(way.team.by_class, needs, strict=True):
+            name = self.lab.classes[c].name
+            found[name] = max(need.device + need.activations + need.fresh, found.get(name, 0.0))
+        return found
+
+    def _bound_by(self, way: Way, idle: dict[str, float]) -> str:
+        """What most of the time is for: the network's latency, its links, or computing, and whose.
+
+        Computing is bound by memory where a larger batch would not fit the busiest workers.
+        """
+        seconds = self.values.without_noise(way) or 0.0
+        no_latency, free = self.values.relaxed(way, latency=True), self.values.relaxed(way, latency=False)
+        shares = {"latency": seconds - no_latency, "link": no_latency - free, "computing": free}
+        most = max(shares, key=lambda name: shares[name])
+        if most != "computing":
+            return most
+        busiest = [name for name, share in idle.items() if share <= min(idle.values()) + BUSY]
+        names = [each.name for each in self.lab.classes]
+        full = [c for c, batch, _ in way.division.kinds if names[c] in busiest and self._full(way, c, batch)]
+        if full and way.placement != "replicated":
+            return "memory"
+        return "computing" if len(busiest) == len(idle) else f"slow compute, {_listed(busiest)}"
+
+    def _full(self, way: Way, number: int, batch: int) -> bool:
+        device = way.team.devices[number]
+        known = device.memory is not None or device.max_batch is not None
+        return known and batch >= self.lab.cap(way.team, number, way.method.placed(way.placement))
+
+    def worth(self, space: Space) -> dict[str, float]:
+        """By class, by how much the fastest way without it takes longer than the fastest way with it, as a share.
+
+        Infinite where nothing can be trained without it, -1 where nothing can be with it. Empty where there is nothing
+        to choose.
+        """
+        if len(self.lab.classes) == 1 or "workers" in space.keep:
+            return {}
+        found = dict[str, float]()
+        for c, each in enumerate(self.lab.classes):
+
+            def used(root: Root, number: int = c) -> bool:
+                return number in root.team.classes
+
+            with_it, without = self.fastest(used), self.fastest(lambda root, used=used: not used(root))  # type: ignore[misc]
+            if with_it is None or without is None:
+                found[each.name] = -1.0 if with_it is None else inf
+            else:
+                found[each.name] = without[0] / with_it[0] - 1
+        return found
+
+    def reasons(self, way: Way) -> list[Reason]:
+        """What each decision of a way brings, the one that matters most first."""
+        seconds = self.values.seconds(way)
+        assert seconds is not None, "it was found"
+        return sorted(self._reasons(way, seconds), key=lambda reason: -reason.factor)
+
+    def _reasons(self, way: Way, seconds: float) -> Iterator[Reason]:
+        everyone, names = self.teams[0], [each.name for each in self.lab.classes]
+
+        def against(
+            text: str, other: str, wanted: Wanted, steps: int = way.H, leaf: Callable[[Way], bool] = lambda way: True
+        ) -> Reason:
+            found = self.fastest(wanted, steps, leaf)
+            if found is None:
+                return Reason(inf, f"{text}: {other} does not fit into memory")
+            factor = found[0] / seconds
+            return Reason(factor, f"{text}: {other} takes {longer(factor)}")
+
+        if way.team is not everyone:
+            out = _listed([n for c, n in enumerate(names) if c not in way.team.classes] or ["other workers"])
+            best = self.fastest(lambda root: root.team is everyone)
+            more = ""
+            if best is not None and best[1].H > way.H:
+                more = f", with {best[1].H} local steps {longer(best[0] / seconds)}"
+            reason = against(f"leave the {out} out", "an epoch on all workers", lambda root: root.team is everyone)
+            yield Reason(reason.factor, reason.text + more)
+        elif len(names) > 1:
+            slow = names[-1]
+            yield against(
+                f"use the {slow}, too", "an epoch without it", lambda root: len(names) - 1 not in root.team.classes
+            )
+        if way.H > 1:
+            other, wanted = "a sync after every step", lambda root: root.method.synchronous
+            yield against(f"take {way.H} steps between two syncs", other, wanted, 1)
+        elif way.team.size > 1 and (best := self.fastest(lambda root: not root.method.synchronous)) is not None:
+            factor = best[0] / seconds
+            yield Reason(factor, f"sync after every step: with {best[1].H} local steps an epoch takes {longer(factor)}")
+        if way.division.total:
+            yield against(
+                "give larger batches to faster workers",
+                "an epoch with equal batches",
+                lambda root: root.division.total is None,
+            )
+        elif len(way.team.devices) > 1 and way.H > 1:
+            yield against(
+                "give more steps to faster workers",
+                "an epoch with batches by speed",
+                lambda root: root.division.split != "by_steps",
+            )
+        if way.placement != "replicated":
+            yield against(
+                f"keep parameters {way.placement.replace('_', ' and ')}",
+                "an epoch with replicated ones",
+                lambda root: root.placement == "replicated",
+            )
+        if way.options.wire != "fp32":
+            yield against(f"send values as {way.options.wire}", "an epoch with fp32", lambda root: True, leaf=_fp32)
+
+
+def _only(node: Node[Way], leaf: Callable[[Way], bool]) -> Node[Way]:
+    """The node with some of its ways alone."""
+    return Node(
+        node.bound,
+        node.gap,
+        node.place,
+        None,
+        lambda: (n for n in node.children() if n.candidate is not None and leaf(n.candidate)),
+    )
+
+
+def _fp32(way: Way) -> bool:
+    return way.options.wire == "fp32"
+
+
+def _plain(way: Way) -> bool:
+    return _fp32(way) and way.placement == "replicated"
+
+
+def longer(factor: float) -> str:
+    """How much longer something takes, in words."""
+    if factor >= 2:
+        return f"{factor:.3g} times as long"
+    if abs(factor - 1) < 5e-4:
+        return "as long"
+    return f"{abs(factor - 1):.1%} {'longer' if factor > 1 else 'less'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def refusal(lab: Lab, values: Values) -> ScenarioError:
+    """Why there is no way at all, with what is closest."""
+    if values.refused:
+        return ScenarioError(f"nothing can be trained here: {next(iter(values.refused))}")
+    sizes = {c.name: lab.timing.devices[c.workers[0]].memory for c in lab.classes}
+    most = max(sizes, key=lambda name: sizes[name] or 0.0)
+    return ScenarioError(
+        f"nothing fits into the workers' memory, {most} with {(sizes[most] or 0) / 2**30:.3g} GiB has the most, "
+        "not even with one sample and parameters in host memory; write a smaller model or another precision"
+    )

@@ -1,0 +1,87 @@
+"""What `paceline plan` prints: the table, and the answer in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from pathlib import Path
+
+from rich.text import Text
+
+from .plan_answer import Row, longer
+from .plan_table import GUIDANCE, Answer
+from .printing import WIDE, plain_table, right
+from .program.errors import one_line
+from .terminal import console
+
+SHOWN = 12  # rows of the front
+NO_STEPS = "Local steps do not make an epoch shorter here."
+
+
+def show_plan(answer: Answer, path: Path) -> None:
+    """Print an answer. path: where the recommended way is written."""
+    numbers = map(right, ("s per epoch", "samples between syncs", "MB per sync"))
+    table = plain_table(
+        "", "method", "steps", "batches", "left out", "placement", *numbers, "idle", "memory", "bound by"
+    )
+    front = [row for row in answer.rows if row.roles == ("front",)]
+    hidden = front[SHOWN:]
+    for row in answer.rows:
+        if row not in hidden:
+            told = row.roles[0] if row.roles != ("front",) else ""
+            table.add_row(Text(", ".join(r for r in row.roles if r != "front") or told), *_cells(row))
+    out = console(width=WIDE)
+    out.print(table)
+    if hidden:
+        out.print(Text(f"{len(hidden)} slower ways with fewer samples between syncs are not shown; --json has them"))
+    for line in _words(answer):
+        out.print(Text(one_line(line, WIDE)))
+    out.print(Text(one_line(f"written to {path}", WIDE)))
+
+
+def _cells(row: Row) -> Iterator[Text]:
+    way, spread = row.way, f" ± {row.spread:.2g}" if row.spread else ""
+    wire = "" if way.options.wire == "fp32" else f", {way.options.wire}"
+    collective = "" if way.collective == way.team.timing.network.collective else f", {way.collective}"
+    cells = (
+        way.preset,
+        _by_class(row.steps),
+        _by_class(row.batches),
+        ", ".join(f"{count} {name}" for name, count in row.left_out.items()),
+        f"{way.placement}{wire}{collective}",
+        f"{row.epoch:.5g}{spread}",
+        f"{way.gap:.0f}",
+        f"{row.measured.sent / 1e6:.4g}",
+        _by_class({name: f"{share:.0%}" for name, share in row.idle.items()}),
+        _by_class({name: size(need) for name, need in row.memory.items()}),
+        row.bound_by,
+    )
+    return (Text(one_line(cell, 80)) for cell in cells)
+
+
+def size(nbytes: float) -> str:
+    """Bytes in words."""
+    return f"{nbytes / 2**30:.3g} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.3g} MiB"
+
+
+def _by_class(values: Mapping[str, object]) -> str:
+    """One value where all classes have the same, else each class's."""
+    if len(set(values.values())) == 1:
+        return str(next(iter(values.values())))
+    return ", ".join(f"{value} {name}" for name, value in values.items())
+
+
+def _words(answer: Answer) -> Iterator[str]:
+    """The answer in words."""
+    if not answer.whole:
+        yield f"stopped: this is the best of the {answer.simulated} ways that were simulated until then"
+    for number, reason in enumerate(answer.reasons):
+        yield f"{'what matters most: ' if number == 0 else '  '}{reason.text}"
+    for name, share in answer.worth.items():
+        if share == inf:
+            yield f"the {name}: nothing can be trained without it"
+        elif share == -1:
+            yield f"the {name}: nothing that fits into memory can be trained with it"
+        else:
+            yield f"the {name}: without it the fastest epoch takes {longer(1 + share)}"
+    yield GUIDANCE if any(row.way.H > 1 for row in answer.rows) else NO_STEPS

@@ -1,0 +1,278 @@
+"""The space of a plan: every way to train that it compares, as changes to a scenario.
+
+A way says which workers are used, how the work is divided among them, with which method and how many local steps, where
+parameters live, and how values travel. Its changes, written into the scenario, make a scenario that `train` and
+`simulate` take as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from .algorithms.aggregations import Parameters
+from .algorithms.placements import PLACEMENTS, Placement
+from .algorithms.presets import PRESETS
+from .algorithms.rounds import Moment
+from .algorithms.schedules import Every, Fixed
+from .algorithms.splits import ByBatch, BySteps, Capacity, Shares
+from .algorithms.strategy import Strategy
+from .algorithms.unitwise import UNIT_BYTES
+from .config.arguments import parameters_of
+from .config.strategy import build_strategy
+from .config.timing import CollectiveAlgorithm
+from .learning.cost_tables import merged
+from .plan_lab import Lab, Team
+from .program.effects import Wire
+from .program.errors import ScenarioError
+
+# Local steps that are tried, of the fastest worker. The most that were published for workers of unequal speed are 32
+# (Biased Local SGD, arXiv 2508.08540). Post-local SGD takes 16 (arXiv 1808.07217), QSR begins with 4 (2310.14423).
+STEPS = (2, 4, 8, 16, 32)
+BUCKET = 25 << 20  # bytes of gradients that travel together in PyTorch's DDP
+COLLECTIVES: tuple[CollectiveAlgorithm, ...] = ("ordered", "ring", "recursive_doubling", "rabenseifner", "tree")
+# The preset of synchronous training by placement, with equal batches and with batches by speed.
+EQUAL = {"replicated": "sync_sgd", "offloaded": "lsdp", "sharded": "fsdp", "sharded_offloaded": "fsdp_offload"}
+BY_BATCH = {"replicated": "hdp", "offloaded": "lshdp"}
+EXCHANGING, LOCAL = Strategy(), Strategy(aggregation=Parameters())
+START = Moment(0, 0, 0.0, 1.0)
+KEEPS = ("method", "H", "workers")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is tried of each choice."""
+
+    keep: frozenset[str] = frozenset()  # of KEEPS: as the scenario has it
+    most: int | None = None  # samples of all workers in a step; None: about as many as the scenario's
+    steps: tuple[int, ...] = STEPS  # local steps between two syncs, other than 1
+    placements: tuple[str, ...] = tuple(EQUAL)
+    wires: tuple[Wire, ...] = ("fp32", "bf16")
+    prefetch: tuple[int, ...] = (1, 2, 4)
+    unit_bytes: tuple[int, ...] = (UNIT_BYTES, BUCKET)
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """How workers agree: gradients in every step, or local steps and then parameters."""
+
+    strategy: Strategy  # whose aggregation counts here
+    steps: tuple[int, ...]  # of the fastest worker between two syncs
+    placements: tuple[str, ...]
+    preset: str = "local_sgd"  # of local steps
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the `strategy:` section, in addition
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether gradients are exchanged in every step."""
+        return self.strategy.aggregation.synchronous
+
+    def placed(self, placement: str) -> Strategy:
+        """The strategy with a placement: what the memory that it needs depends on."""
+        return dataclasses.replace(self.strategy, placement=PLACEMENTS[placement]())
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """How a step or round is divided among a team's workers."""
+
+    split: Any  # as a scenario has it
+    batch: int  # the scenario's batch for one worker
+    shares: Shares
+    kinds: tuple[tuple[int, int, float], ...]  # (class, batch, pace), each that there is
+
+    @property
+    def total(self) -> int | None:
+        """The samples of a step that are divided by speed; None where batches are equal."""
+        return self.split["by_batch"]["total"] if isinstance(self.split, dict) else None
+
+    def steps(self, H: int, pace: float) -> int:
+        """The steps of a worker of that pace, where the fastest takes H."""
+        return self.shares.steps(H, pace)
+
+    def samples(self, H: int) -> int:
+        """Samples of all workers in a round of H steps of the fastest."""
+        kinds = zip(self.shares.batches, self.shares.paces, strict=True)
+        return sum(self.steps(H, pace) * batch for batch, pace in kinds)
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """A way to train."""
+
+    place: tuple[int, ...]  # in the order of the space
+    team: Team
+    division: Division
+    method: Method
+    H: int  # steps of the fastest worker between two syncs; 1 where gradients are exchanged in every step
+    placement: str
+    options: Placement
+    collective: CollectiveAlgorithm
+    gap: float  # samples of all workers between two syncs
+
+    @property
+    def preset(self) -> str:
+        """The method's name."""
+        if not self.method.synchronous:
+            return self.method.preset
+        return (BY_BATCH if self.division.total else EQUAL).get(self.placement, EQUAL[self.placement])
+
+    @cached_property
+    def key(self) -> Hashable:
+        """What distinguishes it from other ways, in whatever space it is found."""
+        return self.team.place, repr(self.strategy), self.division.batch, self.collective
+
+    @property
+    def strategy(self) -> dict[str, Any]:
+        """The scenario's `strategy:` section."""
+        options, division, preset = self._options, self.division, self.preset
+        found: dict[str, Any] = {"preset": preset, **self.method.arguments}
+        if not self.method.synchronous:
+            found["H"] = self.H
+            if division.split != "by_steps":
+                found["split"] = division.split
+            if division.total and not self.method.arguments:
+                found["weights"] = "samples"
+        elif division.total:
+            found |= {"total": division.total} if preset in BY_BATCH.values() else {"split": division.split}
+        if options or (not self.method.synchronous and self.placement != "replicated"):
+            found["placement"] = {self.placement: options} if options else self.placement
+        return found
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """The placement's options that are not the usual ones."""
+        given, usual = vars(self.options), vars(PLACEMENTS[self.placement]())
+        return {name: value for name, value in given.items() if value != usual[name]}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The scenario's keys that change, other than its workers."""
+        found = {"strategy": self.strategy, "workload.batch": self.division.batch}
+        if self.collective != self.team.timing.network.collective:
+            found["cluster.network.collective"] = self.collective
+        return found
+
+
+def methods(lab: Lab, space: Space) -> list[Method]:
+    """The methods that are tried. ScenarioError where one that is to stay cannot be planned."""
+    spec = lab.scenario.strategy
+    strategy = build_strategy(spec)
+    synchronous, kept = strategy.aggregation.synchronous, "method" in space.keep
+    own = tuple(n for n in space.placements if not kept or type(strategy.placement) is PLACEMENTS[n])
+    exchanging, steps = Method(EXCHANGING, (1,), own), space.steps
+    if "H" in space.keep:
+        given = strategy.schedule.resolve(lab.timing.speeds(lab.batch))
+        if not isinstance(given, Fixed | Every):
+            raise ScenarioError(f"--keep H: H changes during the run, by {type(given).__name__}; leave --keep H out")
+        steps = () if synchronous else (given.steps(START),)
+    if not kept:
+        local = Method(LOCAL, steps, own)
+        return [local] if "H" in space.keep and not synchronous else [exchanging, local]
+    if synchronous and not strategy.aggregation.local:
+        return [exchanging]
+    if spec.preset is None or "H" not in parameters_of(PRESETS[spec.preset]) or synchronous:
+        raise ScenarioError("--keep method: it is for a preset with one number H of local steps, like local_sgd")
+    apart = ("preset", "H", "split", "placement")
+    arguments = {key: value for key, value in spec if value is not None and key not in apart}
+    return [Method(strategy, steps, own, spec.preset, arguments)]
+
+
+def divisions(lab: Lab, team: Team, strategy: Strategy, space: Space) -> Iterator[Division]:
+    """How the work may be divided among a team. Each is given once. strategy: its aggregation and placement count."""
+    caps = {c: lab.cap(team, c, strategy) for c in team.devices}
+    if not all(caps.values()):
+        return
+    holds, synchronous = lab.capacity(team, strategy), strategy.aggregation.synchronous
+    room = sum(map(caps.__getitem__, team.by_class))
+    known: set[tuple[tuple[int, ...], tuple[float, ...]]] = set()
+    for total in totals(lab, team, caps, space):
+        for made in _of_total(lab, team, min(total, room), caps, holds, synchronous):
+            what = (made.shares.batches, made.shares.paces)
+            if what not in known:
+                known.add(what)
+                yield made
+
+
+def totals(lab: Lab, team: Team, caps: dict[int, int], space: Space) -> list[int]:
+    """The samples of a step that are tried: as the scenario has them, and more where that costs no time."""
+    workload, n = lab.scenario.workload, team.size
+    first = [workload.total_batch] if workload.total_batch else [lab.batch * n, lab.batch * lab.timing_size]
+    found = [*first, lab.filled(team, caps)]
+    if space.most is not None:
+        larger = max(found)
+        while larger < space.most:
+            larger = min(2 * larger, space.most)
+            found.append(larger)
+        found = [min(total, space.most) for total in found]
+    return [total for total in dict.fromkeys(found) if total >= n]
+
+
+def _of_total(
+    lab: Lab, team: Team, total: int, caps: dict[int, int], holds: Capacity, synchronous: bool
+) -> Iterator[Division]:
+    n, unequal = team.size, len(team.devices) > 1
+    each = min(total // n, *caps.values())
+    if each >= 1 and (not synchronous or each * n == total or each == min(caps.values())):
+        if synchronous or not unequal:
+            yield _division("even", each, Shares((each,) * n, (1.0,) * n), team)
+        else:
+            yield _division("by_steps", each, BySteps().shares(each, team.timing.devices), team)
+    if not unequal or any(map(lab.level, team.devices.values())):
+        return
+    for paces in (False,) if synchronous else (False, True):
+        try:
+            shares = ByBatch(total=total, paces=paces).shares(each, team.timing.devices, holds)
+        except ValueError:
+            return
+        if all(batch <= caps[c] for c, batch in zip(team.by_class, shares.batches, strict=True)):
+            options = {"total": total} | ({"paces": True} if paces else {})
+            yield _division({"by_batch": options}, max(1, each), shares, team)
+
+
+def _division(split: Any, batch: int, shares: Shares, team: Team) -> Division:
+    kinds = tuple(dict.fromkeys(zip(team.by_class, shares.batches, shares.paces, strict=True)))
+    return Division(split, batch, shares, kinds)
+
+
+def placements(lab: Lab, name: str, synchronous: bool, space: Space) -> list[Placement]:
+    """A placement with each size of units that makes other units."""
+    kind, precision = PLACEMENTS[name], lab.scenario.workload.precision
+    if synchronous and precision == "fp16":
+        return [kind(overlap=False)] if name == "replicated" else []
+    if not synchronous and (kind().sharded or name == "replicated"):
+        return [] if kind().sharded else [kind()]
+    found: dict[int, Placement] = {}
+    for nbytes in space.unit_bytes:
+        found.setdefault(len(merged(lab.problem.cost, nbytes).units), kind(unit_bytes=nbytes))
+    return list(found.values())
+
+
+def variants(lab: Lab, team: Team, place: Placement, space: Space) -> Iterator[tuple[Placement, CollectiveAlgorithm]]:
+    """A placement with each type in which values travel and each prefetch, and each algorithm of an all-reduce.
+
+    `train` performs the ordered all-reduce, unless the scenario says `reduction: fast`: then the others are tried.
+    """
+    wires = space.wires if lab.scenario.workload.precision != "fp64" and team.size > 1 else ("fp32",)
+    fetched = place.sharded or place.offloaded
+    given = team.timing.network.collective
+    several = len(set(team.timing.nodes)) < team.size
+    collectives: tuple[CollectiveAlgorithm, ...] = (given,)
+    if lab.scenario.reduction == "fast" and team.size > 1:
+        others: tuple[CollectiveAlgorithm, ...] = (*COLLECTIVES, "two_level") if several else COLLECTIVES
+        collectives = tuple(dict.fromkeys((given, *others)))
+    for wire, prefetch, collective in product(wires, space.prefetch if fetched else (1,), collectives):
+        made = type(place)(wire, place.overlap, prefetch, place.unit_bytes)
+        yield made, collective
+
+
+def check_keep(names: Sequence[str]) -> frozenset[str]:
+    """The choices that stay as the scenario has them. ScenarioError for another name."""
+    for name in names:
+        if name not in KEEPS:
+            raise ScenarioError(f"--keep {name}: write {', '.join(KEEPS[:-1])} or {KEEPS[-1]}")
+    return frozenset(names)

@@ -1,0 +1,207 @@
+"""`paceline plan`: how to train on these machines."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import yaml
+from .config.scenario import Scenario, apply, assign, read, validate
+from .config.sections import described
+from .config.units import read_share
+from .folders import folders_of
+from .marked_page import write_text
+from .plan_answer import TOLERANCE, Judge, Reason, recommended, refusal
+from .plan_bounds import Bounds
+from .plan_lab import Lab
+from .plan_request import document_of
+from .plan_space import Space, Way, check_keep
+from .plan_table import Answer
+from .plan_values import Values
+from .program.errors import ScenarioError, one_line
+from .progress import working
+from .studies.front import Front, search
+
+if TYPE_CHECKING:
+    pass
+
+MADE = "# Made by `paceline plan`"
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """The command's options."""
+
+    settings: tuple[str, ...] = ()
+    objective: str = "throughput"
+    keep: tuple[str, ...] = ()
+    most: int | None = None  # samples of all workers in a step
+    tolerance: str = "5%"
+    json: Path | None = None
+    out: Path = Path("runs/plan")
+    quiet: bool = False
+
+
+def plan(
+    scenario: str | Path | Scenario | Mapping[str, Any],
+    *,
+    settings: Iterable[str] = (),
+    objective: str = "throughput",
+    keep: Sequence[str] = (),
+    max_batch_total: int | None = None,
+    tolerance: float = TOLERANCE,
+    quiet: bool = True,
+) -> Answer:
+    """How to train a scenario's model on its machines: an Answer, with a frame, scenarios and the reasons.
+
+    scenario: a file, a Scenario, or a document. How it trains may change: its strategy, batch and workers.
+    settings: overrides such as "budget.epochs=5", of a file.
+    objective: "throughput": the time of an epoch at equal samples.
+    keep: what stays as the scenario has it, of "method", "H" and "workers".
+    max_batch_total: the most samples of all workers in a step. Without it they are about as many as now.
+    tolerance: the share of an epoch's time that fewer local steps may cost.
+
+    Raises ScenarioError where nothing can be trained. A KeyboardInterrupt ends the search, and the best so far is
+    returned.
+    """
+    if objective != "throughput":
+        raise ScenarioError(f"--for {one_line(objective, 40)}: write throughput")
+    document, folder, where = _read(scenario, settings)
+    lab = Lab(validate(document, where), folder, max_batch_total)
+    space = Space(check_keep(keep), max_batch_total)
+    teams = lab.teams("workers" in space.keep)
+    values = Values(lab)
+    roots = Bounds(lab).roots(space, teams)
+    with working(f"plan {Path(where).stem}", quiet) as show:
+        nodes = values.refined([root.node for root in roots])
+        found = search(nodes, values.seconds, lambda done, left: show("ways", done, done + left))
+    if not found.front.candidates:
+        if not found.whole:
+            raise KeyboardInterrupt
+        raise refusal(lab, values)
+    judge, way = Judge(lab, values, roots, teams), recommended(found.front, tolerance)
+    simulated, whole = len(values), found.whole
+    baselines, reasons, worth = dict[str, Way](), list[Reason](), dict[str, float]()
+    try:
+        if whole:
+            baselines, reasons, worth = judge.baselines(), judge.reasons(way), judge.worth(space)
+    except KeyboardInterrupt:  # the table is there
+        whole = False
+    rows = tuple(judge.row(each, why) for each, why in _roles(way, found.front, baselines).items())
+    documents = tuple(_document(document, row.way, lab) for row in rows)
+    return Answer(rows, documents, tuple(reasons), worth, simulated, whole, folder)
+
+
+def _roles(way: Way, front: Front[Way], baselines: Mapping[str, Way]) -> dict[Way, list[str]]:
+    """The ways of the table, and why each is there."""
+    roles: dict[Way, list[str]] = {way: ["recommended"]}
+    for each in reversed(front.candidates):
+        roles.setdefault(each, []).append("front")
+    for name, each in baselines.items():
+        same = next((known for known in roles if known.key == each.key), each)
+        roles.setdefault(same, []).append(name)
+    return roles
+
+
+def _read(
+    scenario: str | Path | Scenario | Mapping[str, Any], settings: Iterable[str]
+) -> tuple[dict[str, Any], Path, str]:
+    """(document, the folder where it lies, its name)."""
+    if isinstance(scenario, Scenario):
+        return described(scenario), Path(), "scenario"
+    if isinstance(scenario, Mapping):
+        return dict(scenario), Path(), "scenario"
+    return read(scenario, settings), Path(scenario).parent, str(scenario)
+
+
+def _document(document: dict[str, Any], way: Way, lab: Lab) -> dict[str, Any]:
+    """The scenario with a way's changes, for as many samples as before."""
+    found = copy.deepcopy(document)
+    if way.team.gone:
+        kept = described(way.team.scenario.cluster)
+        found["cluster"] = {key: kept[key] for key in kept if key in found["cluster"]}
+        if lab.scenario.faults:
+            found["faults"] = described(way.team.scenario)["faults"]
+    found.get("workload", {}).pop("total_batch", None)
+    for key, value in way.changes.items():
+        assign(found, key, value, key)
+    budget = lab.scenario.budget
+    if budget.epochs is None or budget.epoch != "samples":
+        found["budget"] = {"epochs": lab.epochs}
+    return found
+
+
+def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOptions) -> None:
+    """The command `paceline plan`. asked: the options that stand for a scenario, or change it; None where not given."""
+    from .plan_printing import show_plan
+
+    given: Path | dict[str, Any]
+    given, settings = _asked(scenario, asked, options.settings)
+    path = refuse(options.out)
+    try:
+        tolerance = read_share(options.tolerance)
+    except ValueError as error:
+        raise ScenarioError(f"--tolerance: {error}") from None
+    answer = plan(
+        given,
+        settings=settings,
+        objective=options.objective,
+        keep=options.keep,
+        max_batch_total=options.most,
+        tolerance=tolerance,
+        quiet=options.quiet,
+    )
+    write(answer, path)
+    if options.json:
+        write_text(options.json, answer.json())
+    if not options.quiet:
+        show_plan(answer, path)
+
+
+def _asked(
+    scenario: Path | None, asked: Mapping[str, Any], settings: Sequence[str]
+) -> tuple[Path | dict[str, Any], list[str]]:
+    """(the scenario, settings): a file with what else is asked for as settings, or a document of what is asked for."""
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    if scenario is None:
+        for name in ("model", "workers", "link"):
+            if name not in wanted:
+                raise ScenarioError("plan what? name a scenario, or write --model, --workers and --link")
+        document = document_of(**wanted)
+        for setting in settings:
+            apply(document, setting)
+        return document, []
+    for name in ("model", "workers", "link"):
+        if name in wanted:
+            raise ScenarioError(f"--{name}: the scenario says it; change it with --set, or leave the scenario out")
+    keys = {"batch": "workload={{total_batch: {}}}", "epochs": "budget={{epochs: {}}}", "data": "workload.data={}"}
+    if "batch" in wanted:
+        raise ScenarioError("--batch: the scenario says it; write --set workload.batch=N")
+    return scenario, [*settings, *(keys[name].format(value) for name, value in wanted.items())]
+
+
+def refuse(out: Path) -> Path:
+    """The file plan.yaml in the folder. ScenarioError where another file of that name is there."""
+    path = out / "plan.yaml"
+    if path.exists() and not path.read_text(errors="replace").startswith(MADE):
+        raise ScenarioError(f"--out {out}: its plan.yaml is not one that a plan has made; name another folder")
+    return path
+
+
+def write(answer: Answer, path: Path) -> None:
+    """Write the recommended way as a scenario. ScenarioError where that fails."""
+    document, folder = dict(answer.documents[0]), answer.folder
+    if folder.resolve() != Path.cwd():  # its relative paths are to be found from the new place, too
+        folders = [
+            {"path": str(each), "from_run": str(each)} for each in folders_of(validate(document, "plan"), folder)
+        ]
+        document["recorded"] = dict(document.get("recorded") or {}) | {"folders": folders}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScenarioError(f"--out {path.parent}: cannot be made: {error.strerror}; name another folder") from None
+    told = f"{MADE}: an epoch is predicted to take {answer.rows[0].epoch:.6g} s.\n# {one_line(answer.decision, 300)}\n"
+    write_text(path, told + yaml.dump(document))

@@ -1,0 +1,205 @@
+"""`paceline plan` as a user meets it: what it answers, what it writes, and what it says where nothing can be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import paceline
+from kit.cli import call
+from paceline.config import yaml
+from paceline.plan_table import Answer
+from paceline.planning import plan
+from paceline.program.errors import ScenarioError
+
+ROOT = Path(__file__).parent.parent.parent
+LAB = ["--model", "resnet20", "--data", "cifar10", "--workers", "2 x a6000, epyc-7742", "--link", "1gbe"]
+MIXED: dict[str, Any] = {
+    "workload": {"model": {"name": "mlp", "hidden": [256]}, "batch": 32, "optimizer": {"lr": 0.1}},
+    "cluster": {
+        "workers": [{"device": "fast", "count": 2, "speed": "9000 samples/s"}, {"device": "slow", "speed": 1000}],
+        "network": {"bandwidth": "1 Gbit/s", "latency": "100 us"},
+    },
+    "strategy": {"preset": "sync_sgd"},
+    "budget": {"epochs": 2},
+}
+MIXED["cluster"]["workers"][1]["speed"] = "1000 samples/s"
+
+
+def baseline(answer: Answer, name: str) -> float:
+    """The seconds of an epoch of a baseline."""
+    (row,) = [row for row in answer.rows if name in row.roles]
+    return row.epoch
+
+
+def test_the_cards_of_a_mixed_lab_get_batches_by_speed() -> None:
+    """huggingface/pytorch-image-models#580: 200 each gave about 2000 images/s, 300 and 200 about 2500.
+
+    The slower cards take 0.4 s for their 200, and the faster ones do 300 in this time.
+    """
+    workers = [
+        {"device": "rtx-a6000", "count": 2, "speed": "750 samples/s", "node": 0},
+        {"device": "rtx2080ti", "count": 2, "speed": "500 samples/s", "max_batch": 200, "node": 0},
+    ]
+    document = {
+        "workload": {  # about the 5.3 million parameters of EfficientNet-B0
+            "model": {"name": "mlp", "hidden": [2048, 2500]},
+            "data": {"name": "sized", "train": 1281167},
+            "batch": 200,
+            "optimizer": {"lr": 0.1},
+        },
+        "cluster": {"workers": workers, "network": {"link": "pcie3x16"}},
+        "strategy": {"preset": "sync_sgd"},
+        "budget": {"epochs": 1},
+    }
+    answer = plan(document)
+    best = answer.rows[0]
+    assert best.batches == {"rtx-a6000": 300, "rtx2080ti": 200}
+    assert best.way.H == 1
+    assert 1281167 / best.epoch == pytest.approx(2500, rel=0.01)
+    assert 1281167 / baseline(answer, "sync on all") == pytest.approx(2000, rel=0.01)
+
+
+def test_what_cpus_are_worth_next_to_gpus() -> None:
+    """Biased Local SGD's cluster (arXiv 2508.08540): 2 CPUs, 8 GPUs, a CPU's step takes as long as 32 of a GPU's.
+
+    By samples, a round of 32 GPU steps has 8 x 32 batches of the GPUs and 2 of the CPUs.
+    """
+    answer = plan(ROOT / "scenarios" / "papers" / "biased_resnet20_cifar10_2cpu_8gpu.yaml")
+    best = answer.rows[0]
+    assert (best.left_out, best.way.preset, best.way.H) == ({"cpu": 2}, "sync_sgd", 1)
+    assert answer.worth["cpu"] == pytest.approx(2 / (8 * 32), rel=1e-6)
+    assert baseline(answer, "sync on all") / best.epoch == pytest.approx(25.6)
+    assert answer.decision.startswith("leave the cpu out: an epoch on all workers takes 25.6 times as long")
+    assert answer.documents[0]["budget"] == {"epochs": pytest.approx(66.0, rel=0.01)}  # as many samples as before
+
+
+def test_the_winner_is_a_scenario_that_simulates_as_predicted(tmp_path: Path) -> None:
+    answer = paceline.plan(MIXED)
+    assert len(answer.frame) == len(answer.rows) == len(answer.scenarios)
+    for row, scenario in zip(answer.rows, answer.scenarios, strict=True):
+        run = paceline.simulate(scenario, timing_only=True)
+        assert run.summary["seconds"] / run.summary["samples"] == pytest.approx(row.measured.seconds, rel=0.05)
+
+
+def test_what_is_kept_stays(tmp_path: Path) -> None:
+    scenario = MIXED | {"strategy": {"preset": "slowmo", "H": 6}}
+    answer = plan(scenario, keep=["method", "H", "workers"])
+    assert {(row.way.preset, row.way.H) for row in answer.rows if "front" in row.roles} == {("slowmo", 6)}
+    assert not any(row.left_out for row in answer.rows)
+    assert answer.documents[0]["strategy"]["preset"] == "slowmo"
+    larger = plan(MIXED, max_batch_total=400, keep=["method"])
+    assert max(sum(row.way.division.shares.batches) for row in larger.rows) == 400
+    assert {row.way.H for row in larger.rows} == {1}
+
+
+def test_the_command_answers_without_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = call(monkeypatch, capsys, "plan", *LAB, "--batch", 64, "--json", "a.json")
+    assert status == 0
+    assert "what matters most: " in out
+    assert "the epyc-7742: " in out
+    found = json.loads(Path("a.json").read_text())
+    assert found["rows"][0]["roles"].startswith("recommended")
+    document = yaml.parse(Path("runs/plan/plan.yaml").read_text(), "plan.yaml")
+    assert document == found["rows"][0]["scenario"]
+    assert (
+        call(monkeypatch, capsys, "simulate", "runs/plan/plan.yaml", "--timing-only", "--set", "budget.epochs=0.1")[0]
+        == 0
+    )
+    assert call(monkeypatch, capsys, "plan", "runs/plan/plan.yaml", "--quiet")[0] == 0  # its own file is replaced
+    Path("runs/plan/plan.yaml").write_text("mine")
+    status, _, err = call(monkeypatch, capsys, "plan", *LAB)
+    assert (status, Path("runs/plan/plan.yaml").read_text()) == (2, "mine")
+    assert "name another folder" in err
+
+
+def test_a_plan_elsewhere_finds_the_scenario_s_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "lab").mkdir()
+    images, labels = np.zeros((60, 64), np.float32), np.arange(60) % 10
+    np.savez(tmp_path / "lab" / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    document = MIXED | {"workload": MIXED["workload"] | {"data": "own.npz"}}
+    (tmp_path / "lab" / "lab.yaml").write_text(yaml.dump(document))
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, capsys, "plan", "lab/lab.yaml", "--quiet")[0] == 0
+    assert call(monkeypatch, capsys, "simulate", "runs/plan/plan.yaml", "--timing-only")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "plan what? name a scenario, or write --model, --workers and --link"),
+        (
+            ["--model", "vit_l_16", "--workers", "a7000", "--link", "10gbe"],
+            "'a7000' is not a device of the catalogue; did you mean",
+        ),
+        (
+            ["--model", "vit_l_16", "--workers", "0 x a6000", "--link", "10gbe"],
+            "write a number and a device, like 2 x rtx-a6000",
+        ),
+        (
+            ["--model", "vit_l_16", "--workers", "a6000", "--link", "10gb"],
+            "is not a link of the catalogue; did you mean",
+        ),
+        (["--model", "vit_l_17", "--workers", "a6000", "--link", "10gbe"], "no model 'vit_l_17'"),
+        (
+            ["--model", "vit_h_14", "--workers", "2 x gtx-nothing", "--link", "10gbe"],
+            "is not a device of the catalogue",
+        ),
+        (["lab.yaml", "--for", "speed"], "--for speed: write throughput"),
+        (["lab.yaml", "--keep", "batch"], "--keep batch: write method, H or workers"),
+        (["lab.yaml", "--link", "10gbe"], "--link: the scenario says it"),
+        (["lab.yaml", "--tolerance", "x"], "--tolerance: "),
+        (
+            ["lab.yaml", "--set", "strategy.preset=qsr", "--set", "strategy.alpha=0.1", "--keep", "H"],
+            "--keep H: H changes",
+        ),
+        (["lab.yaml", "--max-batch-total", 0], "--max-batch-total"),
+        (["small.yaml"], "nothing fits into the workers' memory, small with 0.00093"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_one_line(
+    arguments: list[object],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lab.yaml").write_text(yaml.dump(MIXED))
+    small = MIXED | {"cluster": {"workers": [{"device": "small", "speed": "10 samples/s", "memory": "1 MB"}]}}
+    small["workload"] = MIXED["workload"] | {"model": {"name": "mlp", "hidden": [2048, 2048]}}
+    Path("small.yaml").write_text(yaml.dump(small))
+    status, _, err = call(monkeypatch, capsys, "plan", *arguments)
+    assert status == 2
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    from paceline.plan_values import Values
+
+    whole, calls = Values.without_noise, list[int]()
+
+    def interrupted(self: Values, way: Any) -> float | None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(self, way)
+
+    monkeypatch.setattr(Values, "without_noise", interrupted)
+    answer = plan(MIXED)
+    assert not answer.whole
+    assert answer.rows[0].roles == ("recommended", "front")
+    assert not answer.reasons
+    with pytest.raises(ScenarioError, match="write throughput"):
+        plan(MIXED, objective="accuracy")

@@ -1,0 +1,269 @@
+"""What a simulation says of a run that loses workers and goes on: its clock by closed forms, and its numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.cli import MLP, call, paceline, read, scenario
+from paceline import simulate
+from paceline.analysis.run import Run
+from paceline.config import yaml
+from paceline.config.scenario import validate
+from paceline.program.errors import ProtocolError
+
+SYNC = {"preset": "sync_sgd"}
+RESTART = {"max_restarts": 3}
+SHRINK = {"shrink": True, "min_workers": 1}
+LOSS = {"name": "loss", "worker": 2}
+
+
+def described(strategy: dict[str, Any], steps: int, *faults: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Four workers that take a second for a step, on an infinitely fast network."""
+    cluster = {"workers": [{"speed": "8 samples/s", "count": 4}]}
+    plain = {"report": {}, "checkpoint": {"every": "4 rounds"}, "budget": {"steps": steps}, "cluster": cluster}
+    return scenario(4, MLP, strategy, 1, faults=[*faults], **plain | more)
+
+
+def predicted(*arguments: Any, **more: Any) -> dict[str, Any]:
+    return simulate(validate(described(*arguments, **more), "test"), timing_only=True).summary
+
+
+def near(seconds: float) -> Any:
+    return pytest.approx(seconds, rel=1e-12)
+
+
+def local(H: int) -> dict[str, Any]:
+    return {"preset": "local_sgd", "schedule": {"fixed": H}}
+
+
+# --- the clock --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("H", "at", "recovery", "at_noticed", "redone", "seconds", "end"),
+    [
+        # With a step a second, noticed after 50 ms. A checkpoint after 4 rounds, the ranks start for 5 s.
+        (1, "10.3 s", RESTART, 10.35, 2, 5.0, 10.35 + 5 + 12),
+        (1, "10 rounds", RESTART, 10.05, 2, 5.0, 10.05 + 5 + 12),
+        (1, "3.9 s", RESTART, 3.95, 3, 5.0, 3.95 + 5 + 20),  # from the beginning
+        (1, "10.3 s", RESTART | {"detection": "2 s", "start": "1 min"}, 12.3, 2, 60.0, 12.3 + 60 + 12),
+        (2, "16.1 s", RESTART, 16.15, 0, 5.0, 16.15 + 5 + 4),
+        # The others finish the step that they are in, and go on from the sync before it.
+        (1, "10.3 s", SHRINK, 11.0, 0, 0.0, 11.0 + 10),
+        (1, "10.98 s", SHRINK, 11.03, 0, 0.0, 11.03 + 10),
+        (1, "10 rounds", SHRINK, 11.0, 0, 0.0, 11.0 + 10),
+        (4, "10.3 s", SHRINK, 12.0, 0, 0.0, 12.0 + 12),
+        (4, "10.3 s", SHRINK | {"detection": "3 s"}, 13.3, 0, 0.0, 13.3 + 12),
+        (1, "0.5 s", SHRINK, 1.0, 0, 0.0, 1.0 + 20),
+    ],
+)
+def test_a_loss_costs_what_is_redone_and_the_recovery(H, at, recovery, at_noticed, redone, seconds, end):
+    found = predicted(local(H) if H > 1 else SYNC, 20, LOSS | {"at": at}, recovery=recovery)
+    (entry,) = found["recoveries"]
+    how = "shrink" if "shrink" in recovery else "restart"
+    assert (entry["how"], entry["lost"], entry["redone"]) == (how, [2], redone)
+    assert (entry["at"], entry["seconds"], found["seconds"]) == (near(at_noticed), near(seconds), near(end))
+    assert (found["workers"], found["steps"]) == (3 if how == "shrink" else 4, 20)
+    assert found.get("resumed_at_round", 0) == (entry["from_round"] if how == "restart" else 0)
+    first = entry["from_round"] if how == "restart" else 0
+    assert found["syncs"].get("gradients", 0) + found["syncs"].get("parameters", 0) == 20 // H - first
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    at=st.integers(1, 1990).map(lambda hundredths: hundredths / 100),
+    every=st.integers(1, 6),
+    detection=st.sampled_from([0.0, 0.05, 1.75]),
+    shrink=st.booleans(),
+)
+def test_the_clock_after_a_loss_at_any_second(at, every, detection, shrink):
+    """Rounds of one step and no checkpoints but the described ones."""
+    recovery = (SHRINK if shrink else RESTART) | {"detection": f"{detection} s", "start": "5 s"}
+    done = math.ceil(at) - 1 if at == int(at) else int(at)  # a worker lost as a step ends does not come to its sync
+    found = predicted(SYNC, 20, LOSS | {"at": f"{at} s"}, recovery=recovery, checkpoint={"every": f"{every} rounds"})
+    (entry,) = found["recoveries"]
+    if shrink:
+        met = max(done + 1, at + detection)
+        assert (entry["from_round"], found["seconds"]) == (done, near(met + 20 - done))
+    else:
+        saved = done // every * every
+        assert (entry["from_round"], entry["redone"]) == (saved, done - saved)
+        assert found["seconds"] == near(at + detection + 5 + 20 - saved)
+
+
+def test_losses_that_follow_one_another():
+    events = [LOSS | {"worker": w, "at": at} for w, at in ((2, "3.5 s"), (3, "9.25 s"), (1, "9.5 s"))]
+    found = predicted(SYNC, 20, *events, recovery=SHRINK)
+    assert [(entry["lost"], entry["workers"], entry["at"]) for entry in found["recoveries"]] == [
+        ([2], 3, near(4.0)),  # and the 17 rounds that are left begin here
+        ([3, 1], 1, near(10.0)),
+    ] or found["recoveries"][1]["lost"] == [1, 3]
+    assert found["seconds"] == near(10.0 + 20 - 8)
+    found = predicted(SYNC, 20, *events, recovery=RESTART)
+    # What would have struck at 9.25 s and 9.5 s struck the run that goes on at 8.55 s: one restart for both.
+    assert [(entry["lost"], entry["at"]) for entry in found["recoveries"]] == [([2], near(3.55)), ([3], near(9.3))]
+    assert found["seconds"] == near(9.3 + 5 + 20)
+
+
+def test_worker_0_and_too_few_workers_need_a_restart():
+    both = SHRINK | {"max_restarts": 1}
+    (entry,) = predicted(SYNC, 20, LOSS | {"worker": 0, "at": "10.3 s"}, recovery=both)["recoveries"]
+    assert (entry["how"], entry["at"], entry["workers"]) == ("restart", near(10.35), 4)
+    few = both | {"min_workers": 3}
+    events = [LOSS | {"worker": w, "at": at} for w, at in ((1, "10.3 s"), (3, "10.9 s"))]
+    (entry,) = predicted(SYNC, 20, *events, recovery=few)["recoveries"]
+    assert (entry["how"], entry["lost"], entry["at"]) == ("restart", [1, 3], near(11.0)), "noticed as the two had met"
+    sharded = predicted({"preset": "fsdp"}, 20, LOSS | {"at": "10.3 s"}, recovery=both)["recoveries"]
+    assert [entry["how"] for entry in sharded] == ["restart"]
+
+
+def test_a_run_that_cannot_go_on_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.dump(described(SYNC, 20, *(LOSS | {"at": f"{n} rounds"} for n in (5, 6)))))
+    line = ["simulate", path, "--timing-only", "--out", tmp_path / "run"]
+    status, _, err = call(monkeypatch, capsys, *line)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "worker 2 is lost, and no other worker takes over: each of workers 0, 1, 3 waits in AllReduce" in err
+    status, _, err = call(monkeypatch, capsys, *line, "--force", "--max-restarts", 1)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "worker 2 was lost at 12.05 s while it is in Compute" in err
+    assert err.endswith("; the run has restarted 1 times (max_restarts)\n")
+    assert call(monkeypatch, capsys, *line, "--force", "--max-restarts", 2)[0] == 0
+    assert [entry["from_round"] for entry in read(tmp_path / "run")[0]["recoveries"]] == [4, 4]
+    status, _, err = call(monkeypatch, capsys, *line, "--force", "--min-workers", 4, "--shrink")
+    assert (status, err.endswith("; 3 workers remain, and min_workers is 4; max_restarts is 0\n")) == (2, True)
+    status, _, err = call(monkeypatch, capsys, *line, "--force", "--max-restarts", 2, "--limit", "8 s")
+    assert (status, "not finished after the limit of 8 s: workers go on at 10.05 s only" in err) == (2, True)
+
+
+def test_times_of_faults_and_limit_count_from_the_start_of_the_run():
+    slow = {"name": "slowdown", "worker": 0, "factor": 3, "start": "12 s", "end": "18 s"}
+    found = predicted(SYNC, 20, LOSS | {"at": "10.3 s"}, slow, recovery=RESTART)
+    # From 15.35 s on, 2.65 s are slow.
+    assert found["seconds"] == near(15.35 + 12 + 2.65 * 2 / 3)
+    document = described(SYNC, 20, LOSS | {"at": "10.3 s"}, recovery=RESTART)
+    with pytest.raises(ProtocolError, match="not finished after the limit of 20 s"):
+        simulate(validate(document, "test"), timing_only=True, limit=20.0)
+    assert simulate(validate(document, "test"), timing_only=True, limit=1000.0).summary["seconds"] == near(27.35)
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------------
+
+METHODS: dict[str, Any] = {
+    "sync": SYNC,
+    "local": local(3),
+    "slowmo": {"preset": "slowmo", "H": 3},
+    "biased": {"preset": "biased_local_sgd", "H": 3, "sampling": {"top_loss": {"refresh": 2}}},
+}
+
+
+def run(strategy: dict[str, Any], *faults: dict[str, Any], out: Path | None = None, **more: Any) -> Run:
+    usual = {"report": {"every": "2 rounds", "trace": True}, "checkpoint": {"every": "3 rounds"}}
+    timing_only = more.pop("timing_only", False)
+    found = validate(scenario(3, MLP, strategy, 9, faults=[*faults], **usual | more), "test")
+    return simulate(found, timing_only=timing_only, out=out)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_restarted_run_has_the_numbers_of_one_that_lost_no_one(method, tmp_path):
+    loss = LOSS | {"at": "5 rounds"}
+    plain, found = run(METHODS[method]), run(METHODS[method], loss, recovery=RESTART, out=tmp_path / "full")
+    assert found.summary["params_sha256"] == plain.summary["params_sha256"]
+    numbers = [[{k: v for k, v in line.items() if k != "seconds"} for line in each.lines] for each in (plain, found)]
+    assert numbers[0] == numbers[1]
+    in_memory = run(METHODS[method], loss, recovery=RESTART)
+    assert (in_memory.lines, in_memory.summary) == (found.lines, found.summary)
+    quick = run(METHODS[method], loss, recovery=RESTART, timing_only=True)
+    assert [line["seconds"] for line in quick.lines] == [line["seconds"] for line in found.lines]
+    assert quick.summary["recoveries"] == found.summary["recoveries"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_shrunk_run_has_the_same_clock_with_and_without_numbers(method, tmp_path):
+    loss = LOSS | {"at": "5 rounds", "worker": 1}
+    found, quick = (
+        run(METHODS[method], loss, recovery=SHRINK, timing_only=timing_only) for timing_only in (False, True)
+    )
+    assert [line["seconds"] for line in quick.lines] == [line["seconds"] for line in found.lines]
+    assert [line["samples"] for line in quick.lines] == [line["samples"] for line in found.lines]
+    for key in ("seconds", "recoveries", "bytes_per_worker", "computing_seconds", "idle_share", "evaluation_seconds"):
+        assert quick.summary[key] == found.summary[key]
+    assert found.summary["workers"] == 2
+    assert found.summary["replicas_agree"]
+    assert quick.lanes == found.lanes
+    assert all({"rounds", "compute", "network"} <= lanes.keys() for lanes in found.lanes)
+    ends = [max(stop for spans in lanes.values() for _, _, stop in spans) for lanes in found.lanes]
+    assert ends[1] < ends[0] == ends[2]
+
+
+def test_a_shrunk_run_has_the_numbers_of_a_resumed_one(tmp_path):
+    """The real run goes on from the checkpoint at the same round, on the workers that are left."""
+    document = scenario(3, MLP, local(2), 8, checkpoint={"every": "1 round"}, report={"every": "2 rounds"})
+    (tmp_path / "s.yaml").write_text(yaml.dump(document))
+    simulate(tmp_path / "s.yaml", out=tmp_path / "run")
+    fewer = f"cluster={{workers: {json.dumps(document['cluster']['workers'][:2])}}}"
+    line = ("train", "--resume", tmp_path / "run", "--round", 5, "--set", fewer)
+    paceline(*line, cwd=tmp_path)
+    real, lines = read(tmp_path / "run")
+    loss = [f"faults=[{json.dumps(LOSS | {'at': '5 rounds'})}]", "recovery={shrink: true, min_workers: 2}"]
+    found = simulate(tmp_path / "s.yaml", settings=loss, out=tmp_path / "simulated")
+    assert found.summary["recoveries"][0]["from_round"] == 5
+    assert found.summary["params_sha256"] == real["params_sha256"]
+    assert [each["train_loss"] for each in found.lines] == [each["train_loss"] for each in lines]
+
+
+def test_what_a_checkpoint_does_not_keep_is_not_there_after_a_restart():
+    loss = LOSS | {"at": "5 rounds"}
+    kept = [{"every": "3 rounds", "optimizer": kept} for kept in ("local", "shared", "none")]
+    shas = {run(local(3), loss, recovery=RESTART, checkpoint=each).summary["params_sha256"] for each in kept}
+    assert len(shas) == 3
+
+
+# --- the records ------------------------------------------------------------------------------------------------------
+
+
+def test_records_of_a_run_with_recoveries(tmp_path, monkeypatch, capsys):
+    events = [LOSS | {"at": "5 rounds"}, LOSS | {"worker": 0, "at": "8 rounds"}]
+    both = SHRINK | {"max_restarts": 1, "start": "10 ms"}
+    found = run(local(3), *events, out=tmp_path / "run", recovery=both)
+    loaded = Run.load(tmp_path / "run")
+    entries = loaded.summary["recoveries"]
+    assert [(entry["how"], entry["lost"], entry["from_round"]) for entry in entries] == [
+        ("shrink", [2], 5),
+        ("restart", [0], 6),
+    ]
+    history = loaded.scenario["recorded"]["history"]
+    assert [part.get("recovery") for part in history] == [None, *entries]
+    assert [line["round"] for line in loaded.lines] == [2, 4, 6, 8, 9]
+    clocks = [line["seconds"] for line in loaded.lines]
+    assert clocks == sorted(clocks)
+    spans = [span for lanes in loaded.lanes for span in lanes.get("recovery", [])]
+    assert [stop - start for _, start, stop in spans] == [pytest.approx(e["seconds"], abs=1e-9) for e in entries]
+    assert (loaded.summary["workers"], loaded.summary["resumed_at_round"]) == (3, 6)
+    checkpoints = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert checkpoints == ["round_000003", "round_000006", "round_000009"]
+    again = simulate(tmp_path / "run" / "scenario.yaml")  # a run's own scenario repeats it
+    assert again.summary["params_sha256"] == found.summary["params_sha256"]
+    assert again.summary["recoveries"] == entries
+    plain = run(local(3), out=tmp_path / "plain")
+    for line in (["compare", tmp_path / "plain", tmp_path / "run"], ["compare", tmp_path / "run", tmp_path / "run"]):
+        status, _, err = call(monkeypatch, capsys, *line, "--figures", tmp_path / "figures")
+        assert (status, err) == (0, "")
+    assert plain.summary["workers"] == 3
+
+
+def test_a_sweep_over_recoveries(tmp_path, monkeypatch, capsys):
+    (tmp_path / "s.yaml").write_text(yaml.dump(described(SYNC, 20, LOSS | {"at": "10 rounds"}, recovery=RESTART)))
+    grids = ["--grid", "recovery.start=1 s,9 s", "--grid", "recovery.max_restarts=0,1"]
+    line = ["sweep", tmp_path / "s.yaml", *grids, "-j", 1, "--quiet", "--out", tmp_path / "t.json"]
+    assert call(monkeypatch, capsys, *line)[0] == 0
+    rows = json.loads((tmp_path / "t.json").read_text())
+    assert [row["seconds"] for row in rows] == [None, near(10.05 + 1 + 12), None, near(10.05 + 9 + 12)]
+    assert all("worker 2 is lost" in row["error"] for row in rows[::2])
