@@ -7,6 +7,7 @@ microsecond, and nothing waits for the disk.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -61,13 +62,17 @@ def forget(directory: Path) -> None:
 
 
 def now(directory: Path) -> float:
-    """The time by the clock of the directory's file system, which several hosts may share."""
-    path = directory / f".{PROGRESS}.partial"
+    """The time by the clock of the directory's file system, which several hosts may share.
+
+    Where the directory does not exist yet, a folder above it is asked; where nothing can be written, this host's clock.
+    """
+    folder = next((place for place in (directory, *directory.absolute().parents) if place.is_dir()), directory)
+    path = folder / f".{PROGRESS}.partial"
     try:
         path.write_bytes(b"")
         return path.stat().st_mtime
     except OSError:
-        return path.parent.stat().st_mtime if path.parent.exists() else 0.0
+        return time.time()
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
