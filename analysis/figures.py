@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
-from math import inf
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..config.faults import Instant, SlowLink, read_faults
-from ..program.errors import ScenarioError
+from ..records.spool import FAULTS
 from ..records.trace import span_phase
 from .run import Run
 
@@ -129,12 +126,13 @@ def _draw(ax: Axes, run: Run, rows: Sequence[tuple[int, str]], start: float, sto
         for phase, found in bars.items():
             colour = seen.setdefault(phase, _COLOURS.get(phase, _OTHER))
             ax.broken_barh(found, (place - 0.4, 0.8), facecolors=colour, edgecolors="white", linewidth=0.4)
-    for worker, begin, end in _faults(run):
-        if end > start and begin < stop:
-            seen.setdefault("fault", _FAULT)
-            for place in places[worker]:
-                shade = (max(begin, start) - start) * 1e3, (min(end, stop) - max(begin, start)) * 1e3
-                ax.broken_barh([shade], (place - 0.5, 1.0), facecolors=_FAULT, alpha=0.5, zorder=0)
+    for worker, held in places.items():
+        for _, begin, end in run.lanes[worker].get(FAULTS, []):
+            if end > start and begin < stop:
+                seen.setdefault("fault", _FAULT)
+                shade = ((max(begin, start) - start) * 1e3, (min(end, stop) - max(begin, start)) * 1e3)
+                for place in held:
+                    ax.broken_barh([shade], (place - 0.5, 1.0), facecolors=_FAULT, alpha=0.5, zorder=0)
     several = len({row for _, row in rows}) > 1
     labels = [f"worker {worker} {row}" if several else f"worker {worker}" for worker, row in rows]
     ax.set(yticks=range(len(rows)), yticklabels=labels)
@@ -142,27 +140,3 @@ def _draw(ax: Axes, run: Run, rows: Sequence[tuple[int, str]], start: float, sto
     ax.invert_yaxis()
     ax.set_title(f"{run.name} ({run.summary['engine']})", loc="left", fontsize=9)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _faults(run: Run) -> Iterator[tuple[int, float, float]]:
-    """(worker, start, end) in seconds of the scenario's faults; without those at a step, as traces count no steps."""
-    try:
-        faults = read_faults(run.scenario.get("faults", []))
-    except ValueError as error:
-        raise ScenarioError(f"{run.name}: faults in its scenario: {str(error).splitlines()[0]}") from None
-    for fault in faults:
-        for worker, lanes in enumerate(run.lanes):
-            ends = [0.0, *(stop for _, _, stop in lanes.get("rounds", []))]
-            hit = fault.link in (None, f"worker {worker}") if isinstance(fault, SlowLink) else fault.worker == worker
-            times = fault.times(partial(_seconds, ends=ends))
-            if hit and times is not None:
-                yield worker, *times
-
-
-def _seconds(instant: Instant, ends: Sequence[float]) -> float | None:
-    """When an Instant was; None where the trace does not say. ends: the run's start, then the end of each round."""
-    if instant.unit == "seconds":
-        return instant.amount
-    if instant.unit == "steps":
-        return None
-    return ends[int(instant.amount)] if instant.amount < len(ends) else inf

@@ -1,13 +1,13 @@
 """The scenario's `faults:` section: what goes wrong, on which worker or link, and when.
 
-Rules: a fault says completely what happens, so that two engines would do the same. A time in rounds or steps means the
+Rules: a fault says completely what happens, so that all engines do the same. A time in rounds or steps means the
 sync at which the workers have done so many. A time in seconds counts from the start of the run, evaluation included.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Any, Literal
@@ -34,8 +34,7 @@ class Instant:
         return self.amount if self.unit == "seconds" else None
 
 
-ToSeconds = Callable[[Instant], float | None]  # when an Instant is in seconds; None where that is not known
-Times = tuple[float, float] | None  # (start, end) in seconds, the end may be infinite; None where that is not known
+Times = tuple[float, float] | None  # (start, end) in seconds, the end may be infinite; None: what a worker does says it
 
 
 def read_instant(value: Any) -> Instant:
@@ -61,9 +60,18 @@ When = Annotated[
 ]
 TimesSlower = Annotated[float, Field(gt=1, le=1e9)]
 WorkerNumber = Annotated[int, Field(ge=0)]
+During = Literal["computing", "exchange", "evaluation", "checkpoint", "start"]
 
 
-class Window(Section):
+class AnyFault(Section):
+    """What all faults have."""
+
+    # Its place in the list with which the run began; None: its place in this list. A run that goes on with fewer
+    # workers has a shorter list.
+    number: Annotated[int, Field(ge=0)] | None = None
+
+
+class Window(AnyFault):
     """A fault that holds from `start` to `end`; without an end, until the run ends."""
 
     start: When = BEGIN
@@ -77,12 +85,41 @@ class Window(Section):
             raise ValueError(f"end {self.end} must come after start {self.start}")
         return self
 
-    def times(self, to_seconds: ToSeconds) -> Times:
-        start, end = to_seconds(self.start), inf if self.end is None else to_seconds(self.end)
+    def times(self) -> Times:
+        """When it holds."""
+        start, end = self.start.seconds(), inf if self.end is None else self.end.seconds()
         return None if start is None or end is None else (start, end)
 
 
-class Straggler(Section):
+class Strike(AnyFault):
+    """A fault that strikes worker `worker` once: at `at`, or as it next begins what `during` says, at `at` or later.
+
+    "start" is the first thing that the worker does after a start of the run, also after a restart. An evaluation comes
+    before its sync, so it belongs to the rounds before.
+    """
+
+    worker: WorkerNumber
+    at: When = BEGIN
+    during: During | None = None
+
+    @model_validator(mode="after")
+    def _when(self) -> Strike:
+        if self.during is None and "at" not in self.model_fields_set:
+            raise ValueError("at is missing; write when it strikes, like 2.5 s or 10 rounds")
+        return self
+
+    @property
+    def lasts(self) -> float:
+        """For how many seconds it holds."""
+        return inf
+
+    def times(self) -> Times:
+        """When it holds; None where it strikes as the worker begins something."""
+        start = None if self.during else self.at.seconds()
+        return None if start is None else (start, start + self.lasts)
+
+
+class Straggler(AnyFault):
     """Worker `worker` computes `factor` times slower: always, or in each step with `probability`."""
 
     name: Literal["straggler"]
@@ -90,7 +127,8 @@ class Straggler(Section):
     factor: TimesSlower
     probability: Share = 1.0
 
-    def times(self, to_seconds: ToSeconds) -> Times:
+    def times(self) -> Times:
+        """When it holds."""
         return 0.0, inf
 
 
@@ -102,17 +140,16 @@ class Slowdown(Window):
     factor: TimesSlower
 
 
-class Pause(Section):
-    """Worker `worker` does nothing for `duration`, from `at` on: it does not compute, send or receive."""
+class Pause(Strike):
+    """Worker `worker` does nothing for `duration`: it does not compute, send or receive."""
 
     name: Literal["pause"]
-    worker: WorkerNumber
-    at: When
     duration: Duration
 
-    def times(self, to_seconds: ToSeconds) -> Times:
-        start = to_seconds(self.at)
-        return None if start is None else (start, start + self.duration)
+    @property
+    def lasts(self) -> float:
+        """For how many seconds it holds."""
+        return self.duration
 
 
 class SlowLink(Window):
@@ -132,20 +169,26 @@ class SlowLink(Window):
         return self
 
 
-class WorkerLoss(Section):
-    """Worker `worker` is gone from `at` on."""
+class WorkerLoss(Strike):
+    """Worker `worker` is gone from then on. In a real run its process is killed."""
 
     name: Literal["loss"]
-    worker: WorkerNumber
-    at: When
-
-    def times(self, to_seconds: ToSeconds) -> Times:
-        start = to_seconds(self.at)
-        return None if start is None else (start, inf)
 
 
-Fault = Straggler | Slowdown | Pause | SlowLink | WorkerLoss
+class WorkerException(Strike):
+    """Worker `worker` raises an exception as it begins the next thing that it does."""
+
+    name: Literal["exception"]
+
+    def times(self) -> Times:
+        """None: only what a worker does can fail."""
+        return None
+
+
+Once = Pause | WorkerLoss | WorkerException  # those that strike once
+Fault = Straggler | Slowdown | Pause | SlowLink | WorkerLoss | WorkerException
 Faults = tuple[Annotated[Fault, Field(discriminator="name")], ...]
+Numbered = tuple[int, Fault]
 
 
 _READER: TypeAdapter[Faults] = TypeAdapter(Faults, config=ConfigDict(defer_build=True))
@@ -156,13 +199,54 @@ def read_faults(document: Any) -> Faults:
     return _READER.validate_python(document)
 
 
+def numbered(faults: Sequence[Fault]) -> list[Numbered]:
+    """Each fault with its place in the list with which the run began."""
+    return [(place if fault.number is None else fault.number, fault) for place, fault in enumerate(faults)]
+
+
+def mark(number: int, fault: Fault) -> dict[str, Any]:
+    """What tells a fault from all others of a run, also when its worker has another number."""
+    known: dict[str, Any] = {"fault": number, "name": fault.name}
+    if isinstance(fault, Strike):
+        known |= {"at": str(fault.at)} | ({"during": fault.during} if fault.during else {})
+    return known
+
+
+def remaining(faults: Sequence[Fault], struck: Collection[dict[str, Any]]) -> list[Numbered]:
+    """The faults of a part of a run, with their numbers: those that strike once and have struck are left out.
+
+    struck: what was noted of the faults of earlier parts.
+    """
+    return [
+        (number, fault)
+        for number, fault in numbered(faults)
+        if not (isinstance(fault, Strike) and any(mark(number, fault).items() <= entry.items() for entry in struck))
+    ]
+
+
+def workers_hit(fault: Fault, nodes: Sequence[int]) -> tuple[int, ...]:
+    """The workers that a fault hits. nodes: the node of each worker."""
+    if not isinstance(fault, SlowLink):
+        return (fault.worker,)
+    kind, _, number = (fault.link or "").partition(" ")
+    if kind == "worker" and number.isdigit():
+        return (int(number),)
+    if kind == "node" and number.isdigit():
+        return tuple(worker for worker, node in enumerate(nodes) if node == int(number))
+    return (int(kind),) if kind.isdigit() else tuple(range(len(nodes)))
+
+
 def check_faults(faults: Sequence[Fault], workers: int) -> None:
-    """ScenarioError where a fault names a worker that does not exist."""
-    for number, fault in enumerate(faults):
+    """ScenarioError where a fault names a worker that does not exist, or has the number of another one."""
+    seen = set[int]()
+    for place, (number, fault) in enumerate(numbered(faults)):
         if isinstance(fault, SlowLink):
             match = re.fullmatch(r"worker (\d+)", fault.link or "")
             key, worker = "link", int(match[1]) if match else 0
         else:
             key, worker = "worker", fault.worker
         if worker >= workers:
-            raise ScenarioError(f"faults[{number}].{key}: worker {worker} does not exist; write 0 to {workers - 1}")
+            raise ScenarioError(f"faults[{place}].{key}: worker {worker} does not exist; write 0 to {workers - 1}")
+        if number in seen:
+            raise ScenarioError(f"faults[{place}].number: {number} is another fault's; leave it out")
+        seen.add(number)

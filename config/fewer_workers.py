@@ -17,7 +17,7 @@ from ..algorithms.presets import PRESETS
 from ..algorithms.strategy import AXES
 from ..program.errors import ScenarioError
 from .arguments import axis_of, hints_of, kinds_of, marks_of
-from .faults import Fault, SlowLink
+from .faults import Fault, SlowLink, numbered
 from .machines import Cluster, NodeGroup, WorkerGroup
 from .members import known
 from .scenario import Scenario, StrategySpec
@@ -125,13 +125,13 @@ class _Fewer:
         return _scaled(values) if mark == RELATIVE else [*values]
 
     def faults(self, faults: Sequence[Fault]) -> Iterator[Fault]:
-        """Those that can still happen."""
-        for fault in faults:
+        """Those that can still happen. They keep their numbers, by which it is known which have struck."""
+        for number, fault in numbered(faults):
             if not isinstance(fault, SlowLink):
                 if fault.worker in self.now:
-                    yield fault.model_copy(update={"worker": self.now[fault.worker]})
+                    yield fault.model_copy(update={"number": number, "worker": self.now[fault.worker]})
             elif (link := self._link(fault.link or "")) is not None:
-                yield fault.model_copy(update={"link": link or None})
+                yield fault.model_copy(update={"number": number, "link": link or None})
 
     def _link(self, name: str) -> str | None:
         """The new name of a link, as SlowLink has it; None where it is gone."""

@@ -100,6 +100,8 @@ def validated(document: Mapping[str, Any], workers: int) -> scenarios.Scenario:
         raise ScenarioError(
             "LocalSync: recovery: a loop of one's own ends with a lost worker; leave max_restarts and shrink out"
         )
+    if found.faults:
+        raise ScenarioError("LocalSync: faults: they strike `paceline train` and `paceline simulate`; leave them out")
     return found
 
 

@@ -69,7 +69,8 @@ class SimulatedParts:
 
         division = Division.of(self.job.plan)
         self._begin(whole(self.job.timing), Sync(State(), division), Sync(State(), division))
-        hooks = Hooks(self._recorder.log, self._checkpoint if self._numbers else ignored, spans=self._spans)
+        checkpoint = self._checkpoint if self._numbers else ignored
+        hooks = Hooks(self._recorder.log, checkpoint, spans=self._spans, struck=self._recorder.fault)
         options: dict[str, Any] = {"trace": self._take is not None, "debug": self._debug, "limit": self._limit}
         while True:
             try:

@@ -11,6 +11,7 @@ from .disk_check import check_room
 from .job import Job, resolve
 from .job_effort import check_training
 from .program.errors import ScenarioError
+from .real_faults import check_real
 from .records import checkpoints
 from .records.directory import SCENARIO
 from .records.lock import check_free
@@ -106,8 +107,7 @@ def check(found: Sequence[Training], options: TrainOptions) -> list[Job]:
     for training in found:
         job = resolve(training.scenario, training.path.parent)
         check_fewer(job)
-        if training.scenario.faults:
-            raise ScenarioError(f"{training.title}: faults: only `paceline simulate` knows them; write --set faults=[]")
+        check_real(training.title, training.scenario, job.timing)
         if not training.scenario.train.phantom:
             check_training(job)
             there = len(checkpoints.finished(training.directory)) if training.resumes else 0

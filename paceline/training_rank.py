@@ -20,7 +20,8 @@ from .job import Job, resolve
 from .program.errors import ScenarioError, one_line
 from .program.outcome import Hooks, Spans
 from .progress import progress
-from .records import checkpoints, lock
+from .real_faults import rank_faults
+from .records import checkpoints, lock, struck
 from .records.directory import CHECKPOINTS
 from .records.progress import Progress, forget
 from .records.recorder import Part, Recorder
@@ -31,6 +32,7 @@ from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
 from .resuming import Resumption, going_on, history_of, resumption, subject
 from .run import Run
+from .runtime.faults import RankFaults
 from .runtime.launcher import Stop, abort_on_error, end_job
 from .runtime.ranks import by_launcher
 from .runtime.resident import resident, resident_peak
@@ -102,7 +104,8 @@ class _RankTraining:
         if scenario.report.trace:
             self.spool = open_spool(self.training.directory, self.rank)
         take = self.spool.take if self.spool is not None else None
-        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take, self._synced(state))
+        synced = self._synced(state)
+        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take, synced, self._struck)
         if self.spool is not None and self.recovery is not None:
             name, start, stop = self.recovery.span(-self.recovery.seconds)
             self.spool.take(0, LANE, Spans([name], [start], [stop]))
@@ -119,6 +122,7 @@ class _RankTraining:
                 slowness=slowness,
                 price=device.seconds if scenario.train.phantom else None,
                 watch=self._watch(),
+                faults=self._faults(state),
             )
         self._finish(outcome, worker, quiet)
 
@@ -128,6 +132,15 @@ class _RankTraining:
             return None
         noted = self.progress = Progress(self.training.directory, state.round, self.recorder.earlier)
         return lambda worker, seconds, effect: noted.note(effect.round, seconds + self.recorder.earlier)
+
+    def _faults(self, state: State) -> RankFaults | None:
+        if not self.job.scenario.faults:
+            return None
+        seconds = float(self._on_first(lambda: repr(self.recorder.earlier)))
+        return rank_faults(self.job, self.rank, self.training.directory, state, seconds)
+
+    def _struck(self, worker: int, entry: dict[str, Any]) -> None:
+        struck.append(self.training.directory, {"worker": worker} | entry)
 
     def _watch(self) -> Watch | None:
         spec, directory = self.job.scenario.deadline, self.training.directory
@@ -255,6 +268,7 @@ class _RankTraining:
             memories = [json.loads(text) for text in counted]
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}
             extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
+        self.recorder.struck = struck.read(self.training.directory)
         summary = self.recorder.finish("mpi", outcomes, extra)
         forget(self.training.directory)
         if not quiet:

@@ -94,7 +94,7 @@ class Described:
         document = read(path, settings)
         found = cls(path, document)
         if found.scenario.faults:
-            raise ScenarioError(f"{path}: faults: only `paceline simulate` knows them; write --set faults=[]")
+            raise ScenarioError(f"{path}: faults: validate predicts runs without them; write --set faults=[]")
         strategy_of(found.scenario, path.parent)
         problem = job_to_measure(found.scenario, path.parent, found.scenario.cluster.size).problem
         found.reported = ("train_loss", *problem.reported)

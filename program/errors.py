@@ -85,6 +85,12 @@ class WorkerLost(PacelineError):
     """A worker is gone, and others wait for it."""
 
 
+class FaultStruck(PacelineError):
+    """A fault of the scenario was to raise an exception in a worker."""
+
+    status = 1
+
+
 class WorkloadError(PacelineError):
     """The user's model, loss or data failed in a worker's step. Says worker, step and what it was doing."""
 

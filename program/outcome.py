@@ -98,3 +98,5 @@ class Hooks:
     spans: Callable[[int, str, Spans], None] | None = None
     # (worker, seconds, the Checkpoint effect): at every sync of a real run, before the checkpoint that may be due
     sync: Callable[[int, float, Any], None] | None = None
+    # (worker, entry): a fault strikes. It strikes once this has returned.
+    struck: Callable[[int, dict[str, Any]], None] = ignored

@@ -16,9 +16,10 @@ LOCK = ".lock"  # see lock.py
 SPANS = ".spans"  # a folder for the spans of a run that is going on; the trace is made of them
 SIGNS = ".alive"  # a folder with each rank's sign of life, while a training goes on; see runtime/watch.py
 STACKS = "stacks"  # a folder with what each rank was doing in a stall
+STRUCK = "struck.jsonl"  # the scenario's faults that have struck a training; see struck.py
 EPOCH_LOSS, EPOCH_METRIC = "loss.txt", "acc.txt"
 PROGRESS = ".progress"  # how far a run has come that may restart; see progress.py
-FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS)
+FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS, STRUCK)
 FOLDERS = (CHECKPOINTS, SPANS, SIGNS, STACKS)
 
 

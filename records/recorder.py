@@ -12,7 +12,7 @@ from ..config.metrics import metrics_in
 from ..program.effects import Array
 from ..program.errors import NotWritten, ProtocolError
 from ..program.outcome import Outcome
-from . import checkpoints
+from . import checkpoints, struck
 from .directory import (
     EPOCH_LOSS,
     EPOCH_METRIC,
@@ -64,6 +64,7 @@ class Recorder:
         self.saved: Path | None = None  # the newest checkpoint
         self.recoveries: list[Recovery] = []  # of the whole run
         self.on_line, self.tell = on_line, tell
+        self.struck: list[dict[str, Any]] = []  # the scenario's faults that have struck, as struck.py has them
         self.unsaved = ""  # what could not be written of the last checkpoint, and why
         self._document: dict[str, Any] = {}  # the resolved scenario
         self._evaluated: Line = {}  # the last line with an evaluation
@@ -127,6 +128,10 @@ class Recorder:
             self._evaluated = line
         self.on_line(line)
 
+    def fault(self, worker: int, entry: dict[str, Any]) -> None:
+        """Take a fault of the scenario that strikes a simulated worker."""
+        self.struck.append({"worker": worker} | entry)
+
     def forget_last(self) -> None:
         """Remove the last report line."""
         self.lines.restart([*self.lines][:-1])
@@ -185,6 +190,8 @@ class Recorder:
         NotWritten where something could not be written.
         """
         summary = summarize(engine, outcomes, self._evaluated, self.earlier) | extra
+        if self.struck:
+            summary["faults"] = struck.told(self.struck)
         if self.recoveries:
             summary["recoveries"] = [each.noted() for each in self.recoveries]
         if self.directory:

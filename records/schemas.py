@@ -35,6 +35,16 @@ class ReportLine(_Strict):
     __pydantic_extra__: dict[str, Number]  # metrics and others
 
 
+class StruckFault(_Strict):
+    """A fault of the scenario that has struck; see struck.py."""
+
+    fault: Natural  # its number in the scenario's list
+    name: str
+    worker: Natural | None = None  # None: a link
+    round: Natural  # rounds done
+    seconds: Annotated[Finite, Field(ge=0)]  # since the start of the run, evaluation included
+
+
 class Summary(_Strict):
     """The fields of summary.json that are read again."""
 
@@ -52,6 +62,7 @@ class Summary(_Strict):
     metrics: list[str] = ["accuracy"]  # names; each is a field. Earlier versions wrote no names
     params_sha256: str | None = None
     recoveries: list[Recovery] = []
+    faults: list[StruckFault] = []
     timing_only: bool = False
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ import numpy as np
 from ..program.effects import Work
 from ..program.outcome import Span, Spans
 
+FAULTS = "faults"  # the lane that shows when faults of the scenario held
 BUFFERED = 256  # spans that an interpreter keeps of a lane before it hands them on
 TakeSpans = Callable[[int, str, Spans], None]  # (worker, lane, spans): Hooks.spans
 RECORD = np.dtype([("name", "<i4"), ("start", "<f8"), ("stop", "<f8")])

@@ -25,11 +25,11 @@ from ..program.errors import ScenarioError
 from ..program.outcome import Span
 from .directory import SPANS, TRACE
 from .schemas import Finite
-from .spool import Spool, TakeSpans, read_spools
+from .spool import FAULTS, Spool, TakeSpans, read_spools
 
 Lanes = Mapping[str, Iterable[Span]]
 ROUNDS = "rounds"  # the lane of the spans that contain those of "compute"
-ORDER = ("compute", "host", "to host", "to device", "network")  # of the lanes, from the top
+ORDER = (FAULTS, "compute", "host", "to host", "to device", "network")  # of the lanes, from the top
 _LANES = TypeAdapter(list[dict[str, list[tuple[str, Finite, Finite]]]], config=ConfigDict(defer_build=True))
 CLOSE = 1e-9  # seconds: spans that overlap by less count as one after the other
 

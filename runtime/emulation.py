@@ -28,18 +28,22 @@ class Emulation:
     def __init__(self, slowness: float, price: Callable[[Work], float] | None) -> None:
         if not slowness >= 1.0:
             raise ValueError(f"slowness {slowness} is below 1: a device cannot be emulated faster than it is")
-        self._extra, self._price, self._due = slowness - 1.0, price, 0.0
+        self._slowness, self._price, self._due = slowness, price, 0.0
         precise_sleep()
 
     def __call__(self, work: Work, start: float, stop: float) -> float:
         took = stop - start
-        self._due += took * self._extra if self._price is None else self._price(work) - took
+        self._due += self.wanted(work, took) - took
         if self._due < SHORTEST:
             return stop
         time.sleep(self._due)
         now = time.perf_counter()
         self._due -= now - stop
         return now
+
+    def wanted(self, work: Work, took: float) -> float:
+        """Seconds that a computation is to last which took so many."""
+        return took * self._slowness if self._price is None else self._price(work)
 
 
 def precise_sleep() -> None:

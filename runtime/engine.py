@@ -8,6 +8,7 @@ alike travels with a collective.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -28,9 +29,10 @@ from ..program.effects import (
 from ..program.errors import not_an_effect
 from ..program.loans import Loan
 from ..program.outcome import Hooks, Outcome, Spans, count_move
-from ..records.spool import BUFFERED, Tracer, span_name
+from ..records.spool import BUFFERED, FAULTS, Tracer, span_name
 from .collectives import Collectives
 from .emulation import Emulation
+from .faults import FaultyEmulation, RankFaults
 from .polling import Polling, PollingComm
 from .started import StartedEffect, StartedEffects
 from .watch import Watch
@@ -62,6 +64,7 @@ class RankRun:
     slowness: k makes a computation last k times as long, by a sleep after it.
     price: makes a computation last price(work) seconds, whatever it took.
     watch: notices stalls.
+    faults: those of the scenario that hit this rank; None where none does.
 
     The clock starts after a barrier. The Outcome's seconds leave out effects of phase "evaluate" and the hooks; spans
     are in seconds since the start, with nothing left out. What has passed between two pieces belongs to the first
@@ -79,6 +82,7 @@ class RankRun:
         slowness: float = 1.0,
         price: Callable[[Work], float] | None = None,
         watch: Watch | None = None,
+        faults: RankFaults | None = None,
     ) -> None:
         from mpi4py import MPI
 
@@ -89,6 +93,8 @@ class RankRun:
         self.own, self.lanes = base.Dup(), base.Dup()
 
         def make_emulation() -> Emulation | None:
+            if faults is not None:
+                return FaultyEmulation(slowness, price, faults)
             return Emulation(slowness, price) if price is not None or slowness != 1.0 else None
 
         def collectives(which: Any) -> Collectives:
@@ -116,13 +122,20 @@ class RankRun:
         self.watch = watch
         if watch is not None:
             watch.begin(self)
+        self.faults = faults
+        if faults is not None:
+            faults.told = partial(hooks.struck, self.own.rank)
+            faults.begin(self.origin)
 
     def drive(self, program: Program[T]) -> T:
         """Run a program, or the next piece of one, to its end; what it returns."""
+        faults = self.faults
         try:
-            return self._drive(program)
+            return self._drive(program if faults is None else faults.around(program, faults.now))
         except BaseException:
             self.started.leave()
+            if faults is not None:
+                faults.end()
             raise
 
     def _drive(self, program: Program[T]) -> T:
@@ -176,6 +189,10 @@ class RankRun:
         outcome.seconds, outcome.result = self.clock(perf_counter()), result
         outcome.sent = {phase: book[0] for phase, book in self.books.items()}
         outcome.syncs = {phase: book[1] for phase, book in self.books.items()}
+        if self.faults is not None:
+            self.faults.end()
+            for name, start, stop in self.faults.spans(self.faults.now()) if self.tracer is not None else ():
+                self.span(FAULTS, name, start + self.faults.zero, stop + self.faults.zero)
         if self.tracer is not None:
             outcome.lanes = self.tracer.close()
         self.started.close()

@@ -29,7 +29,12 @@ from .mpirun import Mpirun, find_mpirun
 
 NETWORK = IPv4Network("10.9.0.0/16")  # of the namespaces, which nothing else sees
 ON_STAR = "PACELINE_STAR"  # the environment variable by which ranks know that they are on one
-TOOLS = {"ip": "iproute2", "tc": "iproute2", "unshare": "util-linux"}  # and the packages that have them
+TOOLS = {
+    "ip": "iproute2",
+    "tc": "iproute2",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+}  # and the packages that have them
 PIECE = 16_384  # bytes that a port sends at a time
 LEAST_BURST = 2 * PIECE  # bytes that may pass at once after a pause
 BURST = 250e-6  # the same in seconds at the port's rate, where that is more
@@ -90,8 +95,7 @@ class Star:
             "ip link set br0 up",
         ]
         for i, rate in enumerate(self.rates):
-            node, burst = f"node{i}", max(LEAST_BURST, round(rate * BURST))
-            shaped = f"root tbf rate {round(8 * rate)}bit burst {burst} latency 100ms"
+            node, shaped = f"node{i}", " ".join(_shaped(rate))
             lines += [
                 f"ip netns add {node}",
                 f"ip link add port{i} type veth peer name eth0 netns {node}",
@@ -106,3 +110,27 @@ class Star:
                 chosen = f"echo {self.congestion} > /proc/sys/net/ipv4/tcp_congestion_control"
                 lines.append(f"ip netns exec {node} sh -c '{chosen}'")
         return "\n".join([*lines, 'exec "$@"'])
+
+
+def _shaped(rate: float) -> list[str]:
+    """What `tc` is told of a port that sends so many bytes/s."""
+    burst = max(LEAST_BURST, round(rate * BURST))
+    return ["root", "tbf", "rate", f"{round(8 * rate)}bit", "burst", f"{burst}", "latency", "100ms"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """The port of the node on which this process runs, as a child of the mpirun on the switch. node: its number."""
+
+    node: int
+    rate: float  # bytes/s
+
+    def slow(self, factor: float) -> None:
+        """Make both of its directions `factor` times slower than described. OSError where `tc` fails."""
+        shaped = _shaped(self.rate / factor)
+        sends = ["tc", "qdisc", "change", "dev", "eth0", *shaped]
+        receives = ["nsenter", f"--net=/proc/{os.getppid()}/ns/net", "tc", "qdisc", "change", "dev", f"port{self.node}"]
+        for line in (sends, [*receives, *shaped]):
+            done = subprocess.run(line, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise OSError(f"{' '.join(line)}: {done.stderr.strip()}")

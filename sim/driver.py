@@ -19,13 +19,13 @@ import simpy
 
 from ..config.timing import Device
 from ..program.effects import Checkpoint, Collective, Compute, Move, Program, Startable, Work
-from ..program.errors import not_an_effect
+from ..program.errors import FaultStruck, not_an_effect
 from ..program.loans import deliver
 from ..program.outcome import Hooks, Outcome, Spans, count_move
 from ..program.texts import describe, doing
-from ..records.spool import BUFFERED, Tracer, span_name
+from ..records.spool import BUFFERED, FAULTS, Tracer, span_name
 from .base_driver import BLOCKED, LANES, BaseDriver, handlers, move_seconds, over, phase_of, running, work_seconds
-from .faults import WorkerFaults
+from .faults import Gone, WorkerFaults
 from .meetings import Meetings, WorkerTicket
 from .noise import ColumnDraws
 from .parts import Part
@@ -49,6 +49,8 @@ class Driver(BaseDriver):
         trace: bool,
         debug: bool,
     ) -> None:
+        if faults is not None:
+            program = faults.around(program, self._time)
         super().__init__(outcome, program, hooks)
         self.tracer = Tracer(outcome.index, hooks.spans) if trace else None
         self._lanes = {} if self.tracer is None else {on: self.tracer.lane(lane) for on, lane in LANES.items()}
@@ -59,7 +61,7 @@ class Driver(BaseDriver):
         self._busy: dict[str, float] = {}
         self._waiting: WorkerTicket | None = None
         self._part = part
-        self._since = part.begin  # when it began to wait
+        self._since = part.begin  # when it began to wait, or ended
         self._round = part.begin  # when its round began
         self._each: Sequence[float] = ()  # seconds of the computations of the last Compute of several, for traces
         self._computed = Timer(env, self._after_compute)
@@ -82,6 +84,11 @@ class Driver(BaseDriver):
         return inf if self.ended or self._faults is None else self._faults.lost
 
     @property
+    def failure(self) -> FaultStruck | None:
+        """The exception by which a fault takes the worker; None where it is lost otherwise, or not at all."""
+        return None if self._faults is None or not self.lost else self._faults.failure
+
+    @property
     def stands(self) -> float:
         """Since when the program has not gone on; infinite while it does not wait for others."""
         return self._since if self.ended or self._waiting is not None else inf
@@ -93,6 +100,9 @@ class Driver(BaseDriver):
                 effect = self._send(answer)
             except StopIteration as end:
                 self._end(end.value)
+                return
+            except Gone as gone:
+                self._effect = gone.effect
                 return
             except Exception as error:
                 self._note(error, "program")
@@ -292,20 +302,35 @@ class Driver(BaseDriver):
     # --- observing ----------------------------------------------------------------------------------------------------
 
     def _checkpoint(self, effect: Checkpoint) -> bool:
+        if asleep := self.asleep():
+            if asleep < inf:
+                Timer(self._env, lambda event: self._awake(effect)).set(asleep)
+            blocked: bool = BLOCKED
+            return blocked
         save = effect.due or self._stop
         if save:
             self._hooks.checkpoint(self.index, self._clock(), effect.state, effect.snapshot())
         if self._part.keep is not None:
             self._part.keep(self.index, self._env.now, self._clock(), effect, save)
-        if self._faults is not None:
-            self._faults.passed(effect.round or 0, effect.step, self._env.now)
         if self.tracer is not None and effect.round is not None:
             self.tracer.span("rounds", f"round {effect.round}", self._round, self._env.now)
             self._round = self._env.now
         return self._stop
 
+    def _awake(self, effect: Checkpoint) -> None:
+        """A pause is over that had begun before the Checkpoint."""
+        answer = self._checkpoint(effect)
+        if answer is not BLOCKED:
+            self.go_on(answer)
+
     def close(self, end: float) -> None:
         """The run is over at `end`: hand on the rest of the spans, or keep them in the outcome."""
+        over = self._since if self.ended else min(end, self._env.now)
+        if self._faults is not None:
+            self._faults.due(over)
+        if self.tracer is not None and self._faults is not None:
+            for span in self._faults.spans(over):
+                self.tracer.span(FAULTS, *span)
         if self.tracer is not None:
             if end < inf:
                 self.tracer.cut(end)

@@ -10,11 +10,13 @@ import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Any
 
 import simpy
 
+from ..config.fault_plan import PiecewiseRate
 from ..config.timing import Timing
 from ..program.checks import deadlock
 from ..program.effects import AllReduce, Program
@@ -22,7 +24,7 @@ from ..program.errors import ProtocolError
 from ..program.outcome import Hooks, Outcome
 from ..program.texts import everyone
 from .driver import Driver
-from .faults import PiecewiseRate, faults_of_workers, link_rates
+from .faults import faults_of_workers, link_rates
 from .meetings import Meetings
 from .network import Fabric
 from .noise import varied
@@ -50,7 +52,8 @@ def simulate(
 
     Raises ProtocolError where programs do not fit together, wait for one another for ever, or pass the limit, and
     Lost, a WorkerLost, where a fault took a worker that the others need; both say where every worker is. Raises
-    ValueError if there are not as many programs as devices.
+    FaultStruck where a fault was to raise an exception and no part follows, ValueError if there are not as many
+    programs as devices.
     """
     if len(programs) != len(timing.devices):
         raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
@@ -79,6 +82,9 @@ def simulate(
         raise ProtocolError(f"not finished after the limit of {limit:g} s: {everyone(states)}")
     if loss is None:
         raise deadlock(states)
+    failures = [driver.failure for driver in drivers if driver.failure is not None]
+    if failures and over == inf:
+        raise failures[0]
     lost = [str(driver.index) for driver in drivers if driver.lost]
     those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
     text = f"{those} lost, and no other worker takes over: {everyone(states)}"
@@ -103,7 +109,8 @@ def _drivers(
     drivers = []
     for i, (program, device, worker) in enumerate(zip(programs, timing.devices, part.workers, strict=True)):
         factors, faults = part.ongoing.factors[worker], part.ongoing.faults[worker]
-        if faults is not None and part.begin:
+        if faults is not None:
+            faults.told = partial(hooks.struck, worker)
             faults.go_on(part.rounds, part.steps, part.begin)
         outcome = replace(part.outcomes[i], index=i) if part.outcomes else Outcome(i)
         drivers.append(Driver(env, outcome, program, device, factors, faults, meetings, hooks, part, trace, debug))
@@ -126,7 +133,7 @@ def check_cluster(timing: Timing, nbytes: int) -> None:
     fabric, workers = Fabric(timing.network, timing.nodes), len(timing.devices)
     fabric.group(dict.fromkeys((0, workers - 1))).price(AllReduce, nbytes)
     link_rates(timing.faults, fabric.topology, workers)
-    faults_of_workers(timing.faults, workers, timing.noise.seed)
+    faults_of_workers(timing.faults, timing.nodes, timing.noise.seed)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Ongoing:
         workers = range(len(timing.devices))
         noise = run_noise(timing.noise, timing.devices)
         self.factors: list[ColumnDraws | None] = [noise.of(worker) if noise else None for worker in workers]
-        self.faults: list[WorkerFaults | None] = faults_of_workers(timing.faults, len(workers), timing.noise.seed)
+        self.faults: list[WorkerFaults | None] = faults_of_workers(timing.faults, timing.nodes, timing.noise.seed)
 
 
 @dataclass(frozen=True)

@@ -62,18 +62,19 @@ def test_it_shows_the_rounds_that_were_asked_for():
 @pytest.mark.parametrize(
     ("fault", "rows", "left", "right"),
     [
-        ({"name": "pause", "worker": 1, "at": "700 ms", "duration": "200 ms"}, (3, 4, 5), 200, 400),
-        ({"name": "slowdown", "worker": 0, "factor": 2, "start": "1 round", "end": "2 rounds"}, (0, 1, 2), 0, 500),
-        ({"name": "straggler", "worker": 0, "factor": 2}, (0, 1, 2), 0, 1000),
-        ({"name": "slow_link", "factor": 2, "start": "1 s"}, (0, 1, 2, 3, 4, 5), 500, 1000),
-        ({"name": "slow_link", "factor": 2, "link": "worker 1", "end": "750 ms"}, (3, 4, 5), 0, 250),
-        ({"name": "loss", "worker": 1, "at": "9 rounds"}, (), 0, 0),
+        ((1, 0.7, 0.9), (3, 4, 5), 200, 400),
+        ((0, 0.5, 1.0), (0, 1, 2), 0, 500),
+        ((0, 0.0, 1.5), (0, 1, 2), 0, 1000),
+        ((1, 0.0, 0.75), (3, 4, 5), 0, 250),
+        ((1, 1.6, 1.6), (), 0, 0),
     ],
 )
 def test_faults_are_shaded_where_they_hit(fault, rows, left, right):
+    worker, *times = fault
     lanes = [LANES, LANES]
     plain = bars(timeline([run(lanes)], rounds=2, skip=1))
-    found = bars(timeline([run(lanes, faults=[fault])], rounds=2, skip=1))
+    lanes[worker] = LANES | {"faults": [("pause", *times)]}
+    found = bars(timeline([run(lanes)], rounds=2, skip=1))
     for bar in plain:
         found.remove(bar)
     assert sorted(found) == [(row, left, right) for row in rows]

@@ -133,6 +133,7 @@ def test_faults_follow_their_workers():
         ("loss", 2),
         *[("slow_link", name) for name in ("worker 1", "node 2", "1 to 0", None, "bus")],
     ]
+    assert [fault["number"] for fault in found] == [0, 2, 4, 6, 8, 9, 10]
 
 
 def test_what_makes_no_sense_is_one_line():

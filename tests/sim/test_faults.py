@@ -12,7 +12,8 @@ import pytest
 import paceline
 from kit.paths import SCENARIOS
 from paceline.__main__ import main
-from paceline.config.faults import check_faults
+from paceline.config.fault_plan import PiecewiseRate, chances
+from paceline.config.faults import check_faults, mark, remaining
 from paceline.config.scenario import validate
 from paceline.config.timing import Device, Network, Noise, Timing
 from paceline.program.effects import (
@@ -28,10 +29,9 @@ from paceline.program.effects import (
     barrier,
     nothing,
 )
-from paceline.program.errors import ProtocolError, ScenarioError, WorkerLost
+from paceline.program.errors import FaultStruck, ProtocolError, ScenarioError, WorkerLost
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
-from paceline.sim.faults import PiecewiseRate, chances
 
 QUIET = Hooks()
 STEP = Work("step", 1)
@@ -279,6 +279,98 @@ def test_a_loss_stops_a_transfer():
         run(timing(2, event), reducing)
 
 
+# --- as the worker begins something -----------------------------------------------------------------------------------
+
+EVALUATE = Work("evaluate", 3)
+
+
+def reporting(worker: int) -> Program[None]:
+    """Four rounds of a step of a second; an evaluation of a second and a checkpoint after each second one."""
+    for done in range(1, 5):
+        yield from Compute(STEP, nothing)
+        yield from AllReduce(Phantom(0), phase="gradients")
+        if done % 2 == 0:
+            yield from Compute(EVALUATE, nothing)
+            yield from AllReduce(Phantom(0), phase="evaluate")
+        yield from Checkpoint(None, dict, done % 2 == 0, round=done, step=done)
+
+
+@pytest.mark.parametrize(
+    ("when", "round", "at"),
+    [
+        ({"at": "0 s", "during": "computing"}, 0, 0),
+        ({"during": "start"}, 0, 0),
+        ({"during": "exchange"}, 0, 1),
+        ({"at": "1 round", "during": "computing"}, 1, 1),
+        ({"at": "1 round", "during": "exchange"}, 1, 2),
+        ({"at": "1 round", "during": "evaluation"}, 1, 2),
+        ({"at": "2 rounds", "during": "evaluation"}, 3, 5),  # that of round 2 comes before its sync
+        ({"at": "2 rounds", "during": "checkpoint"}, 1, 3),  # that of the sync itself
+        ({"at": "3 steps", "during": "checkpoint"}, 3, 6),
+        ({"at": "2.5 s", "during": "computing"}, 2, 3),
+        ({"at": "3.5 s", "during": "evaluation"}, 3, 5),
+    ],
+)
+def test_a_fault_strikes_as_the_worker_begins_what_it_names(when, round, at):
+    """Evaluation counts for `at`. A pause during one does not count as training, any other one does."""
+    struck = list[tuple[int, dict[str, Any]]]()
+    hooks = Hooks(struck=lambda worker, entry: struck.append((worker, entry)))
+    described = timing(2, {"name": "pause", "worker": 1, "duration": "2 s", **when})
+    found = simulate([reporting(0), reporting(1)], described, hooks)
+    ((worker, entry),) = struck
+    assert (worker, entry["round"], entry["seconds"], entry["name"]) == (1, round, near(at), "pause")
+    training, evaluating = (4, 4) if when.get("during") == "evaluation" else (6, 2)
+    assert max(o.seconds for o in found) == near(training)
+    assert [o.evaluating for o in found] == [near(evaluating)] * 2
+
+
+@pytest.mark.parametrize("during", ["computing", "exchange", "evaluation", "checkpoint", "start"])
+def test_a_loss_and_an_exception_in_everything(during):
+    """A lost worker gets no answer any more: its checkpoint is not written. An exception ends the run with status 1."""
+    event, saved = {"worker": 1, "at": "1 s", "during": during}, list[int]()
+    event |= {"at": "0 s"} if during == "start" else {}
+    hooks = Hooks(checkpoint=lambda worker, *_: saved.append(worker))
+    with pytest.raises(WorkerLost, match="worker 1 was lost at"):
+        simulate([reporting(0), reporting(1)], timing(2, event | {"name": "loss"}), hooks)
+    assert saved == ([0] if during == "checkpoint" else [])
+    with pytest.raises(FaultStruck, match=rf"^worker 1: the exception of faults\[0\], at: .* during: {during}") as end:
+        run(timing(2, event | {"name": "exception"}), reporting)
+    assert end.value.status == 1
+
+
+def test_start_is_the_first_thing_only():
+    event = {"name": "pause", "worker": 0, "at": "1 round", "during": "start", "duration": "2 s"}
+    assert run(timing(1, event), reporting)[0].seconds == near(4)
+
+
+def test_what_has_struck_does_not_strike_again():
+    """A loss that struck is known by its number and its time, also after the list of faults has become shorter."""
+    events = [{"name": "slowdown", "worker": 0, "factor": 2}, {"name": "loss", "worker": 1, "at": "3 rounds"}]
+    known = faults(*events, {"name": "loss", "worker": 1, "at": "4 rounds"})
+    struck = [{"worker": 0, "round": 0, "seconds": 0.0, **mark(0, known[0])}, {"worker": 1, **mark(1, known[1])}]
+    assert [number for number, _ in remaining(known, struck)] == [0, 2]
+    later = faults(events[1] | {"number": 1, "worker": 0}, events[1] | {"at": "5 rounds"})
+    assert remaining(later, [struck[0]]) == [(1, later[0]), (1, later[1])]
+    assert remaining(later, struck) == [(1, later[1])], "it has the number of another list, and another time"
+    with pytest.raises(ScenarioError, match=r"faults\[1\].number: 1 is another fault's; leave it out"):
+        check_faults(later, 2)
+
+
+def test_a_run_tells_what_struck(tmp_path):
+    settings = [
+        "budget={rounds: 9}",
+        "faults=[{name: pause, worker: 1, at: 5 rounds, duration: 1 s}, {name: straggler, worker: 0, factor: 2}, "
+        "{name: slowdown, worker: 1, factor: 2, start: 2 rounds, end: 4 rounds}, {name: loss, worker: 0, at: 1 h}]",
+    ]
+    found = paceline.simulate(SCENARIO, timing_only=True, settings=settings, out=tmp_path)
+    told = [(e["fault"], e["name"], e["worker"], e["round"], e.get("at")) for e in found.summary["faults"]]
+    assert told == [(1, "straggler", 0, 0, None), (2, "slowdown", 1, 2, None), (0, "pause", 1, 5, "5 rounds")]
+    lanes = [lanes["faults"] for lanes in found.lanes]
+    ends = [0.0, *(stop for _, _, stop in found.lanes[1]["rounds"])]
+    assert lanes[0] == [("straggler", 0.0, pytest.approx(ends[-1]))]
+    assert lanes[1] == [("slowdown", ends[2], ends[4]), ("pause", ends[5], pytest.approx(ends[5] + 1))]
+
+
 # --- runs that cannot finish ------------------------------------------------------------------------------------------
 
 WAITS = "waits in AllReduce of 400 B (gradients), 400 bytes, phantom, mean"
@@ -345,6 +437,8 @@ def test_the_limit_comes_before_a_pause_is_over():
         ),
         ({"name": "slowdown", "worker": 0, "factor": 2, "start": "4 s", "end": "9 rounds"}, "in the same unit"),
         ({"name": "slow_link", "factor": 2, "start": "4 rounds"}, "a link does not count rounds and steps"),
+        ({"name": "loss", "worker": 0}, "faults[0]: at is missing; write when it strikes, like 2.5 s or 10 rounds"),
+        ({"name": "exception", "worker": 0, "during": "lunch"}, "faults[0].during: "),
         ({"name": "loss", "worker": -1, "at": "4 rounds"}, "faults[0].worker: "),
     ],
 )
@@ -406,5 +500,3 @@ def test_faults_change_the_clock_and_not_the_plan(tmp_path):
             SCENARIO, timing_only=True, settings=[untraced, slow], engine="cohort", out=tmp_path, force=True
         )
     assert (tmp_path / "summary.json").exists(), "an earlier run, which a refused one does not replace"
-    with pytest.raises(ScenarioError, match="only `paceline simulate` knows them"):
-        paceline.train(SCENARIO, settings=[slow])

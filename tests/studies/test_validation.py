@@ -364,7 +364,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tiny, tmp_path, monkeypatch, c
         ([tiny, "--page", tiny], "tiny.yaml: has no lines"),
         ([tiny, "--page", tmp_path], "cannot be read: Is a directory; name another file"),
         ([tiny, "--set", "workload.bach=3"], "unknown key; did you mean 'batch'?"),
-        ([tiny, "--set", "faults=[{name: straggler, worker: 0, factor: 2}]"], "only `paceline simulate` knows them"),
+        ([tiny, "--set", "faults=[{name: straggler, worker: 0, factor: 2}]"], "validate predicts runs without them"),
         ([tiny, "--set", "validation.profile_of=nowhere.yaml"], "nowhere.yaml: no such file"),
     ):
         status, out, err = call(monkeypatch, capsys, "validate", *arguments)
