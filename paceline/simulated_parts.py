@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .algorithms.phantom import Phantoms
 from .algorithms.rounds import State
@@ -17,7 +17,7 @@ from .algorithms.worker import Worker
 from .handover import Division, Handover
 from .job import Job
 from .program.effects import Program
-from .program.errors import WorkerLost
+from .program.errors import ScenarioError, WorkerLost
 from .program.outcome import Hooks, Outcome, Spans, ignored
 from .records.recorder import Recorder
 from .records.recoveries import Recovery
@@ -30,6 +30,19 @@ if TYPE_CHECKING:
     from .sim.parts import Loss, Lost, Part
 
 LANE = "recovery"  # of traces
+
+
+class _Following(NamedTuple):
+    """How a run goes on after a loss."""
+
+    job: Job
+    part: Part
+    handover: Handover
+    sync: Sync  # from which it goes on
+    noticed: float  # when worker 0, or the launcher, knew of the loss, in virtual seconds
+    done: int  # rounds that were done
+    left_out: float  # virtual seconds that the run's clock does not count up to here
+    earlier: float  # what the run's clock shows more than that of the part's programs
 
 
 class SimulatedParts:
@@ -87,8 +100,8 @@ class SimulatedParts:
         return self.job.shared_programs(self.phantoms, state)
 
     def _spans(self, worker: int, lane: str, spans: Spans) -> None:
-        assert self._take
-        self._take(self._part.workers[worker], lane, spans)
+        if self._take is not None:
+            self._take(self._part.workers[worker], lane, spans)
 
     def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         self._recorder.checkpoint(worker, self.job.workers, seconds, state, arrays)
@@ -114,17 +127,24 @@ class SimulatedParts:
 
     def _over(self, loss: Loss) -> float:
         """When the part is over after a loss. Here it is decided how the run goes on."""
-        moment = loss.first + self._spec.detection
-        self._decide(loss.by(moment))
+        detection = self._spec.detection
+        moment = loss.first + detection
+        if self._rule(loss.by(moment)).how == "shrink":
+            moment = loss.met(detection)  # others may be lost before all have met
+        self._gone = loss.by(moment)
+        self._decision = self._rule(self._gone)
         if self._decision.how == "shrink":
-            moment = loss.met(self._spec.detection)
-            self._decide(loss.by(moment))  # others may be lost before all have met
+            try:
+                self._fewer = next_job(self.job, self._gone)
+            except ScenarioError as error:  # too much memory for each, for example
+                how, why = self._rule(self._gone, shrink=False)
+                self._decision = Decision(how, "; ".join(filter(None, (str(error), why))))
         return inf if self._decision.how == "none" else moment
 
-    def _decide(self, gone: tuple[int, ...]) -> None:
+    def _rule(self, gone: tuple[int, ...], shrink: bool = True) -> Decision:
+        spec = self._spec.model_copy(update={"shrink": self._spec.shrink and shrink})
         sharded = self.job.plan.strategy.placement.sharded
-        self._gone = gone
-        self._decision = how_to_go_on(self._spec, gone, self.job.workers, self._restarts, sharded)
+        return how_to_go_on(spec, gone, self.job.workers, self._restarts, sharded)
 
     def _why(self) -> str:
         """Why a run with a `recovery` does not go on."""
@@ -132,43 +152,65 @@ class SimulatedParts:
 
     def _go_on(self, lost: Lost) -> None:
         """Begin the next part."""
-        syncs, gone = self._syncs, tuple(self._part.workers[number] for number in self._gone)
-        reached, saved = syncs.reached(lost.over), syncs.checkpoint(lost.over)
-        earlier, shrink = self._recorder.earlier, self._decision.how == "shrink"
-        if shrink:
-            left = [number for number in range(self.job.workers) if number not in self._gone]
-            sync, noticed, begin = syncs.last(left), self._noticed(lost.loss), lost.over
-            members = [self._part.workers[number] for number in left]
-            self.job = next_job(self._whole, {*range(self._whole.workers)} - {*members})
-            handover = Handover(sync.division, self.job.plan, left)
-            part = replace(self._part, outcomes=[lost.outcomes[number] for number in left])
-            left_out = part.counted + lost.outcomes[0].evaluating - earlier
-        else:
-            sync, noticed, begin = saved, lost.over, lost.over + self._spec.start
-            members, self.job = [*range(self._whole.workers)], self._whole
-            handover = Handover.by_number(sync.division, self.job.plan)
-            part, left_out = replace(self._part, outcomes=(), counted=begin), reached.left_out
-            earlier = begin - left_out
-            self._restarts, self.resumed = self._restarts + 1, sync.state.round
-        begun = Sync(handover.state(sync.state), Division.of(self.job.plan), left_out)
+        gone, saved = tuple(self._part.workers[number] for number in self._gone), self._syncs.checkpoint(lost.over)
+        shrink = self._decision.how == "shrink"
+        following = self._shrunk(lost) if shrink else self._restarted(lost, saved)
+        self.job, sync, begin = following.job, following.sync, following.part.begin
         entry = Recovery(
             how="shrink" if shrink else "restart",
             lost=gone,
             workers=self.job.workers,
-            at=noticed - left_out,
+            at=following.noticed - following.left_out,
             from_round=sync.state.round,
-            redone=reached.state.round - sync.state.round,
-            seconds=begin - noticed,
+            redone=following.done - sync.state.round,
+            seconds=begin - following.noticed,
             start=0.0 if shrink else self._spec.start,
         )
-        self._recorder.go_back(sync.state.round, earlier)
-        self._make_workers(handover, sync.snapshots)
-        self._begin(replace(part, workers=members, begin=begin), begun, saved)
-        self._record(entry, handover, noticed)
+        self._recorder.go_back(sync.state.round, following.earlier)
+        self._make_workers(following.handover, sync.snapshots)
+        begun = Sync(following.handover.state(sync.state), Division.of(self.job.plan), following.left_out)
+        self._begin(following.part, begun, saved)
+        self._record(entry, following.handover, following.noticed)
 
-    def _noticed(self, loss: Loss) -> float:
-        """When worker 0, which keeps the records, knows of a loss."""
-        return max(loss.stands[0], loss.first + self._spec.detection)
+    def _shrunk(self, lost: Lost) -> _Following:
+        """The remaining workers go on from the last sync that all of them have passed. What is counted goes on."""
+        left = [number for number in range(self.job.workers) if number not in self._gone]
+        for number in left:
+            span = Spans(["shrink"], [lost.loss.noticed(number, self._spec.detection)], [lost.over])
+            self._spans(number, LANE, span)
+        sync, earlier = self._syncs.last(left), self._recorder.earlier
+        part = replace(
+            self._part,
+            workers=[self._part.workers[number] for number in left],
+            outcomes=[lost.outcomes[number] for number in left],
+            begin=lost.over,
+        )
+        return _Following(
+            job=self._fewer,
+            part=part,
+            handover=Handover(sync.division, self._fewer.plan, left),
+            sync=sync,
+            noticed=lost.loss.noticed(0, self._spec.detection),
+            done=max(self._syncs.reached(number, lost.over).state.round for number in left),
+            left_out=part.counted + lost.outcomes[0].evaluating - earlier,
+            earlier=earlier,
+        )
+
+    def _restarted(self, lost: Lost, saved: Sync) -> _Following:
+        """All workers go on from the newest checkpoint. What is counted begins again."""
+        begin, reached = lost.over + self._spec.start, self._syncs.reached(0, lost.over)
+        workers = range(self._whole.workers)
+        self._restarts, self.resumed = self._restarts + 1, saved.state.round
+        return _Following(
+            job=self._whole,
+            part=replace(self._part, workers=workers, outcomes=(), begin=begin, counted=begin),
+            handover=Handover.by_number(saved.division, self._whole.plan),
+            sync=saved,
+            noticed=lost.over,
+            done=reached.state.round,
+            left_out=reached.left_out,
+            earlier=begin - reached.left_out,
+        )
 
     def _make_workers(self, handover: Handover, snapshots: Mapping[int, Snapshot]) -> None:
         """The next part's workers. Without snapshots they are as at the beginning of the run."""
@@ -187,8 +229,8 @@ class SimulatedParts:
     def _record(self, entry: Recovery, handover: Handover, noticed: float) -> None:
         recorder = self._recorder
         recorder.recoveries.append(entry)
-        if self._take is not None:
-            self._take(0, LANE, Spans([entry.how], [noticed], [self._part.begin]))
+        if entry.how == "restart":
+            self._spans(0, LANE, Spans(["restart"], [noticed], [self._part.begin]))
         if recorder.directory is not None:
             part = self._whole.part(entry.from_round) | {"recovery": entry.noted()}
             self.history.append(part | ({} if handover.same else {"handed_over": [*handover.lines()]}))

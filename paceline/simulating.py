@@ -21,6 +21,7 @@ from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
 from .records.spool import TakeSpans
 from .records.trace import streamed_trace
+from .recovering import check_fewer
 from .replicas import check_replicas, fingerprints
 from .resuming import going_on
 from .run import Run
@@ -121,6 +122,8 @@ def run_simulation(
     An earlier run in the recorder's directory is set aside once nothing can refuse this one. Raises ProtocolError where
     the run trains for less than a round, ScenarioError where it is more than this machine can do.
     """
+    if job.scenario.recovery.shrink and job.scenario.faults:
+        check_fewer(job)
     engine = options.engine
     if engine == "auto":
         engine = "simpy" if options.needs_simpy(job) else "cohort or simpy"

@@ -84,9 +84,9 @@ class Syncs:
         )
         return next(whole, self._saved)
 
-    def reached(self, moment: float) -> Sync:
-        """The newest sync that worker 0, which keeps the records, had passed by then."""
-        passed = (sync for sync in self._newest_first() if sync.passed.get(0, inf) <= moment)
+    def reached(self, worker: int, moment: float) -> Sync:
+        """The newest sync that a worker had passed by then."""
+        passed = (sync for sync in self._newest_first() if sync.passed.get(worker, inf) <= moment)
         return next(passed, self.begin)
 
     def _newest_first(self) -> Iterator[Sync]:

@@ -38,8 +38,12 @@ class Loss:
         """Those that are lost by then."""
         return tuple(number for number, lost in self.lost.items() if lost <= moment)
 
+    def noticed(self, number: int, detection: float) -> float:
+        """When one of those that are left knows of it: when it next waits for others, but not within `detection`."""
+        return max(self.stands[number], self.first + detection)
+
     def met(self, detection: float) -> float:
-        """When all that are left know of it: each when it next waits for others, but not within `detection` seconds.
+        """When all that are left know of it.
 
         One that is lost before it comes is waited for until that is detected, too.
         """
