@@ -20,7 +20,7 @@ from .program.effects import Program
 from .program.errors import ScenarioError, WorkerLost
 from .program.outcome import Hooks, Outcome, Spans, ignored
 from .records.recorder import Recorder
-from .records.recoveries import Recovery
+from .records.recoveries import LANE, Recovery
 from .records.spool import TakeSpans
 from .recovering import Decision, how_to_go_on, next_job
 from .resuming import subject
@@ -28,8 +28,6 @@ from .syncs import Snapshot, Sync, Syncs, copied, reader
 
 if TYPE_CHECKING:
     from .sim.parts import Loss, Lost, Part
-
-LANE = "recovery"  # of traces
 
 
 class _Following(NamedTuple):
@@ -230,7 +228,8 @@ class SimulatedParts:
         recorder = self._recorder
         recorder.recoveries.append(entry)
         if entry.how == "restart":
-            self._spans(0, LANE, Spans(["restart"], [noticed], [self._part.begin]))
+            name, start, stop = entry.span(noticed)
+            self._spans(0, LANE, Spans([name], [start], [stop]))
         if recorder.directory is not None:
             part = self._whole.part(entry.from_round) | {"recovery": entry.noted()}
             self.history.append(part | ({} if handover.same else {"handed_over": [*handover.lines()]}))

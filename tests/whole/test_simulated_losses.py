@@ -18,7 +18,7 @@ from paceline.config import yaml
 from paceline.config.scenario import load, validate
 from paceline.handover import Division, Handover
 from paceline.job import resolve
-from paceline.program.errors import ProtocolError
+from paceline.program.errors import FaultStruck, ProtocolError
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
@@ -148,6 +148,20 @@ def test_a_run_that_cannot_go_on_ends_in_one_line(tmp_path, monkeypatch, capsys)
     assert (status, err.endswith("; 3 workers remain, and min_workers is 4; max_restarts is 0\n")) == (2, True)
     status, _, err = call(monkeypatch, capsys, *line, "--force", "--max-restarts", 2, "--limit", "8 s")
     assert (status, "not finished after the limit of 8 s: workers go on at 10.05 s only" in err) == (2, True)
+
+
+def test_an_exception_and_a_loss_as_a_worker_begins_something():
+    raised = {"name": "exception", "worker": 1, "at": "5 rounds"}
+    for recovery, end in ((RESTART, 5.05 + 5 + 16), (SHRINK, 6.0 + 15)):
+        found = predicted(SYNC, 20, raised, recovery=recovery)
+        assert (found["seconds"], found["recoveries"][0]["lost"]) == (near(end), [1])
+        assert [(entry["name"], entry["worker"]) for entry in found["faults"]] == [("exception", 1)]
+    with pytest.raises(FaultStruck, match=r"worker 1: the exception of faults\[0\], at: 5 rounds"):
+        predicted(SYNC, 20, raised)
+    again = [LOSS | {"at": "0 s", "during": "start"}, LOSS | {"worker": 3, "at": "7 rounds", "during": "exchange"}]
+    found = predicted(SYNC, 20, *again, recovery=RESTART)
+    assert [(entry["lost"], entry["at"]) for entry in found["recoveries"]] == [([2], near(0.05)), ([3], near(13.1))]
+    assert found["seconds"] == near(13.1 + 5 + 16)
 
 
 def test_times_of_faults_and_limit_count_from_the_start_of_the_run():
