@@ -80,8 +80,8 @@ class Job:
         """One program per worker. Each has a copy of `state`."""
         return [train(w, self.plan, copy.copy(state)) for w in workers]
 
-    def shared_programs(self, workers: Phantoms, state: State) -> list[Program[State]]:
-        """One program per phantom, from `state` on. Those of a cohort share one that runs."""
+    def shared_programs(self, workers: Phantoms, state: State | None = None) -> list[Program[State]]:
+        """One program per phantom, from `state` on; None: from the beginning. Those of a cohort share one that runs."""
         programs: dict[int, Program[State]] = {}
         for group in self.alike(workers):
             program = self._cohort_program(workers[group[0]], state)
@@ -92,7 +92,7 @@ class Job:
         """One program for each group of workers that do the same work at the same pace, from the beginning."""
         from .sim.cohort import Cohort
 
-        return [Cohort(self._cohort_program(workers[group[0]], State()), group) for group in self.alike(workers)]
+        return [Cohort(self._cohort_program(workers[group[0]]), group) for group in self.alike(workers)]
 
     def alike(self, workers: Phantoms) -> list[tuple[int, ...]]:
         """The groups of workers that do the same work at the same pace."""
@@ -101,11 +101,12 @@ class Job:
             groups.setdefault(kind, []).append(worker)
         return list(map(tuple, groups.values()))
 
-    def _cohort_program(self, w: PhantomWorker, state: State) -> Program[State]:
-        """A phantom's program from `state` on. From the beginning, and for a plan that is used again, it is recorded or
-        replayed."""
-        program = train(w, self.plan, copy.copy(state))
-        return replayed(self.plan.recordings, (w.index, w.kind), program) if self.again and not state.round else program
+    def _cohort_program(self, w: PhantomWorker, state: State | None = None) -> Program[State]:
+        """A phantom's program. From the beginning, and for a plan that is used again, it is recorded or replayed."""
+        if state is not None and state.round:
+            return train(w, self.plan, copy.copy(state))
+        program = train(w, self.plan, State())
+        return replayed(self.plan.recordings, (w.index, w.kind), program) if self.again else program
 
     def rounding_idle(self) -> list[float]:
         """For each worker, the share of a round that it waits since steps are whole. Without network and noise."""
