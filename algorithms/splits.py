@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 from ..program.errors import brief
@@ -57,6 +57,13 @@ class Shares:
     paces: tuple[float, ...]
     rounding: Rounding = "nearest"  # how H * pace becomes a whole number, which is 1 or more
 
+    def completed(self, total: int) -> Shares:
+        """Equal batches that are too small for `total` by rounding alone: the first workers take a sample more each."""
+        left = total - sum(self.batches)
+        if len(set(self.batches)) > 1 or not 0 < left < len(self.batches):
+            return self
+        return replace(self, batches=tuple(batch + (r < left) for r, batch in enumerate(self.batches)))
+
     def steps(self, H: int, pace: float) -> int:
         """The local steps that a worker of that pace takes in a round of H nominal steps."""
         # A relative 1e-9 before the floor: 100 * 0.29 is 28.999999999999996 in floating point and means 29.
@@ -98,6 +105,11 @@ def check_shares(shares: Shares, workers: int) -> None:
 
 class Split:
     """Base of the members: how is the work divided?"""
+
+    @property
+    def chooses_batches(self) -> bool:
+        """Whether batches are more than the scenario's batch for each worker."""
+        return False
 
     @property
     def unequal_steps(self) -> bool:
@@ -181,6 +193,7 @@ class ByBatch(Split):
     # predicted to fit.
     max: Most = None
     paces: bool = False  # whether a worker takes the more local steps the shorter its step is; else all take H
+    chooses_batches = True
 
     @property
     def unequal_steps(self) -> bool:
@@ -258,6 +271,10 @@ class Given(Split):
 
     batches: Sizes | None = None
     paces: Paces | None = None
+
+    @property
+    def chooses_batches(self) -> bool:
+        return self.batches is not None
 
     def __post_init__(self) -> None:
         for name, given in (("batches", self.batches), ("paces", self.paces)):

@@ -224,15 +224,17 @@ class Scenario(Section):
 
     @property
     def batch(self) -> int:
-        """Samples per worker and step, before the split. ScenarioError where the total cannot be shared equally."""
+        """Samples per worker and step, before the split: of a total batch the equal share, rounded down.
+
+        ScenarioError where the total is less than a sample for each. What is left of it: see Shares.completed.
+        """
         batch, total, workers = self.workload.batch, self.workload.total_batch, self.cluster.size
         if batch is not None:
             return batch
         assert total is not None, "one of them is always there"
-        if total % workers:
+        if total < workers:
             raise ScenarioError(
-                f"workload.total_batch: {total} samples cannot be shared equally by {workers} workers; "
-                f"write a multiple of {workers}"
+                f"workload.total_batch: {total} samples cannot be shared by {workers} workers; write {workers} or more"
             )
         return total // workers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from .algorithms.plan import Plan
@@ -51,6 +52,8 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
         held = holds(problem, strategy, timing)
         shares = strategy.split.shares(batch, timing.devices, held)
         check_shares(shares, len(timing.devices))
+    if workload.total_batch and not strategy.split.chooses_batches:
+        shares = shares.completed(workload.total_batch)
     epoch, warm_up = scenario.budget.epoch, warm_up_of(workload.lr_schedule, budget)
     with _telling("strategy"):
         resolved = strategy.resolve(shares, speeds, warm_up, problem.optimizer)
@@ -72,7 +75,8 @@ def build_plan(problem: LearningProblem, timing: Timing) -> tuple[Plan, list[str
             estimate=0 if report.batch_norm == "averaged" else report.batch_norm.re_estimated,
         )
         _check_precision(problem, plan)
-        return plan, [*_unlike_local_steps(strategy, plan, speeds), *_one_unit(problem, plan)]
+        remarks = _unlike_local_steps(strategy, plan, speeds), _one_unit(problem, plan), _nearly_equal(scenario, plan)
+        return plan, [*chain(*remarks)]
 
 
 @contextmanager
@@ -152,6 +156,18 @@ def _one_unit(problem: LearningProblem, plan: Plan) -> Iterator[str]:
             f"workload.model: {problem.scenario.workload.model.name} is one unit, since {whole}; so all of it is in "
             "use at once, and no exchange runs while it computes"
         )
+
+
+def _nearly_equal(scenario: Scenario, plan: Plan) -> Iterator[str]:
+    """A warning where the total batch cannot be shared equally."""
+    total, workers = scenario.workload.total_batch or 0, plan.workers
+    if total % workers == 0:
+        return
+    used = sum(plan.shares.batches)
+    if used == total:
+        yield f"workload.total_batch: {total} is not a multiple of {workers}, so batches differ by a sample"
+    else:
+        yield f"workload.total_batch: {total} is not a multiple of {workers}, and a step uses {used} samples"
 
 
 def _step(budget: Interval, epoch: str | Interval, shares: Shares, strategy: Strategy, examples: int) -> float | None:

@@ -323,10 +323,27 @@ def test_a_total_batch_is_shared_by_the_workers():
     assert load(QUICKSTART, ["workload.batch=null"]).batch == 64
     with pytest.raises(ScenarioError, match=r"workload: batch is 9 and total_batch 96; leave one of them out"):
         load(QUICKSTART, ["workload.total_batch=96", "workload.batch=9"])
-    with pytest.raises(
-        ScenarioError, match=r"workload.total_batch: 97 samples cannot be shared equally by \d workers; write a"
-    ):
-        _ = load(QUICKSTART, ["workload.total_batch=97", "workload.batch=null"]).batch
+    with pytest.raises(ScenarioError, match=r"workload.total_batch: 1 samples cannot be shared by 2 workers; write 2"):
+        _ = load(QUICKSTART, ["workload.total_batch=1", "workload.batch=null"]).batch
+
+
+@pytest.mark.parametrize(
+    ("strategy", "batches"),
+    [
+        ("{preset: sync_sgd}", (34, 33, 33)),
+        ("{preset: local_sgd, H: 4}", (34, 33, 33)),
+        ("{split: {given: {paces: [1, 1, 0.5]}}, aggregation: parameters}", (34, 33, 33)),
+        ("{split: {given: {batches: [33, 33, 33]}}}", (33, 33, 33)),
+        ("{preset: hdp, max: 33}", (33, 33, 33)),
+        ("{preset: hdp, total: 100}", (33, 33, 34)),
+    ],
+)
+def test_a_total_batch_that_does_not_divide_is_shared_as_equally_as_can_be(strategy, batches):
+    settings = ["workload.total_batch=100", "workload.batch=null", f"strategy={strategy}"]
+    job = resolve(load(QUICKSTART, ["cluster={workers: [{speed: 9 samples/s, count: 3}]}", *settings]), SCENARIOS)
+    assert sorted(job.plan.shares.batches) == sorted(batches)
+    follows = "so batches differ by a sample" if sum(batches) == 100 else "and a step uses 99 samples"
+    assert job.remarks[-1] == f"workload.total_batch: 100 is not a multiple of 3, {follows}"
 
 
 def test_bytes_of_a_strategy_may_have_a_unit():

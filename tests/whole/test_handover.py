@@ -184,22 +184,18 @@ def test_no_example_of_an_epoch_is_left_out_or_used_twice(workers, gone, tmp_pat
     assert sum(found.values()) == state.samples, "those beyond the epoch's end belong to the next one"
 
 
-def test_what_fewer_workers_could_not_do_is_said_before_the_run(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("total", "least", "wrong"), [(24, 2, 0), (24, 1, 0), (20, 2, 3), (36, 1, 0), (40, 1, 3)])
+def test_what_fewer_workers_could_not_do_is_said_before_the_run(total, least, wrong, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    job_of(tmp_path, LOCAL, 4, workload=WORKLOAD | {"batch": None, "total_batch": 24})
-    for least, total, status in ((2, 24, 0), (3, 24, 0), (2, 20, 2), (3, 28, 2)):
-        job = on(job_of(tmp_path, LOCAL, 4, workload=WORKLOAD | {"batch": None, "total_batch": total}))
-        spec = {"max_restarts": 1, "min_workers": least}
-        if not status:
-            check_fewer(on(job, f"recovery={spec}"))
-            continue
-        flags = ("--max-restarts", 1, "--min-workers", least)
-        found, _, err = call(monkeypatch, capsys, "train", "s.yaml", *flags)
-        assert (found, err.count("\n"), Path("runs").exists()) == (2, 1, False)
-        assert (
-            f"recovery.min_workers is {least}, and with 3 workers workload.total_batch: {total} samples cannot" in err
-        )
-        assert "or leave min_workers out" in err
+    job = job_of(tmp_path, {"preset": "hdp", "mode": "equal", "total": total}, 4)
+    if not wrong:
+        check_fewer(on(job, f"recovery={{max_restarts: 1, min_workers: {least}}}"))
+        return
+    flags = ("--max-restarts", 1, "--min-workers", least)
+    status, _, err = call(monkeypatch, capsys, "train", "s.yaml", *flags)
+    assert (status, err.count("\n"), Path("runs").exists()) == (2, 1, False)
+    assert f"recovery.min_workers is {least}, and with {wrong} workers strategy.split: total is {total}" in err
+    assert "or leave min_workers out" in err
 
 
 @pytest.mark.parametrize("tail", ["pad", "drop"])
