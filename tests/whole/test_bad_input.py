@@ -54,11 +54,11 @@ def refused(*settings: str) -> str:
 
 
 def document(*settings: str) -> dict[str, Any]:
-    from paceline.config.scenario import _set
+    from paceline.config.scenario import apply
 
     made = copy.deepcopy(BASE)
     for setting in settings:
-        _set(made, setting)
+        apply(made, setting)
     return made
 
 
