@@ -17,16 +17,20 @@ from .emulated_network import star_for
 from .program.errors import PacelineError, ScenarioError
 from .records import checkpoints, progress
 from .records.directory import SCENARIO, SUMMARY
+from .records.recoveries import Recovery, numbers, recoveries_in
 from .records.replacing import put_back
 from .recovering import how_to_go_on
 from .restart import Restart
+from .resuming import history_of
 from .run import Run
 from .terminal import say
 from .training import Training, TrainOptions, again, check, trainings
 
 if TYPE_CHECKING:
     from .runtime.launcher import End
+    from .runtime.star import Star
 
+AGAIN = "would not get there again"
 _Stamp = tuple[int, int] | None  # of a file
 
 
@@ -93,9 +97,11 @@ class _Launch:
     ) -> None:
         self.scenarios, self.options, self.found, self.sharded = scenarios, options, found, sharded
         self.ranks, self.quiet = ranks, quiet
-        self.before = [_Files(training.directory) for training in found]
+        self.before = [_Files(training) for training in found]
         self.restart: Restart | None = None
         self.restarts = 0
+        self.crew = Crew(0)
+        self.star: Star | None = None
 
     def run(self) -> int:
         """Start the ranks until they have done all; the exit status."""
@@ -117,17 +123,20 @@ class _Launch:
         """Start the ranks once."""
         from .runtime.launcher import run_job
 
-        left = self.found if self.restart is None else again(self.found, self.restart)
-        options = self.options
-        if self.restart is not None:
-            options = replace(options, restart=self.restart, round=self._round(self.restart.training))
+        left, options, ranks = self.found, self.options, self.ranks
+        if (restart := self.restart) is not None:
+            left = again(self.found, restart)
+            options = replace(options, restart=restart, round=self._round(restart.training))
+            if restart.begun:  # the run's scenario is without them
+                options = replace(options, without=())
+            ranks = None if self.crew.gone else ranks
         arguments = ["train", *map(str, self.scenarios), *_flags(options), *(["--quiet"] if self.quiet else [])]
         threads = max(training.scenario.workload.threads for training in left)
-        star = star_for([(training.title, training.scenario) for training in left], self.ranks)
+        self.star = star_for([(training.title, training.scenario) for training in left], ranks)
         sizes = [training.scenario.cluster.size for training in left]
         for training in left:
             progress.forget(training.directory)
-        return run_job(arguments, self.ranks or max(sizes), threads, star=star)
+        return run_job(arguments, ranks or max(sizes), threads, star=self.star)
 
     def _start_again(self, end: End) -> str | None:
         """Make the next job ready, and say so in a line. Else why the run ends here, if a restart was asked for."""
@@ -136,31 +145,49 @@ class _Launch:
         spec = training.scenario.recovery
         if end.status == 2 or not end.lost or end.stopped:
             return ""
+        if self.restart is None or self.restart.training != number:
+            self.crew = Crew(training.scenario.cluster.size)
         came = progress.reached(training.directory)
-        if came is None and end.again:
-            return "it was lost before its first step, and would be lost there again" if spec.max_restarts else ""
+        would_come_again = self.crew.failed(end, came is not None)
+        if would_come_again and self.restart is None:
+            return f"it was lost before its first step, and {AGAIN}" if spec.max_restarts else ""
+        gone = self.crew.on_host(end.ranks, self.star) if would_come_again else []
+        if would_come_again and not (gone and number == len(self.found) - 1):
+            return f"it did not get to its first step, and {AGAIN}"
         rule = spec.model_copy(update={"shrink": False})  # the remaining ranks have not gone on by themselves
-        decision = how_to_go_on(rule, end.ranks, training.scenario.cluster.size, self.restarts, self.sharded[number])
+        lost = self.crew.numbers(gone or end.ranks)
+        decision = how_to_go_on(rule, lost, len(self.crew.now), self.restarts, self.sharded[number], gone)
         if decision.how == "none":
             return decision.why if spec.max_restarts else ""
         self.restarts += 1
-        self.restart = self._next(number, end, came)
-        saved = checkpoints.newest(training.directory, self._round(number)) if self.restart.saved else None
-        how = f"goes on from {saved.name}" if saved else "begins again, since no checkpoint was saved"
+        self.crew.gone |= {*(lost if gone else ())}
+        self.restart = self._next(number, lost, came)
+        how = self._how(lost if gone else ())
         say(f"restart {self.restarts} of {spec.max_restarts}: {end.lost}; {training.title} {how}")
         return None
 
-    def _next(self, number: int, end: End, came: progress.Reached | None) -> Restart:
-        """What the next ranks are told."""
+    def _how(self, gone: Sequence[int]) -> str:
+        """How the run goes on, in words. gone: the workers that are left out from now on."""
+        assert self.restart is not None
+        number = self.restart.training
+        saved = checkpoints.newest(self.found[number].directory, self._round(number)) if self.restart.saved else None
+        how = f"goes on from {saved.name}" if saved else "begins again, since no checkpoint was saved"
+        return f"{how}, without {', '.join(f'worker {worker}' for worker in gone)}" if gone else how
+
+    def _next(self, number: int, lost: Sequence[int], came: progress.Reached | None) -> Restart:
+        """What the next ranks are told. lost: the lost workers, by their numbers when the command began."""
         training, files = self.found[number], self._now(number)
         noticed = progress.now(training.directory)
-        saved = self._saved(number)
         if came is not None:
-            at = came.seconds + max(0.0, noticed - came.when)
-            return Restart(number, files.begun, saved, came.round, at, noticed, end.ranks)
-        if self.restart is not None and self.restart.training == number:
-            return replace(self.restart.later(noticed), begun=files.begun, saved=saved, lost=end.ranks)
-        return Restart(number, files.begun, saved, 0, 0.0, noticed, end.ranks)
+            restart = Restart(number, False, False, came.round, came.seconds + max(0.0, noticed - came.when), noticed)
+        elif self.restart is not None and self.restart.training == number:
+            restart = self.restart.later(noticed)
+        else:
+            restart = Restart(number, False, False, 0, 0.0, noticed)
+        saved = self._saved(number)
+        history = history_of(training.directory)[self.before[number].parts :] if saved and files.begun else ()
+        gone = self.crew.go_on(recoveries_in(history))
+        return replace(restart, begun=files.begun, saved=saved, lost=lost, gone=gone)
 
     def _now(self, number: int) -> _Written:
         return self.before[number].written()
@@ -215,6 +242,44 @@ class _Launch:
         return shlex.join(["paceline", "train", *map(str, scenarios), *more, *_flags(options)])
 
 
+class Crew:
+    """The workers of one training, by their numbers when the command began."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.now = list(range(workers))  # the worker of each rank
+        self.gone: set[int] = set()  # those that are left out
+        self._unstarted: tuple[int, ...] | None = None  # the ranks that have failed before the first step, just before
+
+    def failed(self, end: End, stepped: bool) -> bool:
+        """Whether the ranks of a job were lost before their first step, and would be lost there again.
+
+        A crash would come again; anything else may be an accident, unless it happens twice.
+        """
+        before, self._unstarted = self._unstarted, None if stepped else end.ranks
+        return not stepped and (end.again or before == end.ranks)
+
+    def numbers(self, ranks: Sequence[int]) -> list[int]:
+        """The workers of some ranks. More ranks may have been started than there are workers."""
+        return [self.now[rank] for rank in ranks if rank < len(self.now)]
+
+    def on_host(self, ranks: Sequence[int], star: Star | None) -> list[int]:
+        """The ranks on the hosts of some ranks."""
+        if star is None:
+            return [rank for rank in ranks if rank < len(self.now)]
+        nodes = {star.nodes[rank] for rank in ranks}
+        return [rank for rank, node in enumerate(star.nodes) if node in nodes]
+
+    def go_on(self, recoveries: Sequence[Recovery]) -> list[int]:
+        """The next job's workers. Returns those to leave out, by their numbers in the scenario that it goes on with.
+
+        recoveries: what the run's record tells since the command began; its scenario has the workers after them.
+        """
+        there = numbers(self.workers, recoveries)
+        self.now = [worker for worker in there if worker not in self.gone]
+        return [place for place, worker in enumerate(there) if worker in self.gone]
+
+
 class _Written(NamedTuple):
     """What this command has written into a run's directory."""
 
@@ -226,9 +291,10 @@ class _Written(NamedTuple):
 class _Files:
     """The files of a directory before this command has begun; an earlier run may have left some."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, training: Training) -> None:
+        self._directory = training.directory
         self._before = self._stamps()
+        self.parts = len(history_of(training.directory)) if training.resumes else 0  # of the run that goes on
 
     def written(self) -> _Written:
         """What is there now and was not there before, or was another file."""

@@ -69,8 +69,9 @@ def _no_restart(spec: RecoverySpec, workers: int, restarts: int, sharded: bool, 
 
 
 def _too_few(spec: RecoverySpec, workers: int, lost: int) -> str:
-    least = spec.least(workers)
-    return f"{workers - lost} workers remain, and min_workers is {least}" if workers - lost < least else ""
+    least, left = spec.least(workers), workers - lost
+    remain = "worker remains" if left == 1 else "workers remain"
+    return f"{left} {remain}, and min_workers is {least}" if left < least else ""
 
 
 def next_job(job: Job, gone: Collection[int]) -> Job:

@@ -21,8 +21,8 @@ class Restart:
     round: int  # rounds that were done
     at: float  # the run's clock when the loss was noticed
     noticed: float  # when that was, by the clock of the directory's file system
-    lost: Sequence[int] = ()  # the lost workers, by their numbers at the start of the run
-    gone: Sequence[int] = ()  # those that are left out from now on, by their numbers in the run's scenario
+    lost: Sequence[int] = ()  # the lost workers, by their numbers when the command began
+    gone: Sequence[int] = ()  # those that are left out from now on, by their numbers in the scenario that goes on
 
     def text(self) -> str:
         """The restart as an option's value."""

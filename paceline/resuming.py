@@ -124,8 +124,9 @@ def _division(subject: dict[str, Any], plan: Plan, saved: Path) -> Division:
 
 
 def history_of(directory: Path) -> list[dict[str, Any]]:
-    """The parts of the run in a directory."""
-    kept = load(directory / SCENARIO).recorded
+    """The parts of the run in a directory; an empty list where there is none."""
+    path = directory / SCENARIO
+    kept = load(path).recorded if path.exists() else None
     return list(kept.history) if kept is not None else []
 
 

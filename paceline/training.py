@@ -49,6 +49,7 @@ class Training:
     directory: Path  # of the run
     resumes: bool = False  # whether it goes on from a checkpoint
     round: int | None = None  # which is the one of this round; None: the newest whole one
+    without: tuple[int, ...] = ()  # the workers that wrote it and are left out, by their numbers then
     restart: Restart | None = None  # after a lost worker
 
 
@@ -64,6 +65,10 @@ def again(found: Sequence[Training], restart: Restart) -> list[Training]:
     if restart.saved and not first.resumes:
         path = first.directory / SCENARIO
         first = replace(first, scenario=load(path), path=path, resumes=True)
+    if restart.gone:
+        profile = profile_of(first.scenario, first.path.parent)
+        left = fewer(first.scenario, profile, restart.gone)
+        first = replace(first, scenario=left, without=tuple(restart.gone) if first.resumes else ())
     return [replace(first, restart=restart), *later]
 
 
@@ -79,7 +84,7 @@ def _asked_for(scenarios: Sequence[Path], options: TrainOptions) -> list[Trainin
             scenario = fewer(scenario, profile_of(scenario, options.resume), options.without)
         if scenario.train.phantom:
             raise ScenarioError("--resume and --phantom exclude one another: phantoms have nothing to go on from")
-        return [Training(options.resume.name, scenario, path, options.resume, True, options.round)]
+        return [Training(options.resume.name, scenario, path, options.resume, True, options.round, options.without)]
     belonging = {"--change": options.change, "--round": options.round is not None, "--without": bool(options.without)}
     for name, given in belonging.items():
         if given:
@@ -120,6 +125,6 @@ def check(found: Sequence[Training], options: TrainOptions) -> list[Job]:
             refuse(training.directory, options.force, [training.path])
         else:
             saved, _ = checkpoints.whole(training.directory, training.round)
-            resumption(saved, job, options.change, options.without)
+            resumption(saved, job, options.change, training.without)
         jobs.append(job)
     return jobs

@@ -170,7 +170,7 @@ class _RankTraining:
             return State(), worker
         name = self._on_first(self._checkpoint_to_resume)
         saved = self.training.directory / CHECKPOINTS / name
-        found = resumption(saved, self.job, self.options.change, self.options.without)
+        found = resumption(saved, self.job, self.options.change, self.training.without)
         state, fresh = found.state, worker.snapshot()
 
         def read(earlier: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Recovery(BaseModel):
 
     # "shrink": the remaining workers went on. "restart": the ranks were started again. "join": a new worker joined.
     how: How
-    lost: tuple[Natural, ...] = Field(strict=False)  # the lost workers, by their numbers at the start of the run
+    lost: tuple[Natural, ...] = Field(strict=False)  # the lost workers, by their numbers when the command began
     workers: Annotated[int, Field(ge=1)]  # that go on
     at: Seconds  # the run's clock when the loss was noticed, or when the new worker was ready
     from_round: Natural  # rounds done in the state with which the workers go on

@@ -12,11 +12,15 @@ from collections.abc import Iterable, Iterator
 from typing import IO, TextIO
 
 RULE = re.compile(rb"(-{60,}|={60,})\s*$")
-ABORT = re.compile(rb"MPI_ABORT was invoked|calling\s+\"abort\"|BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES")
-# What MPICH says after its block, and its errors of ranks whose neighbour has gone, are such lines as well.
+ABORT = re.compile(
+    rb"MPI_ABORT was invoked|calling\s+\"abort\"|BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES"
+    rb"|An MPI communication peer process has unexpectedly disconnected"
+)
+# What MPICH says after its block, and what both say in ranks whose neighbour has gone, are such lines as well.
 ABORT_LINE = re.compile(
     rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting"
     rb"|YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your app"
+    rb"|^\[[^]]+\] \*\*\* (An error occurred in|reported by process|on a |on comm|Unknown err|MPI_ERR|   and MPI will)"
     rb"|Please see the FAQ page for debugging|^Fatal error in \w+: .*error stack|^(internal_|MPI|copy_)\w*\(\d+\)\.*: "
 )
 SAID = re.compile(rb"paceline: (?!warning)|Traceback \(most recent call last\)")
@@ -24,7 +28,7 @@ FAILED = re.compile(rb"paceline: rank (?P<rank>\d+) failed")  # with an error th
 LOST = re.compile(rb"paceline: (?P<what>(a worker|workers? [\d, ]+) (is|are) lost)")
 MISSING = re.compile(rb"paceline: .* has taken .*Missing: (?P<who>rank (?!.*Stopped as asked).*)")
 GOES_ON = b"paceline train --resume"  # in a line that says how to go on
-LONGEST = 15  # lines of a block of mpirun's; a longer one is a table that the program printed
+LONGEST = 20  # lines of a block of mpirun's; a longer one is a table that the program printed
 
 # What keeps an mpirun from starting, and what to do about it.
 NO_START = (

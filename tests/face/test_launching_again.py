@@ -12,13 +12,17 @@ import pytest
 from kit.cli import MLP, call, scenario
 from paceline.algorithms.rounds import State
 from paceline.config import yaml
+from paceline.launching import Crew
 from paceline.program.errors import PacelineError
 from paceline.records import checkpoints, progress
+from paceline.records.recoveries import Recovery
 from paceline.restart import Restart
 from paceline.runtime import launcher
 from paceline.runtime.launcher import End
+from paceline.runtime.star import Star
 
 KILLED = End(137, "rank 1 was ended by signal 9", (1,))
+OTHER = End(137, "rank 0 was ended by signal 9", (0,))
 CRASHED = End(139, "rank 2 was ended by signal 11", (2,), again=True)
 WELL = End(0)
 
@@ -111,11 +115,11 @@ def test_where_nothing_was_saved_and_where_nothing_was_written(train):
 
 def test_the_last_line_comes_at_the_end(train):
     killed = (lambda: saves(RUN, 4), KILLED)
-    status, lines = train("s.yaml", "--out", "run", jobs=Played(killed, (None, KILLED), (None, KILLED)))
+    status, lines = train("s.yaml", "--out", "run", jobs=Played(killed, (None, KILLED), (None, OTHER)))
     assert status == 137
     assert [line.partition(":")[2][:13] for line in lines[:-1]] == [" restart 1 of", " restart 2 of"]
     assert lines[-1] == (
-        "paceline: rank 1 was ended by signal 9; the run has restarted 2 times (max_restarts); round_000004 was saved; "
+        "paceline: rank 0 was ended by signal 9; the run has restarted 2 times (max_restarts); round_000004 was saved; "
         "go on from it with: paceline train --resume run"
     )
 
@@ -168,7 +172,7 @@ def test_what_begins_again_and_what_comes_then(train):
             CRASHED,
             None,
             [
-                "rank 2 was ended by signal 11; it was lost before its first step, and would be lost there again; "
+                "rank 2 was ended by signal 11; it was lost before its first step, and would not get there again; "
                 "nothing was written; begin again with: paceline train s.yaml --out=run"
             ],
         ),
@@ -198,6 +202,53 @@ def test_a_resumed_run_restarts_from_where_it_resumed(train, tmp_path):
     rounds = [[each for each in told if each.startswith("--round")] for told in jobs.told]
     assert rounds == [["--round=2"], ["--round=2"], []]
     assert [line.rpartition(" ")[2] for line in lines] == ["round_000002", "round_000003"]
+
+
+def test_a_worker_that_does_not_start_any_more(train):
+    """It is left out, as long as enough of them remain: its number is told as it was when the command began."""
+    steps_of = (lambda: saves(RUN, 4), KILLED)
+    jobs = Played(steps_of, (None, CRASHED), (lambda: goes_on_without(2), OTHER), (None, OTHER), (None, OTHER))
+    status, lines = train("s.yaml", "--out", "run", "--min-workers", "2", "--max-restarts", "9", jobs=jobs)
+    assert status == 137, lines
+    assert lines[1:] == [
+        "paceline: restart 2 of 9: rank 2 was ended by signal 11; s goes on from round_000004, without worker 2",
+        *(f"paceline: restart {n} of 9: rank 0 was ended by signal 9; s goes on from round_000004" for n in (3, 4)),
+        "paceline: rank 0 was ended by signal 9; 1 worker remains, and min_workers is 2; round_000004 was saved; "
+        "go on from it with: paceline train --resume run",
+    ]
+    _, first, second, third, _ = jobs.restarts()
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    assert (first.lost, first.gone, second.lost, second.gone) == ([1], [], [2], [2])
+    assert (third.lost, third.gone) == ([0], []), "the run's record is without it by now"
+    assert second.round == first.round == 5
+    assert second.at >= first.at
+
+
+def goes_on_without(worker: int) -> None:
+    """What ranks write that were told to leave a worker out."""
+    document = yaml.read_mapping(Path("s.yaml"))
+    del document["cluster"]["workers"][worker]
+    entry = Recovery(how="restart", lost=(worker,), workers=2, at=7.0, from_round=4, redone=1, seconds=1.0)
+    document["recovery"] = {"max_restarts": 9, "min_workers": 2}
+    document["recorded"] = {"history": [{"from_round": 0}, {"from_round": 4, "recovery": entry.noted()}]}
+    (RUN / "scenario.yaml").write_text(yaml.dump(document))
+    progress.Progress(RUN, 4, 8.0).close()
+
+
+def test_the_workers_of_a_node_are_gone_together():
+    crew, star = Crew(5), Star((0, 0, 1, 2, 2), (1e9,) * 3)
+    assert crew.on_host((1,), star) == [0, 1]
+    assert crew.on_host((4, 2), star) == [2, 3, 4]
+    assert crew.on_host((4,), None) == [4]
+    crew.gone |= {0, 1}
+    assert crew.go_on(()) == [0, 1]
+    assert crew.numbers((0, 2, 7)) == [2, 4]
+    crew.gone.add(4)
+    recovery = Recovery(how="restart", lost=(0, 1), workers=3, at=1.0, from_round=1, redone=0, seconds=1.0)
+    assert crew.go_on((recovery,)) == [2]
+    assert crew.now == [2, 3]
 
 
 def test_ranks_that_could_not_be_started(train):

@@ -99,7 +99,7 @@ NO_TMP = [RULE, b"mkdir was unable to create the desired directory:\n", b"\n", b
 
 
 def test_banners_go_and_other_lines_stay():
-    other, table = [RULE, b"a host is missing\n", RULE], [RULE, *[b"a row\n"] * 20]
+    other, table = [RULE, b"a host is missing\n", RULE], [RULE, *[b"a row\n"] * 25]
     stays = [b"first\n", b"\n", *other, *table, b"last\n", RULE, b"left open"]
     mixed = [*ABORTED, *stays[:2], *ABOUT, *NO_NET, *KILLED, *stays[2:]]
     assert list(Relay().kept(mixed)) == stays
