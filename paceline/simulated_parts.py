@@ -20,7 +20,7 @@ from .program.effects import Program
 from .program.errors import ScenarioError, WorkerLost
 from .program.outcome import Hooks, Outcome, Spans, ignored
 from .records.recorder import Recorder
-from .records.recoveries import LANE, Recovery
+from .records.recoveries import LANE, How, Recovery
 from .records.spool import TakeSpans
 from .recovering import Decision, how_to_go_on, next_job
 from .resuming import subject
@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 
 
 class _Following(NamedTuple):
-    """How a run goes on after a loss."""
+    """How a run goes on in another part."""
 
+    how: How
+    who: Sequence[int]  # the workers that were lost, or are there again, by their numbers at the start of the run
     job: Job
     part: Part
     handover: Handover
     sync: Sync  # from which it goes on
+    saved: Sync  # the newest checkpoint
     noticed: float  # when worker 0, or the launcher, knew of the loss, in virtual seconds
     done: int  # rounds that were done
     left_out: float  # virtual seconds that the run's clock does not count up to here
@@ -68,6 +71,7 @@ class SimulatedParts:
         self._recorder, self._take, self._debug, self._limit = recorder, take, debug, limit
         self._spec, self._restarts = job.scenario.recovery, 0
         self._decision, self._gone = Decision("none"), tuple[int, ...]()  # after the last loss; who was lost in it
+        self._ready: dict[int, float] = {}  # lost worker -> when a new process may take its place, in virtual seconds
 
     def document(self) -> dict[str, Any]:
         """The resolved scenario with the history so far. It repeats the run: it is that of the beginning."""
@@ -85,11 +89,15 @@ class SimulatedParts:
         options: dict[str, Any] = {"trace": self._take is not None, "debug": self._debug, "limit": self._limit}
         while True:
             try:
-                return simulate(self._programs(), self.job.timing, hooks, part=self._part, **options)
+                outcomes = simulate(self._programs(), self.job.timing, hooks, part=self._part, **options)
             except Lost as lost:
                 if self._decision.how == "none":
                     raise WorkerLost(f"{lost}{self._why()}") from None
-                self._go_on(lost)
+                self._go_on(self._shrunk(lost) if self._decision.how == "shrink" else self._restarted(lost))
+            else:
+                if not self._ready or self.job.plan.finished(outcomes[0].result):
+                    return outcomes
+                self._go_on(self._joined(outcomes))
 
     def _programs(self) -> list[Program[State]]:
         state = self._syncs.begin.state
@@ -148,26 +156,24 @@ class SimulatedParts:
         """Why a run with a `recovery` does not go on."""
         return f"; {self._decision.why}" if self._recovers else ""
 
-    def _go_on(self, lost: Lost) -> None:
+    def _go_on(self, following: _Following) -> None:
         """Begin the next part."""
-        gone, saved = tuple(self._part.workers[number] for number in self._gone), self._syncs.checkpoint(lost.over)
-        shrink = self._decision.how == "shrink"
-        following = self._shrunk(lost) if shrink else self._restarted(lost, saved)
         self.job, sync, begin = following.job, following.sync, following.part.begin
         entry = Recovery(
-            how="shrink" if shrink else "restart",
-            lost=gone,
+            how=following.how,
+            lost=tuple(following.who),
             workers=self.job.workers,
             at=following.noticed - following.left_out,
             from_round=sync.state.round,
             redone=following.done - sync.state.round,
             seconds=begin - following.noticed,
-            start=0.0 if shrink else self._spec.start,
+            start=self._spec.start if following.how == "restart" else 0.0,
         )
         self._recorder.go_back(sync.state.round, following.earlier)
-        self._make_workers(following.handover, sync.snapshots)
+        self._make_workers(following.handover, sync.snapshots, following.how == "restart")
         begun = Sync(following.handover.state(sync.state), Division.of(self.job.plan), following.left_out)
-        self._begin(following.part, begun, saved)
+        stop = min(self._ready.values(), default=inf)
+        self._begin(replace(following.part, stop=stop), begun, following.saved)
         self._record(entry, following.handover, following.noticed)
 
     def _shrunk(self, lost: Lost) -> _Following:
@@ -183,35 +189,75 @@ class SimulatedParts:
             outcomes=[lost.outcomes[number] for number in left],
             begin=lost.over,
         )
+        gone = [self._part.workers[number] for number in self._gone]
+        if self._spec.respawn:
+            self._ready |= dict.fromkeys(gone, lost.over + self._spec.start)
         return _Following(
+            how="shrink",
+            who=gone,
             job=self._fewer,
             part=part,
             handover=Handover(sync.division, self._fewer.plan, left),
             sync=sync,
+            saved=self._syncs.checkpoint(lost.over),
             noticed=lost.loss.noticed(0, self._spec.detection),
             done=max(self._syncs.reached(number, lost.over).state.round for number in left),
             left_out=part.counted + lost.outcomes[0].evaluating - earlier,
             earlier=earlier,
         )
 
-    def _restarted(self, lost: Lost, saved: Sync) -> _Following:
+    def _restarted(self, lost: Lost) -> _Following:
         """All workers go on from the newest checkpoint. What is counted begins again."""
         begin, reached = lost.over + self._spec.start, self._syncs.reached(0, lost.over)
-        workers = range(self._whole.workers)
-        self._restarts, self.resumed = self._restarts + 1, saved.state.round
+        workers, saved = range(self._whole.workers), self._syncs.checkpoint(lost.over)
+        self._restarts, self.resumed, self._ready = self._restarts + 1, saved.state.round, {}
         return _Following(
+            how="restart",
+            who=[self._part.workers[number] for number in self._gone],
             job=self._whole,
             part=replace(self._part, workers=workers, outcomes=(), begin=begin, counted=begin),
             handover=Handover.by_number(saved.division, self._whole.plan),
             sync=saved,
+            saved=saved,
             noticed=lost.over,
             done=reached.state.round,
             left_out=reached.left_out,
             earlier=begin - reached.left_out,
         )
 
-    def _make_workers(self, handover: Handover, snapshots: Mapping[int, Snapshot]) -> None:
-        """The next part's workers. Without snapshots they are as at the beginning of the run."""
+    def _joined(self, outcomes: Sequence[Outcome]) -> _Following:
+        """New processes take the places of lost workers, at the sync at which all others stopped for them."""
+        part, before = self._part, [*self._part.workers]
+        sync = self._syncs.last(range(self.job.workers))
+        moment = max(sync.passed.values())
+        joined = [worker for worker, ready in self._ready.items() if ready <= moment]
+        self._ready = {worker: ready for worker, ready in self._ready.items() if ready > moment}
+        workers = sorted(before + joined)
+        gone = {*range(self._whole.workers)} - {*workers}
+        job = next_job(self._whole, gone) if gone else self._whole
+        members = [before.index(worker) if worker in before else None for worker in workers]
+        # A new process counts what it does itself, and has the others' clock.
+        new = Outcome(0, evaluating=outcomes[0].evaluating)
+        counted = [new if member is None else outcomes[member] for member in members]
+        return _Following(
+            how="join",
+            who=joined,
+            job=job,
+            part=replace(part, workers=workers, outcomes=counted, begin=moment),
+            handover=Handover(sync.division, job.plan, members),
+            sync=sync,
+            saved=self._syncs.checkpoint(moment),
+            noticed=moment,
+            done=sync.state.round,
+            left_out=sync.left_out,
+            earlier=self._recorder.earlier,
+        )
+
+    def _make_workers(self, handover: Handover, snapshots: Mapping[int, Snapshot], restart: bool) -> None:
+        """The next part's workers. Without snapshots they are as at the beginning of the run.
+
+        restart: whether they go on from a checkpoint.
+        """
         job = self.job
         self.workers = self.phantoms = job.problem.phantoms(job.plan)
         if not self._numbers:
@@ -219,7 +265,7 @@ class SimulatedParts:
         made = job.problem.workers(job.plan, range(job.workers), shared_process=True, resumed=bool(snapshots))
         self.workers = made
         # A checkpoint holds no more than checkpoint.optimizer says.
-        kept = self._recorder.kept if self._decision.how == "restart" else "local"
+        kept = self._recorder.kept if restart else "local"
         for number, worker in enumerate(made if snapshots else ()):
             fresh = worker.snapshot()
             worker.restore(handover.snapshot(number, reader(snapshots, kept, fresh), fresh))
@@ -227,7 +273,7 @@ class SimulatedParts:
     def _record(self, entry: Recovery, handover: Handover, noticed: float) -> None:
         recorder = self._recorder
         recorder.recoveries.append(entry)
-        if entry.how == "restart":
+        if entry.how != "shrink":
             name, start, stop = entry.span(noticed)
             self._spans(0, LANE, Spans([name], [start], [stop]))
         if recorder.directory is not None:
