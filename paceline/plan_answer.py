@@ -29,7 +29,7 @@ def recommended(front: Front[Way], tolerance: float = TOLERANCE) -> Way:
     """
     most = front.seconds[-1] * (1 + tolerance)
     near = [
-        (way.H, s, place)
+        (way.steps, s, place)
         for place, (way, s) in enumerate(zip(front.candidates, front.seconds, strict=True))
         if s <= most
     ]
@@ -77,7 +77,7 @@ class Judge:
 
         wanted, leaf: which roots, and which of their ways.
         """
-        nodes = [_only(root.node, leaf) for root in self.roots if steps >= root.H and wanted(root)]
+        nodes = [_only(root.node, leaf) for root in self.roots if steps >= root.steps and wanted(root)]
         found = search(self.values.refined(nodes), self.values.seconds, fastest=True).front
         return (found.seconds[-1], found.candidates[-1]) if found.seconds else None
 
@@ -90,7 +90,7 @@ class Judge:
         everyone, fast = self.teams[0], [t for t in self.teams if t.classes == (0,)]
         kinds: dict[str, Wanted] = {
             "sync on all": lambda root: root.team is everyone,
-            f"sync on the {self.lab.classes[0].name} alone": lambda root: root.team is fast[0],
+            f"sync on the {self.lab.classes[0].name} alone": lambda root: root.team in fast[:1],
             "one machine": lambda root: root.team.size == 1,
         }
         found = dict[str, Way]()
@@ -139,12 +139,13 @@ class Judge:
         )
 
     def _memory(self, way: Way) -> dict[str, float]:
-        job = self.values.job(way, 1)
-        needs = predicted(job.problem.phantoms(job.plan).works, job.problem, job.plan)
         found = dict[str, float]()
-        for c, need in zip(way.team.by_class, needs, strict=True):
-            name = self.lab.classes[c].name
-            found[name] = max(need.device + need.activations + need.fresh, found.get(name, 0.0))
+        for _, part in way.parts():
+            job = self.values.job(part, 1)
+            needs = predicted(job.problem.phantoms(job.plan).works, job.problem, job.plan)
+            for c, need in zip(way.team.by_class, needs, strict=True):
+                name = self.lab.classes[c].name
+                found[name] = max(need.device + need.activations + need.fresh, found.get(name, 0.0))
         return found
 
     def _bound_by(self, way: Way, idle: dict[str, float]) -> str:
@@ -201,7 +202,11 @@ class Judge:
         everyone, names = self.teams[0], [each.name for each in self.lab.classes]
 
         def against(
-            text: str, other: str, wanted: Wanted, steps: int = way.H, leaf: Callable[[Way], bool] = lambda way: True
+            text: str,
+            other: str,
+            wanted: Wanted,
+            steps: float = way.steps,
+            leaf: Callable[[Way], bool] = lambda way: True,
         ) -> Reason:
             found = self.fastest(wanted, steps, leaf)
             if found is None:
@@ -213,8 +218,8 @@ class Judge:
             out = _listed([n for c, n in enumerate(names) if c not in way.team.classes] or ["other workers"])
             best = self.fastest(lambda root: root.team is everyone)
             more = ""
-            if best is not None and best[1].H > way.H:
-                more = f", with {best[1].H} local steps {longer(best[0] / seconds)}"
+            if best is not None and best[1].steps > way.steps:
+                more = f", with {best[1].steps:.3g} local steps {longer(best[0] / seconds)}"
             reason = against(f"leave the {out} out", "an epoch on all workers", lambda root: root.team is everyone)
             yield Reason(reason.factor, reason.text + more)
         elif len(names) > 1:
@@ -222,19 +227,21 @@ class Judge:
             yield against(
                 f"use the {slow}, too", "an epoch without it", lambda root: len(names) - 1 not in root.team.classes
             )
-        if way.H > 1:
+        if way.steps > 1:
             other, wanted = "a sync after every step", lambda root: root.method.synchronous
-            yield against(f"take {way.H} steps between two syncs", other, wanted, 1)
+            yield against(f"take {way.steps:.3g} steps between two syncs", other, wanted, 1)
         elif way.team.size > 1 and (best := self.fastest(lambda root: not root.method.synchronous)) is not None:
             factor = best[0] / seconds
-            yield Reason(factor, f"sync after every step: with {best[1].H} local steps an epoch takes {longer(factor)}")
+            yield Reason(
+                factor, f"sync after every step: with {best[1].steps:.3g} local steps an epoch takes {longer(factor)}"
+            )
         if way.division.total:
             yield against(
                 "give larger batches to faster workers",
                 "an epoch with equal batches",
                 lambda root: root.division.total is None,
             )
-        elif len(way.team.devices) > 1 and way.H > 1:
+        elif len(way.team.devices) > 1 and way.steps > 1:
             yield against(
                 "give more steps to faster workers",
                 "an epoch with batches by speed",

@@ -25,7 +25,8 @@ from .algorithms.costs import TAIL, Works
 from .algorithms.placements import PLACEMENTS, Placement
 from .config.timing import CollectiveAlgorithm, Device
 from .plan_lab import Lab, Team
-from .plan_space import Division, Method, Space, Way, divisions, methods, placements, variants
+from .plan_methods import Method, methods
+from .plan_space import Division, Space, Way, divisions, placements, variants
 from .program.effects import AllGather, AllReduce, Move, Phantom, ReduceScatter
 from .program.wire import wire_bytes
 from .sim.network import Fabric
@@ -45,7 +46,7 @@ class Root(NamedTuple):
     team: Team
     division: Division
     method: Method
-    H: int
+    steps: float  # of the fastest worker between two syncs, the mean over the run
     placement: str
     node: Node[Way]
 
@@ -60,6 +61,15 @@ class Bounds:
     _exchanges: dict[tuple[object, ...], Exchange] = field(default_factory=dict, init=False)
 
     def of(
+        self, team: Team, division: Division, method: Method, H: int, place: Placement, collective: CollectiveAlgorithm
+    ) -> float:
+        """Seconds for a sample, at the least: the mean over the parts of the run."""
+        return sum(
+            part.share * self.of_part(team, division, part.synchronous, part.H, place, collective)
+            for part in method.phases(H)
+        )
+
+    def of_part(
         self,
         team: Team,
         division: Division,
@@ -148,7 +158,7 @@ class Bounds:
 
     def roots(self, space: Space, teams: Iterable[Team]) -> list[Root]:
         """The nodes from which all ways of the space follow."""
-        tried = methods(self.lab, space)
+        tried = methods(self.lab, space.keep, space.steps, space.placements)
         return [
             root for team in teams for m, method in enumerate(tried) for root in self._of_method(space, team, m, method)
         ]
@@ -166,9 +176,9 @@ class Bounds:
                     where = (team.place, m, p, d, h, u)
                     make = partial(self._ways, space, team, division, method, H, name, place, where)
                     each = variants(lab, team, place, space)
-                    bound = min(self.of(team, division, synchronous, H, *variant) for variant in each)
-                    node = Node(bound, float(division.samples(H)), where, None, make)
-                    yield Root(team, division, method, H, name, node)
+                    bound = min(self.of(team, division, method, H, *variant) for variant in each)
+                    node = Node(bound, division.gap(method, H), where, None, make)
+                    yield Root(team, division, method, method.average(H, float), name, node)
 
     def _ways(
         self,
@@ -181,10 +191,10 @@ class Bounds:
         place: Placement,
         where: tuple[int, ...],
     ) -> Iterator[Node[Way]]:
-        gap = float(division.samples(H))
+        gap = division.gap(method, H)
         for v, (options, collective) in enumerate(variants(self.lab, team, place, space)):
-            way = Way((*where, v), team, division, method, H, name, options, collective, gap)
-            yield Node(self.of(team, division, method.synchronous, H, options, collective), gap, way.place, way)
+            way = Way((*where, v), team, division, method, H, name, options, collective)
+            yield Node(self.of(team, division, method, H, options, collective), gap, way.place, way)
 
 
 def _fetched_again(works: Works, place: Placement) -> range:

@@ -30,6 +30,7 @@ from .job import resolve
 from .learning.works import make_works
 from .learning_problem import LearningProblem
 from .memory_check import holds
+from .program.errors import ScenarioError
 from .speeds import profile_of, timing_of
 
 MOST_CLASSES = 4  # of which every subset may be left out; of more, only the slowest ones together
@@ -116,9 +117,20 @@ class Lab:
         return self.scenario.cluster.size
 
     @cached_property
+    def plan(self) -> Plan | None:
+        """The scenario's own plan; None where it does not fit into memory, or makes no sense."""
+        try:
+            return resolve(self.scenario, self.folder).plan
+        except ScenarioError:
+            return None
+
+    @cached_property
     def epochs(self) -> float:
-        """The scenario's budget in epochs, by the samples that it processes."""
-        plan = resolve(self.scenario, self.folder).plan
+        """The scenario's budget in epochs, by the samples that it processes. ScenarioError without a plan."""
+        budget = self.scenario.budget
+        if budget.epochs is not None and budget.epoch == "samples":
+            return budget.epochs
+        plan = self.plan or resolve(self.scenario, self.folder).plan
         first = plan.first_round()
         return float(f"{plan.outlook.steps * first.samples / first.H / self.problem.shape.train:.6g}")
 

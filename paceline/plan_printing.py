@@ -45,7 +45,7 @@ def _cells(row: Row) -> Iterator[Text]:
     collective = "" if way.collective == way.team.timing.network.collective else f", {way.collective}"
     cells = (
         way.preset,
-        _by_class(row.steps),
+        _steps(row),
         _by_class(row.batches),
         ", ".join(f"{count} {name}" for name, count in row.left_out.items()),
         f"{way.placement}{wire}{collective}",
@@ -57,6 +57,14 @@ def _cells(row: Row) -> Iterator[Text]:
         row.bound_by,
     )
     return (Text(one_line(cell, 80)) for cell in cells)
+
+
+def _steps(row: Row) -> str:
+    """The steps between two syncs; of a method that changes, those of its beginning and how it goes on."""
+    phases, first = row.way.method.phases(row.way.H), _by_class(row.steps)
+    if len(phases) == 1:
+        return first
+    return f"1, then {first}" if phases[0].synchronous else f"{first} and more"
 
 
 def size(nbytes: float) -> str:
@@ -84,4 +92,4 @@ def _words(answer: Answer) -> Iterator[str]:
             yield f"the {name}: nothing that fits into memory can be trained with it"
         else:
             yield f"the {name}: without it the fastest epoch takes {longer(1 + share)}"
-    yield GUIDANCE if any(row.way.H > 1 for row in answer.rows) else NO_STEPS
+    yield GUIDANCE if any(row.way.steps > 1 for row in answer.rows) else NO_STEPS

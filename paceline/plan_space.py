@@ -8,25 +8,20 @@ parameters live, and how values travel. Its changes, written into the scenario, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from typing import Any
 
-from .algorithms.aggregations import Parameters
 from .algorithms.placements import PLACEMENTS, Placement
-from .algorithms.presets import PRESETS
-from .algorithms.rounds import Moment
-from .algorithms.schedules import Every, Fixed
 from .algorithms.splits import ByBatch, BySteps, Capacity, Shares
 from .algorithms.strategy import Strategy
 from .algorithms.unitwise import UNIT_BYTES
-from .config.arguments import parameters_of
-from .config.strategy import build_strategy
 from .config.timing import CollectiveAlgorithm
 from .learning.cost_tables import merged
 from .plan_lab import Lab, Team
+from .plan_methods import EXCHANGING, LOCAL, Method
 from .program.effects import Wire
 from .program.errors import ScenarioError
 
@@ -38,8 +33,6 @@ COLLECTIVES: tuple[CollectiveAlgorithm, ...] = ("ordered", "ring", "recursive_do
 # The preset of synchronous training by placement, with equal batches and with batches by speed.
 EQUAL = {"replicated": "sync_sgd", "offloaded": "lsdp", "sharded": "fsdp", "sharded_offloaded": "fsdp_offload"}
 BY_BATCH = {"replicated": "hdp", "offloaded": "lshdp"}
-EXCHANGING, LOCAL = Strategy(), Strategy(aggregation=Parameters())
-START = Moment(0, 0, 0.0, 1.0)
 KEEPS = ("method", "H", "workers")
 
 
@@ -57,26 +50,6 @@ class Space:
 
 
 @dataclass(frozen=True, eq=False)
-class Method:
-    """How workers agree: gradients in every step, or local steps and then parameters."""
-
-    strategy: Strategy  # whose aggregation counts here
-    steps: tuple[int, ...]  # of the fastest worker between two syncs
-    placements: tuple[str, ...]
-    preset: str = "local_sgd"  # of local steps
-    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the `strategy:` section, in addition
-
-    @property
-    def synchronous(self) -> bool:
-        """Whether gradients are exchanged in every step."""
-        return self.strategy.aggregation.synchronous
-
-    def placed(self, placement: str) -> Strategy:
-        """The strategy with a placement: what the memory that it needs depends on."""
-        return dataclasses.replace(self.strategy, placement=PLACEMENTS[placement]())
-
-
-@dataclass(frozen=True, eq=False)
 class Division:
     """How a step or round is divided among a team's workers."""
 
@@ -88,11 +61,26 @@ class Division:
     @property
     def total(self) -> int | None:
         """The samples of a step that are divided by speed; None where batches are equal."""
-        return self.split["by_batch"]["total"] if isinstance(self.split, dict) else None
+        return self.split.get("by_batch", {}).get("total") if isinstance(self.split, dict) else None
+
+    def of_part(self, synchronous: bool) -> Division:
+        """The same of a part of the run: batches that memory has a say in are those of the whole run."""
+        if not self.total:
+            return self
+        given: dict[str, Any] = {"batches": [*self.shares.batches]}
+        paces = (1.0,) * len(self.shares.batches) if synchronous else self.shares.paces
+        if set(paces) != {1.0}:
+            given["paces"] = [*paces]
+        shares = Shares(self.shares.batches, paces)
+        return dataclasses.replace(self, split={"given": given}, shares=shares)
 
     def steps(self, H: int, pace: float) -> int:
         """The steps of a worker of that pace, where the fastest takes H."""
         return self.shares.steps(H, pace)
+
+    def gap(self, method: Method, H: int) -> float:
+        """Samples of all workers between two syncs, the mean over a run."""
+        return method.average(H, self.samples)
 
     def samples(self, H: int) -> int:
         """Samples of all workers in a round of H steps of the fastest."""
@@ -108,11 +96,32 @@ class Way:
     team: Team
     division: Division
     method: Method
-    H: int  # steps of the fastest worker between two syncs; 1 where gradients are exchanged in every step
+    H: int  # the method's number of steps; 1 where gradients are exchanged in every step
     placement: str
     options: Placement
     collective: CollectiveAlgorithm
-    gap: float  # samples of all workers between two syncs
+
+    @cached_property
+    def gap(self) -> float:
+        """Samples of all workers between two syncs, the mean over the run."""
+        return self.division.gap(self.method, self.H)
+
+    @cached_property
+    def steps(self) -> float:
+        """Steps of the fastest worker between two syncs, the mean over the run."""
+        return self.method.average(self.H, float)
+
+    def parts(self) -> list[tuple[float, Way]]:
+        """(share of the samples, a way in which nothing changes), for each part of the run."""
+        phases = self.method.phases(self.H)
+        if len(phases) == 1:
+            return [(1.0, self)]
+        found = list[tuple[float, Way]]()
+        for part in phases:
+            method = Method(EXCHANGING if part.synchronous else LOCAL, (part.H,), (self.placement,))
+            division = self.division.of_part(part.synchronous)
+            found.append((part.share, dataclasses.replace(self, method=method, H=part.H, division=division)))
+        return found
 
     @property
     def preset(self) -> str:
@@ -132,13 +141,15 @@ class Way:
         options, division, preset = self._options, self.division, self.preset
         found: dict[str, Any] = {"preset": preset, **self.method.arguments}
         if not self.method.synchronous:
-            found["H"] = self.H
-            if division.split != "by_steps":
+            found[self.method.number] = self.H
+            if division.split != self.method.usual:
                 found["split"] = division.split
-            if division.total and not self.method.arguments:
+            if division.total and self.method.weighs:
                 found["weights"] = "samples"
         elif division.total:
             found |= {"total": division.total} if preset in BY_BATCH.values() else {"split": division.split}
+        elif division.split not in ("even", "by_steps"):
+            found["split"] = division.split
         if options or (not self.method.synchronous and self.placement != "replicated"):
             found["placement"] = {self.placement: options} if options else self.placement
         return found
@@ -158,36 +169,12 @@ class Way:
         return found
 
 
-def methods(lab: Lab, space: Space) -> list[Method]:
-    """The methods that are tried. ScenarioError where one that is to stay cannot be planned."""
-    spec = lab.scenario.strategy
-    strategy = build_strategy(spec)
-    synchronous, kept = strategy.aggregation.synchronous, "method" in space.keep
-    own = tuple(n for n in space.placements if not kept or type(strategy.placement) is PLACEMENTS[n])
-    exchanging, steps = Method(EXCHANGING, (1,), own), space.steps
-    if "H" in space.keep:
-        given = strategy.schedule.resolve(lab.timing.speeds(lab.batch))
-        if not isinstance(given, Fixed | Every):
-            raise ScenarioError(f"--keep H: H changes during the run, by {type(given).__name__}; leave --keep H out")
-        steps = () if synchronous else (given.steps(START),)
-    if not kept:
-        local = Method(LOCAL, steps, own)
-        return [local] if "H" in space.keep and not synchronous else [exchanging, local]
-    if synchronous and not strategy.aggregation.local:
-        return [exchanging]
-    if spec.preset is None or "H" not in parameters_of(PRESETS[spec.preset]) or synchronous:
-        raise ScenarioError("--keep method: it is for a preset with one number H of local steps, like local_sgd")
-    apart = ("preset", "H", "split", "placement")
-    arguments = {key: value for key, value in spec if value is not None and key not in apart}
-    return [Method(strategy, steps, own, spec.preset, arguments)]
-
-
 def divisions(lab: Lab, team: Team, strategy: Strategy, space: Space) -> Iterator[Division]:
     """How the work may be divided among a team. Each is given once. strategy: its aggregation and placement count."""
     caps = {c: lab.cap(team, c, strategy) for c in team.devices}
     if not all(caps.values()):
         return
-    holds, synchronous = lab.capacity(team, strategy), strategy.aggregation.synchronous
+    holds, synchronous = lab.capacity(team, strategy), not strategy.aggregation.local
     room = sum(map(caps.__getitem__, team.by_class))
     known: set[tuple[tuple[int, ...], tuple[float, ...]]] = set()
     for total in totals(lab, team, caps, space):

@@ -76,6 +76,7 @@ def _record(row: Row) -> dict[str, Any]:
         "workers": way.team.size,
         "left_out": row.left_out,
         "H": row.steps,
+        "steps_between_syncs": way.steps,
         "batches": row.batches,
         "placement": way.placement,
         "wire": way.options.wire,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
 from .algorithms.phantom import Phantoms
+from .algorithms.rounds import State
 from .config.scenario import Scenario, assign, validate
 from .config.sections import described
 from .config.timing import Network, Timing
@@ -39,9 +40,8 @@ class Measured:
 
     seconds: float  # of a sample
     spread: float  # two standard deviations of that, over the clusters drawn; 0 without noise
-    round: float  # seconds of a round
     idle: tuple[float, ...]  # of each worker, the share of the time that it does not compute
-    sent: float  # bytes in a round, of the worker that sends most
+    sent: float  # bytes between two syncs, of the worker that sends most
 
 
 def scenario_of(way: Way, changes: Mapping[str, Any] | None = None) -> Scenario:
@@ -64,7 +64,7 @@ class Values:
     _latest: Job | None = field(default=None, init=False)
 
     def __len__(self) -> int:
-        """The number of ways that were simulated."""
+        """The number of ways that were simulated, or parts of ways."""
         return len(self._known.keys() | self._noisy.keys())
 
     @property
@@ -78,15 +78,27 @@ class Values:
         """Seconds for a sample, with the scenario's noise; None where the way cannot be had."""
         if not self.noisy:
             return self.without_noise(way)
-        if way.key not in self._noisy:
-            self._noisy[way.key] = self._tried(way, lambda job: self._mean(job, way)[0])
-        return self._noisy[way.key]
+        return self._mixed(way, self._noisy, lambda part: self._mean(part)[0])
 
     def without_noise(self, way: Way) -> float | None:
         """The same without noise."""
-        if way.key not in self._known:
-            self._known[way.key] = self._tried(way, lambda job: _period(job, quiet(job.timing))[0])
-        return self._known[way.key]
+        return self._mixed(way, self._known, lambda part: self._steady(part)[0])
+
+    def _mixed(self, way: Way, known: dict[Hashable, float | None], simulate: Callable[[Way], float]) -> float | None:
+        """The mean over the parts of the run. known: of the parts that were simulated before."""
+        total = 0.0
+        for share, part in way.parts():
+            if part.key not in known:
+                try:
+                    known[part.key] = simulate(part)
+                except ScenarioError as error:
+                    self.refused.setdefault(str(error), part)
+                    known[part.key] = None
+            seconds = known[part.key]
+            if seconds is None:
+                return None
+            total += share * seconds
+        return total
 
     def refined(self, nodes: Sequence[Node[Way]]) -> list[Node[Way]]:
         """The nodes for a search with noise: before a way is simulated with noise, it is simulated without."""
@@ -107,18 +119,35 @@ class Values:
 
     def measured(self, way: Way) -> Measured:
         """What the table tells of a way. ScenarioError where it cannot be had."""
-        job = self.job(way, ROUNDS)
-        timing = quiet(job.timing)
-        seconds, round, outcomes = _period(job, timing)
+        parts = [(share, self._part(part), part.gap) for share, part in way.parts()]
+        seconds = sum(share * part.seconds for share, part, _ in parts)
+        # What is a share of time is averaged over time, what is of a sync over the syncs.
+        times = [share * part.seconds / seconds for share, part, _ in parts]
+        syncs = [share * way.gap / gap for share, _, gap in parts]
+        idle = zip(*(part.idle for _, part, _ in parts), strict=True)
+        return Measured(
+            seconds,
+            sum(share * part.spread for share, part, _ in parts),
+            tuple(sum(t * share for t, share in zip(times, each, strict=True)) for each in idle),
+            sum(n * part.sent for n, (_, part, _) in zip(syncs, parts, strict=True)),
+        )
+
+    def _part(self, way: Way) -> Measured:
+        seconds, round, outcomes = self._steady(way)
         idle = tuple(max(0.0, 1 - one.computing / ROUNDS / round) if round else 0.0 for one in outcomes)
         sent = max(sum(n for phase, n in one.sent.items() if phase not in ("begin", "evaluate")) for one in outcomes)
-        spread = 0.0
-        if self.noisy:
-            seconds, spread = self._mean(job, way)
-        return Measured(seconds, spread, round, idle, sent / ROUNDS)
+        seconds, spread = self._mean(way) if self.noisy else (seconds, 0.0)
+        return Measured(seconds, spread, idle, sent / ROUNDS)
+
+    def _steady(self, way: Way) -> tuple[float, float, list[Outcome]]:
+        job = self.job(way, ROUNDS)
+        return _period(job, quiet(job.timing))
 
     def relaxed(self, way: Way, latency: bool) -> float:
         """Seconds for a sample without noise on a network that takes no time; latency: or on one without latency."""
+        return sum(share * self._relaxed(part, latency) for share, part in way.parts())
+
+    def _relaxed(self, way: Way, latency: bool) -> float:
         job = self.job(way, ROUNDS)
         timing = quiet(job.timing)
         network = timing.network
@@ -130,7 +159,7 @@ class Values:
         return _period(job, dataclasses.replace(timing, network=network))[0]
 
     def job(self, way: Way, rounds: int) -> Job:
-        """The way with a budget of so many rounds. ScenarioError where it cannot be had."""
+        """A way in which nothing changes, with a budget of so many rounds. ScenarioError where it cannot be had."""
         changes = {
             "budget": {"rounds": rounds},
             "report": {"log": "1 rounds"},
@@ -141,14 +170,7 @@ class Values:
         self._latest = resolve(scenario_of(way, changes), self.lab.folder, self._latest)
         return self._latest
 
-    def _tried(self, way: Way, value: Any) -> float | None:
-        try:
-            return float(value(self.job(way, ROUNDS)))
-        except ScenarioError as error:
-            self.refused.setdefault(str(error), way)
-            return None
-
-    def _mean(self, job: Job, way: Way) -> tuple[float, float]:
+    def _mean(self, way: Way) -> tuple[float, float]:
         """(mean, two standard deviations) of the seconds for a sample over the clusters drawn."""
         rounds = 1 + max(LEAST_ROUNDS, math.ceil(NOISY / way.H))
         job = self.job(way, rounds)
@@ -210,5 +232,5 @@ def _period(job: Job, timing: Timing) -> tuple[float, float, list[Outcome]]:
         from .sim.engine import simulate as by_event
 
         clock = Clock()
-        outcomes = by_event(job.shared_programs(_phantoms(job)), timing, clock.hooks)
+        outcomes = by_event(job.shared_programs(_phantoms(job), State()), timing, clock.hooks)
     return clock.seconds, clock.round, outcomes

@@ -128,9 +128,28 @@ def _document(document: dict[str, Any], way: Way, lab: Lab) -> dict[str, Any]:
     found.get("workload", {}).pop("total_batch", None)
     for key, value in way.changes.items():
         assign(found, key, value, key)
-    budget = lab.scenario.budget
-    if budget.epochs is None or budget.epoch != "samples":
+    given = lab.scenario.budget
+    if given.epochs is None or given.epoch != "samples":
+        amount = given.epochs or given.steps or given.rounds or 1
         found["budget"] = {"epochs": lab.epochs}
+        rate = found["workload"].get("lr_schedule")
+        if isinstance(rate, dict):
+            found["workload"]["lr_schedule"] = _in_epochs(rate, lab.epochs / amount)
+    return found
+
+
+def _in_epochs(rate: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """A learning rate's schedule whose numbers count in the budget's unit, where this becomes epochs."""
+
+    def told(value: Any) -> Any:
+        return float(f"{value * factor:.6g}") if isinstance(value, int | float) else value
+
+    found = dict(rate)
+    for key in ("warm_up", "total"):
+        if found.get(key):
+            found[key] = told(found[key])
+    if found.get("milestones"):
+        found["milestones"] = [*map(told, found["milestones"])]
     return found
 
 

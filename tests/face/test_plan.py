@@ -78,7 +78,7 @@ def test_what_cpus_are_worth_next_to_gpus() -> None:
     assert answer.documents[0]["budget"] == {"epochs": pytest.approx(66.0, rel=0.01)}  # as many samples as before
 
 
-def test_the_winner_is_a_scenario_that_simulates_as_predicted(tmp_path: Path) -> None:
+def test_the_winner_is_a_scenario_that_simulates_as_predicted() -> None:
     answer = paceline.plan(MIXED)
     assert len(answer.frame) == len(answer.rows) == len(answer.scenarios)
     for row, scenario in zip(answer.rows, answer.scenarios, strict=True):
@@ -86,7 +86,33 @@ def test_the_winner_is_a_scenario_that_simulates_as_predicted(tmp_path: Path) ->
         assert run.summary["seconds"] / run.summary["samples"] == pytest.approx(row.measured.seconds, rel=0.05)
 
 
-def test_what_is_kept_stays(tmp_path: Path) -> None:
+def test_methods_that_change_are_predicted_as_a_whole() -> None:
+    """QSR's H grows as the learning rate falls; post-local SGD is synchronous until it falls."""
+    workload = MIXED["workload"] | {"lr_schedule": {"name": "cosine", "warm_up": 4}}
+    answer = plan(MIXED | {"workload": workload, "budget": {"epochs": 40}}, keep=["workers"])
+    told = {row.way.preset: n for n, row in enumerate(answer.rows)}
+    row = answer.rows[told["qsr"]]
+    run = paceline.simulate(answer.scenarios[told["qsr"]], timing_only=True)
+    assert run.summary["seconds"] / run.summary["samples"] == pytest.approx(row.measured.seconds, rel=0.05)
+    assert run.summary["samples"] / run.summary["rounds"] == pytest.approx(row.way.gap, rel=0.25)
+
+
+def test_a_learning_rate_in_steps_is_told_in_epochs() -> None:
+    workload = MIXED["workload"] | {"lr_schedule": {"name": "multistep", "milestones": [300]}}
+    answer = plan(MIXED | {"workload": workload, "budget": {"steps": 600}})
+    document = answer.documents[0]
+    epochs = document["budget"]["epochs"]
+    assert epochs == pytest.approx(600 * 96 / 1438, rel=0.01)
+    assert document["workload"]["lr_schedule"]["milestones"] == [pytest.approx(epochs / 2, rel=1e-4)]
+
+
+def test_other_traffic_is_simulated_event_by_event() -> None:
+    flow = {"from": 0, "to": 2, "bandwidth": "900 Mbit/s"}
+    answer = plan(MIXED | {"cluster": MIXED["cluster"] | {"background": [flow]}}, keep=["method"])
+    assert answer.rows[0].epoch > plan(MIXED, keep=["method"]).rows[0].epoch
+
+
+def test_what_is_kept_stays() -> None:
     scenario = MIXED | {"strategy": {"preset": "slowmo", "H": 6}}
     answer = plan(scenario, keep=["method", "H", "workers"])
     assert {(row.way.preset, row.way.H) for row in answer.rows if "front" in row.roles} == {("slowmo", 6)}
