@@ -132,6 +132,9 @@ class FaultPlan:
         What was to strike it before, while nothing could, does not strike any more.
         """
         self._done, self._acted, self.began = {"rounds": rounds, "steps": steps}, False, now
+        for each in self.struck:
+            if isinstance(each.fault, Strike):
+                each.end = min(each.end, now)
         late = [each for each in self.by_clock if isinstance(each[3], Strike) and each[0] < now]
         self.by_clock = [each for each in self.by_clock if each not in late]
 
@@ -197,7 +200,7 @@ class FaultPlan:
         return [
             (each.fault.name, max(each.start, self.began), min(each.end, end))
             for each in sorted(self.struck, key=lambda each: each.start)
-            if each.start <= end and each.end >= self.began
+            if each.start <= end and (each.start >= self.began or each.end > self.began)
         ]
 
     # --- how slow it is -----------------------------------------------------------------------------------------------
@@ -229,8 +232,8 @@ class FaultPlan:
 
 def failure(number: int, fault: Once) -> FaultStruck:
     """The exception that a fault raises."""
-    when = f" during: {fault.during}" if fault.during else ""
-    return FaultStruck(f"worker {fault.worker}: the exception of faults[{number}], at: {fault.at}{when}")
+    when = f", during: {fault.during}" if fault.during else ""
+    return FaultStruck(f"worker {fault.worker} failed: the exception of faults[{number}], at: {fault.at}{when}")
 
 
 def kind_of(effect: Effect[Any]) -> During | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,8 +130,8 @@ class Recorder:
         self.on_line(line)
 
     def fault(self, worker: int, entry: dict[str, Any]) -> None:
-        """Take a fault of the scenario that strikes a simulated worker."""
-        self.struck.append({"worker": worker} | entry)
+        """Take a fault of the scenario that strikes a simulated worker. What counts seconds comes late."""
+        insort(self.struck, {"worker": worker} | entry, key=lambda each: float(each["seconds"]))
 
     def forget_last(self) -> None:
         """Remove the last report line."""

@@ -38,10 +38,9 @@ def read(directory: Path) -> list[dict[str, Any]]:
 
 
 def told(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries as summary.json has them, by time. What holds over a restart is told once, a slow link without
-    workers."""
+    """The entries as summary.json has them. What holds over a restart is told once, a slow link without workers."""
     first = dict[tuple[Any, ...], dict[str, Any]]()
-    for entry in sorted(entries, key=lambda entry: float(entry["seconds"])):
+    for entry in entries:
         kept = {key: value for key, value in entry.items() if key != "worker" or "link" not in entry}
         first.setdefault((kept["fault"], kept.get("worker"), kept["name"]), kept)
     return list(first.values())

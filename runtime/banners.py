@@ -25,7 +25,7 @@ ABORT_LINE = re.compile(
 )
 SAID = re.compile(rb"paceline: (?!warning)|Traceback \(most recent call last\)")
 FAILED = re.compile(rb"paceline: rank (?P<rank>\d+) failed")  # with an error that is not one of Paceline's own
-LOST = re.compile(rb"paceline: (?P<what>(a worker|workers? [\d, ]+) (is|are) lost)")
+LOST = re.compile(rb"paceline: (?P<what>(a worker|workers? [\d, ]+) (is|are) lost|worker \d+ failed)")
 MISSING = re.compile(rb"paceline: .* has taken .*Missing: (?P<who>rank (?!.*Stopped as asked).*)")
 GOES_ON = b"paceline train --resume"  # in a line that says how to go on
 LONGEST = 20  # lines of a block of mpirun's; a longer one is a table that the program printed

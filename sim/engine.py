@@ -21,7 +21,7 @@ from ..config.timing import Timing
 from ..program.checks import deadlock
 from ..program.effects import AllReduce, Program
 from ..program.errors import ProtocolError
-from ..program.outcome import Hooks, Outcome
+from ..program.outcome import Hooks, Outcome, ignored
 from ..program.texts import everyone
 from .driver import Driver
 from .faults import faults_of_workers, link_rates
@@ -112,6 +112,8 @@ def _drivers(
         if faults is not None:
             faults.told = partial(hooks.struck, worker)
             faults.go_on(part.rounds, part.steps, part.begin)
+            if faults.lost < inf:  # time goes on until then, although everything may wait for this worker
+                Timer(env, ignored).set(faults.lost - part.begin)
         outcome = replace(part.outcomes[i], index=i) if part.outcomes else Outcome(i)
         drivers.append(Driver(env, outcome, program, device, factors, faults, meetings, hooks, part, trace, debug))
     return drivers

@@ -77,7 +77,7 @@ def test_one_plan_for_both_worlds(tmp_path):
         assert names == [["straggler", "slowdown"], ["slowdown"]]
 
 
-FATAL = ("computing", "exchange", "evaluation", "checkpoint", "start")
+FATAL = {"computing": 3, "start": 3, "exchange": 4, "evaluation": 5, "checkpoint": 6}  # and after how many rounds
 
 
 @pytest.mark.long
@@ -85,8 +85,8 @@ FATAL = ("computing", "exchange", "evaluation", "checkpoint", "start")
 def test_what_ends_a_run_strikes_once(name, status, tmp_path):
     """In everything that a rank does. Each resumed run is ended by the next fault; the bits are those without any."""
     faults = [
-        {"name": name, "worker": place % 2, "at": f"{place + 3} rounds", "during": during}
-        for place, during in enumerate(FATAL)
+        {"name": name, "worker": place % 2, "at": f"{rounds} rounds", "during": during}
+        for place, (during, rounds) in enumerate(FATAL.items())
     ]
     described(tmp_path, *faults)
     more = ["s.yaml", "--out", "run"]
@@ -95,7 +95,7 @@ def test_what_ends_a_run_strikes_once(name, status, tmp_path):
         assert done.returncode == status, done.stderr
         assert struck.read(tmp_path / "run")[-1]["during"] == during
         if name == "exception":
-            assert f"during: {during}" in done.stderr.splitlines()[-1]
+            assert f"during: {during}" in done.stderr
         more = ["--resume", "run"]
     paceline("train", *more, "--quiet", cwd=tmp_path)
     summary, lines = read(tmp_path / "run")
@@ -105,23 +105,25 @@ def test_what_ends_a_run_strikes_once(name, status, tmp_path):
     assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in plain.lines]
     again = paceline("train", "s.yaml", "--out", "run", "--quiet", "--force", cwd=tmp_path, check=False)
     assert again.returncode == status, "a new run is struck again"
-    assert len(struck.read(tmp_path / "run")) == len(FATAL), "what it replaced is put back"
+    assert [entry["fault"] for entry in struck.read(tmp_path / "run")] == [0]
 
 
 @pytest.mark.long
 @pytest.mark.skipif(Star((0, 1), (2e6, 4e6)).obstacle() is not None, reason="no star can be laid here")
 def test_a_link_of_a_star_is_slow_for_a_time(tmp_path):
-    cluster = {"workers": [{"speed": "1000 samples/s", "count": 2}], "network": {"bandwidth": "10 Mbit/s"}}
-    slow = {"name": "slow_link", "factor": 8, "start": "300 ms", "end": "1300 ms"}
+    cluster = {"workers": [{"speed": "1000 samples/s", "count": 2}], "network": {"bandwidth": "20 Mbit/s"}}
+    document = scenario(2, {"name": "mlp", "hidden": [256, 128]}, {"preset": "local_sgd", "H": 2}, 25, cluster=cluster)
+    slow = {"name": "slow_link", "factor": 5, "start": "300 ms", "end": "1800 ms"}
     for link in ("worker 1", "worker 0", None):
-        fault = slow | ({"link": link} if link else {})
-        path = described(tmp_path, fault, cluster=cluster, train={"emulate_network": True}, budget={"rounds": 60})
+        faults = [slow | ({"link": link} if link else {})]
+        path = tmp_path / "s.yaml"
+        path.write_text(yaml.dump(document | {"faults": faults, "train": {"emulate_network": True}}))
         paceline("train", path, "--out", "run", "--quiet", "--force", cwd=tmp_path)
         run = Run.load(tmp_path / "run")
         exchanges = [span for span in run.lanes[0]["network"] if span[0] == "parameters"]
-        within = [stop - start for _, start, stop in exchanges if start > 0.35 and stop < 1.25]
-        after = sorted(stop - start for _, start, stop in exchanges if start > 1.8)
-        assert min(within) > 3 * after[len(after) // 2]
+        within = [stop - start for _, start, stop in exchanges if start > 0.35 and stop < 1.75]
+        after = sorted(stop - start for _, start, stop in exchanges if start > 2.3)
+        assert min(within) > 2 * after[len(after) // 2]
         (entry,) = run.summary["faults"]
         assert (entry["link"], entry["seconds"]) == (link or "all", 0.3)
         assert [bool(lanes.get("faults")) for lanes in run.lanes] == [link != "worker 1", link != "worker 0"]

@@ -333,7 +333,9 @@ def test_a_loss_and_an_exception_in_everything(during):
     with pytest.raises(WorkerLost, match="worker 1 was lost at"):
         simulate([reporting(0), reporting(1)], timing(2, event | {"name": "loss"}), hooks)
     assert saved == ([0] if during == "checkpoint" else [])
-    with pytest.raises(FaultStruck, match=rf"^worker 1: the exception of faults\[0\], at: .* during: {during}") as end:
+    with pytest.raises(
+        FaultStruck, match=rf"^worker 1 failed: the exception of faults\[0\], at: .*, during: {during}"
+    ) as end:
         run(timing(2, event | {"name": "exception"}), reporting)
     assert end.value.status == 1
 
@@ -394,6 +396,13 @@ def test_a_worker_lost_as_it_waits_joins_no_collective():
     events = [{"name": "loss", "worker": 0, "at": "1.5 s"}, {"name": "straggler", "worker": 1, "factor": 2}]
     with pytest.raises(WorkerLost, match=r"worker 0 was lost at 1\.5 s while it waits in AllReduce of 0 B"):
         run(timing(2, *events), rounds(3))
+
+
+def test_a_worker_lost_while_all_others_wait_for_it():
+    """On a network whose links are infinitely fast, where no link is stopped at that time."""
+    events = faults({"name": "straggler", "worker": 1, "factor": 9}, {"name": "loss", "worker": 1, "at": "5 s"})
+    with pytest.raises(WorkerLost, match="worker 1 was lost at 5 s while it is in Compute"):
+        run(Timing((Device("d", speed=1.0),) * 2, faults=events), rounds(3))
 
 
 def test_who_has_ended_cannot_be_lost():

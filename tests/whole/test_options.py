@@ -49,7 +49,7 @@ LEFT_OUT = {
     Workload: {"init", "batch"},
     TrainSpec: {"phantom", "emulate_network"},  # one excludes emulate, the other needs root; tests/runtime/test_star.py
     Budget: {"steps", "rounds"},  # the budget is one of the three
-    # Not an option; train has no faults yet, see tests/sim/test_faults.py; for `validate`, see tests/studies/.
+    # Not an option; what faults do is in tests/sim/ and tests/runtime/; for `validate`, see tests/studies/.
     Scenario: {"recorded", "faults", "validation"},
 }
 
