@@ -179,7 +179,7 @@ def test_an_exception_and_a_loss_as_a_worker_begins_something():
         found = predicted(SYNC, 20, raised, recovery=recovery)
         assert (found["seconds"], found["recoveries"][0]["lost"]) == (near(end), [1])
         assert [(entry["name"], entry["worker"]) for entry in found["faults"]] == [("exception", 1)]
-    with pytest.raises(FaultStruck, match=r"worker 1: the exception of faults\[0\], at: 5 rounds"):
+    with pytest.raises(FaultStruck, match=r"worker 1 failed: the exception of faults\[0\], at: 5 rounds"):
         predicted(SYNC, 20, raised)
     again = [LOSS | {"at": "0 s", "during": "start"}, LOSS | {"worker": 3, "at": "7 rounds", "during": "exchange"}]
     found = predicted(SYNC, 20, *again, recovery=RESTART)
