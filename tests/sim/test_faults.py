@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from paceline.program.effects import (
 from paceline.program.errors import FaultStruck, ProtocolError, ScenarioError, WorkerLost
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
+from paceline.sim.parts import whole
 
 QUIET = Hooks()
 STEP = Work("step", 1)
@@ -343,6 +345,24 @@ def test_a_loss_and_an_exception_in_everything(during):
 def test_start_is_the_first_thing_only():
     event = {"name": "pause", "worker": 0, "at": "1 round", "during": "start", "duration": "2 s"}
     assert run(timing(1, event), reporting)[0].seconds == near(4)
+
+
+def test_what_was_to_strike_before_a_part_begins_does_not_strike():
+    """Except for what says `during`, and for windows, which hold on."""
+    events = [
+        {"name": "pause", "worker": 0, "at": "2 rounds", "duration": "1 s"},
+        {"name": "pause", "worker": 0, "at": "4 s", "duration": "9 s"},
+        {"name": "pause", "worker": 0, "at": "3 rounds", "duration": "2 s"},
+        {"name": "pause", "worker": 0, "at": "1 s", "during": "exchange", "duration": "4 s"},
+        {"name": "slowdown", "worker": 0, "factor": 2, "start": "1 s", "end": "7 s"},
+    ]
+    described, struck = timing(1, *events), list[Any]()
+    part = replace(whole(described), begin=5.0, counted=5.0, rounds=3, steps=3)
+    hooks = Hooks(struck=lambda worker, entry: struck.append((entry["fault"], entry["round"], entry["seconds"])))
+    (outcome,) = simulate([reporting(0)], described, hooks, part=part)
+    # 2 s of pause, no part of the first step within the window, 4 s of pause, three steps more.
+    assert outcome.seconds == near(2 + 1 + 4 + 3)
+    assert struck == [(2, 3, 5.0), (3, 3, near(8)), (4, 3, 1.0)]
 
 
 def test_what_has_struck_does_not_strike_again():
