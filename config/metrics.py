@@ -24,6 +24,7 @@ _SUMMARY = """engine workers rounds steps syncs bytes_per_worker moved_per_worke
 _TABLE = """seconds_per_step idle_min idle_mean idle_max computing run warning error base"""
 _KEYS = """seed workload cluster strategy budget report checkpoint reduction faults health train deadline recovery
     record validation recorded"""  # that a sweep may vary, where a key's path is one word
+RISING, FALLING = ("accuracy", "top5", "iou"), ("test_loss", "train_loss", "perplexity", "mse", "mae")  # as one learns
 RESERVED = frozenset(" ".join((_LINE, _SUMMARY, _TABLE, _KEYS, "name")).split())
 
 
@@ -74,12 +75,18 @@ class Target:
 
     @classmethod
     def read(cls, text: str) -> Target:
-        """From its spelling, like 'perplexity<=20', or a share alone, which is of accuracy. ValueError where wrong."""
-        match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*([<>])=\s*([-+0-9.eE]+)\s*(%?)\s*", text)
+        """From its spelling, like 'perplexity<=20'. ValueError where it is wrong.
+
+        A metric that is built in needs no sign: 'perplexity 20'. A share alone is of accuracy.
+        """
+        match = re.fullmatch(r"\s*([A-Za-z_]\w*)\s*(?:([<>])=\s*|\s)([-+0-9.eE]+)\s*(%?)\s*", text)
         try:
             if match is None:
                 return cls("accuracy", True, read_share(text))
-            return cls(match[1], match[2] == ">", float(match[3]) / (100 if match[4] else 1))
+            if match[2] is None and match[1] not in RISING + FALLING:
+                raise ValueError
+            least = match[1] in RISING if match[2] is None else match[2] == ">"
+            return cls(match[1], least, float(match[3]) / (100 if match[4] else 1))
         except ValueError:
             raise ValueError(
                 f"{brief(text)} is not a target; write a share of accuracy like 96%, or 'perplexity<=20', 'iou>=0.6'"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 from typer.models import CommandFunctionType
 
 from .program.errors import ScenarioError
@@ -45,6 +47,19 @@ class App(typer.Typer):
             path = f"paceline {known}".rstrip()
             raise ScenarioError(f"{error.format_message().rstrip('.')}; see {path} --help") from None
         return 0
+
+
+class WithTarget(TyperCommand):
+    """A command whose option `--for` takes a target in one word or in two, like `--for accuracy 0.96`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two words, so that the second one is not taken for an argument."""
+        for place in range(len(args) - 2):
+            name, value = args[place + 1 : place + 3]
+            if args[place] == "--for" and name.isidentifier() and re.fullmatch(r"[-+0-9.eE]+%?", value):
+                args = [*args[: place + 1], f"{name} {value}", *args[place + 3 :]]
+                break
+        return super().parse_args(ctx, args)
 
 
 def print_version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
-from .app import App, print_version
+from .app import App, WithTarget, print_version
 from .program.errors import ScenarioError
 
 app = App(
@@ -167,7 +167,7 @@ def sweep(
     command(scenario, parse_grid(grid), table, jobs, quiet, points=points, **options)
 
 
-@app.command()
+@app.command(cls=WithTarget)
 def plan(
     scenario: Annotated[Path | None, Argument(help="Its model, data, machines and limits count.")] = None,
     model: Annotated[str | None, Option(metavar="NAME", help="Without a scenario: the model.")] = None,
@@ -181,8 +181,12 @@ def plan(
     epochs: Annotated[float | None, Option(metavar="N", help="How long to train.")] = None,
     data: Annotated[str | None, Option(metavar="NAME", help="The data.")] = None,
     objective: Annotated[
-        str, Option("--for", metavar="OBJECTIVE", help="throughput: seconds per epoch.")
+        str, Option("--for", metavar="OBJECTIVE", help="throughput: seconds per epoch. accuracy 0.96: seconds to it.")
     ] = "throughput",
+    effort: Annotated[str, Option(metavar="TIME", help="With a target: how long this machine may train.")] = "10 min",
+    sample: Annotated[
+        str, Option(metavar="20%", help="With a target: the share of the training examples to train on.")
+    ] = "100%",
     keep: Annotated[
         list[str], Option("--keep", metavar="WHAT", help="Leave method, H or workers as the scenario has it.")
     ] = [],  # noqa: B006
@@ -202,7 +206,8 @@ def plan(
     from .planning import PlanOptions, command
 
     asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
-    command(scenario, asked, PlanOptions(tuple(setting), objective, tuple(keep), most, tolerance, json, out, quiet))
+    options = PlanOptions(tuple(setting), objective, tuple(keep), most, tolerance, json, out, quiet, effort, sample)
+    command(scenario, asked, options)
 
 
 @app.command()

@@ -38,9 +38,9 @@ def check_simulation(job: Job, workers: Phantoms, timing_only: bool, by_event: b
     less = ["a smaller budget", "fewer workers"]
     if not timing_only:
         job.problem.check_trainable()
-        nbytes += _learning(job, workers, [True] * len(workers))
-        flops = steps * sum(works.step.flops for works in workers.works)
-        seconds, least = seconds + flops / USUAL, least + flops / QUICKEST
+        nbytes += training_bytes(job, workers, [True] * len(workers))
+        usual, quickest = computing_seconds(job, workers)
+        seconds, least = seconds + usual, least + quickest
         less += ["a smaller model", "--timing-only"]
     if any(flow.every is not None for flow in job.timing.network.background):
         less += ["a longer cluster.background every"]
@@ -48,15 +48,21 @@ def check_simulation(job: Job, workers: Phantoms, timing_only: bool, by_event: b
     return Effort(what, nbytes, seconds, least).check(f"{', '.join(less[:-1])} or {less[-1]}")
 
 
+def computing_seconds(job: Job, workers: Phantoms) -> tuple[float, float]:
+    """Seconds for computing all steps of a job with real numbers: on a usual CPU, on the quickest."""
+    flops = job.plan.outlook.steps * sum(works.step.flops for works in workers.works)
+    return flops / USUAL, flops / QUICKEST
+
+
 def check_training(job: Job) -> None:
     """ScenarioError where the ranks of a training need more memory than this machine has free."""
     job.problem.check_trainable()
     workers = job.problem.phantoms(job.plan)
-    nbytes = _learning(job, workers, [device.torch_device == "cpu" for device in job.timing.devices])
+    nbytes = training_bytes(job, workers, [device.torch_device == "cpu" for device in job.timing.devices])
     Effort(f"training {job.workers} workers", nbytes, 0.0, 0.0).check("fewer workers, or a smaller model")
 
 
-def _learning(job: Job, workers: Phantoms, here: Sequence[bool]) -> float:
+def training_bytes(job: Job, workers: Phantoms, here: Sequence[bool]) -> float:
     """Bytes of this machine's memory for training. here: for each worker, whether its device uses the same memory."""
     needs = predicted(workers.works, job.problem, job.plan)
     return sum(need.host + need.device * own for need, own in zip(needs, here, strict=True))

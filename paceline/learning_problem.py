@@ -87,6 +87,13 @@ class LearningProblem:
             kept = ("shape", "data", "cost") if ours.model == theirs.model else ("shape", "data")
             self.__dict__.update((name, other.__dict__[name]) for name in kept if name in other.__dict__)
 
+    def sample(self, share: float) -> None:
+        """From here on, know a share of the training examples only. Loads the data."""
+        from .learning.sampled import sampled
+
+        self.data = sampled(self.data, share)
+        self.shape = self.data.shape
+
     def check(self) -> None:
         """ScenarioError where model, loss or metrics cannot be loaded. Built-in ones are checked without torch."""
         from .learning.loss_arguments import check_loss

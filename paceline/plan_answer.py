@@ -5,15 +5,15 @@ Rule: a decision is judged by the fastest way that there is without it, with no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from .memory_check import predicted
 from .plan_bounds import Root
 from .plan_lab import Lab, Team
-from .plan_measures import Measured, Measures
 from .plan_space import Space, Way
-from .plan_values import Values
+from .plan_values import Measured, Values
 from .program.errors import ScenarioError
 from .studies.front import Front, Node, search
 
@@ -52,6 +52,14 @@ class Row:
     memory: dict[str, float]  # by class, bytes of a device at the peak of a step, as predicted
     bound_by: str
 
+    @property
+    def steps_told(self) -> str:
+        """The steps between two syncs; of a method that changes, those of its beginning and how it goes on."""
+        phases, first = self.way.method.phases(self.way.H), by_class(self.steps)
+        if len(phases) == 1:
+            return first
+        return f"1, then {first}" if phases[0].synchronous else f"{first} and more"
+
 
 @dataclass(frozen=True)
 class Reason:
@@ -69,9 +77,6 @@ class Judge:
     values: Values
     roots: Sequence[Root]
     teams: Sequence[Team]
-
-    def __post_init__(self) -> None:
-        self.measures = Measures(self.values)
 
     def fastest(
         self, wanted: Wanted, steps: float = inf, leaf: Callable[[Way], bool] = lambda way: True
@@ -114,16 +119,14 @@ class Judge:
 
     def row(self, way: Way, roles: Sequence[str]) -> Row:
         """The way's row. ScenarioError where it cannot be had."""
-        measured = self.measures.of(way)
+        measured = self.values.measured(way)
         names, found = [each.name for each in self.lab.classes], dict[str, tuple[int, float]]()
         idle = dict[str, float]()
         for c, batch, pace in way.division.kinds:
             before = found.get(names[c], (batch, pace))
             found[names[c]] = min(batch, before[0]), pace
-        memory = dict[str, float]()
-        for c, share, need in zip(way.team.by_class, measured.idle, measured.memory, strict=True):
+        for c, share in zip(way.team.by_class, measured.idle, strict=True):
             idle[names[c]] = min(share, idle.get(names[c], 1.0))
-            memory[names[c]] = max(need, memory.get(names[c], 0.0))
         used = {c: way.team.by_class.count(c) for c in range(len(names))}
         return Row(
             way,
@@ -139,20 +142,28 @@ class Judge:
                 if used[c] < len(self.lab.classes[c].workers)
             },
             idle,
-            memory,
-            self._bound_by(way, measured, idle),
+            self._memory(way),
+            self._bound_by(way, idle),
         )
 
-    def _bound_by(self, way: Way, measured: Measured, idle: dict[str, float]) -> str:
+    def _memory(self, way: Way) -> dict[str, float]:
+        found = dict[str, float]()
+        for _, part in way.parts():
+            job = self.values.job(part, 1)
+            needs = predicted(job.problem.phantoms(job.plan).works, job.problem, job.plan)
+            for c, need in zip(way.team.by_class, needs, strict=True):
+                name = self.lab.classes[c].name
+                found[name] = max(need.device + need.activations + need.fresh, found.get(name, 0.0))
+        return found
+
+    def _bound_by(self, way: Way, idle: dict[str, float]) -> str:
         """What most of the time is for: the network's latency, its links, or computing, and whose.
 
         Computing is bound by memory where a larger batch would not fit the busiest workers.
         """
-        shares = {
-            "latency": measured.quiet - measured.no_latency,
-            "link": measured.no_latency - measured.computing,
-            "computing": measured.computing,
-        }
+        seconds = self.values.without_noise(way) or 0.0
+        no_latency, free = self.values.relaxed(way, latency=True), self.values.relaxed(way, latency=False)
+        shares = {"latency": seconds - no_latency, "link": no_latency - free, "computing": free}
         most = max(shares, key=lambda name: shares[name])
         if most != "computing":
             return most
@@ -271,6 +282,13 @@ def _fp32(way: Way) -> bool:
 
 def _plain(way: Way) -> bool:
     return _fp32(way) and way.placement == "replicated"
+
+
+def by_class(values: Mapping[str, object]) -> str:
+    """One value where all classes have the same, else each class's."""
+    if len(set(values.values())) == 1:
+        return str(next(iter(values.values())))
+    return ", ".join(f"{value} {name}" for name, value in values.items())
 
 
 def longer(factor: float) -> str:

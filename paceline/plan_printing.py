@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
 from rich.text import Text
 
-from .plan_answer import Row, longer
+from .plan_answer import Row, by_class, longer
 from .plan_table import GUIDANCE, Answer
 from .printing import WIDE, plain_table, right
 from .program.errors import one_line
@@ -20,16 +20,19 @@ NO_STEPS = "Local steps do not make an epoch shorter here."
 
 def show_plan(answer: Answer, path: Path) -> None:
     """Print an answer. path: where the recommended way is written."""
+    ways = {} if answer.learning is None else answer.learning.ways
+    asked = [] if answer.learning is None else [right(f"s to {answer.learning.target}")]
     numbers = map(right, ("s per epoch", "samples between syncs", "MB per sync"))
     table = plain_table(
-        "", "method", "steps", "batches", "left out", "placement", *numbers, "idle", "memory", "bound by"
+        "", *asked, "method", "steps", "batches", "left out", "placement", *numbers, "idle", "memory", "bound by"
     )
     front = [row for row in answer.rows if row.roles == ("front",)]
     hidden = front[SHOWN:]
-    for row in answer.rows:
+    for number, row in enumerate(answer.rows):
         if row not in hidden:
             told = row.roles[0] if row.roles != ("front",) else ""
-            table.add_row(Text(", ".join(r for r in row.roles if r != "front") or told), *_cells(row))
+            soon = [Text(ways[number].told if number in ways else "?") for _ in asked]
+            table.add_row(Text(", ".join(r for r in row.roles if r != "front") or told), *soon, *_cells(row))
     out = console(width=WIDE)
     out.print(table)
     if hidden:
@@ -45,26 +48,18 @@ def _cells(row: Row) -> Iterator[Text]:
     collective = "" if way.collective == way.team.timing.network.collective else f", {way.collective}"
     cells = (
         way.preset,
-        _steps(row),
-        _by_class(row.batches),
+        row.steps_told,
+        by_class(row.batches),
         ", ".join(f"{count} {name}" for name, count in row.left_out.items()),
         f"{way.placement}{wire}{collective}",
         f"{row.epoch:.5g}{spread}",
         f"{way.gap:.0f}",
         f"{row.measured.sent / 1e6:.4g}",
-        _by_class({name: f"{share:.0%}" for name, share in row.idle.items()}),
-        _by_class({name: size(need) for name, need in row.memory.items()}),
+        by_class({name: f"{share:.0%}" for name, share in row.idle.items()}),
+        by_class({name: size(need) for name, need in row.memory.items()}),
         row.bound_by,
     )
     return (Text(one_line(cell, 80)) for cell in cells)
-
-
-def _steps(row: Row) -> str:
-    """The steps between two syncs; of a method that changes, those of its beginning and how it goes on."""
-    phases, first = row.way.method.phases(row.way.H), _by_class(row.steps)
-    if len(phases) == 1:
-        return first
-    return f"1, then {first}" if phases[0].synchronous else f"{first} and more"
 
 
 def size(nbytes: float) -> str:
@@ -72,17 +67,11 @@ def size(nbytes: float) -> str:
     return f"{nbytes / 2**30:.3g} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.3g} MiB"
 
 
-def _by_class(values: Mapping[str, object]) -> str:
-    """One value where all classes have the same, else each class's."""
-    if len(set(values.values())) == 1:
-        return str(next(iter(values.values())))
-    return ", ".join(f"{value} {name}" for name, value in values.items())
-
-
 def _words(answer: Answer) -> Iterator[str]:
     """The answer in words."""
     if not answer.whole:
         yield f"stopped: this is the best of the {answer.simulated} ways that were simulated until then"
+    yield from answer.learned_words
     for number, reason in enumerate(answer.reasons):
         yield f"{'what matters most: ' if number == 0 else '  '}{reason.text}"
     for name, share in answer.worth.items():
@@ -92,4 +81,6 @@ def _words(answer: Answer) -> Iterator[str]:
             yield f"the {name}: nothing that fits into memory can be trained with it"
         else:
             yield f"the {name}: without it the fastest epoch takes {longer(1 + share)}"
+    if answer.learning is not None and not answer.learning.unknown:
+        return
     yield GUIDANCE if any(row.way.steps > 1 for row in answer.rows) else NO_STEPS

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config.scenario import Scenario, validate
 from .plan_answer import Reason, Row
+from .plan_learned import Learning
 from .records.directory import to_json
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Answer:
     simulated: int  # ways
     whole: bool  # whether all were looked at; else the search was stopped
     folder: Path = field(repr=False, default=Path())
+    learning: Learning | None = None  # how the rows learn, by their numbers, where that was asked for
 
     @property
     def scenarios(self) -> list[Scenario]:
@@ -41,7 +43,18 @@ class Answer:
     @property
     def decision(self) -> str:
         """The decision that matters most, in words."""
+        if self.learning is not None and not self.learning.unknown:
+            return self.learned_words[0]
         return self.reasons[0].text if self.reasons else "there is one way alone"
+
+    @property
+    def learned_words(self) -> list[str]:
+        """How the rows learn, in words. Nothing where that was not asked for."""
+        if self.learning is None:
+            return []
+        usual = ("recommended", "front")
+        names = {n: name for n, row in enumerate(self.rows) for name in row.roles if name not in usual}
+        return list(self.learning.words(names))
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -52,11 +65,14 @@ class Answer:
 
     def records(self) -> list[dict[str, Any]]:
         """The table's rows."""
-        return [_record(row) for row in self.rows]
+        ways = {} if self.learning is None else self.learning.ways
+        return [
+            _record(row) | (ways[number].record() if number in ways else {}) for number, row in enumerate(self.rows)
+        ]
 
     def json(self) -> str:
         """All of it as JSON."""
-        found = {
+        found: dict[str, Any] = {
             "decision": self.decision,
             "reasons": [vars(reason) for reason in self.reasons],
             "worth": dict(self.worth),
@@ -65,6 +81,8 @@ class Answer:
             "whole": self.whole,
             "rows": [record | {"scenario": d} for record, d in zip(self.records(), self.documents, strict=True)],
         }
+        if self.learning is not None:
+            found["learning"] = self.learning.record() | {"words": self.learned_words}
         return f"{to_json(found, indent=1)}\n"
 
 

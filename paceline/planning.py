@@ -6,17 +6,19 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .config import yaml
 from .config.scenario import Scenario, apply, assign, read, validate
 from .config.sections import described
-from .config.units import read_share
+from .config.units import read_seconds, read_share
 from .folders import folders_of
 from .marked_page import write_text
-from .plan_answer import TOLERANCE, Judge, Reason, recommended, refusal
+from .plan_accuracy import EFFORT, by_target, check_target, read_objective
+from .plan_answer import TOLERANCE, Judge, Reason, Row, recommended, refusal
 from .plan_bounds import Bounds
 from .plan_lab import Lab
+from .plan_learned import Learning
 from .plan_request import document_of
 from .plan_space import Space, Way, check_keep
 from .plan_table import Answer
@@ -24,9 +26,6 @@ from .plan_values import Values
 from .program.errors import ScenarioError, one_line
 from .progress import working
 from .studies.front import Front, search
-
-if TYPE_CHECKING:
-    pass
 
 MADE = "# Made by `paceline plan`"
 
@@ -43,6 +42,8 @@ class PlanOptions:
     json: Path | None = None
     out: Path = Path("runs/plan")
     quiet: bool = False
+    effort: str = "10 min"  # of this machine, for training
+    sample: str = "100%"  # of the training examples
 
 
 def plan(
@@ -53,24 +54,30 @@ def plan(
     keep: Sequence[str] = (),
     max_batch_total: int | None = None,
     tolerance: float = TOLERANCE,
+    effort: float = EFFORT,
+    sample: float = 1.0,
     quiet: bool = True,
 ) -> Answer:
     """How to train a scenario's model on its machines: an Answer, with a frame, scenarios and the reasons.
 
     scenario: a file, a Scenario, or a document. How it trains may change: its strategy, batch and workers.
     settings: overrides such as "budget.epochs=5", of a file.
-    objective: "throughput": the time of an epoch at equal samples.
+    objective: "throughput": the time of an epoch at equal samples. A target, like "accuracy 0.96" or "test_loss<=0.3":
+        the time to it. For this the ways on the front are trained in virtual time; see docs/planning.md.
     keep: what stays as the scenario has it, of "method", "H" and "workers".
     max_batch_total: the most samples of all workers in a step. Without it they are about as many as now.
     tolerance: the share of an epoch's time that fewer local steps may cost.
+    effort, sample: for a target, seconds of this machine that training may take, and the share of the training examples
+        that it uses.
 
     Raises ScenarioError where nothing can be trained. A KeyboardInterrupt ends the search, and the best so far is
     returned.
     """
-    if objective != "throughput":
-        raise ScenarioError(f"--for {one_line(objective, 40)}: write throughput")
+    target = read_objective(objective)
     document, folder, where = _read(scenario, settings)
     lab = Lab(validate(document, where), folder, max_batch_total)
+    if target is not None:
+        check_target(target, lab.problem)
     space = Space(check_keep(keep), max_batch_total)
     teams = lab.teams("workers" in space.keep)
     values = Values(lab)
@@ -85,14 +92,20 @@ def plan(
     judge, way = Judge(lab, values, roots, teams), recommended(found.front, tolerance)
     simulated, whole = len(values), found.whole
     baselines, reasons, worth = dict[str, Way](), list[Reason](), dict[str, float]()
+    learning: Learning | None = None
+    rows, documents = list[Row](), list[dict[str, Any]]()
     try:
         if whole:
-            baselines, reasons, worth = judge.baselines(), judge.reasons(way), judge.worth(space)
+            baselines, worth = judge.baselines(), judge.worth(space)
+        rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
+        documents = [_document(document, row.way, lab) for row in rows]
+        if whole and target is not None:
+            rows, documents, learning = by_target(target, rows, documents, lab, sample, effort, quiet)
+        if whole:
+            reasons = judge.reasons(rows[0].way)
     except KeyboardInterrupt:  # the table is there
         whole = False
-    rows = tuple(judge.row(each, why) for each, why in _roles(way, found.front, baselines).items())
-    documents = tuple(_document(document, row.way, lab) for row in rows)
-    return Answer(rows, documents, tuple(reasons), worth, simulated, whole, folder)
+    return Answer(tuple(rows), tuple(documents), tuple(reasons), worth, simulated, whole, folder, learning)
 
 
 def _roles(way: Way, front: Front[Way], baselines: Mapping[str, Way]) -> dict[Way, list[str]]:
@@ -160,10 +173,13 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
     given: Path | dict[str, Any]
     given, settings = _asked(scenario, asked, options.settings)
     path = refuse(options.out)
+    tolerance, sample = _share("--tolerance", options.tolerance), _share("--sample", options.sample)
+    if not 0 < sample <= 1:
+        raise ScenarioError(f"--sample {options.sample}: write a share above 0 and up to 100%")
     try:
-        tolerance = read_share(options.tolerance)
+        effort = read_seconds(options.effort, "10 min", positive=True)
     except ValueError as error:
-        raise ScenarioError(f"--tolerance: {error}") from None
+        raise ScenarioError(f"--effort: {error}") from None
     answer = plan(
         given,
         settings=settings,
@@ -171,6 +187,8 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
         keep=options.keep,
         max_batch_total=options.most,
         tolerance=tolerance,
+        effort=effort,
+        sample=sample,
         quiet=options.quiet,
     )
     write(answer, path)
@@ -178,6 +196,13 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
         write_text(options.json, answer.json())
     if not options.quiet:
         show_plan(answer, path)
+
+
+def _share(option: str, text: str) -> float:
+    try:
+        return read_share(text)
+    except ValueError as error:
+        raise ScenarioError(f"{option}: {error}") from None
 
 
 def _asked(

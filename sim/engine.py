@@ -15,6 +15,7 @@ from math import inf
 from typing import Any
 
 import simpy
+from simpy.core import StopSimulation
 
 from ..config.fault_plan import PiecewiseRate
 from ..config.timing import Timing
@@ -55,40 +56,82 @@ def simulate(
     FaultStruck where a fault was to raise an exception and no part follows, ValueError if there are not as many
     programs as devices.
     """
-    if len(programs) != len(timing.devices):
-        raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
-    part = part or whole(timing)
-    if limit is not None and part.begin >= limit:
-        raise ProtocolError(f"not finished after the limit of {limit:g} s: workers go on at {part.begin:g} s only")
-    env = simpy.Environment(part.begin)
-    drivers = _drivers(env, programs, timing, hooks, part, trace, debug)
-    loss, over = None, inf
-    try:
-        for driver in drivers:
-            driver.go_on(None)
-        with few_collections(len(programs)):
-            env.run(until=limit)
-            if limit is not None:
-                env.step()  # SimPy leaves the event of the limit in its queue, before all others
-        loss = _loss(drivers, env)
-        over = inf if loss is None else part.over(loss)
-    finally:
-        for driver in drivers:
-            driver.close(over)
-    if all(driver.ended for driver in drivers):
-        return [driver.outcome for driver in drivers]
-    states = {driver.index: driver.state() for driver in drivers}
-    if env.peek() < inf:
-        raise ProtocolError(f"not finished after the limit of {limit:g} s: {everyone(states)}")
-    if loss is None:
-        raise deadlock(states)
-    failures = [driver.failure for driver in drivers if driver.failure is not None]
-    if failures and over == inf:
-        raise failures[0]
-    lost = [*map(str, loss.by(loss.met(0.0)))]
-    those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
-    text = f"{those} lost, and no other worker takes over: {everyone(states)}"
-    raise Lost(text, loss, over, [driver.outcome for driver in drivers])
+    simulation = Simulation(programs, timing, hooks, trace=trace, debug=debug, part=part)
+    outcomes = simulation.run(limit)
+    assert outcomes is not None, "nothing pauses it"
+    return outcomes
+
+
+class Simulation:
+    """A simulation that may be paused. A program is a generator, and stands still where it is.
+
+    Arguments and errors as of `simulate`. After an error it cannot go on.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program[Any]],
+        timing: Timing,
+        hooks: Hooks,
+        *,
+        trace: bool = False,
+        debug: bool = False,
+        part: Part | None = None,
+    ) -> None:
+        if len(programs) != len(timing.devices):
+            raise ValueError(f"{len(programs)} programs for {len(timing.devices)} devices; give one program per device")
+        self._part = part or whole(timing)
+        self._env = simpy.Environment(self._part.begin)
+        self._drivers = _drivers(self._env, programs, timing, hooks, self._part, trace, debug)
+        self._begun = self._paused = False
+
+    def pause(self) -> None:
+        """Let `run` return once the programs have taken what happens now. Hooks may call it."""
+        if not self._paused:
+            self._paused = True
+            event = self._env.event()
+            event.callbacks.append(StopSimulation.callback)
+            event.succeed()
+
+    def run(self, limit: float | None = None) -> list[Outcome] | None:
+        """Run on, to the end or until it is paused. The Outcomes in worker order; None where it is paused."""
+        if limit is not None and self._part.begin >= limit:
+            begin = self._part.begin
+            raise ProtocolError(f"not finished after the limit of {limit:g} s: workers go on at {begin:g} s only")
+        env, drivers = self._env, self._drivers
+        loss, over = None, inf
+        try:
+            if not self._begun:
+                self._begun = True
+                for driver in drivers:
+                    driver.go_on(None)
+            with few_collections(len(drivers)):
+                env.run(until=limit)
+                if limit is not None and not self._paused:
+                    env.step()  # SimPy leaves the event of the limit in its queue, before all others
+            if not self._paused and (loss := _loss(drivers, env)) is not None:
+                over = self._part.over(loss)
+        finally:
+            if not self._paused:
+                for driver in drivers:
+                    driver.close(over)
+        if self._paused:
+            self._paused = False
+            return None
+        if all(driver.ended for driver in drivers):
+            return [driver.outcome for driver in drivers]
+        states = {driver.index: driver.state() for driver in drivers}
+        if env.peek() < inf:
+            raise ProtocolError(f"not finished after the limit of {limit:g} s: {everyone(states)}")
+        if loss is None:
+            raise deadlock(states)
+        failures = [driver.failure for driver in drivers if driver.failure is not None]
+        if failures and over == inf:
+            raise failures[0]
+        lost = [str(driver.index) for driver in drivers if driver.lost]
+        those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
+        text = f"{those} lost, and no other worker takes over: {everyone(states)}"
+        raise Lost(text, loss, over, [driver.outcome for driver in drivers])
 
 
 def _drivers(

@@ -1,0 +1,122 @@
+"""What `paceline plan --for accuracy` has found: how each way learns, in numbers and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What is known of how a way learns."""
+
+    name: str  # of the way, as sentences have it
+    seconds: float | None  # to the target, by its clock; None where it has not reached it
+    seeds: tuple[float | None, ...]  # the same with each seed that was tried, the scenario's own first
+    trained: float  # seconds that it was trained, by its clock
+    epochs: float  # that it was trained
+    value: float | None  # the best one of the target's metric
+    over: bool  # whether it was trained to the end of the budget, or failed
+    failure: str  # why it ended early
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The least and the most seconds to the target over the seeds; None where fewer than two reached it."""
+        known = [seconds for seconds in self.seeds if seconds is not None]
+        return (min(known), max(known)) if len(known) > 1 else None
+
+    @property
+    def told(self) -> str:
+        """The seconds to the target, in a table."""
+        if self.seconds is not None:
+            between = self.interval
+            return f"{self.seconds:.4g}" + (f" ({between[0]:.4g} to {between[1]:.4g})" if between else "")
+        if self.failure or self.value is None:
+            return "?"
+        return f"{'never' if self.over else f'> {self.trained:.4g}'} ({self.value:.4g})"
+
+    def against(self, best: float) -> str:
+        """How much longer than the best one it takes, in words."""
+        if self.failure:
+            return f"an unknown time: {self.failure}"
+        if self.seconds is not None:
+            return f"{self.seconds:.4g} s, {self.seconds / best:.3g} times as long"
+        if self.over:
+            return f"longer than its {self.epochs:.3g} epochs"
+        return f"more than {self.trained:.4g} s, {self.trained / best:.3g} times as long"
+
+    def record(self) -> dict[str, Any]:
+        """For a frame or JSON."""
+        return {
+            "seconds_to_target": self.seconds,
+            "seconds_to_target_by_seed": list(self.seeds),
+            "seconds_trained": self.trained,
+            "epochs_trained": self.epochs,
+            "best_value": self.value,
+            "failure": self.failure,
+        }
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How the ways of a plan learn."""
+
+    target: str
+    ways: Mapping[int, Learned]  # by number; the first one to the target first, then the closest to it
+    whole: bool = False  # whether the first one is the one that training all of them to their ends would find
+    stopped: str = ""  # what ended the training early
+    unknown: str = ""  # why nothing is known
+    sample: float = 1.0  # the share of the training examples that was used
+
+    @property
+    def first(self) -> int | None:
+        """The way that is the first to reach the target; None where none has."""
+        number = next(iter(self.ways), None)
+        return number if number is not None and self.ways[number].seconds is not None else None
+
+    def record(self) -> dict[str, Any]:
+        """For JSON, without the ways, which are with their rows."""
+        return {name: value for name, value in vars(self).items() if name != "ways"}
+
+    def words(self, baselines: Mapping[int, str]) -> Iterator[str]:
+        """The answer in words. baselines: the names of the ways that a user would have taken, by number."""
+        if self.unknown:
+            yield f"{self.target}: not known for any way, since {self.unknown}"
+            return
+        part = "" if self.sample == 1 else f" on {self.sample:.3g} of the training examples"
+        number, best = next(iter(self.ways.items()))
+        if best.seconds is None:
+            value = "no report" if best.value is None else f"{best.value:.4g}"
+            yield (
+                f"{self.target}: {self.stopped} ended the training before a way had reached it{part}; the closest is "
+                f"{best.name} with {value} after {best.trained:.4g} s"
+            )
+            return
+        proof = "no other way gets there sooner, and all were trained for as long"
+        if not self.whole:
+            proof = f"{self.stopped} ended the training before all others were trained for as long"
+        yield f"{self.target}: {best.name} is the first to reach it{part}, in {best.seconds:.4g} s; {proof}"
+        yield from self._spread(best)
+        for other, name in baselines.items():
+            if other != number and other in self.ways:
+                yield f"{name} takes {self.ways[other].against(best.seconds)}"
+
+    def _spread(self, best: Learned) -> Iterator[str]:
+        """Whether other seeds could change the answer."""
+        others = [way for way in self.ways.values() if way is not best and way.interval]
+        if best.interval and others and others[0].interval and others[0].interval[0] <= best.interval[1]:
+            yield (
+                f"over {len(best.seeds)} seeds it takes {best.interval[0]:.4g} to {best.interval[1]:.4g} s, and "
+                f"{others[0].name} takes {others[0].interval[0]:.4g} to {others[0].interval[1]:.4g} s: either may win"
+            )
+
+    def refusal(self, epochs: float) -> str:
+        """That no way reaches the target in all of the budget, with what is closest."""
+        best = next(iter(self.ways.values()))
+        value = best.failure or (f"{best.value:.4g}" if best.value is not None else "no report")
+        budget = f"{epochs:.4g} epoch{'' if epochs == 1 else 's'}"
+        return (
+            f"--for {self.target}: no way reaches it in {budget}; the closest is {best.name} with {value} "
+            f"after {best.trained:.4g} s; write what can be reached, or a larger budget.epochs"
+        )
