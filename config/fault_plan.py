@@ -18,7 +18,7 @@ from ..program.effects import Checkpoint, Collective, Compute, Effect, Program, 
 from ..program.errors import FaultStruck
 from ..program.outcome import Span, ignored
 from ..program.streams import stream
-from .faults import During, Fault, Numbered, Once, Pause, Slowdown, SlowLink, Straggler, Strike, mark
+from .faults import During, Fault, Instant, Numbered, Once, Pause, Slowdown, SlowLink, Straggler, Strike, mark
 from .timing import lasting
 
 T = TypeVar("T")
@@ -132,11 +132,15 @@ class FaultPlan:
         What was to strike it before, while nothing could, does not strike any more.
         """
         self._done, self._acted, self.began = {"rounds": rounds, "steps": steps}, False, now
+        self.by_clock = [each for each in self.by_clock if each[0] >= now or not isinstance(each[3], Strike)]
+        self._by_effect = [each for each in self._by_effect if each[1].during or not self._passed(each[1].at, now)]
         for each in self.struck:
             if isinstance(each.fault, Strike):
                 each.end = min(each.end, now)
-        late = [each for each in self.by_clock if isinstance(each[3], Strike) and each[0] < now]
-        self.by_clock = [each for each in self.by_clock if each not in late]
+
+    def _passed(self, at: Instant, now: float) -> bool:
+        """Whether a moment lies before the one at which the worker is."""
+        return at.amount < (now if at.unit == "seconds" else self._done[at.unit])
 
     # --- what strikes as an effect begins -----------------------------------------------------------------------------
 

@@ -119,7 +119,8 @@ class Handover:
             yield f"of {_these(gone)}, optimizer state, BatchNorm statistics and random stream are lost"
         new = [worker for worker, member in enumerate(self.members) if member is None]
         if new:
-            yield f"{_these(new)} begin with worker 0's optimizer state and BatchNorm statistics"
+            begin = "begin" if len(new) > 1 else "begins"
+            yield f"{_these(new)} {begin} with worker 0's optimizer state and BatchNorm statistics"
         sampling = plan.strategy.sampling
         if sampling.by_step:
             yield "each epoch is cut into new slices, so in this epoch some examples are used twice, and others not"

@@ -136,7 +136,8 @@ class _Launch:
         sizes = [training.scenario.cluster.size for training in left]
         for training in left:
             progress.forget(training.directory)
-        return run_job(arguments, ranks or max(sizes), threads, star=self.star)
+        shrink = any(training.scenario.recovery.shrink for training in left)
+        return run_job(arguments, ranks or max(sizes), threads, star=self.star, shrink=shrink)
 
     def _start_again(self, end: End) -> str | None:
         """Make the next job ready, and say so in a line. Else why the run ends here, if a restart was asked for."""

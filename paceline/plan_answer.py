@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from .memory_check import predicted
 from .plan_bounds import Root
 from .plan_lab import Lab, Team
+from .plan_measures import Measured, Measures
 from .plan_space import Space, Way
-from .plan_values import Measured, Values
+from .plan_values import Values
 from .program.errors import ScenarioError
 from .studies.front import Front, Node, search
 
@@ -78,6 +78,9 @@ class Judge:
     roots: Sequence[Root]
     teams: Sequence[Team]
 
+    def __post_init__(self) -> None:
+        self.measures = Measures(self.values)
+
     def fastest(
         self, wanted: Wanted, steps: float = inf, leaf: Callable[[Way], bool] = lambda way: True
     ) -> tuple[float, Way] | None:
@@ -119,14 +122,16 @@ class Judge:
 
     def row(self, way: Way, roles: Sequence[str]) -> Row:
         """The way's row. ScenarioError where it cannot be had."""
-        measured = self.values.measured(way)
+        measured = self.measures.of(way)
         names, found = [each.name for each in self.lab.classes], dict[str, tuple[int, float]]()
         idle = dict[str, float]()
         for c, batch, pace in way.division.kinds:
             before = found.get(names[c], (batch, pace))
             found[names[c]] = min(batch, before[0]), pace
-        for c, share in zip(way.team.by_class, measured.idle, strict=True):
+        memory = dict[str, float]()
+        for c, share, need in zip(way.team.by_class, measured.idle, measured.memory, strict=True):
             idle[names[c]] = min(share, idle.get(names[c], 1.0))
+            memory[names[c]] = max(need, memory.get(names[c], 0.0))
         used = {c: way.team.by_class.count(c) for c in range(len(names))}
         return Row(
             way,
@@ -142,28 +147,20 @@ class Judge:
                 if used[c] < len(self.lab.classes[c].workers)
             },
             idle,
-            self._memory(way),
-            self._bound_by(way, idle),
+            memory,
+            self._bound_by(way, measured, idle),
         )
 
-    def _memory(self, way: Way) -> dict[str, float]:
-        found = dict[str, float]()
-        for _, part in way.parts():
-            job = self.values.job(part, 1)
-            needs = predicted(job.problem.phantoms(job.plan).works, job.problem, job.plan)
-            for c, need in zip(way.team.by_class, needs, strict=True):
-                name = self.lab.classes[c].name
-                found[name] = max(need.device + need.activations + need.fresh, found.get(name, 0.0))
-        return found
-
-    def _bound_by(self, way: Way, idle: dict[str, float]) -> str:
+    def _bound_by(self, way: Way, measured: Measured, idle: dict[str, float]) -> str:
         """What most of the time is for: the network's latency, its links, or computing, and whose.
 
         Computing is bound by memory where a larger batch would not fit the busiest workers.
         """
-        seconds = self.values.without_noise(way) or 0.0
-        no_latency, free = self.values.relaxed(way, latency=True), self.values.relaxed(way, latency=False)
-        shares = {"latency": seconds - no_latency, "link": no_latency - free, "computing": free}
+        shares = {
+            "latency": measured.quiet - measured.no_latency,
+            "link": measured.no_latency - measured.computing,
+            "computing": measured.computing,
+        }
         most = max(shares, key=lambda name: shares[name])
         if most != "computing":
             return most

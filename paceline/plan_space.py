@@ -131,8 +131,8 @@ class Way:
         return (BY_BATCH if self.division.total else EQUAL).get(self.placement, EQUAL[self.placement])
 
     @cached_property
-    def key(self) -> Hashable:
-        """What distinguishes it from other ways, in whatever space it is found."""
+    def key(self) -> tuple[Hashable, ...]:
+        """What distinguishes it from other ways, in whatever space it is found; its collective comes last."""
         return self.team.place, repr(self.strategy), self.division.batch, self.collective
 
     @property
@@ -239,22 +239,26 @@ def placements(lab: Lab, name: str, synchronous: bool, space: Space) -> list[Pla
     return list(found.values())
 
 
-def variants(lab: Lab, team: Team, place: Placement, space: Space) -> Iterator[tuple[Placement, CollectiveAlgorithm]]:
-    """A placement with each type in which values travel and each prefetch, and each algorithm of an all-reduce.
+def collectives(lab: Lab, team: Team) -> tuple[CollectiveAlgorithm, ...]:
+    """The algorithms of an all-reduce that are tried.
 
-    `train` performs the ordered all-reduce, unless the scenario says `reduction: fast`: then the others are tried.
+    `train` performs the ordered one, unless the scenario says `reduction: fast`: then the others are tried, too.
     """
-    wires = space.wires if lab.scenario.workload.precision != "fp64" and team.size > 1 else ("fp32",)
-    fetched = place.sharded or place.offloaded
     given = team.timing.network.collective
-    several = len(set(team.timing.nodes)) < team.size
-    collectives: tuple[CollectiveAlgorithm, ...] = (given,)
-    if lab.scenario.reduction == "fast" and team.size > 1:
-        others: tuple[CollectiveAlgorithm, ...] = (*COLLECTIVES, "two_level") if several else COLLECTIVES
-        collectives = tuple(dict.fromkeys((given, *others)))
-    for wire, prefetch, collective in product(wires, space.prefetch if fetched else (1,), collectives):
-        made = type(place)(wire, place.overlap, prefetch, place.unit_bytes)
-        yield made, collective
+    if lab.scenario.reduction != "fast" or team.size == 1:
+        return (given,)
+    others: tuple[CollectiveAlgorithm, ...] = (given, *COLLECTIVES)
+    if len(set(team.timing.nodes)) < team.size:  # some nodes have several workers
+        others = (*others, "two_level")
+    return tuple(dict.fromkeys(others))
+
+
+def variants(lab: Lab, team: Team, place: Placement, space: Space) -> Iterator[tuple[Placement, CollectiveAlgorithm]]:
+    """A placement with each type in which values travel and each prefetch, and each algorithm of an all-reduce."""
+    wires = space.wires if lab.scenario.workload.precision != "fp64" and team.size > 1 else ("fp32",)
+    prefetches = space.prefetch if place.sharded or place.offloaded else (1,)
+    for wire, prefetch, collective in product(wires, prefetches, collectives(lab, team)):
+        yield type(place)(wire, place.overlap, prefetch, place.unit_bytes), collective
 
 
 def check_keep(names: Sequence[str]) -> frozenset[str]:

@@ -17,10 +17,10 @@ from .algorithms.phantom import Phantoms
 from .algorithms.rounds import State
 from .config.scenario import Scenario, assign, validate
 from .config.sections import described
-from .config.timing import Network, Timing
+from .config.timing import Timing
 from .job import Job, resolve
 from .plan_lab import Lab, quiet
-from .plan_space import Way
+from .plan_space import Way, collectives
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome
 from .studies.front import Node
@@ -32,16 +32,6 @@ LEAST_ROUNDS = 4
 # How far a mean over these draws may lie below the value without noise. In expectation it never does: a clock is a
 # maximum of sums of times, so that its mean is no less than the clock of the mean times (Jensen).
 BELOW = 0.02
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A way's steady state."""
-
-    seconds: float  # of a sample
-    spread: float  # two standard deviations of that, over the clusters drawn; 0 without noise
-    idle: tuple[float, ...]  # of each worker, the share of the time that it does not compute
-    sent: float  # bytes between two syncs, of the worker that sends most
 
 
 def scenario_of(way: Way, changes: Mapping[str, Any] | None = None) -> Scenario:
@@ -78,11 +68,21 @@ class Values:
         """Seconds for a sample, with the scenario's noise; None where the way cannot be had."""
         if not self.noisy:
             return self.without_noise(way)
-        return self._mixed(way, self._noisy, lambda part: self._mean(part)[0])
+        return self._mixed(way, self._noisy, lambda part: self.drawn(part)[0])
 
     def without_noise(self, way: Way) -> float | None:
         """The same without noise."""
-        return self._mixed(way, self._known, lambda part: self._steady(part)[0])
+        return self._mixed(way, self._known, self._with_others)
+
+    def _with_others(self, way: Way) -> float:
+        """Seconds for a sample. What differs by its collective alone has the same program, and is simulated with it."""
+        names = collectives(self.lab, way.team)
+        job = self.job(way, ROUNDS)
+        timing = quiet(job.timing)
+        networks = [dataclasses.replace(timing.network, collective=name) for name in names]
+        found = simulated(job, [dataclasses.replace(timing, network=network) for network in networks])
+        self._known |= {(*way.key[:-1], name): clock.seconds for name, (clock, _) in zip(names, found, strict=True)}
+        return found[names.index(way.collective)][0].seconds
 
     def _mixed(self, way: Way, known: dict[Hashable, float | None], simulate: Callable[[Way], float]) -> float | None:
         """The mean over the parts of the run. known: of the parts that were simulated before."""
@@ -117,47 +117,6 @@ class Values:
 
         return Node(bound, node.gap, node.place, None, simulated)
 
-    def measured(self, way: Way) -> Measured:
-        """What the table tells of a way. ScenarioError where it cannot be had."""
-        parts = [(share, self._part(part), part.gap) for share, part in way.parts()]
-        seconds = sum(share * part.seconds for share, part, _ in parts)
-        # What is a share of time is averaged over time, what is of a sync over the syncs.
-        times = [share * part.seconds / seconds for share, part, _ in parts]
-        syncs = [share * way.gap / gap for share, _, gap in parts]
-        idle = zip(*(part.idle for _, part, _ in parts), strict=True)
-        return Measured(
-            seconds,
-            sum(share * part.spread for share, part, _ in parts),
-            tuple(sum(t * share for t, share in zip(times, each, strict=True)) for each in idle),
-            sum(n * part.sent for n, (_, part, _) in zip(syncs, parts, strict=True)),
-        )
-
-    def _part(self, way: Way) -> Measured:
-        seconds, round, outcomes = self._steady(way)
-        idle = tuple(max(0.0, 1 - one.computing / ROUNDS / round) if round else 0.0 for one in outcomes)
-        sent = max(sum(n for phase, n in one.sent.items() if phase not in ("begin", "evaluate")) for one in outcomes)
-        seconds, spread = self._mean(way) if self.noisy else (seconds, 0.0)
-        return Measured(seconds, spread, idle, sent / ROUNDS)
-
-    def _steady(self, way: Way) -> tuple[float, float, list[Outcome]]:
-        job = self.job(way, ROUNDS)
-        return _period(job, quiet(job.timing))
-
-    def relaxed(self, way: Way, latency: bool) -> float:
-        """Seconds for a sample without noise on a network that takes no time; latency: or on one without latency."""
-        return sum(share * self._relaxed(part, latency) for share, part in way.parts())
-
-    def _relaxed(self, way: Way, latency: bool) -> float:
-        job = self.job(way, ROUNDS)
-        timing = quiet(job.timing)
-        network = timing.network
-        if latency:
-            inside = network.inside and dataclasses.replace(network.inside, latency=0.0)
-            network = dataclasses.replace(network, latency=0.0, inside=inside, beside_latency=0.0)
-        else:
-            network = Network()
-        return _period(job, dataclasses.replace(timing, network=network))[0]
-
     def job(self, way: Way, rounds: int) -> Job:
         """A way in which nothing changes, with a budget of so many rounds. ScenarioError where it cannot be had."""
         changes = {
@@ -167,16 +126,19 @@ class Values:
             "faults": [],
             "workload.lr_schedule": "constant",
         }
-        self._latest = resolve(scenario_of(way, changes), self.lab.folder, self._latest)
-        return self._latest
+        job = self._latest = resolve(scenario_of(way, changes), self.lab.folder, self._latest)
+        # The evaluation at the end does not count, and takes long to simulate where units are fetched for it.
+        job.problem.shape = dataclasses.replace(job.problem.shape, test=1)
+        return job
 
-    def _mean(self, way: Way) -> tuple[float, float]:
+    def drawn(self, way: Way) -> tuple[float, float]:
         """(mean, two standard deviations) of the seconds for a sample over the clusters drawn."""
         rounds = 1 + max(LEAST_ROUNDS, math.ceil(NOISY / way.H))
         job = self.job(way, rounds)
         noise = job.timing.noise
         draws = [dataclasses.replace(noise, seed=noise.seed + draw) for draw in range(DRAWS)]
-        found = _together(job, [dataclasses.replace(job.timing, faults=(), noise=draw) for draw in draws])
+        timings = [dataclasses.replace(job.timing, faults=(), noise=draw) for draw in draws]
+        found = [clock.seconds for clock, _ in simulated(job, timings)]
         return fmean(found), 2 * stdev(found)
 
 
@@ -203,34 +165,32 @@ def _phantoms(job: Job) -> Phantoms:
     return job.problem.phantoms(job.plan)
 
 
-def _together(job: Job, timings: Sequence[Timing]) -> list[float]:
-    """Seconds for a sample on each of several clusters, at once where that can be."""
+def simulated(job: Job, timings: Sequence[Timing]) -> list[tuple[Clock, list[Outcome]]]:
+    """The clock and the workers' outcomes on each of several clusters, at once where that can be."""
     from .sim.clocks import NotAlike
     from .sim.cohort import events_needed, most_clusters, simulate_together
     from .sim.cohort_meetings import NeedsEvents
 
-    if not events_needed(timings[0]) and most_clusters(timings[0]) >= len(timings):
+    if 1 < len(timings) <= most_clusters(timings[0]) and not events_needed(timings[0]):
         clocks = [Clock() for _ in timings]
         try:
-            simulate_together(job.cohorts(_phantoms(job)), timings, [clock.hooks for clock in clocks])
+            found = simulate_together(job.cohorts(_phantoms(job)), timings, [clock.hooks for clock in clocks])
         except (NotAlike, NeedsEvents):
             pass
         else:
-            return [clock.seconds for clock in clocks]
-    return [_period(job, timing)[0] for timing in timings]
+            return list(zip(clocks, found, strict=True))
+    return [_alone(job, timing) for timing in timings]
 
 
-def _period(job: Job, timing: Timing) -> tuple[float, float, list[Outcome]]:
-    """(seconds for a sample, seconds of a round, outcomes of all rounds)."""
+def _alone(job: Job, timing: Timing) -> tuple[Clock, list[Outcome]]:
     from .sim.cohort import simulate
     from .sim.cohort_meetings import NeedsEvents
 
     clock = Clock()
     try:
-        outcomes = simulate(job.cohorts(_phantoms(job)), timing, clock.hooks)
+        return clock, simulate(job.cohorts(_phantoms(job)), timing, clock.hooks)
     except NeedsEvents:
         from .sim.engine import simulate as by_event
 
         clock = Clock()
-        outcomes = by_event(job.shared_programs(_phantoms(job), State()), timing, clock.hooks)
-    return clock.seconds, clock.round, outcomes
+        return clock, by_event(job.shared_programs(_phantoms(job), State()), timing, clock.hooks)

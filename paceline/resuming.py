@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .algorithms.plan import Plan
 from .algorithms.rounds import State
@@ -20,6 +20,7 @@ from .config.fewer_workers import remaining
 from .config.recorded import Recorded, expanded
 from .config.scenario import Scenario, load
 from .config.sections import described, first_mistake
+from .config.units import Count
 from .handover import Division, Handover
 from .job import Job
 from .program.errors import NotFinite, ScenarioError, brief
@@ -84,7 +85,11 @@ def resumption(saved: Path, job: Job, change: bool, gone: Collection[int] = ()) 
     earlier = kept.history or ({"from_round": 0, "environment": kept.environment},)
     part |= {"changed": changed} if changed else {}
     part |= {"handed_over": [*handover.lines()]} if not handover.same else {}
-    return Resumption(handover.state(state), meta["seconds"], [*earlier, part], said, handover, meta["sha256"])
+    try:
+        begun = handover.state(state)
+    except ValueError as error:  # the sampling of now does not fit the batches of then
+        raise ScenarioError(f"{saved}: {error}") from None
+    return Resumption(begun, meta["seconds"], [*earlier, part], said, handover, meta["sha256"])
 
 
 def _handover(
@@ -112,12 +117,22 @@ def _handover(
     return Handover.by_number(division, plan), was
 
 
+class _Division(BaseModel):
+    """A Division in a file."""
+
+    model_config = ConfigDict(strict=True)
+
+    batches: tuple[Count, ...]
+    paces: tuple[Annotated[float, Field(gt=0, le=1)], ...]
+    rounds_per_epoch: Count | None
+
+
 def _division(subject: dict[str, Any], plan: Plan, saved: Path) -> Division:
     """The division of the work in a checkpoint's subject. ScenarioError where it is wrong."""
     earlier = Division.of(plan)._asdict() | {"rounds_per_epoch": None}  # versions that said less never changed these
     found = {key: subject.get(key, value) for key, value in earlier.items()}
     try:
-        return TypeAdapter(Division).validate_json(to_json(found), strict=True)
+        return Division(**dict(_Division.model_validate_json(to_json(found))))
     except ValidationError as error:
         place, message = first_mistake(error)
         raise ScenarioError(f"{saved / checkpoints.META}: subject: {place}: {message}; no run wrote this") from None

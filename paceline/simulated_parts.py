@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .algorithms.phantom import Phantoms
 from .algorithms.rounds import State
 from .algorithms.worker import Worker
+from .config.faults import WorkerException, WorkerLoss
 from .handover import Division, Handover
 from .job import Job
 from .program.effects import Program
@@ -70,6 +71,8 @@ class SimulatedParts:
         self._whole, self._numbers = job, workers is not phantoms
         self._recorder, self._take, self._debug, self._limit = recorder, take, debug, limit
         self._spec, self._restarts = job.scenario.recovery, 0
+        loses = any(isinstance(fault, WorkerLoss | WorkerException) for fault in job.scenario.faults)
+        self._recovers = loses and (self._spec.shrink or self._spec.max_restarts > 0)
         self._decision, self._gone = Decision("none"), tuple[int, ...]()  # after the last loss; who was lost in it
         self._ready: dict[int, float] = {}  # lost worker -> when a new process may take its place, in virtual seconds
 
@@ -114,7 +117,7 @@ class SimulatedParts:
 
     def _begin(self, part: Part, sync: Sync, saved: Sync) -> None:
         """Let a part begin with the state of `sync`. saved: the newest checkpoint, or the beginning of the run."""
-        recorder, shrink = self._recorder, self._spec.shrink
+        recorder, shrink = self._recorder, self._recovers and self._spec.shrink
         if self._numbers and shrink:
             sync.snapshots = {number: copied(worker.snapshot()) for number, worker in enumerate(self.workers)}
         if self._numbers and recorder.directory is not None:
@@ -124,10 +127,6 @@ class SimulatedParts:
         self._part = replace(part, rounds=sync.state.round, steps=sync.state.step)
         if self._recovers:
             self._part = replace(self._part, keep=self._syncs.keep, over=self._over)
-
-    @property
-    def _recovers(self) -> bool:
-        return self._spec.shrink or self._spec.max_restarts > 0
 
     # --- after a loss -------------------------------------------------------------------------------------------------
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, NamedTuple
 
 from .algorithms.rounds import State
 from .emulated_network import check_star
 from .handover import Division
 from .job import Job, resolve
-from .program.errors import ScenarioError, one_line
-from .program.outcome import Hooks, Spans
+from .program.errors import ScenarioError, WorkerLost, one_line
+from .program.outcome import Hooks, Outcome, Spans
 from .progress import progress
 from .real_faults import rank_faults
 from .records import checkpoints, lock, struck
@@ -32,11 +33,15 @@ from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
 from .resuming import Resumption, going_on, history_of, resumption, subject
 from .run import Run
+from .runtime import ulfm
+from .runtime.engine import RankRun
 from .runtime.faults import RankFaults
 from .runtime.launcher import Stop, abort_on_error, end_job
+from .runtime.messages import gather_outcomes, gather_texts, on_first
 from .runtime.ranks import by_launcher
 from .runtime.resident import resident, resident_peak
 from .runtime.watch import Watch
+from .survivors import NextPart, Survivors, make_worker
 from .terminal import say
 from .training import Training, TrainOptions, trainings
 
@@ -55,22 +60,38 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
                     f"{training.title}: {job.workers} workers but {comm.Get_size()} ranks; "
                     f"start mpirun with -np {job.workers}"
                 )
+            if job.scenario.recovery.shrink and not ulfm.survives():
+                raise ScenarioError(
+                    f"{training.title}: recovery.shrink: these ranks end with the first one that is lost; "
+                    "start them with mpirun --with-ft ulfm (Open MPI), or let `paceline train` start them"
+                )
             taking_part = comm.Get_rank() < job.workers
             group = comm.Split(0 if taking_part else 1, comm.Get_rank())
             if comm.Get_rank() == 0:
                 job.warn()
             if taking_part:
                 _RankTraining(group, training, job, options, stop).train(quiet)
-            group.Free()
-            comm.Barrier()
+            comm = ulfm.remaining(comm)
+
+
+class _Ended(NamedTuple):
+    """What rank 0 knows of all ranks when the last part has ended. The others know nothing."""
+
+    digests: list[str]
+    memory: list[str]  # what each has used, as JSON
+    outcomes: list[Outcome]
 
 
 class _RankTraining:
-    """The part of one rank in one training."""
+    """The part of one rank in one training.
+
+    A training is a row of parts. Where a worker is lost, the others begin the next one: see survivors.py.
+    """
 
     def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:
         self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
-        self.rank = comm.Get_rank()
+        self.rank, self.began_with = comm.Get_rank(), job.workers
+        self.survivors = Survivors(comm, job.workers) if job.scenario.recovery.shrink else None
         self.phantom = job.scenario.train.phantom
         self.recorder = Recorder(
             training.directory,
@@ -81,6 +102,7 @@ class _RankTraining:
         )
         self.held = ExitStack()  # rank 0's lock of the directory
         self.spool: Spool | None = None  # takes the spans of a traced run
+        self.history: list[dict[str, Any]] = []  # of rank 0: an entry for each part of the run
         self.progress: Progress | None = None  # rank 0's, of a run that may restart
         self.recovery: Recovery | None = None  # from which this part of the run comes, on rank 0
         self.resumed = 0  # the round at which this run goes on
@@ -88,55 +110,128 @@ class _RankTraining:
 
     def train(self, quiet: bool) -> None:
         """Train and record; rank 0 also shows the run."""
-        with self.held:
+        with self.held, ulfm.noticing(self.comm):
             state, worker = self._start()
             with putting_back(self.training.directory if self.rank == 0 else None):
                 self._run(state, worker, quiet)
 
     def _run(self, state: State, worker: Any, quiet: bool) -> None:
-        from .runtime.engine import run
-
         if self.rank == 0:
             self.job.warn()  # new warnings, found when the worker was built
-        options, scenario = self.options, self.job.scenario
-        device = self.job.timing.devices[self.rank]
-        slowness = self.job.timing.slowness(scenario.batch)[self.rank] if scenario.train.emulate else 1.0
+        scenario = self.job.scenario
         if scenario.report.trace:
             self.spool = open_spool(self.training.directory, self.rank)
-        take = self.spool.take if self.spool is not None else None
-        synced = self._synced(state)
-        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked, take, synced, self._struck)
         if self.spool is not None and self.recovery is not None:
             name, start, stop = self.recovery.span(-self.recovery.seconds)
             self.spool.take(0, LANE, Spans([name], [start], [stop]))
         silent = quiet or self.rank > 0
-        shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, options.bar)
+        shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, self.options.bar)
         with shown as self.recorder.on_line, going_on(scenario, self.training.directory):
-            outcome = run(
-                self.job.programs([worker], state)[0],
-                hooks,
-                comm=self.comm,
-                reduction=scenario.reduction,
-                trace=scenario.report.trace,
-                debug=options.debug,
-                slowness=slowness,
-                price=device.seconds if scenario.train.phantom else None,
-                watch=self._watch(),
-                faults=self._faults(state),
-            )
-        self._finish(outcome, worker, quiet)
+            ended = self._parts(state, worker)
+        self._finish(ended, quiet)
+
+    def _parts(self, state: State, worker: Any) -> _Ended:
+        """Train, one part after the other, until one of them ends well for all ranks that are left."""
+        survivors, scenario = self.survivors, self.job.scenario
+        take = self.spool.take if self.spool is not None else None
+        run = RankRun(
+            Hooks(
+                self.recorder.log, self._checkpoint, lambda: self.stop.asked, take, self._synced(state), self._struck
+            ),
+            comm=self.comm,
+            reduction=scenario.reduction,
+            trace=scenario.report.trace,
+            debug=self.options.debug,
+            **self._pace(state),
+        )
+        if survivors is None:
+            return self._part(run, state, worker)
+        survivors.kept.restart(state, worker.snapshot())
+        following: NextPart | None = None
+        noticed = 0.0  # when the last loss was, by the bare clock
+        while True:
+            ended: _Ended | None = None
+            with suppress(WorkerLost):
+                if following is not None:
+                    self._begin(run, following, noticed)
+                ended = self._part(run, state, worker)
+            if ulfm.agreed(self.comm, ended is not None) and ended is not None:
+                return ended
+            noticed = perf_counter()
+            if not self.phantom:
+                worker.forget()
+            del worker, following
+            gc.collect()  # the worker goes before the next one comes
+            following = survivors.next_part(self.job)
+            self.comm, self.job, self.rank = survivors.comm, following.job, survivors.comm.Get_rank()
+            state, worker = following.state, following.worker
+
+    def _part(self, run: RankRun, state: State, worker: Any) -> _Ended:
+        """Run the part's program; what is known of all ranks at its end."""
+        outcome = run.finish(run.drive(self.job.programs([worker], state)[0]))
+        if self.spool is not None:
+            self.spool.flush()  # before rank 0 reads it
+        with ulfm.noticing(self.comm):
+            digests = gather_texts(self.comm, worker.digest())
+            memory = gather_texts(self.comm, json.dumps({} if self.phantom else self._memory(worker)))
+            return _Ended(digests, memory, gather_outcomes(self.comm, outcome))
+
+    def _begin(self, run: RankRun, part: NextPart, noticed: float) -> None:
+        """Begin the next part with the ranks that are left, and record that. noticed: the loss, by the bare clock."""
+        at = run.clock(noticed)
+        try:
+            run.join(self.comm, **self._pace(part.state))
+        finally:
+            begun = perf_counter()
+            run.span(LANE, "shrink", noticed, begun)
+            if self.rank == 0:
+                self._shrunk(part, at + self.recorder.earlier, run.clock(begun) - at)
+                run.leave_out(begun)
+
+    def _shrunk(self, part: NextPart, at: float, seconds: float) -> None:
+        """Say and write down how the run goes on. at, seconds: see Recovery."""
+        job, recorder = self.job, self.recorder
+        entry = part.recovery(at, seconds)
+        for line in part.lines():
+            say(line)
+        self.history.append(job.part(entry.from_round) | {"recovery": entry.noted()})
+        recorder.subject, recorder.retention = subject(job.scenario, Division.of(job.plan)), job.retention()
+        recorder.recoveries = recoveries_in(self.history)
+        try:
+            recorder.go_back(entry.from_round, recorder.earlier)
+            recorder.scenario(job.record(self.training.directory, self.history))
+        except OSError as error:  # a full disk: the run goes on while it can
+            say(f"{self.training.directory}: cannot be written: {error.strerror or error}; the run goes on")
+
+    def _pace(self, state: State) -> dict[str, Any]:
+        """What RankRun.join needs to know of a part that begins with this state."""
+        timing, scenario = self.job.timing, self.job.scenario
+        return {
+            "slowness": timing.slowness(scenario.batch)[self.rank] if scenario.train.emulate else 1.0,
+            "price": timing.devices[self.rank].seconds if self.phantom else None,
+            "watch": self._watch(),
+            "faults": self._faults(state),
+        }
 
     def _synced(self, state: State) -> Callable[[int, float, Any], None] | None:
-        """Notes how far the run has come at each sync, so that it is known if this rank is lost."""
+        """Hooks.sync: keeps what is needed if a rank is lost. Rank 0 notes how far the run has come."""
+        kept = None if self.survivors is None else self.survivors.sync
         if self.rank > 0 or not self.job.scenario.recovery.max_restarts:
-            return None
+            return kept
         noted = self.progress = Progress(self.training.directory, state.round, self.recorder.earlier)
-        return lambda worker, seconds, effect: noted.note(effect.round, seconds + self.recorder.earlier)
+
+        def synced(worker: int, seconds: float, effect: Any) -> None:
+            noted.note(effect.round, seconds + self.recorder.earlier)
+            if kept is not None:
+                kept(worker, seconds, effect)
+
+        return synced
 
     def _faults(self, state: State) -> RankFaults | None:
         if not self.job.scenario.faults:
             return None
-        seconds = float(self._on_first(lambda: repr(self.recorder.earlier)))
+        with ulfm.noticing(self.comm):
+            seconds = float(self._on_first(lambda: repr(self.recorder.earlier)))
         return rank_faults(self.job, self.rank, self.training.directory, state, seconds)
 
     def _struck(self, worker: int, entry: dict[str, Any]) -> None:
@@ -156,16 +251,14 @@ class _RankTraining:
     def _start(self) -> tuple[State, Any]:
         """The state to begin with, and this rank's worker. The scenario is written when nothing can refuse it now."""
         problem, plan = self.job.problem, self.job.plan
-        if self.phantom:
-            self._on_first(self._new_run)
-            return State(), problem.phantoms(plan)[self.rank]
-        problem.load_libraries(plan)
-        gc.freeze()  # what they have made stays, and need not be looked at again
-        self.loaded = resident()
         resumed = self.training.resumes
-        (worker,) = problem.workers(plan, [self.rank], shared_process=False, resumed=resumed)
+        if not self.phantom:
+            problem.load_libraries(plan)
+            gc.freeze()  # what they have made stays, and need not be looked at again
+            self.loaded = resident()
+        worker = make_worker(self.job, self.rank, resumed)
         self.comm.Barrier()  # nothing is written before every rank has its worker, which has tried a step
-        if not resumed:
+        if self.phantom or not resumed:
             self._on_first(self._new_run)
             return State(), worker
         name = self._on_first(self._checkpoint_to_resume)
@@ -221,12 +314,11 @@ class _RankTraining:
             self.recovery = restart.recovery(directory, self.job.workers, parts[-1]["from_round"])
             parts[-1] |= {"recovery": self.recovery.noted()}
             self.recorder.earlier = self.recovery.at + self.recovery.seconds
+        self.history = parts
         self.recorder.recoveries = recoveries_in(parts)
         self.recorder.scenario(self.job.record(directory, parts))
 
     def _on_first(self, action: Callable[[], str | None]) -> str:
-        from .runtime.messages import on_first
-
         return on_first(self.comm, action)
 
     def _memory(self, worker: Any) -> dict[str, int]:
@@ -238,38 +330,29 @@ class _RankTraining:
         """Write this rank's part of a checkpoint. Rank 0 finishes it when all have written."""
         if self.phantom:
             return
-        from .runtime.messages import gather_texts
-
         part = self.recorder.part(worker, state.round, arrays)
         parts = gather_texts(self.comm, json.dumps(part))
         if self.rank == 0:
             self.recorder.commit([Part(*json.loads(text)) for text in parts], seconds, state)
 
-    def _finish(self, outcome: Any, worker: Any, quiet: bool) -> None:
-        from .runtime.messages import gather_outcomes, gather_texts
-
-        if self.spool is not None:
-            self.spool.close()
+    def _finish(self, ended: _Ended, quiet: bool) -> None:
         if self.progress is not None:
             self.progress.close()
-        digests = gather_texts(self.comm, "" if self.phantom else worker.digest())
-        counted = gather_texts(self.comm, json.dumps({} if self.phantom else self._memory(worker)))
-        outcomes = gather_outcomes(self.comm, outcome)
         if self.rank > 0:
             return
         if self.spool is not None:
-            write_spooled(self.training.directory, self.job.workers, split=True)
-        finished = self.job.plan.finished(outcome.result)
+            write_spooled(self.training.directory, self.began_with, split=True)
+        finished = self.job.plan.finished(ended.outcomes[0].result)
         extra: dict[str, Any] = {"timing_only": self.phantom, "finished": finished}
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
         extra["memory_predicted"] = self.job.memory(self.job.problem.phantoms(self.job.plan).works)
         if not self.phantom:
-            memories = [json.loads(text) for text in counted]
+            memories = [json.loads(text) for text in ended.memory]
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}
-            extra |= fingerprints(digests, self.job.plan.strategy.placement.sharded)
+            extra |= fingerprints(ended.digests, self.job.plan.strategy.placement.sharded)
         self.recorder.struck = struck.read(self.training.directory)
-        summary = self.recorder.finish("mpi", outcomes, extra)
+        summary = self.recorder.finish("mpi", ended.outcomes, extra)
         forget(self.training.directory)
         if not quiet:
             from .printing import show_run
@@ -283,4 +366,4 @@ class _RankTraining:
         # A CPU and a GPU round differently, so that their parameters need not be equal.
         devices = {device.torch_device for device in self.job.timing.devices}
         if not self.phantom and not self.job.plan.strategy.placement.sharded and len(devices) == 1:
-            check_replicas(digests, self.training.directory)
+            check_replicas(ended.digests, self.training.directory)

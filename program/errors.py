@@ -1,4 +1,4 @@
-"""The errors that Paceline raises on purpose. Each takes one string, since SimPy rebuilds them from `args`.
+"""The errors that Paceline raises on purpose. Each can be made again from its `args`, as SimPy does.
 
 Rule: whatever an error quotes (a user's value, a path, another error's text), its message is one line of at most `MOST`
 characters, and a terminal takes none of them for a command.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 import unicodedata
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 MOST = 380  # characters of a message; with "paceline: warning: " before it, the line has less than 400
@@ -82,7 +82,24 @@ class BorrowError(ProtocolError):
 
 
 class WorkerLost(PacelineError):
-    """A worker is gone, and others wait for it."""
+    """A worker is gone, and others wait for it. workers: the numbers of the lost ones; empty where they are unknown."""
+
+    status = 1  # the same run may go well another time
+
+    def __init__(self, message: str = "", workers: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.args = (*self.args, workers)  # SimPy makes the error again from these
+        self.workers = workers
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def are_lost(workers: Sequence[int]) -> str:
+    """Which workers are lost, in words."""
+    if len(workers) == 1:
+        return f"worker {workers[0]} is lost"
+    return f"workers {', '.join(map(str, workers))} are lost" if workers else "a worker is lost"
 
 
 class FaultStruck(PacelineError):

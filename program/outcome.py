@@ -96,7 +96,7 @@ class Hooks:
     stop: Callable[[], bool] = lambda: False  # asked once per collective of all workers; the answer holds for all
     # (worker, lane, spans): takes a traced run's spans, some at a time. None: they are kept in the Outcome.
     spans: Callable[[int, str, Spans], None] | None = None
-    # (worker, seconds, the Checkpoint effect): at every sync of a real run, before the checkpoint that may be due
+    # (worker, seconds, the Checkpoint effect): at every sync of a real run, behind the checkpoint that was due
     sync: Callable[[int, float, Any], None] | None = None
     # (worker, entry): a fault strikes. It strikes once this has returned.
     struck: Callable[[int, dict[str, Any]], None] = ignored

@@ -97,6 +97,10 @@ class Spool:
         head = {"worker": worker, "lane": lane, "names": list(names), "count": len(spans)}
         self._file.write(json.dumps(head).encode() + b"\n" + records.tobytes())
 
+    def flush(self) -> None:
+        """Write down all that was taken so far."""
+        self._file.flush()
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -122,12 +126,15 @@ class SpooledLane:
 
 
 def read_spools(paths: Iterable[Path], workers: int) -> list[Mapping[str, Iterable[Span]]]:
-    """The lanes of each worker in closed spools."""
+    """The lanes of each worker in spools that are written. What a lost worker has left incomplete ends its lanes."""
     found: list[dict[str, SpooledLane]] = [{} for _ in range(workers)]
     for path in paths:
+        size = path.stat().st_size
         with path.open("rb") as file:
-            while line := file.readline():
+            while (line := file.readline()).endswith(b"\n"):
                 head = json.loads(line)
+                if file.tell() + head["count"] * RECORD.itemsize > size:
+                    break
                 lane = found[head["worker"]].setdefault(head["lane"], SpooledLane(path))
                 lane.add(file.tell(), head["count"], head["names"])
                 file.seek(head["count"] * RECORD.itemsize, 1)

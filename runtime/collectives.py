@@ -39,6 +39,7 @@ from ..program.wire import DTYPES, narrow, wire_bytes
 from .exchange import exchange
 from .headers import Members
 from .reduction import Pool, Reduction, element_type
+from .ulfm import revoke
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -121,6 +122,10 @@ class Collectives:
         for _, members in sorted(self._groups.items()):
             if not members.world:
                 members.comm.Free()
+
+    def revoke(self) -> None:
+        """Let every member of a group come out of what it waits for, after a worker was lost."""
+        revoke([members.comm for members in [*self._groups.values()] if not members.world])
 
     def _members(self, effect: Collective) -> Members:
         """The members of the effect's group, whose communicator they make together on first use.

@@ -7,7 +7,8 @@ alike travels with a collective.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -26,10 +27,11 @@ from ..program.effects import (
     Wait,
     Work,
 )
-from ..program.errors import not_an_effect
+from ..program.errors import WorkerLost, are_lost, not_an_effect
 from ..program.loans import Loan
 from ..program.outcome import Hooks, Outcome, Spans, count_move
 from ..records.spool import BUFFERED, FAULTS, Tracer, span_name
+from . import ulfm
 from .collectives import Collectives
 from .emulation import Emulation
 from .faults import FaultyEmulation, RankFaults
@@ -56,19 +58,18 @@ def run(program: Program[Any], hooks: Hooks, **options: Any) -> Outcome:
 class RankRun:
     """One rank's run: of a whole program, or of its pieces, one after the other, between which the caller computes.
 
-    comm: None for all ranks of the job.
+    comm, slowness, price, watch, faults: see `join`.
     reduction: "ordered" gives the bits of the rank-ordered fold; "fast" is MPI's own all-reduce.
     trace: keep spans.
     debug: before each collective check that the ranks' programs fit together, and check that borrowed values are not
         written to.
-    slowness: k makes a computation last k times as long, by a sleep after it.
-    price: makes a computation last price(work) seconds, whatever it took.
-    watch: notices stalls.
-    faults: those of the scenario that hit this rank; None where none does.
+    lane: whose the spans are, by its number in the trace; None: this rank's.
+    elapsed: seconds that the clock of the other ranks shows when this one joins them.
 
     The clock starts after a barrier. The Outcome's seconds leave out effects of phase "evaluate" and the hooks; spans
     are in seconds since the start, with nothing left out. What has passed between two pieces belongs to the first
-    effect of the second one.
+    effect of the second one. After a lost worker, the others `join` again and run another program: then the clock and
+    all that is counted go on, and what has passed in between is training time.
     """
 
     def __init__(
@@ -83,14 +84,50 @@ class RankRun:
         price: Callable[[Work], float] | None = None,
         watch: Watch | None = None,
         faults: RankFaults | None = None,
+        lane: int | None = None,
+        elapsed: float = 0.0,
     ) -> None:
-        from mpi4py import MPI
-
         if reduction not in ("ordered", "fast"):
             raise ValueError(f"reduction {reduction!r} is neither 'ordered' nor 'fast'")
-        base = MPI.COMM_WORLD if comm is None else comm
+        self.hooks, self.fast, self.debug = hooks, reduction == "fast", debug
+        self.halt = False  # whether this worker knows that the run is to stop
+        self.outcome = Outcome(0)
+        self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
+        self.left_out = 0.0  # seconds that are not training: evaluation, hooks
+        self.waiting: Collective | str | None = None  # see watch.Watched
+        self.slowest = 0.0
+        self.tracer: Tracer | None = None
+        self.faults: RankFaults | None = None
+        self.origin = 0.0  # when the run began, by the bare clock
+        self.elapsed = elapsed
+        self.join(comm, slowness, price, watch, faults)
+        if trace:
+            self.tracer = Tracer(self.own.rank if lane is None else lane, hooks.spans, self.named)
+
+    def join(
+        self,
+        comm: MPI.Intracomm | None,
+        slowness: float = 1.0,
+        price: Callable[[Work], float] | None = None,
+        watch: Watch | None = None,
+        faults: RankFaults | None = None,
+    ) -> None:
+        """Run among the ranks of `comm` from now on, all of which call this.
+
+        comm: None for all ranks of the job.
+        slowness: k makes a computation last k times as long, by a sleep after it.
+        price: makes a computation last price(work) seconds, whatever it took.
+        watch: notices stalls.
+        faults: those of the scenario that hit this rank; None where none does.
+        """
+        from mpi4py import MPI
+
+        self.base = MPI.COMM_WORLD if comm is None else comm
         # Two communicators of this run's own: started collectives and the program's other ones are matched apart.
-        self.own, self.lanes = base.Dup(), base.Dup()
+        with ulfm.noticing(self.base):
+            self.own = self.base.Dup()
+        with ulfm.noticing(self.base, self.own):
+            self.lanes = self.base.Dup()
 
         def make_emulation() -> Emulation | None:
             if faults is not None:
@@ -98,7 +135,7 @@ class RankRun:
             return Emulation(slowness, price) if price is not None or slowness != 1.0 else None
 
         def collectives(which: Any) -> Collectives:
-            return Collectives(which, hooks.stop, reduction == "fast", debug)
+            return Collectives(which, self.hooks.stop, self.fast, self.debug)
 
         threads = MPI.Query_thread() >= MPI.THREAD_MULTIPLE
         polling = Polling()
@@ -106,37 +143,52 @@ class RankRun:
         self.started = StartedEffects(
             self.own.rank, self.own.size, lambda: collectives(lane), make_emulation, threads, polling
         )
-        self.hooks, self.collectives, self.emulation, self.debug = hooks, collectives(self.own), make_emulation(), debug
-        self.halt = False  # whether this worker knows that the run is to stop
-        self.outcome = Outcome(self.own.rank)
-        self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
-        self.round = 0.0  # when the round began, by the bare clock
-        self.left_out = 0.0  # seconds that are not training: evaluation, hooks
-        self.tracer = Tracer(self.own.rank, hooks.spans, self.named) if trace else None
-        self.own.Barrier()
-        self.origin = perf_counter()  # when the run began, by the bare clock
-        self.outcome.began = self.origin
-        self.since = self.origin  # when the effect before was answered: what has passed since then belongs to the next
-        self.waiting: Collective | str | None = None  # see watch.Watched
-        self.slowest = 0.0
-        self.watch = watch
+        self.collectives, self.emulation = collectives(self.own), make_emulation()
+        self.outcome.index = self.own.rank
+        with self.leaving():
+            self.own.Barrier()
+        self.waiting = None
+        # When the effect before was answered, by the bare clock: what has passed since then belongs to the next.
+        self.since = perf_counter()
+        self.round = self.since  # when the round began
+        if not self.origin:  # the first time
+            self.origin = self.outcome.began = self.since - self.elapsed
+        self.watch, self.faults = watch, faults
         if watch is not None:
             watch.begin(self)
-        self.faults = faults
         if faults is not None:
-            faults.told = partial(hooks.struck, self.own.rank)
+            faults.told = partial(self.hooks.struck, self.own.rank)
             faults.begin(self.origin)
 
     def drive(self, program: Program[T]) -> T:
-        """Run a program, or the next piece of one, to its end; what it returns."""
+        """Run a program, or the next piece of one, to its end; what it returns.
+
+        After a WorkerLost no rank waits for another one in this run, and its threads have ended.
+        """
         faults = self.faults
-        try:
+        with self.leaving():
             return self._drive(program if faults is None else faults.around(program, faults.now))
-        except BaseException:
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Around all that waits for other ranks: an error in it ends the threads. See `drive` for a lost worker."""
+        try:
+            yield
+        except BaseException as error:
             self.started.leave()
-            if faults is not None:
-                faults.end()
+            self._end_faults()
+            if ulfm.survives() and (isinstance(error, WorkerLost) or ulfm.tells_of_loss(error)):
+                raise self.give_up(str(error)) from error
             raise
+
+    def give_up(self, what: str) -> WorkerLost:
+        """Let every rank come out of what it waits for in this run, and end the threads of this one."""
+        self.waiting = "a loss of workers"
+        ulfm.revoke((self.base, self.own, self.lanes))
+        self.collectives.revoke()
+        self.started.give_up()
+        lost = ulfm.known_lost(self.base)
+        return WorkerLost(f"{are_lost(lost)}: {what}", lost)
 
     def _drive(self, program: Program[T]) -> T:
         send, other, collective, clock, emulation = (
@@ -151,48 +203,51 @@ class RankRun:
         host = tracer.lane("host") if tracer is not None else Spans()
         answer: Any = None
         computing, since = 0.0, self.since
-        while True:
-            try:
-                effect: Any = send(answer)
-            except StopIteration as end:
-                self.outcome.computing += computing
-                self.since = since
-                result: T = end.value
-                return result
-            kind = type(effect)
-            if kind is Compute:
-                work = effect.first or effect.work
-                for _ in range(effect.times):
-                    answer = effect.run()
-                    stop = clock()
-                    if emulation is not None:
-                        stop = emulation(work, since, stop)
-                    if work.phase == "evaluate":
-                        self.evaluated(stop - since)
-                    else:
-                        computing += stop - since
-                    if tracer is not None:
-                        spans = device if effect.on == "device" else host
-                        spans.add(work, since, stop)
-                        if len(spans.names) > BUFFERED:
-                            tracer.hand_on("host" if spans is host else "compute")
-                            stop = clock()
-                    since, work = stop, effect.work
-            else:
-                self.since = since
-                answer = collective(effect) if kind in COLLECTIVES else other(effect)
-                since = self.since
+        try:
+            while True:
+                try:
+                    effect: Any = send(answer)
+                except StopIteration as end:
+                    self.since = since
+                    result: T = end.value
+                    return result
+                kind = type(effect)
+                if kind is Compute:
+                    work = effect.first or effect.work
+                    for _ in range(effect.times):
+                        answer = effect.run()
+                        stop = clock()
+                        if emulation is not None:
+                            stop = emulation(work, since, stop)
+                        if work.phase == "evaluate":
+                            self.evaluated(stop - since)
+                        else:
+                            computing += stop - since
+                        if tracer is not None:
+                            spans = device if effect.on == "device" else host
+                            spans.add(work, since, stop)
+                            if len(spans.names) > BUFFERED:
+                                tracer.hand_on("host" if spans is host else "compute")
+                                stop = clock()
+                        since, work = stop, effect.work
+                else:
+                    self.since = since
+                    answer = collective(effect) if kind in COLLECTIVES else other(effect)
+                    since = self.since
+        finally:  # also where a worker is lost: the run may go on without it
+            self.outcome.computing += computing
 
     def finish(self, result: Any) -> Outcome:
         """End the run, whose program has returned `result`: what it started ends, and what MPI holds is freed."""
+        with self.leaving():
+            return self._finish(result)
+
+    def _finish(self, result: Any) -> Outcome:
         outcome = self.outcome
         outcome.seconds, outcome.result = self.clock(perf_counter()), result
         outcome.sent = {phase: book[0] for phase, book in self.books.items()}
         outcome.syncs = {phase: book[1] for phase, book in self.books.items()}
-        if self.faults is not None:
-            self.faults.end()
-            for name, start, stop in self.faults.spans(self.faults.now()) if self.tracer is not None else ():
-                self.span(FAULTS, name, start + self.faults.zero, stop + self.faults.zero)
+        self._end_faults()
         if self.tracer is not None:
             outcome.lanes = self.tracer.close()
         self.started.close()
@@ -203,6 +258,13 @@ class RankRun:
         self.lanes.Free()
         self.own.Free()
         return outcome
+
+    def _end_faults(self) -> None:
+        faults, self.faults = self.faults, None
+        if faults is not None:
+            faults.end()
+            for name, start, stop in faults.spans(faults.now()) if self.tracer is not None else ():
+                self.span(FAULTS, name, start + faults.zero, stop + faults.zero)
 
     def clock(self, now: float) -> float:
         """Seconds of training until `now`; handing spans on is not training."""
@@ -299,14 +361,14 @@ class RankRun:
         if not self.collectives.told and self.collectives.agree():
             self.halt = True  # no reduction since the last checkpoint said whether a stop was asked for
         self.collectives.told = False
-        if self.hooks.sync is not None:
-            self.hooks.sync(self.outcome.index, self.clock(start), effect)
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
+        if self.hooks.sync is not None:
+            self.hooks.sync(self.outcome.index, self.clock(start), effect)
         self.waiting = None
         self.leave_out(start)
         if effect.round is not None:
-            self.span("rounds", f"round {effect.round}", self.round or self.origin, start)
+            self.span("rounds", f"round {effect.round}", self.round, start)
             self.round = self.since
         return self.halt
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..program.effects import Array
 from .headers import TAG
+from .ulfm import settle
 
 
 def exchange(comm: Any, outgoing: Sequence[Array], incoming: Sequence[Array], element: Any) -> None:
@@ -31,5 +32,9 @@ def exchange(comm: Any, outgoing: Sequence[Array], incoming: Sequence[Array], el
     for other in (*reversed(range(rank)), *reversed(range(rank + 1, size))):
         part = incoming[other]
         requests.append(comm.Irecv([part, part.size, element], other, TAG + 1))
-    for request in reversed(requests):  # one by one: the error of a Waitall does not say of what kind it is
-        request.Wait()
+    try:
+        for request in reversed(requests):  # one by one: the error of a Waitall does not say of what kind it is
+            request.Wait()
+    except BaseException:
+        settle(comm, requests)
+        raise

@@ -23,7 +23,7 @@ from .pausing import Pausing
 
 
 class RankFaults(FaultPlan):
-    """The faults of this rank.
+    """The faults of this rank, for one program.
 
     faults: those that have not struck yet, with their numbers.
     seed: of the stragglers' chances.
@@ -35,16 +35,13 @@ class RankFaults(FaultPlan):
         self.zero = 0.0  # the start of the run, by perf_counter
         self._slow_port = slow_port
         self._links = [each for each in self.by_clock if isinstance(each[3], SlowLink)]
-        self._pauses = any(isinstance(fault, Pause) for _, fault in faults)
+        self._pausing = Pausing(os.getpid()) if any(isinstance(fault, Pause) for _, fault in faults) else None
         self._over = threading.Event()
-        self._pausing: Pausing | None = None
         self._thread: threading.Thread | None = None
 
     def begin(self, origin: float) -> None:
         """The rank's program begins at `origin`, by perf_counter."""
         self.zero = origin - self.began
-        self._pausing = Pausing(os.getpid()) if self._pauses else None
-        self._over.clear()
         self._thread = threading.Thread(target=self._keep_time, daemon=True, name="paceline faults")
         self._thread.start()
 

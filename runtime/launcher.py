@@ -21,13 +21,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..program.errors import PacelineError, ScenarioError
+from ..program.errors import FaultStruck, PacelineError, ScenarioError
+from . import ulfm
 from .banners import Relay
 from .job_folders import JobFolders, job_folders
 from .mpirun import Mpirun, command, environment, find_mpirun
@@ -79,6 +80,7 @@ def run_job(
     program: Sequence[str] = PROGRAM,
     rounds: bool = True,
     star: Star | None = None,
+    shrink: bool = False,
     say: Callable[[str], None] = _print,
 ) -> End:
     """Run `python -m paceline ARGV...` in `ranks` processes of `threads` threads each; how the job has ended.
@@ -90,22 +92,17 @@ def run_job(
     program: what to run instead of `-m paceline`, as arguments of this Python.
     rounds: whether the ranks finish a round when asked to stop; if not, the first signal kills.
     star: lay this star, and start the ranks on its nodes.
+    shrink: the other ranks go on when one is lost (Open MPI's ULFM).
     say: prints a line for the user.
 
     ScenarioError where there is no mpirun or where the star cannot be laid, PacelineError where the mpirun could not
     start the ranks.
     """
-    if strangers() > 1:
-        raise ScenarioError(
-            f"srun started {strangers()} tasks that do not know of each other; write srun --mpi=pmix, or start one "
-            "task, which starts the ranks itself"
-        )
-    if star is not None and (reason := star.obstacle()):
-        raise ScenarioError(f"--emulate-network: {reason}")
-    mpirun, relay = find_mpirun("openmpi" if star is not None else kind), Relay()
+    _check_here(star)
+    mpirun, relay = find_mpirun("openmpi" if star is not None or shrink else kind), Relay()
     flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
     job = [sys.executable, *program, *argv, *flags]
-    line = command(mpirun, job, ranks) if star is None else star.command(mpirun, job)
+    line = command(mpirun, job, ranks, shrink) if star is None else star.command(mpirun, job, shrink)
     settings = environment(mpirun, ranks, threads) | {LAUNCHED: "1"} | ({} if star is None else {ON_STAR: "1"})
     with job_folders(mpirun.kind) as folders:
         process = _start(mpirun, line, settings, folders)
@@ -130,6 +127,17 @@ def run_job(
     if relay.no_start:
         raise PacelineError(f"{mpirun.path} could not start the ranks: {relay.no_start}")
     return _told(status, relay, mpirun.path, bool(got))
+
+
+def _check_here(star: Star | None) -> None:
+    """ScenarioError where no ranks can be started here, or not on the star."""
+    if strangers() > 1:
+        raise ScenarioError(
+            f"srun started {strangers()} tasks that do not know of each other; write srun --mpi=pmix, or start one "
+            "task, which starts the ranks itself"
+        )
+    if star is not None and (reason := star.obstacle()):
+        raise ScenarioError(f"--emulate-network: {reason}")
 
 
 def _told(status: int, relay: Relay, mpirun: str, stopped: bool) -> End:
@@ -285,7 +293,7 @@ def abort_on_error() -> Iterator[None]:
     try:
         yield
     except EXPECTED as error:
-        _abort(rank, size, told(error), exit_status(error))
+        _abort(rank, size, told(error), exit_status(error), alone=isinstance(error, FaultStruck))
     except SystemExit as end:
         if of_users_code(end):  # whatever status it wanted, the work is not done
             _abort(rank, size, told(end), 2)
@@ -297,11 +305,14 @@ def abort_on_error() -> Iterator[None]:
         _abort(rank, size, "paceline: stopped", 130)
     except BaseException as error:
         text = "".join(traceback.format_exception(error))
-        _abort(rank, size, f"paceline: rank {rank} failed\n{text}".rstrip(), 1)
+        _abort(rank, size, f"paceline: rank {rank} failed\n{text}".rstrip(), 1, alone=True)
 
 
-def _abort(rank: int, size: int, text: str, status: int) -> None:
-    """Print what happened, unless a lower rank fails at the same time, and end the job."""
+def _abort(rank: int, size: int, text: str, status: int, alone: bool = False) -> None:
+    """Print what happened, unless a lower rank fails at the same time, and end the job.
+
+    alone: end this rank alone where the others can go on without it.
+    """
     from mpi4py import MPI, run
 
     run.set_abort_status(status)  # if anything keeps the abort below from happening, exiting aborts as well
@@ -309,6 +320,8 @@ def _abort(rank: int, size: int, text: str, status: int) -> None:
     if text and not _lower_rank_speaks(rank, size):
         print(text, file=sys.stderr, flush=True)
         time.sleep(0.1)  # so that the text passes through mpirun before it closes the pipes
+    if alone and rank > 0 and ulfm.survives():
+        ulfm.leave()
     _unlink_shared_memory()
     MPI.COMM_WORLD.Abort(status)
 
@@ -336,12 +349,13 @@ def _lower_rank_speaks(rank: int, size: int) -> bool:
     from mpi4py import MPI
 
     comm, tag, nothing = MPI.COMM_WORLD, 29_999, bytearray()
-    pending = [comm.Isend([nothing, 0, MPI.BYTE], other, tag) for other in range(rank + 1, size)]
-    until = time.monotonic() + 0.5
-    while rank and time.monotonic() < until:
-        if comm.Iprobe(MPI.ANY_SOURCE, tag):
-            time.sleep(GRACE)  # meanwhile the other rank's abort ends this process
-            return True
-        time.sleep(0.01)
-    MPI.Request.Testall(pending)
+    with suppress(MPI.Exception):  # a rank that is lost
+        pending = [comm.Isend([nothing, 0, MPI.BYTE], other, tag) for other in range(rank + 1, size)]
+        until = time.monotonic() + 0.5
+        while rank and time.monotonic() < until:
+            if comm.Iprobe(MPI.ANY_SOURCE, tag):
+                time.sleep(GRACE)  # meanwhile the other rank's abort ends this process
+                return True
+            time.sleep(0.01)
+        MPI.Request.Testall(pending)
     return False

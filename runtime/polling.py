@@ -64,7 +64,7 @@ class PollingComm:
     def __init__(self, comm: Any, polling: Polling) -> None:
         self._comm, self._polling = comm, polling
         self.rank, self.size = comm.rank, comm.size
-        self.Get_group, self.Free = comm.Get_group, comm.Free
+        self.Get_group, self.Free, self.Revoke = comm.Get_group, comm.Free, comm.Revoke
 
     def Create_group(self, group: Any, tag: int) -> PollingComm:
         """The communicator of a group, which polls, too."""

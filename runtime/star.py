@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from ..program.errors import ScenarioError
-from .mpirun import Mpirun, find_mpirun
+from .mpirun import Mpirun, find_mpirun, tolerance
 
 NETWORK = IPv4Network("10.9.0.0/16")  # of the namespaces, which nothing else sees
 ON_STAR = "PACELINE_STAR"  # the environment variable by which ranks know that they are on one
@@ -67,9 +67,12 @@ class Star:
         said = tried.stderr.strip().splitlines() or [f"status {tried.returncode}"]
         return f"namespaces cannot be made and shaped here ({said[-1]})" if tried.returncode else None
 
-    def command(self, mpirun: Mpirun, program: Sequence[str]) -> list[str]:
-        """The command line that lays the star and runs `program` in one process per rank, each on its node."""
-        line = [mpirun.path, "--bind-to", "none"]
+    def command(self, mpirun: Mpirun, program: Sequence[str], shrink: bool = False) -> list[str]:
+        """The command line that lays the star and runs `program` in one process per rank, each on its node.
+
+        shrink: the others go on when one is lost.
+        """
+        line = [mpirun.path, "--bind-to", "none", *(tolerance(mpirun) if shrink else [])]
         # The first two let ranks of other namespaces reach mpirun; the others choose TCP over the shaped ports.
         line += ["--pmixmca", "ptl_base_if_include", str(NETWORK), "--pmixmca", "ptl_base_remote_connections", "1"]
         line += ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", str(NETWORK)]

@@ -26,6 +26,7 @@ from .collectives import Collectives
 from .emulation import Emulation
 from .polling import Polling
 
+REVOKING = 0.05  # seconds between two times that a thread's communicators are revoked, if it still runs
 Lane = tuple[int, ...] | None  # the workers of a group; None: computations and moves
 
 
@@ -115,6 +116,16 @@ class StartedEffects:
         """Let each thread end after what was started: one that waits for ever would keep a worker's memory."""
         for queue in self._queues.values():
             queue.put(None)
+
+    def give_up(self) -> None:
+        """Return when the threads have ended, after a worker was lost. The lanes' communicator is revoked."""
+        self.leave()
+        for thread in self._running:
+            while thread.is_alive():
+                # Time and again: the thread may just make a group's communicator, which then needs it, too.
+                for collectives in self._collectives.values():
+                    collectives.revoke()
+                thread.join(REVOKING)
 
     def _open_queue(self, lane: Lane) -> None:
         self._queues[lane] = SimpleQueue()

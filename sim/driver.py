@@ -327,7 +327,7 @@ class Driver(BaseDriver):
         """The run is over at `end`: hand on the rest of the spans, or keep them in the outcome."""
         over = self._since if self.ended else min(end, self._env.now)
         if self._faults is not None:
-            self._faults.due(over)
+            self._faults.due(min(over, self.lost_at))
         if self.tracer is not None and self._faults is not None:
             for span in self._faults.spans(over):
                 self.tracer.span(FAULTS, *span)

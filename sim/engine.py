@@ -128,7 +128,7 @@ class Simulation:
         failures = [driver.failure for driver in drivers if driver.failure is not None]
         if failures and over == inf:
             raise failures[0]
-        lost = [str(driver.index) for driver in drivers if driver.lost]
+        lost = [*map(str, loss.by(loss.met(0.0)))]
         those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
         text = f"{those} lost, and no other worker takes over: {everyone(states)}"
         raise Lost(text, loss, over, [driver.outcome for driver in drivers])

@@ -42,29 +42,30 @@ class WorkerFaults(FaultPlan):
 
     def __init__(self, faults: Sequence[Numbered], seed: int) -> None:
         super().__init__(faults, seed)
-        self._losses = [start for start, _, _, fault in self.by_clock if isinstance(fault, WorkerLoss)]
-        self._asleep = [(start, end, math.inf) for start, end, _, fault in self.by_clock if isinstance(fault, Pause)]
         self._held = 0.0  # the end of a pause, or of a loss, that came as an effect began
         self.failure: FaultStruck | None = None  # the exception by which it was lost
         self._set_rates()
 
     def _set_rates(self) -> None:
         """What holds by the clock alone, up to the next loss."""
-        self.lost = min(self._losses, default=math.inf)  # when it was lost, or will be next
-        asleep = [*self._asleep, (self.lost, math.inf, math.inf)] if self.lost < math.inf else self._asleep
+        coming = [
+            (start, end, fault) for start, end, _, fault in self.by_clock if isinstance(fault, Pause | WorkerLoss)
+        ]
+        # When it was lost, or will be next.
+        self.lost = min((start for start, _, fault in coming if isinstance(fault, WorkerLoss)), default=math.inf)
+        asleep = [(start, end, math.inf) for start, end, _ in coming]
         self._awake, self._rate = PiecewiseRate(asleep), PiecewiseRate([*asleep, *self._slow])
 
     def go_on(self, rounds: int, steps: int, now: float) -> None:
         """The worker goes on at `now` from a state of so many rounds and nominal steps. A lost worker is back.
 
-        What was to strike it while it was gone does not strike any more.
+        What was to strike it while it was gone, or while the run stood still, does not strike any more.
         """
         super().go_on(rounds, steps, now)
         if self.lost <= now:
             self._by_effect = [each for each in self._by_effect if each[1].during or not self._reached(each[1], now)]
-            self._losses = [loss for loss in self._losses if loss > now]
-            self._held, self.failure = 0.0, None
-            self._set_rates()
+        self._held, self.failure = 0.0, None
+        self._set_rates()
 
     def strike(self, number: int, fault: Once, effect: Effect[object], now: float) -> Effect[object]:
         self.note(number, fault, now, now + fault.lasts)
@@ -111,7 +112,7 @@ def link_rates(
 ) -> dict[str, PiecewiseRate]:
     """The rates of the links that faults slow down or stop, by link. A pause stops the worker's port.
 
-    begin: since when all workers are there: a loss before stops no port.
+    begin: since when all workers are there: a pause or a loss before stops no port.
     ScenarioError where a link does not exist, or is infinitely fast, so that no factor makes it slower.
     """
     windows: dict[str, list[tuple[float, float, float]]] = {}
@@ -119,7 +120,7 @@ def link_rates(
         times = fault.times()
         if times is None or not isinstance(fault, SlowLink | Pause | WorkerLoss):
             continue
-        if isinstance(fault, WorkerLoss) and times[0] <= begin > 0:
+        if isinstance(fault, Pause | WorkerLoss) and times[0] <= begin > 0:
             continue
         if isinstance(fault, SlowLink):
             factor = fault.factor

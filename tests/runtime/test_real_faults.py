@@ -109,6 +109,29 @@ def test_what_ends_a_run_strikes_once(name, status, tmp_path):
 
 
 @pytest.mark.long
+def test_one_plan_for_both_worlds_over_restarts(tmp_path):
+    """A kill, then an exception. Both worlds do the same rounds again, and are struck by each fault once."""
+    faults = [
+        {"name": "loss", "worker": 1, "at": "5 rounds"},
+        {"name": "exception", "worker": 0, "at": "8 rounds", "during": "exchange"},
+        {"name": "slowdown", "worker": 0, "factor": 2, "start": "2 rounds"},
+        {"name": "pause", "worker": 0, "at": "4 rounds", "duration": "200 ms"},
+    ]
+    path = described(tmp_path, *faults, recovery={"max_restarts": 2})
+    simulated = package.simulate(path, out=tmp_path / "simulated")
+    paceline("train", path, "--out", "trained", "--quiet", cwd=tmp_path)
+    trained = Run.load(tmp_path / "trained")
+    assert trained.summary["params_sha256"] == simulated.summary["params_sha256"]
+    for key, same in (
+        ("faults", ("fault", "name", "worker", "at", "during", "round")),
+        ("recoveries", ("how", "lost", "workers", "from_round", "redone")),
+    ):
+        told = [[[entry.get(each) for each in same] for entry in run.summary[key]] for run in (simulated, trained)]
+        assert told[0] == told[1]
+    assert [entry["redone"] for entry in trained.summary["recoveries"]] == [2, 2]
+
+
+@pytest.mark.long
 @pytest.mark.skipif(Star((0, 1), (2e6, 4e6)).obstacle() is not None, reason="no star can be laid here")
 def test_a_link_of_a_star_is_slow_for_a_time(tmp_path):
     cluster = {"workers": [{"speed": "1000 samples/s", "count": 2}], "network": {"bandwidth": "20 Mbit/s"}}
@@ -161,11 +184,13 @@ def test_a_rank_has_the_faults_that_are_left(tmp_path):
     found = rank_faults(job, 1, tmp_path, State(), 0.0)
     assert found is not None
     assert [number for _, _, number, _ in found.by_clock] == [1]
+    found.end()
     struck.append(tmp_path, {"worker": 1, **mark(2, job.scenario.faults[2]), "round": 3, "seconds": 2.1})
     with (tmp_path / "struck.jsonl").open("a") as file:
         file.write('{"worker": 1, "fau')  # of a rank that was killed as it wrote
     found = rank_faults(job, 1, tmp_path, State(round=4, step=16), 3.0)
     assert found is not None
+    found.end()
     assert found.by_clock == []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from paceline.program.effects import (
 from paceline.program.errors import FaultStruck, ProtocolError, ScenarioError, WorkerLost
 from paceline.program.outcome import Hooks, Outcome
 from paceline.sim.engine import simulate
+from paceline.sim.parts import whole
 
 QUIET = Hooks()
 STEP = Work("step", 1)
@@ -345,6 +347,24 @@ def test_start_is_the_first_thing_only():
     assert run(timing(1, event), reporting)[0].seconds == near(4)
 
 
+def test_what_was_to_strike_before_a_part_begins_does_not_strike():
+    """Except for what says `during`, and for windows, which hold on."""
+    events = [
+        {"name": "pause", "worker": 0, "at": "2 rounds", "duration": "1 s"},
+        {"name": "pause", "worker": 0, "at": "4 s", "duration": "9 s"},
+        {"name": "pause", "worker": 0, "at": "3 rounds", "duration": "2 s"},
+        {"name": "pause", "worker": 0, "at": "1 s", "during": "exchange", "duration": "4 s"},
+        {"name": "slowdown", "worker": 0, "factor": 2, "start": "1 s", "end": "7 s"},
+    ]
+    described, struck = timing(1, *events), list[Any]()
+    part = replace(whole(described), begin=5.0, counted=5.0, rounds=3, steps=3)
+    hooks = Hooks(struck=lambda worker, entry: struck.append((entry["fault"], entry["round"], entry["seconds"])))
+    (outcome,) = simulate([reporting(0)], described, hooks, part=part)
+    # 2 s of pause, no part of the first step within the window, 4 s of pause, three steps more.
+    assert outcome.seconds == near(2 + 1 + 4 + 3)
+    assert struck == [(2, 3, 5.0), (3, 3, near(8)), (4, 3, 1.0)]
+
+
 def test_what_has_struck_does_not_strike_again():
     """A loss that struck is known by its number and its time, also after the list of faults has become shorter."""
     events = [{"name": "slowdown", "worker": 0, "factor": 2}, {"name": "loss", "worker": 1, "at": "3 rounds"}]
@@ -478,17 +498,17 @@ SCENARIO = SCENARIOS / "local_sgd.yaml"
 
 
 def test_a_run_that_cannot_finish_keeps_its_reports(tmp_path, capsys, monkeypatch):
-    def command(*arguments: str) -> str:
-        """What it says on standard error, after ending with status 2."""
+    def command(*arguments: str, status: int = 2) -> str:
+        """What it says on standard error, after ending with this status."""
         monkeypatch.setattr(sys, "argv", ["paceline", "simulate", str(SCENARIO), "--timing-only", *arguments])
         with pytest.raises(SystemExit) as end:
             main()
-        assert end.value.code == 2
+        assert end.value.code == status
         (said,) = capsys.readouterr().err.strip().splitlines()
         return said
 
     settings = ["--out", str(tmp_path), "--force", "--set", "report.every=1 round", "--set", "budget={rounds: 9}"]
-    said = command(*settings, "--set", "faults=[{name: loss, worker: 1, at: 3 rounds}]")
+    said = command(*settings, "--set", "faults=[{name: loss, worker: 1, at: 3 rounds}]", status=1)
     assert "worker 1 is lost, and no other worker takes over: worker 0 waits in AllReduce" in said
     assert [json.loads(line)["round"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
     assert not (tmp_path / "summary.json").exists(), "which a finished run has"

@@ -208,3 +208,8 @@ def test_the_limit_counts_from_the_start_of_the_run():
     lost = timing(2, {"name": "loss", "worker": 0, "at": "1.5 s"})
     with pytest.raises(Lost, match="worker 0 is lost"):
         simulate([rounds(5), rounds(5)], lost, Hooks(), limit=1000.0)
+
+
+def test_only_those_are_named_that_were_lost_by_then():
+    events = [{"name": "loss", "worker": w, "at": at} for w, at in ((0, "1.5 s"), (1, "1 h"))]
+    assert str(lose(timing(3, *events), 9)).startswith("worker 0 is lost, and no other worker takes over: ")

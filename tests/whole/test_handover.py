@@ -128,6 +128,7 @@ def test_a_new_worker_begins_with_worker_0s_state_and_its_own_stream(name, tmp_p
     assert np.array_equal(second.begun[2]["rng"], second.fresh[2]["rng"])
     assert own(second.begun[1]) == own(first.saved[1])
     assert second.state.round == 5
+    assert "worker 2 begins with worker 0's optimizer state and BatchNorm statistics" in handover.lines()
 
 
 def test_where_worker_0_is_gone_its_parameters_go_on(tmp_path):

@@ -309,6 +309,8 @@ def test_checkpoints_of_earlier_versions_resume(run):
         ({"state": [1]}, "state"),
         ({"state": {"round": 3}}, "missing or unknown"),
         ({"sha256": {"a": 5}}, "sha256.a"),
+        ({"subject": {"batches": [0, 8]}}, "subject: batches.0"),
+        ({"subject": {"batches": [8, 8], "paces": [1, 2]}}, "subject: paces.1"),
         ({"more": 1}, "more"),
     ],
 )

@@ -392,7 +392,8 @@ def resumptions(draw: Draw, run: dict[str, bytes]) -> Case:
         meta = next(name for name in run if name.endswith("meta.json"))
         run = run | {meta: json.dumps(json.loads(run[meta]) | {"sha256": {}}).encode()}
     more = [f"--set={draw(settings())}"] if not draw(st.integers(0, 4)) else []
-    return Case(inside("a", spoilt_run(draw, run, names)), ("train", "--resume", "a", *more))
+    without = [f"--without={worker}" for worker in draw(st.sampled_from([[]] * 3 + [[0], [1], [0, 1], [7, 7]]))]
+    return Case(inside("a", spoilt_run(draw, run, names)), ("train", "--resume", "a", *more, *without))
 
 
 def cases(run: dict[str, bytes]) -> st.SearchStrategy[Case]:
