@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..program.errors import PacelineError
+from . import beginning
 from .ranks import MpiKind
 
 PREFIX = "paceline-{}-"  # of a folder's name, with the MPI's kind
@@ -30,6 +31,7 @@ SEGMENTS = "mpich_shm_*"
 class JobFolders:
     """What an mpirun needs in order to use the folders."""
 
+    temporary: Path  # the one for temporary files
     variables: dict[str, str]  # of its environment
     locks: tuple[int, ...]  # descriptors that it inherits
 
@@ -48,13 +50,14 @@ def job_folders(kind: MpiKind) -> Iterator[JobFolders]:
         made = [_made(kind, Path(tempfile.gettempdir()))]
     except OSError as error:
         raise PacelineError(f"the ranks' temporary files have no place: {error}; set TMPDIR") from error
-    variables = {"PRTE_MCA_prte_tmpdir_base": str(made[0][0])}
+    temporary = made[0][0]
+    variables = {"PRTE_MCA_prte_tmpdir_base": str(temporary), beginning.VARIABLE: str(temporary)}
     if kind == "openmpi" and BACKING not in os.environ:
         with suppress(OSError):  # then Open MPI uses what it uses by default
             made.append(_made(kind, SHARED))
             variables[BACKING] = str(made[1][0])
     try:
-        yield JobFolders(variables, tuple(lock for _, lock in made))
+        yield JobFolders(temporary, variables, tuple(lock for _, lock in made))
     finally:
         for path, lock in made:
             _remove(path, lock)

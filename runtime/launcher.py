@@ -30,6 +30,7 @@ from typing import Any
 from ..program.errors import FaultStruck, PacelineError, ScenarioError
 from . import ulfm
 from .banners import Relay
+from .beginning import all_begin, say_begun
 from .job_folders import JobFolders, job_folders
 from .mpirun import Mpirun, command, environment, find_mpirun
 from .ranks import LAUNCHED, MpiKind, keep_to_own_cores, place, strangers
@@ -112,6 +113,9 @@ def run_job(
             thread.start()
         with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
             try:
+                if shrink and not all_begin(process, ranks, folders.temporary):
+                    relay.ended = relay.ended or "a rank was lost before the ranks had found one another"
+                    _end(process, mpirun.kind)
                 status = process.wait()
             finally:
                 _end(process, mpirun.kind)
@@ -290,6 +294,7 @@ def abort_on_error() -> Iterator[None]:
     die_with_parent(signal.SIGKILL)  # the parent is this node's part of mpirun
     keep_to_own_cores()
     rank, size = world()
+    say_begun()
     try:
         yield
     except EXPECTED as error:
