@@ -195,6 +195,7 @@ def plan(
     ] = None,
     tolerance: Annotated[str, Option(metavar="5%", help="The time that fewer local steps may cost.")] = "5%",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the answer here as well, as JSON.")] = None,
+    figures: Annotated[Path | None, Option(metavar="DIR", help="Draw the front into this folder.")] = None,
     setting: Settings = [],  # noqa: B006
     out: Annotated[Path, Option(metavar="DIR", help="The folder for plan.yaml.")] = Path("runs/plan"),
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no table.")] = False,
@@ -206,7 +207,9 @@ def plan(
     from .planning import PlanOptions, command
 
     asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
-    options = PlanOptions(tuple(setting), objective, tuple(keep), most, tolerance, json, out, quiet, effort, sample)
+    options = PlanOptions(
+        tuple(setting), objective, tuple(keep), most, tolerance, json, figures, out, quiet, effort, sample
+    )
     command(scenario, asked, options)
 
 

@@ -40,6 +40,7 @@ class PlanOptions:
     most: int | None = None  # samples of all workers in a step
     tolerance: str = "5%"
     json: Path | None = None
+    figures: Path | None = None  # a folder
     out: Path = Path("runs/plan")
     quiet: bool = False
     effort: str = "10 min"  # of this machine, for training
@@ -194,6 +195,10 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
     write(answer, path)
     if options.json:
         write_text(options.json, answer.json())
+    if options.figures:
+        from .plan_figure import save_front
+
+        save_front(answer, options.figures)
     if not options.quiet:
         show_plan(answer, path)
 

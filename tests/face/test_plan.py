@@ -127,10 +127,11 @@ def test_the_command_answers_without_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    status, out, _ = call(monkeypatch, capsys, "plan", *LAB, "--batch", 64, "--json", "a.json")
+    status, out, _ = call(monkeypatch, capsys, "plan", *LAB, "--batch", 64, "--json", "a.json", "--figures", ".")
     assert status == 0
     assert "what matters most: " in out
     assert "the epyc-7742: " in out
+    assert Path("front.png").stat().st_size > 10_000
     found = json.loads(Path("a.json").read_text())
     assert found["rows"][0]["roles"].startswith("recommended")
     document = yaml.parse(Path("runs/plan/plan.yaml").read_text(), "plan.yaml")
