@@ -35,7 +35,7 @@ class _Following(NamedTuple):
     """How a run goes on in another part."""
 
     how: How
-    who: Sequence[int]  # the workers that were lost, or are there again, by their numbers at the start of the run
+    who: tuple[int, ...]  # the workers that were lost, or are there again, by their numbers at the start of the run
     job: Job
     part: Part
     handover: Handover
@@ -95,7 +95,7 @@ class SimulatedParts:
                 outcomes = simulate(self._programs(), self.job.timing, hooks, part=self._part, **options)
             except Lost as lost:
                 if self._decision.how == "none":
-                    raise WorkerLost(f"{lost}{self._why()}") from None
+                    raise WorkerLost(f"{lost}{self._why()}", self._named(lost.workers)) from None
                 self._go_on(self._shrunk(lost) if self._decision.how == "shrink" else self._restarted(lost))
             else:
                 if not self._ready or self.job.plan.finished(outcomes[0].result):
@@ -160,7 +160,7 @@ class SimulatedParts:
         self.job, sync, begin = following.job, following.sync, following.part.begin
         entry = Recovery(
             how=following.how,
-            lost=tuple(following.who),
+            lost=following.who,
             workers=self.job.workers,
             at=following.noticed - following.left_out,
             from_round=sync.state.round,
@@ -175,6 +175,10 @@ class SimulatedParts:
         self._begin(replace(following.part, stop=stop), begun, following.saved)
         self._record(entry, following.handover, following.noticed)
 
+    def _named(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """Workers of this part, by their numbers at the start of the run."""
+        return tuple(self._part.workers[number] for number in numbers)
+
     def _shrunk(self, lost: Lost) -> _Following:
         """The remaining workers go on from the last sync that all of them have passed. What is counted goes on."""
         left = [number for number in range(self.job.workers) if number not in self._gone]
@@ -184,11 +188,11 @@ class SimulatedParts:
         sync, earlier = self._syncs.last(left), self._recorder.earlier
         part = replace(
             self._part,
-            workers=[self._part.workers[number] for number in left],
+            workers=self._named(left),
             outcomes=[lost.outcomes[number] for number in left],
             begin=lost.over,
         )
-        gone = [self._part.workers[number] for number in self._gone]
+        gone = self._named(self._gone)
         if self._spec.respawn:
             self._ready |= dict.fromkeys(gone, lost.over + self._spec.start)
         return _Following(
@@ -212,7 +216,7 @@ class SimulatedParts:
         self._restarts, self.resumed, self._ready = self._restarts + 1, saved.state.round, {}
         return _Following(
             how="restart",
-            who=[self._part.workers[number] for number in self._gone],
+            who=self._named(self._gone),
             job=self._whole,
             part=replace(self._part, workers=workers, outcomes=(), begin=begin, counted=begin),
             handover=Handover.by_number(saved.division, self._whole.plan),
@@ -229,9 +233,9 @@ class SimulatedParts:
         part, before = self._part, [*self._part.workers]
         sync = self._syncs.last(range(self.job.workers))
         moment = max(sync.passed.values())
-        joined = [worker for worker, ready in self._ready.items() if ready <= moment]
+        joined = tuple(worker for worker, ready in self._ready.items() if ready <= moment)
         self._ready = {worker: ready for worker, ready in self._ready.items() if ready > moment}
-        workers = sorted(before + joined)
+        workers = sorted((*before, *joined))
         gone = {*range(self._whole.workers)} - {*workers}
         job = next_job(self._whole, gone) if gone else self._whole
         members = [before.index(worker) if worker in before else None for worker in workers]

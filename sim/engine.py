@@ -21,7 +21,7 @@ from ..config.fault_plan import PiecewiseRate
 from ..config.timing import Timing
 from ..program.checks import deadlock
 from ..program.effects import AllReduce, Program
-from ..program.errors import ProtocolError
+from ..program.errors import ProtocolError, are_lost
 from ..program.outcome import Hooks, Outcome, ignored
 from ..program.texts import everyone
 from .driver import Driver
@@ -128,9 +128,7 @@ class Simulation:
         failures = [driver.failure for driver in drivers if driver.failure is not None]
         if failures and over == inf:
             raise failures[0]
-        lost = [*map(str, loss.by(loss.met(0.0)))]
-        those = f"worker {lost[0]} is" if len(lost) == 1 else f"workers {', '.join(lost)} are"
-        text = f"{those} lost, and no other worker takes over: {everyone(states)}"
+        text = f"{are_lost(loss.by(loss.met(0.0)))}, and no other worker takes over: {everyone(states)}"
         raise Lost(text, loss, over, [driver.outcome for driver in drivers])
 
 

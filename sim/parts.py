@@ -64,7 +64,7 @@ class Lost(WorkerLost):
     """
 
     def __init__(self, message: str, loss: Loss, over: float, outcomes: Sequence[Outcome]) -> None:
-        super().__init__(message)
+        super().__init__(message, loss.by(loss.met(0.0)))
         self.loss, self.over, self.outcomes = loss, over, outcomes
 
 
