@@ -62,10 +62,14 @@ def _no_shrink(spec: RecoverySpec, lost: Collection[int], workers: int, sharded:
 def _no_restart(spec: RecoverySpec, workers: int, restarts: int, sharded: bool, gone: Collection[int]) -> str:
     """Why the ranks are not started again; empty where they are."""
     if restarts >= spec.max_restarts:
-        return f"the run has restarted {restarts} times (max_restarts)" if restarts else "max_restarts is 0"
+        return f"the run has restarted {_times(restarts)} (max_restarts)" if restarts else "max_restarts is 0"
     if gone and sharded:
         return "sharded parameters resume on as many workers as wrote them"
     return _too_few(spec, workers, len(gone))
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _too_few(spec: RecoverySpec, workers: int, lost: int) -> str:

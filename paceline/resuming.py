@@ -23,7 +23,7 @@ from .config.sections import described, first_mistake
 from .config.units import Count
 from .handover import Division, Handover
 from .job import Job
-from .program.errors import NotFinite, ScenarioError, brief
+from .program.errors import NotFinite, PacelineError, ScenarioError, brief, one_line
 from .records import checkpoints
 from .records.directory import SCENARIO, to_json
 from .records.environment import differences
@@ -165,8 +165,12 @@ def state_of(document: dict[str, Any], saved: Path) -> State:
 
 
 @contextmanager
-def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
-    """Around a training: adds to a NotFinite how to go on. directory: of the run, with its checkpoints."""
+def going_on(scenario: Scenario, directory: Path | None, alone: bool = False) -> Iterator[None]:
+    """Around a training: adds to an error how the run goes on.
+
+    directory: of the run, with its checkpoints.
+    alone: whether nothing else will say it. Else only a NotFinite does, since what goes on must differ.
+    """
     try:
         yield
     except NotFinite as error:
@@ -175,3 +179,10 @@ def going_on(scenario: Scenario, directory: Path | None) -> Iterator[None]:
         if directory and checkpoints.newest(directory):
             how = checkpoints.go_on(directory, lower)
         raise NotFinite(f"{error}; {how} (health: off trains on)") from error
+    except BaseException as error:
+        how = checkpoints.go_on(directory) if alone and directory and checkpoints.newest(directory) else ""
+        if how and isinstance(error, PacelineError):
+            error.args = (one_line(f"{error}; {how}"), *error.args[1:])
+        elif how:
+            error.add_note(f"paceline: {how}")
+        raise

@@ -126,7 +126,7 @@ class _RankTraining:
             self.spool.take(0, LANE, Spans([name], [start], [stop]))
         silent = quiet or self.rank > 0
         shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, self.options.bar)
-        with shown as self.recorder.on_line, going_on(scenario, self.training.directory):
+        with shown as self.recorder.on_line, going_on(scenario, self.training.directory, not by_launcher()):
             ended = self._parts(state, worker)
         self._finish(ended, quiet)
 

@@ -63,6 +63,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return one_line(f"the scenario's own code ended the program: SystemExit({error.code!r})")
     text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    notes = [note.removeprefix("paceline: ") for note in vars(error).get("__notes__", ())]
+    text = "; ".join((text, *notes))
     return one_line(f"not enough memory; see `free` and `ulimit -v`: {text}" if _of_memory(error) else text)
 
 
