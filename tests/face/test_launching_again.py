@@ -54,7 +54,7 @@ class Played:
     def __init__(self, *jobs: tuple[Callable[[], object] | None, End]) -> None:
         self.jobs, self.told = list(jobs), list[list[str]]()
 
-    def __call__(self, arguments: list[str], ranks: int, threads: int, star: object) -> End:
+    def __call__(self, arguments: list[str], ranks: int, threads: int, star: object, shrink: bool) -> End:
         self.told.append(arguments)
         does, end = self.jobs.pop(0)
         if does is not None:
