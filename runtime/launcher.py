@@ -153,7 +153,7 @@ def _told(status: int, relay: Relay, mpirun: str, stopped: bool) -> End:
         lost = "" if relay.said else lost
     numbers = re.findall(r"(?:rank|workers?|,) (\d+)", lost.partition(" signal ")[0])
     crashed = any(f"signal {number:d}," in f"{relay.ended}," for number in CRASHES)
-    again = crashed or (relay.failed and not relay.ended)
+    again = crashed or " ended with status " in lost or (relay.failed and not relay.ended)
     return End(status, lost if status else "", tuple(map(int, numbers)), again, stopped, relay.said, relay.goes_on)
 
 

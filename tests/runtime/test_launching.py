@@ -155,7 +155,7 @@ STALL = (
         ([b"paceline: worker 2 is lost: a Barrier\n"], 1, "worker 2 is lost", (2,), False),
         ([b"paceline: the results could not be written\n"], 1, "", (), False),
         ([b"paceline: the file is wrong\n", *ABORTED], 2, "", (), False),
-        ([], 5, "{}/mpirun ended with status 5, and no rank said why", (), False),
+        ([], 5, "{}/mpirun ended with status 5, and no rank said why", (), True),
     ],
 )
 def test_which_ranks_were_lost(lines, status, lost, ranks, again, tmp_path, monkeypatch):
