@@ -99,14 +99,8 @@ class Strike(AnyFault):
     """
 
     worker: WorkerNumber
-    at: When = BEGIN
+    at: When
     during: During | None = None
-
-    @model_validator(mode="after")
-    def _when(self) -> Strike:
-        if self.during is None and "at" not in self.model_fields_set:
-            raise ValueError("at is missing; write when it strikes, like 2.5 s or 10 rounds")
-        return self
 
     @property
     def lasts(self) -> float:

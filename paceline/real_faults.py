@@ -38,7 +38,8 @@ def check_real(title: str, scenario: Scenario, timing: Timing) -> None:
 def rank_faults(job: Job, rank: int, directory: Path, state: State, seconds: float) -> RankFaults | None:
     """The faults of this rank that have not struck yet; None where no fault names it.
 
-    state: with which the program begins. seconds: that the run has taken so far.
+    state: with which the program begins.
+    seconds: of the run's parts before the first one of these processes.
     """
     found = remaining(job.scenario.faults, struck.read(directory))
     own = [(number, fault) for number, fault in found if rank in workers_hit(fault, job.timing.nodes)]

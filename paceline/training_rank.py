@@ -235,7 +235,8 @@ class _RankTraining:
         return rank_faults(self.job, self.rank, self.training.directory, state, seconds)
 
     def _struck(self, worker: int, entry: dict[str, Any]) -> None:
-        struck.append(self.training.directory, {"worker": worker} | entry)
+        number = worker if self.survivors is None else self.survivors.members[worker]
+        struck.append(self.training.directory, {"worker": number} | entry)
 
     def _watch(self) -> Watch | None:
         spec, directory = self.job.scenario.deadline, self.training.directory

@@ -158,7 +158,7 @@ class RankRun:
             watch.begin(self)
         if faults is not None:
             faults.told = partial(self.hooks.struck, self.own.rank)
-            faults.begin(self.origin)
+            faults.begin(self.origin, self.since)
 
     def drive(self, program: Program[T]) -> T:
         """Run a program, or the next piece of one, to its end; what it returns.

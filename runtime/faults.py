@@ -39,9 +39,13 @@ class RankFaults(FaultPlan):
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, origin: float) -> None:
-        """The rank's program begins at `origin`, by perf_counter."""
+    def begin(self, origin: float, since: float) -> None:
+        """The rank's program begins at `since`. origin: of the clock. By perf_counter.
+
+        What was to strike before, while no program ran, does not strike.
+        """
         self.zero = origin - self.began
+        self.go_on(self._done["rounds"], self._done["steps"], since - self.zero)
         self._thread = threading.Thread(target=self._keep_time, daemon=True, name="paceline faults")
         self._thread.start()
 

@@ -109,15 +109,23 @@ def test_what_ends_a_run_strikes_once(name, status, tmp_path):
 
 
 @pytest.mark.long
-def test_one_plan_for_both_worlds_over_restarts(tmp_path):
+@pytest.mark.parametrize(
+    ("workers", "recovery", "redone"),
+    [(2, {"max_restarts": 2}, [2, 2]), (4, {"shrink": True, "min_workers": 1}, [0, 0])],
+)
+def test_one_plan_for_both_worlds_over_losses(workers, recovery, redone, tmp_path):
     """A kill, then an exception. Both worlds do the same rounds again, and are struck by each fault once."""
+    last = workers - 2
     faults = [
         {"name": "loss", "worker": 1, "at": "5 rounds"},
-        {"name": "exception", "worker": 0, "at": "8 rounds", "during": "exchange"},
+        {"name": "exception", "worker": last, "at": "8 rounds", "during": "exchange"},
         {"name": "slowdown", "worker": 0, "factor": 2, "start": "2 rounds"},
         {"name": "pause", "worker": 0, "at": "4 rounds", "duration": "200 ms"},
+        {"name": "pause", "worker": workers - 1, "at": "10 rounds", "duration": "200 ms"},
     ]
-    path = described(tmp_path, *faults, recovery={"max_restarts": 2})
+    path = tmp_path / "s.yaml"
+    more = {"checkpoint": {"every": "3 rounds"}, "faults": faults, "recovery": recovery}
+    path.write_text(yaml.dump(scenario(workers, MLP, {"preset": "local_sgd", "H": 4}, 12, **more)))
     simulated = package.simulate(path, out=tmp_path / "simulated")
     paceline("train", path, "--out", "trained", "--quiet", cwd=tmp_path)
     trained = Run.load(tmp_path / "trained")
@@ -128,7 +136,8 @@ def test_one_plan_for_both_worlds_over_restarts(tmp_path):
     ):
         told = [[[entry.get(each) for each in same] for entry in run.summary[key]] for run in (simulated, trained)]
         assert told[0] == told[1]
-    assert [entry["redone"] for entry in trained.summary["recoveries"]] == [2, 2]
+    assert [entry["redone"] for entry in trained.summary["recoveries"]] == redone
+    assert [entry["lost"] for entry in trained.summary["recoveries"]] == [[1], [last]]
 
 
 @pytest.mark.long

@@ -301,8 +301,8 @@ def reporting(worker: int) -> Program[None]:
     ("when", "round", "at"),
     [
         ({"at": "0 s", "during": "computing"}, 0, 0),
-        ({"during": "start"}, 0, 0),
-        ({"during": "exchange"}, 0, 1),
+        ({"at": 0, "during": "start"}, 0, 0),
+        ({"at": "0 rounds", "during": "exchange"}, 0, 1),
         ({"at": "1 round", "during": "computing"}, 1, 1),
         ({"at": "1 round", "during": "exchange"}, 1, 2),
         ({"at": "1 round", "during": "evaluation"}, 1, 2),
@@ -466,8 +466,8 @@ def test_the_limit_comes_before_a_pause_is_over():
         ),
         ({"name": "slowdown", "worker": 0, "factor": 2, "start": "4 s", "end": "9 rounds"}, "in the same unit"),
         ({"name": "slow_link", "factor": 2, "start": "4 rounds"}, "a link does not count rounds and steps"),
-        ({"name": "loss", "worker": 0}, "faults[0]: at is missing; write when it strikes, like 2.5 s or 10 rounds"),
-        ({"name": "exception", "worker": 0, "during": "lunch"}, "faults[0].during: "),
+        ({"name": "loss", "worker": 0, "during": "start"}, "faults[0].at: is missing"),
+        ({"name": "exception", "worker": 0, "at": 0, "during": "lunch"}, "faults[0].during: "),
         ({"name": "loss", "worker": -1, "at": "4 rounds"}, "faults[0].worker: "),
     ],
 )
