@@ -22,13 +22,13 @@ from .job_effort import computing_seconds, training_bytes
 from .learning_problem import LearningProblem
 from .plan_answer import Row, by_class
 from .plan_lab import Lab
-from .plan_learned import Learned, Learning
+from .plan_learned import EFFORT, Learned, Learning
 from .plan_runs import LOOKS, Waiting, evaluated
 from .program.errors import ScenarioError, nearest, one_line
 from .progress import working
 from .studies.halving import Halving
 
-EFFORT = 600.0  # seconds of this machine
+SECONDS = 600.0  # seconds of this machine
 WAYS = 16  # of a front, that are trained: of a longer one, so many of it, as far apart as they can be
 FINISHED = 3  # of the first ones, and all baselines, each are trained to the target
 FINALISTS, SEEDS = 2, 3  # the first ones, which are trained with so many seeds
@@ -174,7 +174,7 @@ class Trainings:
                 for place in halving.ranking()[:FINALISTS]:
                     self._other_seeds(place)
         except _EffortSpent:
-            stopped = "--effort"
+            stopped = EFFORT
         except KeyboardInterrupt:
             stopped = "Ctrl-C"
         ways = {self.chosen[place]: self._learned(place) for place in halving.ranking()}
@@ -269,7 +269,12 @@ def _in_order(
 
 
 def _name(row: Row) -> str:
-    """A way in a sentence."""
-    told = f"{row.way.preset} (" + (f"steps {row.steps_told}, " if row.way.steps > 1 else "")
-    out = ", ".join(f"{count} {name}" for name, count in row.left_out.items())
-    return f"{told}batches {by_class(row.batches)}{f', without {out}' if out else ''})"
+    """A way in a sentence, told from all others."""
+    way, told = row.way, [f"batches {by_class(row.batches)}"]
+    if way.steps > 1:
+        told.insert(0, f"steps {row.steps_told}")
+    told += [f"{name} {value}" for name, value in way.method.arguments.items()]
+    told += [name for name in (way.placement, way.options.wire) if name not in ("replicated", "fp32")]
+    if row.left_out:
+        told.append(f"without {', '.join(f'{count} {name}' for name, count in row.left_out.items())}")
+    return f"{way.preset} ({', '.join(told)})"

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+EFFORT = "--effort"  # what ended a training, where the time for it was over
+
 
 @dataclass(frozen=True)
 class Learned:
@@ -88,9 +90,10 @@ class Learning:
         number, best = next(iter(self.ways.items()))
         if best.seconds is None:
             value = "no report" if best.value is None else f"{best.value:.4g}"
+            more = "; write a longer --effort, or --sample" if self.stopped == EFFORT else ""
             yield (
                 f"{self.target}: {self.stopped} ended the training before a way had reached it{part}; the closest is "
-                f"{best.name} with {value} after {best.trained:.4g} s"
+                f"{best.name} with {value} after {best.trained:.4g} s{more}"
             )
             return
         proof = "no other way gets there sooner, and all were trained for as long"

@@ -9,13 +9,12 @@ from pathlib import Path
 from rich.text import Text
 
 from .plan_answer import Row, by_class, longer
-from .plan_table import GUIDANCE, Answer
+from .plan_table import Answer
 from .printing import WIDE, plain_table, right
 from .program.errors import one_line
 from .terminal import console
 
 SHOWN = 12  # rows of the front
-NO_STEPS = "Local steps do not make an epoch shorter here."
 
 
 def show_plan(answer: Answer, path: Path) -> None:
@@ -36,7 +35,7 @@ def show_plan(answer: Answer, path: Path) -> None:
     out = console(width=WIDE)
     out.print(table)
     if hidden:
-        out.print(Text(f"{len(hidden)} slower ways with fewer samples between syncs are not shown; --json has them"))
+        out.print(Text(f"{len(hidden)} of the front's ways are not shown; --json has them"))
     for line in _words(answer):
         out.print(Text(one_line(line, WIDE)))
     out.print(Text(one_line(f"written to {path}", WIDE)))
@@ -81,6 +80,5 @@ def _words(answer: Answer) -> Iterator[str]:
             yield f"the {name}: nothing that fits into memory can be trained with it"
         else:
             yield f"the {name}: without it the fastest epoch takes {longer(1 + share)}"
-    if answer.learning is not None and not answer.learning.unknown:
-        return
-    yield GUIDANCE if any(row.way.steps > 1 for row in answer.rows) else NO_STEPS
+    if answer.guidance:
+        yield answer.guidance

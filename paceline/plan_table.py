@@ -21,6 +21,8 @@ GUIDANCE = (
     "(QSR, arXiv 2310.14423); 32 on the fastest of unequal workers (Biased Local SGD, arXiv 2508.08540)."
 )
 
+NO_STEPS = "Local steps do not make an epoch shorter here."
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -57,6 +59,13 @@ class Answer:
         return list(self.learning.words(names))
 
     @property
+    def guidance(self) -> str:
+        """What was published of what local steps cost in accuracy; empty where that is known."""
+        if self.learning is not None and not self.learning.unknown:
+            return ""
+        return GUIDANCE if any(row.way.steps > 1 for row in self.rows) else NO_STEPS
+
+    @property
     def frame(self) -> pd.DataFrame:
         """The table."""
         import pandas as pd
@@ -76,7 +85,7 @@ class Answer:
             "decision": self.decision,
             "reasons": [vars(reason) for reason in self.reasons],
             "worth": dict(self.worth),
-            "guidance": GUIDANCE,
+            "guidance": self.guidance,
             "simulated": self.simulated,
             "whole": self.whole,
             "rows": [record | {"scenario": d} for record, d in zip(self.records(), self.documents, strict=True)],

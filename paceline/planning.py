@@ -14,7 +14,7 @@ from .config.sections import described
 from .config.units import read_seconds, read_share
 from .folders import folders_of
 from .marked_page import write_text
-from .plan_accuracy import EFFORT, by_target, check_target, read_objective
+from .plan_accuracy import SECONDS, by_target, check_target, read_objective
 from .plan_answer import TOLERANCE, Judge, Reason, Row, recommended, refusal
 from .plan_bounds import Bounds
 from .plan_lab import Lab
@@ -55,7 +55,7 @@ def plan(
     keep: Sequence[str] = (),
     max_batch_total: int | None = None,
     tolerance: float = TOLERANCE,
-    effort: float = EFFORT,
+    effort: float = SECONDS,
     sample: float = 1.0,
     quiet: bool = True,
 ) -> Answer:

@@ -9,7 +9,8 @@ from math import inf
 import numpy as np
 import pytest
 
-from paceline.config.metrics import Target
+from paceline.config.metrics import FALLING, RISING, Target
+from paceline.learning.metrics import NAMES
 from paceline.studies.halving import Halving, Point
 
 TARGET = Target.read("accuracy 0.9")
@@ -144,6 +145,11 @@ def test_ended_early_it_tells_what_it_knows() -> None:
 )
 def test_a_target_s_spelling(text: str, read: tuple[str, bool, float]) -> None:
     assert Target.read(text) == Target(*read)
+
+
+def test_every_built_in_metric_has_a_direction() -> None:
+    assert set(NAMES) < {*RISING, *FALLING}
+    assert not {*RISING} & {*FALLING}
 
 
 def test_of_a_metric_of_one_s_own_the_sign_must_be_said() -> None:
