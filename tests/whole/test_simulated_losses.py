@@ -272,20 +272,19 @@ def test_a_shrunk_run_has_the_numbers_of_workers_that_go_on_from_a_checkpoint(me
 
 
 @pytest.mark.long
-def test_a_shrunk_run_has_the_numbers_of_a_resumed_one(tmp_path):
-    """The real run goes on from the checkpoint at the same round, on the workers that are left."""
-    document = scenario(3, MLP, local(2), 8, checkpoint={"every": "1 round"}, report={"every": "2 rounds"})
+@pytest.mark.parametrize("flags", [("--shrink", "--min-workers", 2), ("--max-restarts", 1)])
+def test_a_real_run_goes_on_as_predicted(flags, tmp_path):
+    loss = LOSS | {"worker": 1, "at": "5 rounds", "during": "exchange"}
+    document = scenario(3, MLP, local(2), 8, faults=[loss], checkpoint={"every": "2 rounds"})
     (tmp_path / "s.yaml").write_text(yaml.dump(document))
-    simulate(tmp_path / "s.yaml", out=tmp_path / "run")
-    fewer = f"cluster={{workers: {json.dumps(document['cluster']['workers'][:2])}}}"
-    line = ("train", "--resume", tmp_path / "run", "--round", 5, "--set", fewer)
-    paceline(*line, cwd=tmp_path)
-    real, lines = read(tmp_path / "run")
-    loss = [f"faults=[{json.dumps(LOSS | {'at': '5 rounds'})}]", "recovery={shrink: true, min_workers: 2}"]
-    found = simulate(tmp_path / "s.yaml", settings=loss, out=tmp_path / "simulated")
-    assert found.summary["recoveries"][0]["from_round"] == 5
-    assert found.summary["params_sha256"] == real["params_sha256"]
-    assert [each["train_loss"] for each in found.lines] == [each["train_loss"] for each in lines]
+    for command in ("simulate", "train"):
+        paceline(command, tmp_path / "s.yaml", *flags, "--out", tmp_path / command, cwd=tmp_path)
+    (predicted, foreseen), (real, lines) = (read(tmp_path / command) for command in ("simulate", "train"))
+    for key in ("params_sha256", "workers", "samples", "syncs", "bytes_per_worker"):
+        assert predicted[key] == real[key]
+    for key in ("how", "lost", "workers", "from_round", "redone"):
+        assert predicted["recoveries"][0][key] == real["recoveries"][0][key]
+    assert [each["train_loss"] for each in foreseen] == [each["train_loss"] for each in lines]
 
 
 def test_what_a_checkpoint_does_not_keep_is_not_there_after_a_restart():
