@@ -17,6 +17,7 @@ from .plan_values import Values
 from .program.errors import ScenarioError
 from .studies.front import Front, Node, search
 
+PLAIN = 0.01  # the share of time that a plainer placement and wire may cost
 TOLERANCE = 0.05  # the share of time that fewer local steps may cost
 BUSY = 0.1  # a worker whose idle share is at most so much more than the busiest one's is busy, too
 
@@ -91,6 +92,23 @@ class Judge:
         nodes = [_only(root.node, leaf) for root in self.roots if steps >= root.steps and wanted(root)]
         found = search(self.values.refined(nodes), self.values.seconds, fastest=True).front
         return (found.seconds[-1], found.candidates[-1]) if found.seconds else None
+
+    def plain(self, way: Way) -> Way:
+        """The way with the plainest placement and wire among those that take at most PLAIN longer.
+
+        Plainer is what comes first in the space: replicated parameters, fp32, units as they usually are.
+        """
+        seconds = self.values.seconds(way)
+        assert seconds is not None, "it was found"
+        most = seconds * (1 + PLAIN)
+        for root in sorted(self.roots, key=lambda root: root.node.place):
+            divided = root.team is way.team and root.division.shares == way.division.shares
+            if divided and root.method is way.method and root.steps == way.steps:
+                for node in root.node.children() if root.node.bound <= most else ():
+                    other = node.candidate
+                    if other is not None and node.bound <= most and (self.values.seconds(other) or inf) <= most:
+                        return other
+        return way
 
     def epoch(self, seconds: float) -> float:
         """Seconds of an epoch, from those for a sample."""

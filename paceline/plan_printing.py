@@ -29,9 +29,8 @@ def show_plan(answer: Answer, path: Path) -> None:
     hidden = front[SHOWN:]
     for number, row in enumerate(answer.rows):
         if row not in hidden:
-            told = row.roles[0] if row.roles != ("front",) else ""
             soon = [Text(ways[number].told if number in ways else "?") for _ in asked]
-            table.add_row(Text(", ".join(r for r in row.roles if r != "front") or told), *soon, *_cells(row))
+            table.add_row(Text(", ".join(role for role in row.roles if role != "front")), *soon, *_cells(row))
     out = console(width=WIDE)
     out.print(table)
     if hidden:

@@ -80,16 +80,13 @@ def plan(
     if target is not None:
         check_target(target, lab.problem)
     space = Space(check_keep(keep), max_batch_total)
-    teams = lab.teams("workers" in space.keep)
-    values = Values(lab)
+    values, teams = Values(lab), lab.teams("workers" in space.keep)
     roots = Bounds(lab).roots(space, teams)
     with working(f"plan {Path(where).stem}", quiet) as show:
         nodes = values.refined([root.node for root in roots])
         found = search(nodes, values.seconds, lambda done, left: show("ways", done, done + left))
     if not found.front.candidates:
-        if not found.whole:
-            raise KeyboardInterrupt
-        raise refusal(lab, values)
+        raise refusal(lab, values) if found.whole else KeyboardInterrupt
     judge, way = Judge(lab, values, roots, teams), recommended(found.front, tolerance)
     simulated, whole = len(values), found.whole
     baselines, reasons, worth = dict[str, Way](), list[Reason](), dict[str, float]()
@@ -97,6 +94,7 @@ def plan(
     rows, documents = list[Row](), list[dict[str, Any]]()
     try:
         if whole:
+            way = judge.plain(way)
             baselines, worth = judge.baselines(), judge.worth(space)
         rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
         documents = [_document(document, row.way, lab) for row in rows]
@@ -104,8 +102,10 @@ def plan(
             rows, documents, learning = by_target(target, rows, documents, lab, sample, effort, quiet)
         if whole:
             reasons = judge.reasons(rows[0].way)
-    except KeyboardInterrupt:  # the table is there
+    except KeyboardInterrupt:
         whole = False
+        rows = rows or [judge.row(way, ["recommended"])]
+        documents = documents or [_document(document, row.way, lab) for row in rows]
     return Answer(tuple(rows), tuple(documents), tuple(reasons), worth, simulated, whole, folder, learning)
 
 

@@ -12,6 +12,7 @@ import pytest
 import paceline
 from kit.cli import call
 from paceline.config import yaml
+from paceline.plan_answer import Judge
 from paceline.plan_table import Answer
 from paceline.planning import plan
 from paceline.program.errors import ScenarioError
@@ -28,6 +29,16 @@ MIXED: dict[str, Any] = {
     "budget": {"epochs": 2},
 }
 MIXED["cluster"]["workers"][1]["speed"] = "1000 samples/s"
+
+
+class Raises:
+    """A function that raises."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __call__(self, *arguments: Any) -> None:
+        raise self.error
 
 
 def baseline(answer: Answer, name: str) -> float:
@@ -212,6 +223,15 @@ def test_what_cannot_be_had_is_said_in_one_line(
     assert not Path("runs").exists()
 
 
+def test_what_brings_less_than_a_percent_is_not_recommended() -> None:
+    """The exchange is a small part of the time, so that bf16 would save a little of it."""
+    cluster = MIXED["cluster"] | {"network": {"bandwidth": "10 Gbit/s", "latency": "10 us"}}
+    answer = plan(MIXED | {"cluster": cluster})
+    best, front = answer.rows[0].way, [row.way for row in answer.rows if "front" in row.roles]
+    assert (best.placement, best.options.wire) == ("replicated", "fp32")
+    assert {way.options.wire for way in front if way.team.size > 1 and way is not best} == {"bf16"}
+
+
 def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     from paceline.plan_values import Values
 
@@ -226,7 +246,13 @@ def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Values, "without_noise", interrupted)
     answer = plan(MIXED)
     assert not answer.whole
-    assert answer.rows[0].roles == ("recommended", "front")
+    assert answer.rows[0].roles[0] == "recommended"
     assert not answer.reasons
+    monkeypatch.undo()
+    monkeypatch.setattr(Judge, "baselines", Raises(KeyboardInterrupt))
+    later = plan(MIXED)
+    assert not later.whole
+    assert [row.roles for row in later.rows] == [("recommended",)]
+    assert len(later.documents) == 1
     with pytest.raises(ScenarioError, match="write throughput"):
         plan(MIXED, objective="accuracy")
