@@ -92,26 +92,26 @@ class Contest:
         )
 
 
-def read_objective(text: str) -> Target | None:
-    """The target that is asked for; None for throughput. ScenarioError where it is neither."""
+def read_objective(text: str, problem: LearningProblem) -> Target | None:
+    """The target that is asked for; None for throughput.
+
+    ScenarioError where it is neither, and where the scenario does not report the target's metric.
+    """
     if text == "throughput":
         return None
     try:
-        return Target.read(text)
+        target = Target.read(text)
     except ValueError:
         raise ScenarioError(
             f"--for {one_line(text, 40)}: write throughput, or a target like 'accuracy 0.96', 96% or 'test_loss<=0.3'"
         ) from None
-
-
-def check_target(target: Target, problem: LearningProblem) -> None:
-    """ScenarioError where the scenario does not report the target's metric."""
     known = [*problem.reported, "train_loss"]
     if target.field not in known:
         hint = nearest(target.field, known)
         raise ScenarioError(
             f"--for {target}: the scenario does not report {target.field}{hint}; it reports {', '.join(known)}"
         )
+    return target
 
 
 def _apart(count: int, baselines: frozenset[int], most: int) -> list[int]:
@@ -134,6 +134,7 @@ class Watch:
         self._begun = time.monotonic()
 
     def tell(self, what: str) -> None:
+        """Show what is done now."""
         taken = time.monotonic() - self._begun
         if taken > self.effort:
             raise _EffortSpent

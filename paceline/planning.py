@@ -14,8 +14,8 @@ from .config.sections import described
 from .config.units import read_seconds, read_share
 from .folders import folders_of
 from .marked_page import write_text
-from .plan_accuracy import SECONDS, by_target, check_target, read_objective
-from .plan_answer import TOLERANCE, Judge, Reason, Row, recommended, refusal
+from .plan_accuracy import SECONDS, by_target, read_objective
+from .plan_answer import TOLERANCE, Judge, Reason, recommended, refusal
 from .plan_bounds import Bounds
 from .plan_lab import Lab
 from .plan_learned import Learning
@@ -74,11 +74,9 @@ def plan(
     Raises ScenarioError where nothing can be trained. A KeyboardInterrupt ends the search, and the best so far is
     returned.
     """
-    target = read_objective(objective)
     document, folder, where = _read(scenario, settings)
     lab = Lab(validate(document, where), folder, max_batch_total)
-    if target is not None:
-        check_target(target, lab.problem)
+    target = read_objective(objective, lab.problem)
     space = Space(check_keep(keep), max_batch_total)
     values, teams = Values(lab), lab.teams("workers" in space.keep)
     roots = Bounds(lab).roots(space, teams)
@@ -91,13 +89,15 @@ def plan(
     simulated, whole = len(values), found.whole
     baselines, reasons, worth = dict[str, Way](), list[Reason](), dict[str, float]()
     learning: Learning | None = None
-    rows, documents = list[Row](), list[dict[str, Any]]()
     try:
         if whole:
             way = judge.plain(way)
             baselines, worth = judge.baselines(), judge.worth(space)
-        rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
-        documents = [_document(document, row.way, lab) for row in rows]
+    except KeyboardInterrupt:
+        whole = False
+    rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
+    documents = [_document(document, row.way, lab) for row in rows]
+    try:
         if whole and target is not None:
             rows, documents, learning = by_target(target, rows, documents, lab, sample, effort, quiet)
         if whole:
