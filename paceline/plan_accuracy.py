@@ -27,6 +27,7 @@ from .plan_runs import LOOKS, Waiting, evaluated
 from .program.errors import ScenarioError, nearest, one_line
 from .progress import working
 from .studies.halving import Halving
+from .terminal import warn
 
 SECONDS = 600.0  # seconds of this machine
 WAYS = 16  # of a front, that are trained: of a longer one, so many of it, as far apart as they can be
@@ -70,6 +71,8 @@ class Contest:
         except ScenarioError as error:
             return Learning(str(self.target), {}, unknown=f"it cannot be trained here: {error}")
         chosen = _apart(len(self.documents), self.baselines, most)
+        if line := self._long(like, len(chosen), effort):
+            warn(line)
         runs = [Waiting(self.documents[number], self.target, like) for number in chosen]
         return Trainings(self, chosen, runs, like, Watch(effort, show)).learning()
 
@@ -89,6 +92,20 @@ class Contest:
         return (
             f"training one way takes about {duration(self.sample * usual)} on this machine, and --effort is "
             f"{duration(effort)}; write --sample, or a smaller model"
+        )
+
+    def _long(self, job: Job, ways: int, effort: float) -> str:
+        """A line where halving takes longer than `effort`, as estimated; else an empty text.
+
+        Each rung takes about half of what training one way takes, since half as many ways go on twice as long.
+        """
+        usual, _ = computing_seconds(job, job.problem.phantoms(job.plan))
+        seconds = self.sample * usual * (1 + math.log2(ways) / 2)
+        if seconds <= effort:
+            return ""
+        return (
+            f"training {ways} ways takes about {duration(seconds)} on this machine, and --effort ends it after "
+            f"{duration(effort)}; write a longer --effort, or --sample"
         )
 
 

@@ -138,8 +138,9 @@ def test_where_nothing_can_be_trained_accuracy_is_unknown(
     monkeypatch.chdir(tmp_path)
     Path("lab.yaml").write_text(yaml.dump(LAB | {"workload": LAB["workload"] | changes}))
     command = ["plan", "lab.yaml", "--for", "96%", "--effort", f"{effort} s", "--keep", "workers", "--keep", "method"]
-    status, out, _ = call(monkeypatch, capsys, *command)
+    status, out, err = call(monkeypatch, capsys, *command)
     assert status == 0
+    assert ("and --effort ends it after" in err) == (why.startswith("--effort"))
     assert f"accuracy>=0.96: not known for any way, since {why}" in out
     assert "arXiv 2310.14423" in out or "Local steps do not make an epoch shorter here." in out
 
