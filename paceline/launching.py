@@ -114,7 +114,9 @@ class _Launch:
                     raise
                 raise PacelineError(f"{error}; {self._whole(number)}") from error
             if end.status == 0:
-                return 0
+                if all(files.written().finished for files in self.before):
+                    return 0
+                end = replace(end, status=1, lost=end.lost or "the ranks ended without a result")
             why = self._start_again(end)
             if why is not None:
                 return self._ended(end, why)
@@ -156,7 +158,8 @@ class _Launch:
         if would_come_again and not (gone and number == len(self.found) - 1):
             return f"it did not get to its first step, and {AGAIN}"
         rule = spec.model_copy(update={"shrink": False})  # the remaining ranks have not gone on by themselves
-        lost = self.crew.numbers(gone or end.ranks)
+        now = self._recoveries(number) if end.lost.startswith("worker") else None  # its number in the last part
+        lost = self.crew.numbers(gone or end.ranks, now)
         decision = how_to_go_on(rule, lost, len(self.crew.now), self.restarts, self.sharded[number], gone)
         if decision.how == "none":
             return decision.why if spec.max_restarts else ""
@@ -186,9 +189,14 @@ class _Launch:
         else:
             restart = Restart(number, False, False, 0, 0.0, noticed)
         saved = self._saved(number)
-        history = history_of(training.directory)[self.before[number].parts :] if saved and files.begun else ()
-        gone = self.crew.go_on(recoveries_in(history))
+        gone = self.crew.go_on(self._recoveries(number) if saved else ())
         return replace(restart, begun=files.begun, saved=saved, lost=lost, gone=gone)
+
+    def _recoveries(self, number: int) -> list[Recovery]:
+        """What a training's record tells since the command began."""
+        if not self._now(number).begun:
+            return []
+        return recoveries_in(history_of(self.found[number].directory)[self.before[number].parts :])
 
     def _now(self, number: int) -> _Written:
         return self.before[number].written()
@@ -260,9 +268,13 @@ class Crew:
         before, self._unstarted = self._unstarted, None if stepped else end.ranks
         return not stepped and (end.again or before == end.ranks)
 
-    def numbers(self, ranks: Sequence[int]) -> list[int]:
-        """The workers of some ranks. More ranks may have been started than there are workers."""
-        return [self.now[rank] for rank in ranks if rank < len(self.now)]
+    def numbers(self, ranks: Sequence[int], recoveries: Sequence[Recovery] | None = None) -> list[int]:
+        """The workers of some ranks. More ranks may have been started than there are workers.
+
+        recoveries: since the command began. The ranks are then those after them, and not those of the job's start.
+        """
+        now = self.now if recoveries is None else numbers(self.workers, recoveries)
+        return [now[rank] for rank in ranks if rank < len(now)]
 
     def on_host(self, ranks: Sequence[int], star: Star | None) -> list[int]:
         """The ranks on the hosts of some ranks."""

@@ -55,7 +55,7 @@ def _no_shrink(spec: RecoverySpec, lost: Collection[int], workers: int, sharded:
     if not lost:
         return "it is not known which worker was lost"
     if 0 in lost:
-        return "worker 0 is lost, which keeps the run's records"
+        return "worker 0 keeps the run's records"
     return _too_few(spec, workers, len(lost))
 
 

@@ -71,6 +71,7 @@ class Relay:
         self.goes_on = False  # whether a line has said how to go on
         self.failed = False  # whether a rank has failed with an error that is not one of Paceline's own
         self.lost = ""  # which rank was lost, if a rank says so
+        self.went_on = False  # whether others have gone on without a lost rank, so that mpirun tells of an earlier loss
         self.ended = ""  # how a rank ended, if mpirun says so
         self.no_start = ""  # why no rank could be started, if mpirun says so
 
@@ -114,7 +115,8 @@ class Relay:
         if failed := FAILED.match(line):
             self.failed, self.lost = True, f"rank {int(failed['rank'])} failed"
         elif lost := LOST.match(line):
-            self.lost = self.lost or lost["what"].decode()
+            goes_on = b"the others go on" in line
+            self.lost, self.went_on = "" if goes_on else lost["what"].decode(), self.went_on or goes_on
         elif missing := MISSING.match(line):
             self.lost = f"{' and '.join(re.findall(r'rank [0-9]+', missing['who'].decode()))} gave no answer"
         self.ended = self.ended or _line(KILLED[1:], line)

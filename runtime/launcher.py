@@ -67,7 +67,7 @@ class End:
 def launch(argv: Sequence[str], ranks: int, threads: int = 1, **options: Any) -> int:
     """Run a job, as `run_job` does, and print why it was lost if no rank has; its exit status."""
     end = run_job(argv, ranks, threads, **options)
-    if end.lost and not end.said:
+    if end.status and end.lost and not end.said:
         options.get("say", _print)(f"paceline: {end.lost}")
     return end.status
 
@@ -146,15 +146,17 @@ def _check_here(star: Star | None) -> None:
 
 def _told(status: int, relay: Relay, mpirun: str, stopped: bool) -> End:
     """How a job has ended, by its status and what was said."""
-    lost = relay.ended or relay.lost
+    lost = (relay.lost or relay.ended) if relay.went_on else (relay.ended or relay.lost)
     if not relay.said:
         lost = lost or f"{mpirun} ended with status {status}, and no rank said why"
-    if status in (0, 2):
-        lost = "" if relay.said else lost
+    if status == 0:
+        lost = relay.lost  # after a shrink, mpirun may call it a success if the others are lost as well
+    elif status == 2 and relay.said:
+        lost = ""
     numbers = re.findall(r"(?:rank|workers?|,) (\d+)", lost.partition(" signal ")[0])
     crashed = any(f"signal {number:d}," in f"{relay.ended}," for number in CRASHES)
     again = crashed or " ended with status " in lost or (relay.failed and not relay.ended)
-    return End(status, lost if status else "", tuple(map(int, numbers)), again, stopped, relay.said, relay.goes_on)
+    return End(status, lost, tuple(map(int, numbers)), again, stopped, relay.said, relay.goes_on)
 
 
 @contextmanager

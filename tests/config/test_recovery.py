@@ -74,11 +74,11 @@ BOTH = {"max_restarts": 2, "min_workers": 2, "shrink": True}
         ({"max_restarts": 2}, [1], 0, False, [1], ("none", "3 workers remain, and min_workers is 4")),
         (BOTH, [1], 0, False, [], ("shrink", "")),
         (BOTH, [1, 3], 2, False, [], ("shrink", "")),
-        (BOTH, [0], 0, False, [], ("restart", "worker 0 is lost, which keeps the run's records")),
+        (BOTH, [0], 0, False, [], ("restart", "worker 0 keeps the run's records")),
         (BOTH, [], 0, False, [], ("restart", "it is not known which worker was lost")),
         (BOTH, [1], 0, True, [], ("restart", "a part of the sharded parameters is lost")),
         (BOTH, [1, 2, 3], 0, False, [], ("restart", "1 worker remains, and min_workers is 2")),
-        (BOTH, [0, 1], 0, False, [0, 1], ("restart", "worker 0 is lost, which keeps the run's records")),
+        (BOTH, [0, 1], 0, False, [0, 1], ("restart", "worker 0 keeps the run's records")),
         (
             BOTH,
             [1],

@@ -226,6 +226,20 @@ def test_a_worker_that_does_not_start_any_more(train):
     assert second.at >= first.at
 
 
+def test_ranks_that_end_without_a_result(train):
+    """After a shrink, Open MPI's mpirun may end with status 0 although all ranks are lost."""
+    none = ("--max-restarts", "1")
+    jobs = Played((lambda: saves(RUN, 4), End(0, "worker 0 is lost", (0,), said=True)), (None, WELL))
+    assert train("s.yaml", "--out", "run", *none, jobs=jobs) == (
+        1,
+        [
+            "paceline: restart 1 of 1: worker 0 is lost; s goes on from round_000004",
+            "paceline: the ranks ended without a result; the run has restarted once (max_restarts); round_000004 was "
+            "saved; go on from it with: paceline train --resume run",
+        ],
+    )
+
+
 def goes_on_without(worker: int) -> None:
     """What ranks write that were told to leave a worker out."""
     document = yaml.read_mapping(Path("s.yaml"))
@@ -245,6 +259,8 @@ def test_the_workers_of_a_node_are_gone_together():
     crew.gone |= {0, 1}
     assert crew.go_on(()) == [0, 1]
     assert crew.numbers((0, 2, 7)) == [2, 4]
+    shrunk = Recovery(how="shrink", lost=(1,), workers=4, at=1.0, from_round=1, redone=0, seconds=1.0)
+    assert crew.numbers((1,), [shrunk]) == [2]
     crew.gone.add(4)
     recovery = Recovery(how="restart", lost=(0, 1), workers=3, at=1.0, from_round=1, redone=0, seconds=1.0)
     assert crew.go_on((recovery,)) == [2]
