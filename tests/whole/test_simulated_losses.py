@@ -164,7 +164,7 @@ def test_a_run_that_cannot_go_on_ends_in_one_line(tmp_path, monkeypatch, capsys)
     status, _, err = call(monkeypatch, capsys, *line, "--force", "--max-restarts", 1)
     assert (status, err.count("\n")) == (1, 1)
     assert "worker 2 was lost at 12.05 s while it is in Compute" in err
-    assert err.endswith("; the run has restarted 1 times (max_restarts)\n")
+    assert err.endswith("; the run has restarted once (max_restarts)\n")
     assert call(monkeypatch, capsys, *line, "--force", "--max-restarts", 2)[0] == 0
     assert [entry["from_round"] for entry in read(tmp_path / "run")[0]["recoveries"]] == [4, 4]
     status, _, err = call(monkeypatch, capsys, *line, "--force", "--min-workers", 4, "--shrink")
