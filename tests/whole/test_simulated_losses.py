@@ -18,7 +18,7 @@ from paceline.config import yaml
 from paceline.config.scenario import load, validate
 from paceline.handover import Division, Handover
 from paceline.job import resolve
-from paceline.program.errors import FaultStruck, ProtocolError
+from paceline.program.errors import FaultStruck, ProtocolError, WorkerLost
 from paceline.program.lockstep import lockstep
 from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
@@ -285,6 +285,51 @@ def test_a_real_run_goes_on_as_predicted(flags, tmp_path):
     for key in ("how", "lost", "workers", "from_round", "redone"):
         assert predicted["recoveries"][0][key] == real["recoveries"][0][key]
     assert [each["train_loss"] for each in foreseen] == [each["train_loss"] for each in lines]
+
+
+MOMENTS = st.integers(0, 3000).map(lambda ms: f"{ms} ms") | st.integers(0, 12).map(lambda n: f"{n} rounds")
+LOSSES = st.fixed_dictionaries(
+    {"name": st.sampled_from(["loss", "exception"]), "worker": st.integers(0, 2), "at": MOMENTS},
+    optional={"during": st.sampled_from(["computing", "exchange", "evaluation", "checkpoint", "start"])},
+)
+RECOVERIES = st.sampled_from([RESTART, SHRINK, SHRINK | RESTART, SHRINK | {"respawn": True}])
+
+
+@pytest.mark.long
+@settings(max_examples=60, deadline=None)
+@given(
+    losses=st.lists(LOSSES, min_size=1, max_size=4),
+    recovery=RECOVERIES,
+    method=st.sampled_from([*METHODS.values(), {"preset": "fsdp"}, {"preset": "lsdp"}]),
+    noise=st.sampled_from([0.0, 0.2]),
+)
+def test_any_losses_cost_the_same_with_and_without_numbers(losses, recovery, method, noise):
+    cluster = {"workers": [{"speed": "100 samples/s", "count": 3}], "noise": {"sigma": noise}}
+    cluster["network"] = {"shape": "star", "bandwidth": "20 MB/s", "latency": "100 us"}
+    found: list[Any] = []
+    for timing_only in (True, False):
+        try:
+            found.append(run(method, *losses, recovery=recovery, cluster=cluster, timing_only=timing_only))
+        except (WorkerLost, FaultStruck) as error:
+            found.append(str(error).partition(":")[0])  # who is lost, or failed
+    if isinstance(found[0], str):
+        assert found[0] == found[1]
+        return
+    quick, full = found
+    clocks = [line["seconds"] for line in quick.lines]
+    assert clocks == [line["seconds"] for line in full.lines] == sorted(clocks)
+    for key in (
+        "seconds",
+        "bytes_per_worker",
+        "computing_seconds",
+        "evaluation_seconds",
+        "syncs",
+        "workers",
+        "samples",
+    ):
+        assert quick.summary[key] == full.summary[key]
+    assert quick.summary.get("recoveries") == full.summary.get("recoveries")
+    assert quick.lanes == full.lanes
 
 
 def test_what_a_checkpoint_does_not_keep_is_not_there_after_a_restart():
