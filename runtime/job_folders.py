@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..program.errors import PacelineError
-from . import beginning
+from . import job_signs
 from .ranks import MpiKind
 
 PREFIX = "paceline-{}-"  # of a folder's name, with the MPI's kind
@@ -51,7 +51,7 @@ def job_folders(kind: MpiKind) -> Iterator[JobFolders]:
     except OSError as error:
         raise PacelineError(f"the ranks' temporary files have no place: {error}; set TMPDIR") from error
     temporary = made[0][0]
-    variables = {"PRTE_MCA_prte_tmpdir_base": str(temporary), beginning.VARIABLE: str(temporary)}
+    variables = {"PRTE_MCA_prte_tmpdir_base": str(temporary), job_signs.FOLDER: str(temporary)}
     if kind == "openmpi" and BACKING not in os.environ:
         with suppress(OSError):  # then Open MPI uses what it uses by default
             made.append(_made(kind, SHARED))

@@ -28,9 +28,8 @@ from types import FrameType
 from typing import Any
 
 from ..program.errors import FaultStruck, PacelineError, ScenarioError
-from . import ulfm
+from . import job_signs, ulfm
 from .banners import Relay
-from .beginning import all_begin, say_begun
 from .job_folders import JobFolders, job_folders
 from .mpirun import Mpirun, command, environment, find_mpirun
 from .ranks import LAUNCHED, MpiKind, keep_to_own_cores, place, strangers
@@ -113,10 +112,10 @@ def run_job(
             thread.start()
         with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
             try:
-                if shrink and not all_begin(process, ranks, folders.temporary):
+                if shrink and not job_signs.all_begin(process, ranks, folders.temporary):
                     relay.ended = relay.ended or "a rank was lost before the ranks had found one another"
                     _end(process, mpirun.kind)
-                status = process.wait()
+                status = job_signs.exit_status(process, folders.temporary) if shrink else process.wait()
             finally:
                 _end(process, mpirun.kind)
                 for thread in relays:
@@ -296,7 +295,7 @@ def abort_on_error() -> Iterator[None]:
     die_with_parent(signal.SIGKILL)  # the parent is this node's part of mpirun
     keep_to_own_cores()
     rank, size = world()
-    say_begun()
+    job_signs.begun()
     try:
         yield
     except EXPECTED as error:
@@ -330,6 +329,7 @@ def _abort(rank: int, size: int, text: str, status: int, alone: bool = False) ->
     if alone and rank > 0 and ulfm.survives():
         ulfm.leave()
     _unlink_shared_memory()
+    job_signs.ends(status)
     MPI.COMM_WORLD.Abort(status)
 
 
@@ -340,6 +340,7 @@ def end_job(text: str, status: int = 1) -> None:
     print(text, file=sys.stderr, flush=True)
     time.sleep(0.1)
     _unlink_shared_memory()
+    job_signs.ends(status)
     MPI.COMM_WORLD.Abort(status)
 
 

@@ -186,24 +186,3 @@ def test_after_everything_was_killed_the_next_start_cleans_up(tmp_path):
     subprocess.run([sys.executable, "-c", code], env=settings, check=True, timeout=60)
     assert list(tmp_path.iterdir()) == []
     assert not shared.exists()
-
-
-LOST = """
-import os, signal, time
-if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
-    time.sleep(0.2)
-    os.kill(os.getpid(), signal.SIGKILL)
-from paceline.runtime.launcher import abort_on_error
-with abort_on_error():
-    pass
-"""
-
-
-def test_a_rank_that_is_lost_before_the_others_know_it_ends_the_job(tmp_path):
-    """With ULFM the others would wait for it in MPI_Init for ever."""
-    code = (
-        f"from paceline.runtime.launcher import run_job; print(run_job([], 2, program=['-c', {LOST!r}], shrink=True))"
-    )
-    line = [sys.executable, "-c", code]
-    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=100, check=False)
-    assert "lost='a rank was lost before the ranks had found one another'" in done.stdout, done.stderr
