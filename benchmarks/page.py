@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "performance.md"
 BEGIN = begin_of("python -m benchmarks")
 # The benchmarks that `python -m benchmarks` runs, in the order of the page.
 SECTIONS = {
-    "Simulating": ("cohort", "sim_effects", "sim_scale", "sweep", "planning", "simgrid_flows"),
+    "Simulating": ("cohort", "sim_effects", "sim_scale", "sweep", "planning", "planning_target", "simgrid_flows"),
     "Training": ("local_sgd", "start", "memory", "data_parallel", "runtime_step", "runtime_effects", "lazy_data"),
     "Exchanging": ("runtime_allreduce", "overlap", "exchange_order", "lshdp_star"),
     "Methods": ("time_to_accuracy", "biased_sampling", "fashion_mnist"),
