@@ -1,11 +1,12 @@
 """How much less is trained by successive halving than by training every way of a plan to the target, and is it right?
 
-Clusters that are drawn, digits, to accuracies that are reached early and late. Every way of `paceline plan` is trained once, to the end of its
-budget. What halving would have trained follows from these runs, since it looks at their reports alone. It is counted in
-epochs of training, over all ways of a plan, so a busy machine changes nothing. A cluster is a turn.
+Clusters that are drawn, digits, to accuracies that are reached early and late. Every way of `paceline plan` is trained
+once, to the end of its budget. What halving would have trained follows from these runs, since it looks at their reports
+alone. It is counted in epochs of training, over all ways of a plan, so a busy machine changes nothing. A cluster is a
+turn.
 
 - halving: until a way has reached the target. It may have cut the one that is the first.
-- halving and proof: then also those that were cut, up to that moment. This must find the first one, else it is an error.
+- halving and proof: then also those that were cut, up to that moment. This must find the first one.
 - all ways: each to the target or to the end of its budget.
 """
 
