@@ -33,6 +33,7 @@ from .memory_check import holds
 from .program.errors import ScenarioError
 from .speeds import profile_of, timing_of
 
+LARGEST = 100_000  # workers; with so many a plan takes minutes
 MOST_CLASSES = 4  # of which every subset may be left out; of more, only the slowest ones together
 MOST = 1 << 16  # samples in a batch of one worker
 UNKNOWN = 4  # times the scenario's batch: the most that is tried where nothing says what a device holds
@@ -97,6 +98,11 @@ class Lab:
     _steps: dict[tuple[object, ...], StepCost] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        if self.scenario.cluster.size > LARGEST:
+            raise ScenarioError(
+                f"cluster: it has {self.scenario.cluster.size} workers, and a plan is for {LARGEST} at most; plan "
+                "for a part of them, with as many of each class in proportion"
+            )
         look_for_modules(self.scenario, self.folder)
         self.profile = profile_of(self.scenario, self.folder)
         self.problem = LearningProblem(self.scenario, self.folder)

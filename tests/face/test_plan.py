@@ -201,6 +201,7 @@ def test_a_plan_elsewhere_finds_the_scenario_s_files(
             "--keep H: H changes",
         ),
         (["lab.yaml", "--max-batch-total", 0], "--max-batch-total"),
+        (["lab.yaml", "--set", "cluster.workers.0.count=1000000000"], "a plan is for 100000 at most"),
         (["small.yaml"], "nothing fits into the workers' memory, small with 0.00093"),
     ],
 )
