@@ -85,14 +85,16 @@ class Survivors:
         self.comm, lost = ulfm.without_lost(self.comm)
         self._left = [worker for place, worker in enumerate(self._left) if place not in lost]
         sharded, gone = job.plan.strategy.placement.sharded, self._gone(job)
-        decision = how_to_go_on(job.scenario.recovery, gone, job.workers, 0, sharded)
+        spec = job.scenario.recovery.model_copy(update={"max_restarts": 1})  # a restart is for the launcher to decide
+        decision = how_to_go_on(spec, gone, job.workers, 0, sharded)
         reason = decision.why
         if decision.how == "shrink":
             try:
                 return next_job(job, gone)
             except ScenarioError as error:  # too much memory for each, for example
                 reason = str(error)
-        raise WorkerLost(f"{are_lost(self._named(gone))}: {reason}", self._named(gone))
+        lost = self._named(gone)
+        raise WorkerLost(f"{are_lost(lost)}, and the others cannot go on by themselves: {reason}", lost)
 
     def _prepared(self, job: Job, following: Job) -> NextPart:
         round, newest = self._rounds()

@@ -357,13 +357,18 @@ def _lower_rank_speaks(rank: int, size: int) -> bool:
     from mpi4py import MPI
 
     comm, tag, nothing = MPI.COMM_WORLD, 29_999, bytearray()
-    with suppress(MPI.Exception):  # a rank that is lost
-        pending = [comm.Isend([nothing, 0, MPI.BYTE], other, tag) for other in range(rank + 1, size)]
-        until = time.monotonic() + 0.5
-        while rank and time.monotonic() < until:
-            if comm.Iprobe(MPI.ANY_SOURCE, tag):
-                time.sleep(GRACE)  # meanwhile the other rank's abort ends this process
-                return True
-            time.sleep(0.01)
+    pending = []
+    for other in range(rank + 1, size):
+        with suppress(MPI.Exception):  # it is lost
+            pending.append(comm.Isend([nothing, 0, MPI.BYTE], other, tag))
+    until = time.monotonic() + 0.5
+    while rank and time.monotonic() < until:
+        for other in range(rank):  # not any source at once: that is an error where one of them is lost
+            with suppress(MPI.Exception):
+                if comm.Iprobe(other, tag):
+                    time.sleep(GRACE)  # meanwhile the other rank's abort ends this process
+                    return True
+        time.sleep(0.01)
+    with suppress(MPI.Exception):
         MPI.Request.Testall(pending)
     return False
