@@ -247,7 +247,8 @@ class _RankTraining:
             how = "" if by_launcher() else f"; {checkpoints.go_on(directory)}"
             end_job(f"paceline: {one_line(f'{line}{how}')}")
 
-        return Watch(self.rank, self.job.workers, spec, directory, self.stop.came, say, end)
+        kills = self.survivors is not None
+        return Watch(self.rank, self.job.workers, spec, directory, self.stop.came, say, end, kills)
 
     def _start(self) -> tuple[State, Any]:
         """The state to begin with, and this rank's worker. The scenario is written when nothing can refuse it now."""

@@ -98,6 +98,7 @@ class RankRun:
         self.slowest = 0.0
         self.tracer: Tracer | None = None
         self.faults: RankFaults | None = None
+        self.watch: Watch | None = None
         self.origin = 0.0  # when the run began, by the bare clock
         self.elapsed = elapsed
         self.join(comm, slowness, price, watch, faults)
@@ -153,6 +154,8 @@ class RankRun:
         self.round = self.since  # when the round began
         if not self.origin:  # the first time
             self.origin = self.outcome.began = self.since - self.elapsed
+        if self.watch is not None:  # that of the ranks before a loss
+            self.watch.close()
         self.watch, self.faults = watch, faults
         if watch is not None:
             watch.begin(self)
@@ -255,6 +258,7 @@ class RankRun:
         self.collectives.close()
         if self.watch is not None:
             self.watch.close()
+            self.watch = None
         self.lanes.Free()
         self.own.Free()
         return outcome

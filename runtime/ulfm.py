@@ -28,11 +28,14 @@ def survives() -> bool:
 
 
 def tells_of_loss(error: BaseException) -> bool:
-    """Whether an error of MPI says that a rank is lost, or that another rank has found that out."""
+    """Whether an error of MPI may say that a rank is lost, or that another rank has found that out.
+
+    Where a connection breaks before MPI knows of the loss, it gives an error of no special kind.
+    """
     from mpi4py import MPI
 
-    lost = (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED)
-    return survives() and isinstance(error, MPI.Exception) and error.Get_error_class() in lost
+    ours = (MPI.ERR_TRUNCATE, MPI.ERR_TYPE, MPI.ERR_COUNT, MPI.ERR_BUFFER, MPI.ERR_TAG, MPI.ERR_RANK)
+    return survives() and isinstance(error, MPI.Exception) and error.Get_error_class() not in ours
 
 
 def revoke(comms: Iterable[Any]) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import os
+import signal
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -40,6 +42,7 @@ class Sign(NamedTuple):
     """A rank's sign of life."""
 
     host: str
+    process: int  # its number there
     waiting: str | None
     seconds: float  # for how long
     age: float = 0.0  # seconds since it was written
@@ -53,6 +56,7 @@ class Watch:
     folder: of the run.
     asked: whether a stop was asked for. In a stall it cannot wait for the end of the round.
     say: prints a line. end: prints one and ends the job.
+    kills: whether the others go on without a rank that is lost. Then a stalled one of this host is killed instead.
     """
 
     def __init__(
@@ -64,9 +68,10 @@ class Watch:
         asked: Callable[[], bool],
         say: Callable[[str], None],
         end: Callable[[str], None],
+        kills: bool = False,
     ) -> None:
         self._rank, self._size, self._deadline, self._folder = rank, size, deadline, folder
-        self._asked, self._say, self._end = asked, say, end
+        self._asked, self._say, self._end, self._kills = asked, say, end, kills
         self._period = min(LONGEST, max(SHORTEST, deadline.floor / 8))  # seconds between two signs of life
         self._host = socket.gethostname()
         self._recent: deque[float] = deque(maxlen=RECENT)
@@ -78,6 +83,9 @@ class Watch:
         """Watch from now on."""
         with suppress(OSError):
             (self._folder / SIGNS).mkdir(exist_ok=True)
+            for left in self._path(0).parent.iterdir() if self._rank == 0 else ():
+                if left.name not in map(str, range(self._size)):  # of a rank that is lost, before the others went on
+                    left.unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._run, args=(driver,), daemon=True, name="paceline watch")
         self._thread.start()
 
@@ -103,7 +111,7 @@ class Watch:
         self._recent.append(driver.slowest)
         driver.slowest = 0.0
         sign = self._path(self._size + self._rank)  # a name that is not another rank's: others never read half a sign
-        sign.write_text(json.dumps([self._host, waiting, seconds]))
+        sign.write_text(json.dumps([self._host, os.getpid(), waiting, seconds]))
         sign.replace(self._path(self._rank))
         late = waiting is not None and seconds > max(self._deadline.floor, self._deadline.factor * max(self._recent))
         stacks = self._folder / STACKS
@@ -129,18 +137,29 @@ class Watch:
         if self._asked():
             self._end(f"{line}. Stopped as asked, without the round's end")
         elif self._deadline.then == "end" and missing:
-            self._end(line)
+            self._end_stall(line, [signs.get(rank) for rank in missing], 0 in missing)
         elif not self._told:
             self._say(f"{line}. Waiting on; see {self._folder / STACKS}")
         self._told = ", ".join(f"rank {rank}" for rank in missing) or "all ranks"
+
+    def _end_stall(self, line: str, missing: Sequence[Sign | None], first: bool) -> None:
+        """Kill the missing ranks, or end the job. first: whether rank 0 is one of them, without which none goes on."""
+        here = [sign.process for sign in missing if sign is not None and sign.host == self._host]
+        if not self._kills or first or len(here) < len(missing):
+            self._end(line)
+            return
+        self._say(f"{line}. Killed, so that the others go on")
+        for process in here:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def _sign(self, rank: int) -> Sign | None:
         """A rank's last sign of life; None where it has written none yet, or none that can be read."""
         path = self._path(rank)
         try:
-            host, waiting, seconds = json.loads(path.read_text())
+            host, process, waiting, seconds = json.loads(path.read_text())
             age = self._path(self._rank).stat().st_mtime - path.stat().st_mtime
-            return Sign(host, waiting, seconds, age)
+            return Sign(host, process, waiting, seconds, age)
         except (OSError, ValueError, TypeError):
             return None
 

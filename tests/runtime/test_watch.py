@@ -173,3 +173,20 @@ def process_of(rank: int, folder: Path) -> int:
         except OSError:
             continue
     raise AssertionError(f"no process of rank {rank}")
+
+
+def test_a_stalled_rank_is_killed_where_the_others_go_on(tmp_path, monkeypatch):
+    killed = list[tuple[int, int]]()
+    monkeypatch.setattr("paceline.runtime.watch.os.kill", lambda *call: killed.append(call))
+    ending = DeadlineSpec(factor=4.0, floor="0.8 s", then="end")
+    for missing, ends in ((2, 0), (0, 1)):
+        made = [Rank(rank, tmp_path, Driver(EFFECT), deadline=ending) for rank in range(3)]
+        for rank in made:
+            rank.watch._kills = True
+            rank.look()
+        aged(tmp_path, missing, 7.0)
+        waiting = next(rank for number, rank in enumerate(made) if number != missing)
+        waiting.driver = Driver(EFFECT, 5.0)
+        waiting.look()
+        assert len(waiting.ended) == ends, "without rank 0 none goes on"
+    assert killed == [(os.getpid(), signal.SIGKILL)]
