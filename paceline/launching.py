@@ -105,6 +105,8 @@ class _Launch:
 
     def run(self) -> int:
         """Start the ranks until they have done all; the exit status."""
+        from .runtime.launcher import End
+
         while True:
             try:
                 end = self._job()
@@ -113,6 +115,10 @@ class _Launch:
                 if self.restart is None or not self._saved(number):
                     raise
                 raise PacelineError(f"{error}; {self._whole(number)}") from error
+            except KeyboardInterrupt:  # between two jobs
+                if self.restart is None:
+                    raise
+                return self._ended(End(130, "stopped", stopped=True), "")
             if end.status == 0:
                 if all(files.written().finished for files in self.before):
                     return 0

@@ -33,7 +33,8 @@ def command() -> str:
     program = Path(sys.argv[0]).parts[-2:]
     if program[-1:] != ("paceline",) and program != ("paceline", "__main__.py"):
         return "from Python"
-    return one_line(shlex.join(["paceline", *(word for word in sys.argv[1:] if word != "--bar")]), 2000)
+    typed = [word for word in sys.argv[1:] if word != "--bar" and not word.startswith("--restart=")]
+    return one_line(shlex.join(["paceline", *typed]), 2000)
 
 
 @cache

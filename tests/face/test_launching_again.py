@@ -226,6 +226,17 @@ def test_a_worker_that_does_not_start_any_more(train):
     assert second.at >= first.at
 
 
+def test_a_stop_between_two_jobs(train):
+    def stops() -> None:
+        raise KeyboardInterrupt
+
+    status, lines = train("s.yaml", "--out", "run", jobs=Played((lambda: saves(RUN, 4), KILLED), (stops, WELL)))
+    assert (status, lines[-1]) == (
+        130,
+        "paceline: stopped; round_000004 was saved; go on from it with: paceline train --resume run",
+    )
+
+
 def test_ranks_that_end_without_a_result(train):
     """After a shrink, Open MPI's mpirun may end with status 0 although all ranks are lost."""
     none = ("--max-restarts", "1")

@@ -79,6 +79,7 @@ def check(folder: Path, lost: list[int]) -> None:
     assert entry["at"] + entry["seconds"] <= next(line["seconds"] for line in lines if line["round"] > 20)
     history = yaml.read_mapping(folder / "run" / "scenario.yaml")["recorded"]["history"]
     assert [part.get("recovery") for part in history] == [None, entry]
+    assert len({part["command"] for part in history}) == 1, "what the launcher tells the ranks is not part of it"
     ((name, start, stop),) = read_trace(folder / "run" / "trace.json.gz")[0][LANE]
     assert name.startswith("restart")
     assert (stop, stop - start) == (pytest.approx(0.0), pytest.approx(entry["seconds"]))
