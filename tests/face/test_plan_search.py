@@ -98,13 +98,15 @@ def test_no_way_takes_less_than_its_bound(seed: int) -> None:
             assert values.job(part, 2).plan.first_round().samples == part.gap, part.strategy
 
 
-def test_with_noise_the_choice_is_within_a_percent() -> None:
-    for seed in (1, 3):
-        roots, _, values = prepared(cluster(seed, noise=0.1))
-        nodes = [root.node for root in roots]
-        found = search(values.refined(nodes), values.seconds).front
-        every = exhaustive(nodes, values.seconds)
-        assert found.seconds[-1] <= every.seconds[-1] * 1.01
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(200, 220))])
+def test_with_noise_the_choice_is_within_a_percent(seed: int) -> None:
+    roots, _, values = prepared(cluster(seed, noise=0.1))
+    nodes = [root.node for root in roots]
+    found = search(values.refined(nodes), values.seconds).front
+    every = exhaustive(nodes, values.seconds)
+    taken, best = (values.seconds(recommended(front)) for front in (found, every))
+    assert taken == pytest.approx(best, rel=0.01)
+    assert found.seconds[-1] <= every.seconds[-1] * 1.01
 
 
 class Point:
