@@ -28,7 +28,7 @@ from paceline.studies.front import exhaustive, leaves, search
 from .form import Row, compare, rounded
 from .harness import Found, Run, alternate, process_seconds
 
-SECONDS = 120
+SECONDS = 60
 BARS = {16: 2.0, 512: 30.0}  # seconds, by workers
 
 
