@@ -20,6 +20,7 @@ from .algorithms.rounds import Interval
 from .algorithms.splits import Capacity, Shares
 from .algorithms.strategy import Strategy
 from .config.machines import Cluster
+from .config.scenario import Scenario
 from .config.timing import Device, Timing
 from .learning.works import make_works
 from .learning_problem import LearningProblem
@@ -63,7 +64,21 @@ def record(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> dict
     for name in RECORDED:
         known = {kind: vars(need)[name] for kind, need in zip(kinds, found, strict=True)}
         made[name] = [known[each] for each in works]
+    if goes_on(problem.scenario, plan):
+        made["syncs"] = _syncs(works, problem, plan)
     return made | {"data": [problem.data_bytes] * len(works)}
+
+
+def goes_on(scenario: Scenario, plan: Plan) -> bool:
+    """Whether each worker keeps copies of the last two syncs, so that the others go on without a lost one."""
+    return scenario.recovery.shrink and not plan.strategy.placement.sharded
+
+
+def _syncs(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> list[float]:
+    """Bytes of these copies: of optimizer state and outer vectors, and of worker 0's parameters."""
+    own = problem.optimizer_state.size + plan.strategy.aggregation.vectors
+    parameters = [each.held.item * sum(kept for kept, _ in each.sizes) for each in works]
+    return [2.0 * nbytes * (own + (worker == 0)) for worker, nbytes in enumerate(parameters)]
 
 
 def holds(problem: LearningProblem, strategy: Strategy, timing: Timing) -> Capacity:

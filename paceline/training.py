@@ -56,6 +56,12 @@ class Training:
 def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training]:
     """The trainings that are still to be done. ScenarioError where a file is wrong, or no run is there to resume."""
     found, restart = _asked_for(scenarios, options), options.restart
+    for training in found:
+        if training.scenario.recovery.respawn:
+            raise ScenarioError(
+                f"{training.title}: recovery.respawn: only `paceline simulate` knows it; "
+                "write --set recovery.respawn=false"
+            )
     return found if restart is None else again(found, restart)
 
 

@@ -18,6 +18,7 @@ from .algorithms.rounds import State
 from .emulated_network import check_star
 from .handover import Division
 from .job import Job, resolve
+from .memory_check import goes_on
 from .program.errors import ScenarioError, WorkerLost, one_line
 from .program.outcome import Hooks, Outcome, Spans
 from .progress import progress
@@ -91,7 +92,7 @@ class _RankTraining:
     def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:
         self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
         self.rank, self.began_with = comm.Get_rank(), job.workers
-        self.survivors = Survivors(comm, job.workers) if job.scenario.recovery.shrink else None
+        self.survivors = Survivors(comm, job.workers) if goes_on(job.scenario, job.plan) else None
         self.phantom = job.scenario.train.phantom
         self.recorder = Recorder(
             training.directory,
@@ -326,6 +327,7 @@ class _RankTraining:
     def _memory(self, worker: Any) -> dict[str, int]:
         """Bytes: what the worker has counted, and what the process held after imports and at most."""
         counted: dict[str, int] = worker.memory()
+        counted |= {} if self.survivors is None else {"syncs": self.survivors.kept.nbytes}
         return counted | {"resident_before": self.loaded, "resident_peak": resident_peak()}
 
     def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:

@@ -40,6 +40,14 @@ def written(folder: Path, name: str, *arguments: Any, **more: Any) -> Path:
     return path
 
 
+def assert_kept(summary: dict[str, Any]) -> None:
+    """The copies of the last two syncs are as large as predicted. They also hold random streams and small buffers."""
+    for made, predicted in zip(
+        *(summary[f"memory_{word}"]["syncs"] for word in ("measured", "predicted")), strict=True
+    ):
+        assert predicted < made < predicted + 20_000
+
+
 def begun_again(path: Path, directory: Path, gone: int, at: int) -> str:
     """The parameters' hash of a run that is begun from a checkpoint, without one of the workers that wrote it."""
     job = resolve(load(path), path.parent)
@@ -71,6 +79,7 @@ def test_the_others_go_on_without_a_lost_worker(tmp_path):
         (recovery,) = summary["recoveries"]
         assert (recovery["how"], recovery["lost"]) == ("shrink", [lost]), path.stem
         assert (summary["replicas_agree"], summary["finished"]) == (True, True)
+        assert_kept(summary)
         at = recovery["from_round"]
         assert 0 < at < summary["rounds"]
         assert begun_again(path, directory, lost, at) == summary["params_sha256"], path.stem
