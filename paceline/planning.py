@@ -15,10 +15,9 @@ from .config.units import read_seconds, read_share
 from .folders import folders_of
 from .marked_page import write_text
 from .plan_accuracy import SECONDS, by_target, read_objective
-from .plan_answer import TOLERANCE, Judge, Reason, recommended, refusal
+from .plan_answer import TOLERANCE, Judge, Reason, Row, recommended, refusal
 from .plan_bounds import Bounds
 from .plan_lab import Lab
-from .plan_learned import Learning
 from .plan_request import document_of
 from .plan_space import Space, Way, check_keep
 from .plan_table import Answer
@@ -88,16 +87,13 @@ def plan(
     judge, way = Judge(lab, values, roots, teams), recommended(found.front, tolerance)
     simulated, whole = len(values), found.whole
     baselines, reasons, worth = dict[str, Way](), list[Reason](), dict[str, float]()
-    learning: Learning | None = None
+    rows, documents, learning = list[Row](), list[dict[str, Any]](), None
     try:
         if whole:
             way = judge.plain(way)
             baselines, worth = judge.baselines(), judge.worth(space)
-    except KeyboardInterrupt:
-        whole = False
-    rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
-    documents = [_document(document, row.way, lab) for row in rows]
-    try:
+        rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
+        documents = [_document(document, row.way, lab) for row in rows]
         if whole and target is not None:
             rows, documents, learning = by_target(target, rows, documents, lab, sample, effort, quiet)
         if whole:

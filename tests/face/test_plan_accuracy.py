@@ -15,7 +15,6 @@ from paceline.config import yaml
 from paceline.config.metrics import Target
 from paceline.config.scenario import validate
 from paceline.job import resolve
-from paceline.plan_answer import Judge
 from paceline.plan_runs import Waiting
 from paceline.plan_table import Answer
 from paceline.planning import plan
@@ -159,17 +158,6 @@ def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.learning is not None
     assert not found.learning.whole
     assert "Ctrl-C ended the training before a way had reached it; the closest is " in found.learned_words[0]
-
-
-def test_an_interrupt_before_the_training_gives_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: Judge) -> dict[str, Any]:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Judge, "baselines", interrupted)
-    found = plan(LAB, objective="99%", keep=["workers", "method"])
-    assert found.rows
-    assert not found.whole
-    assert found.learning is None
 
 
 @pytest.mark.parametrize(
