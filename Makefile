@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-long bench validate check package install clean
+.PHONY: demo test test-long bench soak validate check package install clean
 
 install: .venv/installed
 
@@ -49,6 +49,10 @@ package: .venv/developing
 # Takes less than an hour on a machine that does nothing else, and fills docs/performance.md.
 bench: .venv/developing
 	$(BIN)/python -m benchmarks
+
+# What is lost when processes are killed? The other parts take 25 minutes (python -m benchmarks.kills), this one 30.
+soak: .venv/developing
+	$(BIN)/python -m benchmarks.kills soak
 
 # How wrong is the predicted clock? Takes up to two hours on a machine that does nothing else, and goes on if it is
 # stopped. runs/validation gets tables and a figure, and docs/fidelity.md the tables.

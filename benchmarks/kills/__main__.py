@@ -13,8 +13,8 @@ from pathlib import Path
 from ..form import commit, machine
 from .form import FILE, Result, Trial, keep, table, told, write_page
 
-# In the order of the page.
-PARTS = ("pauses", "everything", "damage")
+# In the order of the page. Without names, all are run except for the soak, which takes as long as it is told.
+PARTS = ("ranks", "pauses", "pairs", "everything", "damage", "cost", "soak")
 
 
 def run(name: str, count: int | None, seed: int, out: Path | None, folder: Path) -> bool:
@@ -64,7 +64,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kills-") as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(exist_ok=True)
-        held = [run(name, options.count, options.seed, out, folder) for name in options.parts or PARTS]
+        held = [run(name, options.count, options.seed, out, folder) for name in options.parts or PARTS[:-1]]
     if out == FILE:
         write_page()
     return 0 if all(held) else 1

@@ -19,7 +19,7 @@ from benchmarks.kills.form import Claim, Found, Result, Results, content, load, 
 from kit.paths import ROOT
 from paceline.marked_page import END
 
-SHORT = {"pauses": 1, "everything": 3, "damage": 2}  # part -> runs
+SHORT = {"ranks": 4, "pauses": 1, "pairs": 3, "everything": 3, "damage": 2, "cost": 1, "soak": 1}  # part -> its count
 TIMED = ("within the deadline", "seconds from", "cost of", "growth of")  # how claims about times begin
 
 
