@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from ..program.effects import Checkpoint, Collective, Compute, Effect, Program, 
 from ..program.errors import FaultStruck
 from ..program.outcome import Span, ignored
 from ..program.streams import stream
-from .faults import During, Fault, Instant, Numbered, Once, Pause, Slowdown, SlowLink, Straggler, Strike, mark
+from .faults import During, Fault, Numbered, Once, Pause, Slowdown, SlowLink, Straggler, Strike, mark
 from .timing import lasting
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class FaultPlan:
     def __init__(self, faults: Sequence[Numbered], seed: int, told: Callable[[dict[str, Any]], None] = ignored) -> None:
         self.struck: list[Struck] = []
         self.told = told
-        self._done = {"rounds": 0, "steps": 0}
+        self._done = {"rounds": 0, "steps": 0}  # as the worker has synced them
         self.began = 0.0  # when the program began, in seconds since the start of the run
         self._acted = False  # whether it has begun an effect since then
         self.by_clock: list[Holding] = []  # faults whose times are known, those that are still to come, in order
@@ -133,14 +133,13 @@ class FaultPlan:
         """
         self._done, self._acted, self.began = {"rounds": rounds, "steps": steps}, False, now
         self.by_clock = [each for each in self.by_clock if each[0] >= now or not isinstance(each[3], Strike)]
-        self._by_effect = [each for each in self._by_effect if each[1].during or not self._passed(each[1].at, now)]
+        done = {"seconds": now, **self._done}
+        self._by_effect = [
+            each for each in self._by_effect if each[1].during or done[each[1].at.unit] <= each[1].at.amount
+        ]
         for each in self.struck:
             if isinstance(each.fault, Strike):
                 each.end = min(each.end, now)
-
-    def _passed(self, at: Instant, now: float) -> bool:
-        """Whether a moment lies before the one at which the worker is."""
-        return at.amount < (now if at.unit == "seconds" else self._done[at.unit])
 
     # --- what strikes as an effect begins -----------------------------------------------------------------------------
 
@@ -164,19 +163,14 @@ class FaultPlan:
 
     def _come(self, effect: Effect[Any], now: float) -> list[tuple[int, Once]]:
         """Those that strike as this effect begins."""
-        kind, synced = kind_of(effect), None
-        if type(effect) is Checkpoint:  # of a sync at which so many are done
-            synced = {"rounds": effect.round or 0, "steps": effect.step}
+        kind, done = kind_of(effect), {"seconds": now, **self._done}
+        synced = done | {"rounds": effect.round or 0, "steps": effect.step} if type(effect) is Checkpoint else done
         return [
             (number, fault)
             for number, fault in self._by_effect
-            if self._reached(fault, now, synced if fault.during == "checkpoint" else None)
-            and (fault.during in (None, kind) or (fault.during == "start" and not self._acted))
+            if (fault.during in (None, kind) or (fault.during == "start" and not self._acted))
+            and fault.at.amount <= (synced if fault.during == "checkpoint" else done)[fault.at.unit]
         ]
-
-    def _reached(self, fault: Once, now: float, done: dict[str, int] | None = None) -> bool:
-        """Whether a fault's time has come. done: rounds and steps; None: those that the worker has synced."""
-        return fault.at.amount <= (now if fault.at.unit == "seconds" else (done or self._done)[fault.at.unit])
 
     def strike(self, number: int, fault: Once, effect: Effect[Any], now: float) -> Effect[Any]:
         """Do what the fault says, as the worker begins an effect; the effect with which it goes on."""
@@ -259,7 +253,7 @@ def chances(probability: float, seed: int, number: int) -> Iterator[bool]:
         block += 1
 
 
-def _holds(window: Slowdown, done: dict[str, int]) -> bool:
+def _holds(window: Slowdown, done: Mapping[str, float]) -> bool:
     """Whether a window in rounds or steps holds. done: rounds and steps so far."""
     unit = window.end.unit if window.end is not None else window.start.unit
     return window.start.amount <= done[unit] and (window.end is None or done[unit] < window.end.amount)

@@ -97,9 +97,9 @@ class Handover:
         if self.same:
             return arrays
         if worker == 0 and source != 0:
-            arrays |= {name: array for name, array in read(0).items() if name == PARAMETERS}
-        elif worker > 0:
-            arrays.pop(PARAMETERS, None)
+            arrays[PARAMETERS] = read(0)[PARAMETERS]
+        elif worker > 0 and source == 0:
+            del arrays[PARAMETERS]
         arrays |= {name: array[:0] for name, array in arrays.items() if name in DIVIDED}
         own = (RNG, DEVICE_RNG) if member is None else ()
         return arrays | {name: fresh[name] for name in own if name in fresh}

@@ -78,6 +78,23 @@ def _too_few(spec: RecoverySpec, workers: int, lost: int) -> str:
     return f"{left} {remain}, and min_workers is {least}" if left < least else ""
 
 
+def decided(job: Job, spec: RecoverySpec, lost: Collection[int], restarts: int) -> tuple[Decision, Job | None]:
+    """How the remaining workers of a job go on after a loss, and with "shrink" their job.
+
+    spec, lost, restarts: see how_to_go_on.
+    """
+    sharded = job.plan.strategy.placement.sharded
+    decision = how_to_go_on(spec, lost, job.workers, restarts, sharded)
+    if decision.how != "shrink":
+        return decision, None
+    try:
+        return decision, next_job(job, lost)
+    except ScenarioError as error:  # too much memory for each, for example
+        without = spec.model_copy(update={"shrink": False})
+        how, why = how_to_go_on(without, lost, job.workers, restarts, sharded)
+        return Decision(how, "; ".join(filter(None, (str(error), why)))), None
+
+
 def next_job(job: Job, gone: Collection[int]) -> Job:
     """The job without some of its workers: the split is made again among those that are left, in their order.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,14 +19,15 @@ from .config.faults import WorkerException, WorkerLoss
 from .handover import Division, Handover
 from .job import Job
 from .program.effects import Program
-from .program.errors import ScenarioError, WorkerLost
+from .program.errors import WorkerLost
 from .program.outcome import Hooks, Outcome, Spans, ignored
+from .records.checkpoints import as_kept
 from .records.recorder import Recorder
 from .records.recoveries import LANE, How, Recovery
 from .records.spool import TakeSpans
-from .recovering import Decision, how_to_go_on, next_job
+from .recovering import Decision, decided, how_to_go_on, next_job
 from .resuming import subject
-from .syncs import Snapshot, Sync, Syncs, copied, reader
+from .simulated_syncs import Snapshot, Sync, Syncs, copied
 
 if TYPE_CHECKING:
     from .sim.parts import Loss, Lost, Part
@@ -50,7 +52,7 @@ class _Following(NamedTuple):
 class SimulatedParts:
     """A run by the SimPy engine. job, phantoms, workers: of the part that runs, and in the end of the last one.
 
-    workers: in a timing-only run, the phantoms themselves.
+    workers: None in a timing-only run.
     take: Hooks.spans of the whole run, which knows workers by their numbers at its start; None: no trace.
     debug, limit: see SimulateOptions.
     """
@@ -59,21 +61,22 @@ class SimulatedParts:
         self,
         job: Job,
         phantoms: Phantoms,
-        workers: Sequence[Worker],
+        workers: Sequence[Worker] | None,
         recorder: Recorder,
         take: TakeSpans | None,
         debug: bool,
         limit: float | None,
     ) -> None:
-        self.job, self.phantoms, self.workers = job, phantoms, workers
+        self.job, self.phantoms, self.workers = job, phantoms, workers or ()
         self.history = [] if recorder.directory is None else [job.part()]
         self.resumed = 0  # the round at which the last restart went on
-        self._whole, self._numbers = job, workers is not phantoms
+        self._whole, self._numbers = job, workers is not None
         self._recorder, self._take, self._debug, self._limit = recorder, take, debug, limit
         self._spec, self._restarts = job.scenario.recovery, 0
         loses = any(isinstance(fault, WorkerLoss | WorkerException) for fault in job.scenario.faults)
         self._recovers = loses and (self._spec.shrink or self._spec.max_restarts > 0)
-        self._decision, self._gone = Decision("none"), tuple[int, ...]()  # after the last loss; who was lost in it
+        # After the last loss: how the run goes on, who was lost in it, and for a shrink the job of the others.
+        self._decision, self._gone, self._fewer = Decision("none"), tuple[int, ...](), job
         self._ready: dict[int, float] = {}  # lost worker -> when a new process may take its place, in virtual seconds
 
     def document(self) -> dict[str, Any]:
@@ -85,8 +88,7 @@ class SimulatedParts:
         from .sim.engine import simulate
         from .sim.parts import Lost, whole
 
-        division = Division.of(self.job.plan)
-        self._begin(whole(self.job.timing), Sync(State(), division), Sync(State(), division))
+        self._begin(whole(self.job.timing), State())
         checkpoint = self._checkpoint if self._numbers else ignored
         hooks = Hooks(self._recorder.log, checkpoint, spans=self._spans, struck=self._recorder.fault)
         options: dict[str, Any] = {"trace": self._take is not None, "debug": self._debug, "limit": self._limit}
@@ -103,10 +105,9 @@ class SimulatedParts:
                 self._go_on(self._joined(outcomes))
 
     def _programs(self) -> list[Program[State]]:
-        state = self._syncs.begin.state
         if self._numbers:
-            return self.job.programs(self.workers, state)
-        return self.job.shared_programs(self.phantoms, state)
+            return self.job.programs(self.workers, self._state)
+        return self.job.shared_programs(self.phantoms, self._state)
 
     def _spans(self, worker: int, lane: str, spans: Spans) -> None:
         if self._take is not None:
@@ -115,18 +116,19 @@ class SimulatedParts:
     def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         self._recorder.checkpoint(worker, self.job.workers, seconds, state, arrays)
 
-    def _begin(self, part: Part, sync: Sync, saved: Sync) -> None:
-        """Let a part begin with the state of `sync`. saved: the newest checkpoint, or the beginning of the run."""
-        recorder, shrink = self._recorder, self._recovers and self._spec.shrink
+    def _begin(self, part: Part, state: State, left_out: float = 0.0, saved: Sync | None = None) -> None:
+        """Let a part begin. left_out: see Sync. saved: the newest checkpoint; None: this is the run's first part."""
+        job, recorder, shrink = self.job, self._recorder, self._recovers and self._spec.shrink
+        sync = Sync(state, Division.of(job.plan), dict.fromkeys(range(job.workers), part.begin), left_out)
         if self._numbers and shrink:
             sync.snapshots = {number: copied(worker.snapshot()) for number, worker in enumerate(self.workers)}
         if self._numbers and recorder.directory is not None:
-            recorder.subject = subject(self.job.scenario, sync.division)
-            recorder.retention = self.job.retention()
-        self._syncs = Syncs(self.job.workers, sync, saved, recorder.earlier, self._numbers, shrink)
-        self._part = replace(part, rounds=sync.state.round, steps=sync.state.step)
+            recorder.subject, recorder.retention = subject(job.scenario, sync.division), job.retention()
+        syncs = Syncs(sync, saved or replace(sync, snapshots={}), recorder.earlier, self._numbers, shrink)
+        self._syncs, self._state = syncs, state
+        self._part = replace(part, rounds=state.round, steps=state.step)
         if self._recovers:
-            self._part = replace(self._part, keep=self._syncs.keep, over=self._over)
+            self._part = replace(self._part, keep=syncs.keep, over=self._over)
 
     # --- after a loss -------------------------------------------------------------------------------------------------
 
@@ -134,22 +136,16 @@ class SimulatedParts:
         """When the part is over after a loss. Here it is decided how the run goes on."""
         detection = self._spec.detection
         moment = loss.first + detection
-        if self._rule(loss.by(moment)).how == "shrink":
+        if self._shrinks(loss.by(moment)):
             moment = loss.met(detection)  # others may be lost before all have met
         self._gone = loss.by(moment)
-        self._decision = self._rule(self._gone)
-        if self._decision.how == "shrink":
-            try:
-                self._fewer = next_job(self.job, self._gone)
-            except ScenarioError as error:  # too much memory for each, for example
-                how, why = self._rule(self._gone, shrink=False)
-                self._decision = Decision(how, "; ".join(filter(None, (str(error), why))))
+        self._decision, fewer = decided(self.job, self._spec, self._gone, self._restarts)
+        self._fewer = fewer or self.job
         return inf if self._decision.how == "none" else moment
 
-    def _rule(self, gone: tuple[int, ...], shrink: bool = True) -> Decision:
-        spec = self._spec.model_copy(update={"shrink": self._spec.shrink and shrink})
+    def _shrinks(self, gone: tuple[int, ...]) -> bool:
         sharded = self.job.plan.strategy.placement.sharded
-        return how_to_go_on(spec, gone, self.job.workers, self._restarts, sharded)
+        return how_to_go_on(self._spec, gone, self.job.workers, self._restarts, sharded).how == "shrink"
 
     def _why(self) -> str:
         """Why a run with a `recovery` does not go on."""
@@ -170,9 +166,8 @@ class SimulatedParts:
         )
         self._recorder.go_back(sync.state.round, following.earlier)
         self._make_workers(following.handover, sync.snapshots, following.how == "restart")
-        begun = Sync(following.handover.state(sync.state), Division.of(self.job.plan), following.left_out)
-        stop = min(self._ready.values(), default=inf)
-        self._begin(replace(following.part, stop=stop), begun, following.saved)
+        part = replace(following.part, stop=min(self._ready.values(), default=inf))
+        self._begin(part, following.handover.state(sync.state), following.left_out, following.saved)
         self._record(entry, following.handover, following.noticed)
 
     def _named(self, numbers: Sequence[int]) -> tuple[int, ...]:
@@ -262,16 +257,15 @@ class SimulatedParts:
         restart: whether they go on from a checkpoint.
         """
         job = self.job
-        self.workers = self.phantoms = job.problem.phantoms(job.plan)
+        self.phantoms = job.problem.phantoms(job.plan)
         if not self._numbers:
             return
-        made = job.problem.workers(job.plan, range(job.workers), shared_process=True, resumed=bool(snapshots))
-        self.workers = made
-        # A checkpoint holds no more than checkpoint.optimizer says.
+        self.workers = job.problem.workers(job.plan, range(job.workers), shared_process=True, resumed=bool(snapshots))
         kept = self._recorder.kept if restart else "local"
-        for number, worker in enumerate(made if snapshots else ()):
+        for worker in self.workers if snapshots else ():
             fresh = worker.snapshot()
-            worker.restore(handover.snapshot(number, reader(snapshots, kept, fresh), fresh))
+            read = partial(as_kept, snapshots.__getitem__, optimizer=kept, fresh=fresh)
+            worker.restore(handover.snapshot(worker.index, read, fresh))
 
     def _record(self, entry: Recovery, handover: Handover, noticed: float) -> None:
         recorder = self._recorder

@@ -130,7 +130,7 @@ def run_simulation(
     phantoms = job.problem.phantoms(job.plan)
     by_event = engine == "simpy" or bool(_needs_events(job))
     check(job, phantoms, options.timing_only, by_event, recorder.directory is None, tell)
-    workers: Sequence[Worker] = phantoms
+    workers: Sequence[Worker] | None = None
     if not options.timing_only:
         job.problem.load_libraries(job.plan)
         workers = job.problem.workers(job.plan, range(job.workers), shared_process=True)

@@ -16,9 +16,9 @@ from .algorithms.rounds import State
 from .handover import Division, Handover
 from .job import Job
 from .kept_syncs import KeptSyncs
-from .program.errors import ScenarioError, WorkerLost, are_lost
+from .program.errors import WorkerLost, are_lost
 from .records.recoveries import Recovery
-from .recovering import how_to_go_on, next_job
+from .recovering import decided
 from .runtime import ulfm
 
 
@@ -84,17 +84,13 @@ class Survivors:
         """Leave the lost ranks out; the job of the others."""
         self.comm, lost = ulfm.without_lost(self.comm)
         self._left = [worker for place, worker in enumerate(self._left) if place not in lost]
-        sharded, gone = job.plan.strategy.placement.sharded, self._gone(job)
-        spec = job.scenario.recovery.model_copy(update={"max_restarts": 1})  # a restart is for the launcher to decide
-        decision = how_to_go_on(spec, gone, job.workers, 0, sharded)
-        reason = decision.why
-        if decision.how == "shrink":
-            try:
-                return next_job(job, gone)
-            except ScenarioError as error:  # too much memory for each, for example
-                reason = str(error)
-        lost = self._named(gone)
-        raise WorkerLost(f"{are_lost(lost)}, and the others cannot go on by themselves: {reason}", lost)
+        spec, gone = job.scenario.recovery, self._gone(job)
+        spec = spec.model_copy(update={"max_restarts": 1})  # a restart is for the launcher to decide
+        decision, following = decided(job, spec, gone, 0)
+        if following is None:
+            lost = self._named(gone)
+            raise WorkerLost(f"{are_lost(lost)}, and the others cannot go on by themselves: {decision.why}", lost)
+        return following
 
     def _prepared(self, job: Job, following: Job) -> NextPart:
         round, newest = self._rounds()

@@ -219,19 +219,28 @@ def resumed(
 
     ScenarioError where the checkpoint was written without the optimizer state that is wanted.
     """
-    arrays = read_worker(checkpoint, worker, sha256)
-    if optimizer == "local":
-        source = arrays
-    else:
-        source = fresh if optimizer == "none" else read_worker(checkpoint, 0, sha256)
-    found = {name: array for name, array in source.items() if name.startswith(OPTIMIZER)}
-    if not found and any(name.startswith(OPTIMIZER) for name in fresh):
+    arrays = as_kept(lambda source: read_worker(checkpoint, source, sha256), worker, optimizer, fresh)
+    if any(name.startswith(OPTIMIZER) for name in fresh) and not any(name.startswith(OPTIMIZER) for name in arrays):
         other = "shared for worker 0's, or " if optimizer == "local" else ""
         raise ScenarioError(
             f"{checkpoint}: holds no optimizer state for worker {worker}; "
             f"write checkpoint.optimizer: {other}none for zeros"
         )
-    return _without(arrays) | found
+    return arrays
+
+
+def as_kept(
+    read: Callable[[int], dict[str, Array]], worker: int, optimizer: Kept, fresh: dict[str, Array]
+) -> dict[str, Array]:
+    """The arrays that a worker goes on with, where checkpoints keep the optimizer state of `optimizer`.
+
+    read: what was kept of a worker. fresh: see resumed.
+    """
+    arrays = read(worker)
+    if optimizer == "local":
+        return arrays
+    source = fresh if optimizer == "none" else read(0)
+    return _without(arrays) | {name: array for name, array in source.items() if name.startswith(OPTIMIZER)}
 
 
 def _without(arrays: dict[str, Array]) -> dict[str, Array]:

@@ -109,6 +109,8 @@ class Simulation:
                 env.run(until=limit)
                 if limit is not None and not self._paused:
                     env.step()  # SimPy leaves the event of the limit in its queue, before all others
+                    if any(driver.lost for driver in drivers):
+                        env.run()  # the others soon wait for it; then no events are left, except those of later faults
             if not self._paused and (loss := _loss(drivers, env)) is not None:
                 over = self._part.over(loss)
         finally:

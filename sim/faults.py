@@ -42,12 +42,14 @@ class WorkerFaults(FaultPlan):
 
     def __init__(self, faults: Sequence[Numbered], seed: int) -> None:
         super().__init__(faults, seed)
+        self.go_on(0, 0, 0.0)
+
+    def go_on(self, rounds: int, steps: int, now: float) -> None:
+        """See FaultPlan. A lost worker is back."""
+        super().go_on(rounds, steps, now)
         self._held = 0.0  # the end of a pause, or of a loss, that came as an effect began
         self.failure: FaultStruck | None = None  # the exception by which it was lost
-        self._set_rates()
-
-    def _set_rates(self) -> None:
-        """What holds by the clock alone, up to the next loss."""
+        # What holds by the clock alone, up to the next loss.
         coming = [
             (start, end, fault) for start, end, _, fault in self.by_clock if isinstance(fault, Pause | WorkerLoss)
         ]
@@ -55,17 +57,6 @@ class WorkerFaults(FaultPlan):
         self.lost = min((start for start, _, fault in coming if isinstance(fault, WorkerLoss)), default=math.inf)
         asleep = [(start, end, math.inf) for start, end, _ in coming]
         self._awake, self._rate = PiecewiseRate(asleep), PiecewiseRate([*asleep, *self._slow])
-
-    def go_on(self, rounds: int, steps: int, now: float) -> None:
-        """The worker goes on at `now` from a state of so many rounds and nominal steps. A lost worker is back.
-
-        What was to strike it while it was gone, or while the run stood still, does not strike any more.
-        """
-        super().go_on(rounds, steps, now)
-        if self.lost <= now:
-            self._by_effect = [each for each in self._by_effect if each[1].during or not self._reached(each[1], now)]
-        self._held, self.failure = 0.0, None
-        self._set_rates()
 
     def strike(self, number: int, fault: Once, effect: Effect[object], now: float) -> Effect[object]:
         self.note(number, fault, now, now + fault.lasts)

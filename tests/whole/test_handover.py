@@ -155,6 +155,15 @@ def test_with_the_same_workers_nothing_is_handed_over(tmp_path):
     assert not Handover.by_number(Division.of(job.plan), other.plan).same
 
 
+def test_sharded_workers_keep_their_parts_with_other_batches(tmp_path):
+    job = job_of(tmp_path, {"preset": "fsdp"})
+    handover = Handover.by_number(Division.of(job.plan), on(job, "workload.batch=4").plan)
+    assert not handover.same
+    for number in range(3):
+        part = {"params": np.arange(number, number + 4), "rng": np.zeros(2)}
+        assert handover.snapshot(number, lambda worker, part=part: part, {}) == part
+
+
 # --- where the run is -------------------------------------------------------------------------------------------------
 
 

@@ -196,6 +196,16 @@ def test_times_of_faults_and_limit_count_from_the_start_of_the_run():
     with pytest.raises(ProtocolError, match="not finished after the limit of 20 s"):
         simulate(validate(document, "test"), timing_only=True, limit=20.0)
     assert simulate(validate(document, "test"), timing_only=True, limit=1000.0).summary["seconds"] == near(27.35)
+    document["faults"].append(LOSS | {"worker": 1, "at": "1 h"})  # after the end of the run, and after the limit
+    assert simulate(validate(document, "test"), timing_only=True, limit=1000.0).summary["seconds"] == near(27.35)
+
+
+def test_a_loss_between_the_moments_at_which_workers_pass_a_sync():
+    """Worker 0 pauses at a sync that worker 2 has passed: its checkpoint is not whole as worker 2 is lost."""
+    pause = {"name": "pause", "worker": 0, "at": "8 rounds", "during": "checkpoint", "duration": "700 ms"}
+    found = predicted(SYNC, 20, LOSS | {"at": "8.3 s"}, pause, recovery=RESTART)
+    (entry,) = found["recoveries"]
+    assert (entry["from_round"], entry["redone"], found["seconds"]) == (4, 3, near(8.35 + 5 + 16))
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------------
