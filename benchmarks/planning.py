@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from paceline.config.scenario import validate
-from paceline.plan_answer import recommended
-from paceline.plan_bounds import Bounds
-from paceline.plan_lab import Lab
-from paceline.plan_request import document_of
-from paceline.plan_space import Space
-from paceline.plan_values import Values
-from paceline.planning import plan
+from paceline.planning.bounds import Bounds
+from paceline.planning.judge import recommended
+from paceline.planning.lab import Lab
+from paceline.planning.plan import plan
+from paceline.planning.request import document_of
+from paceline.planning.space import Space
+from paceline.planning.values import Values
 from paceline.studies.front import exhaustive, leaves, search
 
 from .form import Row, compare, rounded

@@ -22,8 +22,8 @@ import numpy as np
 from paceline.config.metrics import Target
 from paceline.config.scenario import validate
 from paceline.job import resolve
-from paceline.plan_runs import Waiting
-from paceline.planning import plan
+from paceline.planning.plan import plan
+from paceline.planning.runs import Waiting
 from paceline.studies.halving import Halving, Point
 
 from .form import Row, compare, rounded

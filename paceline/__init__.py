@@ -26,7 +26,7 @@ _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "Worker
     "LocalSync": "local_sync",
     "compare": "analysis.compare",
     "load": "run",
-    "plan": "planning",
+    "plan": "planning.plan",
     "simulate": "simulating",
     "sweep": "sweeping",
     "train": "launching",
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .analysis.compare import compare
     from .launching import train
     from .local_sync import LocalSync
-    from .planning import plan
+    from .planning.plan import plan
     from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
     from .run import load
     from .simulating import simulate

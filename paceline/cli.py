@@ -204,7 +204,7 @@ def plan(
 
     Writes the recommended way to plan.yaml, a scenario that `train` and `simulate` take as it is.
     """
-    from .planning import PlanOptions, command
+    from .planning.command import PlanOptions, command
 
     asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
     options = PlanOptions(

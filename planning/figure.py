@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .plan_table import Answer
-from .program.errors import ScenarioError
+from ..program.errors import ScenarioError
+from .answer import Answer
 
 
 def save_front(answer: Answer, folder: Path) -> Path:
@@ -13,7 +13,7 @@ def save_front(answer: Answer, folder: Path) -> Path:
     import matplotlib
 
     matplotlib.use("Agg")
-    from .analysis.front_figure import Point, front
+    from ..analysis.front_figure import Point, front
 
     points = [
         Point(

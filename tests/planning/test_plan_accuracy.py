@@ -10,14 +10,14 @@ import pytest
 
 import paceline
 from kit.cli import call
-from paceline import plan_accuracy
 from paceline.config import yaml
 from paceline.config.metrics import Target
 from paceline.config.scenario import validate
 from paceline.job import resolve
-from paceline.plan_runs import Waiting
-from paceline.plan_table import Answer
-from paceline.planning import plan
+from paceline.planning import contest
+from paceline.planning.answer import Answer
+from paceline.planning.plan import plan
+from paceline.planning.runs import Waiting
 
 TARGET = Target.read("accuracy 0.9")
 LAB: dict[str, Any] = {
@@ -145,15 +145,15 @@ def test_where_nothing_can_be_trained_accuracy_is_unknown(
 
 
 def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    tell, calls = plan_accuracy.Watch.tell, list[str]()
+    tell, calls = contest.Watch.tell, list[str]()
 
-    def interrupted(self: plan_accuracy.Watch, what: str) -> None:
+    def interrupted(self: contest.Watch, what: str) -> None:
         calls.append(what)
         if len(calls) == 6:
             raise KeyboardInterrupt
         tell(self, what)
 
-    monkeypatch.setattr(plan_accuracy.Watch, "tell", interrupted)
+    monkeypatch.setattr(contest.Watch, "tell", interrupted)
     found = plan(LAB, objective="99%", keep=["workers", "method"])
     assert found.learning is not None
     assert not found.learning.whole

@@ -12,20 +12,20 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any, NamedTuple
 
-from .algorithms.aggregations import Parameters
-from .algorithms.placements import PLACEMENTS
-from .algorithms.plan import Plan
-from .algorithms.presets import PRESETS
-from .algorithms.rounds import Moment
-from .algorithms.schedules import Every, Fixed, Qsr
-from .algorithms.strategy import Strategy
-from .config.arguments import parameters_of
-from .config.lr_schedule import warm_up_of
-from .config.scenario import StrategySpec
-from .config.sections import described
-from .config.strategy import build_strategy
-from .plan_lab import Lab
-from .program.errors import ScenarioError
+from ..algorithms.aggregations import Parameters
+from ..algorithms.placements import PLACEMENTS
+from ..algorithms.plan import Plan
+from ..algorithms.presets import PRESETS
+from ..algorithms.rounds import Moment
+from ..algorithms.schedules import Every, Fixed, Qsr
+from ..algorithms.strategy import Strategy
+from ..config.arguments import parameters_of
+from ..config.lr_schedule import warm_up_of
+from ..config.scenario import StrategySpec
+from ..config.sections import described
+from ..config.strategy import build_strategy
+from ..program.errors import ScenarioError
+from .lab import Lab
 
 LOOKS = 8  # places of a run
 # Of the largest learning rate: alpha / lr times the root of h_base. With 1, H grows from the rate's peak on, as in the

@@ -21,16 +21,16 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
-from .algorithms.costs import TAIL, Works
-from .algorithms.placements import PLACEMENTS, Placement
-from .config.timing import CollectiveAlgorithm, Device
-from .plan_lab import Lab, Team
-from .plan_methods import Method, methods
-from .plan_space import Division, Space, Way, divisions, placements, variants
-from .program.effects import AllGather, AllReduce, Move, Phantom, ReduceScatter
-from .program.wire import wire_bytes
-from .sim.network import Fabric
-from .studies.front import Node
+from ..algorithms.costs import TAIL, Works
+from ..algorithms.placements import PLACEMENTS, Placement
+from ..config.timing import CollectiveAlgorithm, Device
+from ..program.effects import AllGather, AllReduce, Move, Phantom, ReduceScatter
+from ..program.wire import wire_bytes
+from ..sim.network import Fabric
+from ..studies.front import Node
+from .lab import Lab, Team
+from .methods import Method, methods
+from .space import Division, Space, Way, divisions, placements, variants
 
 
 class Exchange(NamedTuple):
@@ -104,7 +104,7 @@ class Bounds:
 
     def _moving(self, works: Works, device: Device, place: Placement) -> float:
         """Seconds of a step's copies to the device, or of those to the host, whichever take longer."""
-        from .sim.base_driver import move_seconds
+        from ..sim.base_driver import move_seconds
 
         key = (works, device, place.prefetch)
         if key not in self._moves:
@@ -133,7 +133,7 @@ class Bounds:
     def _exchanged(
         self, team: Team, works: Works, place: Placement, by_units: bool, collective: CollectiveAlgorithm
     ) -> Exchange:
-        from .sim.network import Fabric
+        from ..sim.network import Fabric
 
         if (team, collective) not in self._fabrics:
             network = dataclasses.replace(team.timing.network, collective=collective)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config.scenario import Scenario, validate
-from .plan_answer import Reason, Row
-from .plan_learned import Learning
-from .records.directory import to_json
+from ..config.scenario import Scenario, validate
+from ..records.directory import to_json
+from .judge import Reason, Row
+from .learned import Learning
 
 if TYPE_CHECKING:
     import pandas as pd

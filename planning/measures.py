@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from .config.timing import Network
-from .memory_check import predicted
-from .plan_lab import quiet
-from .plan_space import Way
-from .plan_values import ROUNDS, Values, simulated
+from ..config.timing import Network
+from ..memory_check import predicted
+from .lab import quiet
+from .space import Way
+from .values import ROUNDS, Values, simulated
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,20 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from .config.metrics import Target
-from .config.scenario import validate
-from .effort import available_memory, duration
-from .job import Job, resolve
-from .job_effort import computing_seconds, training_bytes
-from .learning_problem import LearningProblem
-from .plan_answer import Row, by_class
-from .plan_lab import Lab
-from .plan_learned import EFFORT, Learned, Learning
-from .plan_runs import LOOKS, Waiting, evaluated
-from .program.errors import ScenarioError, nearest, one_line
-from .progress import working
-from .studies.halving import Halving
-from .terminal import warn
+from ..config.metrics import Target
+from ..config.scenario import validate
+from ..effort import available_memory, duration
+from ..job import Job, resolve
+from ..job_effort import computing_seconds, training_bytes
+from ..learning_problem import LearningProblem
+from ..program.errors import ScenarioError, nearest, one_line
+from ..progress import working
+from ..studies.halving import Halving
+from ..terminal import warn
+from .judge import Row, by_class
+from .lab import Lab
+from .learned import EFFORT, Learned, Learning
+from .runs import LOOKS, Waiting, evaluated
 
 SECONDS = 600.0  # seconds of this machine
 WAYS = 16  # of a front, that are trained: of a longer one, so many of it, as far apart as they can be

@@ -14,16 +14,16 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from .algorithms.placements import PLACEMENTS, Placement
-from .algorithms.splits import ByBatch, BySteps, Capacity, Shares
-from .algorithms.strategy import Strategy
-from .algorithms.unitwise import UNIT_BYTES
-from .config.timing import CollectiveAlgorithm
-from .learning.cost_tables import merged
-from .plan_lab import Lab, Team
-from .plan_methods import EXCHANGING, LOCAL, Method
-from .program.effects import Wire
-from .program.errors import ScenarioError
+from ..algorithms.placements import PLACEMENTS, Placement
+from ..algorithms.splits import ByBatch, BySteps, Capacity, Shares
+from ..algorithms.strategy import Strategy
+from ..algorithms.unitwise import UNIT_BYTES
+from ..config.timing import CollectiveAlgorithm
+from ..learning.cost_tables import merged
+from ..program.effects import Wire
+from ..program.errors import ScenarioError
+from .lab import Lab, Team
+from .methods import EXCHANGING, LOCAL, Method
 
 # Local steps that are tried, of the fastest worker. The most that were published for workers of unequal speed are 32
 # (Biased Local SGD, arXiv 2508.08540). Post-local SGD takes 16 (arXiv 1808.07217), QSR begins with 4 (2310.14423).

@@ -9,17 +9,17 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .algorithms.rounds import Interval, State
-from .config.metrics import Target
-from .config.scenario import validate
-from .job import Job, resolve
-from .program.errors import NotFinite, ProtocolError, ScenarioError
-from .program.outcome import Hooks
-from .simulating import check
-from .studies.halving import Point
+from ..algorithms.rounds import Interval, State
+from ..config.metrics import Target
+from ..config.scenario import validate
+from ..job import Job, resolve
+from ..program.errors import NotFinite, ProtocolError, ScenarioError
+from ..program.outcome import Hooks
+from ..simulating import check
+from ..studies.halving import Point
 
 if TYPE_CHECKING:
-    from .sim.engine import Simulation
+    from ..sim.engine import Simulation
 
 LOOKS = 100  # evaluations in a whole run, at the least
 OFTEN = 0.1  # epochs between two of them are often enough
@@ -76,7 +76,7 @@ class Waiting:
         self.over, self._simulation = True, None
 
     def _begun(self) -> Simulation:
-        from .sim.engine import Simulation
+        from ..sim.engine import Simulation
 
         job = resolve(validate(self._document, "plan"), self._like.problem.folder, self._like)
         check(job, job.problem.phantoms(job.plan), timing_only=False, by_event=True, in_memory=True)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from paceline.config.scenario import validate
-from paceline.plan_answer import recommended
-from paceline.plan_bounds import Bounds, Root
-from paceline.plan_lab import Lab
-from paceline.plan_space import Space
-from paceline.plan_values import Values
+from paceline.planning.bounds import Bounds, Root
+from paceline.planning.judge import recommended
+from paceline.planning.lab import Lab
+from paceline.planning.space import Space
+from paceline.planning.values import Values
 from paceline.studies.front import ADDING, Node, exhaustive, leaves, search
 
 SMALL = Space(steps=(8,), placements=("replicated", "offloaded"), wires=("fp32",), prefetch=(2,), unit_bytes=(1 << 18,))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .config.catalogue import catalogue
-from .learning import torchvision_tables
-from .program.errors import ScenarioError, brief, nearest
+from ..config.catalogue import catalogue
+from ..learning import torchvision_tables
+from ..program.errors import ScenarioError, brief, nearest
 
 LATENCY = "50 us"  # of a message step, where a link of the catalogue is all that is known
 # The optimizer decides about memory: AdamW for transformers, SGD with momentum for others.

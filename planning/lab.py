@@ -13,25 +13,25 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .algorithms.aggregations import Parameters
-from .algorithms.balance import SAME, largest_fitting
-from .algorithms.costs import Works
-from .algorithms.learning_rates import Constant
-from .algorithms.placements import Placement
-from .algorithms.plan import Plan
-from .algorithms.rounds import Interval
-from .algorithms.splits import Capacity, Shares
-from .algorithms.strategy import Strategy
-from .config.fewer_workers import without
-from .config.scenario import Scenario
-from .config.timing import Device, Noise, Timing
-from .folders import look_for_modules
-from .job import resolve
-from .learning.works import make_works
-from .learning_problem import LearningProblem
-from .memory_check import holds
-from .program.errors import ScenarioError
-from .speeds import profile_of, timing_of
+from ..algorithms.aggregations import Parameters
+from ..algorithms.balance import SAME, largest_fitting
+from ..algorithms.costs import Works
+from ..algorithms.learning_rates import Constant
+from ..algorithms.placements import Placement
+from ..algorithms.plan import Plan
+from ..algorithms.rounds import Interval
+from ..algorithms.splits import Capacity, Shares
+from ..algorithms.strategy import Strategy
+from ..config.fewer_workers import without
+from ..config.scenario import Scenario
+from ..config.timing import Device, Noise, Timing
+from ..folders import look_for_modules
+from ..job import resolve
+from ..learning.works import make_works
+from ..learning_problem import LearningProblem
+from ..memory_check import holds
+from ..program.errors import ScenarioError
+from ..speeds import profile_of, timing_of
 
 LARGEST = 100_000  # workers; with so many a plan takes minutes
 MOST_CLASSES = 4  # of which every subset may be left out; of more, only the slowest ones together

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from .plan_bounds import Root
-from .plan_lab import Lab, Team
-from .plan_measures import Measured, Measures
-from .plan_space import Space, Way
-from .plan_values import Values
-from .program.errors import ScenarioError
-from .studies.front import Front, Node, search
+from ..program.errors import ScenarioError
+from ..studies.front import Front, Node, search
+from .bounds import Root
+from .lab import Lab, Team
+from .measures import Measured, Measures
+from .space import Space, Way
+from .values import Values
 
 PLAIN = 0.01  # the share of time that a plainer placement and wire may cost
 TOLERANCE = 0.05  # the share of time that fewer local steps may cost

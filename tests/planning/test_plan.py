@@ -12,9 +12,9 @@ import pytest
 import paceline
 from kit.cli import call
 from paceline.config import yaml
-from paceline.plan_answer import Judge
-from paceline.plan_table import Answer
-from paceline.planning import plan
+from paceline.planning.answer import Answer
+from paceline.planning.judge import Judge
+from paceline.planning.plan import plan
 from paceline.program.errors import ScenarioError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -234,7 +234,7 @@ def test_what_brings_less_than_a_percent_is_not_recommended() -> None:
 
 
 def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    from paceline.plan_values import Values
+    from paceline.planning.values import Values
 
     whole, calls = Values.without_noise, list[int]()
 

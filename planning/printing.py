@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.text import Text
 
-from .plan_answer import Row, by_class, longer
-from .plan_table import Answer
-from .printing import WIDE, plain_table, right
-from .program.errors import one_line
-from .terminal import console
+from ..printing import WIDE, plain_table, right
+from ..program.errors import one_line
+from ..terminal import console
+from .answer import Answer
+from .judge import Row, by_class, longer
 
 SHOWN = 12  # rows of the front
 

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from .algorithms.phantom import Phantoms
-from .algorithms.rounds import State
-from .config.scenario import Scenario, assign, validate
-from .config.sections import described
-from .config.timing import Timing
-from .job import Job, resolve
-from .plan_lab import Lab, quiet
-from .plan_space import Way, collectives
-from .program.errors import ScenarioError
-from .program.outcome import Hooks, Outcome
-from .studies.front import Node
+from ..algorithms.phantom import Phantoms
+from ..algorithms.rounds import State
+from ..config.scenario import Scenario, assign, validate
+from ..config.sections import described
+from ..config.timing import Timing
+from ..job import Job, resolve
+from ..program.errors import ScenarioError
+from ..program.outcome import Hooks, Outcome
+from ..studies.front import Node
+from .lab import Lab, quiet
+from .space import Way, collectives
 
 ROUNDS = 2  # that are simulated without noise; the first is left out, since it begins with what is done once
 DRAWS = 4  # clusters that are drawn where there is noise
@@ -167,9 +167,9 @@ def _phantoms(job: Job) -> Phantoms:
 
 def simulated(job: Job, timings: Sequence[Timing]) -> list[tuple[Clock, list[Outcome]]]:
     """The clock and the workers' outcomes on each of several clusters, at once where that can be."""
-    from .sim.clocks import NotAlike
-    from .sim.cohort import events_needed, most_clusters, simulate_together
-    from .sim.cohort_meetings import NeedsEvents
+    from ..sim.clocks import NotAlike
+    from ..sim.cohort import events_needed, most_clusters, simulate_together
+    from ..sim.cohort_meetings import NeedsEvents
 
     if 1 < len(timings) <= most_clusters(timings[0]) and not events_needed(timings[0]):
         clocks = [Clock() for _ in timings]
@@ -183,14 +183,14 @@ def simulated(job: Job, timings: Sequence[Timing]) -> list[tuple[Clock, list[Out
 
 
 def _alone(job: Job, timing: Timing) -> tuple[Clock, list[Outcome]]:
-    from .sim.cohort import simulate
-    from .sim.cohort_meetings import NeedsEvents
+    from ..sim.cohort import simulate
+    from ..sim.cohort_meetings import NeedsEvents
 
     clock = Clock()
     try:
         return clock, simulate(job.cohorts(_phantoms(job)), timing, clock.hooks)
     except NeedsEvents:
-        from .sim.engine import simulate as by_event
+        from ..sim.engine import simulate as by_event
 
         clock = Clock()
         return clock, by_event(job.shared_programs(_phantoms(job), State()), timing, clock.hooks)

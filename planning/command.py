@@ -1,0 +1,126 @@
+"""The command `paceline plan`: its options, and the files that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import yaml
+from ..config.scenario import apply, validate
+from ..config.units import read_seconds, read_share
+from ..folders import folders_of
+from ..marked_page import write_text
+from ..program.errors import ScenarioError, one_line
+from .answer import Answer
+from .plan import plan
+from .request import document_of
+
+MADE = "# Made by `paceline plan`"
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """The command's options."""
+
+    settings: tuple[str, ...] = ()
+    objective: str = "throughput"
+    keep: tuple[str, ...] = ()
+    most: int | None = None  # samples of all workers in a step
+    tolerance: str = "5%"
+    json: Path | None = None
+    figures: Path | None = None  # a folder
+    out: Path = Path("runs/plan")
+    quiet: bool = False
+    effort: str = "10 min"  # of this machine, for training
+    sample: str = "100%"  # of the training examples
+
+
+def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOptions) -> None:
+    """The command `paceline plan`. asked: the options that stand for a scenario, or change it; None where not given."""
+    from .printing import show_plan
+
+    given: Path | dict[str, Any]
+    given, settings = _asked(scenario, asked, options.settings)
+    path = refuse(options.out)
+    tolerance, sample = _share("--tolerance", options.tolerance), _share("--sample", options.sample)
+    if not 0 < sample <= 1:
+        raise ScenarioError(f"--sample {options.sample}: write a share above 0 and up to 100%")
+    try:
+        effort = read_seconds(options.effort, "10 min", positive=True)
+    except ValueError as error:
+        raise ScenarioError(f"--effort: {error}") from None
+    answer = plan(
+        given,
+        settings=settings,
+        objective=options.objective,
+        keep=options.keep,
+        max_batch_total=options.most,
+        tolerance=tolerance,
+        effort=effort,
+        sample=sample,
+        quiet=options.quiet,
+    )
+    write(answer, path)
+    if options.json:
+        write_text(options.json, answer.json())
+    if options.figures:
+        from .figure import save_front
+
+        save_front(answer, options.figures)
+    if not options.quiet:
+        show_plan(answer, path)
+
+
+def _share(option: str, text: str) -> float:
+    try:
+        return read_share(text)
+    except ValueError as error:
+        raise ScenarioError(f"{option}: {error}") from None
+
+
+def _asked(
+    scenario: Path | None, asked: Mapping[str, Any], settings: Sequence[str]
+) -> tuple[Path | dict[str, Any], list[str]]:
+    """(the scenario, settings): a file with what else is asked for as settings, or a document of what is asked for."""
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    if scenario is None:
+        for name in ("model", "workers", "link"):
+            if name not in wanted:
+                raise ScenarioError("plan what? name a scenario, or write --model, --workers and --link")
+        document = document_of(**wanted)
+        for setting in settings:
+            apply(document, setting)
+        return document, []
+    for name in ("model", "workers", "link"):
+        if name in wanted:
+            raise ScenarioError(f"--{name}: the scenario says it; change it with --set, or leave the scenario out")
+    keys = {"batch": "workload={{total_batch: {}}}", "epochs": "budget={{epochs: {}}}", "data": "workload.data={}"}
+    if "batch" in wanted:
+        raise ScenarioError("--batch: the scenario says it; write --set workload.batch=N")
+    return scenario, [*settings, *(keys[name].format(value) for name, value in wanted.items())]
+
+
+def refuse(out: Path) -> Path:
+    """The file plan.yaml in the folder. ScenarioError where another file of that name is there."""
+    path = out / "plan.yaml"
+    if path.exists() and not path.read_text(errors="replace").startswith(MADE):
+        raise ScenarioError(f"--out {out}: its plan.yaml is not one that a plan has made; name another folder")
+    return path
+
+
+def write(answer: Answer, path: Path) -> None:
+    """Write the recommended way as a scenario. ScenarioError where that fails."""
+    document, folder = dict(answer.documents[0]), answer.folder
+    if folder.resolve() != Path.cwd():  # its relative paths are to be found from the new place, too
+        folders = [
+            {"path": str(each), "from_run": str(each)} for each in folders_of(validate(document, "plan"), folder)
+        ]
+        document["recorded"] = dict(document.get("recorded") or {}) | {"folders": folders}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ScenarioError(f"--out {path.parent}: cannot be made: {error.strerror}; name another folder") from None
+    told = f"{MADE}: an epoch is predicted to take {answer.rows[0].epoch:.6g} s.\n# {one_line(answer.decision, 300)}\n"
+    write_text(path, told + yaml.dump(document))
