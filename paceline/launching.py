@@ -133,11 +133,10 @@ class _Launch:
 
         left, options, ranks = self.found, self.options, self.ranks
         if (restart := self.restart) is not None:
-            left = again(self.found, restart)
+            left, ranks = again(self.found, restart), None  # there may be fewer workers now
             options = replace(options, restart=restart, round=self._round(restart.training))
             if restart.begun:  # the run's scenario is without them
                 options = replace(options, without=())
-            ranks = None if self.crew.gone else ranks
         arguments = ["train", *map(str, self.scenarios), *_flags(options), *(["--quiet"] if self.quiet else [])]
         threads = max(training.scenario.workload.threads for training in left)
         self.star = star_for([(training.title, training.scenario) for training in left], ranks)
@@ -164,8 +163,7 @@ class _Launch:
         if would_come_again and not (gone and number == len(self.found) - 1):
             return f"it did not get to its first step, and {AGAIN}"
         rule = spec.model_copy(update={"shrink": False})  # the remaining ranks have not gone on by themselves
-        now = self._recoveries(number) if end.lost.startswith("worker") else None  # its number in the last part
-        lost = self.crew.numbers(gone or end.ranks, now)
+        lost = self.crew.numbers(gone or end.ranks)
         decision = how_to_go_on(rule, lost, len(self.crew.now), self.restarts, self.sharded[number], gone)
         if decision.how == "none":
             return decision.why if spec.max_restarts else ""
@@ -186,17 +184,22 @@ class _Launch:
 
     def _next(self, number: int, lost: Sequence[int], came: progress.Reached | None) -> Restart:
         """What the next ranks are told. lost: the lost workers, by their numbers when the command began."""
-        training, files = self.found[number], self._now(number)
-        noticed = progress.now(training.directory)
+        noticed = progress.now(self.found[number].directory)
+        round, at, then = 0, 0.0, noticed
         if came is not None:
-            restart = Restart(number, False, False, came.round, came.seconds + max(0.0, noticed - came.when), noticed)
-        elif self.restart is not None and self.restart.training == number:
-            restart = self.restart.later(noticed)
-        else:
-            restart = Restart(number, False, False, 0, 0.0, noticed)
-        saved = self._saved(number)
-        gone = self.crew.go_on(self._recoveries(number) if saved else ())
-        return replace(restart, begun=files.begun, saved=saved, lost=lost, gone=gone)
+            round, at, then = came
+        elif (before := self.restart) is not None and before.training == number:
+            round, at, then = before.round, before.at, before.noticed
+        return Restart(
+            training=number,
+            begun=self._now(number).begun,
+            saved=self._saved(number),
+            round=round,
+            at=at + max(0.0, noticed - then),
+            noticed=noticed,
+            lost=lost,
+            gone=self.crew.go_on(self._recoveries(number)),
+        )
 
     def _recoveries(self, number: int) -> list[Recovery]:
         """What a training's record tells since the command began."""
@@ -274,13 +277,9 @@ class Crew:
         before, self._unstarted = self._unstarted, None if stepped else end.ranks
         return not stepped and (end.again or before == end.ranks)
 
-    def numbers(self, ranks: Sequence[int], recoveries: Sequence[Recovery] | None = None) -> list[int]:
-        """The workers of some ranks. More ranks may have been started than there are workers.
-
-        recoveries: since the command began. The ranks are then those after them, and not those of the job's start.
-        """
-        now = self.now if recoveries is None else numbers(self.workers, recoveries)
-        return [now[rank] for rank in ranks if rank < len(now)]
+    def numbers(self, ranks: Sequence[int]) -> list[int]:
+        """The workers of some ranks. More ranks may have been started than there are workers."""
+        return [self.now[rank] for rank in ranks if rank < len(self.now)]
 
     def on_host(self, ranks: Sequence[int], star: Star | None) -> list[int]:
         """The ranks on the hosts of some ranks."""

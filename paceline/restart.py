@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .records.progress import now
@@ -19,7 +19,7 @@ class Restart:
     begun: bool  # whether the lost ranks had written into the run's directory
     saved: bool  # whether there is a checkpoint to go on from
     round: int  # rounds that were done
-    at: float  # the run's clock when the loss was noticed
+    at: float  # the run's clock when the loss was noticed, as far as the launcher knows
     noticed: float  # when that was, by the clock of the directory's file system
     lost: Sequence[int] = ()  # the lost workers, by their numbers when the command began
     gone: Sequence[int] = ()  # those that are left out from now on, by their numbers in the scenario that goes on
@@ -33,20 +33,20 @@ class Restart:
         """The restart in an option's value, which no user writes."""
         return cls(**json.loads(text))
 
-    def recovery(self, directory: Path, workers: int, from_round: int) -> Recovery:
-        """The entry for the run's records. The first step follows now."""
+    def recovery(self, directory: Path, workers: int, from_round: int, earlier: float) -> Recovery:
+        """The entry for the run's records. The first step follows now.
+
+        earlier: what the run's clock shows at from_round. The launcher does not know it if a run that was resumed by
+            hand has not come to its first step.
+        """
         passed = max(0.0, now(directory) - self.noticed)
         return Recovery(
             how="restart",
             lost=tuple(self.lost),
             workers=workers,
-            at=self.at,
+            at=max(self.at, earlier),
             from_round=from_round,
             redone=max(0, self.round - from_round),
             seconds=passed,
             start=passed,
         )
-
-    def later(self, noticed: float) -> Restart:
-        """This restart when it is seen, at `noticed`, that its ranks were lost before their first step."""
-        return replace(self, at=self.at + max(0.0, noticed - self.noticed), noticed=noticed)

@@ -66,11 +66,14 @@ def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training
 
 
 def again(found: Sequence[Training], restart: Restart) -> list[Training]:
-    """What is left of some trainings after a lost worker."""
+    """What is left of some trainings after a lost worker.
+
+    The run's own scenario tells which workers are left, since others may have gone on without some of them.
+    """
     first, *later = found[restart.training :]
-    if restart.saved and not first.resumes:
+    if restart.begun:
         path = first.directory / SCENARIO
-        first = replace(first, scenario=load(path), path=path, resumes=True)
+        first = replace(first, scenario=load(path), path=path, resumes=restart.saved, without=())
     if restart.gone:
         profile = profile_of(first.scenario, first.path.parent)
         left = fewer(first.scenario, profile, restart.gone)

@@ -314,7 +314,8 @@ class _RankTraining:
         """Write the scenario. After a lost worker its newest part tells how the run went on, and the clock goes on."""
         directory, restart = self.training.directory, self.training.restart
         if restart is not None:
-            self.recovery = restart.recovery(directory, self.job.workers, parts[-1]["from_round"])
+            from_round, earlier = parts[-1]["from_round"], self.recorder.earlier
+            self.recovery = restart.recovery(directory, self.job.workers, from_round, earlier)
             parts[-1] |= {"recovery": self.recovery.noted()}
             self.recorder.earlier = self.recovery.at + self.recovery.seconds
         self.history = parts

@@ -41,7 +41,8 @@ def all_begin(mpirun: subprocess.Popen[Any], ranks: int, folder: Path) -> bool:
     most = missed = 0
     while mpirun.poll() is None and len([*folder.glob(f"{BEGUN}*")]) < ranks and not _ending(folder):
         living = _children(mpirun.pid)
-        most, missed = max(most, living), missed + 1 if living < most else 0
+        most = max(most, min(living, ranks))  # what else an mpirun starts for a moment is not missed
+        missed = missed + 1 if living < most else 0
         if missed > PATIENCE:
             return False
         time.sleep(LOOK)

@@ -15,7 +15,7 @@ from paceline.config import yaml
 from paceline.launching import Crew
 from paceline.program.errors import PacelineError
 from paceline.records import checkpoints, progress
-from paceline.records.recoveries import Recovery
+from paceline.records.recoveries import How, Recovery
 from paceline.restart import Restart
 from paceline.runtime import launcher
 from paceline.runtime.launcher import End
@@ -52,10 +52,11 @@ class Played:
     """Stands for run_job: does what each job in turn does, and keeps what it was told."""
 
     def __init__(self, *jobs: tuple[Callable[[], object] | None, End]) -> None:
-        self.jobs, self.told = list(jobs), list[list[str]]()
+        self.jobs, self.told, self.ranks = list(jobs), list[list[str]](), list[int]()
 
     def __call__(self, arguments: list[str], ranks: int, threads: int, star: object, shrink: bool) -> End:
         self.told.append(arguments)
+        self.ranks.append(ranks)
         does, end = self.jobs.pop(0)
         if does is not None:
             does()
@@ -96,8 +97,9 @@ def test_a_lost_worker_and_a_checkpoint(train):
     assert second is not None
     assert (second.training, second.begun, second.saved, second.round, second.lost) == (0, True, True, 5, [1])
     assert second.at == pytest.approx(7.0, abs=5.0)
-    entry = second.recovery(RUN, 3, 4)
+    entry = second.recovery(RUN, 3, 4, 6.0)
     assert (entry.how, entry.lost, entry.redone, entry.start) == ("restart", (1,), 1, entry.seconds)
+    assert second.recovery(RUN, 3, 4, 99.0).at == 99.0, "the clock never goes back"
 
 
 def test_where_nothing_was_saved_and_where_nothing_was_written(train):
@@ -251,11 +253,25 @@ def test_ranks_that_end_without_a_result(train):
     )
 
 
-def goes_on_without(worker: int) -> None:
-    """What ranks write that were told to leave a worker out."""
+@pytest.mark.parametrize("saved", [True, False])
+def test_those_that_a_shrink_has_left_are_started_again(saved, train):
+    def shrinks() -> None:
+        saves(RUN, 4) if saved else steps(RUN)
+        goes_on_without(1, "shrink")
+
+    lost = End(1, "worker 2 is lost", (2,), said=True)
+    jobs = Played((shrinks, lost), (lambda: finishes(RUN), WELL))
+    assert train("s.yaml", "--out", "run", "--shrink", "--min-workers", "2", "-n", "3", jobs=jobs)[0] == 0
+    restart = jobs.restarts()[1]
+    assert restart is not None
+    assert (jobs.ranks, restart.lost, restart.gone) == ([3, 2], [2], [])
+
+
+def goes_on_without(worker: int, how: How = "restart") -> None:
+    """What ranks write that were told to leave a worker out, or that have done so by themselves."""
     document = yaml.read_mapping(Path("s.yaml"))
     del document["cluster"]["workers"][worker]
-    entry = Recovery(how="restart", lost=(worker,), workers=2, at=7.0, from_round=4, redone=1, seconds=1.0)
+    entry = Recovery(how=how, lost=(worker,), workers=2, at=7.0, from_round=4, redone=1, seconds=1.0)
     document["recovery"] = {"max_restarts": 9, "min_workers": 2}
     document["recorded"] = {"history": [{"from_round": 0}, {"from_round": 4, "recovery": entry.noted()}]}
     (RUN / "scenario.yaml").write_text(yaml.dump(document))
@@ -270,8 +286,6 @@ def test_the_workers_of_a_node_are_gone_together():
     crew.gone |= {0, 1}
     assert crew.go_on(()) == [0, 1]
     assert crew.numbers((0, 2, 7)) == [2, 4]
-    shrunk = Recovery(how="shrink", lost=(1,), workers=4, at=1.0, from_round=1, redone=0, seconds=1.0)
-    assert crew.numbers((1,), [shrunk]) == [2]
     crew.gone.add(4)
     recovery = Recovery(how="restart", lost=(0, 1), workers=3, at=1.0, from_round=1, redone=0, seconds=1.0)
     assert crew.go_on((recovery,)) == [2]

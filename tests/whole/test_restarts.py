@@ -33,9 +33,10 @@ class Model(nn.Module):
 
     def forward(self, x):
         self.passes += 1
-        if self.training and self.passes == 70 and not os.path.exists("struck"):
-            open("struck", "w").close()
-            os.kill(os.getppid(), signal.SIGKILL)
+        if self.training and self.passes == 70 and "OMPI_COMM_WORLD_RANK" in os.environ:
+            if not os.path.exists("struck"):
+                open("struck", "w").close()
+                os.kill(os.getppid(), signal.SIGKILL)
         return self.layers(x)
 
 def make(input_shape, classes):
@@ -124,7 +125,6 @@ def test_a_killed_mpirun(tmp_path):
     done = paceline("train", "s.yaml", "--out", "run", "--max-restarts", "1", cwd=tmp_path)
     assert "was ended by signal 9; s goes on from round_0000" in done.stderr
     summary = read(tmp_path / "run")[0]
-    (tmp_path / "struck").touch()
     undisturbed = simulate(tmp_path / "s.yaml")
     assert summary["params_sha256"] == undisturbed.summary["params_sha256"]
     assert summary["recoveries"][0]["lost"] == []
@@ -142,7 +142,7 @@ def test_a_worker_that_does_not_start_any_more(tmp_path):
     done = paceline("train", "s.yaml", "--out", "run", *flags, cwd=tmp_path)
     said = [line for line in done.stderr.splitlines() if " restart " in line]
     assert [line.rpartition("; ")[2] for line in said] == [
-        *["s goes on from round_000020"] * 2,
+        "s goes on from round_000020",
         "s goes on from round_000020, without worker 1",
     ]
     summary, _ = read(tmp_path / "run")
