@@ -163,7 +163,9 @@ class _Launch:
         if would_come_again and not (gone and number == len(self.found) - 1):
             return f"it did not get to its first step, and {AGAIN}"
         rule = spec.model_copy(update={"shrink": False})  # the remaining ranks have not gone on by themselves
-        lost = self.crew.numbers(gone or end.ranks)
+        # Ranks name workers that they miss by their numbers when the command began. All else is about ranks.
+        told = end.lost.endswith((" lost", " no answer")) and not gone
+        lost = [*end.ranks] if told else self.crew.numbers(gone or end.ranks)
         decision = how_to_go_on(rule, lost, len(self.crew.now), self.restarts, self.sharded[number], gone)
         if decision.how == "none":
             return decision.why if spec.max_restarts else ""
@@ -184,7 +186,7 @@ class _Launch:
 
     def _next(self, number: int, lost: Sequence[int], came: progress.Reached | None) -> Restart:
         """What the next ranks are told. lost: the lost workers, by their numbers when the command began."""
-        noticed = progress.now(self.found[number].directory)
+        noticed, gone = progress.now(self.found[number].directory), self.crew.go_on(self._recoveries(number))
         round, at, then = 0, 0.0, noticed
         if came is not None:
             round, at, then = came
@@ -198,7 +200,8 @@ class _Launch:
             at=at + max(0.0, noticed - then),
             noticed=noticed,
             lost=lost,
-            gone=self.crew.go_on(self._recoveries(number)),
+            gone=gone,
+            members=self.crew.now,
         )
 
     def _recoveries(self, number: int) -> list[Recovery]:

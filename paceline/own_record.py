@@ -60,7 +60,7 @@ class OwnRecord:
         def end(line: str) -> None:
             end_job(f"paceline: {one_line(line)}")
 
-        return Watch(self._rank, size, spec, self.directory, lambda: False, say, end)
+        return Watch(self._rank, range(size), spec, self.directory, lambda: False, say, end)
 
     def take_back(self, round: int) -> None:
         """Remove the last line if it is of this round: one with an evaluation takes its place."""

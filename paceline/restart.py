@@ -23,6 +23,7 @@ class Restart:
     noticed: float  # when that was, by the clock of the directory's file system
     lost: Sequence[int] = ()  # the lost workers, by their numbers when the command began
     gone: Sequence[int] = ()  # those that are left out from now on, by their numbers in the scenario that goes on
+    members: Sequence[int] = ()  # the workers that go on, by their numbers when the command began
 
     def text(self) -> str:
         """The restart as an option's value."""

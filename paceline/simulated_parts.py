@@ -205,16 +205,16 @@ class SimulatedParts:
         )
 
     def _restarted(self, lost: Lost) -> _Following:
-        """All workers go on from the newest checkpoint. What is counted begins again."""
+        """The part's workers go on from the newest checkpoint. What is counted begins again."""
         begin, reached = lost.over + self._spec.start, self._syncs.reached(0, lost.over)
-        workers, saved = range(self._whole.workers), self._syncs.checkpoint(lost.over)
-        self._restarts, self.resumed, self._ready = self._restarts + 1, saved.state.round, {}
+        saved = self._syncs.checkpoint(lost.over)
+        self._restarts, self.resumed = self._restarts + 1, saved.state.round
         return _Following(
             how="restart",
             who=self._named(self._gone),
-            job=self._whole,
-            part=replace(self._part, workers=workers, outcomes=(), begin=begin, counted=begin),
-            handover=Handover.by_number(saved.division, self._whole.plan),
+            job=self.job,
+            part=replace(self._part, outcomes=(), begin=begin, counted=begin),
+            handover=Handover.by_number(saved.division, self.job.plan),
             sync=saved,
             saved=saved,
             noticed=lost.over,

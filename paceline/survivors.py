@@ -29,7 +29,7 @@ class NextPart(NamedTuple):
     state: State
     worker: Any
     handover: Handover
-    lost: tuple[int, ...]  # the workers lost since the part before began, by their numbers at the start of the run
+    lost: tuple[int, ...]  # the workers lost since the part before began, by their numbers when the command began
     redone: int  # rounds that some worker had done, and that are lost
 
     def recovery(self, at: float, seconds: float) -> Recovery:
@@ -52,13 +52,15 @@ class NextPart(NamedTuple):
 
 
 class Survivors:
-    """The ranks of a training that are left. They keep the last syncs, to go back to."""
+    """The ranks of a training that are left. They keep the last syncs, to go back to.
 
-    def __init__(self, comm: Any, workers: int) -> None:
-        self.comm = comm
-        self.members = [*range(workers)]  # the present part's workers, by their numbers at the start of the run
+    members: the present part's workers, by their numbers when the command began.
+    """
+
+    def __init__(self, comm: Any, members: Sequence[int]) -> None:
+        self.comm, self.members = comm, members
         self.kept = KeptSyncs()
-        self._left = [*range(workers)]  # those that are left, by their numbers in the present part
+        self._left = [*range(len(members))]  # those that are left, by their numbers in the present part
 
     def sync(self, worker: int, seconds: float, effect: Any) -> None:
         """Keep a sync: the Hooks.sync of a run."""
@@ -116,7 +118,7 @@ class Survivors:
         return int(found[0]), int(-found[1])
 
     def _named(self, workers: Sequence[int]) -> tuple[int, ...]:
-        """Workers of the present part, by their numbers at the start of the run."""
+        """Workers of the present part, by their numbers when the command began."""
         return tuple(self.members[worker] for worker in workers)
 
 

@@ -92,7 +92,9 @@ class _RankTraining:
     def __init__(self, comm: Any, training: Training, job: Job, options: TrainOptions, stop: Stop) -> None:
         self.comm, self.training, self.job, self.options, self.stop = comm, training, job, options, stop
         self.rank, self.began_with = comm.Get_rank(), job.workers
-        self.survivors = Survivors(comm, job.workers) if goes_on(job.scenario, job.plan) else None
+        # The present part's workers, by their numbers when the command began.
+        self.members = [*range(job.workers)] if training.restart is None else training.restart.members
+        self.survivors = Survivors(comm, self.members) if goes_on(job.scenario, job.plan) else None
         self.phantom = job.scenario.train.phantom
         self.recorder = Recorder(
             training.directory,
@@ -164,7 +166,8 @@ class _RankTraining:
             del worker, following
             gc.collect()  # the worker goes before the next one comes
             following = survivors.next_part(self.job)
-            self.comm, self.job, self.rank = survivors.comm, following.job, survivors.comm.Get_rank()
+            self.comm, self.job, self.members = survivors.comm, following.job, survivors.members
+            self.rank = self.comm.Get_rank()
             state, worker = following.state, following.worker
 
     def _part(self, run: RankRun, state: State, worker: Any) -> _Ended:
@@ -236,8 +239,7 @@ class _RankTraining:
         return rank_faults(self.job, self.rank, self.training.directory, state, seconds)
 
     def _struck(self, worker: int, entry: dict[str, Any]) -> None:
-        number = worker if self.survivors is None else self.survivors.members[worker]
-        struck.append(self.training.directory, {"worker": number} | entry)
+        struck.append(self.training.directory, {"worker": self.members[worker]} | entry)
 
     def _watch(self) -> Watch | None:
         spec, directory = self.job.scenario.deadline, self.training.directory
@@ -249,7 +251,7 @@ class _RankTraining:
             end_job(f"paceline: {one_line(f'{line}{how}')}")
 
         kills = self.survivors is not None
-        return Watch(self.rank, self.job.workers, spec, directory, self.stop.came, say, end, kills)
+        return Watch(self.rank, self.members, spec, directory, self.stop.came, say, end, kills)
 
     def _start(self) -> tuple[State, Any]:
         """The state to begin with, and this rank's worker. The scenario is written when nothing can refuse it now."""

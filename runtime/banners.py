@@ -118,7 +118,7 @@ class Relay:
             goes_on = b"the others go on" in line
             self.lost, self.went_on = "" if goes_on else lost["what"].decode(), self.went_on or goes_on
         elif missing := MISSING.match(line):
-            self.lost = f"{' and '.join(re.findall(r'rank [0-9]+', missing['who'].decode()))} gave no answer"
+            self.lost = f"{' and '.join(re.findall(r'worker [0-9]+', missing['who'].decode()))} gave no answer"
         self.ended = self.ended or _line(KILLED[1:], line)
         return bool(ABORT_LINE.search(line))
 

@@ -49,8 +49,9 @@ class Sign(NamedTuple):
 
 
 class Watch:
-    """Watches this rank, the one with this number of `size`.
+    """Watches this rank, the one with this number among those of `members`.
 
+    members: the worker of each rank, by the number that the user knows.
     deadline: a rank that waits in a collective longer than its factor * the slowest of late, and longer than its floor,
         counts as stalled.
     folder: of the run.
@@ -62,7 +63,7 @@ class Watch:
     def __init__(
         self,
         rank: int,
-        size: int,
+        members: Sequence[int],
         deadline: DeadlineSpec,
         folder: Path,
         asked: Callable[[], bool],
@@ -70,7 +71,8 @@ class Watch:
         end: Callable[[str], None],
         kills: bool = False,
     ) -> None:
-        self._rank, self._size, self._deadline, self._folder = rank, size, deadline, folder
+        self._rank, self._members, self._deadline, self._folder = rank, members, deadline, folder
+        self._size = len(members)
         self._asked, self._say, self._end, self._kills = asked, say, end, kills
         self._period = min(LONGEST, max(SHORTEST, deadline.floor / 8))  # seconds between two signs of life
         self._host = socket.gethostname()
@@ -132,7 +134,8 @@ class Watch:
         if self._rank != min((rank for rank in fresh if signs[rank].waiting is not None), default=self._rank):
             return  # another one speaks
         missing = [rank for rank in range(self._size) if rank not in fresh or signs[rank].waiting != waiting]
-        who = "; ".join(_told(rank, signs.get(rank), silent) for rank in missing) or "none of the ranks"
+        told = [_told(f"rank {rank} (worker {self._members[rank]}", signs.get(rank), silent) for rank in missing]
+        who = "; ".join(told) or "none of the ranks"
         line = f"{waiting} has taken {seconds:.1f} s. Missing: {who}"
         if self._asked():
             self._end(f"{line}. Stopped as asked, without the round's end")
@@ -167,10 +170,10 @@ class Watch:
         return self._folder / SIGNS / str(rank)
 
 
-def _told(rank: int, sign: Sign | None, silent: float) -> str:
-    """A missing rank, in words. A rank's number is its worker's."""
+def _told(who: str, sign: Sign | None, silent: float) -> str:
+    """A missing rank, in words. who: how they begin."""
     if sign is None:
-        return f"rank {rank} (worker {rank}), which gave no sign of life"
+        return f"{who}), which gave no sign of life"
     last = "computing" if sign.waiting is None else f"in {sign.waiting}"
     how = f"silent for {sign.age:.1f} s, then {last}" if sign.age > silent else f"{last} for {sign.seconds:.1f} s"
-    return f"rank {rank} (worker {rank}, host {sign.host}), {how}"
+    return f"{who}, host {sign.host}), {how}"

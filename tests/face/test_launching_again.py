@@ -259,12 +259,12 @@ def test_those_that_a_shrink_has_left_are_started_again(saved, train):
         saves(RUN, 4) if saved else steps(RUN)
         goes_on_without(1, "shrink")
 
-    lost = End(1, "worker 2 is lost", (2,), said=True)
+    lost = End(1, "worker 2 is lost", (2,), said=True)  # which is rank 1 by then
     jobs = Played((shrinks, lost), (lambda: finishes(RUN), WELL))
     assert train("s.yaml", "--out", "run", "--shrink", "--min-workers", "2", "-n", "3", jobs=jobs)[0] == 0
     restart = jobs.restarts()[1]
     assert restart is not None
-    assert (jobs.ranks, restart.lost, restart.gone) == ([3, 2], [2], [])
+    assert (jobs.ranks, restart.lost, restart.gone, restart.members) == ([3, 2], [2], [], [0, 2])
 
 
 def goes_on_without(worker: int, how: How = "restart") -> None:

@@ -149,7 +149,7 @@ STALL = (
             True,
         ),
         ([b"paceline: rank 0 failed\n", *KILLED], 137, "rank 1 was ended by signal 9", (1,), False),
-        ([STALL + b" (worker 3)\n", *ABORTED], 1, "rank 2 and rank 3 gave no answer", (2, 3), False),
+        ([STALL + b" (worker 3)\n", *ABORTED], 1, "worker 2 and worker 3 gave no answer", (2, 3), False),
         ([STALL + b". Stopped as asked, without the round's end\n"], 1, "", (), False),
         ([b"paceline: workers 1, 3 are lost: a Barrier\n"], 1, "workers 1, 3 are lost", (1, 3), False),
         ([b"paceline: worker 2 is lost: a Barrier\n"], 1, "worker 2 is lost", (2,), False),

@@ -111,7 +111,11 @@ def test_what_ends_a_run_strikes_once(name, status, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("workers", "recovery", "redone"),
-    [(2, {"max_restarts": 2}, [2, 2]), (4, {"shrink": True, "min_workers": 1}, [0, 0])],
+    [
+        (2, {"max_restarts": 2}, [2, 2]),
+        (4, {"shrink": True, "min_workers": 1}, [0, 0]),
+        (4, {"shrink": True, "min_workers": 3, "max_restarts": 1}, [0, 2]),
+    ],
 )
 def test_one_plan_for_both_worlds_over_losses(workers, recovery, redone, tmp_path):
     """A kill, then an exception. Both worlds do the same rounds again, and are struck by each fault once."""

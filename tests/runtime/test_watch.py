@@ -35,7 +35,7 @@ class Rank:
 
     def __init__(self, rank: int, folder: Path, driver: Driver, asked: bool = False, deadline=DEADLINE) -> None:
         self.said, self.ended, self.driver = list[str](), list[str](), driver
-        self.watch = Watch(rank, 3, deadline, folder, lambda: asked, self.said.append, self.ended.append)
+        self.watch = Watch(rank, range(3), deadline, folder, lambda: asked, self.said.append, self.ended.append)
         (folder / SIGNS).mkdir(exist_ok=True)
 
     def look(self) -> None:
@@ -115,7 +115,7 @@ def test_a_stall_ends_the_run_where_it_should(ranks, tmp_path):
 
 def test_nothing_is_left_of_signs(tmp_path):
     for seconds in (0, 0.3):  # with one sign, and with several
-        watch = Watch(0, 1, DEADLINE, tmp_path, lambda: False, print, print)
+        watch = Watch(0, [0], DEADLINE, tmp_path, lambda: False, print, print)
         watch.begin(Driver(None))
         time.sleep(seconds)
         assert (tmp_path / SIGNS).exists()
@@ -124,7 +124,7 @@ def test_nothing_is_left_of_signs(tmp_path):
 
 
 def test_a_folder_that_is_gone_ends_nothing(tmp_path):
-    watch = Watch(0, 1, DEADLINE, tmp_path / "gone", lambda: False, print, print)
+    watch = Watch(0, [0], DEADLINE, tmp_path / "gone", lambda: False, print, print)
     watch.begin(Driver(None))
     time.sleep(0.3)
     watch.close()
@@ -173,6 +173,13 @@ def process_of(rank: int, folder: Path) -> int:
         except OSError:
             continue
     raise AssertionError(f"no process of rank {rank}")
+
+
+def test_a_worker_is_named_by_the_number_that_the_user_knows(ranks):
+    """After a shrink, ranks are counted again."""
+    ranks[0].watch._members = [0, 2, 3]
+    ranks[0].look()
+    assert "Missing: rank 2 (worker 3, host " in ranks[0].said[0]
 
 
 def test_a_stalled_rank_is_killed_where_the_others_go_on(tmp_path, monkeypatch):
