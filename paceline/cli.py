@@ -193,7 +193,7 @@ def plan(
     most: Annotated[
         int | None, Option("--max-batch-total", min=1, metavar="N", help="The most samples of all workers in a step.")
     ] = None,
-    tolerance: Annotated[str, Option(metavar="5%", help="The time that fewer local steps may cost.")] = "5%",
+    tolerance: Annotated[str, Option(metavar="5%", help="The time that simpler training may cost.")] = "5%",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the answer here as well, as JSON.")] = None,
     figures: Annotated[Path | None, Option(metavar="DIR", help="Draw the front into this folder.")] = None,
     setting: Settings = [],  # noqa: B006

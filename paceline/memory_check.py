@@ -146,7 +146,7 @@ def check_memory(problem: LearningProblem, plan: Plan, timing: Timing) -> Iterat
                 vectors = ", the aggregation's vectors" if need.vectors and _shared(device) else ""
                 yield (
                     f"cluster.{keys[device]}.memory: parameters, gradients, optimizer state{vectors} and activations "
-                    f"of {max(each.chunks)} samples at a time are about {_gib(whole)} of {_gib(limit)}; "
+                    f"of {max(each.chunks)} samples at a time are about {gib(whole)} of {gib(limit)}; "
                     "a smaller batch or micro_batch may be needed"
                 )
 
@@ -168,8 +168,9 @@ def _too_much(place: Placement, key: str, shared: bool, size: float, limit: floa
     if place.sharded != place.offloaded and (place.sharded or key == "host_memory" or shared):
         ways += ["placement: sharded_offloaded"]
     ways += ["more workers"] if place.sharded else []
-    return f"{held} need {_gib(size)} of {_gib(limit)}; write {' or '.join(ways)}"
+    return f"{held} need {gib(size)} of {gib(limit)}; write {' or '.join(ways)}"
 
 
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.6g} MiB"
+def gib(size: float, digits: int = 6) -> str:
+    """Bytes in words. digits: of MiB."""
+    return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.{digits}g} MiB"

@@ -34,6 +34,7 @@ class Answer:
     worth: Mapping[str, float]  # by class, by how much an epoch is longer without it, at best
     simulated: int  # ways
     whole: bool  # whether all were looked at; else the search was stopped
+    note: str = ""  # what else is to be known of the recommended way
     folder: Path = field(repr=False, default=Path())
     learning: Learning | None = None  # how the rows learn, by their numbers, where that was asked for
 
@@ -85,6 +86,7 @@ class Answer:
             "decision": self.decision,
             "reasons": [vars(reason) for reason in self.reasons],
             "worth": dict(self.worth),
+            "note": self.note,
             "guidance": self.guidance,
             "simulated": self.simulated,
             "whole": self.whole,

@@ -9,26 +9,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from ..memory_check import gib
 from ..program.errors import ScenarioError
 from ..studies.front import Front, Node, search
 from .bounds import Root
 from .lab import Lab, Team
 from .measures import Measured, Measures
-from .space import Space, Way
+from .space import Space, Way, listed
 from .values import Values
 
-PLAIN = 0.01  # the share of time that a plainer placement and wire may cost
-TOLERANCE = 0.05  # the share of time that fewer local steps may cost
+TOLERANCE = (
+    0.05  # the share of the fastest epoch that fewer local steps, a plainer placement and wire may cost together
+)
 BUSY = 0.1  # a worker whose idle share is at most so much more than the busiest one's is busy, too
 
 Wanted = Callable[[Root], bool]
+
+
+def longest(front: Front[Way], tolerance: float) -> float:
+    """The most seconds for a sample that the recommended way may take."""
+    return front.seconds[-1] * (1 + tolerance)
 
 
 def recommended(front: Front[Way], tolerance: float = TOLERANCE) -> Way:
     """The way to take: of those on the front whose time is within the tolerance of the fastest one's, the one with the
     fewest local steps, and of these the fastest.
     """
-    most = front.seconds[-1] * (1 + tolerance)
+    most = longest(front, tolerance)
     near = [
         (way.steps, s, place)
         for place, (way, s) in enumerate(zip(front.candidates, front.seconds, strict=True))
@@ -78,6 +85,7 @@ class Judge:
     values: Values
     roots: Sequence[Root]
     teams: Sequence[Team]
+    space: Space
 
     def __post_init__(self) -> None:
         self.measures = Measures(self.values)
@@ -93,14 +101,11 @@ class Judge:
         found = search(self.values.refined(nodes), self.values.seconds, fastest=True).front
         return (found.seconds[-1], found.candidates[-1]) if found.seconds else None
 
-    def plain(self, way: Way) -> Way:
-        """The way with the plainest placement and wire among those that take at most PLAIN longer.
+    def plain(self, way: Way, most: float) -> Way:
+        """The same with the plainest placement and wire that takes `most` seconds for a sample or less.
 
         Plainer is what comes first in the space: replicated parameters, fp32, units as they usually are.
         """
-        seconds = self.values.seconds(way)
-        assert seconds is not None, "it was found"
-        most = seconds * (1 + PLAIN)
         for root in sorted(self.roots, key=lambda root: root.node.place):
             divided = root.team is way.team and root.division.shares == way.division.shares
             if divided and root.method is way.method and root.steps == way.steps:
@@ -187,20 +192,19 @@ class Judge:
         full = [c for c, batch, _ in way.division.kinds if names[c] in busiest and self._full(way, c, batch)]
         if full and way.placement != "replicated":
             return "memory"
-        return "computing" if len(busiest) == len(idle) else f"slow compute, {_listed(busiest)}"
+        return "computing" if len(busiest) == len(idle) else f"slow compute, {listed(busiest)}"
 
     def _full(self, way: Way, number: int, batch: int) -> bool:
         device = way.team.devices[number]
         known = device.memory is not None or device.max_batch is not None
         return known and batch >= self.lab.cap(way.team, number, way.method.placed(way.placement))
 
-    def worth(self, space: Space) -> dict[str, float]:
+    def worth(self) -> dict[str, float]:
         """By class, by how much the fastest way without it takes longer than the fastest way with it, as a share.
 
-        Infinite where nothing can be trained without it, -1 where nothing can be with it. Empty where there is nothing
-        to choose.
+        Infinite where there is no way without it, -1 where there is none with it. Empty where nothing is to be chosen.
         """
-        if len(self.lab.classes) == 1 or "workers" in space.keep:
+        if len(self.lab.classes) == 1 or "workers" in self.space.keep:
             return {}
         found = dict[str, float]()
         for c, each in enumerate(self.lab.classes):
@@ -223,6 +227,7 @@ class Judge:
 
     def _reasons(self, way: Way, seconds: float) -> Iterator[Reason]:
         everyone, names = self.teams[0], [each.name for each in self.lab.classes]
+        keep = self.space.keep
 
         def against(
             text: str,
@@ -233,24 +238,26 @@ class Judge:
         ) -> Reason:
             found = self.fastest(wanted, steps, leaf)
             if found is None:
-                return Reason(inf, f"{text}: {other} does not fit into memory")
+                return Reason(inf, f"{text}: {other} is not possible within {self.space.limits}")
             factor = found[0] / seconds
             return Reason(factor, f"{text}: {other} takes {longer(factor)}")
 
         if way.team is not everyone:
-            out = _listed([n for c, n in enumerate(names) if c not in way.team.classes] or ["other workers"])
+            out = listed([n for c, n in enumerate(names) if c not in way.team.classes] or ["other workers"])
             best = self.fastest(lambda root: root.team is everyone)
             more = ""
             if best is not None and best[1].steps > way.steps:
                 more = f", with {best[1].steps:.3g} local steps {longer(best[0] / seconds)}"
             reason = against(f"leave the {out} out", "an epoch on all workers", lambda root: root.team is everyone)
             yield Reason(reason.factor, reason.text + more)
-        elif len(names) > 1:
+        elif len(names) > 1 and "workers" not in keep:
             slow = names[-1]
             yield against(
                 f"use the {slow}, too", "an epoch without it", lambda root: len(names) - 1 not in root.team.classes
             )
-        if way.steps > 1:
+        if keep & {"method", "H"}:
+            pass
+        elif way.steps > 1:
             other, wanted = "a sync after every step", lambda root: root.method.synchronous
             yield against(f"take {way.steps:.3g} steps between two syncs", other, wanted, 1)
         elif way.team.size > 1 and (best := self.fastest(lambda root: not root.method.synchronous)) is not None:
@@ -315,17 +322,21 @@ def longer(factor: float) -> str:
     return f"{abs(factor - 1):.1%} {'longer' if factor > 1 else 'less'}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def refusal(lab: Lab, values: Values) -> ScenarioError:
+def refusal(lab: Lab, values: Values, space: Space, teams: Sequence[Team]) -> ScenarioError:
     """Why there is no way at all, with what is closest."""
     if values.refused:
         return ScenarioError(f"nothing can be trained here: {next(iter(values.refused))}")
-    sizes = {c.name: lab.timing.devices[c.workers[0]].memory for c in lab.classes}
-    most = max(sizes, key=lambda name: sizes[name] or 0.0)
+    fewest = min(team.size for team in teams)
+    if space.most is not None and space.most < fewest:
+        return ScenarioError(
+            f"--max-batch-total {space.most}: each of {fewest} workers takes a sample in a step at least; "
+            f"write {fewest} or more"
+        )
+    sizes = {c.name: lab.timing.devices[c.workers[0]].memory or 0.0 for c in lab.classes}
+    most = max(sizes, key=lambda name: sizes[name])
+    if not sizes[most]:
+        return ScenarioError(f"no way to train is possible within {space.limits}; ask for less")
     return ScenarioError(
-        f"nothing fits into the workers' memory, {most} with {(sizes[most] or 0) / 2**30:.3g} GiB has the most, "
+        f"nothing fits into the workers' memory, {most} with {gib(sizes[most], 3)} has the most, "
         "not even with one sample and parameters in host memory; write a smaller model or another precision"
     )

@@ -115,10 +115,10 @@ class Lab:
     def batch(self) -> int:
         """Samples of one worker in a step, as the scenario says, rounded to a whole number."""
         workload = self.scenario.workload
-        return workload.batch or max(1, round((workload.total_batch or 1) / self.timing_size))
+        return workload.batch or max(1, round((workload.total_batch or 1) / self.size))
 
     @property
-    def timing_size(self) -> int:
+    def size(self) -> int:
         """The number of all workers."""
         return self.scenario.cluster.size
 
@@ -181,7 +181,7 @@ class Lab:
 
     def _team(self, place: int, members: tuple[int, ...]) -> Team:
         kept = set(members)
-        gone = tuple(worker for worker in range(self.timing_size) if worker not in kept)
+        gone = tuple(worker for worker in range(self.size) if worker not in kept)
         scenario, timing = self.scenario, self.timing
         if gone:
             scenario = without(scenario, gone)

@@ -14,7 +14,7 @@ from ..studies.front import Front, search
 from .answer import Answer
 from .bounds import Bounds
 from .contest import SECONDS, by_target, read_objective
-from .judge import TOLERANCE, Judge, Reason, Row, recommended, refusal
+from .judge import TOLERANCE, Judge, Reason, Row, longest, recommended, refusal
 from .lab import Lab
 from .space import Space, Way, check_keep
 from .values import Values
@@ -40,7 +40,7 @@ def plan(
         the time to it. For this the ways on the front are trained in virtual time; see docs/planning.md.
     keep: what stays as the scenario has it, of "method", "H" and "workers".
     max_batch_total: the most samples of all workers in a step. Without it they are about as many as now.
-    tolerance: the share of an epoch's time that fewer local steps may cost.
+    tolerance: the share of the fastest epoch that fewer local steps, a plainer placement and wire may cost together.
     effort, sample: for a target, seconds of this machine that training may take, and the share of the training examples
         that it uses.
 
@@ -57,15 +57,15 @@ def plan(
         nodes = values.refined([root.node for root in roots])
         found = search(nodes, values.seconds, lambda done, left: show("ways", done, done + left))
     if not found.front.candidates:
-        raise refusal(lab, values) if found.whole else KeyboardInterrupt
-    judge, way = Judge(lab, values, roots, teams), recommended(found.front, tolerance)
+        raise refusal(lab, values, space, teams) if found.whole else KeyboardInterrupt
+    judge, way = Judge(lab, values, roots, teams, space), recommended(found.front, tolerance)
     simulated, whole = len(values), found.whole
     baselines, reasons, worth = dict[str, Way](), list[Reason](), dict[str, float]()
     rows, documents, learning = list[Row](), list[dict[str, Any]](), None
     try:
         if whole:
-            way = judge.plain(way)
-            baselines, worth = judge.baselines(), judge.worth(space)
+            way = judge.plain(way, longest(found.front, tolerance))
+            baselines, worth = judge.baselines(), judge.worth()
         rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
         documents = [_document(document, row.way, lab) for row in rows]
         if whole and target is not None:
@@ -76,7 +76,16 @@ def plan(
         whole = False
         rows = rows or [judge.row(way, ["recommended"])]
         documents = documents or [_document(document, row.way, lab) for row in rows]
-    return Answer(tuple(rows), tuple(documents), tuple(reasons), worth, simulated, whole, folder, learning)
+    note = "" if learning is not None and not learning.unknown else _batch_note(lab, rows[0].way)
+    return Answer(tuple(rows), tuple(documents), tuple(reasons), worth, simulated, whole, note, folder, learning)
+
+
+def _batch_note(lab: Lab, way: Way) -> str:
+    """That a way's steps have more or fewer samples than the scenario's; empty where they have as many."""
+    given, taken = lab.scenario.workload.total_batch or lab.batch * lab.size, sum(way.division.shares.batches)
+    if taken == given:
+        return ""
+    return f"a step has {taken} samples, and {given} in the scenario: the learning rate may have to follow"
 
 
 def _roles(way: Way, front: Front[Way], baselines: Mapping[str, Way]) -> dict[Way, list[str]]:

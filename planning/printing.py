@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from ..memory_check import gib
 from ..printing import WIDE, plain_table, right
 from ..program.errors import one_line
 from ..terminal import console
@@ -26,11 +27,14 @@ def show_plan(answer: Answer, path: Path) -> None:
         "", *asked, "method", "steps", "batches", "left out", "placement", *numbers, "idle", "memory", "bound by"
     )
     front = [row for row in answer.rows if row.roles == ("front",)]
-    hidden = front[SHOWN:]
+    hidden, shown = front[SHOWN:], list[list[str]]()
     for number, row in enumerate(answer.rows):
-        if row not in hidden:
-            soon = [Text(ways[number].told if number in ways else "?") for _ in asked]
-            table.add_row(Text(", ".join(role for role in row.roles if role != "front")), *soon, *_cells(row))
+        soon = [ways[number].told if number in ways else "?" for _ in asked]
+        cells = [one_line(cell, 80) for cell in (*soon, *_cells(row))]
+        if row in hidden or (row in front and cells in shown):  # which differs by the size of its units, or by prefetch
+            continue
+        shown.append(cells)
+        table.add_row(*map(Text, (", ".join(role for role in row.roles if role != "front"), *cells)))
     out = console(width=WIDE)
     out.print(table)
     if hidden:
@@ -40,11 +44,11 @@ def show_plan(answer: Answer, path: Path) -> None:
     out.print(Text(one_line(f"written to {path}", WIDE)))
 
 
-def _cells(row: Row) -> Iterator[Text]:
+def _cells(row: Row) -> tuple[str, ...]:
     way, spread = row.way, f" ± {row.spread:.2g}" if row.spread else ""
     wire = "" if way.options.wire == "fp32" else f", {way.options.wire}"
     collective = "" if way.collective == way.team.timing.network.collective else f", {way.collective}"
-    cells = (
+    return (
         way.preset,
         row.steps_told,
         by_class(row.batches),
@@ -54,15 +58,9 @@ def _cells(row: Row) -> Iterator[Text]:
         f"{way.gap:.0f}",
         f"{row.measured.sent / 1e6:.4g}",
         by_class({name: f"{share:.0%}" for name, share in row.idle.items()}),
-        by_class({name: size(need) for name, need in row.memory.items()}),
+        by_class({name: gib(need, 3) for name, need in row.memory.items()}),
         row.bound_by,
     )
-    return (Text(one_line(cell, 80)) for cell in cells)
-
-
-def size(nbytes: float) -> str:
-    """Bytes in words."""
-    return f"{nbytes / 2**30:.3g} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.3g} MiB"
 
 
 def _words(answer: Answer) -> Iterator[str]:
@@ -74,10 +72,11 @@ def _words(answer: Answer) -> Iterator[str]:
         yield f"{'what matters most: ' if number == 0 else '  '}{reason.text}"
     for name, share in answer.worth.items():
         if share == inf:
-            yield f"the {name}: nothing can be trained without it"
+            yield f"the {name}: no way fits without it"
         elif share == -1:
-            yield f"the {name}: nothing that fits into memory can be trained with it"
+            yield f"the {name}: no way fits with it"
         else:
             yield f"the {name}: without it the fastest epoch takes {longer(1 + share)}"
-    if answer.guidance:
-        yield answer.guidance
+    for line in (answer.note, answer.guidance):
+        if line:
+            yield line

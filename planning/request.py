@@ -73,7 +73,7 @@ def _network(link: str) -> dict[str, Any]:
         return {"link": link, "latency": LATENCY}
     if "/" not in link:
         raise ScenarioError(
-            f"--link {brief(link)}: is not a link of the catalogue{nearest(link, known) or ''}; "
-            "write one, or a bandwidth like '1 Gbit/s'"
+            f"--link: {brief(link)} is not a link of the catalogue{nearest(link, known) or ''}; a bandwidth is written "
+            "like '1 Gbit/s'"
         )
     return {"bandwidth": link, "latency": LATENCY}

@@ -48,6 +48,12 @@ class Space:
     prefetch: tuple[int, ...] = (1, 2, 4)
     unit_bytes: tuple[int, ...] = (UNIT_BYTES, BUCKET)
 
+    @property
+    def limits(self) -> str:
+        """What every way keeps to, in words."""
+        kept = [f"--keep {name}" for name in KEEPS if name in self.keep]
+        return listed(["memory", *(["--max-batch-total"] if self.most is not None else []), *kept])
+
 
 @dataclass(frozen=True, eq=False)
 class Division:
@@ -145,7 +151,7 @@ class Way:
             if division.split != self.method.usual:
                 found["split"] = division.split
             if division.total and self.method.weighs:
-                found["weights"] = "samples"
+                found["weights"] = "samples" if set(division.shares.paces) == {1.0} else "batches"
         elif division.total:
             found |= {"total": division.total} if preset in BY_BATCH.values() else {"split": division.split}
         elif division.split not in ("even", "by_steps"):
@@ -188,7 +194,7 @@ def divisions(lab: Lab, team: Team, strategy: Strategy, space: Space) -> Iterato
 def totals(lab: Lab, team: Team, caps: dict[int, int], space: Space) -> list[int]:
     """The samples of a step that are tried: as the scenario has them, and more where that costs no time."""
     workload, n = lab.scenario.workload, team.size
-    first = [workload.total_batch] if workload.total_batch else [lab.batch * n, lab.batch * lab.timing_size]
+    first = [workload.total_batch] if workload.total_batch else [lab.batch * n, lab.batch * lab.size]
     found = [*first, lab.filled(team, caps)]
     if space.most is not None:
         larger = max(found)
@@ -259,6 +265,11 @@ def variants(lab: Lab, team: Team, place: Placement, space: Space) -> Iterator[t
     prefetches = space.prefetch if place.sharded or place.offloaded else (1,)
     for wire, prefetch, collective in product(wires, prefetches, collectives(lab, team)):
         yield type(place)(wire, place.overlap, prefetch, place.unit_bytes), collective
+
+
+def listed(names: Sequence[str]) -> str:
+    """A list in words: "a, b and c"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def check_keep(names: Sequence[str]) -> frozenset[str]:

@@ -201,8 +201,24 @@ def test_a_plan_elsewhere_finds_the_scenario_s_files(
             "--keep H: H changes",
         ),
         (["lab.yaml", "--max-batch-total", 0], "--max-batch-total"),
+        (
+            ["lab.yaml", "--max-batch-total", 2, "--keep", "workers"],
+            "--max-batch-total 2: each of 3 workers takes a sample in a step at least; write 3 or more",
+        ),
+        (
+            [
+                "lab.yaml",
+                "--set",
+                "strategy.preset=slowmo",
+                "--set",
+                "cluster.workers=[{speed: 9 samples/s}]",
+                "--keep",
+                "method",
+            ],
+            "no way to train is possible within memory and --keep method; ask for less",
+        ),
         (["lab.yaml", "--set", "cluster.workers.0.count=1000000000"], "a plan is for 100000 at most"),
-        (["small.yaml"], "nothing fits into the workers' memory, small with 0.00093"),
+        (["small.yaml"], "nothing fits into the workers' memory, small with 0.954 MiB has the most"),
     ],
 )
 def test_what_cannot_be_had_is_said_in_one_line(
@@ -224,13 +240,33 @@ def test_what_cannot_be_had_is_said_in_one_line(
     assert not Path("runs").exists()
 
 
-def test_what_brings_less_than_a_percent_is_not_recommended() -> None:
+def test_what_is_kept_or_cannot_be_is_no_decision() -> None:
+    kept = plan(MIXED | {"strategy": {"preset": "local_sgd", "H": 4}}, keep=["method", "workers"])
+    assert kept.reasons
+    assert not any("use the slow" in reason.text or "between two syncs" in reason.text for reason in kept.reasons)
+    one = plan(MIXED, max_batch_total=2)
+    assert one.decision == (
+        "leave the slow out: an epoch on all workers is not possible within memory and --max-batch-total"
+    )
+    assert one.note == "a step has 2 samples, and 96 in the scenario: the learning rate may have to follow"
+
+
+def test_every_sample_counts_alike() -> None:
+    """Weights by what the workers' batches are, where their steps are unequal, too; see docs/unequal_workers.md."""
+    answer = plan(MIXED, keep=["workers"])
+    splits = [document["strategy"] for document in answer.documents if "split" in document["strategy"]]
+    paces = {bool(s["split"]["by_batch"].get("paces")): s["weights"] for s in splits if "by_batch" in s["split"]}
+    assert paces == {True: "batches", False: "samples"}
+
+
+def test_what_brings_less_than_the_tolerance_is_not_recommended() -> None:
     """The exchange is a small part of the time, so that bf16 would save a little of it."""
     cluster = MIXED["cluster"] | {"network": {"bandwidth": "10 Gbit/s", "latency": "10 us"}}
     answer = plan(MIXED | {"cluster": cluster})
     best, front = answer.rows[0].way, [row.way for row in answer.rows if "front" in row.roles]
     assert (best.placement, best.options.wire) == ("replicated", "fp32")
     assert {way.options.wire for way in front if way.team.size > 1 and way is not best} == {"bf16"}
+    assert plan(MIXED | {"cluster": cluster}, tolerance=0).rows[0].way.options.wire == "bf16"
 
 
 def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
