@@ -27,7 +27,7 @@ from ..terminal import warn
 from .judge import Row, by_class
 from .lab import Lab
 from .learned import EFFORT, Learned, Learning
-from .runs import LOOKS, Waiting, evaluated
+from .runs import EVALUATIONS, Waiting, evaluated
 
 SECONDS = 600.0  # seconds of this machine
 WAYS = 16  # of a front, that are trained: of a longer one, so many of it, as far apart as they can be
@@ -87,7 +87,7 @@ class Contest:
     def _too_large(self, job: Job, effort: float) -> str:
         """Why training cannot even begin in so many seconds; empty where it can."""
         usual, quickest = computing_seconds(job, job.problem.phantoms(job.plan))
-        if self.sample * quickest / LOOKS <= effort:
+        if self.sample * quickest / EVALUATIONS <= effort:
             return ""
         return (
             f"training one way takes about {duration(self.sample * usual)} on this machine, and --effort is "

@@ -33,6 +33,7 @@ from ..memory_check import holds
 from ..program.errors import ScenarioError
 from ..speeds import profile_of, timing_of
 
+EXCHANGING, LOCAL = Strategy(), Strategy(aggregation=Parameters())  # gradients in every step; after local steps
 LARGEST = 100_000  # workers; with so many a plan takes minutes
 MOST_CLASSES = 4  # of which every subset may be left out; of more, only the slowest ones together
 MOST = 1 << 16  # samples in a batch of one worker
@@ -239,9 +240,8 @@ class Lab:
         name = (type(place), place.prefetch, place.unit_bytes)
         key = (device, batch, name, synchronous, sizes)
         if key not in self._works:
-            aggregation = _SYNCHRONOUS if synchronous else _LOCAL
             shares = Shares((batch,) * sizes, (1.0,) * sizes)
-            strategy = dataclasses.replace(aggregation, placement=place)
+            strategy = dataclasses.replace(EXCHANGING if synchronous else LOCAL, placement=place)
             plan = Plan(strategy, shares, Constant(1.0), self.problem.shape.train, Interval(1, "steps"))
             staged = [device.torch_device != "cpu"] * sizes
             if place.sharded:
@@ -256,9 +256,6 @@ class Lab:
         if key not in self._steps:
             self._steps[key] = _by_units(works, device) if key[2] else _at_once(works, device, synchronous)
         return self._steps[key]
-
-
-_SYNCHRONOUS, _LOCAL = Strategy(), Strategy(aggregation=Parameters())
 
 
 def _by_units(works: Works, device: Device) -> StepCost:

@@ -25,7 +25,7 @@ from ..config.scenario import StrategySpec
 from ..config.sections import described
 from ..config.strategy import build_strategy
 from ..program.errors import ScenarioError
-from .lab import Lab
+from .lab import EXCHANGING, LOCAL, Lab
 
 LOOKS = 8  # places of a run
 # Of the largest learning rate: alpha / lr times the root of h_base. With 1, H grows from the rate's peak on, as in the
@@ -35,7 +35,6 @@ BASES = (2, 4, 8)  # of H, the paper's 4 among them
 MOST = 1024  # steps of a round that is looked at: with more, what a sync takes is no longer seen
 FALLS = 0.5  # a learning rate that ends above this share of its largest value does not fall
 POST_LOCAL = (8, 16)  # steps once it is local, the paper's 16 among them (arXiv 1808.07217)
-EXCHANGING, LOCAL = Strategy(), Strategy(aggregation=Parameters())
 BY_STEPS = ("local_sgd", "biased_local_sgd", "fednova")  # presets that divide by steps
 START = Moment(0, 0, 0.0, 1.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.scenario import Scenario, assign, read, validate
+from ..config.scenario import Scenario, read, validate
 from ..config.sections import described
 from ..progress import working
 from ..studies.front import Front, search
@@ -118,9 +118,7 @@ def _document(document: dict[str, Any], way: Way, lab: Lab) -> dict[str, Any]:
         found["cluster"] = {key: kept[key] for key in kept if key in found["cluster"]}
         if lab.scenario.faults:
             found["faults"] = described(way.team.scenario)["faults"]
-    found.get("workload", {}).pop("total_batch", None)
-    for key, value in way.changes.items():
-        assign(found, key, value, key)
+    way.write(found)
     given = lab.scenario.budget
     if given.epochs is None or given.epoch != "samples":
         amount = given.epochs or given.steps or given.rounds or 1

@@ -21,7 +21,7 @@ from ..studies.halving import Point
 if TYPE_CHECKING:
     from ..sim.engine import Simulation
 
-LOOKS = 100  # evaluations in a whole run, at the least
+EVALUATIONS = 100  # in a whole run, at the least
 OFTEN = 0.1  # epochs between two of them are often enough
 
 
@@ -30,7 +30,7 @@ def evaluated(report: Mapping[str, Any] | None, given: Interval | None, epochs: 
 
     given: how often the section has it evaluated.
     """
-    most = max(OFTEN, epochs / LOOKS)
+    most = max(OFTEN, epochs / EVALUATIONS)
     often = given is not None and (given.unit != "epochs" or given.amount <= most)
     return dict(report or {}) | ({} if often else {"every": f"{most:.4g} epochs"})
 

@@ -18,12 +18,13 @@ from ..algorithms.placements import PLACEMENTS, Placement
 from ..algorithms.splits import ByBatch, BySteps, Capacity, Shares
 from ..algorithms.strategy import Strategy
 from ..algorithms.unitwise import UNIT_BYTES
+from ..config.scenario import assign
 from ..config.timing import CollectiveAlgorithm
 from ..learning.cost_tables import merged
 from ..program.effects import Wire
 from ..program.errors import ScenarioError
-from .lab import Lab, Team
-from .methods import EXCHANGING, LOCAL, Method
+from .lab import EXCHANGING, LOCAL, Lab, Team
+from .methods import Method
 
 # Local steps that are tried, of the fastest worker. The most that were published for workers of unequal speed are 32
 # (Biased Local SGD, arXiv 2508.08540). Post-local SGD takes 16 (arXiv 1808.07217), QSR begins with 4 (2310.14423).
@@ -166,13 +167,13 @@ class Way:
         given, usual = vars(self.options), vars(PLACEMENTS[self.placement]())
         return {name: value for name, value in given.items() if value != usual[name]}
 
-    @property
-    def changes(self) -> dict[str, Any]:
-        """The scenario's keys that change, other than its workers."""
-        found = {"strategy": self.strategy, "workload.batch": self.division.batch}
+    def write(self, document: dict[str, Any]) -> None:
+        """Write it into the document of a scenario with its workers."""
+        document["strategy"] = self.strategy
+        document["workload"].pop("total_batch", None)
+        document["workload"]["batch"] = self.division.batch
         if self.collective != self.team.timing.network.collective:
-            found["cluster.network.collective"] = self.collective
-        return found
+            assign(document, "cluster.network.collective", self.collective, "collective")
 
 
 def divisions(lab: Lab, team: Team, strategy: Strategy, space: Space) -> Iterator[Division]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Any
 
 from ..algorithms.phantom import Phantoms
 from ..algorithms.rounds import State
-from ..config.scenario import Scenario, assign, validate
+from ..config.scenario import validate
 from ..config.sections import described
 from ..config.timing import Timing
 from ..job import Job, resolve
@@ -32,15 +31,6 @@ LEAST_ROUNDS = 4
 # How far a mean over these draws may lie below the value without noise. In expectation it never does: a clock is a
 # maximum of sums of times, so that its mean is no less than the clock of the mean times (Jensen).
 BELOW = 0.02
-
-
-def scenario_of(way: Way, changes: Mapping[str, Any] | None = None) -> Scenario:
-    """The way as a scenario. changes: further keys."""
-    document = described(way.team.scenario)
-    document["workload"].pop("total_batch", None)
-    for key, value in {**way.changes, **(changes or {})}.items():
-        assign(document, key, value, key)
-    return validate(document, "plan")
 
 
 @dataclass(eq=False)
@@ -119,14 +109,11 @@ class Values:
 
     def job(self, way: Way, rounds: int) -> Job:
         """A way in which nothing changes, with a budget of so many rounds. ScenarioError where it cannot be had."""
-        changes = {
-            "budget": {"rounds": rounds},
-            "report": {"log": "1 rounds"},
-            "checkpoint": {},
-            "faults": [],
-            "workload.lr_schedule": "constant",
-        }
-        job = self._latest = resolve(scenario_of(way, changes), self.lab.folder, self._latest)
+        document = described(way.team.scenario)
+        way.write(document)
+        document |= {"budget": {"rounds": rounds}, "report": {"log": "1 rounds"}, "checkpoint": {}, "faults": []}
+        document["workload"]["lr_schedule"] = "constant"
+        job = self._latest = resolve(validate(document, "plan"), self.lab.folder, self._latest)
         # The evaluation at the end does not count, and takes long to simulate where units are fetched for it.
         job.problem.shape = dataclasses.replace(job.problem.shape, test=1)
         return job

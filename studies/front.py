@@ -94,7 +94,6 @@ class Found(Generic[C]):
     """What a search has found."""
 
     front: Front[C]
-    simulated: int  # candidates
     whole: bool  # whether the search is over, so that the front is that of the whole space
 
 
@@ -112,7 +111,7 @@ def search(
 
     A KeyboardInterrupt ends the search; what was found until then is returned.
     """
-    front, simulated, settled = Front[C](), 0, 0
+    front, settled = Front[C](), 0
     waiting = [(node.bound, number, node) for number, node in enumerate(roots)]
     heapq.heapify(waiting)
     number = len(roots)
@@ -130,13 +129,12 @@ def search(
                     heapq.heappush(waiting, (child.bound, number, child))
                 continue
             seconds = value(node.candidate)
-            simulated += 1
             if seconds is not None:
                 front.add(node.candidate, seconds)
             tell(settled, len(waiting))
     except KeyboardInterrupt:
-        return Found(front, simulated, whole=False)
-    return Found(front, simulated, whole=True)
+        return Found(front, whole=False)
+    return Found(front, whole=True)
 
 
 def exhaustive(roots: Iterable[Node[C]], value: Callable[[C], float | None]) -> Front[C]:
