@@ -287,7 +287,7 @@ def test_a_run_that_loses_a_worker_and_gets_it_back_learns_as_well(name, tmp_pat
 def test_ranks_resume_without_a_worker_to_the_bits_of_the_rule(tmp_path):
     """A run of 3 workers goes on without one of them under mpirun, and in one process; then both parts are exported."""
     strategy = {"preset": "local_sgd", "schedule": {"fixed": 4}, "aggregation": {"parameters": [1, 2, 3]}}
-    job = job_of(tmp_path, strategy, workload=NORMS | {"batch": 4}, budget={"rounds": 2})
+    job = job_of(tmp_path, strategy, budget={"rounds": 2})
     simulate(tmp_path / "s.yaml", out=tmp_path / "run")
     fewer = next_job(on(job, "budget.rounds=4"), [1])
     saved = checkpoints.newest(tmp_path / "run")
@@ -296,7 +296,7 @@ def test_ranks_resume_without_a_worker_to_the_bits_of_the_rule(tmp_path):
     expected = Part(fewer, found.state, found.handover, [checkpoints.read_worker(saved, worker) for worker in range(3)])
 
     done = paceline("train", "--resume", "run", "--without", 1, "--set=budget.rounds=4", cwd=tmp_path)
-    assert "resumed: 2 workers instead of 3: the work is divided again, into batches of [4, 4]; model" in done.stderr
+    assert "resumed: 2 workers instead of 3: the work is divided again, into batches of [8, 8]; model" in done.stderr
     assert "of worker 1, optimizer state, BatchNorm statistics and random stream are lost" in done.stderr
     summary, lines = read(tmp_path / "run")
     assert summary["params_sha256"] == expected.digest

@@ -83,7 +83,7 @@ def test_a_loss_costs_what_is_redone_and_the_recovery(H, at, recovery, at_notice
     assert found["syncs"].get("gradients", 0) + found["syncs"].get("parameters", 0) == 20 // H - first
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     at=st.integers(1, 1990).map(lambda hundredths: hundredths / 100),
     every=st.integers(1, 6),
@@ -225,7 +225,7 @@ def run(strategy: dict[str, Any], *faults: dict[str, Any], out: Path | None = No
     return simulate(found, timing_only=timing_only, out=out)
 
 
-@pytest.mark.parametrize("method", ["sync", "slowmo", "biased"])
+@pytest.mark.parametrize("method", ["slowmo", "biased"])
 def test_a_restarted_run_has_the_numbers_of_one_that_lost_no_one(method, tmp_path):
     loss = LOSS | {"at": "5 rounds"}
     plain, found = run(METHODS[method]), run(METHODS[method], loss, recovery=RESTART, out=tmp_path / "full")
@@ -260,7 +260,7 @@ def test_a_shrunk_run_has_the_same_clock_with_and_without_numbers(method, respaw
     assert ends[0] == ends[2]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["local", "biased"])
 def test_a_shrunk_run_has_the_numbers_of_workers_that_go_on_from_a_checkpoint(method, tmp_path):
     document = scenario(3, MLP, METHODS[method], 9, checkpoint={"every": "1 round"}, report={"every": "2 rounds"})
     (tmp_path / "s.yaml").write_text(yaml.dump(document))
@@ -295,6 +295,8 @@ def test_a_real_run_goes_on_as_predicted(flags, tmp_path):
     for key in ("how", "lost", "workers", "from_round", "redone"):
         assert predicted["recoveries"][0][key] == real["recoveries"][0][key]
     assert [each["train_loss"] for each in foreseen] == [each["train_loss"] for each in lines]
+    figures = ["compare", tmp_path / "simulate", tmp_path / "train", "--figures", tmp_path / "figures"]
+    assert paceline(*figures, cwd=tmp_path).stderr == ""
 
 
 MOMENTS = st.integers(0, 3000).map(lambda ms: f"{ms} ms") | st.integers(0, 12).map(lambda n: f"{n} rounds")
@@ -352,7 +354,7 @@ def test_what_a_checkpoint_does_not_keep_is_not_there_after_a_restart():
 # --- the records ------------------------------------------------------------------------------------------------------
 
 
-def test_records_of_a_run_with_recoveries(tmp_path, monkeypatch, capsys):
+def test_records_of_a_run_with_recoveries(tmp_path):
     events = [LOSS | {"at": "5 rounds"}, LOSS | {"worker": 0, "at": "8 rounds"}]
     both = SHRINK | {"max_restarts": 1, "start": "10 ms"}
     found = run(local(3), *events, out=tmp_path / "run", recovery=both)
@@ -375,10 +377,6 @@ def test_records_of_a_run_with_recoveries(tmp_path, monkeypatch, capsys):
     again = simulate(tmp_path / "run" / "scenario.yaml")  # a run's own scenario repeats it
     assert again.summary["params_sha256"] == found.summary["params_sha256"]
     assert again.summary["recoveries"] == entries
-    run(local(3), out=tmp_path / "plain")
-    line = ["compare", tmp_path / "plain", tmp_path / "run", "--figures", tmp_path / "figures"]
-    status, _, err = call(monkeypatch, capsys, *line)
-    assert (status, err) == (0, "")
 
 
 def test_a_sweep_over_recoveries(tmp_path, monkeypatch, capsys):
