@@ -89,12 +89,11 @@ class FaultPlan:
 
     faults: those that have not struck yet, with their numbers.
     seed: of the stragglers' chances.
-    told: called with each fault, before it strikes.
     """
 
-    def __init__(self, faults: Sequence[Numbered], seed: int, told: Callable[[dict[str, Any]], None] = ignored) -> None:
+    def __init__(self, faults: Sequence[Numbered], seed: int) -> None:
         self.struck: list[Struck] = []
-        self.told = told
+        self.told: Callable[[dict[str, Any]], None] = ignored  # called with each fault, before it strikes
         self._done = {"rounds": 0, "steps": 0}  # as the worker has synced them
         self.began = 0.0  # when the program began, in seconds since the start of the run
         self._acted = False  # whether it has begun an effect since then

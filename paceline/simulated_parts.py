@@ -209,6 +209,8 @@ class SimulatedParts:
         begin, reached = lost.over + self._spec.start, self._syncs.reached(0, lost.over)
         saved = self._syncs.checkpoint(lost.over)
         self._restarts, self.resumed = self._restarts + 1, saved.state.round
+        # A process that was to take a lost worker's place has ended with the others.
+        self._ready = dict.fromkeys(self._ready, begin + self._spec.start)
         return _Following(
             how="restart",
             who=self._named(self._gone),

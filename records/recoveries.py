@@ -49,11 +49,9 @@ def recoveries_in(history: Iterable[Mapping[str, Any]]) -> list[Recovery]:
 
 
 def numbers(workers: int, recoveries: Iterable[Recovery]) -> list[int]:
-    """The number that each worker had at the start of the run, which had so many; new ones were numbered on."""
-    now, made = list(range(workers)), workers
+    """The workers that are left of so many, after the recoveries of a real run. They never become more again."""
+    now = list(range(workers))
     for each in recoveries:
         if each.workers < len(now):
             now = [worker for worker in now if worker not in each.lost]
-        new = range(made, made + each.workers - len(now))
-        now, made = [*now, *new], made + len(new)
     return now
