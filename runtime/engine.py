@@ -169,12 +169,15 @@ class RankRun:
         After a WorkerLost no rank waits for another one in this run, and its threads have ended.
         """
         faults = self.faults
-        with self.leaving():
+        try:
             return self._drive(program if faults is None else faults.around(program, faults.now))
+        except BaseException:
+            with self.leaving():  # only here, since it takes a microsecond, and pieces may be short
+                raise
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
-        """Around all that waits for other ranks: an error in it ends the threads. See `drive` for a lost worker."""
+        """Around what waits for other ranks: an error in it ends the threads. See `drive` for a lost worker."""
         try:
             yield
         except BaseException as error:

@@ -54,8 +54,8 @@ def make(input_shape, classes):
 """
 
 
-def write(folder: Path, **more: object) -> None:
-    document = scenario(3, MLP, {"preset": "local_sgd", "H": 2}, ROUNDS)
+def write(folder: Path, workers: int = 3, **more: object) -> None:
+    document = scenario(workers, MLP, {"preset": "local_sgd", "H": 2}, ROUNDS)
     document |= {"checkpoint": {"every": "10 rounds"}, "report": {"every": "20 rounds", "trace": True}} | more
     (folder / "s.yaml").write_text(yaml.dump(document))
 
@@ -64,7 +64,7 @@ def lost(worker: int) -> dict[str, object]:
     return {"faults": [{"name": "loss", "worker": worker, "at": "25 rounds"}]}
 
 
-def check(folder: Path, lost: list[int]) -> None:
+def check(folder: Path, lost: list[int], workers: int = 3) -> None:
     """The run in `folder` has restarted once, from the checkpoint of round 20, and has the bits of one that has not."""
     summary, lines = read(folder / "run")
     undisturbed = simulate(folder / "s.yaml", settings=["faults=[]"])
@@ -72,7 +72,7 @@ def check(folder: Path, lost: list[int]) -> None:
     plain = [{**line, "seconds": 0} for line in undisturbed.lines]
     assert [{**line, "seconds": 0} for line in lines] == plain
     (entry,) = summary["recoveries"]
-    assert (entry["how"], entry["lost"], entry["workers"], entry["from_round"]) == ("restart", lost, 3, 20)
+    assert (entry["how"], entry["lost"], entry["workers"], entry["from_round"]) == ("restart", lost, workers, 20)
     assert 0 <= entry["redone"] < 10 + 1
     assert entry["seconds"] == entry["start"] > 0
     (before,) = [line["seconds"] for line in lines if line["round"] == 20]
@@ -91,11 +91,11 @@ def check(folder: Path, lost: list[int]) -> None:
 
 def test_a_killed_rank(tmp_path):
     """Rank 0, of which ULFM could make nothing either."""
-    write(tmp_path, **lost(0))
+    write(tmp_path, 2, **lost(0))
     done = paceline("train", "s.yaml", "--out", "run", "--max-restarts", "2", cwd=tmp_path)
     restart = "paceline: restart 1 of 2: rank 0 was ended by signal 9, perhaps because memory ran out; s goes on from"
     assert [line for line in done.stderr.splitlines() if "warning" not in line] == [f"{restart} round_000020"]
-    check(tmp_path, [0])
+    check(tmp_path, [0], 2)
 
 
 @pytest.mark.long
