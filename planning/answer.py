@@ -48,7 +48,7 @@ class Answer:
         """The decision that matters most, in words."""
         if self.learning is not None and not self.learning.unknown:
             return self.learned_words[0]
-        return self.reasons[0].text if self.reasons else "there is one way alone"
+        return self.reasons[0].text if self.reasons else "there is nothing to decide"
 
     @property
     def learned_words(self) -> list[str]:

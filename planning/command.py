@@ -11,6 +11,7 @@ from ..config import yaml
 from ..config.scenario import apply, validate
 from ..config.units import read_seconds, read_share
 from ..folders import folders_of
+from ..job import resolve
 from ..marked_page import write_text
 from ..program.errors import ScenarioError, one_line
 from .answer import Answer
@@ -70,6 +71,7 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
 
         save_front(answer, options.figures)
     if not options.quiet:
+        resolve(answer.scenarios[0], answer.folder).warn()  # what `simulate` and `train` would warn of
         show_plan(answer, path)
 
 

@@ -158,6 +158,15 @@ def test_the_command_answers_without_a_file(
     assert "name another folder" in err
 
 
+def test_what_training_would_warn_of_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call(monkeypatch, capsys, "plan", ROOT / "scenarios" / "quickstart.yaml", "--keep", "workers")
+    assert status == 0
+    assert "batch 160 is extrapolated" in err
+
+
 def test_a_plan_elsewhere_finds_the_scenario_s_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -40,7 +40,7 @@ def test_tutorial_prints_what_it_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1), ("unequal_workers", 2)]
+    ("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1), ("planning", 1), ("unequal_workers", 2)]
 )
 def test_page_prints_what_it_says(page, commands, tmp_path):
     ran = 0
@@ -50,6 +50,8 @@ def test_page_prints_what_it_says(page, commands, tmp_path):
                 (tmp_path / named[1]).write_text(text)
         elif language == "console":
             command, expected = re.match(r"\$ (.*)\n((?:.*\n)*)", text).groups()
+            if not expected:  # it is one to try
+                continue
             printed = re.sub(r" +$", "", output_of(command, tmp_path), flags=re.M)
             assert printed == expected, command
             ran += 1
