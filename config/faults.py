@@ -34,7 +34,9 @@ class Instant:
         return self.amount if self.unit == "seconds" else None
 
 
-Times = tuple[float, float] | None  # (start, end) in seconds, the end may be infinite; None: what a worker does says it
+Times = (
+    tuple[float, float] | None
+)  # (start, end) in seconds, the end may be infinite; None: the worker's effects decide
 
 
 def read_instant(value: Any) -> Instant:

@@ -45,7 +45,7 @@ def without(scenario: Scenario, gone: Collection[int]) -> Scenario:
     """
     fewer = _Fewer(scenario.cluster, remaining(scenario.cluster.size, gone), frozenset(gone))
     changed = {
-        "cluster": fewer.cluster(),
+        "cluster": fewer.cluster,
         "strategy": fewer.strategy(scenario.strategy),
         "faults": tuple(fewer.faults(scenario.faults)),
     }
@@ -68,9 +68,10 @@ class _Fewer:
     @cached_property
     def nodes(self) -> dict[int, int]:
         """The same of the nodes that still have a worker."""
-        old, new = self.before.places, self.cluster().places
+        old, new = self.before.places, self.cluster.places
         return {old[worker].node: new[number].node for worker, number in self.now.items()}
 
+    @cached_property
     def cluster(self) -> Cluster:
         given, network = self.before, self.before.network
         if network.matrix is not None:
@@ -137,9 +138,9 @@ class _Fewer:
         """The new name of a link, as SlowLink has it; None where it is gone."""
         ends = [self.now, self.now] if " to " in name else [self.nodes if name.startswith("node ") else self.now]
         numbers = [int(number) for number in re.findall(r"\d+", name)]
-        if any(number not in known for number, known in zip(numbers, ends, strict=False)):
+        if any(number not in left for number, left in zip(numbers, ends, strict=False)):
             return None
-        new = iter([known[number] for number, known in zip(numbers, ends, strict=False)])
+        new = iter([left[number] for number, left in zip(numbers, ends, strict=False)])
         return re.sub(r"\d+", lambda _: str(next(new)), name)
 
 

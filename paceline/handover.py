@@ -5,7 +5,7 @@ A part ends with a sync, at which all workers have equal parameters. The rule:
 - Model, outer optimizer's vectors, budget, learning rate and schedule go on. The split is made again.
 - A worker that stays keeps its own optimizer state, buffers (BatchNorm's statistics) and random stream.
 - A new worker gets worker 0's optimizer state and buffers, and a random stream of its own, from the beginning.
-- What the workers that are gone alone had is lost: optimizer state, BatchNorm's statistics, random streams.
+- What only the lost workers had is lost with them: optimizer state, BatchNorm's statistics, random streams.
 - The place in the data is kept. With `shuffled` it is the number of samples, so no example is left out of an epoch or
   used twice in it. With `sliced` it is the same place of the epoch, to a step: its slices are cut again.
 - Biased sampling keeps its table of losses. What workers have used since the last refresh is not entered, and those

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from .algorithms.rounds import State
@@ -31,7 +32,8 @@ def check_real(title: str, scenario: Scenario, timing: Timing) -> None:
         if inner:
             hint = 'within a node no link is shaped; write link: "node 0", for its uplink'
         kind = (fault.link or "").partition(" ")[0]
-        if (kind != ("node" if inner else "worker") and (inner or fault.link)) or not workers_hit(fault, timing.nodes):
+        shaped = kind == "node" if inner else kind in ("worker", "")
+        if not shaped or not workers_hit(fault, timing.nodes):
             raise ScenarioError(f"{where}.link: {fault.link or 'all links'} cannot be made slow for real; {hint}")
 
 
@@ -46,22 +48,23 @@ def rank_faults(job: Job, rank: int, directory: Path, state: State, seconds: flo
     if not own:
         return None
     linked = any(isinstance(fault, SlowLink) for _, fault in own)
-    port = _port(job, rank) if linked else None
+    faults = RankFaults(own, job.timing.noise.seed, _slowing(job, rank) if linked else None)
+    faults.go_on(state.round, state.step, seconds)
+    return faults
+
+
+def _slowing(job: Job, rank: int) -> Callable[[float], None] | None:
+    """What makes the port of this rank's node slower; None where another rank there does it."""
+    star = described_star(job.scenario.cluster)
+    node = star.nodes[rank]
+    if star.nodes.index(node) != rank:
+        return None
+    port = Port(node, star.rates[node])
 
     def slow(factor: float) -> None:
-        assert port
         try:
             port.slow(factor)
         except OSError as error:
             say(f"faults: a slow link: {error}")
 
-    faults = RankFaults(own, job.timing.noise.seed, slow if port else None)
-    faults.go_on(state.round, state.step, seconds)
-    return faults
-
-
-def _port(job: Job, rank: int) -> Port | None:
-    """The port of this rank's node, where the rank is the first one there."""
-    star = described_star(job.scenario.cluster)
-    node = star.nodes[rank]
-    return Port(node, star.rates[node]) if star.nodes.index(node) == rank else None
+    return slow

@@ -11,7 +11,7 @@ from .config.scenario import RecoverySpec, Scenario
 from .job import Job, resolve
 from .program.errors import ScenarioError
 
-LOOKS = 8  # numbers of workers that are looked at before a run
+LOOKS = 8  # smaller numbers of workers that are tried before a run
 
 
 class Decision(NamedTuple):
@@ -105,9 +105,9 @@ def next_job(job: Job, gone: Collection[int]) -> Job:
 
 
 def check_fewer(job: Job) -> None:
-    """ScenarioError where the run may go on with fewer workers, and makes no sense with so many.
+    """ScenarioError where `recovery` allows fewer workers than the scenario makes sense with.
 
-    It is looked at without the last workers, of which one after the other is left out.
+    Tries it without the last worker, without the last two, and so on.
     """
     spec = job.scenario.recovery
     if not (spec.shrink or spec.max_restarts) or job.plan.strategy.placement.sharded:

@@ -6,9 +6,10 @@ Rule: a run goes on only from a whole checkpoint of the same run. What differs i
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from .records import checkpoints
 from .records.directory import SCENARIO, to_json
 from .records.environment import differences
 from .records.history import changes
+from .records.recoveries import numbers, recoveries_in
 from .records.schemas import parsed
 
 
@@ -60,13 +62,15 @@ def resumption(saved: Path, job: Job, change: bool, gone: Collection[int] = ()) 
     """What a run resumes with from a checkpoint, as this job. ScenarioError for a damaged checkpoint or another run.
 
     change: whether another seed, model, data or batch is allowed.
-    gone: the numbers of workers that the job is without, if they are known; else the last ones are gone.
+    gone: the numbers of workers that the job is without, if they are known; else those that the run has lost since the
+        checkpoint, or the last ones.
     """
     directory = saved.parents[1]
     meta = checkpoints.read_meta(saved)
     state = state_of(meta["state"], saved)
     before = load(directory / SCENARIO)
     kept = before.recorded or Recorded()
+    gone = gone or _gone_since(kept.history, state.round, meta["workers"])
     handover, was = _handover(saved, meta, before, job, gone)
     now = subject(job.scenario, Division.of(job.plan))
     free = {*Division._fields} - ({"batches"} if meta["workers"] == job.workers else set())
@@ -112,9 +116,22 @@ def _handover(
     division = _division(was, plan, saved)
     if len(division.batches) != workers:
         raise ScenarioError(f"{saved}: tells the batches of {len(division.batches)} workers, and has {workers}")
-    if gone and workers == plan.workers + len(set(gone)):  # it was not written among even more
+    if gone and workers == plan.workers + len(set(gone)):  # else not all of these took part in it
         return Handover(division, plan, remaining(workers, gone)), was
     return Handover.by_number(division, plan), was
+
+
+def _gone_since(history: Sequence[dict[str, Any]], round: int, workers: int) -> tuple[int, ...]:
+    """The workers that the newest part of a run is without, of those that wrote the checkpoint after `round`.
+
+    workers: how many wrote it. The numbers are those of then.
+    """
+    newest = [*takewhile(lambda part: "recovery" in part, reversed(history))][::-1]  # by one command
+    recoveries = recoveries_in(newest)
+    before = [each for each in recoveries if each.from_round < round]
+    began_with = workers + sum(len(each.lost) for each in before if each.how == "shrink")
+    then, now = numbers(began_with, before), numbers(began_with, recoveries)
+    return tuple(place for place, worker in enumerate(then) if worker not in now)
 
 
 class _Division(BaseModel):

@@ -75,7 +75,7 @@ class SimulatedParts:
         self._spec, self._restarts = job.scenario.recovery, 0
         loses = any(isinstance(fault, WorkerLoss | WorkerException) for fault in job.scenario.faults)
         self._recovers = loses and (self._spec.shrink or self._spec.max_restarts > 0)
-        # After the last loss: how the run goes on, who was lost in it, and for a shrink the job of the others.
+        # After the last loss: how the run goes on, which workers were lost, and for a shrink the job of the others.
         self._decision, self._gone, self._fewer = Decision("none"), tuple[int, ...](), job
         self._ready: dict[int, float] = {}  # lost worker -> when a new process may take its place, in virtual seconds
 
@@ -119,7 +119,8 @@ class SimulatedParts:
     def _begin(self, part: Part, state: State, left_out: float = 0.0, saved: Sync | None = None) -> None:
         """Let a part begin. left_out: see Sync. saved: the newest checkpoint; None: this is the run's first part."""
         job, recorder, shrink = self.job, self._recorder, self._recovers and self._spec.shrink
-        sync = Sync(state, Division.of(job.plan), dict.fromkeys(range(job.workers), part.begin), left_out)
+        passed = dict.fromkeys(range(job.workers), part.begin)
+        sync = Sync(state, Division.of(job.plan), part.workers, passed, left_out)
         if self._numbers and shrink:
             sync.snapshots = {number: copied(worker.snapshot()) for number, worker in enumerate(self.workers)}
         if self._numbers and recorder.directory is not None:
@@ -209,6 +210,7 @@ class SimulatedParts:
         begin, reached = lost.over + self._spec.start, self._syncs.reached(0, lost.over)
         saved = self._syncs.checkpoint(lost.over)
         self._restarts, self.resumed = self._restarts + 1, saved.state.round
+        members = [saved.workers.index(each) if each in saved.workers else None for each in self._part.workers]
         # A process that was to take a lost worker's place has ended with the others.
         self._ready = dict.fromkeys(self._ready, begin + self._spec.start)
         return _Following(
@@ -216,7 +218,7 @@ class SimulatedParts:
             who=self._named(self._gone),
             job=self.job,
             part=replace(self._part, outcomes=(), begin=begin, counted=begin),
-            handover=Handover.by_number(saved.division, self.job.plan),
+            handover=Handover(saved.division, self.job.plan, members),
             sync=saved,
             saved=saved,
             noticed=lost.over,

@@ -6,8 +6,8 @@ They are kept in memory, since a simulation may write nothing. A timing-only run
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from math import inf
 
 import numpy as np
@@ -25,6 +25,7 @@ class Sync:
 
     state: State
     division: Division  # of the part's work
+    workers: Sequence[int]  # the part's, by their numbers at the start of the run
     passed: dict[int, float]  # worker -> when it came by, in virtual seconds
     left_out: float = 0.0  # virtual seconds that the run's clock does not count up to here: evaluations
     saved: bool = False  # whether it is a checkpoint
@@ -43,7 +44,7 @@ class Syncs:
 
     def __init__(self, begin: Sync, saved: Sync, earlier: float, numbers: bool, every: bool) -> None:
         self._saved, self._earlier, self._numbers, self._every = saved, earlier, numbers, every
-        self._division = begin.division
+        self._begin = begin
         self._kept = {begin.state.round: begin}  # the oldest first
 
     def keep(self, worker: int, now: float, clock: float, effect: Checkpoint, saved: bool) -> None:
@@ -53,7 +54,7 @@ class Syncs:
         if sync is None:
             # Phantoms share a program, so that the state may have moved on when the next of them comes by.
             state: State = copy.copy(effect.state)
-            sync = self._kept[effect.round] = Sync(state, self._division, {}, saved=saved)
+            sync = self._kept[effect.round] = replace(self._begin, state=state, passed={}, saved=saved, snapshots={})
         sync.passed[worker] = now
         if worker == 0:
             sync.left_out = now - clock - self._earlier
@@ -63,7 +64,7 @@ class Syncs:
             self._forget(effect.round)
 
     def _whole(self, sync: Sync) -> bool:
-        return len(sync.passed) == len(self._division.batches)
+        return len(sync.passed) == len(self._begin.workers)
 
     def _forget(self, round: int) -> None:
         """Forget what is not needed, since all workers have passed the sync after `round`.

@@ -39,7 +39,7 @@ class Loss:
         return tuple(number for number, lost in self.lost.items() if lost <= moment)
 
     def noticed(self, number: int, detection: float) -> float:
-        """When one of those that are left knows of it: when it next waits for others, but not within `detection`."""
+        """When one of those that are left knows of it: as it next waits, after `detection` at the earliest."""
         return max(self.stands[number], self.first + detection)
 
     def met(self, detection: float) -> float:
@@ -51,7 +51,7 @@ class Loss:
         while True:
             gone = self.by(moment)
             come = (min(self.stands[number], self.lost[number] + detection) for number in self.lost.keys() - {*gone})
-            later = max(moment, *come, moment)
+            later = max((moment, *come))
             if later == moment:
                 return moment
             moment = later

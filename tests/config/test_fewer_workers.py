@@ -56,7 +56,7 @@ def test_nodes_that_lose_some_of_their_workers():
     names = [(place.group.device, place.node) for place in found.cluster.places]
     assert names == [("a", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("a", 2), ("b", 2)]
     assert [group["count"] for group in left(found, "cluster.nodes")] == [1, 1, 1]
-    assert {place.group.host_memory for place in found.cluster.places} == {4e9, 6e9}, "a node's memory is shared anew"
+    assert {place.group.host_memory for place in found.cluster.places} == {4e9, 6e9}, "a node's memory is shared again"
     typed = given(cluster={"nodes": [{"type": "dgx-h100", "count": 2}], "network": {"shape": "two_level"}})
     assert without(typed, range(8, 15)).cluster.size == 9
 

@@ -113,7 +113,7 @@ def test_what_is_known_of_a_loss(at):
         assert (lost.loss.first, lost.loss.by(6.0), lost.loss.met(0.05), lost.loss.met(5.0)) == (6.0, (1,), 8.0, 11.0)
 
 
-def test_one_who_is_lost_before_it_comes_is_waited_for():
+def test_a_worker_that_is_lost_before_it_comes_is_waited_for():
     slow = {"name": "straggler", "worker": 2, "factor": 4}
     events = [{"name": "loss", "worker": w, "at": at} for w, at in ((1, "0.5 s"), (2, "3 s"))]
     lost = lose(timing(3, slow, *events), 9)
@@ -128,7 +128,7 @@ def test_one_who_is_lost_before_it_comes_is_waited_for():
     st.lists(st.tuples(st.floats(0, 100) | st.just(inf), st.floats(0, 100) | st.just(inf)), min_size=1, max_size=6),
     st.floats(0, 10),
 )
-def test_all_who_are_left_have_come_when_they_meet(found, detection):
+def test_all_that_are_left_have_come_when_they_meet(found, detection):
     lost = {number: min(gone, 50.0) if not number else gone for number, (gone, _) in enumerate(found)}
     stands = {number: stands if lost[number] < inf else min(stands, 60.0) for number, (_, stands) in enumerate(found)}
     loss = Loss(lost, stands)
@@ -168,7 +168,7 @@ def test_a_lost_worker_may_be_back_in_the_next_part():
     part = Part(ongoing, range(2), begin=10.0, rounds=2, steps=2)
     with pytest.raises(Lost) as second:
         simulate([rounds(9, 2), rounds(9, 2)], described, Hooks(), part=part)
-    assert second.value.loss.first == near(11.0), "after 3 rounds; what was due at 3.5 s found no one"
+    assert second.value.loss.first == near(11.0), "after 3 rounds; what was due at 3.5 s found no worker"
     part = Part(ongoing, range(2), begin=12.0, rounds=2, steps=2)
     with pytest.raises(Lost) as third:
         simulate([rounds(9, 2), rounds(9, 2)], described, Hooks(), part=part)

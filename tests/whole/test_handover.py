@@ -24,7 +24,7 @@ from paceline.program.outcome import Hooks
 from paceline.records import checkpoints
 from paceline.recovering import check_fewer, next_job
 from paceline.replicas import fingerprints
-from paceline.resuming import resumption
+from paceline.resuming import _gone_since, resumption
 from paceline.sim.engine import simulate as run_programs
 
 WORKLOAD = {"model": MLP, "data": "digits", "batch": 8, "optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}}
@@ -324,6 +324,19 @@ def test_a_run_resumes_on_the_cluster_that_it_is_told(tmp_path):
         assert not found.handover.same, "with other paces, biased sampling divides the work in another way"
         assert found.parts[-1]["handed_over"]
         assert found.state.refreshed == found.state.mark()
+
+
+def test_workers_that_a_run_has_lost_since_a_checkpoint_are_known():
+    def part(how: str, lost: int, workers: int, round: int) -> dict[str, Any]:
+        entry = {"how": how, "lost": [lost], "workers": workers, "at": 1.0, "redone": 0, "seconds": 1.0}
+        return {"from_round": round, "recovery": entry | {"from_round": round}}
+
+    history = [{"from_round": 0}, part("shrink", 1, 3, 5), part("restart", 0, 3, 4), part("shrink", 2, 2, 9)]
+    assert _gone_since(history, 4, 4) == (1, 2)
+    assert _gone_since(history, 7, 3) == (1,), "the second of the three that were left then"
+    assert _gone_since(history, 9, 3) == (1,), "it was written before the loss"
+    assert _gone_since(history, 10, 2) == ()
+    assert _gone_since([*history, {"from_round": 10}], 10, 2) == (), "since then another command numbers them"
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def run(strategy: dict[str, Any], *faults: dict[str, Any], out: Path | None = No
 
 
 @pytest.mark.parametrize("method", ["slowmo", "biased"])
-def test_a_restarted_run_has_the_numbers_of_one_that_lost_no_one(method, tmp_path):
+def test_a_restarted_run_has_the_numbers_of_one_without_a_loss(method, tmp_path):
     loss = LOSS | {"at": "5 rounds"}
     plain, found = run(METHODS[method]), run(METHODS[method], loss, recovery=RESTART, out=tmp_path / "full")
     assert found.summary["params_sha256"] == plain.summary["params_sha256"]
@@ -338,7 +338,7 @@ def test_any_losses_cost_the_same_with_and_without_numbers(losses, recovery, met
         try:
             found.append(run(method, *losses, recovery=recovery, cluster=cluster, timing_only=timing_only))
         except (WorkerLost, FaultStruck) as error:
-            found.append(str(error).partition(":")[0])  # who is lost, or failed
+            found.append(str(error).partition(":")[0])  # which worker is lost, or failed
     if isinstance(found[0], str):
         assert found[0] == found[1]
         return
