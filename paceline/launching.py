@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .runtime.launcher import End
     from .runtime.star import Star
 
-AGAIN = "would not get there again"
+NEVER = "it was lost before its first step, and would not get there again"
 _Stamp = tuple[int, int] | None  # of a file
 
 
@@ -156,12 +156,12 @@ class _Launch:
         if self.restart is None or self.restart.training != number:
             self.crew = Crew(training.scenario.cluster.size)
         came = progress.reached(training.directory)
-        would_come_again = self.crew.failed(end, came is not None)
-        if would_come_again and self.restart is None:
-            return f"it was lost before its first step, and {AGAIN}" if spec.max_restarts else ""
-        gone = self.crew.on_host(end.ranks, self.star) if would_come_again else []
-        if would_come_again and not (gone and number == len(self.found) - 1):
-            return f"it did not get to its first step, and {AGAIN}"
+        gone = list[int]()
+        if self.crew.failed(end, came is not None):
+            if self.restart is not None and number == len(self.found) - 1:  # it has been there before
+                gone = self.crew.on_host(end.ranks, self.star)
+            if not gone:
+                return NEVER if spec.max_restarts else ""
         rule = spec.model_copy(update={"shrink": False})  # the remaining ranks have not gone on by themselves
         # Ranks name workers that they miss by their numbers when the command began. All else is about ranks.
         told = end.lost.endswith((" lost", " no answer")) and not gone

@@ -56,6 +56,10 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
         for training in trainings(scenarios, options):
             check_star(training.scenario)
             job = resolve(training.scenario, training.path.parent)
+            if comm.Get_size() < job.workers <= MPI.COMM_WORLD.Get_size():  # the launcher may start them again
+                raise WorkerLost(
+                    f"a worker is lost: {training.title} has {job.workers} workers, and {comm.Get_size()} are left"
+                )
             if comm.Get_size() < job.workers:
                 raise ScenarioError(
                     f"{training.title}: {job.workers} workers but {comm.Get_size()} ranks; "

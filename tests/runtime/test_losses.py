@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kit.cli import MLP, read, scenario
+import pytest
+
+from kit.cli import MLP, paceline, read, scenario
 from kit.paths import ROOT, TESTS
 from paceline.config import yaml
 from paceline.config.scenario import load
@@ -85,3 +87,16 @@ def test_the_others_go_on_without_a_lost_worker(tmp_path):
         assert begun_again(path, directory, lost, at) == summary["params_sha256"], path.stem
         rounds, seconds = ([line[key] for line in lines] for key in ("round", "seconds"))
         assert (rounds, seconds) == (sorted(set(rounds)), sorted(seconds)), "the clock goes on"
+
+
+@pytest.mark.long
+def test_the_next_scenario_has_all_its_workers_again(tmp_path):
+    """What has been trained by the remaining ranks is not trained again."""
+    both = {"shrink": True, "min_workers": 1, "max_restarts": 1}
+    faults = {"first": [{"name": "loss", "worker": 2, "at": "2 rounds"}], "second": []}
+    paths = [written(tmp_path, name, 3, MLP, LOCAL, 6, recovery=both, faults=faults[name]) for name in faults]
+    done = paceline("train", *paths, "--out", "runs", "--quiet", cwd=tmp_path)
+    assert "restart 1 of 1: a worker is lost; second begins again" in done.stderr
+    (first, _), (second, _) = (read(tmp_path / "runs" / path.stem) for path in paths)
+    assert (first["workers"], second["workers"]) == (2, 3)
+    assert [entry["how"] for entry in first["recoveries"]] == ["shrink"]
