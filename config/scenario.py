@@ -182,7 +182,7 @@ class RecoverySpec(Section):
         if self.min_workers > workers:
             raise ScenarioError(
                 f"recovery.min_workers: {self.min_workers}, but the number of workers is {workers}; "
-                f"write 1 to {workers}, or all"
+                f"write {'1' if workers == 1 else f'1 to {workers}'}, or all"
             )
         return self.min_workers
 

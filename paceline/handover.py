@@ -104,8 +104,11 @@ class Handover:
         own = (RNG, DEVICE_RNG) if member is None else ()
         return arrays | {name: fresh[name] for name in own if name in fresh}
 
-    def lines(self) -> Iterator[str]:
-        """What is kept, shared out and lost, for the user. Nothing where all workers go on as they were."""
+    def lines(self, gone: Sequence[int] | None = None) -> Iterator[str]:
+        """What is kept, shared out and lost, for the user. Nothing where all workers go on as they were.
+
+        gone: the workers that are gone, by the numbers that the user knows; by default those of the part before.
+        """
         if self.same:
             return
         plan, n, before = self.plan, self.plan.workers, len(self.before.batches)
@@ -114,7 +117,8 @@ class Handover:
             f"{number}the work is divided again, into batches of {brief([*plan.shares.batches])}; model, budget, "
             "learning rate and the place in the data are kept"
         )
-        gone = [worker for worker in range(before) if worker not in self.members]
+        if gone is None:
+            gone = [worker for worker in range(before) if worker not in self.members]
         if gone:
             yield f"of {_these(gone)}, optimizer state, BatchNorm statistics and random stream are lost"
         new = [worker for worker, member in enumerate(self.members) if member is None]

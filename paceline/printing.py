@@ -37,7 +37,7 @@ def show_run(run: Run) -> None:
     s = run.summary
     table = plain_table(show_header=False)
     rows = {
-        "engine": f"{s['engine']}{', timing only' if s.get('timing_only') else ''}, {s['workers']} workers",
+        "engine": f"{s['engine']}{', timing only' if s.get('timing_only') else ''}, {_count(s['workers'], 'worker')}",
         "training": f"{s['seconds']:.3f} {'s' if s['engine'] == 'mpi' else 'virtual s'}, {s['rounds']} rounds, "
         f"{s['steps']} steps, {s['samples']} samples",
         "idle": "  ".join(f"{share:.1%}" for share in s["idle_share"][:8]) + ("  ..." if s["workers"] > 8 else ""),
@@ -61,9 +61,13 @@ def show_run(run: Run) -> None:
 
 def _in_words(recoveries: Sequence[dict[str, Any]]) -> str:
     """How a run went on after losses; see records/recoveries.py."""
-    told = (f"{each['how']} at {each['at']:.3f} s with {each['workers']} workers" for each in recoveries[:4])
+    told = (f"{each['how']} at {each['at']:.3f} s with {_count(each['workers'], 'worker')}" for each in recoveries[:4])
     redone, more = sum(each["redone"] for each in recoveries), "; ..." if len(recoveries) > 4 else ""
-    return f"{'; '.join(told)}{more}; {redone} rounds done again"
+    return f"{'; '.join(told)}{more}; {_count(redone, 'round')} done again"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _shown(metric: str, value: float) -> str:

@@ -208,6 +208,8 @@ class SimulatedParts:
     def _restarted(self, lost: Lost) -> _Following:
         """The part's workers go on from the newest checkpoint. What is counted begins again."""
         begin, reached = lost.over + self._spec.start, self._syncs.reached(0, lost.over)
+        # Worker 0 keeps the records. If it is lost in a checkpoint, the others have passed that sync, and it has not.
+        asked = range(self.job.workers) if 0 in self._gone else [0]
         saved = self._syncs.checkpoint(lost.over)
         self._restarts, self.resumed = self._restarts + 1, saved.state.round
         members = [saved.workers.index(each) if each in saved.workers else None for each in self._part.workers]
@@ -222,7 +224,7 @@ class SimulatedParts:
             sync=saved,
             saved=saved,
             noticed=lost.over,
-            done=reached.state.round,
+            done=max(self._syncs.reached(worker, lost.over).state.round for worker in asked),
             left_out=reached.left_out,
             earlier=begin - reached.left_out,
         )
@@ -279,5 +281,6 @@ class SimulatedParts:
             self._spans(0, LANE, Spans([name], [start], [stop]))
         if recorder.directory is not None:
             part = self._whole.part(entry.from_round) | {"recovery": entry.noted()}
-            self.history.append(part | ({} if handover.same else {"handed_over": [*handover.lines()]}))
+            told = [*handover.lines(entry.lost if entry.how == "shrink" else None)]
+            self.history.append(part | ({"handed_over": told} if told else {}))
             recorder.scenario(self.document())

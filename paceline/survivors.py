@@ -48,7 +48,7 @@ class NextPart(NamedTuple):
         """What was lost and how the others go on, for the user."""
         again = f", and {self.redone} round{'s are' if self.redone > 1 else ' is'} done again" if self.redone else ""
         head = f"{are_lost(self.lost)}: the others go on from the sync after round {self.state.round}{again}"
-        return [head, *self.handover.lines()]
+        return [head, *self.handover.lines(self.lost)]
 
 
 class Survivors:

@@ -200,9 +200,10 @@ class _RankTraining:
         """Say and write down how the run goes on. at, seconds: see Recovery."""
         job, recorder = self.job, self.recorder
         entry = part.recovery(at, seconds)
-        for line in part.lines():
+        how, *handed_over = part.lines()
+        for line in (how, *handed_over):
             say(line)
-        self.history.append(job.part(entry.from_round) | {"recovery": entry.noted()})
+        self.history.append(job.part(entry.from_round) | {"recovery": entry.noted(), "handed_over": handed_over})
         recorder.subject, recorder.retention = subject(job.scenario, Division.of(job.plan)), job.retention()
         recorder.recoveries = recoveries_in(self.history)
         try:

@@ -21,6 +21,7 @@ ABORT_LINE = re.compile(
     rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting"
     rb"|YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your app"
     rb"|^\[[^]]+\] \*\*\* (An error occurred in|reported by process|on a |on comm|Unknown err|MPI_ERR|   and MPI will)"
+    rb"|^NBC_Progress: an error"  # Open MPI's, of an exchange that the loss of a rank has cut off
     rb"|Please see the FAQ page for debugging|^Fatal error in \w+: .*error stack|^(internal_|MPI|copy_)\w*\(\d+\)\.*: "
 )
 SAID = re.compile(rb"paceline: (?!warning)|Traceback \(most recent call last\)")

@@ -368,10 +368,10 @@ class RankRun:
         if not self.collectives.told and self.collectives.agree():
             self.halt = True  # no reduction since the last checkpoint said whether a stop was asked for
         self.collectives.told = False
+        if self.hooks.sync is not None:  # before the checkpoint, so that a loss in it costs no round
+            self.hooks.sync(self.outcome.index, self.clock(start), effect)
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
-        if self.hooks.sync is not None:
-            self.hooks.sync(self.outcome.index, self.clock(start), effect)
         self.waiting = None
         self.leave_out(start)
         if effect.round is not None:

@@ -56,7 +56,7 @@ def test_flags_stand_for_settings(tmp_path, monkeypatch, capsys):
 def test_how_many_must_remain():
     assert RecoverySpec().least(4) == 4
     assert RecoverySpec(max_restarts=1, min_workers=2).least(4) == 2
-    with pytest.raises(ScenarioError, match="min_workers: 2, but the number of workers is 1"):
+    with pytest.raises(ScenarioError, match="min_workers: 2, but the number of workers is 1; write 1, or all"):
         RecoverySpec(max_restarts=1, min_workers=2).least(1)
 
 

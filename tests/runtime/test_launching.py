@@ -104,6 +104,8 @@ def test_banners_go_and_other_lines_stay():
     mixed = [*ABORTED, *stays[:2], *ABOUT, *NO_NET, *KILLED, *stays[2:]]
     assert list(Relay().kept(mixed)) == stays
     assert list(Relay().kept([b"Abort(2) on node 1 (rank 1 in comm 0): application\n", b"x\n"])) == [b"x\n"]
+    cut_off = [b"NBC_Progress: an error 75 was found during schedule 0x7f at row-offset 0 - aborting\n", b"\n"]
+    assert list(Relay().kept([*cut_off, b"x\n"])) == [b"x\n"], "Open MPI, of an exchange that a lost rank cut off"
 
 
 HYDRA = [

@@ -138,6 +138,9 @@ def test_where_worker_0_is_gone_its_parameters_go_on(tmp_path):
     second = Part(fewer, handover.state(first.state), handover, first.saved)
     assert np.array_equal(second.begun[0]["params"], first.saved[0]["params"])
     assert own(second.begun[0]) == own(first.saved[1])
+    lost = "of worker {}, optimizer state, BatchNorm statistics and random stream are lost"
+    assert lost.format(0) in handover.lines()
+    assert lost.format(3) in handover.lines((3,)), "by its number at the start of the run"
 
 
 def test_with_the_same_workers_nothing_is_handed_over(tmp_path):
