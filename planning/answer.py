@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.scenario import Scenario, validate
 from ..records.directory import to_json
-from .judge import Reason, Row
+from .judge import Row
 from .learned import Learning
+from .reasons import Reason
 
 if TYPE_CHECKING:
     import pandas as pd

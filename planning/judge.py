@@ -1,11 +1,8 @@
-"""The answer of a plan: which way is recommended, what others take, and what each decision brings.
-
-Rule: a decision is judged by the fastest way that there is without it, with no more local steps.
-"""
+"""Which way of a plan is recommended, what the usual ones take, and what each class of workers is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -69,14 +66,6 @@ class Row:
         return f"1, then {first}" if phases[0].synchronous else f"{first} and more"
 
 
-@dataclass(frozen=True)
-class Reason:
-    """What a decision brings."""
-
-    factor: float  # how many times as long an epoch takes without it; infinite where nothing can be trained
-    text: str
-
-
 @dataclass(eq=False)
 class Judge:
     """Looks at ways that a search has found, and at those that it has left out."""
@@ -135,7 +124,7 @@ class Judge:
                 return wanted(root) and self._plain(root)
 
             # With parameters in every device; elsewhere only where these do not fit.
-            best = self.fastest(plain, 1, _plain) or self.fastest(plain, 1, _fp32)
+            best = self.fastest(plain, 1, _plain) or self.fastest(plain, 1, fp32)
             if best is not None and best[1] not in found.values():
                 found[name] = best[1]
         return found
@@ -220,73 +209,6 @@ class Judge:
                 found[each.name] = without[0] / with_it[0] - 1
         return found
 
-    def reasons(self, way: Way) -> list[Reason]:
-        """What each decision of a way brings, the one that matters most first."""
-        seconds = self.values.seconds(way)
-        assert seconds is not None, "it was found"
-        return sorted(self._reasons(way, seconds), key=lambda reason: -reason.factor)
-
-    def _reasons(self, way: Way, seconds: float) -> Iterator[Reason]:
-        everyone, names = self.teams[0], [each.name for each in self.lab.classes]
-        keep = self.space.keep
-
-        def against(
-            text: str,
-            other: str,
-            wanted: Wanted,
-            steps: float = way.steps,
-            leaf: Callable[[Way], bool] = lambda way: True,
-        ) -> Reason:
-            found = self.fastest(wanted, steps, leaf)
-            if found is None:
-                return Reason(inf, f"{text}: {other} is not possible within {self.space.limits}")
-            factor = found[0] / seconds
-            return Reason(factor, f"{text}: {other} takes {longer(factor)}")
-
-        if way.team is not everyone:
-            out = listed([n for c, n in enumerate(names) if c not in way.team.classes] or ["other workers"])
-            best = self.fastest(lambda root: root.team is everyone)
-            more = ""
-            if best is not None and best[1].steps > way.steps:
-                more = f", with {best[1].steps:.3g} local steps {longer(best[0] / seconds)}"
-            reason = against(f"leave the {out} out", "an epoch on all workers", lambda root: root.team is everyone)
-            yield Reason(reason.factor, reason.text + more)
-        elif len(names) > 1 and "workers" not in keep:
-            slow = names[-1]
-            yield against(
-                f"use the {slow}, too", "an epoch without it", lambda root: len(names) - 1 not in root.team.classes
-            )
-        if keep & {"method", "H"}:
-            pass
-        elif way.steps > 1:
-            other, wanted = "a sync after every step", lambda root: root.method.synchronous
-            yield against(f"take {way.steps:.3g} steps between two syncs", other, wanted, 1)
-        elif way.team.size > 1 and (best := self.fastest(lambda root: not root.method.synchronous)) is not None:
-            factor = best[0] / seconds
-            yield Reason(
-                factor, f"sync after every step: with {best[1].steps:.3g} local steps an epoch takes {longer(factor)}"
-            )
-        if way.division.total:
-            yield against(
-                "give larger batches to faster workers",
-                "an epoch with equal batches",
-                lambda root: root.division.total is None,
-            )
-        elif len(way.team.devices) > 1 and way.steps > 1:
-            yield against(
-                "give more steps to faster workers",
-                "an epoch with batches by speed",
-                lambda root: root.division.split != "by_steps",
-            )
-        if way.placement != "replicated":
-            yield against(
-                f"keep parameters {way.placement.replace('_', ' and ')}",
-                "an epoch with replicated ones",
-                lambda root: root.placement == "replicated",
-            )
-        if way.options.wire != "fp32":
-            yield against(f"send values as {way.options.wire}", "an epoch with fp32", lambda root: True, leaf=_fp32)
-
 
 def _only(node: Node[Way], leaf: Callable[[Way], bool]) -> Node[Way]:
     """The node with some of its ways alone."""
@@ -299,12 +221,13 @@ def _only(node: Node[Way], leaf: Callable[[Way], bool]) -> Node[Way]:
     )
 
 
-def _fp32(way: Way) -> bool:
+def fp32(way: Way) -> bool:
+    """Whether its values travel as they are."""
     return way.options.wire == "fp32"
 
 
 def _plain(way: Way) -> bool:
-    return _fp32(way) and way.placement == "replicated"
+    return fp32(way) and way.placement == "replicated"
 
 
 def by_class(values: Mapping[str, object]) -> str:

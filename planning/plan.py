@@ -14,8 +14,9 @@ from ..studies.front import Front, search
 from .answer import Answer
 from .bounds import Bounds
 from .contest import SECONDS, by_target, read_objective
-from .judge import TOLERANCE, Judge, Reason, Row, longest, recommended, refusal
+from .judge import TOLERANCE, Judge, Row, longest, recommended, refusal
 from .lab import Lab
+from .reasons import Reason, reasons
 from .space import Space, Way, check_keep
 from .values import Values
 
@@ -60,24 +61,24 @@ def plan(
         raise refusal(lab, values, space, teams) if found.whole else KeyboardInterrupt
     judge, way = Judge(lab, values, roots, teams, space), recommended(found.front, tolerance)
     simulated, whole = len(values), found.whole
-    baselines, reasons, worth = dict[str, Way](), list[Reason](), dict[str, float]()
+    baselines, why, worth = dict[str, Way](), list[Reason](), dict[str, float]()
     rows, documents, learning = list[Row](), list[dict[str, Any]](), None
     try:
         if whole:
             way = judge.plain(way, longest(found.front, tolerance))
             baselines, worth = judge.baselines(), judge.worth()
-        rows = [judge.row(each, why) for each, why in _roles(way, found.front, baselines).items()]
+        rows = [judge.row(each, roles) for each, roles in _roles(way, found.front, baselines).items()]
         documents = [_document(document, row.way, lab) for row in rows]
         if whole and target is not None:
             rows, documents, learning = by_target(target, rows, documents, lab, sample, effort, quiet)
         if whole:
-            reasons = judge.reasons(rows[0].way)
+            why = reasons(judge, rows[0].way)
     except KeyboardInterrupt:
         whole = False
         rows = rows or [judge.row(way, ["recommended"])]
         documents = documents or [_document(document, row.way, lab) for row in rows]
     note = "" if learning is not None and not learning.unknown else _batch_note(lab, rows[0].way)
-    return Answer(tuple(rows), tuple(documents), tuple(reasons), worth, simulated, whole, note, folder, learning)
+    return Answer(tuple(rows), tuple(documents), tuple(why), worth, simulated, whole, note, folder, learning)
 
 
 def _batch_note(lab: Lab, way: Way) -> str:
