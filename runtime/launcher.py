@@ -319,29 +319,31 @@ def _abort(rank: int, size: int, text: str, status: int, alone: bool = False) ->
 
     alone: end this rank alone where the others can go on without it.
     """
-    from mpi4py import MPI, run
+    from mpi4py import run
 
     run.set_abort_status(status)  # if anything keeps the abort below from happening, exiting aborts as well
     sys.stdout.flush()
-    if text and not _lower_rank_speaks(rank, size):
-        print(text, file=sys.stderr, flush=True)
-        time.sleep(0.1)  # so that the text passes through mpirun before it closes the pipes
+    said = text if text and not _lower_rank_speaks(rank, size) else ""
     if alone and rank > 0 and ulfm.survives():
+        _say_last(said)
         ulfm.leave()
-    _unlink_shared_memory()
-    job_signs.ends(status)
-    MPI.COMM_WORLD.Abort(status)
+    end_job(said, status)
 
 
 def end_job(text: str, status: int = 1) -> None:
     """Print a line and end the job, from any thread of this rank, whatever its program waits for."""
     from mpi4py import MPI
 
-    print(text, file=sys.stderr, flush=True)
-    time.sleep(0.1)
+    _say_last(text)
     _unlink_shared_memory()
     job_signs.ends(status)
     MPI.COMM_WORLD.Abort(status)
+
+
+def _say_last(text: str) -> None:
+    if text:
+        print(text, file=sys.stderr, flush=True)
+        time.sleep(0.1)  # so that the text passes through mpirun before it closes the pipes
 
 
 def _unlink_shared_memory() -> None:
