@@ -20,6 +20,7 @@ from ..effort import available_memory, duration
 from ..job import Job, resolve
 from ..job_effort import computing_seconds, training_bytes
 from ..learning_problem import LearningProblem
+from ..memory_check import gib
 from ..program.errors import ScenarioError, nearest, one_line
 from ..progress import working
 from ..studies.halving import Halving
@@ -81,7 +82,7 @@ class Contest:
         workers = job.problem.phantoms(job.plan)
         each, free = training_bytes(job, workers, [True] * len(workers)), available_memory()
         if each > free:
-            raise ScenarioError(f"it needs {each / 2**30:.3g} GiB of memory, and {free / 2**30:.3g} GiB are free here")
+            raise ScenarioError(f"it needs {gib(each)} of memory, and {gib(free)} are free here")
         return int(min(free / each, len(self.documents)))
 
     def _too_large(self, job: Job, effort: float) -> str:
