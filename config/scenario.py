@@ -153,7 +153,7 @@ class RecoverySpec(Section):
     max_restarts: Annotated[int, Field(ge=0, le=10**9)] = 0  # how often the ranks are started again, from a checkpoint
     min_workers: Literal["all"] | Count = "all"  # fewer workers go on as long as so many remain
     shrink: bool = False  # whether the remaining workers go on without a lost one, from the last sync
-    respawn: bool = False  # with shrink: whether a new process takes a lost worker's place at a later sync
+    respawn: bool = False  # with shrink: whether, at the next sync, all workers are started again from there
     detection: Seconds = 0.05  # in a simulation: from the loss of a worker until the others know of it
     start: Seconds = 5.0  # in a simulation: from the end of the ranks until those that were started again compute
 

@@ -54,6 +54,11 @@ class Handover:
         """Worker i goes on as worker i. The last ones are gone, or are new."""
         return cls(before, plan, [i if i < len(before.batches) else None for i in range(plan.workers)])
 
+    @classmethod
+    def by_name(cls, before: Division, plan: Plan, then: Sequence[int], now: Sequence[int]) -> Handover:
+        """Workers by their numbers at the start of the run: those of the part before, and those of the one to begin."""
+        return cls(before, plan, [then.index(worker) if worker in then else None for worker in now])
+
     @property
     def same(self) -> bool:
         """Whether nothing is handed over: all workers go on as they were."""

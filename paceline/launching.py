@@ -112,6 +112,8 @@ class _Launch:
                 end = self._job()
             except PacelineError as error:  # no rank could be started, not even as before
                 number = self._interrupted()
+                if self._without_joining(str(error)):
+                    continue
                 if self.restart is None or not self._saved(number):
                     raise
                 raise PacelineError(f"{error}; {self._whole(number)}") from error
@@ -122,7 +124,15 @@ class _Launch:
             if end.status == 0:
                 if all(files.written().finished for files in self.before):
                     return 0
+                came = progress.reached(self.found[self._interrupted()].directory)
+                if came is not None and came.joins:
+                    if end.stopped:
+                        return self._ended(End(0, stopped=True), "")
+                    self._join(came)
+                    continue
                 end = replace(end, status=1, lost=end.lost or "the ranks ended without a result")
+            if not end.stopped and self._without_joining(end.lost):
+                continue
             why = self._start_again(end)
             if why is not None:
                 return self._ended(end, why)
@@ -153,8 +163,7 @@ class _Launch:
         spec = training.scenario.recovery
         if end.status == 2 or not end.lost or end.stopped:
             return ""
-        if self.restart is None or self.restart.training != number:
-            self.crew = Crew(training.scenario.cluster.size)
+        self._know_crew(number)
         came = progress.reached(training.directory)
         gone = list[int]()
         if self.crew.failed(end, came is not None):
@@ -182,14 +191,14 @@ class _Launch:
         number = self.restart.training
         saved = checkpoints.newest(self.found[number].directory, self._round(number)) if self.restart.saved else None
         how = f"goes on from {saved.name}" if saved else "begins again, since no checkpoint was saved"
-        return f"{how}, without {', '.join(f'worker {worker}' for worker in gone)}" if gone else how
+        return f"{how}, without {_named(gone)}" if gone else how
 
     def _next(self, number: int, lost: Sequence[int], came: progress.Reached | None) -> Restart:
         """What the next ranks are told. lost: the lost workers, by their numbers when the command began."""
-        noticed, gone = progress.now(self.found[number].directory), self.crew.go_on(self._recoveries(number))
+        noticed, gone = progress.now(self.found[number].directory), self.crew.go_on(self._lasting(number))
         round, at, then = 0, 0.0, noticed
         if came is not None:
-            round, at, then = came
+            round, at, then, _ = came
         elif (before := self.restart) is not None and before.training == number:
             round, at, then = before.round, before.at, before.noticed
         return Restart(
@@ -203,6 +212,38 @@ class _Launch:
             gone=gone,
             members=self.crew.now,
         )
+
+    def _know_crew(self, number: int) -> None:
+        if self.restart is None or self.restart.training != number:
+            self.crew = Crew(self.found[number].scenario.cluster.size)
+
+    def _join(self, came: progress.Reached) -> None:
+        """Make the next job ready, in which new workers take the places of those that the last one has lost."""
+        number = self._interrupted()
+        self._know_crew(number)
+        left = numbers(self.crew.workers, self._recoveries(number))
+        lost = [worker for worker in self.crew.now if worker not in left]
+        self.restart = replace(self._next(number, lost, came), at=came.seconds, noticed=came.when, how="join")
+        who = f"{_named(lost)} {'join' if len(lost) > 1 else 'joins'} again"
+        say(f"{who}, and all ranks with it are started again; {self.found[number].title} {self._how(())}")
+
+    def _without_joining(self, why: str) -> bool:
+        """Where the ranks could not be started with the workers that were to join: make a job of the others ready."""
+        number, restart = self._interrupted(), self.restart
+        if restart is None or (restart.how, restart.training) != ("join", number):
+            return False
+        if progress.reached(self.found[number].directory) is not None:
+            return False
+        self.crew.gone |= {*restart.lost}
+        self.restart = self._next(number, restart.lost, None)
+        say(f"{_named(restart.lost)} could not join: {why}; {self.found[number].title} {self._how(restart.lost)}")
+        return True
+
+    def _lasting(self, number: int) -> list[Recovery]:
+        """Those after which the run's scenario has fewer workers: with respawn not a shrink, as the lost will join."""
+        found = self._recoveries(number)
+        respawn = self.found[number].scenario.recovery.respawn
+        return [each for each in found if each.how == "restart"] if respawn else found
 
     def _recoveries(self, number: int) -> list[Recovery]:
         """What a training's record tells since the command began."""
@@ -327,6 +368,10 @@ class _Files:
         saved = checkpoints.newest(self._directory)
         meta = None if saved is None else _stamp(saved / checkpoints.META)
         return _stamp(self._directory / SCENARIO), meta, _stamp(self._directory / SUMMARY)
+
+
+def _named(workers: Sequence[int]) -> str:
+    return ", ".join(f"worker {worker}" for worker in workers)
 
 
 def _stamp(path: Path) -> _Stamp:

@@ -1,4 +1,4 @@
-"""What the ranks of a restarted job are told: which run goes on, what was lost, and what its clock showed."""
+"""What ranks that are started again are told: which run goes on, what was lost, and what its clock showed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .records.progress import now
-from .records.recoveries import Recovery
+from .records.recoveries import How, Recovery
 
 
 @dataclass(frozen=True)
 class Restart:
-    """A restart after a lost worker."""
+    """A restart after a lost worker, or so that lost workers join again."""
 
     training: int  # the training that goes on, by its place among those of the command; those before it are done
     begun: bool  # whether the lost ranks had written into the run's directory
@@ -21,9 +21,10 @@ class Restart:
     round: int  # rounds that were done
     at: float  # the run's clock when the loss was noticed, as far as the launcher knows
     noticed: float  # when that was, by the clock of the directory's file system
-    lost: Sequence[int] = ()  # the lost workers, by their numbers when the command began
+    lost: Sequence[int] = ()  # the workers that were lost, or join; by their numbers when the command began
     gone: Sequence[int] = ()  # those that are left out from now on, by their numbers in the scenario that goes on
     members: Sequence[int] = ()  # the workers that go on, by their numbers when the command began
+    how: How = "restart"  # or "join"
 
     def text(self) -> str:
         """The restart as an option's value."""
@@ -42,7 +43,7 @@ class Restart:
         """
         passed = max(0.0, now(directory) - self.noticed)
         return Recovery(
-            how="restart",
+            how=self.how,
             lost=tuple(self.lost),
             workers=workers,
             at=max(self.at, earlier),

@@ -118,6 +118,9 @@ def _handover(
         raise ScenarioError(f"{saved}: tells the batches of {len(division.batches)} workers, and has {workers}")
     if gone and workers == plan.workers + len(set(gone)):  # else not all of these took part in it
         return Handover(division, plan, remaining(workers, gone)), was
+    writers = _writers(before, meta["state"]["round"])
+    if len(writers) == workers < plan.workers == before.cluster.size:  # lost workers join again
+        return Handover.by_name(division, plan, writers, range(plan.workers)), was
     return Handover.by_number(division, plan), was
 
 
@@ -129,9 +132,18 @@ def _gone_since(history: Sequence[dict[str, Any]], round: int, workers: int) -> 
     newest = [*takewhile(lambda part: "recovery" in part, reversed(history))][::-1]  # by one command
     recoveries = recoveries_in(newest)
     before = [each for each in recoveries if each.from_round < round]
-    began_with = workers + sum(len(each.lost) for each in before if each.how == "shrink")
+    began_with = workers + sum({"shrink": 1, "join": -1}.get(each.how, 0) * len(each.lost) for each in before)
     then, now = numbers(began_with, before), numbers(began_with, recoveries)
     return tuple(place for place, worker in enumerate(then) if worker not in now)
+
+
+def _writers(before: Scenario, round: int) -> list[int]:
+    """The workers that wrote the checkpoint of a round, by their numbers when their command began."""
+    parts = list(before.recorded.history if before.recorded else ())
+    while parts and parts[-1]["from_round"] >= round:
+        del parts[-1]
+    begun = max((place for place, part in enumerate(parts) if "recovery" not in part), default=0)
+    return numbers(before.cluster.size, recoveries_in(parts[begun:]))
 
 
 class _Division(BaseModel):

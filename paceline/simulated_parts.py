@@ -25,7 +25,7 @@ from .records.checkpoints import as_kept
 from .records.recorder import Recorder
 from .records.recoveries import LANE, How, Recovery
 from .records.spool import TakeSpans
-from .recovering import Decision, decided, how_to_go_on, next_job
+from .recovering import Decision, decided, how_to_go_on
 from .resuming import subject
 from .simulated_syncs import Snapshot, Sync, Syncs, copied
 
@@ -77,7 +77,6 @@ class SimulatedParts:
         self._recovers = loses and (self._spec.shrink or self._spec.max_restarts > 0)
         # After the last loss: how the run goes on, which workers were lost, and for a shrink the job of the others.
         self._decision, self._gone, self._fewer = Decision("none"), tuple[int, ...](), job
-        self._ready: dict[int, float] = {}  # lost worker -> when a new process may take its place, in virtual seconds
 
     def document(self) -> dict[str, Any]:
         """The resolved scenario with the history so far. It repeats the run: it is that of the beginning."""
@@ -100,9 +99,14 @@ class SimulatedParts:
                     raise WorkerLost(f"{lost}{self._why()}", self._named(lost.workers)) from None
                 self._go_on(self._shrunk(lost) if self._decision.how == "shrink" else self._restarted(lost))
             else:
-                if not self._ready or self.job.plan.finished(outcomes[0].result):
+                if not self._waits or self.job.plan.finished(outcomes[0].result):
                     return outcomes
-                self._go_on(self._joined(outcomes))
+                self._go_on(self._joined())
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the part's workers end at its first sync, so that lost ones join them."""
+        return self._spec.respawn and self.job.workers < self._whole.workers
 
     def _programs(self) -> list[Program[State]]:
         if self._numbers:
@@ -163,11 +167,11 @@ class SimulatedParts:
             from_round=sync.state.round,
             redone=following.done - sync.state.round,
             seconds=begin - following.noticed,
-            start=self._spec.start if following.how == "restart" else 0.0,
+            start=0.0 if following.how == "shrink" else self._spec.start,
         )
         self._recorder.go_back(sync.state.round, following.earlier)
-        self._make_workers(following.handover, sync.snapshots, following.how == "restart")
-        part = replace(following.part, stop=min(self._ready.values(), default=inf))
+        self._make_workers(following.handover, sync.snapshots, following.how != "shrink")
+        part = replace(following.part, stop=begin if self._waits else inf)
         self._begin(part, following.handover.state(sync.state), following.left_out, following.saved)
         self._record(entry, following.handover, following.noticed)
 
@@ -188,12 +192,9 @@ class SimulatedParts:
             outcomes=[lost.outcomes[number] for number in left],
             begin=lost.over,
         )
-        gone = self._named(self._gone)
-        if self._spec.respawn:
-            self._ready |= dict.fromkeys(gone, lost.over + self._spec.start)
         return _Following(
             how="shrink",
-            who=gone,
+            who=self._named(self._gone),
             job=self._fewer,
             part=part,
             handover=Handover(sync.division, self._fewer.plan, left),
@@ -206,55 +207,43 @@ class SimulatedParts:
         )
 
     def _restarted(self, lost: Lost) -> _Following:
-        """The part's workers go on from the newest checkpoint. What is counted begins again."""
-        begin, reached = lost.over + self._spec.start, self._syncs.reached(0, lost.over)
+        """The part's workers go on from the newest checkpoint, or with respawn all workers."""
+        self._restarts += 1
         # Worker 0 keeps the records. If it is lost in a checkpoint, the others have passed that sync, and it has not.
         asked = range(self.job.workers) if 0 in self._gone else [0]
-        saved = self._syncs.checkpoint(lost.over)
-        self._restarts, self.resumed = self._restarts + 1, saved.state.round
-        members = [saved.workers.index(each) if each in saved.workers else None for each in self._part.workers]
-        # A process that was to take a lost worker's place has ended with the others.
-        self._ready = dict.fromkeys(self._ready, begin + self._spec.start)
+        done = max(self._syncs.reached(worker, lost.over).state.round for worker in asked)
+        left_out, saved = self._syncs.reached(0, lost.over).left_out, self._syncs.checkpoint(lost.over)
+        return self._again("restart", self._named(self._gone), saved, done, left_out, lost.over)
+
+    def _joined(self) -> _Following:
+        """All workers go on from the sync at which those that were left have ended: nothing is done again."""
+        sync = self._syncs.last(range(self.job.workers))
+        gone = tuple(worker for worker in range(self._whole.workers) if worker not in self._part.workers)
+        return self._again("join", gone, sync, sync.state.round, sync.left_out, max(sync.passed.values()))
+
+    def _again(
+        self, how: How, who: tuple[int, ...], saved: Sync, done: int, left_out: float, over: float
+    ) -> _Following:
+        """Workers are started again and go on from a checkpoint. What is counted begins again.
+
+        over: when the ranks have ended, in virtual seconds. Others: see _Following.
+        """
+        begin, job, workers = over + self._spec.start, self.job, self._part.workers
+        if self._spec.respawn:
+            job, workers = self._whole, range(self._whole.workers)
+        self.resumed = saved.state.round
         return _Following(
-            how="restart",
-            who=self._named(self._gone),
-            job=self.job,
-            part=replace(self._part, outcomes=(), begin=begin, counted=begin),
-            handover=Handover(saved.division, self.job.plan, members),
+            how=how,
+            who=who,
+            job=job,
+            part=replace(self._part, workers=workers, outcomes=(), begin=begin, counted=begin),
+            handover=Handover.by_name(saved.division, job.plan, saved.workers, workers),
             sync=saved,
             saved=saved,
-            noticed=lost.over,
-            done=max(self._syncs.reached(worker, lost.over).state.round for worker in asked),
-            left_out=reached.left_out,
-            earlier=begin - reached.left_out,
-        )
-
-    def _joined(self, outcomes: Sequence[Outcome]) -> _Following:
-        """New processes take the places of lost workers, at the sync at which all others stopped for them."""
-        part, before = self._part, [*self._part.workers]
-        sync = self._syncs.last(range(self.job.workers))
-        moment = max(sync.passed.values())
-        joined = tuple(worker for worker, ready in self._ready.items() if ready <= moment)
-        self._ready = {worker: ready for worker, ready in self._ready.items() if ready > moment}
-        workers = sorted((*before, *joined))
-        gone = {*range(self._whole.workers)} - {*workers}
-        job = next_job(self._whole, gone) if gone else self._whole
-        members = [before.index(worker) if worker in before else None for worker in workers]
-        # A new process counts what it does itself, and has the others' clock.
-        new = Outcome(0, evaluating=outcomes[0].evaluating)
-        counted = [new if member is None else outcomes[member] for member in members]
-        return _Following(
-            how="join",
-            who=joined,
-            job=job,
-            part=replace(part, workers=workers, outcomes=counted, begin=moment),
-            handover=Handover(sync.division, job.plan, members),
-            sync=sync,
-            saved=self._syncs.checkpoint(moment),
-            noticed=moment,
-            done=sync.state.round,
-            left_out=sync.left_out,
-            earlier=self._recorder.earlier,
+            noticed=over,
+            done=done,
+            left_out=left_out,
+            earlier=begin - left_out,
         )
 
     def _make_workers(self, handover: Handover, snapshots: Mapping[int, Snapshot], restart: bool) -> None:

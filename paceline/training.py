@@ -56,12 +56,6 @@ class Training:
 def trainings(scenarios: Sequence[Path], options: TrainOptions) -> list[Training]:
     """The trainings that are still to be done. ScenarioError where a file is wrong, or no run is there to resume."""
     found, restart = _asked_for(scenarios, options), options.restart
-    for training in found:
-        if training.scenario.recovery.respawn:
-            raise ScenarioError(
-                f"{training.title}: recovery.respawn: only `paceline simulate` knows it; "
-                "write --set recovery.respawn=false"
-            )
     return found if restart is None else again(found, restart)
 
 
@@ -122,6 +116,11 @@ def check(found: Sequence[Training], options: TrainOptions) -> list[Job]:
         job = resolve(training.scenario, training.path.parent)
         check_fewer(job)
         check_real(training.title, training.scenario, job.timing)
+        if training.scenario.recovery.respawn and training.scenario.train.phantom:
+            raise ScenarioError(
+                f"{training.title}: recovery.respawn goes on from a checkpoint, and --phantom writes none; "
+                "write --set recovery.respawn=false"
+            )
         if not training.scenario.train.phantom:
             check_training(job)
             there = len(checkpoints.finished(training.directory)) if training.resumes else 0

@@ -65,7 +65,12 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
                     f"{training.title}: {job.workers} workers but {comm.Get_size()} ranks; "
                     f"start mpirun with -np {job.workers}"
                 )
-            if job.scenario.recovery.shrink and not ulfm.survives():
+            recovery = job.scenario.recovery
+            if recovery.respawn and not by_launcher():
+                raise ScenarioError(
+                    f"{training.title}: recovery.respawn: start it without mpirun, or --set recovery.respawn=false"
+                )
+            if recovery.shrink and not ulfm.survives():
                 raise ScenarioError(
                     f"{training.title}: recovery.shrink: these ranks end with the first one that is lost; "
                     "start them with mpirun --with-ft ulfm (Open MPI), or let `paceline train` start them"
@@ -74,9 +79,10 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
             group = comm.Split(0 if taking_part else 1, comm.Get_rank())
             if comm.Get_rank() == 0:
                 job.warn()
-            if taking_part:
-                _RankTraining(group, training, job, options, stop).train(quiet)
+            waits = taking_part and _RankTraining(group, training, job, options, stop).train(quiet)
             comm = ulfm.remaining(comm)
+            if recovery.respawn and not ulfm.agreed(comm, not waits):
+                return
 
 
 class _Ended(NamedTuple):
@@ -112,17 +118,19 @@ class _RankTraining:
         self.history: list[dict[str, Any]] = []  # of rank 0: an entry for each part of the run
         self.progress: Progress | None = None  # rank 0's, of a run that may restart
         self.recovery: Recovery | None = None  # from which this part of the run comes, on rank 0
-        self.resumed = 0  # the round at which this run goes on
+        self.resumed, self.whole = 0, job  # the round at which this run goes on; the job of all workers
+        self.joining = False  # whether this part ends at its first sync, so that lost workers join
+        self.finished = False  # whether the budget is used up
         self.loaded = 0  # bytes in memory after imports, before data and worker
 
-    def train(self, quiet: bool) -> None:
-        """Train and record; rank 0 also shows the run."""
+    def train(self, quiet: bool) -> bool:
+        """Train and record; rank 0 also shows the run. Whether all workers are to go on from here in new ranks."""
         with self.held, ulfm.noticing(self.comm):
             state, worker = self._start()
             with putting_back(self.training.directory if self.rank == 0 else None):
-                self._run(state, worker, quiet)
+                return self._run(state, worker, quiet)
 
-    def _run(self, state: State, worker: Any, quiet: bool) -> None:
+    def _run(self, state: State, worker: Any, quiet: bool) -> bool:
         if self.rank == 0:
             self.job.warn()  # new warnings, found when the worker was built
         scenario = self.job.scenario
@@ -135,7 +143,10 @@ class _RankTraining:
         shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, self.options.bar)
         with shown as self.recorder.on_line, going_on(scenario, self.training.directory, not by_launcher()):
             ended = self._parts(state, worker)
-        self._finish(ended, quiet)
+        waits = self.joining and not self.finished and not self.stop.asked
+        if not waits:
+            self._finish(ended, quiet)
+        return waits
 
     def _parts(self, state: State, worker: Any) -> _Ended:
         """Train, one part after the other, until one of them ends well for all ranks that are left."""
@@ -143,7 +154,12 @@ class _RankTraining:
         take = self.spool.take if self.spool is not None else None
         run = RankRun(
             Hooks(
-                self.recorder.log, self._checkpoint, lambda: self.stop.asked, take, self._synced(state), self._struck
+                self.recorder.log,
+                self._checkpoint,
+                lambda: self.stop.asked or self.joining,
+                take,
+                self._synced(state),
+                self._struck,
             ),
             comm=self.comm,
             reduction=scenario.reduction,
@@ -172,11 +188,12 @@ class _RankTraining:
             following = survivors.next_part(self.job)
             self.comm, self.job, self.members = survivors.comm, following.job, survivors.members
             self.rank = self.comm.Get_rank()
-            state, worker = following.state, following.worker
+            state, worker, self.joining = following.state, following.worker, self.job.scenario.recovery.respawn
 
     def _part(self, run: RankRun, state: State, worker: Any) -> _Ended:
         """Run the part's program; what is known of all ranks at its end."""
         outcome = run.finish(run.drive(self.job.programs([worker], state)[0]))
+        self.finished = self.job.plan.finished(outcome.result)
         if self.spool is not None:
             self.spool.flush()  # before rank 0 reads it
         with ulfm.noticing(self.comm):
@@ -208,7 +225,8 @@ class _RankTraining:
         recorder.recoveries = recoveries_in(self.history)
         try:
             recorder.go_back(entry.from_round, recorder.earlier)
-            recorder.scenario(job.record(self.training.directory, self.history))
+            # Lost workers that are to join belong to the run.
+            recorder.scenario((self.whole if self.joining else job).record(self.training.directory, self.history))
         except OSError as error:  # a full disk: the run goes on while it can
             say(f"{self.training.directory}: cannot be written: {error.strerror or error}; the run goes on")
 
@@ -225,12 +243,13 @@ class _RankTraining:
     def _synced(self, state: State) -> Callable[[int, float, Any], None] | None:
         """Hooks.sync: keeps what is needed if a rank is lost. Rank 0 notes how far the run has come."""
         kept = None if self.survivors is None else self.survivors.sync
-        if self.rank > 0 or not self.job.scenario.recovery.max_restarts:
+        recovery = self.job.scenario.recovery
+        if self.rank > 0 or not (recovery.max_restarts or recovery.respawn):
             return kept
         noted = self.progress = Progress(self.training.directory, state.round, self.recorder.earlier)
 
         def synced(worker: int, seconds: float, effect: Any) -> None:
-            noted.note(effect.round, seconds + self.recorder.earlier)
+            noted.note(effect.round, seconds + self.recorder.earlier, self.joining)
             if kept is not None:
                 kept(worker, seconds, effect)
 
@@ -354,8 +373,7 @@ class _RankTraining:
             return
         if self.spool is not None:
             write_spooled(self.training.directory, self.began_with, split=True)
-        finished = self.job.plan.finished(ended.outcomes[0].result)
-        extra: dict[str, Any] = {"timing_only": self.phantom, "finished": finished}
+        extra: dict[str, Any] = {"timing_only": self.phantom, "finished": self.finished}
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
         extra["memory_predicted"] = self.job.memory(self.job.problem.phantoms(self.job.plan).works)
@@ -370,7 +388,7 @@ class _RankTraining:
             from .printing import show_run
 
             show_run(Run(summary, self.recorder.lines, {}, self.training.directory))
-        if not finished and self.recorder.saved:
+        if not self.finished and self.recorder.saved:
             command = checkpoints.resume_command(self.training.directory)
             print(f"stopped after round {summary['rounds']}; go on with: {command}")
             if line := put_back(self.training.directory):

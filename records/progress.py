@@ -23,6 +23,7 @@ class Reached(NamedTuple):
     round: int  # rounds done
     seconds: float  # the run's clock
     when: float  # by the clock of the directory's file system
+    joins: bool = False  # whether lost workers are to join there
 
 
 class Progress:
@@ -34,10 +35,10 @@ class Progress:
             self._file = os.open(directory / PROGRESS, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         self.note(round, seconds)
 
-    def note(self, round: int, seconds: float) -> None:
-        """A sync: so many rounds are done."""
+    def note(self, round: int, seconds: float, joins: bool = False) -> None:
+        """A sync: so many rounds are done. joins: see Reached."""
         with suppress(OSError):
-            os.pwrite(self._file, f"{round} {seconds!r}".ljust(_WIDTH).encode(), 0)
+            os.pwrite(self._file, f"{round} {seconds!r}{' joins' if joins else ''}".ljust(_WIDTH).encode(), 0)
 
     def close(self) -> None:
         """Close the file."""
@@ -49,8 +50,8 @@ def reached(directory: Path) -> Reached | None:
     """Where the run in a directory was at its last sync; None where it has not come to its first step."""
     path = directory / PROGRESS
     try:
-        round, seconds = path.read_text().split()
-        return Reached(int(round), float(seconds), path.stat().st_mtime)
+        round, seconds, *joins = path.read_text().split()
+        return Reached(int(round), float(seconds), path.stat().st_mtime, bool(joins))
     except (OSError, ValueError):
         return None
 

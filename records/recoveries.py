@@ -23,11 +23,12 @@ class Recovery(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", defer_build=True)
 
-    # "shrink": the remaining workers went on. "restart": the ranks were started again. "join": a new worker joined.
+    # "shrink": the remaining workers went on. "restart": the ranks were started again. "join": they were started again
+    # at a sync, so that new workers took the places of lost ones.
     how: How
-    lost: tuple[Natural, ...] = Field(strict=False)  # the lost workers, by their numbers when the command began
+    lost: tuple[Natural, ...] = Field(strict=False)  # these workers, by their numbers when the command began
     workers: Annotated[int, Field(ge=1)]  # that go on
-    at: Seconds  # the run's clock when the loss was noticed, or when the new worker was ready
+    at: Seconds  # the run's clock when the loss was noticed, or at the sync at which new workers join
     from_round: Natural  # rounds done in the state with which the workers go on
     redone: Natural  # rounds that were done and are lost with the workers
     seconds: Seconds  # of the run's clock, from `at` until the first step after it
@@ -39,7 +40,8 @@ class Recovery(BaseModel):
 
     def span(self, begins: float) -> Span:
         """Its span in a trace. begins: where the loss was noticed, in the seconds of that trace."""
-        who = f" after the loss of {', '.join(f'worker {worker}' for worker in self.lost)}" if self.lost else ""
+        named = ", ".join(f"worker {worker}" for worker in self.lost)
+        who = f" {'of' if self.how == 'join' else 'after the loss of'} {named}" if named else ""
         return f"{self.how}{who}", begins, begins + self.seconds
 
 
@@ -49,9 +51,17 @@ def recoveries_in(history: Iterable[Mapping[str, Any]]) -> list[Recovery]:
 
 
 def numbers(workers: int, recoveries: Iterable[Recovery]) -> list[int]:
-    """The workers that are left of so many, after the recoveries of a real run. They never become more again."""
-    now = list(range(workers))
+    """The workers that are left of so many, after the recoveries of a real run.
+
+    Where there are more again, those that a shrink had left out are back in their places.
+    """
+    now, away = {*range(workers)}, set[int]()
     for each in recoveries:
+        if each.workers > len(now):
+            now, away = now | away, set()
         if each.workers < len(now):
-            now = [worker for worker in now if worker not in each.lost]
-    return now
+            gone = now & {*each.lost}
+            now, away = now - gone, away | gone
+        if each.how == "restart":  # whoever is still lost does not come back
+            away = away - {*each.lost}
+    return sorted(now)

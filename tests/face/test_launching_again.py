@@ -15,7 +15,7 @@ from paceline.config import yaml
 from paceline.launching import Crew
 from paceline.program.errors import PacelineError
 from paceline.records import checkpoints, progress
-from paceline.records.recoveries import How, Recovery
+from paceline.records.recoveries import How, Recovery, numbers
 from paceline.restart import Restart
 from paceline.runtime import launcher
 from paceline.runtime.launcher import End
@@ -290,6 +290,70 @@ def test_the_workers_of_a_node_are_gone_together():
     recovery = Recovery(how="restart", lost=(0, 1), workers=3, at=1.0, from_round=1, redone=0, seconds=1.0)
     assert crew.go_on((recovery,)) == [2]
     assert crew.now == [2, 3]
+
+
+JOINS = ("--set", "recovery={shrink: true, min_workers: 2, respawn: true}")
+
+
+def shrinks_to_join() -> None:
+    """What the others write when worker 1 is lost, until they end so that it may join."""
+    saves(RUN, 4)
+    document = yaml.read_mapping(Path("s.yaml"))
+    document["recovery"] = {"shrink": True, "min_workers": 2, "respawn": True}
+    entry = Recovery(how="shrink", lost=(1,), workers=2, at=3.0, from_round=3, redone=0, seconds=1.0)
+    document["recorded"] = {"history": [{"from_round": 0}, {"from_round": 3, "recovery": entry.noted()}]}
+    (RUN / "scenario.yaml").write_text(yaml.dump(document))
+    noted = progress.Progress(RUN, 3, 5.0)
+    noted.note(4, 6.0, joins=True)
+    noted.close()
+
+
+def test_a_lost_worker_joins_again(train):
+    jobs = Played((shrinks_to_join, WELL), (lambda: finishes(RUN), WELL))
+    assert train("s.yaml", "--out", "run", *JOINS, jobs=jobs) == (
+        0,
+        [
+            "paceline: worker 1 joins again, and all ranks with it are started again; s goes on from round_000004",
+        ],
+    )
+    restart = jobs.restarts()[1]
+    assert (restart.how, restart.saved, restart.round, restart.at) == ("join", True, 4, 6.0)
+    assert (restart.lost, restart.gone) == ([1], [])
+    stopped = Played((shrinks_to_join, End(0, stopped=True)))
+    assert train("s.yaml", "--out", "run", "--force", *JOINS, jobs=stopped) == (
+        0,
+        ["paceline: round_000004 was saved; go on from it with: paceline train --resume run"],
+    )
+
+
+@pytest.mark.parametrize("fails", [KILLED, PacelineError("mpirun could not start the ranks: no network")])
+def test_the_others_go_on_where_a_lost_worker_cannot_join(train, fails):
+    def fail() -> None:
+        if isinstance(fails, PacelineError):
+            raise fails
+
+    jobs = Played((shrinks_to_join, WELL), (fail, KILLED), (lambda: finishes(RUN), WELL))
+    status, lines = train("s.yaml", "--out", "run", *JOINS, jobs=jobs)
+    why = fails if isinstance(fails, PacelineError) else fails.lost
+    assert (status, lines[1:]) == (
+        0,
+        [f"paceline: worker 1 could not join: {why}; s goes on from round_000004, without worker 1"],
+    )
+    restart = jobs.restarts()[2]
+    assert (restart.how, restart.lost, restart.gone) == ("restart", [1], [1])
+    assert restart.at >= 6.0
+
+
+def test_the_numbers_of_workers_that_come_and_go():
+    def entry(how: How, lost: tuple[int, ...], workers: int) -> Recovery:
+        return Recovery(how=how, lost=lost, workers=workers, at=1.0, from_round=1, redone=0, seconds=1.0)
+
+    away = [entry("shrink", (1,), 3), entry("shrink", (2,), 2)]
+    assert numbers(4, away) == [0, 3]
+    assert numbers(4, [*away, entry("join", (1, 2), 4)]) == [0, 1, 2, 3]
+    assert numbers(4, [*away, entry("restart", (0,), 4)]) == [0, 1, 2, 3]
+    without = [*away, entry("restart", (1, 2), 2)]  # they could not join
+    assert numbers(4, [*without, entry("shrink", (3,), 1), entry("join", (3,), 2)]) == [0, 3]
 
 
 def test_ranks_that_could_not_be_started(train):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from kit.cli import MLP, paceline, read, scenario
 from kit.paths import ROOT, TESTS
+from paceline import simulate
 from paceline.config import yaml
 from paceline.config.scenario import load
 from paceline.handover import Division, Handover
@@ -65,22 +67,38 @@ def begun_again(path: Path, directory: Path, gone: int, at: int) -> str:
     return workers[0].digest()
 
 
+def assert_joined(path: Path, summary: dict[str, Any], join: dict[str, Any]) -> None:
+    """All workers have gone on from the first sync after the loss, with the numbers of a simulation."""
+    at = summary["recoveries"][0]["from_round"]
+    found = (join["how"], join["lost"], join["workers"], join["from_round"], join["redone"])
+    assert found == ("join", [1], 2, at + 1, 0)
+    assert join["seconds"] == join["start"] > 0
+    assert (summary["workers"], summary["resumed_at_round"]) == (2, at + 1)
+    loss = {"name": "loss", "worker": 1, "at": f"{at} rounds", "during": "exchange"}
+    predicted = simulate(path, settings=[f"faults={json.dumps([loss])}"]).summary
+    assert predicted["params_sha256"] == summary["params_sha256"]
+
+
 def test_the_others_go_on_without_a_lost_worker(tmp_path):
-    """One mpirun trains three scenarios, and each loses a worker in another place."""
+    """One mpirun trains three scenarios, and each loses a worker in another place. In the last one it joins again."""
     overlapping = {"preset": "lsdp"}  # exchanges and copies are started
     paths = [
         written(tmp_path, "local", 4, MLP, LOCAL, 8),
         written(tmp_path, "wide", 3, WIDE, {"preset": "sync_sgd"}, 6),
-        written(tmp_path, "units", 2, MLP, overlapping, 5),
+        written(tmp_path, "units", 2, MLP, overlapping, 5, recovery=RECOVERY | {"respawn": True}),
     ]
     done = train("3/1/step/4,1/3/exchange/7,2/5/started/9", *paths, "--out", "runs", "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for path, lost in zip(paths, (3, 1, 1), strict=True):
         directory = tmp_path / "runs" / path.stem
         summary, lines = read(directory)
-        (recovery,) = summary["recoveries"]
+        recovery, *joins = summary["recoveries"]
         assert (recovery["how"], recovery["lost"]) == ("shrink", [lost]), path.stem
         assert (summary["replicas_agree"], summary["finished"]) == (True, True)
+        if path.stem == "units":
+            assert_joined(path, summary, *joins)
+            continue
+        assert not joins
         assert_kept(summary)
         at = recovery["from_round"]
         assert 0 < at < summary["rounds"]

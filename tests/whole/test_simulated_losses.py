@@ -124,21 +124,23 @@ def test_a_new_process_takes_a_lost_workers_place():
     found = predicted(SYNC, 20, LOSS | {"at": "5 rounds"}, recovery=respawn)
     shrink, join = found["recoveries"]
     assert (shrink["at"], shrink["workers"]) == (near(6.0), 3)
-    # It is ready at 10.5 s, and joins at the next sync.
-    assert (join["how"], join["lost"], join["workers"], join["from_round"]) == ("join", [2], 4, 10)
-    assert (join["at"], join["seconds"], found["seconds"]) == (near(11.0), 0.0, near(21.0))
-    assert found["computing_seconds"] == [near(21.0)] * 2 + [near(10.0), near(21.0)]
-    late = predicted(SYNC, 20, LOSS | {"at": "5 rounds"}, recovery=respawn | {"start": "1 h"})
-    assert [entry["how"] for entry in late["recoveries"]] == ["shrink"]
-    events = [LOSS | {"at": at, "worker": w} for at, w in (("5 rounds", 2), ("9.2 s", 3), ("13 rounds", 2))]
-    often = predicted(SYNC, 20, *events, recovery=respawn)["recoveries"]
-    assert [(entry["how"], *entry["lost"], entry["workers"], entry["at"]) for entry in often] == [
-        ("shrink", 2, 3, near(6.0)),
-        ("shrink", 3, 2, near(10.0)),
-        ("join", 2, 3, near(11.0)),
-        ("join", 3, 4, near(15.0)),
-        ("shrink", 2, 3, near(15.05)),  # as the part with worker 3 begins
-        ("join", 2, 4, near(20.05)),
+    # The others do one round; then all are started again.
+    assert (join["how"], join["lost"], join["workers"], join["from_round"]) == ("join", [2], 4, 6)
+    assert (join["at"], join["seconds"], join["start"], join["redone"]) == (near(7.0), near(4.5), 4.5, 0)
+    assert (found["seconds"], found["resumed_at_round"]) == (near(7.0 + 4.5 + 14), 6)
+    assert found["computing_seconds"] == [near(14.0)] * 4
+    last = predicted(SYNC, 20, LOSS | {"at": "19 rounds"}, recovery=respawn)
+    assert [entry["how"] for entry in last["recoveries"]] == ["shrink"], "nothing is left to do"
+    events = [LOSS | {"at": at, "worker": w} for at, w in (("5 rounds", 2), ("6.2 s", 3), ("13 rounds", 1))]
+    events.append(LOSS | {"at": "7 rounds", "worker": 0})
+    often = predicted(SYNC, 20, *events, recovery=respawn | RESTART)["recoveries"]
+    assert [(entry["how"], entry["lost"], entry["workers"], entry["from_round"]) for entry in often] == [
+        ("shrink", [2], 3, 5),
+        ("shrink", [3], 2, 5),
+        ("join", [2, 3], 4, 6),
+        ("restart", [0], 4, 6),  # from the checkpoint of workers 0 and 1
+        ("shrink", [1], 3, 13),
+        ("join", [1], 4, 14),
     ]
 
 
@@ -291,6 +293,8 @@ def test_a_shrunk_run_has_the_numbers_of_workers_that_go_on_from_a_checkpoint(me
         ([5, 7], ["--shrink", "--min-workers", 1, "--max-restarts", 1]),
         ([4, 5], ["--shrink", "--min-workers", 1, "--max-restarts", 1]),
         ([1, 2], ["--shrink", "--min-workers", 1, "--max-restarts", 1]),
+        # Worker 1 joins again after round 6; then worker 0 is lost, and all go on from the checkpoint of the others.
+        ([5, 7], ["--shrink", "--min-workers", 2, "--max-restarts", 1, "--set=recovery.respawn=true"]),
     ],
 )
 def test_a_real_run_goes_on_as_predicted(rounds, flags, tmp_path):
@@ -308,7 +312,7 @@ def test_a_real_run_goes_on_as_predicted(rounds, flags, tmp_path):
     keys = ("how", "lost", "workers", "from_round", "redone")
     told = [[[entry[key] for key in keys] for entry in each["recoveries"]] for each in (predicted, real)]
     assert told[0] == told[1]
-    assert len(told[0]) == len(rounds)
+    assert len(told[0]) == len(rounds) + ("--set=recovery.respawn=true" in flags)
     assert [each["train_loss"] for each in foreseen] == [each["train_loss"] for each in lines]
     figures = ["compare", tmp_path / "simulate", tmp_path / "train", "--figures", tmp_path / "figures"]
     assert paceline(*figures, cwd=tmp_path).stderr == ""
