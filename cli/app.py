@@ -1,4 +1,4 @@
-"""What all commands have in common: the option `--traceback`, and errors of one line for a wrong command line."""
+"""The application: what all commands have in common, and errors of one line for a wrong command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperCommand
 from typer.models import CommandFunctionType
 
-from .program.errors import ScenarioError
-from .runtime.tracebacks import OPTION, TRACEBACK
+from ..program.errors import ScenarioError
+from ..runtime.tracebacks import OPTION, TRACEBACK
 
 Traceback = Annotated[bool, typer.Option(OPTION, help="Where your own model, data or loss fails, show its traceback.")]
 
@@ -62,13 +62,6 @@ class WithTarget(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def print_version(wanted: bool) -> None:
-    """Print the version, which pyproject.toml states, and end."""
-    if wanted:
-        print(f"paceline {version('paceline')}")
-        raise typer.Exit
-
-
 def _with_traceback(function: Callable[..., None]) -> Callable[..., None]:
     """The command, with the option added to its own."""
 
@@ -82,3 +75,28 @@ def _with_traceback(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
     run.__annotations__ = {**function.__annotations__, "traceback": Traceback}
     return run
+
+
+app = App(
+    help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version, which pyproject.toml states, and end."""
+    if wanted:
+        print(f"paceline {version('paceline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The options of `paceline` itself."""
