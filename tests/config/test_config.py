@@ -19,7 +19,7 @@ from paceline.config.profile import Profile, load_profile, merge_profiles, save_
 from paceline.config.scenario import Scenario, load, train_settings, validate
 from paceline.config.strategy import build_strategy
 from paceline.config.timing import Device, interpolate
-from paceline.config.units import _BANDWIDTH, _SECONDS, _parse
+from paceline.config.units import _BANDWIDTH, _SECONDS, _parse, told_bytes, told_count, told_seconds
 from paceline.job import resolve
 from paceline.program.errors import ScenarioError
 
@@ -196,6 +196,13 @@ def test_any_value_in_any_section_is_read_or_refused_in_one_line(value, key):
 def test_units(number, unit):
     table = _SECONDS if unit in _SECONDS else _BANDWIDTH
     assert math.isclose(_parse(f"{number!r} {unit}", table, "1 s"), number * table[unit])
+
+
+def test_quantities_are_told_in_units_that_suit_them():
+    times = {0: "0 s", 3.456e-3: "3.46 ms", 59.97: "1 min", 44640: "12.4 h", 3600 * 2345: "2,345 h", 1e-12: "0.001 ns"}
+    assert {seconds: told_seconds(seconds) for seconds in times} == times
+    assert [told_bytes(n) for n in (0, 12, 999.96e6, 11.2e12)] == ["0 B", "12 B", "1 GB", "11.2 TB"]
+    assert [told_count(n) for n in (0, 0.5, 512, 65536)] == ["0", "0.5", "512", "65.5 k"]
 
 
 ARGUMENTS = {
