@@ -73,6 +73,9 @@ def plan(
     most: Annotated[
         int | None, Option("--max-batch-total", min=1, metavar="N", help="The most samples of all workers in a step.")
     ] = None,
+    deadline: Annotated[
+        str | None, Option(metavar="TIME", help="When training must be over, or at the target: '8 h'.")
+    ] = None,
     tolerance: Annotated[str, Option(metavar="5%", help="The time that simpler training may cost.")] = "5%",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the answer here as well, as JSON.")] = None,
     figures: Annotated[Path | None, Option(metavar="DIR", help="Draw the front into this folder.")] = None,
@@ -88,7 +91,7 @@ def plan(
 
     asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
     options = PlanOptions(
-        tuple(setting), objective, tuple(keep), most, tolerance, json, figures, out, quiet, effort, sample
+        tuple(setting), objective, tuple(keep), most, tolerance, json, figures, out, quiet, effort, sample, deadline
     )
     command(scenario, asked, options)
 

@@ -115,6 +115,8 @@ def _record(row: Row) -> dict[str, Any]:
         "collective": way.collective,
         "seconds_per_epoch": row.epoch,
         "plus_minus": row.spread,
+        "seconds": row.training,
+        "late": row.late,
         "samples_between_syncs": int(way.gap),
         "idle": row.idle,
         "bytes_per_sync": row.measured.sent,

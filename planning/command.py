@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class PlanOptions:
     quiet: bool = False
     effort: str = "10 min"  # of this machine, for training
     sample: str = "100%"  # of the training examples
+    deadline: str | None = None  # for the training
 
 
 def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOptions) -> None:
@@ -48,10 +50,6 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
     tolerance, sample = _share("--tolerance", options.tolerance), _share("--sample", options.sample)
     if not 0 < sample <= 1:
         raise ScenarioError(f"--sample {options.sample}: write a share above 0 and up to 100%")
-    try:
-        effort = read_seconds(options.effort, "10 min", positive=True)
-    except ValueError as error:
-        raise ScenarioError(f"--effort: {error}") from None
     answer = plan(
         given,
         settings=settings,
@@ -59,7 +57,8 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
         keep=options.keep,
         max_batch_total=options.most,
         tolerance=tolerance,
-        effort=effort,
+        deadline=inf if options.deadline is None else _seconds("--deadline", options.deadline, "8 h"),
+        effort=_seconds("--effort", options.effort, "10 min"),
         sample=sample,
         quiet=options.quiet,
     )
@@ -73,6 +72,13 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
     if not options.quiet:
         resolve(answer.scenarios[0], answer.folder).warn()  # what `simulate` and `train` would warn of
         show_plan(answer, path)
+
+
+def _seconds(option: str, text: str, example: str) -> float:
+    try:
+        return read_seconds(text, example, positive=True)
+    except ValueError as error:
+        raise ScenarioError(f"{option}: {error}") from None
 
 
 def _share(option: str, text: str) -> float:

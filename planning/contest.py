@@ -25,7 +25,7 @@ from ..program.errors import ScenarioError, nearest, one_line
 from ..progress import working
 from ..studies.halving import Halving
 from ..terminal import warn
-from .judge import Row, by_class
+from .judge import Row
 from .lab import Lab
 from .learned import EFFORT, Learned, Learning
 from .runs import EVALUATIONS, Waiting, evaluated
@@ -54,6 +54,7 @@ class Contest:
     epochs: float  # of the budget
     folder: Path  # where the scenario lies
     sample: float = 1.0  # the share of the training examples to use
+    deadline: float = inf  # seconds within which the target is to be reached
 
     def run(self, effort: float, show: Show) -> Learning:
         """Train the ways, for `effort` seconds at the most. A KeyboardInterrupt ends it as well.
@@ -177,8 +178,8 @@ class Trainings:
     def __post_init__(self) -> None:
         contest = self.contest
         kept = frozenset(place for place, number in enumerate(self.chosen) if number in contest.baselines)
-        horizon = contest.epoch * contest.epochs * contest.sample
-        self._halving = Halving(self.runs, contest.target, horizon, kept, self.watch.halving)
+        horizon = min(contest.epoch * contest.epochs * contest.sample, contest.deadline)
+        self._halving = Halving(self.runs, contest.target, horizon, kept, self.watch.halving, contest.deadline)
         self._seeds: dict[int, list[float | None]] = {}
 
     def learning(self) -> Learning:
@@ -200,7 +201,7 @@ class Trainings:
         unknown = "" if any(run.points for run in self.runs) else self._why(stopped)
         found = Learning(str(self.contest.target), ways, whole, stopped, unknown, self.contest.sample)
         if whole and not unknown and found.first is None:
-            raise ScenarioError(found.refusal(self.contest.epochs))
+            raise ScenarioError(found.refusal(self.contest.epochs, self.contest.deadline))
         return found
 
     def _other_seeds(self, place: int) -> None:
@@ -249,6 +250,7 @@ def by_target(
     sample: float,
     effort: float,
     quiet: bool,
+    deadline: float = inf,
 ) -> tuple[list[Row], list[dict[str, Any]], Learning]:
     """A table in the order of how soon its ways reach a target, and how they learn. Errors as of Contest.run.
 
@@ -260,12 +262,13 @@ def by_target(
     contest = Contest(
         target,
         [documents[number] for number in order],
-        [_name(rows[number]) for number in order],
+        [rows[number].name for number in order],
         frozenset(place for place, number in enumerate(order) if not {*rows[number].roles} <= {"recommended", "front"}),
         rows[order[0]].epoch,
         lab.epochs,
         lab.folder,
         sample,
+        deadline,
     )
     with working(f"plan --for {target}", quiet) as show:
         found = contest.run(effort, show)
@@ -285,15 +288,3 @@ def _in_order(
         sorted_rows.append(replace(rows[number], roles=("recommended", *others) if place == 0 else others))
     ways = {order.index(number): way for number, way in learning.ways.items()}
     return sorted_rows, [documents[number] for number in order], replace(learning, ways=ways)
-
-
-def _name(row: Row) -> str:
-    """A way in a sentence, told from all others."""
-    way, told = row.way, [f"batches {by_class(row.batches)}"]
-    if way.steps > 1:
-        told.insert(0, f"steps {row.steps_told}")
-    told += [f"{name} {value}" for name, value in way.method.arguments.items()]
-    told += [name for name in (way.placement, way.options.wire) if name not in ("replicated", "fp32")]
-    if row.left_out:
-        told.append(f"without {', '.join(f'{count} {name}' for name, count in row.left_out.items())}")
-    return f"{way.preset} ({', '.join(told)})"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 
+from ..config.units import told_seconds
 from ..memory_check import gib
 from ..program.errors import ScenarioError
 from ..studies.front import Front, Node, search
@@ -23,16 +25,19 @@ BUSY = 0.1  # a worker whose idle share is at most so much more than the busiest
 Wanted = Callable[[Root], bool]
 
 
-def longest(front: Front[Way], tolerance: float) -> float:
-    """The most seconds for a sample that the recommended way may take."""
-    return front.seconds[-1] * (1 + tolerance)
+def longest(front: Front[Way], tolerance: float, most: float = inf) -> float:
+    """The most seconds for a sample that the recommended way may take. most: those that a deadline leaves.
 
-
-def recommended(front: Front[Way], tolerance: float = TOLERANCE) -> Way:
-    """The way to take: of those on the front whose time is within the tolerance of the fastest one's, the one with the
-    fewest local steps, and of these the fastest.
+    Without a deadline it may take the tolerance longer than the fastest one, with one all that the deadline leaves.
     """
-    most = longest(front, tolerance)
+    return most if most < inf else front.seconds[-1] * (1 + tolerance)
+
+
+def recommended(front: Front[Way], tolerance: float = TOLERANCE, most: float = inf) -> Way:
+    """The way to take: of those on the front that are no longer than the longest, the one with the fewest local steps,
+    and of these the fastest. One of them is.
+    """
+    most = longest(front, tolerance, most)
     near = [
         (way.steps, s, place)
         for place, (way, s) in enumerate(zip(front.candidates, front.seconds, strict=True))
@@ -50,6 +55,8 @@ class Row:
     measured: Measured
     epoch: float  # seconds of an epoch
     spread: float  # plus or minus so many seconds; 0 without noise
+    epochs: float  # of the training
+    late: bool  # whether it ends after the deadline
     steps: dict[str, int]  # by class, between two syncs
     batches: dict[str, int]  # by class; of workers that differ by a sample, the smaller batch
     left_out: dict[str, int]  # by class, the workers that are not used
@@ -64,6 +71,23 @@ class Row:
         if len(phases) == 1:
             return first
         return f"1, then {first}" if phases[0].synchronous else f"{first} and more"
+
+    @property
+    def training(self) -> float:
+        """Seconds of the whole training."""
+        return self.epoch * self.epochs
+
+    @property
+    def name(self) -> str:
+        """The way in a sentence, told from all others."""
+        way, told = self.way, [f"batches {by_class(self.batches)}"]
+        if way.steps > 1:
+            told.insert(0, f"steps {self.steps_told}")
+        told += [f"{name} {value}" for name, value in way.method.arguments.items()]
+        told += [name for name in (way.placement, way.options.wire) if name not in ("replicated", "fp32")]
+        if self.left_out:
+            told.append(f"without {', '.join(f'{count} {name}' for name, count in self.left_out.items())}")
+        return f"{way.preset} ({', '.join(told)})"
 
 
 @dataclass(eq=False)
@@ -107,6 +131,12 @@ class Judge:
     def epoch(self, seconds: float) -> float:
         """Seconds of an epoch, from those for a sample."""
         return seconds * self.lab.problem.shape.train
+
+    @cached_property
+    def most(self) -> float:
+        """The most seconds for a sample with which the training ends by the deadline."""
+        deadline = self.space.deadline
+        return deadline if deadline == inf else deadline / self.lab.epochs / self.lab.problem.shape.train
 
     def baselines(self) -> dict[str, Way]:
         """What users would have taken: each is the fastest of its kind. Those that do not fit are left out."""
@@ -152,6 +182,8 @@ class Judge:
             measured,
             self.epoch(measured.seconds),
             self.epoch(measured.spread),
+            self.lab.epochs,
+            measured.seconds > self.most,
             {name: way.division.steps(way.H, pace) for name, (_, pace) in found.items()},
             {name: batch for name, (batch, _) in found.items()},
             {
@@ -230,6 +262,11 @@ def _plain(way: Way) -> bool:
     return fp32(way) and way.placement == "replicated"
 
 
+def told_epochs(number: float) -> str:
+    """A number of epochs in words."""
+    return f"{number:.4g} epoch{'' if number == 1 else 's'}"
+
+
 def by_class(values: Mapping[str, object]) -> str:
     """One value where all classes have the same, else each class's."""
     if len(set(values.values())) == 1:
@@ -244,6 +281,15 @@ def longer(factor: float) -> str:
     if abs(factor - 1) < 5e-4:
         return "as long"
     return f"{abs(factor - 1):.1%} {'longer' if factor > 1 else 'less'}"
+
+
+def too_late(judge: Judge, fastest: Way) -> ScenarioError:
+    """That no way ends by the deadline, with what is closest."""
+    row, deadline = judge.row(fastest, ()), told_seconds(judge.space.deadline)
+    return ScenarioError(
+        f"--deadline {deadline}: no way trains {told_epochs(row.epochs)} in that time; the closest is {row.name} with "
+        f"{told_seconds(row.training)}; write a longer --deadline, or a smaller budget.epochs"
+    )
 
 
 def refusal(lab: Lab, values: Values, space: Space, teams: Sequence[Team]) -> ScenarioError:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
+
+from ..config.units import told_seconds
 
 EFFORT = "--effort"  # what ended a training, where the time for it was over
 
@@ -114,12 +117,14 @@ class Learning:
                 f"{others[0].name} takes {others[0].interval[0]:.4g} to {others[0].interval[1]:.4g} s: either may win"
             )
 
-    def refusal(self, epochs: float) -> str:
-        """That no way reaches the target in all of the budget, with what is closest."""
+    def refusal(self, epochs: float, deadline: float = inf) -> str:
+        """That no way reaches the target in all of the budget, or by the deadline, with what is closest."""
         best = next(iter(self.ways.values()))
         value = best.failure or (f"{best.value:.4g}" if best.value is not None else "no report")
-        budget = f"{epochs:.4g} epoch{'' if epochs == 1 else 's'}"
+        budget, more = f"{epochs:.4g} epoch{'' if epochs == 1 else 's'}", "a larger budget.epochs"
+        if deadline < inf and not best.over:
+            budget, more = f"--deadline {told_seconds(deadline)}", "a longer --deadline"
         return (
             f"--for {self.target}: no way reaches it in {budget}; the closest is {best.name} with {value} "
-            f"after {best.trained:.4g} s; write what can be reached, or a larger budget.epochs"
+            f"after {told_seconds(best.trained)}; write what can be reached, or {more}"
         )

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..config.metrics import Target
 from ..config.scenario import Scenario, read, validate
 from ..config.sections import described
+from ..config.units import told_seconds
+from ..program.errors import ScenarioError
 from ..progress import working
-from ..studies.front import Front, search
+from ..studies.front import Found, search
 from .answer import Answer
 from .bounds import Bounds
 from .contest import SECONDS, by_target, read_objective
-from .judge import TOLERANCE, Judge, Row, longest, recommended, refusal
+from .judge import TOLERANCE, Judge, Row, longest, recommended, refusal, too_late
 from .lab import Lab
+from .learned import Learning
 from .reasons import Reason, reasons
 from .space import Space, Way, check_keep
 from .values import Values
@@ -29,6 +35,7 @@ def plan(
     keep: Sequence[str] = (),
     max_batch_total: int | None = None,
     tolerance: float = TOLERANCE,
+    deadline: float = inf,
     effort: float = SECONDS,
     sample: float = 1.0,
     quiet: bool = True,
@@ -42,6 +49,7 @@ def plan(
     keep: what stays as the scenario has it, of "method", "H" and "workers".
     max_batch_total: the most samples of all workers in a step. Without it they are about as many as now.
     tolerance: the share of the fastest epoch that fewer local steps, a plainer placement and wire may cost together.
+    deadline: seconds in which the training must end, or reach the target.
     effort, sample: for a target, seconds of this machine that training may take, and the share of the training examples
         that it uses.
 
@@ -51,7 +59,9 @@ def plan(
     document, folder, where = _read(scenario, settings)
     lab = Lab(validate(document, where), folder, max_batch_total)
     target = read_objective(objective, lab.problem)
-    space = Space(check_keep(keep), max_batch_total)
+    if target is not None and sample < 1 and deadline < inf:
+        raise ScenarioError("--deadline: with --sample it is not known how long all examples take; drop one of them")
+    space = Space(check_keep(keep), max_batch_total, deadline)
     values, teams = Values(lab), lab.teams("workers" in space.keep)
     roots = Bounds(lab).roots(space, teams)
     with working(f"plan {Path(where).stem}", quiet) as show:
@@ -59,45 +69,113 @@ def plan(
         found = search(nodes, values.seconds, lambda done, left: show("ways", done, done + left))
     if not found.front.candidates:
         raise refusal(lab, values, space, teams) if found.whole else KeyboardInterrupt
-    judge, way = Judge(lab, values, roots, teams, space), recommended(found.front, tolerance)
-    simulated, whole = len(values), found.whole
-    baselines, why, worth = dict[str, Way](), list[Reason](), dict[str, float]()
-    rows, documents, learning = list[Row](), list[dict[str, Any]](), None
-    try:
-        if whole:
-            way = judge.plain(way, longest(found.front, tolerance))
-            baselines, worth = judge.baselines(), judge.worth()
-        rows = [judge.row(each, roles) for each, roles in _roles(way, found.front, baselines).items()]
-        documents = [_document(document, row.way, lab) for row in rows]
-        if whole and target is not None:
-            rows, documents, learning = by_target(target, rows, documents, lab, sample, effort, quiet)
-        if whole:
-            why = reasons(judge, rows[0].way)
-    except KeyboardInterrupt:
-        whole = False
-        rows = rows or [judge.row(way, ["recommended"])]
-        documents = documents or [_document(document, row.way, lab) for row in rows]
-    note = "" if learning is not None and not learning.unknown else _batch_note(lab, rows[0].way)
-    return Answer(tuple(rows), tuple(documents), tuple(why), worth, simulated, whole, note, folder, learning)
+    judge = Judge(lab, values, roots, teams, space)
+    return _Planner(document, folder, judge, found, tolerance, target, effort, sample, quiet).answer()
 
 
-def _batch_note(lab: Lab, way: Way) -> str:
-    """That a way's steps have more or fewer samples than the scenario's; empty where they have as many."""
-    given, taken = lab.scenario.workload.total_batch or lab.batch * lab.size, sum(way.division.shares.batches)
-    if taken == given:
-        return ""
-    return f"a step has {taken} samples, and {given} in the scenario: the learning rate may have to follow"
+class _Table(NamedTuple):
+    """Ways, the one to take first."""
+
+    rows: list[Row]
+    documents: list[dict[str, Any]]  # each row as a scenario's
 
 
-def _roles(way: Way, front: Front[Way], baselines: Mapping[str, Way]) -> dict[Way, list[str]]:
-    """The ways of the table, and why each is there."""
-    roles: dict[Way, list[str]] = {way: ["recommended"]}
-    for each in reversed(front.candidates):
-        roles.setdefault(each, []).append("front")
-    for name, each in baselines.items():
-        same = next((known for known in roles if known.key == each.key), each)
-        roles.setdefault(same, []).append(name)
-    return roles
+@dataclass(eq=False)
+class _Planner:
+    """Makes the answer of what a search has found."""
+
+    document: dict[str, Any]
+    folder: Path
+    judge: Judge
+    found: Found[Way]
+    tolerance: float
+    target: Target | None
+    effort: float
+    sample: float
+    quiet: bool
+
+    def answer(self) -> Answer:
+        """The answer. ScenarioError where no way ends by the deadline, or reaches the target."""
+        judge, whole, simulated = self.judge, self.found.whole, len(self.judge.values)
+        most = judge.most if self.target is None else inf
+        if self.found.front.seconds[-1] > most and not whole:
+            most = inf  # the best so far
+        baselines, why, worth = dict[str, Way](), list[Reason](), dict[str, float]()
+        table, learning = _Table([], []), None
+        try:
+            if whole:
+                baselines, worth = judge.baselines(), judge.worth()
+            table = self._table(most, baselines, plain=whole)
+            if whole and self.target is not None:
+                table, learning = self._contest(self.target, table, baselines)
+            if whole:
+                why = reasons(judge, table.rows[0].way)
+        except KeyboardInterrupt:
+            whole = False
+            if not table.rows:
+                table = self._told({self._recommended(most): ["recommended"]})
+        rows, documents = table
+        notes = [] if learning is not None and not learning.unknown else _notes(judge, rows[0])
+        return Answer(
+            tuple(rows), tuple(documents), tuple(why), worth, simulated, whole, "; ".join(notes), self.folder, learning
+        )
+
+    def _recommended(self, most: float, plain: bool = False) -> Way:
+        """The way to take. plain: with the plainest placement and wire that are nearly as fast.
+
+        most: the most seconds for a sample. ScenarioError where all ways take longer.
+        """
+        front, judge = self.found.front, self.judge
+        if front.seconds[-1] > most:
+            raise too_late(judge, front.candidates[-1])
+        way = recommended(front, self.tolerance, most)
+        if not plain:
+            return way
+        own = (judge.values.seconds(way) or inf) * (1 + self.tolerance)
+        return judge.plain(way, min(own, longest(front, self.tolerance, most)))
+
+    def _table(self, most: float, baselines: Mapping[str, Way], plain: bool = True) -> _Table:
+        """The way to take, the rest of the front as far as it takes no longer than `most`, the baselines."""
+        front = self.found.front
+        roles: dict[Way, list[str]] = {self._recommended(most, plain): ["recommended"]}
+        for each, seconds in reversed([*zip(front.candidates, front.seconds, strict=True)]):
+            if seconds <= most:
+                roles.setdefault(each, []).append("front")
+        for name, each in baselines.items():
+            same = next((known for known in roles if known.key == each.key), each)
+            roles.setdefault(same, []).append(name)
+        return self._told(roles)
+
+    def _told(self, roles: Mapping[Way, list[str]]) -> _Table:
+        rows = [self.judge.row(way, names) for way, names in roles.items()]
+        return _Table(rows, [_document(self.document, row.way, self.judge.lab) for row in rows])
+
+    def _contest(self, target: Target, table: _Table, baselines: Mapping[str, Way]) -> tuple[_Table, Learning]:
+        """The table in the order in which its ways reach the target, and how they learn.
+
+        Where that is not known, it is the table for throughput.
+        """
+        judge, (rows, documents) = self.judge, table
+        rows, documents, learning = by_target(
+            target, rows, documents, judge.lab, self.sample, self.effort, self.quiet, judge.space.deadline
+        )
+        if learning.unknown and judge.most < inf:
+            return self._table(judge.most, baselines), learning
+        return _Table(rows, documents), learning
+
+
+def _notes(judge: Judge, row: Row) -> list[str]:
+    """What is to be known of a way: that its steps have other samples than the scenario's; that it may be too late."""
+    lab, deadline, notes = judge.lab, judge.space.deadline, list[str]()
+    given, taken = lab.scenario.workload.total_batch or lab.batch * lab.size, sum(row.way.division.shares.batches)
+    if taken != given:
+        notes.append(f"a step has {taken} samples, and {given} in the scenario: the learning rate may have to follow")
+    longest = (row.epoch + row.spread) * row.epochs
+    if row.late:
+        notes.append(f"training takes {told_seconds(row.training)}, which is longer than --deadline")
+    elif longest > deadline:
+        notes.append(f"times vary here, and training may take {told_seconds(longest)}, which is longer than --deadline")
+    return notes
 
 
 def _read(

@@ -109,6 +109,8 @@ class _Decisions:
         if found is None:
             return Reason(inf, f"{text}: {other} is not possible within {self.judge.space.limits}")
         factor, more = found[0] / self._seconds, self._others(found[1]) if more is None else more
+        if found[0] > self.judge.most:
+            more += ", which is too long for the deadline"
         return Reason(factor, f"{text}: {other} takes {longer(factor)}{more}")
 
     def _others(self, other: Way) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from math import inf
 from typing import Any
 
 from ..algorithms.placements import PLACEMENTS, Placement
@@ -43,6 +44,7 @@ class Space:
 
     keep: frozenset[str] = frozenset()  # of KEEPS: as the scenario has it
     most: int | None = None  # samples of all workers in a step; None: about as many as the scenario's
+    deadline: float = inf  # seconds in which the training must end
     steps: tuple[int, ...] = STEPS  # local steps between two syncs, other than 1
     placements: tuple[str, ...] = tuple(EQUAL)
     wires: tuple[Wire, ...] = ("fp32", "bf16")

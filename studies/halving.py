@@ -63,6 +63,7 @@ class Halving:
     horizon: float  # seconds; the last rung but one ends at a half of them
     kept: frozenset[int] = frozenset()  # the runs that are never cut
     tell: Callable[[Halving], None] = lambda halving: None  # called before each report; it may raise to end this
+    deadline: float = inf  # seconds; what is reached later does not count
     reached: dict[int, float] = field(default_factory=dict, init=False)  # by run, seconds to the target
     cut: dict[int, float] = field(default_factory=dict, init=False)  # by run, the seconds at which it was cut
     rung: str = field(default="", init=False)  # what is done now, in words
@@ -116,7 +117,7 @@ class Halving:
     def _advance(self, runs: Sequence[int], until: float, first: bool = True) -> None:
         """Let runs go on to `until`, in the order of their clocks. first: and not past the best run's target."""
         while True:
-            stop = min(until, self.best) if first else until
+            stop = min(until, self.best, self.deadline) if first else min(until, self.deadline)
             behind = [
                 (self.clock(run), run)
                 for run in runs
@@ -128,7 +129,7 @@ class Halving:
             _, run = min(behind)
             self.runs[run].go_on()
             points = self.runs[run].points
-            if points and self.target.reached(points[-1].value):
+            if points and self.target.reached(points[-1].value) and points[-1].seconds <= self.deadline:
                 self.reached[run] = points[-1].seconds
                 self.runs[run].close()
 
