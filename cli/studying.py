@@ -96,6 +96,37 @@ def plan(
     command(scenario, asked, options)
 
 
+@app.command("run-all")
+def run_all(
+    scenario: Path,
+    real: Annotated[bool, Option("--real", help="Measure the largest batches and train, on this machine.")] = False,
+    full: Annotated[bool, Option("--full", help="Simulate the numbers as well, not the clock alone.")] = False,
+    epochs: Annotated[float, Option(metavar="N", help="How long each run trains.")] = 1.0,
+    mode: Annotated[
+        list[str], Option("--mode", metavar="MODE", help="DDP, DDP+FP, FSDP, FSDP+OFFLOAD, LSDP. Default: all.")
+    ] = [],  # noqa: B006
+    total: Annotated[
+        int | None,
+        Option(min=1, metavar="N", help="Samples of all workers in a step. Default: by largest batches."),
+    ] = None,
+    memory: Annotated[str | None, Option(metavar="4 GiB", help="With --real: memory per worker.")] = None,
+    setting: Settings = [],  # noqa: B006
+    out: Annotated[Path | None, Option(help="The folder for table and runs. Default: runs/NAME-all.")] = None,
+    force: Annotated[bool, Option("--force", help="Begin again.")] = False,
+    quiet: Annotated[bool, Option("--quiet", help="Show no progress and no table.")] = False,
+) -> None:
+    """LSHDP's comparison in one table: every data-parallel mode with every way to choose batches.
+
+    The same command goes on where it stopped.
+    """
+    from ..running_all import MODES, RunAllOptions, command
+
+    options = RunAllOptions(
+        real, full, epochs, tuple(mode) or tuple(MODES), total, memory, tuple(setting), force, quiet
+    )
+    command(scenario, out or Path("runs") / f"{scenario.stem}-all", options)
+
+
 @app.command()
 def validate(
     scenarios: Annotated[list[Path], Argument(metavar="SCENARIO...", show_default=False)] = [],  # noqa: B006
