@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..config import yaml
 from ..config.metrics import metrics_in
 from ..config.recorded import Recorded
+from ..config.strategy_names import strategy_name
 from ..program.errors import ScenarioError
 from ..program.outcome import Span
 from ..records.directory import METRICS, SCENARIO, SUMMARY, TRACE
@@ -71,6 +72,12 @@ class Run:
         if self.label:
             return self.label
         return self.directory.name if self.directory else str(self.summary["engine"])
+
+    @property
+    def strategy(self) -> str:
+        """The strategy in a few words, like `local_sgd H=8`; empty where the run does not tell it."""
+        section = self.scenario.get("strategy")
+        return strategy_name(section) if isinstance(section, dict) else ""
 
     @property
     def metric_names(self) -> list[str]:

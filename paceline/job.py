@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from .learning_problem import LearningProblem
 from .memory_check import check_memory
 from .memory_check import record as predicted_memory
 from .program.effects import Program
+from .program.outcome import Outcome
 from .records import history
 from .records.checkpoints import Retention
 from .records.environment import environment
@@ -108,6 +109,16 @@ class Job:
         program = train(w, self.plan, State())
         return replayed(self.plan.recordings, (w.index, w.kind), program) if self.again else program
 
+    def by_class(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """For summary.json: of each class of equal workers the mean idle share, by the device's name.
+
+        Workers whose devices have one name, but another slowdown or batch, are told apart: "cpu x2, batch 32".
+        """
+        idle = dict[tuple[str, float, int], list[float]]()
+        for outcome, device, batch in zip(outcomes, self.timing.devices, self.plan.shares.batches, strict=True):
+            idle.setdefault((device.name, device.slowdown, batch), []).append(outcome.idle)
+        return {"idle_by_class": {name: sum(idle[key]) / len(idle[key]) for key, name in _class_names(idle).items()}}
+
     def rounding_idle(self) -> list[float]:
         """For each worker, the share of a round that it waits since steps are whole. Without network and noise."""
         r = self.plan.first_round()
@@ -173,6 +184,20 @@ class Job:
         now = environment(self.scenario.workload.threads)
         folder = next(path for path in (*self.problem.folders, Path()) if path.is_dir())
         return history.part(from_round, now, folder, self.scenario.record.host)
+
+
+def _class_names(classes: Iterable[tuple[str, float, int]]) -> dict[tuple[str, float, int], str]:
+    """Names for classes, each (device, slowdown, batch): with what tells them apart where devices have one name."""
+    found = dict[tuple[str, float, int], str]()
+    by_name: dict[str, list[tuple[str, float, int]]] = {}
+    for each in classes:
+        by_name.setdefault(each[0], []).append(each)
+    for name, alike in by_name.items():
+        slow, sizes = ({each[place] for each in alike} for place in (1, 2))
+        for each in alike:
+            told = [f"{name} x{each[1]:g}" if len(slow) > 1 else name]
+            found[each] = ", ".join(told + ([f"batch {each[2]}"] if len(sizes) > 1 else []))
+    return found
 
 
 def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:

@@ -87,12 +87,15 @@ class OwnRecord:
         outcomes = gather_outcomes(self._comm, outcome)
         if self._rank > 0:
             return
+        digests = [each for each, _ in found]
+        extra = {"timing_only": False, "finished": finished} | fingerprints(digests, sharded=False)
+        epochs = 0.0
         if self.directory is not None:
             if self._spool is not None:
                 write_spooled(self.directory, len(outcomes), split=True)
-            self._write(ended([seconds for _, seconds in found]))
-        digests = [each for each, _ in found]
-        extra = {"timing_only": False, "finished": finished} | fingerprints(digests, sharded=False)
-        self.recorder.finish("mpi", outcomes, extra)
+            job = ended([seconds for _, seconds in found])
+            self._write(job)
+            epochs, extra = job.plan.epochs(outcomes[0].result), extra | job.by_class(outcomes)
+        self.recorder.finish("mpi", outcomes, epochs, extra)
         self._held.close()
         check_replicas(digests, self.directory)

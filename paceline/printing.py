@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +12,17 @@ from rich.text import Text
 
 from .analysis.compare import compare
 from .analysis.run import Run
+from .config import yaml
+from .config.amounts import count, duration, nbytes, rate
 from .config.catalogue import catalogue
+from .config.strategy_names import strategy_name
 from .program.errors import ScenarioError, one_line
 from .terminal import console
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SHARES = 8  # workers whose idle shares are printed
 WIDE = 500  # characters: no path is cut, and the terminal wraps long lines
 
 
@@ -35,13 +39,15 @@ def right(heading: str) -> Column:
 def show_run(run: Run) -> None:
     """Print a finished run in a few lines."""
     s = run.summary
+    virtual = "" if s["engine"] == "mpi" else " of virtual time"
     table = plain_table(show_header=False)
     rows = {
         "engine": f"{s['engine']}{', timing only' if s.get('timing_only') else ''}, {_count(s['workers'], 'worker')}",
-        "training": f"{s['seconds']:.3f} {'s' if s['engine'] == 'mpi' else 'virtual s'}, {s['rounds']} rounds, "
-        f"{s['steps']} steps, {s['samples']} samples",
-        "idle": "  ".join(f"{share:.1%}" for share in s["idle_share"][:8]) + ("  ..." if s["workers"] > 8 else ""),
-        "sent": f"{max(s['bytes_per_worker']) / 1e6:.3f} MB per worker",
+        "training": f"{duration(s['seconds'], 4)}{virtual}, {_count(s['rounds'], 'round')}, "
+        f"{_count(s['steps'], 'step')}, {_count(s['samples'], 'sample')}",
+        "speed": f"{rate(s.get('samples_per_second'))}, {duration(s.get('seconds_per_epoch'), 4)} per epoch",
+        "idle": _idle(s),
+        "sent": f"{nbytes(max(s['bytes_per_worker']), 4)} per worker",
     }
     losses = {"training loss": s.get("train_loss"), "test loss": s.get("test_loss")}
     result = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None and isfinite(value)]
@@ -59,15 +65,27 @@ def show_run(run: Run) -> None:
     console(width=WIDE).print(table)
 
 
+def _idle(summary: dict[str, Any]) -> str:
+    """The idle shares: of each class of equal workers, and of each worker where there are a few."""
+    each = "  ".join(f"{share:.1%}" for share in summary["idle_share"][:SHARES])
+    classes = summary.get("idle_by_class", {})  # earlier versions did not tell them
+    told = ", ".join(f"{name} {share:.1%}" for name, share in classes.items())
+    if not told or len(classes) == summary["workers"]:
+        return told or f"{each}{'  ...' if summary['workers'] > SHARES else ''}"
+    return told if summary["workers"] > SHARES or len({*summary["idle_share"]}) == 1 else f"{told} (workers: {each})"
+
+
 def _in_words(recoveries: Sequence[dict[str, Any]]) -> str:
     """How a run went on after losses; see records/recoveries.py."""
-    told = (f"{each['how']} at {each['at']:.3f} s with {_count(each['workers'], 'worker')}" for each in recoveries[:4])
+    told = (
+        f"{each['how']} at {duration(each['at'])} with {_count(each['workers'], 'worker')}" for each in recoveries[:4]
+    )
     redone, more = sum(each["redone"] for each in recoveries), "; ..." if len(recoveries) > 4 else ""
     return f"{'; '.join(told)}{more}; {_count(redone, 'round')} done again"
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    return f"{count(number)} {what}{'' if number == 1 else 's'}"
 
 
 def _shown(metric: str, value: float) -> str:
@@ -96,11 +114,16 @@ def show_comparison(first: Run, second: Run) -> None:
         for line in result.explained:
             shown.print(f"  this can change bits: {one_line(line)}")
     table = plain_table("", *map(right, (_name(first), _name(second), "error")))
-    table.add_row("seconds", *(f"{s:.4f}" for s in result.seconds), _share(result.error, "+.1%"))
-    table.add_row("ms per round", *(f"{s * 1e3:.4f}" for s in result.per_round), "")
+    summaries = first.summary, second.summary
+    if first.strategy != second.strategy:
+        table.add_row("strategy", first.strategy, second.strategy, "")
+    table.add_row("training time", *(duration(s, 4) for s in result.seconds), _share(result.error, "+.1%"))
+    table.add_row("per round", *(duration(s, 4) for s in result.per_round), "")
+    table.add_row("per epoch", *(duration(s.get("seconds_per_epoch"), 4) for s in summaries), "")
+    table.add_row("speed", *(rate(s.get("samples_per_second")) for s in summaries), "")
     table.add_row("between reports, median", "", "", _share(result.per_report_error, ".1%"))
-    for worker, idle in enumerate(zip(first.summary["idle_share"], second.summary["idle_share"], strict=False)):
-        if worker < 8:
+    for worker, idle in enumerate(zip(*(s["idle_share"] for s in summaries), strict=False)):
+        if worker < SHARES:
             table.add_row(f"idle, worker {worker}", *(f"{share:.1%}" for share in idle), "")
     shown.print(table)
 
@@ -137,23 +160,25 @@ def show_catalogue() -> None:
 
 
 SHOWN = 20  # rows of a sweep's table that are printed
-TIMES = {"seconds": 1.0, "seconds_per_step": 1e3}  # column -> the factor with which it is printed
+NUMBERS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, and how it is printed
+    "seconds": ("time", lambda value: duration(value, 4)),
+    "seconds_per_epoch": ("per epoch", lambda value: duration(value, 4)),
+    "samples_per_second": ("samples/s", lambda value: rate(value, "")),
+    "idle_mean": ("idle", lambda value: f"{value:.1%}"),
+}
 
 
 def show_sweep(found: pd.DataFrame, path: Path) -> None:
     """Print the first rows of a sweep's table: what varied and what came out."""
     varied = list(found.columns[: list(found.columns).index("seconds")])
-    numbers = map(right, ("seconds", "ms per step", "idle"))
+    numbers = (right(heading) for heading, _ in NUMBERS.values())
     table = plain_table(*(one_line(_short(name, varied), 60) for name in varied), *numbers, Column(overflow="fold"))
     for _, row in found.head(SHOWN).iterrows():
         missing = row.isna()
         told: dict[str, Any] = {name: "" if missing[name] else row[name] for name in found.columns}
-        shown = ["", "", ""]
-        if not told["error"]:
-            took = (f"{told[name] * scale:.4f}" if told[name] != "" else "" for name, scale in TIMES.items())
-            shown = [*took, f"{told['idle_mean']:.1%}" if told["idle_mean"] != "" else ""]
+        shown = ["" if told["error"] or told[name] == "" else tell(told[name]) for name, (_, tell) in NUMBERS.items()]
         remark = Text(one_line(told["error"]), "red") if told["error"] else Text(told.get("warning", ""), "yellow")
-        table.add_row(*(one_line(str(told[name]), 60) for name in varied), *shown, remark)
+        table.add_row(*(one_line(_cell(name, told[name]), 60) for name in varied), *shown, remark)
     console().print(table)
     counts = [f"{len(found)} rows"]
     for name, text in (("error", "failed"), ("warning", "with a warning")):
@@ -161,6 +186,12 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
         counts += [f"{count} {text}"] if count else []
     part = f" (the first {SHOWN} above)" if len(found) > SHOWN else ""
     print(one_line(f"{', '.join(counts)}{part}; written to {path}"))
+
+
+def _cell(key: str, value: Any) -> str:
+    """A value that varied. A whole strategy is told by its short name."""
+    section = yaml.parse(value, key) if key == "strategy" and isinstance(value, str) else None
+    return strategy_name(section) if isinstance(section, dict) else str(value)
 
 
 def _short(name: str, names: Sequence[str]) -> str:

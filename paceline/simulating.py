@@ -148,7 +148,8 @@ def run_simulation(
         digests = [] if options.timing_only else [w.digest() for w in parts.workers]
         if digests:
             extra |= fingerprints(digests, sharded)
-        summary = recorder.finish(ran, outcomes, {"timing_only": options.timing_only, "finished": True} | extra)
+        extra |= {"timing_only": options.timing_only, "finished": True} | parts.job.by_class(outcomes)
+        summary = recorder.finish(ran, outcomes, parts.job.plan.epochs(outcomes[0].result), extra)
         if not sharded:
             check_replicas(digests, directory)
     run = Run(summary, recorder.lines, parts.document(), directory)

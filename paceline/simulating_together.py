@@ -63,4 +63,8 @@ def simulate_together(several: Sequence[Prepared]) -> list[dict[str, Any]]:
     hooks = [Hooks(recorder.log) for recorder in recorders]
     found = simulate(first.job.cohorts(first.workers), [one.job.timing for one in several], hooks)
     said = {"timing_only": True, "finished": True}
-    return [recorder.finish("cohort", outcomes, said) for recorder, outcomes in zip(recorders, found, strict=True)]
+    epochs = first.job.plan.epochs(found[0][0].result)  # of all of them, since their plan is the same
+    return [
+        recorder.finish("cohort", outcomes, epochs, said | one.job.by_class(outcomes))
+        for one, recorder, outcomes in zip(several, recorders, found, strict=True)
+    ]

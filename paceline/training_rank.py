@@ -373,7 +373,7 @@ class _RankTraining:
             return
         if self.spool is not None:
             write_spooled(self.training.directory, self.began_with, split=True)
-        extra: dict[str, Any] = {"timing_only": self.phantom, "finished": self.finished}
+        extra = {"timing_only": self.phantom, "finished": self.finished} | self.job.by_class(ended.outcomes)
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
         extra["memory_predicted"] = self.job.memory(self.job.problem.phantoms(self.job.plan).works)
@@ -382,7 +382,8 @@ class _RankTraining:
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}
             extra |= fingerprints(ended.digests, self.job.plan.strategy.placement.sharded)
         self.recorder.struck = struck.read(self.training.directory)
-        summary = self.recorder.finish("mpi", ended.outcomes, extra)
+        epochs = self.job.plan.epochs(ended.outcomes[0].result)
+        summary = self.recorder.finish("mpi", ended.outcomes, epochs, extra)
         forget(self.training.directory)
         if not quiet:
             from .printing import show_run

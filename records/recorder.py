@@ -185,12 +185,12 @@ class Recorder:
         if self.retention is not None:
             self.retention.prune(directory)
 
-    def finish(self, engine: str, outcomes: Sequence[Outcome], extra: dict[str, Any]) -> dict[str, Any]:
+    def finish(self, engine: str, outcomes: Sequence[Outcome], epochs: float, extra: dict[str, Any]) -> dict[str, Any]:
         """Write the summary and the files with a line per epoch, and remove the run that this one replaces.
 
-        NotWritten where something could not be written.
+        epochs: that the run has trained for. NotWritten where something could not be written.
         """
-        summary = summarize(engine, outcomes, self._evaluated, self.earlier) | extra
+        summary = summarize(engine, outcomes, epochs, self._evaluated, self.earlier) | extra
         if self.struck:
             summary["faults"] = struck.told(self.struck)
         if self.recoveries:
@@ -222,13 +222,19 @@ class Recorder:
                 file.writelines(f"{to_json(line.get(field))}\n" for line in per_epoch(evaluated(self.lines)))
 
 
-def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any], earlier: float) -> dict[str, Any]:
-    """The contents of summary.json. ProtocolError where the run has no round. last: the last line with an evaluation.
+def summarize(
+    engine: str, outcomes: Sequence[Outcome], epochs: float, last: Mapping[str, Any], earlier: float
+) -> dict[str, Any]:
+    """The contents of summary.json. ProtocolError where the run has no round.
+
+    epochs: that the run has trained for.
+    last: the last line with an evaluation.
+    earlier: seconds that the run had taken when it was resumed.
 
     In a resumed run, rounds, steps, samples and seconds are those of the whole run. What is counted (syncs, bytes,
     computing, evaluation, idle) begins at resumed_at_round, and so does the trace of a real run.
     """
-    state = outcomes[0].result
+    state, seconds = outcomes[0].result, max(outcome.seconds for outcome in outcomes) + earlier
     if state.round < 1:
         raise ProtocolError("the run has ended without a round of training, so there is no result")
     return {
@@ -237,11 +243,15 @@ def summarize(engine: str, outcomes: Sequence[Outcome], last: Mapping[str, Any],
         "rounds": state.round,
         "steps": state.step,
         "samples": state.samples,
+        "epochs": epochs,  # as the plan counts them
         "syncs": outcomes[0].syncs,
         "bytes_per_worker": [sum(outcome.sent.values()) for outcome in outcomes],
         "moved_per_worker": [outcome.moved for outcome in outcomes],  # bytes over the host link
         # Virtual seconds (simpy, cohort) or wall-clock seconds (mpi), without evaluation.
-        "seconds": max(outcome.seconds for outcome in outcomes) + earlier,
+        "seconds": seconds,
+        # Of all workers; null where no time has passed.
+        "samples_per_second": state.samples / seconds if seconds else None,
+        "seconds_per_epoch": seconds / epochs if epochs else None,
         "evaluation_seconds": max(outcome.evaluating for outcome in outcomes),
         "computing_seconds": [outcome.computing for outcome in outcomes],
         "idle_share": [outcome.idle for outcome in outcomes],

@@ -56,6 +56,11 @@ class Summary(_Strict):
     seconds: Annotated[Finite, Field(ge=0)]
     idle_share: Annotated[list[Finite], Field(min_length=1)]
     bytes_per_worker: Annotated[list[Finite], Field(min_length=1)]
+    # Earlier versions did not write these four.
+    epochs: Number = None
+    samples_per_second: Number = None  # of all workers
+    seconds_per_epoch: Number = None
+    idle_by_class: dict[str, Finite] = {}  # of each class of equal workers the mean
     train_loss: Number = None
     test_loss: Number = None
     accuracy: Number = None

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # loaded where it is used: it takes 0.3 s, and processes that
 Row = dict[str, Any]
 
 COLUMNS: dict[str, type] = {
-    **dict.fromkeys(("seconds", "seconds_per_step"), float),  # of the run
+    # Of the run. samples_per_second: of all workers.
+    **dict.fromkeys(("seconds", "seconds_per_step", "seconds_per_epoch", "samples_per_second"), float),
     **dict.fromkeys(("steps", "rounds", "samples", "syncs", "workers"), int),  # syncs: without those of evaluations
     # bytes_per_worker: sent by the worker that sends most. computing: seconds, the mean over the workers.
     **dict.fromkeys(("bytes_per_worker", "idle_min", "idle_mean", "idle_max", "computing"), float),

@@ -121,7 +121,7 @@ def test_simulate_writes_a_whole_run_directory(tiny, monkeypatch, capsys):
         *("scenario.yaml", "summary.json", "metrics.jsonl", "trace.json.gz"),
         *("loss.txt", "acc.txt", "checkpoints"),
     }
-    assert "virtual s" in capsys.readouterr().out
+    assert "virtual time" in capsys.readouterr().out
     recorded = yaml.read_mapping(run / "scenario.yaml")["recorded"]
     assert {"instruction_set", "threads", "torch"} <= set(recorded["environment"])
     again = paceline("simulate", run / "scenario.yaml", "--out", tiny.parent / "again", cwd=tiny.parent)

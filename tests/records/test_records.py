@@ -32,7 +32,7 @@ def test_lines_without_an_evaluation_are_no_results(tmp_path):
     logged = {key: value for key, value in line(3, 1.5).items() if key not in ("test_loss", "accuracy")}
     for fields in (line(1, 0.5), line(2, 1.0), logged | {"train_loss": 9.0}):
         recorder.log(0, 1.0, fields)
-    summary = recorder.finish("simpy", [Outcome(0, result=State(round=3))], {})
+    summary = recorder.finish("simpy", [Outcome(0, result=State(round=3))], 1.0, {})
     assert (summary["accuracy"], summary["train_loss"]) == (0.5, 1.0)
     assert [(tmp_path / name).read_text() for name in ("loss.txt", "acc.txt")] == ["1.0\n", "0.5\n"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 3

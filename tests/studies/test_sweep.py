@@ -353,7 +353,7 @@ def test_under_mpirun(kind, tiny):
 
 def test_no_round_is_no_result(tiny):
     with pytest.raises(ProtocolError, match="without a round"):
-        summarize("simpy", [Outcome(0, result=State())], {}, 0.0)
+        summarize("simpy", [Outcome(0, result=State())], 0.0, {}, 0.0)
     run = simulate(tiny, settings=["budget={epochs: 1e-9}"], timing_only=True)
     assert run.summary["rounds"] == 1
 

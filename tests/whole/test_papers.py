@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -54,9 +55,10 @@ def test_the_pages_figures_are_what_its_commands_print(tmp_path, monkeypatch):
     for letter, (command, number, unit, count) in runs_of_the_page().items():
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, done.output
-        found = re.search(r"training\s+([\d.]+) virtual s, (\d+) rounds", done.output)
+        found = re.search(r"written to\s+(\S+)", done.output)
         assert found, done.output
-        seconds[letter], rounds[letter] = float(found[1]), int(found[2])
+        summary = json.loads((tmp_path / found[1] / "summary.json").read_text())
+        seconds[letter], rounds[letter] = summary["seconds"], summary["rounds"]
         assert printed(seconds[letter] / {"s": 1, "h": 3600}[unit], number) == number, letter
         assert rounds[letter] == count, letter
     cells = re.findall(r"\| ([\d.]+)( h| %|) \(([^)]*)\)", PAGE)
