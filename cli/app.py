@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from ..program.errors import ScenarioError
 from ..runtime.tracebacks import OPTION, TRACEBACK
 
 Traceback = Annotated[bool, typer.Option(OPTION, help="Where your own model, data or loss fails, show its traceback.")]
+_COMPLETING = "_PACELINE_COMPLETE"  # Typer's name for it
 
 
 class App(typer.Typer):
@@ -35,6 +37,8 @@ class App(typer.Typer):
     def run(self, arguments: Sequence[str]) -> int:
         """Run a command line; returns its exit status. ScenarioError where it is wrong."""
         group: Any = typer.main.get_command(self)
+        if _COMPLETING in os.environ:  # a shell asks for the words that fit
+            group.main(prog_name="paceline")
         try:
             with group.make_context("paceline", list(arguments)) as context:
                 group.invoke(context)
@@ -80,7 +84,6 @@ def _with_traceback(function: Callable[..., None]) -> Callable[..., None]:
 app = App(
     help="Train neural networks on devices of unequal speed, and predict such training before it happens.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

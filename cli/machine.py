@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Option
 
 from .app import app
-from .options import Emulate, EmulateNetwork, Ranks, Settings
+from .options import Emulate, EmulateNetwork, Ranks, Scenario, Settings, find_scenario, scenario_argument
 
 ProfileOut = Annotated[Path, Option(help="The profile to write. What an existing one also holds is kept.")]
 MACHINE = Path("profiles/machine.yaml")
@@ -16,7 +16,7 @@ MACHINE = Path("profiles/machine.yaml")
 
 @app.command()
 def profile(
-    scenario: Annotated[Path | None, Argument(help="What to measure. Default: the quickstart.")] = None,
+    scenario: Annotated[Path | None, scenario_argument("What to measure. Default: the quickstart.")] = None,
     out: ProfileOut = MACHINE,
     emulate: Emulate = None,
     emulate_network: EmulateNetwork = None,
@@ -25,16 +25,15 @@ def profile(
 ) -> None:
     """Measure this machine: what steps, their pieces, copies and exchanges take, and how much times vary."""
     from ..config.scenario import train_settings
-    from ..demo import packaged
     from ..profiling import profile as run
 
     flags = train_settings(emulate=emulate, emulate_network=emulate_network)
-    run(scenario or packaged("quickstart"), out, ranks, [*setting, *flags])
+    run(scenario or find_scenario("quickstart"), out, ranks, [*setting, *flags])
 
 
 @app.command("batch-sizes")
 def batch_sizes(
-    scenario: Path,
+    scenario: Scenario,
     out: ProfileOut = MACHINE,
     mode: Annotated[
         str | None, Option(help="Show only fixed_total, no_restriction or equal. Default: all three.")

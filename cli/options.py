@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
-from typer import Option
+from typer import Argument, Option
+
+
+def find_scenario(name: str) -> Path:
+    """The file, or the scenario of this name that comes with Paceline."""
+    from ..config.bundled import find
+
+    return find(name)
+
+
+def find_profile(name: str) -> Path:
+    """The file, or the profile of this name that comes with Paceline."""
+    from ..config.bundled import find
+
+    return find(name, "profiles")
+
+
+def complete_scenario(incomplete: str) -> Iterator[str]:
+    """For the shell: names of scenarios, then files and folders."""
+    from ..config.bundled import names
+
+    yield from (name for name in names() if name.startswith(incomplete))
+    folder = Path(incomplete + "x").parent  # "runs/" is in runs, "ru" in the working folder
+    if folder.is_dir():
+        yield from sorted(f"{path}/" if path.is_dir() else str(path) for path in folder.iterdir())
+
+
+def scenario_argument(help: str | None = None, **more: Any) -> Any:
+    """An argument that is a scenario: a file, or the name of one that comes with Paceline."""
+    return Argument(help=help, parser=find_scenario, autocompletion=complete_scenario, **more)
+
+
+Scenario = Annotated[Path, scenario_argument("A file, or a name that `paceline scenarios` lists.", metavar="SCENARIO")]
 
 Settings = Annotated[list[str], Option("--set", metavar="A.B=C", help="Override a key of the scenario.")]
 Engine = Annotated[str, Option(help="The simulator: auto, cohort (faster) or simpy (does everything).")]

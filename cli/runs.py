@@ -11,7 +11,7 @@ from typer import Argument, Exit, Option
 
 from ..program.errors import ScenarioError
 from .app import app
-from .options import Emulate, EmulateNetwork, Engine, Ranks, Settings
+from .options import Emulate, EmulateNetwork, Engine, Ranks, Scenario, Settings, scenario_argument
 
 Out = Annotated[Path | None, Option(help="Run directory. Default: runs/NAME-simulated or runs/NAME-trained.")]
 Force = Annotated[bool, Option("--force", help="Replace the run that is in the directory.")]
@@ -29,7 +29,7 @@ Shrink = Annotated[
 
 @app.command()
 def simulate(
-    scenario: Path,
+    scenario: Scenario,
     timing_only: Annotated[bool, Option("--timing-only", help="Predict the clock alone, without numbers.")] = False,
     engine: Engine = "auto",
     setting: Settings = [],  # noqa: B006
@@ -59,7 +59,7 @@ def simulate(
 
 @app.command()
 def train(
-    scenarios: Annotated[list[Path] | None, Argument(metavar="SCENARIO...")] = None,
+    scenarios: Annotated[list[Path] | None, scenario_argument(metavar="SCENARIO...")] = None,
     ranks: Ranks = None,
     emulate: Emulate = None,
     phantom: Annotated[

@@ -5,26 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Exit, Option
+from typer import Exit, Option
 
 from ..program.errors import ScenarioError
 from .app import WithTarget, app
-from .options import Engine, Settings
+from .options import Engine, Scenario, Settings, find_profile, find_scenario, scenario_argument
 
 ValidationOut = Annotated[Path, Option(help="The folder for the record, the tables and the figure.")]
 Again = Annotated[bool, Option("--force", help="Begin again, instead of going on from the folder's record.")]
 Published = Annotated[bool, Option("--published", help="Predict published runs instead, from a few of their numbers.")]
+KnownProfile = Annotated[
+    Path | None,
+    Option(
+        parser=find_profile,
+        metavar="FILE",
+        help="Predict from this profile. Default: a fresh one in each round.",
+    ),
+]
 Page = Annotated[Path | None, Option(metavar="FILE", help="Write the tables into this Markdown page.")]
 
 
 @app.command()
 def sweep(
-    scenario: Path,
+    scenario: Scenario,
     grid: Annotated[
         list[str], Option("--grid", metavar="A.B=1,2,4", help="Values of a key. Several grids are combined.")
     ] = [],  # noqa: B006
     points: Annotated[
-        Path | None, Option("--list", metavar="FILE", help="Points: a CSV file (keys as columns) or a YAML list.")
+        Path | None,
+        Option(
+            "--list", parser=find_scenario, metavar="FILE", help="Points: a CSV file (keys as columns) or a YAML list."
+        ),
     ] = None,
     setting: Settings = [],  # noqa: B006
     out: Annotated[
@@ -49,7 +60,7 @@ def sweep(
 
 @app.command(cls=WithTarget)
 def plan(
-    scenario: Annotated[Path | None, Argument(help="Its model, data, machines and limits count.")] = None,
+    scenario: Annotated[Path | None, scenario_argument("Its model, data, machines and limits count.")] = None,
     model: Annotated[str | None, Option(metavar="NAME", help="Without a scenario: the model.")] = None,
     workers: Annotated[
         str | None, Option(metavar="LIST", help="Without a scenario: the machines, like '2 x a6000, epyc-7742'.")
@@ -129,7 +140,7 @@ def run_all(
 
 @app.command()
 def validate(
-    scenarios: Annotated[list[Path], Argument(metavar="SCENARIO...", show_default=False)] = [],  # noqa: B006
+    scenarios: Annotated[list[Path], scenario_argument(metavar="SCENARIO...", show_default=False)] = [],  # noqa: B006
     published: Published = False,
     rounds: Annotated[int, Option(min=1, help="Rounds of each case.")] = 5,
     max_rounds: Annotated[
@@ -139,9 +150,7 @@ def validate(
         str | None,
         Option(metavar="10%", help="End with status 1 if a judged case's excess is above it, or no case is judged."),
     ] = None,
-    profile: Annotated[
-        Path | None, Option(metavar="FILE", help="Predict from this profile. Default: a fresh one in each round.")
-    ] = None,
+    profile: KnownProfile = None,
     seeds: Annotated[int, Option(min=1, help="Simulations of each prediction, each with other noise.")] = 40,
     target: Annotated[
         str | None,

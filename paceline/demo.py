@@ -11,9 +11,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
+from .config import bundled
 from .config.scenario import train_settings
 from .launching import launch
 from .printing import save_figures, show_comparison, show_run
@@ -29,7 +29,7 @@ def demo(out: Path) -> None:
     """Run the demo. Everything is written below `out`, where an earlier demo is replaced."""
     refuse(out, force=True)
     console = make_console()
-    scenarios = [packaged(name) for name in _NAMES]
+    scenarios = [bundled.find(name) for name in _NAMES]
     measured = out / "profile.yaml"
     settings = (f"cluster.profile={measured.absolute()}",)
 
@@ -102,11 +102,6 @@ def core_share(processes: int) -> float:
     command = [sys.executable, "-I", "-S", "-c", _SPIN]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     return min(float(process.communicate()[0]) for process in started)
-
-
-def packaged(name: str) -> Path:
-    """A scenario that comes with the package."""
-    return Path(str(resources.files("paceline") / "scenarios" / f"{name}.yaml"))
 
 
 _NAMES = ("quickstart", "quickstart_sync")

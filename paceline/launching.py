@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .config import bundled
 from .config.scenario import train_settings
 from .emulated_network import star_for
 from .program.errors import PacelineError, ScenarioError
@@ -47,6 +48,7 @@ def train(
 ) -> Run:
     """Train a scenario for real on this machine, under an mpirun that this starts. Returns the finished Run.
 
+    scenario: a file, or the name of one that comes with Paceline.
     settings: overrides such as "budget.epochs=5".
     out: the run's directory; a temporary one by default.
     emulate: let a worker that is k times slower sleep k-1 times its step; by default what the scenario's `train` says.
@@ -57,10 +59,11 @@ def train(
 
     Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
     """
-    directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / Path(scenario).stem
+    scenario = bundled.find(scenario)
+    directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / scenario.stem
     stand_in = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
     options = TrainOptions((*settings, *stand_in), directory, force)
-    status = launch([Path(scenario)], options, ranks, quiet=True)
+    status = launch([scenario], options, ranks, quiet=True)
     if status != 0:
         raise RuntimeError(f"training {scenario} ended with status {status}")
     return Run.load(directory)

@@ -12,8 +12,12 @@ from rich.text import Text
 
 from .analysis.compare import compare
 from .analysis.run import Run
+<<<<<<< HEAD
 from .config import yaml
 from .config.amounts import count, duration, nbytes, rate
+=======
+from .config.bundled import told
+>>>>>>> b4b8779 (A documentation site, built strictly; what comes with Paceline is found by name; the shell completes; each method on one page, from the code)
 from .config.catalogue import catalogue
 from .config.strategy_names import strategy_name
 from .program.errors import ScenarioError, one_line
@@ -157,6 +161,14 @@ def show_catalogue() -> None:
         memory = f"{node.memory / 1e9:g} GB"
         nodes.add_row(name, f"{node.count} {node.device}", node.inside, memory, bandwidth, node.source)
     console(width=WIDE).print(devices, "", links, "", nodes, sep="\n")
+
+
+def show_scenarios() -> None:
+    """Print the names of the scenarios that come with Paceline, and a sentence about each."""
+    table = plain_table("name", "what")
+    for name, what in told():
+        table.add_row(name, what)
+    console(width=WIDE).print(table)
 
 
 SHOWN = 20  # rows of a sweep's table that are printed

@@ -10,6 +10,7 @@ from typing import Any
 
 from .algorithms.phantom import Phantoms
 from .algorithms.worker import Worker
+from .config import bundled
 from .config.scenario import Scenario, load
 from .job import Job, resolve
 from .job_effort import check_simulation
@@ -82,7 +83,8 @@ def simulate(
 ) -> Run:
     """Simulate a scenario in virtual time.
 
-    settings: overrides such as "budget.epochs=5".
+    scenario: a file, the name of one that comes with Paceline, or a Scenario.
+    settings: overrides such as "budget.epochs=5", of a file.
     out: the run directory; without one, nothing is written.
     timing_only: the clock without the numbers. It loads torch only to count what a model without a table costs.
     engine: "simpy" simulates every event of every worker. "cohort" runs one program for all workers that do the same
@@ -90,15 +92,19 @@ def simulate(
         clocks are equal.
     force: replace a run that is already in `out`.
     debug: check that no program writes to a borrowed value.
+    quiet: show no progress.
     limit: virtual seconds, evaluation included, within which the run must end.
 
     Raises ScenarioError, and ProtocolError or WorkerLost where the run cannot finish.
     """
     if isinstance(settings, str):
         raise ScenarioError(f"settings is {settings!r}; write a list, like settings=[{settings!r}]")
-    path = None if isinstance(scenario, Scenario) else Path(scenario)
+    path, described = None, scenario
+    if not isinstance(described, Scenario):
+        path = bundled.find(described)
+        described = load(path, settings)
     title, folder = ("scenario", Path()) if path is None else (path.stem, path.parent)
-    job = resolve(scenario if isinstance(scenario, Scenario) else load(scenario, settings), folder)
+    job = resolve(described, folder)
     options = SimulateOptions(timing_only, engine, debug, limit, cores())
     options.check(job)
     job.warn()

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from .algorithms.costs import Works
+from .config import bundled
 from .config.cluster import build_timing
 from .config.profile import Profile, load_profile, workload_key
 from .config.scenario import Scenario
@@ -23,6 +24,8 @@ def profile_of(scenario: Scenario, folder: Path) -> Profile | None:
     if path is None:
         return None
     found = find(path, folders_of(scenario, folder))
+    if not found.exists() and str(path) in bundled.names("profiles"):
+        found = bundled.find(path, "profiles")
     if not found.exists():
         raise ScenarioError(f"cluster.profile: {path}: no such file; `paceline profile SCENARIO --out {path}` makes it")
     return load_profile(found)

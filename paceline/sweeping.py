@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .config import bundled
 from .config.scenario import Scenario, assign, read, validate
 from .config.sections import described
 from .effort import check_sweep
@@ -165,13 +166,16 @@ def sweep(
 ) -> pd.DataFrame:
     """Simulate a scenario at every combination of the grid's values and the listed points; returns a row per point.
 
+    scenario: a file, the name of one that comes with Paceline, or a Scenario.
+    settings: overrides such as "budget.epochs=5", of a file.
     grid: {"cluster.network.latency": ["1 us", "10 us"], ...}.
     points: [{"workload.batch": 32, ...}, ...], or a CSV or YAML file of them.
     out: the table's file (.csv, .json or .parquet). Points that are already in it are not run again.
     full: train as well, instead of predicting the clock alone.
+    engine: as in `simulate`.
     jobs: the number of processes; one per core by default.
     runs: a folder for the points' run directories.
-    retry: run points again whose row holds an error. force: begin the table again.
+    retry: run points again whose row holds an error. force: begin the table again. quiet: show no progress.
     executor: simulates the points instead of processes of this machine, `jobs` at a time; for example an executor of
         mpi4py.futures.
 
@@ -181,7 +185,8 @@ def sweep(
     if isinstance(scenario, Scenario):
         document, where, folder = described(scenario), "scenario", Path()
     else:
-        document, where, folder = read(scenario, settings), Path(scenario).name, Path(scenario).parent
+        path = bundled.find(scenario)
+        document, where, folder = read(path, settings), path.name, path.parent
     options, kept = SimulateOptions(not full, engine), None if runs is None else Path(runs)
     simulator = Simulator(document, where, folder, options, kept)
     listed = _points(points)
@@ -204,7 +209,7 @@ def sweep(
 def _points(points: str | Path | Sequence[Point] | None) -> list[Point]:
     if points is None:
         return []
-    return read_list(Path(points)) if isinstance(points, str | Path) else check_points(points, "points")
+    return read_list(bundled.find(points)) if isinstance(points, str | Path) else check_points(points, "points")
 
 
 def command(

@@ -9,7 +9,11 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
+<<<<<<< HEAD
 from ..config.metrics import Target
+=======
+from ..config import bundled
+>>>>>>> b4b8779 (A documentation site, built strictly; what comes with Paceline is found by name; the shell completes; each method on one page, from the code)
 from ..config.scenario import Scenario, read, validate
 from ..config.sections import described
 from ..config.units import told_seconds
@@ -42,7 +46,8 @@ def plan(
 ) -> Answer:
     """How to train a scenario's model on its machines: an Answer, with a frame, scenarios and the reasons.
 
-    scenario: a file, a Scenario, or a document. How it trains may change: its strategy, batch and workers.
+    scenario: a file, the name of one that comes with Paceline, a Scenario, or a document. How it
+        trains may change: its strategy, batch and workers.
     settings: overrides such as "budget.epochs=5", of a file.
     objective: "throughput": the time of an epoch at equal samples. A target, like "accuracy 0.96" or "test_loss<=0.3":
         the time to it. For this the ways on the front are trained in virtual time; see docs/planning.md.
@@ -52,6 +57,7 @@ def plan(
     deadline: seconds in which the training must end, or reach the target.
     effort, sample: for a target, seconds of this machine that training may take, and the share of the training examples
         that it uses.
+    quiet: show no progress.
 
     Raises ScenarioError where nothing can be trained. A KeyboardInterrupt ends the search, and the best so far is
     returned.
@@ -186,7 +192,8 @@ def _read(
         return described(scenario), Path(), "scenario"
     if isinstance(scenario, Mapping):
         return dict(scenario), Path(), "scenario"
-    return read(scenario, settings), Path(scenario).parent, str(scenario)
+    path = bundled.find(scenario)
+    return read(path, settings), path.parent, str(path)
 
 
 def _document(document: dict[str, Any], way: Way, lab: Lab) -> dict[str, Any]:

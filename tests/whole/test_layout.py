@@ -64,7 +64,8 @@ def test_the_launcher_of_a_training_loads_no_library_of_the_ranks(tmp_path):
     import sys
 
     code = (
-        "import sys; from paceline.runtime import launcher; launcher.launch = lambda *_, **more: 0;"
+        "import sys; from paceline.runtime import launcher;"
+        "launcher.run_job = lambda *_, **more: launcher.End(130, stopped=True);"
         "from paceline.cli import app;"
         f"app.run(['train', 'scenarios/quickstart.yaml', '--out', {str(tmp_path / 'run')!r}]);"
         "assert 'paceline.rehearsal' in sys.modules, 'it has checked the scenario';"
