@@ -109,7 +109,7 @@ def plan(
 
 @app.command("run-all")
 def run_all(
-    scenario: Path,
+    scenario: Scenario,
     real: Annotated[bool, Option("--real", help="Measure the largest batches and train, on this machine.")] = False,
     full: Annotated[bool, Option("--full", help="Simulate the numbers as well, not the clock alone.")] = False,
     epochs: Annotated[float, Option(metavar="N", help="How long each run trains.")] = 1.0,

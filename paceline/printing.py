@@ -12,12 +12,9 @@ from rich.text import Text
 
 from .analysis.compare import compare
 from .analysis.run import Run
-<<<<<<< HEAD
 from .config import yaml
 from .config.amounts import count, duration, nbytes, rate
-=======
 from .config.bundled import told
->>>>>>> b4b8779 (A documentation site, built strictly; what comes with Paceline is found by name; the shell completes; each method on one page, from the code)
 from .config.catalogue import catalogue
 from .config.strategy_names import strategy_name
 from .program.errors import ScenarioError, one_line

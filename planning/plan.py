@@ -9,11 +9,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
-<<<<<<< HEAD
-from ..config.metrics import Target
-=======
 from ..config import bundled
->>>>>>> b4b8779 (A documentation site, built strictly; what comes with Paceline is found by name; the shell completes; each method on one page, from the code)
+from ..config.metrics import Target
 from ..config.scenario import Scenario, read, validate
 from ..config.sections import described
 from ..config.units import told_seconds
