@@ -100,9 +100,9 @@ def read_bytes(value: Any) -> float:
     return _read(value, _BYTES, "B", "4 GiB", positive=True)
 
 
-def told_seconds(seconds: float) -> str:
+def told_seconds(seconds: float, digits: int = 3) -> str:
     """Seconds for people, in the unit that suits them: "12.4 h", "5.76 ms"."""
-    return _scaled(seconds, {name: size for name, size in _SECONDS.items() if name != "µs"}, "s")
+    return _scaled(seconds, {name: size for name, size in _SECONDS.items() if name != "µs"}, "s", digits)
 
 
 def told_bytes(nbytes: float) -> str:
@@ -115,13 +115,13 @@ def told_count(number: float) -> str:
     return _scaled(number, _PREFIX, "").rstrip()
 
 
-def _scaled(value: float, units: dict[str, float], base: str) -> str:
-    """Three digits of a value of 0 or more, in the largest unit that it has at least one of."""
-    rounded = float(f"{value:.3g}")  # so that 999.9 kB are 1 MB
+def _scaled(value: float, units: dict[str, float], base: str, digits: int = 3) -> str:
+    """So many digits of a value of 0 or more, in the largest unit that it has at least one of."""
+    rounded = float(f"{value:.{digits}g}")  # so that 999.9 kB are 1 MB
     fits = [name for name, size in units.items() if size <= rounded] or ([] if value else [base])
     unit = max(fits, key=units.__getitem__) if fits else min(units, key=units.__getitem__)
     number = rounded / units[unit]
-    return f"{value / units[unit]:,.0f} {unit}" if number >= 1000 else f"{number:.3g} {unit}"
+    return f"{value / units[unit]:,.0f} {unit}" if number >= 1000 else f"{number:.{digits}g} {unit}"
 
 
 def read_share(text: str) -> float:

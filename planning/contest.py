@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..config.metrics import Target
@@ -55,6 +56,7 @@ class Contest:
     folder: Path  # where the scenario lies
     sample: float = 1.0  # the share of the training examples to use
     deadline: float = inf  # seconds within which the target is to be reached
+    spreads: Sequence[float] = ()  # of each way, two standard deviations of its seconds as the clock varies, as a share
 
     def run(self, effort: float, show: Show) -> Learning:
         """Train the ways, for `effort` seconds at the most. A KeyboardInterrupt ends it as well.
@@ -228,10 +230,10 @@ class Trainings:
         return f"no training could be evaluated: {next((run.failure for run in self.runs if run.failure), '')}"
 
     def _learned(self, place: int) -> Learned:
-        run, halving = self.runs[place], self._halving
+        run, halving, contest, number = self.runs[place], self._halving, self.contest, self.chosen[place]
         best = halving.value(place)
         return Learned(
-            self.contest.names[self.chosen[place]],
+            contest.names[number],
             halving.reached.get(place),
             tuple(self._seeds.get(place, ())),
             halving.clock(place),
@@ -239,7 +241,20 @@ class Trainings:
             None if best == -inf else best if halving.target.least else -best,
             run.over,
             run.failure,
+            max(self._spread(), *contest.spreads[number : number + 1]),
         )
+
+    def _spread(self) -> float:
+        """Two standard deviations of the seconds to the target over seeds, as a share of them.
+
+        Pooled over the ways that were trained with several seeds; others are taken to vary as they do.
+        """
+        squares = degrees = 0.0
+        for seeds in self._seeds.values():
+            known = [seconds for seconds in seeds if seconds is not None]
+            squares += sum((seconds / fmean(known) - 1) ** 2 for seconds in known)
+            degrees += max(0, len(known) - 1)
+        return 2 * math.sqrt(squares / degrees) if degrees else 0.0
 
 
 def by_target(
@@ -269,6 +284,7 @@ def by_target(
         lab.folder,
         sample,
         deadline,
+        [rows[number].spread / rows[number].epoch for number in order],
     )
     with working(f"plan --for {target}", quiet) as show:
         found = contest.run(effort, show)

@@ -60,6 +60,7 @@ class Row:
     steps: dict[str, int]  # by class, between two syncs
     batches: dict[str, int]  # by class; of workers that differ by a sample, the smaller batch
     left_out: dict[str, int]  # by class, the workers that are not used
+    sizes: dict[str, int]  # by class, all workers
     idle: dict[str, float]  # by class, the least share of its workers
     memory: dict[str, float]  # by class, bytes of a device at the peak of a step, as predicted
     bound_by: str
@@ -67,9 +68,13 @@ class Row:
     @property
     def steps_told(self) -> str:
         """The steps between two syncs; of a method that changes, those of its beginning and how it goes on."""
-        phases, first = self.way.method.phases(self.way.H), by_class(self.steps)
+        return self.told_steps(by_class(self.steps))
+
+    def told_steps(self, first: object) -> str:
+        """The steps between two syncs, where those of the beginning, or once they are local, are these."""
+        phases = self.way.method.phases(self.way.H)
         if len(phases) == 1:
-            return first
+            return str(first)
         return f"1, then {first}" if phases[0].synchronous else f"{first} and more"
 
     @property
@@ -191,6 +196,7 @@ class Judge:
                 for c, name in enumerate(names)
                 if used[c] < len(self.lab.classes[c].workers)
             },
+            {each.name: len(each.workers) for each in self.lab.classes},
             idle,
             memory,
             self._bound_by(way, measured, idle),

@@ -24,6 +24,7 @@ class Learned:
     value: float | None  # the best one of the target's metric
     over: bool  # whether it was trained to the end of the budget, or failed
     failure: str  # why it ended early
+    spread: float = 0.0  # two standard deviations of the seconds, as a share of them
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -32,30 +33,33 @@ class Learned:
         return (min(known), max(known)) if len(known) > 1 else None
 
     @property
-    def told(self) -> str:
-        """The seconds to the target, in a table."""
-        if self.seconds is not None:
-            between = self.interval
-            return f"{self.seconds:.4g}" + (f" ({between[0]:.4g} to {between[1]:.4g})" if between else "")
-        if self.failure or self.value is None:
-            return "?"
-        return f"{'never' if self.over else f'> {self.trained:.4g}'} ({self.value:.4g})"
+    def told(self) -> tuple[str, ...]:
+        """The seconds to the target and how sure they are, in lines."""
+        if self.seconds is None:
+            if self.failure or self.value is None:
+                return ("?",)
+            return "never" if self.over else f"> {told_seconds(self.trained)}", f"({self.value:.4g})"
+        found = told_seconds(self.seconds, 4)
+        if self.interval:
+            return found, f"({between(self.interval)})"
+        return (f"{found} ± {self.spread:.0%}" if self.spread else found,)
 
     def against(self, best: float) -> str:
         """How much longer than the best one it takes, in words."""
         if self.failure:
             return f"an unknown time: {self.failure}"
         if self.seconds is not None:
-            return f"{self.seconds:.4g} s, {self.seconds / best:.3g} times as long"
+            return f"{told_seconds(self.seconds)}, {self.seconds / best:.3g} times as long"
         if self.over:
             return f"longer than its {self.epochs:.3g} epochs"
-        return f"more than {self.trained:.4g} s, {self.trained / best:.3g} times as long"
+        return f"more than {told_seconds(self.trained)}, {self.trained / best:.3g} times as long"
 
     def record(self) -> dict[str, Any]:
         """For a frame or JSON."""
         return {
             "seconds_to_target": self.seconds,
             "seconds_to_target_by_seed": list(self.seeds),
+            "seconds_to_target_plus_minus": None if self.seconds is None else self.seconds * self.spread,
             "seconds_trained": self.trained,
             "epochs_trained": self.epochs,
             "best_value": self.value,
@@ -96,13 +100,13 @@ class Learning:
             more = "; write a longer --effort, or --sample" if self.stopped == EFFORT else ""
             yield (
                 f"{self.target}: {self.stopped} ended the training before a way had reached it{part}; the closest is "
-                f"{best.name} with {value} after {best.trained:.4g} s{more}"
+                f"{best.name} with {value} after {told_seconds(best.trained)}{more}"
             )
             return
         proof = "no other way gets there sooner, and all were trained for as long"
         if not self.whole:
             proof = f"{self.stopped} ended the training before all others were trained for as long"
-        yield f"{self.target}: {best.name} is the first to reach it{part}, in {best.seconds:.4g} s; {proof}"
+        yield f"{self.target}: {best.name} is the first to reach it{part}, in {told_seconds(best.seconds, 4)}; {proof}"
         yield from self._spread(best)
         for other, name in baselines.items():
             if other != number and other in self.ways:
@@ -113,8 +117,8 @@ class Learning:
         others = [way for way in self.ways.values() if way is not best and way.interval]
         if best.interval and others and others[0].interval and others[0].interval[0] <= best.interval[1]:
             yield (
-                f"over {len(best.seeds)} seeds it takes {best.interval[0]:.4g} to {best.interval[1]:.4g} s, and "
-                f"{others[0].name} takes {others[0].interval[0]:.4g} to {others[0].interval[1]:.4g} s: either may win"
+                f"over {len(best.seeds)} seeds it takes {between(best.interval)}, and "
+                f"{others[0].name} takes {between(others[0].interval)}: either may win"
             )
 
     def refusal(self, epochs: float, deadline: float = inf) -> str:
@@ -128,3 +132,10 @@ class Learning:
             f"--for {self.target}: no way reaches it in {budget}; the closest is {best.name} with {value} "
             f"after {told_seconds(best.trained)}; write what can be reached, or {more}"
         )
+
+
+def between(interval: tuple[float, float]) -> str:
+    """A range of seconds in words, with its unit once where both ends have the same."""
+    low, high = map(told_seconds, interval)
+    same = low.split()[1] == high.split()[1]
+    return f"{low.split()[0] if same else low} to {high}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,9 @@ def test_the_command_answers_without_a_file(
     status, out, _ = call(monkeypatch, capsys, "plan", *LAB, "--batch", 64, "--json", "a.json", "--figures", ".")
     assert status == 0
     assert "what matters most: " in out
+    table = out[out.index("way ") : out.index("what matters most: ")].splitlines()
+    assert max(map(len, table)) <= 120
+    assert "0 of 1 epyc-7742" in out
     assert "the epyc-7742: " in out
     assert Path("front.png").stat().st_size > 10_000
     found = json.loads(Path("a.json").read_text())
@@ -156,6 +160,21 @@ def test_the_command_answers_without_a_file(
     status, _, err = call(monkeypatch, capsys, "plan", *LAB)
     assert (status, Path("runs/plan/plan.yaml").read_text()) == (2, "mine")
     assert "name another folder" in err
+
+
+def test_a_narrow_terminal_gets_two_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = call(monkeypatch, capsys, "plan", *LAB, "--batch", 64, "--keep", "workers", "--keep", "method")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out)
+    tables = [line.rstrip() for line in plain[plain.index("   way") : plain.index("what matters most: ")].splitlines()]
+    assert status == 0
+    assert max(map(len, tables)) <= 80
+    headings = [line.split() for line in tables if "way" in line or "batch" in line]
+    assert headings == [["way", "time", "per", "sync", "bound", "by"], ["workers", "batch", "H", "idle", "memory"]]
 
 
 def test_what_training_would_warn_of_is_said(
