@@ -27,6 +27,8 @@ _SPEED = {"samples/s": 1.0, "ksamples/s": 1e3}
 _INTERVAL = {"epoch": "epochs", "step": "steps", "round": "rounds"}
 _LEAST, _MOST = 1e-30, 1e30  # of a quantity in its base unit; 0 is allowed as well
 _LONGEST = 10**15  # steps, rounds or epochs
+_EXACT = 100_000  # a whole number below it is told with all its digits
+UNKNOWN = "-"  # what is said of a number that is not known
 
 Count = Annotated[int, Field(ge=1, le=10**9)]  # of samples, workers, batches
 StepCount = Annotated[int, Field(ge=1, le=_LONGEST)]
@@ -100,23 +102,38 @@ def read_bytes(value: Any) -> float:
     return _read(value, _BYTES, "B", "4 GiB", positive=True)
 
 
-def told_seconds(seconds: float, digits: int = 3) -> str:
-    """Seconds for people, in the unit that suits them: "12.4 h", "5.76 ms"."""
+def told_seconds(seconds: float | None, digits: int = 3) -> str:
+    """Seconds for people, in the unit that suits them: "12.4 h", "5.76 ms"; "-" where they are not known."""
     return _scaled(seconds, {name: size for name, size in _SECONDS.items() if name != "µs"}, "s", digits)
 
 
-def told_bytes(nbytes: float) -> str:
+def told_bytes(nbytes: float | None, digits: int = 3) -> str:
     """Bytes for people, by powers of ten: "11.2 TB"."""
-    return _scaled(nbytes, {f"{prefix}B": size for prefix, size in _PREFIX.items()}, "B")
+    return _scaled(nbytes, {f"{prefix}B": size for prefix, size in _PREFIX.items()}, "B", digits)
 
 
-def told_count(number: float) -> str:
+def told_count(number: float | None, digits: int = 3) -> str:
     """A count for people: "512", "65.5 k", "2.6 M"."""
-    return _scaled(number, _PREFIX, "").rstrip()
+    return _scaled(number, _PREFIX, "", digits).rstrip()
 
 
-def _scaled(value: float, units: dict[str, float], base: str, digits: int = 3) -> str:
+def told_whole(number: float) -> str:
+    """A number of rounds, steps or samples for people: with all its digits while these are few, "43,136"."""
+    return f"{number:,.0f}" if number < _EXACT else told_count(number)
+
+
+def told_rate(per_second: float | None, what: str = "samples/s") -> str:
+    """So many a second, for people: "7.53 samples/s", "67,640 samples/s", "1.2 M samples/s"; "-" if not known."""
+    if per_second is None or not math.isfinite(per_second):
+        return UNKNOWN
+    few = told_count(per_second) if per_second < 1000 else told_whole(per_second)
+    return f"{few} {what}".rstrip()
+
+
+def _scaled(value: float | None, units: dict[str, float], base: str, digits: int) -> str:
     """So many digits of a value of 0 or more, in the largest unit that it has at least one of."""
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
     rounded = float(f"{value:.{digits}g}")  # so that 999.9 kB are 1 MB
     fits = [name for name, size in units.items() if size <= rounded] or ([] if value else [base])
     unit = max(fits, key=units.__getitem__) if fits else min(units, key=units.__getitem__)

@@ -13,10 +13,10 @@ from rich.text import Text
 from .analysis.compare import compare
 from .analysis.run import Run
 from .config import yaml
-from .config.amounts import count, duration, nbytes, rate
 from .config.bundled import told
 from .config.catalogue import catalogue
 from .config.strategy_names import strategy_name
+from .config.units import told_bytes, told_rate, told_seconds, told_whole
 from .program.errors import ScenarioError, one_line
 from .terminal import console
 
@@ -44,11 +44,11 @@ def show_run(run: Run) -> None:
     table = plain_table(show_header=False)
     rows = {
         "engine": f"{s['engine']}{', timing only' if s.get('timing_only') else ''}, {_count(s['workers'], 'worker')}",
-        "training": f"{duration(s['seconds'], 4)}{virtual}, {_count(s['rounds'], 'round')}, "
+        "training": f"{told_seconds(s['seconds'], 4)}{virtual}, {_count(s['rounds'], 'round')}, "
         f"{_count(s['steps'], 'step')}, {_count(s['samples'], 'sample')}",
-        "speed": f"{rate(s.get('samples_per_second'))}, {duration(s.get('seconds_per_epoch'), 4)} per epoch",
+        "speed": f"{told_rate(s.get('samples_per_second'))}, {told_seconds(s.get('seconds_per_epoch'), 4)} per epoch",
         "idle": _idle(s),
-        "sent": f"{nbytes(max(s['bytes_per_worker']), 4)} per worker",
+        "sent": f"{told_bytes(max(s['bytes_per_worker']), 4)} per worker",
     }
     losses = {"training loss": s.get("train_loss"), "test loss": s.get("test_loss")}
     result = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None and isfinite(value)]
@@ -79,14 +79,15 @@ def _idle(summary: dict[str, Any]) -> str:
 def _in_words(recoveries: Sequence[dict[str, Any]]) -> str:
     """How a run went on after losses; see records/recoveries.py."""
     told = (
-        f"{each['how']} at {duration(each['at'])} with {_count(each['workers'], 'worker')}" for each in recoveries[:4]
+        f"{each['how']} at {told_seconds(each['at'])} with {_count(each['workers'], 'worker')}"
+        for each in recoveries[:4]
     )
     redone, more = sum(each["redone"] for each in recoveries), "; ..." if len(recoveries) > 4 else ""
     return f"{'; '.join(told)}{more}; {_count(redone, 'round')} done again"
 
 
 def _count(number: int, what: str) -> str:
-    return f"{count(number)} {what}{'' if number == 1 else 's'}"
+    return f"{told_whole(number)} {what}{'' if number == 1 else 's'}"
 
 
 def _shown(metric: str, value: float) -> str:
@@ -118,10 +119,10 @@ def show_comparison(first: Run, second: Run) -> None:
     summaries = first.summary, second.summary
     if first.strategy != second.strategy:
         table.add_row("strategy", first.strategy, second.strategy, "")
-    table.add_row("training time", *(duration(s, 4) for s in result.seconds), _share(result.error, "+.1%"))
-    table.add_row("per round", *(duration(s, 4) for s in result.per_round), "")
-    table.add_row("per epoch", *(duration(s.get("seconds_per_epoch"), 4) for s in summaries), "")
-    table.add_row("speed", *(rate(s.get("samples_per_second")) for s in summaries), "")
+    table.add_row("training time", *(told_seconds(s, 4) for s in result.seconds), _share(result.error, "+.1%"))
+    table.add_row("per round", *(told_seconds(s, 4) for s in result.per_round), "")
+    table.add_row("per epoch", *(told_seconds(s.get("seconds_per_epoch"), 4) for s in summaries), "")
+    table.add_row("speed", *(told_rate(s.get("samples_per_second")) for s in summaries), "")
     table.add_row("between reports, median", "", "", _share(result.per_report_error, ".1%"))
     for worker, idle in enumerate(zip(*(s["idle_share"] for s in summaries), strict=False)):
         if worker < SHARES:
@@ -170,9 +171,9 @@ def show_scenarios() -> None:
 
 SHOWN = 20  # rows of a sweep's table that are printed
 NUMBERS: dict[str, tuple[str, Callable[[float], str]]] = {  # column -> its heading, and how it is printed
-    "seconds": ("time", lambda value: duration(value, 4)),
-    "seconds_per_epoch": ("per epoch", lambda value: duration(value, 4)),
-    "samples_per_second": ("samples/s", lambda value: rate(value, "")),
+    "seconds": ("time", lambda value: told_seconds(value, 4)),
+    "seconds_per_epoch": ("per epoch", lambda value: told_seconds(value, 4)),
+    "samples_per_second": ("samples/s", lambda value: told_rate(value, "")),
     "idle_mean": ("idle", lambda value: f"{value:.1%}"),
 }
 

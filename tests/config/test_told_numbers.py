@@ -4,61 +4,27 @@ import math
 
 import pytest
 
-from paceline.config.amounts import count, duration, nbytes, rate
 from paceline.config.strategy_names import strategy_name
+from paceline.config.units import told_bytes, told_rate, told_seconds, told_whole
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (2e-9, "2 ns"),
-        (8.32e-5, "83.2 us"),
-        (0.99996, "1 s"),
-        (9.2149, "9.21 s"),
-        (119, "119 s"),
-        (121, "2.02 min"),
-        (7199, "2 h"),
-        (44640, "12.4 h"),
-        (3e8, "3472 days"),
-        (-3.2, "-3.2 s"),
-        (None, "-"),
-        (math.nan, "-"),
-        (math.inf, "-"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
+def test_durations_with_more_digits_and_unknown_ones():
+    assert [told_seconds(x) for x in (0.99996, 9.2149, None, math.nan, math.inf)] == ["1 s", "9.21 s", "-", "-", "-"]
+    assert (told_seconds(0.0123456, 4), told_seconds(119.97, 4)) == ("12.35 ms", "2 min")
+    assert (told_bytes(999.6e6, 4), told_bytes(24409000, 4)) == ("999.6 MB", "24.41 MB")
 
 
-def test_what_rounds_to_a_unit_is_told_in_it():
-    assert (duration(0.0123456, 4), duration(119.97), duration(119.97, 4)) == ("12.35 ms", "2 min", "2 min")
-    assert (nbytes(999.96e6), nbytes(999.6e6, 4)) == ("1 GB", "999.6 MB")
-
-
-def test_bytes_and_counts():
-    assert [nbytes(size) for size in (0, 512, 24409000, 11.2e12, 1e30)] == [
-        "0 B",
-        "512 B",
-        "24.4 MB",
-        "11.2 TB",
-        "1000000000000 EB",
-    ]
-    assert [count(number) for number in (0, 43136, 99999, 100000, 3.4e6, 0.5)] == [
+def test_whole_numbers_and_rates():
+    assert [told_whole(number) for number in (0, 43136, 99999, 100000, 3.4e6)] == [
         "0",
         "43,136",
         "99,999",
         "100 k",
         "3.4 M",
-        "0.5",
     ]
-    assert [rate(number) for number in (0.01234, 7.534, 67612.4, 1.2e6, None)] == [
-        "0.0123 samples/s",
-        "7.53 samples/s",
-        "67,612 samples/s",
-        "1.2 M samples/s",
-        "-",
-    ]
+    rates = {0.01234: "0.0123 samples/s", 67640.4: "67,640 samples/s", 1.2e6: "1.2 M samples/s", None: "-"}
+    assert {rate: told_rate(rate) for rate in rates} == rates
+    assert told_rate(7.534, "") == "7.53"
 
 
 STEPS = {"by_class": {"cpu": 2, "gpu": 16}}
