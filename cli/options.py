@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
+
+from ..analysis.paper import Paper
 
 
 def find_scenario(name: str) -> Path:
@@ -50,3 +54,28 @@ EmulateNetwork = Annotated[
     bool | None,
     Option("--emulate-network/--no-emulate-network", help="Lay the described star around the ranks: Linux, root."),
 ]
+
+_PAPER = {
+    "format": (str, "png", Option(metavar="png,pdf,svg", help="Of figures: one or several formats.")),
+    "size": (str | None, None, Option(metavar="3.3x2.5", help="Of figures: inches, a width, or column or page.")),
+    "font": (str | None, None, Option(metavar="FAMILY", help="Of figures: like serif, or a family's name.")),
+    "font_size": (float, 9.0, Option(metavar="POINTS", help="Of figures.")),
+}
+
+
+def draws(function: Callable[..., None]) -> Callable[..., None]:
+    """A command that draws figures: its argument `paper` becomes the options that say how."""
+
+    @functools.wraps(function)
+    def run(*, format: str, size: str | None, font: str | None, font_size: float, **options: Any) -> None:
+        function(paper=Paper.read(format, size, font, font_size), **options)
+
+    signature = inspect.signature(function, eval_str=True)
+    kept = [each for name, each in signature.parameters.items() if name != "paper"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+        for name, (kind, default, option) in _PAPER.items()
+    ]
+    run.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (*kept, *added)}
+    return run

@@ -9,9 +9,10 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
+from ..analysis.paper import Paper
 from ..program.errors import ScenarioError
 from .app import app
-from .options import Emulate, EmulateNetwork, Engine, Ranks, Scenario, Settings, scenario_argument
+from .options import Emulate, EmulateNetwork, Engine, Ranks, Scenario, Settings, draws, scenario_argument
 
 Out = Annotated[Path | None, Option(help="Run directory. Default: runs/NAME-simulated or runs/NAME-trained.")]
 Force = Annotated[bool, Option("--force", help="Replace the run that is in the directory.")]
@@ -110,10 +111,13 @@ def train(
 
 
 @app.command()
+@draws
 def compare(
     left: Annotated[Path, Argument(metavar="RUN", help="Usually the simulated run.")],
     right: Annotated[Path, Argument(metavar="RUN", help="Usually the real run.")],
     figures: Annotated[Path | None, Option(metavar="DIR", help="Draw figures into this folder.")] = None,
+    *,
+    paper: Paper,
 ) -> None:
     """Compare two runs: their losses to the last bit, and how far their clocks are apart."""
     from ..analysis.run import Run
@@ -122,7 +126,27 @@ def compare(
     runs = [Run.load(left), Run.load(right)]
     show_comparison(*runs)
     if figures is not None:
-        save_figures(runs, figures)
+        save_figures(runs, figures, paper)
+
+
+@app.command()
+@draws
+def figures(
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="The directories of runs.")],
+    out: Annotated[Path, Option(metavar="DIR", help="The folder for the figures.")] = Path("figures"),
+    rounds: Annotated[
+        int | None, Option(min=1, metavar="N", help="Rounds of the timeline, after the first. Default: 3.")
+    ] = None,
+    whole: Annotated[bool, Option("--whole", help="The timeline shows all rounds.")] = False,
+    *,
+    paper: Paper,
+) -> None:
+    """Draw the figures of one or more runs: learning curves, timeline, where the time goes, memory by part."""
+    from ..analysis.run import Run
+    from ..printing import save_figures
+
+    for path in save_figures([Run.load(run) for run in runs], out, paper, None if whole else rounds or 3):
+        print(path)
 
 
 @app.command()
@@ -141,8 +165,9 @@ def export(
 
 
 @app.command()
-def demo(out: Annotated[Path, Option(help="The folder for everything.")] = Path("runs/demo")) -> None:
+@draws
+def demo(out: Annotated[Path, Option(help="The folder for everything.")] = Path("runs/demo"), *, paper: Paper) -> None:
     """Profile this machine, simulate, train for real, compare and draw. Replaces an earlier demo in the folder."""
     from ..demo import demo as run
 
-    run(out)
+    run(out, paper)

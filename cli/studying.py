@@ -7,9 +7,10 @@ from typing import Annotated
 
 from typer import Exit, Option
 
+from ..analysis.paper import Paper
 from ..program.errors import ScenarioError
 from .app import WithTarget, app
-from .options import Engine, Scenario, Settings, find_profile, find_scenario, scenario_argument
+from .options import Engine, Scenario, Settings, draws, find_profile, find_scenario, scenario_argument
 
 ValidationOut = Annotated[Path, Option(help="The folder for the record, the tables and the figure.")]
 Again = Annotated[bool, Option("--force", help="Begin again, instead of going on from the folder's record.")]
@@ -59,6 +60,7 @@ def sweep(
 
 
 @app.command(cls=WithTarget)
+@draws
 def plan(
     scenario: Annotated[Path | None, scenario_argument("Its model, data, machines and limits count.")] = None,
     model: Annotated[str | None, Option(metavar="NAME", help="Without a scenario: the model.")] = None,
@@ -89,10 +91,12 @@ def plan(
     ] = None,
     tolerance: Annotated[str, Option(metavar="5%", help="The time that simpler training may cost.")] = "5%",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the answer here as well, as JSON.")] = None,
-    figures: Annotated[Path | None, Option(metavar="DIR", help="Draw the front into this folder.")] = None,
+    figures: Annotated[Path | None, Option(metavar="DIR", help="Draw figures into this folder.")] = None,
     setting: Settings = [],  # noqa: B006
     out: Annotated[Path, Option(metavar="DIR", help="The folder for plan.yaml.")] = Path("runs/plan"),
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no table.")] = False,
+    *,
+    paper: Paper,
 ) -> None:
     """How to train on these machines: which workers, method, batches and placement, predicted in virtual time.
 
@@ -102,7 +106,7 @@ def plan(
 
     asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
     options = PlanOptions(
-        tuple(setting), objective, tuple(keep), most, tolerance, json, figures, out, quiet, effort, sample, deadline
+        tuple(setting), objective, tuple(keep), most, tolerance, json, figures, out, quiet, effort, sample, deadline, paper
     )
     command(scenario, asked, options)
 
@@ -139,6 +143,7 @@ def run_all(
 
 
 @app.command()
+@draws
 def validate(
     scenarios: Annotated[list[Path], scenario_argument(metavar="SCENARIO...", show_default=False)] = [],  # noqa: B006
     published: Published = False,
@@ -162,6 +167,8 @@ def validate(
     out: ValidationOut = Path("runs/validation"),
     force: Again = False,
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no tables.")] = False,
+    *,
+    paper: Paper,
 ) -> None:
     """Profile, predict and train scenarios in interleaved rounds, and show how wrong the predictions are.
 
@@ -194,5 +201,6 @@ def validate(
         page,
         force,
         quiet,
+        paper,
     )
     raise Exit(validate_scenarios(scenarios, options))

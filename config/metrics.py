@@ -19,7 +19,7 @@ from .units import read_share
 _LINE = """round step samples seconds epoch loss train_loss test_loss lr H grad_norm param_norm m_norm v_norm
     step_losses"""
 _SUMMARY = """engine workers rounds steps syncs bytes_per_worker moved_per_worker evaluation_seconds computing_seconds
-    idle_share metrics timing_only finished params_sha256 replicas_agree memory_predicted memory_measured
+    idle_share metrics timing_only finished params_sha256 replicas_agree memory_predicted memory_parts memory_measured
     resumed_at_round recoveries epochs samples_per_second seconds_per_epoch idle_by_class faults"""
 _TABLE = """seconds_per_step idle_min idle_mean idle_max computing run warning error base"""
 _KEYS = """seed workload cluster strategy budget report checkpoint reduction faults health train deadline recovery

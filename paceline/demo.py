@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .analysis.paper import Paper
 from .config import bundled
 from .config.scenario import train_settings
 from .launching import launch
@@ -25,8 +26,11 @@ from .terminal import console as make_console
 from .training import TrainOptions
 
 
-def demo(out: Path) -> None:
-    """Run the demo. Everything is written below `out`, where an earlier demo is replaced."""
+def demo(out: Path, paper: Paper) -> None:
+    """Run the demo. Everything is written below `out`, where an earlier demo is replaced.
+
+    paper: how figures are drawn.
+    """
     refuse(out, force=True)
     console = make_console()
     scenarios = [bundled.find(name) for name in _NAMES]
@@ -56,7 +60,7 @@ def demo(out: Path) -> None:
         console.rule(f"{4 + number}. compare: {_NAMES[number]}, predicted against real")
         show_run(right)
         show_comparison(left, right)
-        for path in save_figures([left, right], out / "figures" / _NAMES[number]):
+        for path in save_figures([left, right], out / "figures" / _NAMES[number], paper):
             console.print(f"drawn: {path}")
     console.rule("local SGD with unequal steps against synchronous SGD, the same samples")
     for name, runs in (("predicted", predicted), ("real", real), ("again", again)):

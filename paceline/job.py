@@ -31,6 +31,7 @@ from .effort import check_workers
 from .folders import look_for_modules
 from .learning_problem import LearningProblem
 from .memory_check import check_memory
+from .memory_check import parts as memory_parts
 from .memory_check import record as predicted_memory
 from .program.effects import Program
 from .program.outcome import Outcome
@@ -159,10 +160,11 @@ class Job:
             }
         return described(self.scenario) | {"recorded": recorded}
 
-    def memory(self, works: Sequence[Works]) -> dict[str, list[float]]:
+    def memory(self, works: Sequence[Works]) -> dict[str, Any]:
         """The bytes that each worker is predicted to need at the peak, for summary.json.
 
         process: what its process takes beyond its arrays, which the profile has measured; left out without a profile.
+        memory_parts: what its device and host hold for good, by what it is.
         """
         made = predicted_memory(works, self.problem, self.plan)
         if self.profile is not None and self.profile.memory:
@@ -170,7 +172,7 @@ class Job:
             devices = self.timing.devices
             taken = {device: float(self.profile.process(device.name, key)) for device in dict.fromkeys(devices)}
             made["process"] = [taken[device] for device in devices]
-        return made
+        return {"memory_predicted": made, "memory_parts": memory_parts(works, self.problem, self.plan)}
 
     def retention(self) -> Retention | None:
         """Which checkpoints stay; None: all."""

@@ -69,6 +69,28 @@ def record(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> dict
     return made | {"data": [problem.data_bytes] * len(works)}
 
 
+def parts(works: Sequence[Works], problem: LearningProblem, plan: Plan) -> dict[str, dict[str, list[float]]]:
+    """For "device" and "host", by what it is, each worker's bytes. Their sums are `record`'s device and host.
+
+    buffers: what a step holds in addition, of parameters and gradients that are at work.
+    """
+    state, kinds = problem.optimizer_state.size, list(dict.fromkeys(works))
+    split = dict[Works, dict[str, dict[str, float]]]()
+    for kind, need in zip(kinds, predicted(kinds, problem, plan), strict=True):
+        whole = kind.held.item * sum(kept for kept, _ in kind.sizes)
+        home = {"parameters": whole, "gradients": whole, "optimizer": state * whole}
+        place, elsewhere = ("host", "device") if kind.held.host else ("device", "host")
+        buffers = {place: vars(need)[place] - sum(home.values()), elsewhere: vars(need)[elsewhere]}
+        split[kind] = {place: home | {"buffers": buffers[place]}, elsewhere: {"buffers": buffers[elsewhere]}}
+    return {
+        place: {
+            part: [split[each][place].get(part, 0.0) for each in works]
+            for part in dict.fromkeys(part for each in kinds for part in split[each][place])
+        }
+        for place in ("device", "host")
+    }
+
+
 def goes_on(scenario: Scenario, plan: Plan) -> bool:
     """Whether each worker keeps copies of the last two syncs, so that the others go on without a lost one."""
     return scenario.recovery.shrink and not plan.strategy.placement.sharded

@@ -11,13 +11,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from .analysis.compare import compare
+from .analysis.paper import SCREEN, Paper
 from .analysis.run import Run
 from .config import yaml
 from .config.bundled import told
 from .config.catalogue import catalogue
 from .config.strategy_names import strategy_name
 from .config.units import told_bytes, told_rate, told_seconds, told_whole
-from .program.errors import ScenarioError, one_line
+from .program.errors import one_line
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -211,20 +212,11 @@ def _short(name: str, names: Sequence[str]) -> str:
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in names) == 1), name)
 
 
-def save_figures(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw learning curves and, for traced runs, the timeline. Returns the files."""
+def save_figures(runs: Sequence[Run], folder: Path, paper: Paper = SCREEN, rounds: int | None = 3) -> list[Path]:
+    """Draw the figures that runs have. Returns the files. rounds: of the timeline; None: all."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from .analysis.figures import learning_curves, timeline
+    from .analysis.figures import figures_of
 
-    figures = {"curves.png": learning_curves(runs)} if all(run.lines for run in runs) else {}
-    if all(run.lanes for run in runs):
-        figures["timeline.png"] = timeline(runs)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            figure.savefig(folder / name, dpi=130)
-    except OSError as error:
-        raise ScenarioError(f"{folder}: figures cannot be written: {error.strerror}; name another folder") from None
-    return [folder / name for name in figures]
+    return paper.save(figures_of(runs, paper, rounds), folder)

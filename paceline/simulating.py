@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .algorithms.phantom import Phantoms
 from .algorithms.worker import Worker
@@ -148,7 +147,7 @@ def run_simulation(
             parts = SimulatedParts(job, phantoms, workers, recorder, take, options.debug, options.limit)
             recorder.scenario(parts.document())
             ran, outcomes = _run(engine, job, phantoms, parts, recorder, options.threads)
-        extra: dict[str, Any] = {"memory_predicted": parts.job.memory(parts.phantoms.works)}
+        extra = parts.job.memory(parts.phantoms.works)
         if parts.resumed:
             extra["resumed_at_round"] = parts.resumed
         digests = [] if options.timing_only else [w.digest() for w in parts.workers]

@@ -376,7 +376,7 @@ class _RankTraining:
         extra = {"timing_only": self.phantom, "finished": self.finished} | self.job.by_class(ended.outcomes)
         if self.resumed:
             extra["resumed_at_round"] = self.resumed
-        extra["memory_predicted"] = self.job.memory(self.job.problem.phantoms(self.job.plan).works)
+        extra |= self.job.memory(self.job.problem.phantoms(self.job.plan).works)
         if not self.phantom:
             memories = [json.loads(text) for text in ended.memory]
             extra["memory_measured"] = {key: [each[key] for each in memories] for key in memories[0]}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .analysis.measurements import Measurement, measurement, prediction
+from .analysis.paper import SCREEN, Paper
 from .analysis.run import Run
 from .analysis.where import seconds_by_kind
 from .config.metrics import Target
@@ -67,6 +68,7 @@ class ValidateOptions:
     page: Path | None = None  # a Markdown page into which its tables go
     force: bool = False  # begin again
     quiet: bool = False
+    paper: Paper = SCREEN  # how the figure is drawn
 
 
 def limits(within: str | None, target: str | None) -> tuple[float | None, Target | None]:
@@ -323,7 +325,7 @@ def validate_scenarios(scenarios: Sequence[Path], options: ValidateOptions) -> i
     report = Report(judge(kept), kept, options.target or TARGET, options.within, record.document["environment"])
     record.document["judgement"] = report.judgement.document()
     record.save()
-    write(report, options.out, options.json, options.page)
+    write(report, options.out, options.json, options.page, options.paper)
     if not options.quiet:
         show(report, options.out)
     return report.status

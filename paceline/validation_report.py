@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Column
 
+from .analysis.paper import SCREEN, Paper
 from .analysis.where import KINDS
 from .config.metrics import Target
 from .marked_page import begin_of, fill_page
@@ -154,18 +155,18 @@ def show(report: Report, folder: Path) -> None:
     shown.print(f"written to {one_line(str(folder))}: tables, figure and record")
 
 
-def write(report: Report, folder: Path, copy: Path | None, page: Path | None) -> None:
+def write(report: Report, folder: Path, copy: Path | None, page: Path | None, paper: Paper = SCREEN) -> None:
     """Write report.json, validation.csv, validation.md and the figure into the folder.
 
     copy: a further report.json. page: a Markdown page, whose part between BEGIN and its end is replaced by the tables.
-    ScenarioError where something cannot be written.
+    paper: how the figure is drawn. ScenarioError where something cannot be written.
     """
     document = (to_json(report.document(), indent=1) + "\n").encode()
     try:
         write_atomically(folder / "report.json", document)
         write_atomically(folder / "validation.csv", _csv(report.judgement.verdicts).encode())
         write_atomically(folder / "validation.md", _markdown(report).encode())
-        _draw(report, folder)
+        _draw(report, folder, paper)
         if copy is not None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(copy, document)
@@ -200,7 +201,7 @@ def _markdown(report: Report) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _draw(report: Report, folder: Path) -> None:
+def _draw(report: Report, folder: Path, paper: Paper) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -213,6 +214,4 @@ def _draw(report: Report, folder: Path) -> None:
             cases.append(Predicted(v.case, c.predicted, c.low, c.high, a, b, c.measured))
     if not cases:
         return
-    figure = predictions(cases)
-    for suffix in ("svg", "png"):
-        figure.savefig(folder / f"validation.{suffix}", dpi=130)
+    paper.save({"validation": predictions(cases, paper=paper)}, folder)

@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from ..analysis.paper import SCREEN, Paper
 from ..config import yaml
 from ..config.scenario import apply, validate
 from ..config.units import read_seconds, read_share
@@ -38,6 +39,7 @@ class PlanOptions:
     effort: str = "10 min"  # of this machine, for training
     sample: str = "100%"  # of the training examples
     deadline: str | None = None  # for the training
+    paper: Paper = SCREEN  # how figures are drawn
 
 
 def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOptions) -> None:
@@ -66,9 +68,9 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
     if options.json:
         write_text(options.json, answer.json())
     if options.figures:
-        from .figure import save_front
+        from .figure import save_figures
 
-        save_front(answer, options.figures)
+        save_figures(answer, options.figures, options.paper)
     if not options.quiet:
         resolve(answer.scenarios[0], answer.folder).warn()  # what `simulate` and `train` would warn of
         show_plan(answer, path)

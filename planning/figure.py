@@ -1,35 +1,81 @@
-"""The figure that `paceline plan --figures` saves."""
+"""The figures that `paceline plan --figures` saves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..program.errors import ScenarioError
+from ..analysis.paper import SCREEN, Paper
 from .answer import Answer
+from .judge import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..analysis.plan_figures import Allocated, Network, Point
+
+MOST = 16  # ways in the figure of what the network takes
 
 
-def save_front(answer: Answer, folder: Path) -> Path:
-    """Draw the front and the baselines into front.png in the folder. ScenarioError where it cannot be written."""
+def save_figures(answer: Answer, folder: Path, paper: Paper) -> list[Path]:
+    """Draw the figures into the folder. Returns the files. ScenarioError where they cannot be written."""
     import matplotlib
 
     matplotlib.use("Agg")
-    from ..analysis.front_figure import Point, front
+    return paper.save(figures_of(answer, paper), folder)
 
-    points = [
-        Point(
-            row.way.gap,
-            row.epoch,
-            row.spread,
-            row.way.preset,
-            ", ".join(role for role in row.roles if role != "front"),
-            "front" in row.roles,
-        )
-        for row in answer.rows
-    ]
-    path = folder / "front.png"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        front(points).savefig(path, dpi=130)
-    except OSError as error:
-        raise ScenarioError(f"{folder}: figures cannot be written: {error.strerror}; name another folder") from None
-    return path
+
+def figures_of(answer: Answer, paper: Paper = SCREEN) -> dict[str, Figure]:
+    """The figures of an answer, by the names of their files: front, allocation, communication."""
+    from ..analysis import plan_figures
+
+    return {
+        "front": plan_figures.front([*map(_point, answer.rows)], paper=paper),
+        "allocation": plan_figures.allocation(allocated(answer.rows[0]), paper=paper),
+        "communication": plan_figures.communication(_few([*map(network, answer.rows)]), paper=paper),
+    }
+
+
+def allocated(row: Row) -> list[Allocated]:
+    """What each class of devices gets in a way, those that are left out last."""
+    from ..analysis.plan_figures import Allocated
+
+    way, found = row.way, list[Allocated]()
+    between = row.measured.quiet * way.gap
+    exchange = (row.measured.quiet - row.measured.computing) * way.gap
+    counts = [way.team.by_class.count(c) for c in way.team.devices]
+    for (name, batch), device, count in zip(row.batches.items(), way.team.devices.values(), counts, strict=True):
+        idle = row.idle[name] * between
+        seconds = {"computing": between - idle, "exchange": min(exchange, idle), "waiting": max(0.0, idle - exchange)}
+        told = name if count == 1 else f"{count} x {name}"
+        found.append(Allocated(told, batch, device.max_batch, seconds, row.memory[name], device.memory))
+    gone = ((name, count) for name, count in row.left_out.items() if name not in row.batches)
+    return found + [Allocated(f"{count} x {name}", 0, None, {}, 0.0, None) for name, count in gone]
+
+
+def network(row: Row) -> Network:
+    """What the network takes of a way's time."""
+    from ..analysis.plan_figures import Network
+
+    taken = row.measured
+    roles = ", ".join(role for role in row.roles if role != "front")
+    name = row.way.preset if row.way.steps == 1 else f"{row.way.preset}, {row.way.steps:.3g} steps"
+    return Network(
+        f"{name} ({roles})" if roles else name,
+        (taken.no_latency - taken.computing) / taken.quiet,
+        (taken.quiet - taken.no_latency) / taken.quiet,
+    )
+
+
+def _few(ways: Sequence[Network]) -> list[Network]:
+    """The ways without those of the same name and shares; of many, as many as there is place for, evenly."""
+    told = list(dict.fromkeys(ways))
+    return told if len(told) <= MOST else [told[number * len(told) // MOST] for number in range(MOST)]
+
+
+def _point(row: Row) -> Point:
+    from ..analysis.plan_figures import Point
+
+    told = ", ".join(role for role in row.roles if role != "front")
+    return Point(row.way.gap, row.epoch, row.spread, row.way.preset, told, "front" in row.roles)

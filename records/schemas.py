@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -69,6 +69,8 @@ class Summary(_Strict):
     recoveries: list[Recovery] = []
     faults: list[StruckFault] = []
     timing_only: bool = False
+    memory_predicted: dict[str, list[Finite]] = {}  # by what it is, each worker's bytes
+    memory_parts: dict[Literal["device", "host"], dict[str, list[Finite]]] = {}  # what these two are made of
 
     @model_validator(mode="after")
     def _numbers(self) -> Summary:

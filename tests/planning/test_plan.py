@@ -146,7 +146,7 @@ def test_the_command_answers_without_a_file(
     assert max(map(len, table)) <= 120
     assert "0 of 1 epyc-7742" in out
     assert "the epyc-7742: " in out
-    assert Path("front.png").stat().st_size > 10_000
+    assert all(Path(f"{name}.png").stat().st_size > 10_000 for name in ("front", "allocation", "communication"))
     found = json.loads(Path("a.json").read_text())
     assert found["rows"][0]["roles"].startswith("recommended")
     document = yaml.parse(Path("runs/plan/plan.yaml").read_text(), "plan.yaml")
