@@ -106,7 +106,19 @@ def plan(
 
     asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
     options = PlanOptions(
-        tuple(setting), objective, tuple(keep), most, tolerance, json, figures, out, quiet, effort, sample, deadline, paper
+        tuple(setting),
+        objective,
+        tuple(keep),
+        most,
+        tolerance,
+        json,
+        figures,
+        out,
+        quiet,
+        effort,
+        sample,
+        deadline,
+        paper,
     )
     command(scenario, asked, options)
 
