@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from ..config.catalogue import catalogue
 from ..config.machines import Cluster, WorkerGroup
 from .run import Run
@@ -34,7 +32,7 @@ def classes(run: Run) -> list[WorkerClass]:
     section = run.scenario.get("cluster")
     try:
         places = Cluster.model_validate(section).places
-    except ValidationError:  # of a run from elsewhere, or an earlier version
+    except ValueError:  # pydantic's: of a run from elsewhere, or an earlier version
         places = []
     if len(places) != count:
         return [WorkerClass("workers", tuple(range(count)), None, None, True)]
