@@ -1,71 +1,193 @@
-"""The pages: the tutorial's programs print what it says, the README shows the scenario that it names, links hold."""
+"""The pages: every program and command in them is run or checked and prints what they say, and links hold."""
 
+from __future__ import annotations
+
+import copy
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from kit.paths import DOCS, ROOT
+from paceline.cli import app
+from paceline.config import yaml
+from paceline.config.scenario import validate
+from paceline.config.strategy import build_strategy
 from paceline.runtime.mpirun import environment, find_mpirun
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted(DOCS.glob("*.md")))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+# Blocks that are not run, by how they begin, and why.
+NOT_RUN = {
+    "model = paceline.load(": "it takes a trained run; tests/face/test_export.py does the same",
+    'sync = paceline.LocalSync(model, optimizer, "qsr"': "a part of a user's loop; that of docs/own_loop.md is run",
+    'sync = paceline.LocalSync(model, optimizer, "biased_local_sgd"': "as above; examples/own_loop.py is run",
+    "for _ in range(rounds):": "a method's core, to be read; the tutorial's programs are run",
+}
+BY_OTHERS = {"docs/papers.md": "sh"}  # blocks that another test runs: tests/whole/test_papers.py
 
 
-def output_of(command: str, folder: Path) -> str:
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, text) of each block of a page. Languages are spelled in one way."""
+    found = BLOCK.findall((ROOT / page).read_text())
+    assert (ROOT / page).read_text().count("```") == 2 * len(found), page
+    return found
+
+
+def output_of(command: str, folder: Path, timeout: float = 120) -> str:
     mpirun = find_mpirun()
     programs = {"python": sys.executable, "mpirun": mpirun.path}
     words, settings = [programs.get(word, word) for word in shlex.split(command)], environment(mpirun, 2, 1)
     words = [sys.executable, "-m", *words] if words[0] == "paceline" else words
-    done = subprocess.run(words, cwd=folder, env=settings, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=folder, env=settings, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return re.sub(r"passed in [\d.]+s", "passed in 0.02s", done.stdout)
+    shown = re.sub(r"^sweep \w+: \d+ of \d+\n", "", done.stdout, flags=re.M)  # progress
+    return re.sub(r"passed in [\d.]+s", "passed in 0.02s", re.sub(r" +$", "", shown, flags=re.M))
 
 
-def test_tutorial_prints_what_it_says(tmp_path):
-    scenario = (ROOT / "scenarios" / "quickstart.yaml").read_text()
-    (tmp_path / "quickstart.yaml").write_text(scenario.replace("../profiles", str(ROOT / "profiles")))
-    ran = 0
-    for language, text in BLOCK.findall((DOCS / "tutorial.md").read_text()):
-        if language == "python":
-            (tmp_path / re.match(r"# (\w+\.py)\n", text)[1]).write_text(text)
-        elif language == "console":
-            command, expected = re.match(r"\$ (.*)\n((?:.*\n)*)", text).groups()
-            assert output_of(command, tmp_path) == expected, command
-            ran += 1
-    assert ran == 6
+def commands(page: str) -> list[tuple[str, str]]:
+    """(command, what it prints) of each block of a page that is one."""
+    pattern = re.compile(r"\$ (.*)\n((?:.*\n)*)")
+    return [pattern.fullmatch(text).groups() for language, text in blocks(page) if language == "console"]  # type: ignore[union-attr,misc]
 
 
-@pytest.mark.parametrize(
-    ("page", "commands"), [("extending", 2), ("own_loop", 1), ("own_work", 1), ("planning", 1), ("unequal_workers", 2)]
-)
-def test_page_prints_what_it_says(page, commands, tmp_path):
-    ran = 0
-    for language, text in BLOCK.findall((DOCS / f"{page}.md").read_text()):
-        if language in ("python", "yaml"):  # others than files are parts of one
-            if named := re.match(r"# ([\w.]+)\n", text):
-                (tmp_path / named[1]).write_text(text)
-        elif language == "console":
-            command, expected = re.match(r"\$ (.*)\n((?:.*\n)*)", text).groups()
-            if not expected:  # it is one to try
-                continue
-            printed = re.sub(r" +$", "", output_of(command, tmp_path), flags=re.M)
-            assert printed == expected, command
-            ran += 1
-    assert ran == commands
+def kinds(page: str) -> list[tuple[str, str, str]]:
+    """(what is done with it, text, what it prints) of each block of a page, in order."""
+    found: list[tuple[str, str, str]] = []
+    given = blocks(page)
+    for number, (language, text) in enumerate(given):
+        after = given[number + 1] if number + 1 < len(given) else ("", "")
+        first = text.splitlines()[0]
+        if not language or first.startswith(tuple(NOT_RUN)) or BY_OTHERS.get(page) == language:
+            continue
+        if language == "console":
+            command, expected = re.fullmatch(r"\$ (.*)\n((?:.*\n)*)", text).groups()  # type: ignore[union-attr]
+            found.append(("run" if expected else "try", command, expected))
+        elif re.fullmatch(r"# [\w.]+", first):
+            found.append(("file", text, ""))
+        elif language == "yaml":
+            found.append(("fragment", text, ""))
+        elif language == "python" and after[0] == "text":
+            found.append(("run", text, after[1]))
+        elif language == "python":
+            found.append(("define", text, ""))
+        else:
+            assert language == "text", f"{page}: a block in {language or 'no language'}"
+            assert number, f"{page}: output of nothing"
+            assert given[number - 1][0] == "python", f"{page}: output of nothing"
+    return found
 
 
-def test_readme_example_prints_what_it_says():
-    text = (ROOT / "README.md").read_text()
-    code, expected = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", text, re.S).groups()
-    assert len(code.splitlines()) <= 12
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True
+def test_each_block_that_is_not_run_exists():
+    first = [text.splitlines()[0] for page in PAGES for _, text in blocks(page)]
+    assert [begin for begin in NOT_RUN if not any(line.startswith(begin) for line in first)] == []
+    assert len(NOT_RUN) < 6
+
+
+RUNNING = [page for page in PAGES if any(kind == "run" for kind, _, _ in kinds(page))]
+
+
+@pytest.mark.parametrize("page", RUNNING)
+def test_page_prints_what_it_says(page, tmp_path):
+    for name in ("scenarios", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "quickstart.yaml").write_text(
+        (ROOT / "scenarios" / "quickstart.yaml").read_text().replace("../profiles", "profiles")
     )
-    assert done.stdout == expected
+    for number, (kind, text, expected) in enumerate(kinds(page)):
+        if kind == "file":
+            (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
+        elif kind == "run" and "\n" in text:
+            script = tmp_path / f"block_{number}.py"
+            script.write_text(text)
+            assert output_of(f"python {script.name}", tmp_path) == expected
+        elif kind == "run":
+            assert output_of(text, tmp_path) == expected, text
+
+
+def test_enough_blocks_are_run():
+    counted = {page: sum(kind == "run" for kind, _, _ in kinds(page)) for page in RUNNING}
+    assert counted["docs/tutorial.md"] == 6
+    assert sum(counted.values()) >= 17
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_definitions_are_python(page):
+    for kind, text, _ in kinds(page):
+        if kind == "define":
+            exec(compile(text, page, "exec"), {})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "command", [text for page in PAGES for kind, text, _ in kinds(page) if kind == "try" and "FOLDER" not in text]
+)
+def test_commands_to_try_work(command, tmp_path):
+    (tmp_path / "scenarios").symlink_to(ROOT / "scenarios")
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    assert output_of(command, tmp_path, timeout=900)
+
+
+# What a part of a scenario is put into.
+AROUND: dict[str, Any] = {
+    "workload": {"model": "mlp", "data": "digits", "batch": 32, "optimizer": {"name": "sgd", "lr": 0.1}},
+    "cluster": {"workers": [{"speed": "900 samples/s", "count": 4}], "network": {"link": "1gbe"}},
+    "strategy": {"preset": "local_sgd"},
+    "budget": {"epochs": 300},
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_parts_of_scenarios_are_valid(page):
+    for kind, text, _ in kinds(page):
+        if kind != "fragment":
+            continue
+        lines = text.splitlines(keepends=True)
+        alternatives = lines if all(line.startswith("strategy:") for line in lines) else [text]
+        for each in alternatives:
+            document = copy.deepcopy(AROUND)
+            for key, value in yaml.parse(each, page).items():
+                if isinstance(value, dict) and key != "strategy":
+                    if {"workers", "nodes"} & value.keys():
+                        del document[key]["workers"]
+                    document[key] = document.get(key, {}) | value
+                else:
+                    document[key] = value
+            build_strategy(validate(document, page).strategy)
+
+
+def test_a_part_that_is_wrong_is_noticed():
+    with pytest.raises(Exception, match="worker"):
+        validate(AROUND | {"faults": [{"name": "straggler", "wroker": 1, "factor": 4}]}, "page")
+
+
+COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def spelled(page: str) -> list[str]:
+    """Each command line of a page: in blocks, in indented lines, and in running text."""
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    lines = re.findall(r"^(?:    |\$ )(?:[\w.=/-]+ )*?(paceline [a-z].*)$", text, re.M)
+    return [line.split("  #")[0] for line in (*lines, *re.findall(r"`(paceline [a-z][^`]*)`", text, re.S))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_and_their_options_exist(page):
+    for line in spelled(page):
+        words = re.split(r"\s+", line)
+        command = words[1].rstrip(".,;:")
+        assert command in COMMANDS, f"{page}: {line}"
+        known = {name for param in COMMANDS[command].params for name in (*param.opts, *param.secondary_opts)}
+        given = {word.split("=")[0].rstrip(".,;") for word in words[2:] if re.match(r"--?[a-z]", word)}
+        assert given - {"--help"} <= known, f"{page}: {line}"
+        for word in words[2:]:
+            if re.fullmatch(r"(scenarios|examples)/[\w/.-]+\.yaml", word):
+                assert (ROOT / word).exists(), f"{page}: {line}"
 
 
 def test_readme_shows_the_quickstart():
