@@ -73,6 +73,10 @@ def plan(
     batch: Annotated[int | None, Option(min=1, metavar="N", help="Samples of all workers in a step.")] = None,
     epochs: Annotated[float | None, Option(metavar="N", help="How long to train.")] = None,
     data: Annotated[str | None, Option(metavar="NAME", help="The data.")] = None,
+    measured: Annotated[
+        str | None,
+        Option(metavar="SPEED", help="What all workers do together as they train now, like '2000 samples/s'."),
+    ] = None,
     objective: Annotated[
         str, Option("--for", metavar="OBJECTIVE", help="throughput: seconds per epoch. accuracy 0.96: seconds to it.")
     ] = "throughput",
@@ -119,6 +123,7 @@ def plan(
         sample,
         deadline,
         paper,
+        measured,
     )
     command(scenario, asked, options)
 

@@ -97,6 +97,11 @@ def read_seconds(value: Any, example: str, positive: bool = False) -> float:
     return _read(value, _SECONDS, "s", example, positive)
 
 
+def read_speed(value: Any) -> float:
+    """Samples/s from their spelling, like '900 samples/s'. ValueError where it is wrong."""
+    return _read(value, _SPEED, "samples/s", "900 samples/s", positive=True)
+
+
 def read_bytes(value: Any) -> float:
     """Bytes from their spelling, like '4 GiB'. ValueError where it is wrong."""
     return _read(value, _BYTES, "B", "4 GiB", positive=True)

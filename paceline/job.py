@@ -202,16 +202,17 @@ def _class_names(classes: Iterable[tuple[str, float, int]]) -> dict[tuple[str, f
     return found
 
 
-def resolve(scenario: Scenario, folder: Path, like: Job | None = None) -> Job:
+def resolve(scenario: Scenario, folder: Path, like: Job | None = None, known: LearningProblem | None = None) -> Job:
     """Resolve a scenario. ScenarioError where it makes no sense.
 
     folder: where the scenario lies, for the paths and modules in it.
     like: an earlier job. Its data, model's cost and plan (with the rounds computed so far) are used where they fit.
+    known: without an earlier job, a problem. Its data and model's cost are used where they fit.
     """
     check_workers(scenario.cluster)
     problem = LearningProblem(scenario, folder)
-    if like is not None:
-        problem.take_over(like.problem)
+    if other := like.problem if like is not None else known:
+        problem.take_over(other)
     look_for_modules(scenario, folder)
     profile = profile_of(scenario, folder)
     problem.counted = profile.costs if profile else {}

@@ -11,7 +11,7 @@ from typing import Any
 from ..analysis.paper import SCREEN, Paper
 from ..config import yaml
 from ..config.scenario import apply, validate
-from ..config.units import read_seconds, read_share
+from ..config.units import read_seconds, read_share, read_speed
 from ..folders import folders_of
 from ..job import resolve
 from ..marked_page import write_text
@@ -40,6 +40,7 @@ class PlanOptions:
     sample: str = "100%"  # of the training examples
     deadline: str | None = None  # for the training
     paper: Paper = SCREEN  # how figures are drawn
+    measured: str | None = None  # samples/s of all workers as they train now
 
 
 def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOptions) -> None:
@@ -59,6 +60,7 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
         keep=options.keep,
         max_batch_total=options.most,
         tolerance=tolerance,
+        measured=None if options.measured is None else _speed(options.measured),
         deadline=inf if options.deadline is None else _seconds("--deadline", options.deadline, "8 h"),
         effort=_seconds("--effort", options.effort, "10 min"),
         sample=sample,
@@ -81,6 +83,13 @@ def _seconds(option: str, text: str, example: str) -> float:
         return read_seconds(text, example, positive=True)
     except ValueError as error:
         raise ScenarioError(f"{option}: {error}") from None
+
+
+def _speed(text: str) -> float:
+    try:
+        return read_speed(text)
+    except ValueError as error:
+        raise ScenarioError(f"--measured: {error}") from None
 
 
 def _share(option: str, text: str) -> float:

@@ -94,6 +94,7 @@ class Lab:
     scenario: Scenario
     folder: Path
     most: int | None = None  # samples of all workers in a step, where there is a limit
+    known: LearningProblem | None = None  # a problem whose data and model's cost are used where they fit
     _caps: dict[tuple[object, ...], int] = field(default_factory=dict, init=False)
     _works: dict[tuple[object, ...], Works] = field(default_factory=dict, init=False)
     _steps: dict[tuple[object, ...], StepCost] = field(default_factory=dict, init=False)
@@ -107,6 +108,8 @@ class Lab:
         look_for_modules(self.scenario, self.folder)
         self.profile = profile_of(self.scenario, self.folder)
         self.problem = LearningProblem(self.scenario, self.folder)
+        if self.known is not None:
+            self.problem.take_over(self.known)
         self.problem.counted = self.profile.costs if self.profile else {}
         self.problem.check()
         self.timing = quiet(timing_of(self.scenario, self.profile, self.problem))
@@ -127,7 +130,7 @@ class Lab:
     def plan(self) -> Plan | None:
         """The scenario's own plan; None where it does not fit into memory, or makes no sense."""
         try:
-            return resolve(self.scenario, self.folder).plan
+            return resolve(self.scenario, self.folder, known=self.problem).plan
         except ScenarioError:
             return None
 
@@ -137,7 +140,7 @@ class Lab:
         budget = self.scenario.budget
         if budget.epochs is not None and budget.epoch == "samples":
             return budget.epochs
-        plan = self.plan or resolve(self.scenario, self.folder).plan
+        plan = self.plan or resolve(self.scenario, self.folder, known=self.problem).plan
         first = plan.first_round()
         return float(f"{plan.outlook.steps * first.samples / first.H / self.problem.shape.train:.6g}")
 

@@ -23,6 +23,7 @@ from .contest import SECONDS, by_target, read_objective
 from .judge import TOLERANCE, Judge, Row, longest, recommended, refusal, too_late
 from .lab import Lab
 from .learned import Learning
+from .measured import calibrated
 from .reasons import Reason, reasons
 from .space import Space, Way, check_keep
 from .values import Values
@@ -37,6 +38,7 @@ def plan(
     max_batch_total: int | None = None,
     tolerance: float = TOLERANCE,
     deadline: float = inf,
+    measured: float | None = None,
     effort: float = SECONDS,
     sample: float = 1.0,
     quiet: bool = True,
@@ -52,6 +54,8 @@ def plan(
     max_batch_total: the most samples of all workers in a step. Without it they are about as many as now.
     tolerance: the share of the fastest epoch that fewer local steps, a plainer placement and wire may cost together.
     deadline: seconds in which the training must end, or reach the target.
+    measured: samples/s of all workers when they train as the scenario says. It tells which share of their datasheets
+        they reach.
     effort, sample: for a target, seconds of this machine that training may take, and the share of the training examples
         that it uses.
     quiet: show no progress.
@@ -60,7 +64,10 @@ def plan(
     returned.
     """
     document, folder, where = _read(scenario, settings)
-    lab = Lab(validate(document, where), folder, max_batch_total)
+    told, known = "", None
+    if measured is not None:
+        document, told, known = calibrated(document, folder, measured)
+    lab = Lab(validate(document, where), folder, max_batch_total, known)
     target = read_objective(objective, lab.problem)
     if target is not None and sample < 1 and deadline < inf:
         raise ScenarioError("--deadline: with --sample it is not known how long all examples take; drop one of them")
@@ -73,7 +80,7 @@ def plan(
     if not found.front.candidates:
         raise refusal(lab, values, space, teams) if found.whole else KeyboardInterrupt
     judge = Judge(lab, values, roots, teams, space)
-    return _Planner(document, folder, judge, found, tolerance, target, effort, sample, quiet).answer()
+    return _Planner(document, folder, judge, found, tolerance, target, effort, sample, quiet, told).answer()
 
 
 class _Table(NamedTuple):
@@ -96,6 +103,7 @@ class _Planner:
     effort: float
     sample: float
     quiet: bool
+    measured: str  # what is to be known of how fast the machines are
 
     def answer(self) -> Answer:
         """The answer. ScenarioError where no way ends by the deadline, or reaches the target."""
@@ -118,7 +126,8 @@ class _Planner:
             if not table.rows:
                 table = self._told({self._recommended(most): ["recommended"]})
         rows, documents = table
-        notes = [] if learning is not None and not learning.unknown else _notes(judge, rows[0])
+        notes = [self.measured] if self.measured else []
+        notes += [] if learning is not None and not learning.unknown else _notes(judge, rows[0])
         return Answer(
             tuple(rows), tuple(documents), tuple(why), worth, simulated, whole, "; ".join(notes), self.folder, learning
         )

@@ -113,7 +113,7 @@ class Values:
         way.write(document)
         document |= {"budget": {"rounds": rounds}, "report": {"log": "1 rounds"}, "checkpoint": {}, "faults": []}
         document["workload"]["lr_schedule"] = "constant"
-        job = self._latest = resolve(validate(document, "plan"), self.lab.folder, self._latest)
+        job = self._latest = resolve(validate(document, "plan"), self.lab.folder, self._latest, self.lab.problem)
         # The evaluation at the end does not count, and takes long to simulate where units are fetched for it.
         job.problem.shape = dataclasses.replace(job.problem.shape, test=1)
         return job
