@@ -13,6 +13,10 @@ from .app import WithTarget, app
 from .options import Engine, Scenario, Settings, draws, find_profile, find_scenario, scenario_argument
 
 ValidationOut = Annotated[Path, Option(help="The folder for the record, the tables and the figure.")]
+Measured = Annotated[
+    str | None, Option(metavar="SPEED", help="What all workers do together as they train now, like '2000 samples/s'.")
+]
+Deadline = Annotated[str | None, Option(metavar="TIME", help="When training must end, or reach the target: '8 h'.")]
 Again = Annotated[bool, Option("--force", help="Begin again, instead of going on from the folder's record.")]
 Published = Annotated[bool, Option("--published", help="Predict published runs instead, from a few of their numbers.")]
 KnownProfile = Annotated[
@@ -73,10 +77,7 @@ def plan(
     batch: Annotated[int | None, Option(min=1, metavar="N", help="Samples of all workers in a step.")] = None,
     epochs: Annotated[float | None, Option(metavar="N", help="How long to train.")] = None,
     data: Annotated[str | None, Option(metavar="NAME", help="The data.")] = None,
-    measured: Annotated[
-        str | None,
-        Option(metavar="SPEED", help="What all workers do together as they train now, like '2000 samples/s'."),
-    ] = None,
+    measured: Measured = None,
     objective: Annotated[
         str, Option("--for", metavar="OBJECTIVE", help="throughput: seconds per epoch. accuracy 0.96: seconds to it.")
     ] = "throughput",
@@ -90,9 +91,7 @@ def plan(
     most: Annotated[
         int | None, Option("--max-batch-total", min=1, metavar="N", help="The most samples of all workers in a step.")
     ] = None,
-    deadline: Annotated[
-        str | None, Option(metavar="TIME", help="When training must be over, or at the target: '8 h'.")
-    ] = None,
+    deadline: Deadline = None,
     tolerance: Annotated[str, Option(metavar="5%", help="The time that simpler training may cost.")] = "5%",
     json: Annotated[Path | None, Option(metavar="FILE", help="Write the answer here as well, as JSON.")] = None,
     figures: Annotated[Path | None, Option(metavar="DIR", help="Draw figures into this folder.")] = None,
