@@ -24,6 +24,6 @@ def train(w: Worker, plan: Plan, state: State) -> Program[State]:
         loss = yield from strategy.aggregation.round(w, strategy.placement, round)
         state.after(round, loss)
         yield from report(w, plan, state, round.due)
-        if (yield from Checkpoint(state, w.snapshot, round.due.save, state.round, state.step)):
+        if (yield from Checkpoint(state, w.snapshot, round.due.save, state.round, state.step, loss)):
             break
     return state

@@ -50,6 +50,7 @@ def sweep(
     engine: Engine = "auto",
     jobs: Annotated[int | None, Option("-j", min=1, help="Processes. Default: one per core.")] = None,
     runs: Annotated[Path | None, Option(metavar="DIR", help="Keep a run directory for every point here.")] = None,
+    callbacks: Annotated[bool, Option("--callbacks", help="Tell the scenario's callbacks of each point.")] = False,
     retry: Annotated[bool, Option("--retry", help="Repeat the points whose row holds an error.")] = False,
     force: Annotated[bool, Option("--force", help="Begin the table again.")] = False,
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no table.")] = False,
@@ -60,7 +61,7 @@ def sweep(
 
     table = out or Path("runs") / f"{scenario.stem}-sweep.csv"
     options = {"settings": setting, "full": full, "engine": engine, "runs": runs, "retry": retry, "force": force}
-    command(scenario, parse_grid(grid), table, jobs, quiet, points=points, **options)
+    command(scenario, parse_grid(grid), table, jobs, quiet, points=points, callbacks=callbacks, **options)
 
 
 @app.command(cls=WithTarget)

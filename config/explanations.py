@@ -16,6 +16,7 @@ from ..algorithms.presets import PRESETS
 from ..algorithms.rounds import NEVER, Interval
 from ..algorithms.splits import Split
 from ..algorithms.strategy import AXES, Strategy
+from ..program.callbacks import Callback
 from ..program.errors import ScenarioError, brief, nearest
 from ..program.import_paths import named
 from . import schema_words, yaml
@@ -88,7 +89,11 @@ def _own(name: str) -> Explanation:
         rows = [row for row in _rows(kind) if row.name not in ("lr", "total", "final_lr", "start")]
         line = {"workload": {"lr_schedule": {"name": name} | _required(kind, but=("lr", "total", "final_lr", "start"))}}
         return _of(f"{name}, a learning-rate schedule", kind, rows, line)
-    raise ScenarioError(f"{name} is not a preset, a member of an axis or a learning-rate schedule; say what it returns")
+    if inspect.isclass(kind) and issubclass(kind, Callback):
+        return _of(f"{name}, a callback", kind, _rows(kind), {"callbacks": [{"name": name} | _required(kind)]})
+    raise ScenarioError(
+        f"{name} is not a preset, a member of an axis, a learning-rate schedule or a callback; say what it returns"
+    )
 
 
 def _preset(name: str, preset: Callable[..., Any]) -> Explanation:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, field_v
 
 from ..program.errors import ScenarioError, brief, nearest, one_line
 from . import yaml
+from .callbacks import AnyCallback
 from .faults import Faults
 from .machines import Cluster
 from .members import PATH
@@ -209,6 +210,7 @@ class Scenario(Section):
     budget: Budget
     report: Report = Report()
     checkpoint: CheckpointSpec = CheckpointSpec()
+    callbacks: tuple[AnyCallback, ...] = ()  # what is told of the run while it goes on: trackers, and your own code
     reduction: Literal["ordered", "fast"] = "ordered"  # "fast" is MPI's own all-reduce, which promises no equal bits
     faults: Faults = ()
     # "stop" ends the run where a loss, a gradient's norm or a parameter is not finite; "off" goes on training.
@@ -328,7 +330,8 @@ def _explain(error: ValidationError, document: Any) -> str:
         message = "is missing"
     elif first["type"] in ("union_tag_invalid", "union_tag_not_found"):
         names = ", ".join(name for section in choice for name in _tags(section))
-        given = isinstance(first["input"], dict) and first["input"].get("name")
+        found = first["input"]
+        given = found.get("name") if isinstance(found, dict) else isinstance(found, str) and found
         message = (
             f"unknown name {brief(given)}; write one of {names}" if given else f"has no name; write one of {names}"
         )

@@ -41,11 +41,19 @@ def _keep_own(section: BaseModel, document: dict[str, Any]) -> None:
     values = dict(section)
     for name in _leading(type(section)):
         value = values[name]
-        if isinstance(value, OpenSection):
-            own = value.model_extra or {}
-            document[name] = {key: found for key, found in value if found is not None or key in own}
+        if isinstance(value, tuple):
+            document[name] = list(map(_whole, value))
+        elif isinstance(value, OpenSection):
+            document[name] = _whole(value)
         elif isinstance(value, BaseModel):
             _keep_own(value, document[name])
+
+
+def _whole(section: BaseModel) -> dict[str, Any]:
+    if not isinstance(section, OpenSection):
+        return described(section)
+    own = section.model_extra or {}
+    return {key: found for key, found in section if found is not None or key in own}
 
 
 @cache
@@ -59,10 +67,10 @@ def _is_open(kind: type[BaseModel]) -> bool:
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The model that an annotation is, or those of a union; not those in a list."""
+    """The model that an annotation is, or those of a union or a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) in (Union, UnionType, Annotated):
+    elif get_origin(annotation) in (Union, UnionType, Annotated, tuple):
         for inside in get_args(annotation):
             yield from _models(inside)
 

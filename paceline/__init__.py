@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "BorrowError",
+    "Callback",
     "LocalSync",
     "ProtocolError",
     "ScenarioError",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "WorkerLost"), "program.errors") | {
+    "Callback": "program.callbacks",
     "LocalSync": "local_sync",
     "compare": "analysis.compare",
     "load": "run",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from .launching import train
     from .local_sync import LocalSync
     from .planning.plan import plan
+    from .program.callbacks import Callback
     from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
     from .run import load
     from .simulating import simulate

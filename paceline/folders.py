@@ -35,7 +35,7 @@ def _folders(recorded: tuple[RecordedFolder, ...], folder: Path, working: str) -
 
 def look_for_modules(scenario: Scenario, folder: Path) -> None:
     """Let Python find the modules that the scenario names (package.module:Name) in the folders of its files."""
-    described = scenario.workload.model_dump(), scenario.strategy.model_dump()
+    described = (*(part.model_dump() for part in (scenario.workload, scenario.strategy, *scenario.callbacks)),)
     if _names_code(described):
         sys.path.extend(
             str(path) for path in folders_of(scenario, folder) if path.is_dir() and str(path) not in sys.path

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import bundled
 from .config.scenario import train_settings
@@ -25,6 +25,7 @@ from .restart import Restart
 from .resuming import history_of
 from .run import Run
 from .terminal import say
+from .tracking import callback_settings
 from .training import Training, TrainOptions, again, check, trainings
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def train(
     emulate_network: bool | None = None,
     force: bool = False,
     ranks: int | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Run:
     """Train a scenario for real on this machine, under an mpirun that this starts. Returns the finished Run.
 
@@ -56,13 +58,15 @@ def train(
     emulate_network: join the ranks by the described star, laid on this machine; by default likewise.
     force: replace a run that is already in `out`.
     ranks: the number of MPI ranks to start; one per worker by default.
+    callbacks: in addition to the scenario's, as a scenario writes them, since rank 0 makes them.
 
     Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
     """
     scenario = bundled.find(scenario)
     directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / scenario.stem
     stand_in = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
-    options = TrainOptions((*settings, *stand_in), directory, force)
+    every = [*settings, *stand_in]
+    options = TrainOptions((*every, *callback_settings(scenario, every, callbacks)), directory, force)
     status = launch([scenario], options, ranks, quiet=True)
     if status != 0:
         raise RuntimeError(f"training {scenario} ended with status {status}")

@@ -10,7 +10,7 @@ import atexit
 import dataclasses
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +65,7 @@ class LocalSync:
         out: str | Path | None = None,
         force: bool = False,
         scenario: str | Path | Mapping[str, Any] | None = None,
+        callbacks: Sequence[Any] = (),
         **arguments: Any,
     ) -> None:
         """All ranks call it with the same arguments. ScenarioError where they make no sense.
@@ -79,6 +80,7 @@ class LocalSync:
             part of the test set for "test_loss" and each metric, like "accuracy": by the same names on all ranks.
         out: the run's directory; by default nothing is written. force: replace a run that is there.
         scenario: everything else, in a scenario's words, or the path of one: cluster, seed, report and so on.
+        callbacks: told of the run by rank 0: objects of `paceline.Callback`, or what a scenario writes for one.
         """
         self._closed, self._before = False, sys.excepthook
         self._record: OwnRecord | None = None
@@ -90,7 +92,7 @@ class LocalSync:
         try:
             job = self._resolve(model, optimizer, strategy, arguments, scenario, told)
             self._worker = _worker(job, self._plan, self.rank, model, optimizer, evaluate)
-            self._begin(None if out is None else Path(out), force)
+            self._begin(None if out is None else Path(out), force, callbacks)
         except BaseException as error:
             self._fail(error)
             raise
@@ -118,13 +120,13 @@ class LocalSync:
         self._plan = self._rate.planned(self._job.plan)
         return self._job
 
-    def _begin(self, directory: Path | None, force: bool) -> None:
+    def _begin(self, directory: Path | None, force: bool, callbacks: Sequence[Any]) -> None:
         from mpi4py import MPI
 
         from .runtime.engine import RankRun
 
         scenario, timing = self._job.scenario, self._job.timing
-        self._record = record = OwnRecord(MPI.COMM_WORLD, self._job, directory, force)
+        self._record = record = OwnRecord(MPI.COMM_WORLD, self._job, directory, force, callbacks)
         self._stopping = False  # whether the loop has ended inside a round
         self._run = RankRun(
             record.hooks(lambda: self._stopping),
@@ -133,6 +135,7 @@ class LocalSync:
             slowness=timing.slowness(scenario.batch)[self.rank] if scenario.train.emulate else 1.0,
             watch=record.watch(),
         )
+        self._tracking = record.tracking
         self._indices: Array | None = None  # of the batch that `batches` has given
         self._taken, self._seconds = 0, 0.0  # steps so far, and how long all but the first one took
         self._start(State())
@@ -142,6 +145,7 @@ class LocalSync:
     def _start(self, state: State) -> None:
         """Begin the program at a sync, and go on to the first step of the loop."""
         self._state, self._due = state, due()
+        self._tracking.begin(self._plan, state)
         self._pieces = Pieces(train(self._worker, self._plan, state), self._worker.turn)
         self._rate.tell(self._plan.progress(state), True)
         self._run.drive(self._pieces.next())

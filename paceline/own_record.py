@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,18 @@ from .runtime.launcher import end_job
 from .runtime.messages import gather_outcomes, gather_texts, on_first
 from .runtime.watch import Watch
 from .terminal import say
+from .tracking import Tracking, callbacks_of
 
 
 class OwnRecord:
     """What one rank records. directory: None where nothing is written."""
 
-    def __init__(self, comm: Any, job: Job, directory: Path | None, force: bool) -> None:
+    def __init__(self, comm: Any, job: Job, directory: Path | None, force: bool, callbacks: Sequence[Any] = ()) -> None:
         self._comm, self._job, self._rank = comm, job, comm.Get_rank()
         self.directory, self._force = directory, force
-        self.recorder = Recorder(directory if self._rank == 0 else None, tell=say)
+        told = callbacks_of(job.scenario, directory, callbacks) if self._rank == 0 else None
+        self.recorder = Recorder(directory if self._rank == 0 else None, tell=say, callbacks=told)
+        self.tracking = Tracking(self.recorder, job.scenario, virtual=False)
         self._held = ExitStack()  # rank 0's lock of the directory
         self._spool: Spool | None = None
         on_first(comm, self._begin)
@@ -49,7 +52,8 @@ class OwnRecord:
 
     def hooks(self, stop: Callable[[], bool]) -> Hooks:
         """What the interpreter calls back. The parameters are the user's, so there are no checkpoints of them."""
-        return Hooks(self.recorder.log, ignored, stop, self._spool.take if self._spool is not None else None)
+        take = self._spool.take if self._spool is not None else None
+        return Hooks(self.recorder.log, ignored, stop, take, round=self.tracking.hook)
 
     def watch(self) -> Watch | None:
         """Notices stalls; None where nothing can stall, or where there is no directory for the signs of life."""

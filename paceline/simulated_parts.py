@@ -28,6 +28,7 @@ from .records.spool import TakeSpans
 from .recovering import Decision, decided, how_to_go_on
 from .resuming import subject
 from .simulated_syncs import Snapshot, Sync, Syncs, copied
+from .tracking import Tracking
 
 if TYPE_CHECKING:
     from .sim.parts import Loss, Lost, Part
@@ -71,6 +72,7 @@ class SimulatedParts:
         self.history = [] if recorder.directory is None else [job.part()]
         self.resumed = 0  # the round at which the last restart went on
         self._whole, self._numbers = job, workers is not None
+        self.tracking = Tracking(recorder, job.scenario, virtual=True)
         self._recorder, self._take, self._debug, self._limit = recorder, take, debug, limit
         self._spec, self._restarts = job.scenario.recovery, 0
         loses = any(isinstance(fault, WorkerLoss | WorkerException) for fault in job.scenario.faults)
@@ -89,7 +91,8 @@ class SimulatedParts:
 
         self._begin(whole(self.job.timing), State())
         checkpoint = self._checkpoint if self._numbers else ignored
-        hooks = Hooks(self._recorder.log, checkpoint, spans=self._spans, struck=self._recorder.fault)
+        recorder = self._recorder
+        hooks = Hooks(recorder.log, checkpoint, spans=self._spans, round=self.tracking.hook, struck=recorder.fault)
         options: dict[str, Any] = {"trace": self._take is not None, "debug": self._debug, "limit": self._limit}
         while True:
             try:
@@ -174,6 +177,7 @@ class SimulatedParts:
         part = replace(following.part, stop=begin if self._waits else inf)
         self._begin(part, following.handover.state(sync.state), following.left_out, following.saved)
         self._record(entry, following.handover, following.noticed)
+        self.tracking.begin(self.job.plan, self._state, counts_on=following.how == "shrink")
 
     def _named(self, numbers: Sequence[int]) -> tuple[int, ...]:
         """Workers of this part, by their numbers at the start of the run."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .algorithms.phantom import Phantoms
+from .algorithms.rounds import State
 from .algorithms.worker import Worker
 from .config import bundled
 from .config.scenario import Scenario, load
@@ -28,6 +29,7 @@ from .run import Run
 from .runtime.ranks import cores
 from .simulated_parts import SimulatedParts
 from .terminal import warn
+from .tracking import callbacks_of
 
 ENGINES = ("auto", "cohort", "simpy")
 
@@ -79,6 +81,7 @@ def simulate(
     debug: bool = False,
     quiet: bool = True,
     limit: float | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Run:
     """Simulate a scenario in virtual time.
 
@@ -93,6 +96,7 @@ def simulate(
     debug: check that no program writes to a borrowed value.
     quiet: show no progress.
     limit: virtual seconds, evaluation included, within which the run must end.
+    callbacks: in addition to the scenario's: objects of `paceline.Callback`, or what a scenario writes for one.
 
     Raises ScenarioError, and ProtocolError or WorkerLost where the run cannot finish.
     """
@@ -108,12 +112,12 @@ def simulate(
     options.check(job)
     job.warn()
     directory = Path(out) if out is not None else None
+    told = callbacks_of(job.scenario, directory, callbacks, title)
     if directory is not None:
         refuse(directory, force, [path] if path else [])
     with progress(f"simulate {title}", job.plan.budget, quiet) as show:
-        run = run_simulation(
-            job, Recorder(directory, show, job.scenario.checkpoint.optimizer, tell=warn), options, warn
-        )
+        kept = job.scenario.checkpoint.optimizer
+        run = run_simulation(job, Recorder(directory, show, kept, tell=warn, callbacks=told), options, warn)
     job.warn()  # new warnings, found when workers were built
     run.label = title if directory is None else ""
     return run
@@ -146,6 +150,7 @@ def run_simulation(
         with _traced(job, directory) as (take, lanes), going_on(job.scenario, directory):
             parts = SimulatedParts(job, phantoms, workers, recorder, take, options.debug, options.limit)
             recorder.scenario(parts.document())
+            parts.tracking.begin(job.plan, State())
             ran, outcomes = _run(engine, job, phantoms, parts, recorder, options.threads)
         extra = parts.job.memory(parts.phantoms.works)
         if parts.resumed:
@@ -223,8 +228,9 @@ def _run(
         from .sim.cohort import simulate as run_cohorts
         from .sim.cohort_meetings import NeedsEvents
 
+        hooks = Hooks(recorder.log, round=parts.tracking.hook)
         try:
-            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, Hooks(recorder.log), threads)
+            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, hooks, threads)
         except NeedsEvents:
             if engine == "cohort":
                 raise

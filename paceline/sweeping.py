@@ -40,6 +40,7 @@ from .studies.points import Point, cell, check_points, cross, keys_of, read_list
 from .studies.sweep import in_a_line, run
 from .studies.table import SweepTable
 from .terminal import say, warn
+from .tracking import callbacks_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,7 @@ class Simulator:
     folder: Path  # where the document lies
     options: SimulateOptions = SimulateOptions(timing_only=True)
     runs: Path | None = None  # a folder for run directories, if they are wanted
+    callbacks: bool = False  # whether the scenario's are told of each point
     traceback: bool = field(default_factory=TRACEBACK.get)  # of a point that fails, on standard error
     _latest: Job | None = field(default=None, init=False)
 
@@ -66,7 +68,7 @@ class Simulator:
             return prepared(self.resolve(point), point)
 
     def kind(self, one: Prepared) -> Hashable:
-        return None if self.runs is not None else kind_of(one, self.options)
+        return None if self.runs is not None or self.callbacks else kind_of(one, self.options)
 
     def most(self, one: Prepared) -> int:
         return most_together(one)
@@ -79,7 +81,8 @@ class Simulator:
         """The summary of a point. Raises ScenarioError, ProtocolError, or what a user's own model raises."""
         with self._tracebacks():
             directory = None if self.runs is None else self.runs / directory_of(one.point)
-            recorder = Recorder(directory, kept=one.job.scenario.checkpoint.optimizer)
+            told = callbacks_of(one.job.scenario, directory) if self.callbacks else None
+            recorder = Recorder(directory, kept=one.job.scenario.checkpoint.optimizer, callbacks=told)
             summary = run_simulation(one.job, recorder, self.options).summary
             return summary | {"run": directory and str(directory)} | _remarks(one)
 
@@ -159,6 +162,7 @@ def sweep(
     engine: str = "auto",
     jobs: int | None = None,
     runs: str | Path | None = None,
+    callbacks: bool = False,
     retry: bool = False,
     force: bool = False,
     quiet: bool = True,
@@ -175,6 +179,7 @@ def sweep(
     engine: as in `simulate`.
     jobs: the number of processes; one per core by default.
     runs: a folder for the points' run directories.
+    callbacks: tell the scenario's callbacks of each point; by default they are not told.
     retry: run points again whose row holds an error. force: begin the table again. quiet: show no progress.
     executor: simulates the points instead of processes of this machine, `jobs` at a time; for example an executor of
         mpi4py.futures.
@@ -188,7 +193,7 @@ def sweep(
         path = bundled.find(scenario)
         document, where, folder = read(path, settings), path.name, path.parent
     options, kept = SimulateOptions(not full, engine), None if runs is None else Path(runs)
-    simulator = Simulator(document, where, folder, options, kept)
+    simulator = Simulator(document, where, folder, options, kept, callbacks)
     listed = _points(points)
     if line := check_sweep(grid or {}, listed, jobs or cores()):
         warn(line)

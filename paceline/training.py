@@ -21,6 +21,7 @@ from .rehearsal import rehearse
 from .restart import Restart
 from .resuming import resumption
 from .speeds import profile_of
+from .tracking import callbacks_of
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def check(found: Sequence[Training], options: TrainOptions) -> list[Job]:
     jobs = list[Job]()
     for training in found:
         job = resolve(training.scenario, training.path.parent)
+        callbacks_of(training.scenario, training.directory)  # whether they can be made
         check_fewer(job)
         check_real(training.title, training.scenario, job.timing)
         if training.scenario.recovery.respawn and training.scenario.train.phantom:

@@ -44,6 +44,7 @@ from .runtime.resident import resident, resident_peak
 from .runtime.watch import Watch
 from .survivors import NextPart, Survivors, make_worker
 from .terminal import say
+from .tracking import Tracking, callbacks_of
 from .training import Training, TrainOptions, trainings
 
 
@@ -112,7 +113,9 @@ class _RankTraining:
             subject=subject(job.scenario, Division.of(job.plan)),
             retention=job.retention(),
             tell=say,
+            callbacks=callbacks_of(job.scenario, training.directory) if self.rank == 0 else None,
         )
+        self.tracking = Tracking(self.recorder, job.scenario, virtual=False)
         self.held = ExitStack()  # rank 0's lock of the directory
         self.spool: Spool | None = None  # takes the spans of a traced run
         self.history: list[dict[str, Any]] = []  # of rank 0: an entry for each part of the run
@@ -133,6 +136,7 @@ class _RankTraining:
     def _run(self, state: State, worker: Any, quiet: bool) -> bool:
         if self.rank == 0:
             self.job.warn()  # new warnings, found when the worker was built
+            self.tracking.begin(self.job.plan, state)
         scenario = self.job.scenario
         if scenario.report.trace:
             self.spool = open_spool(self.training.directory, self.rank)
@@ -152,15 +156,10 @@ class _RankTraining:
         """Train, one part after the other, until one of them ends well for all ranks that are left."""
         survivors, scenario = self.survivors, self.job.scenario
         take = self.spool.take if self.spool is not None else None
+        hooks = Hooks(self.recorder.log, self._checkpoint, lambda: self.stop.asked or self.joining, take)
+        hooks.sync, hooks.round, hooks.struck = self._synced(state), self.tracking.hook, self._struck
         run = RankRun(
-            Hooks(
-                self.recorder.log,
-                self._checkpoint,
-                lambda: self.stop.asked or self.joining,
-                take,
-                self._synced(state),
-                self._struck,
-            ),
+            hooks,
             comm=self.comm,
             reduction=scenario.reduction,
             trace=scenario.report.trace,
@@ -225,6 +224,7 @@ class _RankTraining:
         recorder.recoveries = recoveries_in(self.history)
         try:
             recorder.go_back(entry.from_round, recorder.earlier)
+            self.tracking.begin(job.plan, part.state, counts_on=True)
             # Lost workers that are to join belong to the run.
             recorder.scenario((self.whole if self.joining else job).record(self.training.directory, self.history))
         except OSError as error:  # a full disk: the run goes on while it can

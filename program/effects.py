@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import KW_ONLY, dataclass, field
+from math import nan
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
@@ -217,6 +218,7 @@ class Checkpoint(Effect[bool]):
     due: bool = False
     round: int | None = None  # rounds done, for traces and faults; None: the program does not count them
     step: int = 0  # nominal steps done
+    loss: float = nan  # the mean training loss of the round before, for those who look on
 
 
 def nothing() -> None:

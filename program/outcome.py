@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
@@ -98,5 +98,8 @@ class Hooks:
     spans: Callable[[int, str, Spans], None] | None = None
     # (worker, seconds, the Checkpoint effect): at every sync of a real run, behind the checkpoint that was due
     sync: Callable[[int, float, Any], None] | None = None
+    # (worker, seconds, round, loss, sent): so many rounds are done, before the checkpoint. loss: of the last one.
+    # sent: as in Outcome, so far.
+    round: Callable[[int, float, int, float, Mapping[str, float]], None] | None = None
     # (worker, entry): a fault strikes. It strikes once this has returned.
     struck: Callable[[int, dict[str, Any]], None] = ignored

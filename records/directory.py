@@ -20,7 +20,8 @@ STRUCK = "struck.jsonl"  # the scenario's faults that have struck a training; se
 EPOCH_LOSS, EPOCH_METRIC = "loss.txt", "acc.txt"
 PROGRESS = ".progress"  # how far a run has come that may restart; see progress.py
 FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS, STRUCK)
-FOLDERS = (CHECKPOINTS, SPANS, SIGNS, STACKS)
+EVENTS = "tensorboard"  # a folder with what TensorBoard shows; see tensorboard_tracker.py
+FOLDERS = (CHECKPOINTS, SPANS, SIGNS, STACKS, EVENTS)
 
 
 @contextmanager

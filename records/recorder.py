@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..config import yaml
 from ..config.metrics import metrics_in
+from ..program.callbacks import Callbacks
 from ..program.effects import Array
 from ..program.errors import NotWritten, ProtocolError
 from ..program.outcome import Outcome
@@ -48,6 +49,7 @@ class Recorder:
     subject: what the run trains, as its checkpoints say it; see `paceline/resuming.py`.
     retention: which checkpoints stay; None: all.
     tell: called with a line for the user where something cannot be written now. The run goes on.
+    callbacks: told of what is recorded.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Recorder:
         subject: Mapping[str, Any] = {},
         retention: checkpoints.Retention | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.directory, self.kept, self.subject, self.retention = directory, kept, subject, retention
         self.lines = Lines(directory / METRICS if directory else None)
         self.earlier = 0.0  # seconds that the run had taken when it was resumed
         self.saved: Path | None = None  # the newest checkpoint
         self.recoveries: list[Recovery] = []  # of the whole run
-        self.on_line, self.tell = on_line, tell
+        self.on_line, self.tell, self.callbacks = on_line, tell, callbacks or Callbacks()
         self.struck: list[dict[str, Any]] = []  # the scenario's faults that have struck, as struck.py has them
         self.unsaved = ""  # what could not be written of the last checkpoint, and why
         self._document: dict[str, Any] = {}  # the resolved scenario
@@ -128,6 +131,7 @@ class Recorder:
         if is_evaluated(line):
             self._evaluated = line
         self.on_line(line)
+        self.callbacks.report(line)
 
     def fault(self, worker: int, entry: dict[str, Any]) -> None:
         """Take a fault of the scenario that strikes a simulated worker. What counts seconds comes late."""
@@ -184,6 +188,7 @@ class Recorder:
         self.saved = checkpoints.commit(directory, sha256, state, seconds + self.earlier, self.subject)
         if self.retention is not None:
             self.retention.prune(directory)
+        self.callbacks.checkpoint(self.saved)
 
     def finish(self, engine: str, outcomes: Sequence[Outcome], epochs: float, extra: dict[str, Any]) -> dict[str, Any]:
         """Write the summary and the files with a line per epoch, and remove the run that this one replaces.
@@ -202,6 +207,7 @@ class Recorder:
                 self.unsaved = self.unsaved or f"the results could not be written: {error.strerror or error}"
             if self.unsaved:
                 raise NotWritten(f"{self.directory}: {self.unsaved}; {checkpoints.go_on(self.directory)}")
+        self.callbacks.end(summary)
         return summary
 
     def _write(self, directory: Path, summary: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..config import yaml
 from ..program.errors import PacelineError, ScenarioError, one_line
-from .directory import CHECKPOINTS, FILES, FOLDERS, LOCK, SCENARIO, SUMMARY
+from .directory import CHECKPOINTS, EVENTS, FILES, FOLDERS, LOCK, SCENARIO, SUMMARY
 
 _CHECKPOINT = re.compile(r"round_\d{6,}|\.round_\d{6,}\.partial")
 _CHECKPOINT_FILE = re.compile(r"meta\.json|worker_\d+\.safetensors|\.(meta\.json|worker_\d+\.safetensors)\.partial")
@@ -145,6 +145,8 @@ def _written(path: Path) -> bool:
     """Whether a run wrote this file or folder into one of its folders."""
     if path.is_symlink():
         return False
+    if path.parent.name == EVENTS:
+        return path.name.startswith("events.out.tfevents.")
     if path.parent.name != CHECKPOINTS:
         return path.name.isdigit()  # of one worker
     return (

@@ -251,8 +251,7 @@ class RankRun:
     def _finish(self, result: Any) -> Outcome:
         outcome = self.outcome
         outcome.seconds, outcome.result = self.clock(perf_counter()), result
-        outcome.sent = {phase: book[0] for phase, book in self.books.items()}
-        outcome.syncs = {phase: book[1] for phase, book in self.books.items()}
+        outcome.sent, outcome.syncs = ({phase: book[n] for phase, book in self.books.items()} for n in (0, 1))
         self._end_faults()
         if self.tracer is not None:
             outcome.lanes = self.tracer.close()
@@ -370,6 +369,9 @@ class RankRun:
         self.collectives.told = False
         if self.hooks.sync is not None:  # before the checkpoint, so that a loss in it costs no round
             self.hooks.sync(self.outcome.index, self.clock(start), effect)
+        if self.hooks.round is not None and effect.round is not None:
+            sent = {phase: book[0] for phase, book in self.books.items()}
+            self.hooks.round(self.outcome.index, self.clock(start), effect.round, effect.loss, sent)
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
         self.waiting = None

@@ -255,12 +255,21 @@ class CohortDriver(BaseDriver):
             hooks.log(self.index, at(clock, cluster, column), effect.fields)
 
     def _checkpoint(self, effect: Checkpoint) -> bool:
+        if effect.round is not None and any(hooks.round is not None for hooks in self._all_hooks):
+            self._passed(effect)
         if effect.due or self._stop:
             clock, arrays = self._now - self._evaluating, effect.snapshot()
             for cluster, hooks in enumerate(self._all_hooks):
                 for worker, column in self._columns.items() if hooks.checkpoint is not ignored else ():
                     hooks.checkpoint(worker, at(clock, cluster, column), effect.state, arrays)
         return self._stop
+
+    def _passed(self, effect: Checkpoint) -> None:
+        clock, column = self._now - self._evaluating, self._columns[self.index]
+        for cluster, hooks in enumerate(self._all_hooks):
+            if hooks.round is not None:
+                sent = {phase: at(nbytes, cluster, 0) for phase, nbytes in self.outcome.sent.items()}
+                hooks.round(self.index, at(clock, cluster, column), effect.round or 0, effect.loss, sent)
 
 
 HANDLERS = handlers(CohortDriver)

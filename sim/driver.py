@@ -307,6 +307,8 @@ class Driver(BaseDriver):
                 Timer(self._env, lambda event: self._awake(effect)).set(asleep)
             blocked: bool = BLOCKED
             return blocked
+        if self._hooks.round is not None and effect.round is not None:
+            self._hooks.round(self.index, self._clock(), effect.round, effect.loss, self.outcome.sent)
         save = effect.due or self._stop
         if save:
             self._hooks.checkpoint(self.index, self._clock(), effect.state, effect.snapshot())

@@ -15,8 +15,8 @@ IN_MEMORY = 1 << 20  # bytes; where it is more, a temporary file takes it
 
 @contextmanager
 def told_at_the_end(hooks: Sequence[Hooks]) -> Iterator[list[Hooks]]:
-    """Hooks that pass report lines and checkpoints on to `hooks`, each to its own, where the block ends well."""
-    calls = [call for each in hooks for call in (each.log, each.checkpoint)]
+    """Hooks that pass lines, rounds and checkpoints on to `hooks`, each to its own, where the block ends well."""
+    calls = [call for each in hooks for call in (each.log, each.checkpoint, each.round or ignored)]
     with SpooledTemporaryFile(IN_MEMORY) as file:
 
         def kept(call: int) -> Callable[..., None]:
@@ -25,7 +25,10 @@ def told_at_the_end(hooks: Sequence[Hooks]) -> Iterator[list[Hooks]]:
 
             return ignored if calls[call] is ignored else keep
 
-        yield [Hooks(kept(2 * place), kept(2 * place + 1), each.stop) for place, each in enumerate(hooks)]
+        yield [
+            Hooks(kept(3 * place), kept(3 * place + 1), each.stop, round=kept(3 * place + 2) if each.round else None)
+            for place, each in enumerate(hooks)
+        ]
         end = file.tell()
         file.seek(0)
         while file.tell() < end:

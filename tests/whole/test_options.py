@@ -49,8 +49,9 @@ LEFT_OUT = {
     Workload: {"init", "batch"},
     TrainSpec: {"phantom", "emulate_network"},  # one excludes emulate, the other needs root; tests/runtime/test_star.py
     Budget: {"steps", "rounds"},  # the budget is one of the three
-    # Not an option; what faults do is in tests/sim/ and tests/runtime/; for `validate`, see tests/studies/.
-    Scenario: {"recorded", "faults", "validation"},
+    # Not an option; what faults do is in tests/sim/ and tests/runtime/; for `validate`, see tests/studies/; callbacks
+    # change nothing: tests/face/test_callbacks.py.
+    Scenario: {"recorded", "faults", "validation", "callbacks"},
 }
 
 

@@ -13,6 +13,7 @@ from kit.cli import MLP, paceline, read, scenario
 from kit.idx import FILES as IDX
 from kit.idx import write_idx
 from kit.paths import SCENARIOS, TESTS
+from kit.told import Told, told
 from paceline import simulate
 from paceline.algorithms.presets import PRESETS
 from paceline.config import yaml
@@ -151,13 +152,22 @@ def test_simulation_and_training_agree_to_the_last_bit(n, make, tmp_path):
     found = make(n)
     shutil.copy(TESTS / "kit" / "blocks.py", tmp_path)
     shutil.copy(TESTS / "kit" / "tasks.py", tmp_path / "own_tasks.py")
+    shutil.copy(TESTS / "kit" / "told.py", tmp_path / "own_told.py")
     write_idx(tmp_path / "files", train=200, packed=IDX[:1])
     for name, document in found.items():
+        document["callbacks"] = [{"name": "own_told:Told", "write": True}]
         (tmp_path / f"{name}.yaml").write_text(yaml.dump(document))
     paceline("train", *(f"{name}.yaml" for name in found), "--out", "real", cwd=tmp_path)
     for name, document in found.items():
-        full = simulate(tmp_path / f"{name}.yaml", out=tmp_path / "simulated" / name)
-        clock = simulate(tmp_path / f"{name}.yaml", timing_only=True)
+        by_event, by_cohort = Told(), Told()
+        full = simulate(tmp_path / f"{name}.yaml", out=tmp_path / "simulated" / name, callbacks=[by_event])
+        clock = simulate(tmp_path / f"{name}.yaml", timing_only=True, callbacks=[by_cohort])
+        assert told(tmp_path / "simulated" / name) == told(tmp_path / "real" / name), f"{name}: callbacks"
+        rounds = [
+            [value | {"loss": 0} for method, value in each.said if method == "on_round"]
+            for each in (by_event, by_cohort)
+        ]
+        assert rounds[0] == rounds[1] != [], f"{name}: rounds, and their times"
         assert clock.summary["seconds"] == full.summary["seconds"], name
         assert list(clock.metrics["seconds"]) == list(full.metrics["seconds"]), name
         (virtual, predicted), (real, measured) = read(tmp_path / "simulated" / name), read(tmp_path / "real" / name)
