@@ -56,19 +56,16 @@ def train(
     emulate: let a worker that is k times slower sleep k-1 times its step; by default what the scenario's `train` says.
     phantom: send real messages, but sleep instead of computing; by default likewise.
     emulate_network: join the ranks by the described star, laid on this machine; by default likewise.
-    force: replace a run that is already in `out`.
-    ranks: the number of MPI ranks to start; one per worker by default.
+    force: replace a run that is already in `out`. ranks: how many MPI ranks to start; by default one per worker.
     callbacks: in addition to the scenario's, as a scenario writes them, since rank 0 makes them.
 
     Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
     """
     scenario = bundled.find(scenario)
     directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / scenario.stem
-    stand_in = train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)
-    every = [*settings, *stand_in]
+    every = [*settings, *train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)]
     options = TrainOptions((*every, *callback_settings(scenario, every, callbacks)), directory, force)
-    status = launch([scenario], options, ranks, quiet=True)
-    if status != 0:
+    if (status := launch([scenario], options, ranks, quiet=True)) != 0:
         raise RuntimeError(f"training {scenario} ended with status {status}")
     return Run.load(directory)
 
