@@ -47,19 +47,34 @@ class Callback:
     """
 
     def on_start(self, start: RunStart) -> None:
-        """The run begins. After a lost worker or with --resume, it goes on behind round `start.round`."""
+        """The run begins. After a lost worker or with --resume, it goes on behind round `start.round`.
+
+        start: what is known of the run now.
+        """
 
     def on_report(self, line: Mapping[str, Any]) -> None:
-        """A line of the report, with the fields that it has in metrics.jsonl."""
+        """The report has one more line.
+
+        line: with the fields that it has in metrics.jsonl.
+        """
 
     def on_round(self, record: RoundRecord) -> None:
-        """A round is over: all workers have exchanged."""
+        """A round is over, and all workers have exchanged.
+
+        record: its steps, loss, samples, bytes and seconds.
+        """
 
     def on_checkpoint(self, folder: Path) -> None:
-        """A checkpoint is written, whole, in this folder."""
+        """A checkpoint is whole.
+
+        folder: with its files.
+        """
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        """The run has ended, by its budget or because it was asked to stop. summary: as in summary.json."""
+        """The run has ended, by its budget or because it was asked to stop.
+
+        summary: as in summary.json.
+        """
 
 
 def unchangeable(value: Any) -> Any:
