@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from paceline.marked_page import begin_of, fill_page
 
+from . import tables
 from .form import ROOT, Measure, Result, Row, load_all
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -96,8 +97,10 @@ def content(results: Mapping[str, Result]) -> str:
 
 
 def write() -> None:
-    """Fill the page in from the results files."""
-    fill_page(PAGE, BEGIN, content(load_all()))
+    """Fill the page in from the results files, and the tables on other pages."""
+    results = load_all()
+    fill_page(PAGE, BEGIN, content(results))
+    tables.write(results)
 
 
 if __name__ == "__main__":
