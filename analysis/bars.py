@@ -55,15 +55,19 @@ def time_spent(runs: Sequence[Run], *, paper: Paper = SCREEN) -> Figure:
     A bar is the mean over the class's workers. Runs of unequal work are compared per 1,000 samples of all workers.
     Raises ValueError where a run has no trace.
     """
+    groups, unit = time_bars(runs)
+    return stacked(titles(runs), groups, {kind: colours.KINDS[kind] for kind in KINDS}, unit, paper)
+
+
+def time_bars(runs: Sequence[Run]) -> tuple[list[list[Bar]], str]:
+    """(the bars of each run, what their sizes are) of `time_spent`."""
     samples = [run.summary["samples"] for run in runs]
     alike = max(samples) <= 1.02 * min(samples)
     groups = []
     for run in runs:
         kinds, scale = seconds_by_kind(run), 1.0 if alike else 1000 / run.summary["samples"]
         groups.append([Bar(each.told, _means(each, kinds, scale)) for each in classes(run)])
-    unit = "time of the run (s)" if alike else "time per 1,000 samples of all workers (s)"
-    areas = {kind: colours.KINDS[kind] for kind in KINDS}
-    return stacked(titles(runs), groups, areas, unit, paper)
+    return groups, "time of the run (s)" if alike else "time per 1,000 samples of all workers (s)"
 
 
 def _means(those: WorkerClass, kinds: Sequence[Mapping[str, float]], scale: float) -> dict[str, float]:
@@ -79,6 +83,12 @@ def memory(runs: Sequence[Run], *, paper: Paper = SCREEN) -> Figure:
     worker that needs most. The device's memory is marked where it is known and near.
     Raises ValueError where a run has no predicted memory.
     """
+    groups, unit = memory_bars(runs)
+    return stacked(titles(runs), groups, colours.MEMORY, unit, paper)
+
+
+def memory_bars(runs: Sequence[Run]) -> tuple[list[list[Bar]], str]:
+    """(the bars of each run, what their sizes are) of `memory`. ValueError as there."""
     groups = []
     for run in runs:
         if not has_memory(run):
@@ -87,7 +97,7 @@ def memory(runs: Sequence[Run], *, paper: Paper = SCREEN) -> Figure:
     most = max(sum(bar.parts.values()) for group in groups for bar in group)
     unit, size = ("GiB", 2**30) if most > 2**29 else ("MiB", 2**20)
     shown = [[bar.scaled(1 / size) for bar in group] for group in groups]
-    return stacked(titles(runs), shown, colours.MEMORY, f"memory at the peak, predicted ({unit})", paper)
+    return shown, f"memory at the peak, predicted ({unit})"
 
 
 def has_memory(run: Run) -> bool:

@@ -41,6 +41,15 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a comparison comes to, in words."""
+
+    good: bool  # whether the runs are equal, as far as can be told
+    text: str  # "same numbers", for example
+    more: tuple[str, ...] = ()  # sentences; the first one belongs to the text
+
+
+@dataclass(frozen=True)
 class Comparison:
     """How two runs compare. Numbers that cannot be computed, for example since a run took no time, are NaN."""
 
@@ -53,6 +62,22 @@ class Comparison:
     error: float  # (left - right) / right: of a prediction on the left, its error
     per_report_error: float  # the median of |error| over the intervals between reports
     explained: list[str]  # differences of the environments that can change bits, such as the instruction set
+
+    def verdict(self, left: Run, right: Run) -> Verdict:
+        """What it comes to, for the runs that were compared."""
+        reports = f"{len(left.lines)} reports"
+        timed = [run for run in (left, right) if run.summary.get("timing_only")]
+        if self.same:
+            both = left.summary.get("params_sha256") is not None
+            what = f"{reports}{' and the final parameters' if both else ''} agree to the last bit"
+            return Verdict(True, "same numbers", (what,))
+        if self.same_plan and len(timed) == 1:
+            return Verdict(True, "same plan", (f"{reports}; {timed[0].name} is timing-only",))
+        if self.difference and self.difference.nothing:
+            return Verdict(False, "no numbers to compare", (str(self.difference),))
+        worst = f"largest relative difference of a loss: {self.worst:.3g}"
+        bits = (f"this can change bits: {line}" for line in self.explained)
+        return Verdict(False, "the runs differ", (str(self.difference), worst, *bits))
 
 
 def compare(left: Run, right: Run) -> Comparison:
@@ -76,6 +101,42 @@ def compare(left: Run, right: Run) -> Comparison:
         per_report_error=_median_interval_error(left, right),
         explained=_environment_differences(left, right),
     )
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The rounds between two reports that both runs have."""
+
+    round: int  # the last one
+    seconds: tuple[float, float]  # of a round, the mean, in each run
+
+    @property
+    def error(self) -> float:
+        """(left - right) / right."""
+        return _relative(*self.seconds)
+
+
+def intervals(left: Run, right: Run) -> list[Interval]:
+    """What a round took in each run, from one common report to the next one."""
+    times = [{line["round"]: line["seconds"] for line in run.lines if _known(line["seconds"])} for run in (left, right)]
+    common = [(round, times[0][round], times[1][round]) for round in sorted(times[0].keys() & times[1].keys())]
+    return [
+        Interval(late[0], ((late[1] - early[1]) / (late[0] - early[0]), (late[2] - early[2]) / (late[0] - early[0])))
+        for early, late in pairwise([(0, 0.0, 0.0), *common])
+        if late[0] > early[0]
+    ]
+
+
+def one_scenario(left: Run, right: Run) -> bool:
+    """Whether two runs are of one scenario: the same training on the same machines, whatever priced or varied them."""
+    return _described(left) == _described(right)
+
+
+def _described(run: Run) -> list[Any]:
+    """What one scenario is: its parts that say what is trained and on what."""
+    machines = {key: value for key, value in run.scenario["cluster"].items() if key not in ("profile", "noise")}
+    parts = ("seed", "workload", "strategy", "budget", "reduction", "faults")
+    return [machines, *(run.scenario.get(part) for part in parts)]
 
 
 def _relative(left: float, right: float) -> float:

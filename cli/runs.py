@@ -150,6 +150,27 @@ def figures(
 
 
 @app.command()
+def report(
+    sources: Annotated[list[Path], Argument(metavar="RUN...", help="Runs, and also plans, tables and validations.")],
+    out: Annotated[
+        Path | None, Option(metavar="FILE", help="The page. Default: report.html in the run, or runs/report.html.")
+    ] = None,
+    title: Annotated[str, Option(help="The page's title.")] = "",
+    spans: Annotated[
+        int, Option(metavar="N", help="Bars in all timelines, at most; longer traces are aggregated.")
+    ] = 150_000,
+) -> None:
+    """Write one HTML page about runs: curves, timelines, times, memory, predicted next to measured. Needs no network.
+
+    A plan's --json file, a table of a sweep (.csv, .json, .parquet) and a validation's folder become sections, too.
+    """
+    from ..printing import show_report
+    from ..reporting import report as write
+
+    show_report(write(*sources, out=out, title=title, spans=spans).path)
+
+
+@app.command()
 def export(
     run: Annotated[Path, Argument(metavar="RUN", help="The directory of a run that has trained.")],
     out: Annotated[Path, Option(metavar="FILE", help="The file to write; its name ends in .safetensors.")],

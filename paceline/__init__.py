@@ -18,6 +18,7 @@ __all__ = [
     "compare",
     "load",
     "plan",
+    "report",
     "simulate",
     "sweep",
     "train",
@@ -29,6 +30,7 @@ _HOMES = dict.fromkeys(("BorrowError", "ProtocolError", "ScenarioError", "Worker
     "compare": "analysis.compare",
     "load": "run",
     "plan": "planning.plan",
+    "report": "reporting",
     "simulate": "simulating",
     "sweep": "sweeping",
     "train": "launching",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from .planning.plan import plan
     from .program.callbacks import Callback
     from .program.errors import BorrowError, ProtocolError, ScenarioError, WorkerLost
+    from .reporting import report
     from .run import load
     from .simulating import simulate
     from .sweeping import sweep

@@ -53,7 +53,7 @@ def show_run(run: Run) -> None:
     }
     losses = {"training loss": s.get("train_loss"), "test loss": s.get("test_loss")}
     result = [f"{name} {value:.4f}" for name, value in losses.items() if value is not None and isfinite(value)]
-    result += [f"test {name} {_shown(name, value)}" for name, value in run.test_metrics.items()]
+    result += [f"test {name} {metric_told(name, value)}" for name, value in run.test_metrics.items()]
     if result:
         rows["result"] = ", ".join(result)
     if s.get("params_sha256"):
@@ -91,7 +91,7 @@ def _count(number: int, what: str) -> str:
     return f"{told_whole(number)} {what}{'' if number == 1 else 's'}"
 
 
-def _shown(metric: str, value: float) -> str:
+def metric_told(metric: str, value: float) -> str:
     """The value of a metric. Those that are shares by their definition are in percent."""
     return f"{value:.2%}" if metric in ("accuracy", "top5", "iou") else f"{value:.5g}"
 
@@ -100,22 +100,11 @@ def show_comparison(first: Run, second: Run) -> None:
     """Print how two runs compare."""
     result = compare(first, second)
     shown = console()
-    if result.same:
-        reports = f"{len(first.lines)} reports"
-        both = first.summary.get("params_sha256") is not None
-        what = f"{reports}{' and the final parameters' if both else ''} agree to the last bit"
-        shown.print(Text.assemble(("same numbers", "green"), f": {what}"))
-    elif result.same_plan and len(timed := [r for r in (first, second) if r.summary.get("timing_only")]) == 1:
-        shown.print(
-            Text.assemble(("same plan", "green"), f": {len(first.lines)} reports; {_name(timed[0])} is timing-only")
-        )
-    elif result.difference and result.difference.nothing:
-        shown.print(Text.assemble(("no numbers to compare", "red"), f": {result.difference}"))
-    else:
-        shown.print(Text.assemble(("the runs differ", "red"), f": {one_line(str(result.difference))}"))
-        shown.print(f"largest relative difference of a loss: {result.worst:.3g}")
-        for line in result.explained:
-            shown.print(f"  this can change bits: {one_line(line)}")
+    said = result.verdict(first, second)
+    what, *more = said.more
+    shown.print(Text.assemble((said.text, "green" if said.good else "red"), f": {one_line(what)}"))
+    for line in more:
+        shown.print(one_line(line))
     table = plain_table("", *map(right, (_name(first), _name(second), "error")))
     summaries = first.summary, second.summary
     if first.strategy != second.strategy:
@@ -210,6 +199,11 @@ def _short(name: str, names: Sequence[str]) -> str:
     parts = name.split(".")
     ends = (".".join(parts[-count:]) for count in range(1, len(parts)))
     return next((end for end in ends if sum(f".{other}".endswith(f".{end}") for other in names) == 1), name)
+
+
+def show_report(path: Path) -> None:
+    """Print where a report is, and how large it is."""
+    print(one_line(f"written to {path}: {told_bytes(path.stat().st_size)}"))
 
 
 def save_figures(runs: Sequence[Run], folder: Path, paper: Paper = SCREEN, rounds: int | None = 3) -> list[Path]:

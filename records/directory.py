@@ -19,9 +19,22 @@ STACKS = "stacks"  # a folder with what each rank was doing in a stall
 STRUCK = "struck.jsonl"  # the scenario's faults that have struck a training; see struck.py
 EPOCH_LOSS, EPOCH_METRIC = "loss.txt", "acc.txt"
 PROGRESS = ".progress"  # how far a run has come that may restart; see progress.py
-FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS, STRUCK)
+REPORT = "report.html"  # a page about the run; see is_report
+FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS, STRUCK, REPORT)
 EVENTS = "tensorboard"  # a folder with what TensorBoard shows; see tensorboard_tracker.py
 FOLDERS = (CHECKPOINTS, SPANS, SIGNS, STACKS, EVENTS)
+
+
+REPORT_MARK = "<!doctype html>\n<!-- Made by `paceline report` -->"  # how each report begins
+
+
+def is_report(path: Path) -> bool:
+    """Whether `paceline report` has made a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(REPORT_MARK)) == REPORT_MARK.encode()
+    except OSError:
+        return False
 
 
 @contextmanager

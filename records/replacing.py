@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..config import yaml
 from ..program.errors import PacelineError, ScenarioError, one_line
-from .directory import CHECKPOINTS, EVENTS, FILES, FOLDERS, LOCK, SCENARIO, SUMMARY
+from .directory import CHECKPOINTS, EVENTS, FILES, FOLDERS, LOCK, REPORT, SCENARIO, SUMMARY, is_report
 
 _CHECKPOINT = re.compile(r"round_\d{6,}|\.round_\d{6,}\.partial")
 _CHECKPOINT_FILE = re.compile(r"meta\.json|worker_\d+\.safetensors|\.(meta\.json|worker_\d+\.safetensors)\.partial")
@@ -138,7 +138,9 @@ def _parts(directory: Path) -> list[Path]:
     files = [path for name in reversed(FILES) for path in (directory / f".{name}.partial", directory / name)]
     folders = [directory / name for name in FOLDERS if not (directory / name).is_symlink()]
     inner = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if _written(path)]
-    return inner + [path for path in files if path.is_file() and not path.is_symlink()]
+    found = [path for path in files if path.is_file() and not path.is_symlink()]
+    # Only a report has a name that a user's own file may have as well.
+    return inner + [path for path in found if path.name != REPORT or is_report(path)]
 
 
 def _written(path: Path) -> bool:

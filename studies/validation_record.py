@@ -28,7 +28,7 @@ class Record:
         self.path = path
         self.document: dict[str, Any] = {"format": FORMAT, "environment": {}, "cases": {}}
         if path.exists() and not force:
-            self.document |= _read(path)
+            self.document |= read_record(path)
         self.document["environment"] = dict(environment)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class Record:
         write_atomically(self.path, to_json(self.document, indent=1).encode())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
     """The document in a file. ScenarioError where no validation wrote it."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
