@@ -46,6 +46,7 @@ class Root(NamedTuple):
     team: Team
     division: Division
     method: Method
+    H: int  # the method's number of steps
     steps: float  # of the fastest worker between two syncs, the mean over the run
     placement: str
     node: Node[Way]
@@ -168,7 +169,7 @@ class Bounds:
         if team.size == 1 and not synchronous:
             return
         for p, name in enumerate(method.placements):
-            if team.size == 1 and PLACEMENTS[name]().sharded:
+            if not self._tried(space, team, method, name):
                 continue
             found = placements(lab, name, synchronous, space)
             for d, division in enumerate(divisions(lab, team, method.placed(name), space)) if found else ():
@@ -178,7 +179,20 @@ class Bounds:
                     each = variants(lab, team, place, space)
                     bound = min(self.of(team, division, method, H, *variant) for variant in each)
                     node = Node(bound, division.gap(method, H), where, None, make)
-                    yield Root(team, division, method, method.average(H, float), name, node)
+                    yield Root(team, division, method, H, method.average(H, float), name, node)
+
+    def _tried(self, space: Space, team: Team, method: Method, name: str) -> bool:
+        """Whether a placement is tried with a method.
+
+        Methods that change during the run take a simulation for each of their parts. So they keep parameters elsewhere
+        only where some device does not hold the scenario's batch with replicated ones.
+        """
+        if team.size == 1 and PLACEMENTS[name]().sharded:
+            return False
+        if not method.looks or name == "replicated" or "method" in space.keep:
+            return True
+        caps = (self.lab.cap(team, number, method.placed("replicated")) for number in team.devices)
+        return min(caps) < self.lab.batch
 
     def _ways(
         self,

@@ -126,7 +126,7 @@ class Judge:
         """
         for root in sorted(self.roots, key=lambda root: root.node.place):
             divided = root.team is way.team and root.division.shares == way.division.shares
-            if divided and root.method is way.method and root.steps == way.steps:
+            if divided and root.method.alike(way.method) and root.H == way.H:
                 for node in root.node.children() if root.node.bound <= most else ():
                     other = node.candidate
                     if other is not None and node.bound <= most and (self.values.seconds(other) or inf) <= most:

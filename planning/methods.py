@@ -16,8 +16,8 @@ from ..algorithms.aggregations import Parameters
 from ..algorithms.placements import PLACEMENTS
 from ..algorithms.plan import Plan
 from ..algorithms.presets import PRESETS
-from ..algorithms.rounds import Moment
-from ..algorithms.schedules import Every, Fixed, Qsr
+from ..algorithms.rounds import Interval, Moment
+from ..algorithms.schedules import Every, Fixed, Qsr, Then
 from ..algorithms.strategy import Strategy
 from ..config.arguments import parameters_of
 from ..config.lr_schedule import warm_up_of
@@ -33,6 +33,10 @@ LOOKS = 8  # places of a run
 ALPHAS = (1.0, 0.5)
 BASES = (2, 4, 8)  # of H, the paper's 4 among them
 MOST = 1024  # steps of a round that is looked at: with more, what a sync takes is no longer seen
+MOST_BY_UNITS = (
+    64  # the same where parameters are offloaded: each step is simulated unit by unit then, which takes long
+)
+CHANGING = ("qsr", "post_local_sgd")  # presets whose H changes during the run
 FALLS = 0.5  # a learning rate that ends above this share of its largest value does not fall
 POST_LOCAL = (8, 16)  # steps once it is local, the paper's 16 among them (arXiv 1808.07217)
 BY_STEPS = ("local_sgd", "biased_local_sgd", "fednova")  # presets that divide by steps
@@ -85,6 +89,11 @@ class Method:
             return float(of(first.H))
         return 1 / sum(part.share / of(part.H) for part in (first, *others))
 
+    def alike(self, other: Method) -> bool:
+        """Whether they differ by the placements and by the rounds that are looked at, at most."""
+        mine, theirs = ((each.synchronous, each.preset, each.number, each.arguments) for each in (self, other))
+        return mine == theirs
+
     @property
     def usual(self) -> str:
         """The preset's own division, as far as ways are told from it."""
@@ -103,32 +112,59 @@ def methods(lab: Lab, keep: frozenset[str], steps: tuple[int, ...], placements: 
     keep: "method" and "H", as far as they stay as the scenario has them.
     """
     strategy = build_strategy(lab.scenario.strategy)
-    synchronous = strategy.aggregation.synchronous
-    if "H" in keep:
-        given = strategy.schedule.resolve(lab.timing.speeds(lab.batch))
-        if not isinstance(given, Fixed | Every):
-            raise ScenarioError(f"--keep H: H changes during the run, by {type(given).__name__}; leave --keep H out")
-        steps = () if synchronous else (given.steps(START),)
     if "method" in keep:
         own = tuple(name for name in placements if type(strategy.placement) is PLACEMENTS[name])
-        return [_kept(lab, strategy, steps, own)]
-    local = Method(LOCAL, steps, placements)
+        return _kept(lab, strategy, steps, own, "H" in keep)
     if "H" in keep:
-        return [Method(EXCHANGING, (1,), placements) if synchronous else local]
-    return [Method(EXCHANGING, (1,), placements), local, *_changing(lab, placements)]
+        if strategy.aggregation.synchronous:
+            return [Method(EXCHANGING, (1,), placements)]
+        return [Method(LOCAL, (_given(lab, strategy),), placements)]
+    return [
+        Method(EXCHANGING, (1,), placements),
+        Method(LOCAL, steps, placements),
+        *_changing(lab, placements),
+    ]
 
 
-def _kept(lab: Lab, strategy: Strategy, steps: tuple[int, ...], placements: tuple[str, ...]) -> Method:
-    """The scenario's own method."""
+def _given(lab: Lab, strategy: Strategy) -> int:
+    """The scenario's own number of local steps. ScenarioError where it changes during the run."""
+    given = strategy.schedule.resolve(lab.timing.speeds(lab.batch))
+    if not isinstance(given, Fixed | Every):
+        raise ScenarioError(
+            f"--keep H: H changes during the run, by {type(given).__name__}; leave it out, or --keep method as well"
+        )
+    return given.steps(START)
+
+
+def _kept(
+    lab: Lab, strategy: Strategy, steps: tuple[int, ...], placements: tuple[str, ...], keep_h: bool
+) -> list[Method]:
+    """The scenario's own method, with its own number of steps (keep_h) or with several."""
     spec = lab.scenario.strategy
     if strategy.aggregation.synchronous and not strategy.aggregation.local:
-        return Method(EXCHANGING, (1,), placements)
-    changes = strategy.aggregation.synchronous or spec.schedule is not None
-    if spec.preset is None or changes or "H" not in parameters_of(PRESETS[spec.preset]):
-        raise ScenarioError("--keep method: it is for a preset with one number H of local steps, like local_sgd")
-    apart = ("preset", "H", "split", "placement")
+        return [Method(EXCHANGING, (1,), placements)]
+    apart = ("preset", "H", "h_base", "t", "split", "placement")
     arguments = {key: value for key, value in spec if value is not None and key not in apart}
-    return Method(strategy, steps, placements, spec.preset, arguments=arguments)
+    changed = {"schedule", "aggregation"} & arguments.keys()
+    schedule, plan = strategy.schedule, lab.plan
+    if spec.preset in CHANGING and not changed:
+        if plan is None:
+            raise ScenarioError("--keep method: the scenario itself does not fit into memory; leave --keep method out")
+        if isinstance(schedule, Qsr):
+            bases = (schedule.h_base,) if keep_h else tuple(sorted({*BASES, schedule.h_base}))
+            return [each for base in bases for each in _qsr(lab, plan, strategy, arguments, base, placements)]
+        if isinstance(schedule, Then):
+            H = schedule.b.steps(START)
+            counts = (H,) if keep_h else tuple(sorted({*POST_LOCAL, H}))
+            share = _share(lab, plan, schedule.t)
+            return [dataclasses.replace(_post_local(lab, share, arguments), steps=counts, placements=placements)]
+    changes = strategy.aggregation.synchronous or "schedule" in changed
+    if spec.preset is None or changes or "H" not in parameters_of(PRESETS[spec.preset]):
+        raise ScenarioError(
+            "--keep method: it is for qsr, post_local_sgd, and presets with one number H of local steps, like slowmo"
+        )
+    steps = (_given(lab, strategy),) if keep_h else steps
+    return [Method(strategy, steps, placements, spec.preset, arguments=arguments)]
 
 
 def _changing(lab: Lab, placements: tuple[str, ...]) -> list[Method]:
@@ -136,37 +172,55 @@ def _changing(lab: Lab, placements: tuple[str, ...]) -> list[Method]:
     plan = lab.plan
     if plan is None:
         return []
-    rates = [plan.rate(plan.budget.amount * (look + 0.5) / LOOKS) for look in range(LOOKS)]
+    rates = _rates(plan)
     if not max(rates) > 0 or rates[-1] > FALLS * max(rates):
         return []
-    # Of offloaded parameters each step is simulated unit by unit: a long round would take seconds.
-    places = tuple(name for name in placements if name == "replicated")
-    found = [_qsr(lab, plan, rates, factor, base) for base in BASES for factor in ALPHAS]
-    return [dataclasses.replace(each, placements=places) for each in (*found, _post_local(lab, plan))]
-
-
-def _qsr(lab: Lab, plan: Plan, rates: list[float], factor: float, base: int) -> Method:
-    """QSR with an alpha with which H grows from a share of the largest learning rate on."""
-    alpha = float(f"{factor * max(rates) * sqrt(base):.3g}")
-    steps, amount = plan.outlook.steps, plan.budget.amount
-    warm_up = warm_up_of(lab.scenario.workload.lr_schedule, plan.budget)
-    schedule = Qsr(alpha, base).resolve((1.0,), warm_up)
-    looks = []
-    for look, rate in enumerate(rates):
-        done = (look + 0.5) / LOOKS
-        epochs = done * amount if plan.budget.unit == "epochs" else done * steps
-        now = Moment(0, int(done * steps), epochs, rate)
-        H = max(1, min(schedule.steps(now), MOST, int((1 - done) * steps)))
-        looks.append((1 / LOOKS, False, H / base))
-    strategy = Strategy(schedule=schedule, aggregation=Parameters())
-    return Method(strategy, (base,), (), "qsr", "h_base", {"alpha": alpha}, tuple(looks))
-
-
-def _post_local(lab: Lab, plan: Plan) -> Method:
-    """Post-local SGD that changes at the first decay of the learning rate, or in the middle where it falls smoothly."""
+    found = list[Method]()
+    for base in BASES:
+        for factor in ALPHAS:  # an alpha with which H grows from a share of the largest learning rate on
+            alpha = float(f"{factor * max(rates) * sqrt(base):.3g}")
+            strategy = Strategy(schedule=Qsr(alpha, base), aggregation=Parameters())
+            found += _qsr(lab, plan, strategy, {"alpha": alpha}, base, placements)
     decays = described(lab.scenario.workload.lr_schedule).get("milestones")
     share = min(0.9, decays[0] / plan.budget.amount) if decays else 0.5
+    return [*found, dataclasses.replace(_post_local(lab, share, {}), placements=placements)]
+
+
+def _rates(plan: Plan) -> list[float]:
+    """The learning rate at each look."""
+    return [plan.rate(plan.budget.amount * (look + 0.5) / LOOKS) for look in range(LOOKS)]
+
+
+def _qsr(
+    lab: Lab, plan: Plan, strategy: Strategy, arguments: Mapping[str, Any], base: int, placements: tuple[str, ...]
+) -> list[Method]:
+    """QSR with a base of H: for each placement, since how long the rounds are that are looked at depends on it."""
+    assert isinstance(strategy.schedule, Qsr)
+    steps, amount = plan.outlook.steps, plan.budget.amount
+    warm_up = warm_up_of(lab.scenario.workload.lr_schedule, plan.budget)
+    schedule = dataclasses.replace(strategy.schedule, h_base=base).resolve((1.0,), warm_up)
+    found = list[Method]()
+    for name in placements:
+        looks = []
+        most = MOST if name == "replicated" else MOST_BY_UNITS
+        for look, rate in enumerate(_rates(plan)):
+            done = (look + 0.5) / LOOKS
+            epochs = done * amount if plan.budget.unit == "epochs" else done * steps
+            now = Moment(0, int(done * steps), epochs, rate)
+            H = max(1, min(schedule.steps(now), max(base, most), int((1 - done) * steps)))
+            looks.append((1 / LOOKS, False, H / base))
+        found.append(Method(strategy, (base,), (name,), "qsr", "h_base", arguments, tuple(looks)))
+    return found
+
+
+def _share(lab: Lab, plan: Plan, t: Interval) -> float:
+    """How much of a run is over at t, while a round is a step."""
+    return min(1.0, t.amount / (lab.epochs if t.unit == "epochs" else plan.outlook.steps))
+
+
+def _post_local(lab: Lab, share: float, arguments: Mapping[str, Any]) -> Method:
+    """Post-local SGD that changes after a share of the run."""
     t = f"{share * lab.epochs:.4g} epochs"
-    strategy = build_strategy(StrategySpec.model_validate({"preset": "post_local_sgd", "t": t}))
-    looks = ((share, True, 1.0), (1 - share, False, 1.0))
-    return Method(strategy, POST_LOCAL, (), "post_local_sgd", "H", {"t": t}, looks)
+    strategy = build_strategy(StrategySpec.model_validate({"preset": "post_local_sgd", "t": t, **arguments}))
+    looks = tuple(look for look in ((share, True, 1.0), (1 - share, False, 1.0)) if look[0] > 0)
+    return Method(strategy, POST_LOCAL, (), "post_local_sgd", "H", {"t": t, **arguments}, looks)

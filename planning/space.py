@@ -213,7 +213,7 @@ def _of_total(
 ) -> Iterator[Division]:
     n, unequal = team.size, len(team.devices) > 1
     each = min(total // n, *caps.values())
-    if each >= 1 and (not synchronous or each * n == total or each == min(caps.values())):
+    if each >= 1:
         if synchronous or not unequal:
             yield _division("even", each, Shares((each,) * n, (1.0,) * n), team)
         else:

@@ -135,6 +135,32 @@ def test_what_is_kept_stays() -> None:
     assert {row.way.H for row in larger.rows} == {1}
 
 
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"preset": "qsr", "alpha": 0.1, "h_base": 3, "power": 3.0},
+        {"preset": "qsr", "alpha": 0.1, "placement": "offloaded"},
+        {"preset": "post_local_sgd", "t": "10 epochs", "H": 5, "weights": "equal"},
+        {"preset": "post_local_sgd", "t": "0.25 epochs", "placement": "offloaded"},
+    ],
+)
+def test_methods_that_change_are_kept(strategy: dict[str, Any]) -> None:
+    workload = MIXED["workload"] | {"lr_schedule": {"name": "cosine"}}
+    scenario = MIXED | {"workload": workload, "budget": {"epochs": 40}, "strategy": strategy}
+    answer = plan(scenario, keep=["method", "H", "workers"])
+    number = next(n for n, row in enumerate(answer.rows) if row.way.options.wire == "bf16" and "front" in row.roles)
+    own = answer.documents[number]["strategy"]
+    usual = {"h_base": 4} if strategy["preset"] == "qsr" else {"H": 16}
+    place = strategy.get("placement", "replicated")
+    assert own.items() >= (usual | strategy | {"placement": {place: {"wire": "bf16"}}}).items()
+    run = paceline.simulate(answer.scenarios[number], timing_only=True)
+    row = answer.rows[number]
+    assert run.summary["seconds"] / run.summary["samples"] == pytest.approx(row.measured.seconds, rel=0.05)
+    several = plan(scenario, keep=["method", "workers"])
+    assert {row.way.preset for row in several.rows if "front" in row.roles} == {strategy["preset"]}
+    assert len({row.way.H for row in several.rows if "front" in row.roles}) > 1
+
+
 def test_the_command_answers_without_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
