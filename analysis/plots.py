@@ -27,6 +27,7 @@ _DASHES = {"solid": "solid", "dashed": "dash", "dotted": "dot", "dashdot": "dash
 _MARKS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "x": "x"}
 TITLES = {"train_loss": "training loss", "test_loss": "test loss", "lr": "learning rate", "H": "H, steps of a round"}
 LOG = ("train_loss", "test_loss", "perplexity", "mse", "mae")  # what falls by orders of magnitude
+GROUPS = 9  # colours of a table's points
 FEW = 3  # of the largest and the smallest number: fewer times apart than this, an axis is linear
 PIXELS = ((8, 52), (16, 32), (64, 16))  # of a worker's row: up to so many workers, so many
 
@@ -192,6 +193,28 @@ def front_plot(rows: Sequence[Mapping[str, Any]]) -> Document:
 
 def _gap(row: Mapping[str, Any]) -> float:
     return float(row["samples_between_syncs"])
+
+
+def table_plot(columns: Mapping[str, Sequence[Any]], keys: Sequence[str]) -> Document:
+    """The rows of a table as points, whose axes readers choose.
+
+    columns: numbers or texts of each; None where there is none. keys: the columns that were varied.
+    """
+    numbers = [name for name, values in columns.items() if any(isinstance(value, int | float) for value in values)]
+    varied = [name for name in keys if len({*columns[name]}) > 1]
+    results = [name for name in numbers if name not in keys]
+    grouping = [name for name in varied[1:] if len({*columns[name]}) <= GROUPS]
+    return {
+        "table": {
+            "columns": columns,
+            "keys": [*keys],
+            "x": [*dict.fromkeys([*varied, *numbers])],
+            "y": [*dict.fromkeys([*results, *numbers])],
+            "by": ["", *(name for name in varied if len({*columns[name]}) <= GROUPS)],
+            "first": [(varied or numbers)[0], (results or numbers)[0], (grouping or [""])[0]],
+            "looks": [[look.colour, _MARKS[look.mark]] for look in map(colours.method, range(GROUPS))],
+        }
+    }
 
 
 def timeline_plot(found: Timeline) -> tuple[Document, int]:

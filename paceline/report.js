@@ -303,6 +303,47 @@
     }
   }
 
+  // Points of a table, whose axes readers choose.
+  function plain(value) {
+    return String(value).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  }
+
+  function points(drawing, { columns, keys, x, y, by, first, looks }) {
+    const bar = element("div", "", { className: "tools" });
+    const choices = [["across", x], ["up", y], ["colours", by]].map(([told, names], place) => {
+      const label = element("label", `${told} `);
+      const choice = element("select", "");
+      choice.append(...names.map((name) => element("option", name || "none", { value: name, selected: name === first[place] })));
+      choice.addEventListener("change", draw);
+      label.append(choice);
+      bar.append(label);
+      return choice;
+    });
+    drawing.before(bar);
+    function draw() {
+      const [across, up, group] = choices.map((choice) => choice.value);
+      const rows = columns[up].map((_, row) => row).filter((row) => typeof columns[up][row] === "number" && columns[across][row] !== null);
+      const groups = group ? [...new Set(columns[group])] : [null];
+      const traces = groups.map((value, number) => {
+        const own = group ? rows.filter((row) => columns[group][row] === value) : rows;
+        const [color, symbol] = looks[number % looks.length];
+        return {
+          x: own.map((row) => columns[across][row]),
+          y: own.map((row) => columns[up][row]),
+          text: own.map((row) => keys.map((key) => plain(`${key}: ${columns[key][row]}`)).join("<br>")),
+          name: plain(`${group}: ${value}`),
+          mode: "markers",
+          marker: { color, symbol, size: 8 },
+          hovertemplate: "%{text}<br>%{y}<extra></extra>",
+          showlegend: group !== "",
+        };
+      });
+      const [xaxis, yaxis] = [across, up].map((name) => ({ title: { text: plain(name) } }));
+      Plotly.react(drawing, traces, whole({ xaxis, yaxis: { ...yaxis, rangemode: "tozero" } }), config);
+    }
+    draw();
+  }
+
   // Tables: a click on a heading sorts by it, numbers by their value.
   function sortable(table) {
     const headings = [...table.tHead.rows[0].cells];
@@ -330,8 +371,9 @@
   }
 
   drawings.forEach((drawing, number) => {
-    const { data, layout, timeline } = documents[number];
-    if (timeline) timelines.push(new Timeline(drawing, timeline));
+    const { data, layout, timeline, table } = documents[number];
+    if (table) points(drawing, table);
+    else if (timeline) timelines.push(new Timeline(drawing, timeline));
     else Plotly.newPlot(drawing, data, whole(layout), config);
   });
   document.querySelectorAll("input[name=against]").forEach((choice) => {

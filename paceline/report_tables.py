@@ -7,12 +7,12 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .analysis.plots import front_plot
+from .analysis.plots import front_plot, table_plot
 from .config.metrics import metrics_in
 from .config.units import told_bytes
 from .printing import metric_told
 from .program.errors import ScenarioError
-from .report_page import Cell, Part, Plot, Section, Table, Words
+from .report_page import ROWS, Cell, Part, Plot, Section, Table, Words
 from .studies.judgement import judge
 from .studies.validation_record import read_record
 from .validating import TARGET
@@ -79,12 +79,23 @@ def _plain(cell: Cell | str) -> str:
 
 def table_section(name: str, frame: pd.DataFrame) -> Section:
     """A table, such as that of a sweep."""
-    shown = [column for column in frame.columns if column not in _HIDDEN]
-    metrics = metrics_in(map(str, shown))
-    columns = {column: [_in_table(str(column), value, metrics) for value in frame[column].tolist()] for column in shown}
-    used = [column for column in shown if any(cell != "" for cell in columns[column])]
-    rows = [list(row) for row in zip(*(columns[column] for column in used), strict=True)]
-    return Section(f"Table: {name}", [Table([str(column) for column in used], rows)])
+    shown = {str(column): frame[column].tolist() for column in frame.columns if column not in _HIDDEN}
+    metrics = metrics_in(shown)
+    cells = {column: [_in_table(column, value, metrics) for value in values] for column, values in shown.items()}
+    used = [column for column, its in cells.items() if any(cell != "" for cell in its)]
+    rows = [list(row) for row in zip(*(cells[column] for column in used), strict=True)]
+    parts: list[Part] = [Table(used, rows)]
+    before = used.index("seconds") if "seconds" in used else 0
+    plain = {column: [_bare(cell) for cell in cells[column][:ROWS]] for column in used}
+    if len(rows) > 1 and any(isinstance(value, float) for values in plain.values() for value in values):
+        parts.insert(0, Plot("its rows", table_plot(plain, used[:before]), 400))
+    return Section(f"Table: {name}", parts)
+
+
+def _bare(cell: Cell | str) -> float | str | None:
+    """What a figure takes of a cell."""
+    text = cell if isinstance(cell, str) else cell.text
+    return cell.value if isinstance(cell, Cell) and cell.value is not None else text or None
 
 
 def _in_table(column: str, value: Any, metrics: Sequence[str]) -> Cell | str:
@@ -109,7 +120,15 @@ def validation_section(folder: Path, path: Path) -> Section:
         found = Report(judge(document["cases"]), document["cases"], TARGET, None, {})
         tables = zip(TITLES, (CLOCKS, PLACES, OTHERS), (found.clocks(), found.places(), found.others()), strict=True)
         parts: list[Part] = [Words(list(found.sentences()))]
-        parts += [Table(list(columns), list(rows), title) for title, columns, rows in tables]
+        parts += [Table(columns, [list(map(_number, row)) for row in rows], title) for title, columns, rows in tables]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise ScenarioError(f"{path}: is not the record of a validation: {error!r}") from None
     return Section(f"Validation: {folder}", parts)
+
+
+def _number(text: str) -> Cell | str:
+    """A cell that is sorted by its number, if it is one."""
+    try:
+        return Cell(text, float(text.strip("()%")))
+    except ValueError:
+        return text

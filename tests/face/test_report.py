@@ -43,6 +43,12 @@ PLAN: dict[str, Any] = {
 }
 
 
+SAID = {"seconds": 9.0, "low": 8.0, "high": 10.0, "samples": 64, "idle": [0.1], "sent": [1e6], "memory": [1e6]}
+ROUND = {which: SAID | {"reports": [], "warnings": []} for which in ("predicted", "a", "b")}
+KEPT = {"base": "x", "family": "local_sgd", "group": "g", "error": "", "rounds": [ROUND]}
+VALIDATION = {"format": 2, "environment": {}, "cases": {"a <case>": KEPT}}
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a simulated run, one that stands for the real one, a sweep's table and a plan's answer."""
@@ -58,6 +64,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{h},{1 / h},{1e6 / h},,x\n" for h in (10, 2, 9)
     )
     (folder / "sweep.csv").write_text(table)
+    (folder / "validation").mkdir()
+    (folder / "validation" / "validation.json").write_text(json.dumps(VALIDATION))
     (folder / "plan").mkdir()
     (folder / "plan" / "plan.json").write_text(json.dumps(PLAN))
     return folder
@@ -66,7 +74,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(runs: Path) -> Path:
     """A report of all of them."""
-    sources = [runs / HOSTILE, runs / "trained", runs / "plan", runs / "sweep.csv"]
+    sources = [runs / HOSTILE, runs / "trained", runs / "plan", runs / "validation", runs / "sweep.csv"]
     return paceline.report(*sources, out=runs / "page.html", title=HOSTILE).path
 
 
@@ -254,9 +262,14 @@ def _zoom(tab: Any) -> None:
 
 def _sort(tab: Any) -> None:
     """A table, by a click on its heading: by value, and not by the text."""
-    column = tab.locator("table").last.locator("tbody tr td:first-child")
+    table = tab.locator("section", has=tab.locator("h2", has_text="sweep.csv"))
+    column = table.locator("tbody tr td:first-child")
     assert column.all_inner_texts() == ["10", "2", "9"]
-    tab.locator("table").last.get_by_role("button", name="strategy.H").click()
+    table.get_by_role("button", name="strategy.H").click()
     assert column.all_inner_texts() == ["2", "9", "10"]
-    tab.locator("table").last.get_by_role("button", name="strategy.H").click()
+    table.get_by_role("button", name="strategy.H").click()
     assert column.all_inner_texts() == ["10", "9", "2"]
+    drawn = "(([...all]) => [...all.at(-1).data[0].y])(document.querySelectorAll('.drawing'))"
+    before = tab.evaluate(drawn)
+    table.locator("select").nth(1).select_option("bytes_per_worker")
+    assert (before, tab.evaluate(drawn)) == ([0.1, 0.5, 1 / 9], [1e5, 5e5, 1e6 / 9]), "readers choose what is drawn"
