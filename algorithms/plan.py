@@ -131,6 +131,11 @@ class Plan:
             kept = self._rounds[place] = mark, self._make_round(state)
         return kept[1]
 
+    def known_round(self, state: State) -> Round | None:
+        """The round that begins at `state`, if it has been made: for who looks on, maybe from another thread."""
+        kept = self._rounds[state.round % KEPT]
+        return kept[1] if kept is not None and kept[0][:3] == state.mark() else None
+
     def first_round(self) -> Round:
         """The round that a run begins with."""
         return self.next_round(State())

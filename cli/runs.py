@@ -111,6 +111,20 @@ def train(
 
 
 @app.command()
+def watch(
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="A run's directory, or a folder of runs.")],
+    once: Annotated[bool, Option("--once", help="Show what they do now, and end.")] = False,
+) -> None:
+    """Show what runs are doing, simulated or real, from their files; from any terminal, until all of them have ended.
+
+    The exit status is 1 if a run has failed.
+    """
+    from ..watching import watch as run
+
+    raise Exit(run(runs, once))
+
+
+@app.command()
 @draws
 def compare(
     left: Annotated[Path, Argument(metavar="RUN", help="Usually the simulated run.")],

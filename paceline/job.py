@@ -59,6 +59,7 @@ class Job:
     tight: list[str]  # warnings that memory may not suffice
     again: bool  # whether the plan is that of an earlier job
     _said: set[str] = field(default_factory=set, init=False)  # warnings that the user has seen
+    reached: State = field(default_factory=State, init=False)  # which the newest program that was made moves on
 
     @property
     def workers(self) -> int:
@@ -80,7 +81,9 @@ class Job:
 
     def programs(self, workers: Sequence[Worker], state: State) -> list[Program[State]]:
         """One program per worker. Each has a copy of `state`."""
-        return [train(w, self.plan, copy.copy(state)) for w in workers]
+        states = [copy.copy(state) for _ in workers]
+        self.reached = states[-1]
+        return [train(w, self.plan, own) for w, own in zip(workers, states, strict=True)]
 
     def shared_programs(self, workers: Phantoms, state: State | None = None) -> list[Program[State]]:
         """One program per phantom, from `state` on; None: from the beginning. Those of a cohort share one that runs."""
@@ -106,8 +109,10 @@ class Job:
     def _cohort_program(self, w: PhantomWorker, state: State | None = None) -> Program[State]:
         """A phantom's program. From the beginning, and for a plan that is used again, it is recorded or replayed."""
         if state is not None and state.round:
-            return train(w, self.plan, copy.copy(state))
-        program = train(w, self.plan, State())
+            self.reached = copy.copy(state)
+            return train(w, self.plan, self.reached)
+        self.reached = State()
+        program = train(w, self.plan, self.reached)
         return replayed(self.plan.recordings, (w.index, w.kind), program) if self.again else program
 
     def by_class(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:

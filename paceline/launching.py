@@ -16,7 +16,7 @@ from .config import bundled
 from .config.scenario import train_settings
 from .emulated_network import star_for
 from .program.errors import PacelineError, ScenarioError
-from .records import checkpoints, progress
+from .records import checkpoints, live, progress
 from .records.directory import SCENARIO, SUMMARY
 from .records.recoveries import Recovery, numbers, recoveries_in
 from .records.replacing import put_back
@@ -199,6 +199,7 @@ class _Launch:
 
     def _next(self, number: int, lost: Sequence[int], came: progress.Reached | None) -> Restart:
         """What the next ranks are told. lost: the lost workers, by their numbers when the command began."""
+        live.tell(self.found[number].directory, "restarting", _named(lost))
         noticed, gone = progress.now(self.found[number].directory), self.crew.go_on(self._lasting(number))
         round, at, then = 0, 0.0, noticed
         if came is not None:
@@ -274,13 +275,12 @@ class _Launch:
     def _ended(self, end: End, why: str) -> int:
         """Say what is whole and how to go on; the exit status."""
         number = self._interrupted()
-        known = end.goes_on or (end.status == 2 and not self._now(number).begun)
-        whole = "" if known else self._whole(number)
+        whole = "" if end.goes_on or (end.status == 2 and not self._now(number).begun) else self._whole(number)
+        live.tell(self.found[number].directory, "stopped" if end.stopped else "failed", end.lost or why)
         for training in self.found:
             if line := put_back(training.directory):
                 say(line)
-        told = end.lost if not end.said else ""
-        if line := "; ".join(filter(None, (told, why, whole))):
+        if line := "; ".join(filter(None, ("" if end.said else end.lost, why, whole))):
             say(line)
         return end.status
 

@@ -28,6 +28,7 @@ from .program.effects import AllGather, AllReduce, ReduceScatter
 from .program.errors import ScenarioError
 from .program.traffic import received
 from .program.wire import wire_bytes
+from .runtime.resident import resident_peak
 
 RECORDED = ("device", "host", "activations", "fresh", "exchange", "vectors")  # of a footprint, in summary.json
 
@@ -196,3 +197,14 @@ def _too_much(place: Placement, key: str, shared: bool, size: float, limit: floa
 def gib(size: float, digits: int = 6) -> str:
     """Bytes in words. digits: of MiB."""
     return f"{size / 2**30:.3g} GiB" if size >= 2**30 else f"{size / 2**20:.{digits}g} MiB"
+
+
+def measured(worker: Any, survivors: Any, loaded: int) -> dict[str, int]:
+    """Bytes: what a real worker has counted, and what its process held after imports and at most.
+
+    survivors: what keeps syncs in case that a worker is lost; None where nothing does.
+    loaded: what the process held after imports.
+    """
+    counted: dict[str, int] = worker.memory()
+    counted |= {} if survivors is None else {"syncs": survivors.kept.nbytes}
+    return counted | {"resident_before": loaded, "resident_peak": resident_peak()}

@@ -18,6 +18,7 @@ from .algorithms.worker import Worker
 from .config.faults import WorkerException, WorkerLoss
 from .handover import Division, Handover
 from .job import Job
+from .looking import Looking, simulated
 from .program.effects import Program
 from .program.errors import WorkerLost
 from .program.outcome import Hooks, Outcome, Spans, ignored
@@ -67,6 +68,7 @@ class SimulatedParts:
         take: TakeSpans | None,
         debug: bool,
         limit: float | None,
+        looks: Looking,
     ) -> None:
         self.job, self.phantoms, self.workers = job, phantoms, workers or ()
         self.history = [] if recorder.directory is None else [job.part()]
@@ -74,6 +76,7 @@ class SimulatedParts:
         self._whole, self._numbers = job, workers is not None
         self.tracking = Tracking(recorder, job.scenario, virtual=True)
         self._recorder, self._take, self._debug, self._limit = recorder, take, debug, limit
+        self._looks = looks
         self._spec, self._restarts = job.scenario.recovery, 0
         loses = any(isinstance(fault, WorkerLoss | WorkerException) for fault in job.scenario.faults)
         self._recovers = loses and (self._spec.shrink or self._spec.max_restarts > 0)
@@ -95,8 +98,10 @@ class SimulatedParts:
         hooks = Hooks(recorder.log, checkpoint, spans=self._spans, round=self.tracking.hook, struck=recorder.fault)
         options: dict[str, Any] = {"trace": self._take is not None, "debug": self._debug, "limit": self._limit}
         while True:
+            programs = self._programs()
+            self._looks.begin(simulated(self.job, self.workers, self._recorder))
             try:
-                outcomes = simulate(self._programs(), self.job.timing, hooks, part=self._part, **options)
+                outcomes = simulate(programs, self.job.timing, hooks, part=self._part, **options)
             except Lost as lost:
                 if self._decision.how == "none":
                     raise WorkerLost(f"{lost}{self._why()}", self._named(lost.workers)) from None

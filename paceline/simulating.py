@@ -15,10 +15,12 @@ from .config import bundled
 from .config.scenario import Scenario, load
 from .job import Job, resolve
 from .job_effort import check_simulation
+from .looking import Looking, looking, simulated
 from .program.errors import ScenarioError
 from .program.outcome import Hooks, Outcome, Span
 from .progress import progress
 from .records import lock
+from .records.live import Now
 from .records.recorder import Recorder
 from .records.replacing import prepare, putting_back, refuse
 from .records.spool import TakeSpans
@@ -116,18 +118,26 @@ def simulate(
     told = callbacks_of(job.scenario, directory, callbacks, title)
     if directory is not None:
         refuse(directory, force, [path] if path else [])
-    with progress(f"simulate {title}", job.plan.budget, quiet) as show:
+    with progress(f"simulate {title}", job.plan.budget, quiet) as shown:
         kept = job.scenario.checkpoint.optimizer
-        run = run_simulation(job, Recorder(directory, show, kept, tell=warn, callbacks=told), options, warn)
+        recorder = Recorder(directory, shown.line, kept, tell=warn, callbacks=told)
+        run = run_simulation(job, recorder, options, warn, None if quiet else shown.now)
     job.warn()  # new warnings, found when workers were built
     run.label = title if directory is None else ""
     return run
 
 
 def run_simulation(
-    job: Job, recorder: Recorder, options: SimulateOptions, tell: Callable[[str], None] = lambda line: None
+    job: Job,
+    recorder: Recorder,
+    options: SimulateOptions,
+    tell: Callable[[str], None] = lambda line: None,
+    see: Callable[[Now], None] | None = None,
 ) -> Run:
-    """Simulate a resolved scenario and record it. tell: called with a line where the simulation will take long.
+    """Simulate a resolved scenario and record it.
+
+    tell: called with a line where the simulation will take long.
+    see: called some times a second, from another thread, with where the run is.
 
     An earlier run in the recorder's directory is set aside once nothing can refuse this one. Raises ProtocolError where
     the run trains for less than a round, ScenarioError where it is more than this machine can do.
@@ -147,12 +157,13 @@ def run_simulation(
     directory, sharded = recorder.directory, job.plan.strategy.placement.sharded
     if directory is not None and not options.timing_only:
         recorder.tell = tell
-    with _written_to(directory, tell):
+    with _written_to(directory, tell), looking(directory) as looks:
+        looks.tell = see
         with _traced(job, directory) as (take, lanes), going_on(job.scenario, directory):
-            parts = SimulatedParts(job, phantoms, workers, recorder, take, options.debug, options.limit)
+            parts = SimulatedParts(job, phantoms, workers, recorder, take, options.debug, options.limit, looks)
             recorder.scenario(parts.document())
             parts.tracking.begin(job.plan, State())
-            ran, outcomes = _run(engine, job, phantoms, parts, recorder, options.threads)
+            ran, outcomes = _run(engine, job, phantoms, parts, recorder, options.threads, looks)
         extra = parts.job.memory(parts.phantoms.works)
         if parts.resumed:
             extra["resumed_at_round"] = parts.resumed
@@ -222,7 +233,13 @@ def _needs_events(job: Job) -> str:
 
 
 def _run(
-    engine: str, job: Job, phantoms: Phantoms, parts: SimulatedParts, recorder: Recorder, threads: int
+    engine: str,
+    job: Job,
+    phantoms: Phantoms,
+    parts: SimulatedParts,
+    recorder: Recorder,
+    threads: int,
+    looks: Looking,
 ) -> tuple[str, list[Outcome]]:
     """(the engine that ran, outcomes). "cohort or simpy" takes simpy where cohort finds that it cannot go on."""
     if engine != "simpy":
@@ -231,7 +248,9 @@ def _run(
 
         hooks = Hooks(recorder.log, round=parts.tracking.hook)
         try:
-            return "cohort", run_cohorts(job.cohorts(phantoms), job.timing, hooks, threads)
+            cohorts = job.cohorts(phantoms)
+            looks.begin(simulated(job, (), recorder))
+            return "cohort", run_cohorts(cohorts, job.timing, hooks, threads)
         except NeedsEvents:
             if engine == "cohort":
                 raise

@@ -18,7 +18,8 @@ from .algorithms.rounds import State
 from .emulated_network import check_star
 from .handover import Division
 from .job import Job, resolve
-from .memory_check import goes_on
+from .looking import looking, trained
+from .memory_check import goes_on, measured
 from .program.errors import ScenarioError, WorkerLost, one_line
 from .program.outcome import Hooks, Outcome, Spans
 from .progress import progress
@@ -40,7 +41,7 @@ from .runtime.faults import RankFaults
 from .runtime.launcher import Stop, abort_on_error, end_job
 from .runtime.messages import gather_outcomes, gather_texts, on_first
 from .runtime.ranks import by_launcher
-from .runtime.resident import resident, resident_peak
+from .runtime.resident import resident
 from .runtime.watch import Watch
 from .survivors import NextPart, Survivors, make_worker
 from .terminal import say
@@ -137,19 +138,20 @@ class _RankTraining:
         if self.rank == 0:
             self.job.warn()  # new warnings, found when the worker was built
             self.tracking.begin(self.job.plan, state)
-        scenario = self.job.scenario
-        if scenario.report.trace:
+        if self.job.scenario.report.trace:
             self.spool = open_spool(self.training.directory, self.rank)
         if self.spool is not None and self.recovery is not None:
             name, start, stop = self.recovery.span(-self.recovery.seconds)
             self.spool.take(0, LANE, Spans([name], [start], [stop]))
-        silent = quiet or self.rank > 0
-        shown = progress(f"train {self.training.title}", self.job.plan.budget, silent, self.options.bar)
-        with shown as self.recorder.on_line, going_on(scenario, self.training.directory, not by_launcher()):
-            ended = self._parts(state, worker)
-        waits = self.joining and not self.finished and not self.stop.asked
-        if not waits:
-            self._finish(ended, quiet)
+        first, directory = self.rank == 0, self.training.directory
+        shown = progress(f"train {self.training.title}", self.job.plan.budget, quiet or not first, self.options.bar)
+        with looking(directory if first else None) as self.looks:
+            with shown as show, going_on(self.job.scenario, directory, not by_launcher()):
+                self.recorder.on_line, self.looks.tell = show.line, show.now if first else None
+                ended = self._parts(state, worker)
+            waits = self.looks.goes_on = self.joining and not self.finished and not self.stop.asked
+            if not waits:
+                self._finish(ended, quiet)
         return waits
 
     def _parts(self, state: State, worker: Any) -> _Ended:
@@ -191,13 +193,17 @@ class _RankTraining:
 
     def _part(self, run: RankRun, state: State, worker: Any) -> _Ended:
         """Run the part's program; what is known of all ranks at its end."""
-        outcome = run.finish(run.drive(self.job.programs([worker], state)[0]))
+        program = self.job.programs([worker], state)[0]
+        self.looks.begin(trained(self.job, worker, run, self.recorder, self.members))
+        outcome = run.finish(run.drive(program))
         self.finished = self.job.plan.finished(outcome.result)
         if self.spool is not None:
             self.spool.flush()  # before rank 0 reads it
         with ulfm.noticing(self.comm):
             digests = gather_texts(self.comm, worker.digest())
-            memory = gather_texts(self.comm, json.dumps({} if self.phantom else self._memory(worker)))
+            memory = gather_texts(
+                self.comm, json.dumps({} if self.phantom else measured(worker, self.survivors, self.loaded))
+            )
             return _Ended(digests, memory, gather_outcomes(self.comm, outcome))
 
     def _begin(self, run: RankRun, part: NextPart, noticed: float) -> None:
@@ -350,12 +356,6 @@ class _RankTraining:
 
     def _on_first(self, action: Callable[[], str | None]) -> str:
         return on_first(self.comm, action)
-
-    def _memory(self, worker: Any) -> dict[str, int]:
-        """Bytes: what the worker has counted, and what the process held after imports and at most."""
-        counted: dict[str, int] = worker.memory()
-        counted |= {} if self.survivors is None else {"syncs": self.survivors.kept.nbytes}
-        return counted | {"resident_before": self.loaded, "resident_peak": resident_peak()}
 
     def _checkpoint(self, worker: int, seconds: float, state: Any, arrays: dict[str, Any]) -> None:
         """Write this rank's part of a checkpoint. Rank 0 finishes it when all have written."""

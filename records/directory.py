@@ -18,9 +18,10 @@ SIGNS = ".alive"  # a folder with each rank's sign of life, while a training goe
 STACKS = "stacks"  # a folder with what each rank was doing in a stall
 STRUCK = "struck.jsonl"  # the scenario's faults that have struck a training; see struck.py
 EPOCH_LOSS, EPOCH_METRIC = "loss.txt", "acc.txt"
+NOW = ".now"  # what a run is doing, while it goes on; see live.py
 PROGRESS = ".progress"  # how far a run has come that may restart; see progress.py
 REPORT = "report.html"  # a page about the run; see is_report
-FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS, STRUCK, REPORT)
+FILES = (SCENARIO, SUMMARY, METRICS, TRACE, EPOCH_LOSS, EPOCH_METRIC, PROGRESS, NOW, STRUCK, REPORT)
 EVENTS = "tensorboard"  # a folder with what TensorBoard shows; see tensorboard_tracker.py
 FOLDERS = (CHECKPOINTS, SPANS, SIGNS, STACKS, EVENTS)
 

@@ -71,6 +71,7 @@ class Recorder:
         self.struck: list[dict[str, Any]] = []  # the scenario's faults that have struck, as struck.py has them
         self.unsaved = ""  # what could not be written of the last checkpoint, and why
         self._document: dict[str, Any] = {}  # the resolved scenario
+        self.seconds = 0.0  # the run's clock at the newest report line
         self._evaluated: Line = {}  # the last line with an evaluation
         self._parts: dict[int, Part] = {}  # of an unfinished checkpoint, by worker
 
@@ -124,6 +125,7 @@ class Recorder:
         """Take a report line."""
         line = {"round": fields["round"], "step": fields["step"], "samples": fields["samples"]}
         line |= {"seconds": seconds + self.earlier, **fields}
+        self.seconds = line["seconds"]
         before = self.lines.failure
         self.lines.append(line)
         if self.lines.failure and not before:

@@ -95,7 +95,7 @@ class RankRun:
         self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
         self.left_out = 0.0  # seconds that are not training: evaluation, hooks
         self.waiting: Collective | str | None = None  # see watch.Watched
-        self.slowest = 0.0
+        self.slowest = self.computing = 0.0  # seconds; see watch.Watched
         self.tracer: Tracer | None = None
         self.faults: RankFaults | None = None
         self.watch: Watch | None = None
@@ -237,11 +237,11 @@ class RankRun:
                                 stop = clock()
                         since, work = stop, effect.work
                 else:
-                    self.since = since
+                    self.since, self.computing = since, computing
                     answer = collective(effect) if kind in COLLECTIVES else other(effect)
                     since = self.since
         finally:  # also where a worker is lost: the run may go on without it
-            self.outcome.computing += computing
+            self.outcome.computing, self.computing = self.outcome.computing + computing, 0.0
 
     def finish(self, result: Any) -> Outcome:
         """End the run, whose program has returned `result`: what it started ends, and what MPI holds is freed."""

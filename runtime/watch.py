@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol
 
 from ..config.scenario import DeadlineSpec
 from ..program.effects import Collective
+from ..program.outcome import Outcome
 from ..program.texts import describe
 from ..records.directory import SIGNS, STACKS
 
@@ -35,7 +36,27 @@ class Watched(Protocol):
 
     waiting: Collective | str | None  # in what it waits for the others; None while it computes
     since: float  # since when, by perf_counter
+    outcome: Outcome  # what has been counted before the present program
+    computing: float  # seconds for which that has computed, as of `since`
     slowest: float  # seconds of the slowest collective since the watch has looked last, which resets it
+
+    def clock(self, now: float) -> float:
+        """Seconds of training until `now`, by perf_counter."""
+
+
+def idle(driver: Watched) -> float | None:
+    """The share of the training time so far that a rank did not compute, as of its last wait for others.
+
+    None before there was one after a computation.
+    """
+    seconds, computing = driver.clock(driver.since), driver.outcome.computing + driver.computing
+    return min(1.0, max(0.0, 1.0 - computing / seconds)) if seconds > 0 and computing else None
+
+
+def waiting(driver: Watched, now: float) -> tuple[str | None, float]:
+    """In what a rank waits for the others, None while it computes; and since how many seconds it does either."""
+    effect, seconds = driver.waiting, now - driver.since
+    return (effect if effect is None or isinstance(effect, str) else describe(effect)), seconds
 
 
 class Sign(NamedTuple):
@@ -108,35 +129,34 @@ class Watch:
             over = self._over.wait(self._period)
 
     def _look(self, driver: Watched) -> None:
-        effect, seconds = driver.waiting, perf_counter() - driver.since
-        waiting = effect if effect is None or isinstance(effect, str) else describe(effect)
+        what, seconds = waiting(driver, perf_counter())
         self._recent.append(driver.slowest)
         driver.slowest = 0.0
         sign = self._path(self._size + self._rank)  # a name that is not another rank's: others never read half a sign
-        sign.write_text(json.dumps([self._host, os.getpid(), waiting, seconds]))
+        sign.write_text(json.dumps([self._host, os.getpid(), what, seconds, idle(driver)]))
         sign.replace(self._path(self._rank))
-        late = waiting is not None and seconds > max(self._deadline.floor, self._deadline.factor * max(self._recent))
+        late = what is not None and seconds > max(self._deadline.floor, self._deadline.factor * max(self._recent))
         stacks = self._folder / STACKS
         if (late or stacks.exists()) and not (stacks / str(self._rank)).exists():
             stacks.mkdir(exist_ok=True)
             with (stacks / str(self._rank)).open("w") as file:
                 faulthandler.dump_traceback(file)
         if late:
-            self._stalled(waiting, seconds)
+            self._stalled(what, seconds)
         elif self._told:
             self._say(f"the run goes on, after a wait for {self._told}")
             self._told = ""
 
-    def _stalled(self, waiting: str | None, seconds: float) -> None:
+    def _stalled(self, what: str | None, seconds: float) -> None:
         signs = {rank: sign for rank in range(self._size) if (sign := self._sign(rank))}
         silent = MISSED * self._period
         fresh = [rank for rank, sign in signs.items() if sign.age <= silent]
         if self._rank != min((rank for rank in fresh if signs[rank].waiting is not None), default=self._rank):
             return  # another one speaks
-        missing = [rank for rank in range(self._size) if rank not in fresh or signs[rank].waiting != waiting]
+        missing = [rank for rank in range(self._size) if rank not in fresh or signs[rank].waiting != what]
         told = [_told(f"rank {rank} (worker {self._members[rank]}", signs.get(rank), silent) for rank in missing]
         who = "; ".join(told) or "none of the ranks"
-        line = f"{waiting} has taken {seconds:.1f} s. Missing: {who}"
+        line = f"{what} has taken {seconds:.1f} s. Missing: {who}"
         if self._asked():
             self._end(f"{line}. Stopped as asked, without the round's end")
         elif self._deadline.then == "end" and missing:
@@ -160,7 +180,7 @@ class Watch:
         """A rank's last sign of life; None where it has written none yet, or none that can be read."""
         path = self._path(rank)
         try:
-            host, process, waiting, seconds = json.loads(path.read_text())
+            host, process, waiting, seconds, _ = json.loads(path.read_text())
             age = self._path(self._rank).stat().st_mtime - path.stat().st_mtime
             return Sign(host, process, waiting, seconds, age)
         except (OSError, ValueError, TypeError):

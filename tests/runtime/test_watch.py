@@ -16,6 +16,7 @@ from kit.cli import scenario
 from paceline.config import yaml
 from paceline.config.scenario import DeadlineSpec
 from paceline.program.effects import AllReduce
+from paceline.program.outcome import Outcome
 from paceline.records.directory import SIGNS, STACKS
 from paceline.runtime.watch import Watch
 
@@ -27,7 +28,11 @@ class Driver:
     """A rank that has been waiting, or computing, for so many seconds."""
 
     def __init__(self, waiting: object, seconds: float = 0.0) -> None:
-        self.waiting, self.since, self.slowest = waiting, time.perf_counter() - seconds, 0.0
+        self.waiting, self.since = waiting, time.perf_counter() - seconds
+        self.slowest, self.outcome, self.computing = 0.0, Outcome(0), 0.0
+
+    def clock(self, now: float) -> float:
+        return now
 
 
 class Rank:

@@ -1,0 +1,164 @@
+"""Looks at a run now and then, from a thread of its own, for the bar and for the file that `paceline watch` reads.
+
+Rule: the run is only looked at. Its loop, its programs and its engine do nothing for this: the thread reads the state
+that the program moves on, the plan's present round and the losses that a worker keeps of its steps. A look costs about
+0.1 ms, four times a second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
+
+from .algorithms.plan import Plan
+from .algorithms.rounds import Round, State
+from .algorithms.worker import Worker
+from .program.errors import one_line
+from .records.live import LiveFile, Now, here
+from .runtime.watch import idle, waiting
+
+if TYPE_CHECKING:
+    from .job import Job
+    from .records.recorder import Recorder
+    from .runtime.engine import RankRun
+
+LOOK = 0.25  # seconds between two looks
+WRITTEN = 2  # looks: after so many the file is written
+
+
+@dataclass(eq=False)
+class Looked:
+    """A part of a run: its workers run one program each from the same state on. Another part may follow."""
+
+    plan: Plan
+    state: State  # worker 0's program moves it on
+    workers: Sequence[Worker]  # of this process, if they compute
+    clock: Callable[[], dict[str, Any]]  # fields of a Now: seconds, and in a real run idle, waiting, waits
+    fixed: dict[str, Any] = field(default_factory=dict)  # fields that stay: engine, workers
+    _full: int = field(default=0, init=False)  # see _done
+    _round: int = field(default=-1, init=False)
+
+    def now(self) -> dict[str, Any]:
+        """Fields of a Now."""
+        state, plan = self.state, self.plan
+        found: dict[str, Any] = {"round": state.round, "step": state.step, "samples": state.samples, "H": state.H}
+        found |= {"progress": plan.progress(state), "budget": plan.budget.amount, "unit": plan.budget.unit}
+        round = plan.known_round(state)
+        if round is not None:
+            done, of = self._done(round)
+            nominal = done * round.H // of if of else 0
+            found |= {"H": round.H, "done": nominal, "step": state.step + nominal}
+            found |= {"samples": state.samples + (round.samples * done // of if of else 0)}
+            found |= {"progress": round.progress + round.slope * nominal}
+        return found | self.clock() | self.fixed
+
+    def _done(self, round: Round) -> tuple[int, int]:
+        """(steps that these workers have taken in a round, steps that they take in it).
+
+        A worker keeps the losses of the last round until its first step of the next one. So they count only once there
+        were fewer of them than at the round's beginning.
+        """
+        done = sum(len(worker.step_losses) for worker in self.workers)
+        if round.start.rounds != self._round:
+            self._round, self._full = round.start.rounds, done
+        if done < self._full:
+            self._full = 0
+        of = sum(round.steps[worker.index] for worker in self.workers)
+        return (0 if self._full else min(done, of)), of
+
+
+class Looking:
+    """Looks at one run, and tells what it sees. directory: where that is written; None: nowhere."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self.tell: Callable[[Now], None] | None = None  # also takes what is seen
+        self.goes_on = False  # whether other processes go on with the run when this one ends without an error
+        self._file = None if directory is None else LiveFile(directory)
+        self._over = threading.Event()
+        self._part: Looked | None = None
+        self._began: tuple[float, float] = 0.0, 0.0  # when the part began, by the clock on the wall, and its progress
+        self._now = Now()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, part: Looked) -> None:
+        """Look at this part of the run from now on. Where nothing takes what is seen, nothing is done."""
+        if self._file is None and self.tell is None:
+            return
+        self._began = monotonic(), part.plan.progress(part.state)
+        self._part = part
+        self._look(write=True)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True, name="paceline looking")
+            self._thread.start()
+
+    def end(self, failure: BaseException | None) -> None:
+        """The run has ended. What has become of it without results is written down."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._file is None or self._part is None:
+            return
+        if failure is None and not self.goes_on:
+            self._file.remove()
+        elif failure is not None:
+            state = "stopped" if isinstance(failure, KeyboardInterrupt) else "failed"
+            self._file.write(self._now.model_copy(update={"state": state, "why": one_line(str(failure), 500)}))
+
+    def _run(self) -> None:
+        looks = 0
+        while not self._over.wait(LOOK):
+            looks += 1
+            self._look(write=looks % WRITTEN == 0)
+
+    def _look(self, write: bool) -> None:
+        part, tell = self._part, self.tell
+        assert part is not None
+        # The run may change what is read meanwhile; the next look sees it whole.
+        with suppress(ValueError, RuntimeError, IndexError):
+            found = part.now()
+            self._now = Now(**here(), **found, left=self._left(found["progress"], found["budget"]))
+            if tell is not None:
+                tell(self._now)
+        if write and self._file is not None:
+            self._file.write(self._now)
+
+    def _left(self, progress: float, budget: float) -> float | None:
+        """Seconds until the end, if the rest goes on as this part has gone."""
+        began, first = self._began
+        if progress <= first:
+            return None
+        return max(0.0, (budget - progress) / (progress - first) * (monotonic() - began))
+
+
+@contextmanager
+def looking(directory: Path | None) -> Iterator[Looking]:
+    """Around a run at which one looks."""
+    thread = Looking(directory)
+    try:
+        yield thread
+    except BaseException as failure:
+        thread.end(failure)
+        raise
+    thread.end(None)
+
+
+def simulated(job: Job, workers: Sequence[Worker], recorder: Recorder) -> Looked:
+    """A part of a simulation. Its clock is that of its newest report."""
+    return Looked(job.plan, job.reached, workers, lambda: {"seconds": recorder.seconds}, {"engine": "simulated"})
+
+
+def trained(job: Job, worker: Worker, run: RankRun, recorder: Recorder, members: Sequence[int]) -> Looked:
+    """A part of a training, on its first rank."""
+
+    def told() -> dict[str, Any]:
+        now = perf_counter()
+        what, seconds = waiting(run, now)
+        waits = {} if what is None else {"waiting": what, "waits": max(0.0, seconds)}
+        return {"seconds": recorder.earlier + run.clock(now), "idle": idle(run)} | waits
+
+    return Looked(job.plan, job.reached, [worker], told, {"engine": "mpi", "workers": tuple(members)})
