@@ -8,10 +8,12 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import commands  # of this folder
 from mkdocs.structure.files import File, Files, InclusionLevel
 from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).parents[2]
+COMMANDS = "commands.md"
 SOURCE = "source"  # the site's folder for files of the repository
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".toml": "toml", "": "text"}
 LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
@@ -24,7 +26,8 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the files that the pages link to, and those that these link to."""
+    """Add the page of commands, and the files that the pages link to, and those that these link to."""
+    files.append(File.generated(config, COMMANDS, content=commands.page()))
     texts = [(f"docs/{file.src_uri}", file.content_string) for file in files.documentation_pages()]
     added = set[str]()
     while texts:

@@ -25,8 +25,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *(f"docs/{path.na
 # Blocks that are not run, by how they begin, and why.
 NOT_RUN = {
     "model = paceline.load(": "it takes a trained run; tests/face/test_export.py does the same",
-    'sync = paceline.LocalSync(model, optimizer, "qsr"': "a part of a user's loop; that of docs/own_loop.md is run",
-    'sync = paceline.LocalSync(model, optimizer, "biased_local_sgd"': "as above; examples/own_loop.py is run",
+    'sync = paceline.LocalSync(model, optimizer, "biased_local_sgd"': "a part of a user's loop; examples/own_loop.py is run",
     "for _ in range(rounds):": "a method's core, to be read; the tutorial's programs are run",
 }
 BY_OTHERS = {"docs/papers.md": "sh"}  # blocks that another test runs: tests/whole/test_papers.py
@@ -207,7 +206,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_core_is_short():
-    """The files that README names as the core, to be read in one sitting."""
+    """The files that CONTRIBUTING.md names as the core, to be read in one sitting."""
     core = ("program/effects", "program/lockstep", "algorithms/loop", "algorithms/rounds", "algorithms/aggregations")
     files = [ROOT / f"{name}.py" for name in (*core, "algorithms/presets")]
     assert sum(len(path.read_text().splitlines()) for path in files) <= 950
