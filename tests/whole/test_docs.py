@@ -25,10 +25,10 @@ PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *(f"docs/{path.na
 # Blocks that are not run, by how they begin, and why.
 NOT_RUN = {
     "model = paceline.load(": "it takes a trained run; tests/face/test_export.py does the same",
-    'sync = paceline.LocalSync(model, optimizer, "biased_local_sgd"': "a part of a user's loop; examples/own_loop.py is run",
+    'sync = paceline.LocalSync(model, optimizer, "biased': "a part of a user's loop; examples/own_loop.py is run",
+    "import paceline\nfrom paceline.analysis.figures": "it takes two runs; tests/analysis/test_figures.py draws some",
     "for _ in range(rounds):": "a method's core, to be read; the tutorial's programs are run",
 }
-BY_OTHERS = {"docs/papers.md": "sh"}  # blocks that another test runs: tests/whole/test_papers.py
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -56,13 +56,17 @@ def commands(page: str) -> list[tuple[str, str]]:
 
 
 def kinds(page: str) -> list[tuple[str, str, str]]:
-    """(what is done with it, text, what it prints) of each block of a page, in order."""
+    """(what is done with it, text, what it prints) of each block of a page, in order.
+
+    Blocks in sh are commands: test_commands_and_their_options_exist reads them, and tests/whole/test_papers.py runs its
+    page's.
+    """
     found: list[tuple[str, str, str]] = []
     given = blocks(page)
     for number, (language, text) in enumerate(given):
         after = given[number + 1] if number + 1 < len(given) else ("", "")
         first = text.splitlines()[0]
-        if not language or first.startswith(tuple(NOT_RUN)) or BY_OTHERS.get(page) == language:
+        if not language or text.startswith(tuple(NOT_RUN)) or language == "sh":
             continue
         if language == "console":
             command, expected = re.fullmatch(r"\$ (.*)\n((?:.*\n)*)", text).groups()  # type: ignore[union-attr]
@@ -83,8 +87,8 @@ def kinds(page: str) -> list[tuple[str, str, str]]:
 
 
 def test_each_block_that_is_not_run_exists():
-    first = [text.splitlines()[0] for page in PAGES for _, text in blocks(page)]
-    assert [begin for begin in NOT_RUN if not any(line.startswith(begin) for line in first)] == []
+    every = [text for page in PAGES for _, text in blocks(page)]
+    assert [begin for begin in NOT_RUN if not any(text.startswith(begin) for text in every)] == []
     assert len(NOT_RUN) < 6
 
 
@@ -171,6 +175,9 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 def spelled(page: str) -> list[str]:
     """Each command line of a page: in blocks, in indented lines, and in running text."""
     text = (ROOT / page).read_text().replace("\\\n", " ")
+    text = re.sub(
+        r"^```sh\n(.*?)^```", lambda block: re.sub(r"^", "    ", block[1], flags=re.M), text, flags=re.M | re.S
+    )
     lines = re.findall(r"^(?:    |\$ )(?:[\w.=/-]+ )*?(paceline [a-z].*)$", text, re.M)
     return [line.split("  #")[0] for line in (*lines, *re.findall(r"`(paceline [a-z][^`]*)`", text, re.S))]
 
