@@ -60,6 +60,7 @@ class Bounds:
     _fabrics: dict[tuple[Team, CollectiveAlgorithm], Fabric] = field(default_factory=dict, init=False)
     _moves: dict[tuple[object, ...], float] = field(default_factory=dict, init=False)
     _exchanges: dict[tuple[object, ...], Exchange] = field(default_factory=dict, init=False)
+    _computings: dict[tuple[object, ...], tuple[float, float, float]] = field(default_factory=dict, init=False)
 
     def of(
         self, team: Team, division: Division, method: Method, H: int, place: Placement, collective: CollectiveAlgorithm
@@ -81,6 +82,26 @@ class Bounds:
     ) -> float:
         """Seconds for a sample, at the least."""
         lab = self.lab
+        computing, early, moving = self._computing(team, division, synchronous, H, place)
+        number, batch, _ = division.kinds[0]
+        works = lab.works(team, number, batch, place, synchronous)
+        exchange = self._exchange(team, works, place, synchronous, collective)
+        if not synchronous:
+            round = max(computing, moving) + exchange.total
+        elif place.sharded:
+            round = max(computing + exchange.least, exchange.total, moving)
+        else:
+            round = max(computing + exchange.least, early + exchange.total, moving)
+        return round / division.samples(H)
+
+    def _computing(
+        self, team: Team, division: Division, synchronous: bool, H: int, place: Placement
+    ) -> tuple[float, float, float]:
+        """Seconds of a round, of the worker that takes longest: its computing; until its first gradient; its copies."""
+        key = (division, synchronous, H, type(place), place.prefetch, place.unit_bytes)  # whatever it sends, and how
+        if key in self._computings:
+            return self._computings[key]
+        lab = self.lab
         computing = early = moving = 0.0
         for number, batch, pace in division.kinds:
             step = lab.step(team, number, batch, place, synchronous)
@@ -92,16 +113,7 @@ class Bounds:
             if place.offloaded:
                 works = lab.works(team, number, batch, place, synchronous)
                 moving = max(moving, steps * self._moving(works, team.devices[number], place))
-        number, batch, _ = division.kinds[0]
-        works = lab.works(team, number, batch, place, synchronous)
-        exchange = self._exchange(team, works, place, synchronous, collective)
-        if not synchronous:
-            round = max(computing, moving) + exchange.total
-        elif place.sharded:
-            round = max(computing + exchange.least, exchange.total, moving)
-        else:
-            round = max(computing + exchange.least, early + exchange.total, moving)
-        return round / division.samples(H)
+        return self._computings.setdefault(key, (computing, early, moving))
 
     def _moving(self, works: Works, device: Device, place: Placement) -> float:
         """Seconds of a step's copies to the device, or of those to the host, whichever take longer."""

@@ -8,6 +8,7 @@ parameters live, and how values travel. Its changes, written into the scenario, 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,8 +94,12 @@ class Division:
 
     def samples(self, H: int) -> int:
         """Samples of all workers in a round of H steps of the fastest."""
-        kinds = zip(self.shares.batches, self.shares.paces, strict=True)
-        return sum(self.steps(H, pace) * batch for batch, pace in kinds)
+        return sum(self.steps(H, pace) * batch * count for (batch, pace), count in self._counts.items())
+
+    @cached_property
+    def _counts(self) -> Counter[tuple[int, float]]:
+        """How many workers have a batch and a pace."""
+        return Counter(zip(self.shares.batches, self.shares.paces, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
