@@ -38,6 +38,7 @@ class OwnRecord:
         on_first(comm, self._begin)
         if directory is not None and job.scenario.report.trace:
             self._spool = open_spool(directory, self._rank)
+            self.tracking.trace_rank(self._spool.take, self._rank)
 
     def _begin(self) -> None:
         self._job.warn()
@@ -85,6 +86,7 @@ class OwnRecord:
 
         ReplicasDiffer, on rank 0, where the ranks' parameters have different hashes.
         """
+        self.tracking.close()
         if self._spool is not None:
             self._spool.close()
         found = [json.loads(text) for text in gather_texts(self._comm, json.dumps([digest, step_seconds]))]

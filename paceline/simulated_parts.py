@@ -29,6 +29,7 @@ from .records.spool import TakeSpans
 from .recovering import Decision, decided, how_to_go_on
 from .resuming import subject
 from .simulated_syncs import Snapshot, Sync, Syncs, copied
+from .traced_rounds import TracedRounds
 from .tracking import Tracking
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class SimulatedParts:
         self.resumed = 0  # the round at which the last restart went on
         self._whole, self._numbers = job, workers is not None
         self.tracking = Tracking(recorder, job.scenario, virtual=True)
+        if take is not None and recorder.directory is not None:
+            held = [sum(each) for each in zip(*job.memory(phantoms.works)["memory_predicted"].values(), strict=True)]
+            self.tracking.traced = TracedRounds(
+                take, lambda w: self._part.workers[w], lambda w: held[self._part.workers[w]]
+            )
         self._recorder, self._take, self._debug, self._limit = recorder, take, debug, limit
         self._looks = looks
         self._spec, self._restarts = job.scenario.recovery, 0

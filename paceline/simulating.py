@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,8 @@ def run_simulation(
             parts = SimulatedParts(job, phantoms, workers, recorder, take, options.debug, options.limit, looks)
             recorder.scenario(parts.document())
             parts.tracking.begin(job.plan, State())
-            ran, outcomes = _run(engine, job, phantoms, parts, recorder, options.threads, looks)
+            with closing(parts.tracking):
+                ran, outcomes = _run(engine, job, phantoms, parts, recorder, options.threads, looks)
         extra = parts.job.memory(parts.phantoms.works)
         if parts.resumed:
             extra["resumed_at_round"] = parts.resumed

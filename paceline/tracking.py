@@ -19,6 +19,9 @@ from .config.sections import described
 from .program.callbacks import Callback, Callbacks, RoundRecord, RunStart
 from .program.errors import ScenarioError
 from .records.recorder import Recorder
+from .records.spool import TakeSpans
+from .runtime.resident import resident
+from .traced_rounds import PlannedRounds, TracedRounds
 
 
 def callbacks_of(scenario: Scenario, directory: Path | None, given: Sequence[Any] = (), run: str = "run") -> Callbacks:
@@ -51,18 +54,22 @@ def _made(each: Callback | CallbackSpec, path: str, directory: Path | None) -> t
 
 
 class Tracking:
-    """Tells a run's callbacks where it begins and goes on, and of its rounds.
+    """Tells a run's callbacks where it begins and goes on, and of its rounds; and its trace of each worker's rounds.
 
     virtual: whether the run is simulated.
+    traced: of a run with a trace.
     """
 
     def __init__(self, recorder: Recorder, scenario: Scenario, virtual: bool) -> None:
         self._recorder, self._scenario, self._virtual = recorder, scenario, virtual
+        self.traced: TracedRounds | None = None
         self._seconds, self._bytes = 0.0, 0.0  # at the last sync
 
     def begin(self, plan: Plan, state: State, counts_on: bool = False) -> None:
         """The run begins at this state, or goes on there. counts_on: whether bytes are counted on."""
-        self._plan, self._state = plan, State(*state.mark(), epoch_offset=state.epoch_offset)
+        self._planned = PlannedRounds(plan, state)
+        if self.traced is not None:
+            self.traced.begin()
         self._seconds = max(self._seconds, self._recorder.earlier)
         self._bytes = self._bytes if counts_on else 0.0
         if callbacks := self._recorder.callbacks:
@@ -74,19 +81,29 @@ class Tracking:
 
     @property
     def hook(self) -> Callable[[int, float, int, float, Mapping[str, float]], None] | None:
-        """Hooks.round; None where no callback wants to know."""
-        return self._passed if self._recorder.callbacks.by_round else None
+        """Hooks.round; None where neither a callback nor a trace wants to know."""
+        return self._passed if self._recorder.callbacks.by_round or self.traced is not None else None
+
+    def trace_rank(self, take: TakeSpans, rank: int) -> None:
+        """Trace the rounds of one rank of a real run, with the memory that it holds. rank: its number in the trace."""
+        self.traced = TracedRounds(take, lambda worker: rank, lambda worker: resident())
+
+    def close(self) -> None:
+        """The run is over: the trace gets the rest."""
+        if self.traced is not None:
+            self.traced.close()
 
     def _passed(self, worker: int, seconds: float, done: int, loss: float, sent: Mapping[str, float]) -> None:
-        if worker > 0:
+        planned, step = self._planned.of(done)
+        if self.traced is not None:
+            self.traced.passed(worker, done, planned, step, loss, sent)
+        if worker > 0 or not self._recorder.callbacks.by_round:
             return
-        planned = self._plan.next_round(self._state)
-        self._state.after(planned, 0.0)
         seconds += self._recorder.earlier
         nbytes = sum(each for phase, each in sent.items() if phase != "evaluate")
         record = RoundRecord(
             round=done,
-            step=self._state.step,
+            step=step,
             H=tuple(planned.steps),
             seconds=seconds,
             duration=seconds - self._seconds,

@@ -137,12 +137,12 @@ class _RankTraining:
     def _run(self, state: State, worker: Any, quiet: bool) -> bool:
         if self.rank == 0:
             self.job.warn()  # new warnings, found when the worker was built
-            self.tracking.begin(self.job.plan, state)
         if self.job.scenario.report.trace:
-            self.spool = open_spool(self.training.directory, self.rank)
-        if self.spool is not None and self.recovery is not None:
-            name, start, stop = self.recovery.span(-self.recovery.seconds)
-            self.spool.take(0, LANE, Spans([name], [start], [stop]))
+            self.spool = spool = open_spool(self.training.directory, self.rank)
+            self.tracking.trace_rank(spool.take, self.rank)
+            if self.recovery is not None:
+                spool.take(0, LANE, Spans(*([each] for each in self.recovery.span(-self.recovery.seconds))))
+        self.tracking.begin(self.job.plan, state)
         first, directory = self.rank == 0, self.training.directory
         shown = progress(f"train {self.training.title}", self.job.plan.budget, quiet or not first, self.options.bar)
         with looking(directory if first else None) as self.looks:
@@ -198,6 +198,7 @@ class _RankTraining:
         outcome = run.finish(run.drive(program))
         self.finished = self.job.plan.finished(outcome.result)
         if self.spool is not None:
+            self.tracking.close()
             self.spool.flush()  # before rank 0 reads it
         with ulfm.noticing(self.comm):
             digests = gather_texts(self.comm, worker.digest())
@@ -217,6 +218,7 @@ class _RankTraining:
             if self.rank == 0:
                 self._shrunk(part, at + self.recorder.earlier, run.clock(begun) - at)
                 run.leave_out(begun)
+            self.tracking.begin(self.job.plan, part.state, counts_on=True)
 
     def _shrunk(self, part: NextPart, at: float, seconds: float) -> None:
         """Say and write down how the run goes on. at, seconds: see Recovery."""
@@ -230,7 +232,6 @@ class _RankTraining:
         recorder.recoveries = recoveries_in(self.history)
         try:
             recorder.go_back(entry.from_round, recorder.earlier)
-            self.tracking.begin(job.plan, part.state, counts_on=True)
             # Lost workers that are to join belong to the run.
             recorder.scenario((self.whole if self.joining else job).record(self.training.directory, self.history))
         except OSError as error:  # a full disk: the run goes on while it can

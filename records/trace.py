@@ -26,10 +26,11 @@ from ..program.outcome import Span
 from .directory import SPANS, TRACE
 from .schemas import Finite
 from .spool import FAULTS, Spool, TakeSpans, read_spools
+from .trace_notes import NETWORK, NUMBERS, Arrows, RoundNumbers
 
 Lanes = Mapping[str, Iterable[Span]]
 ROUNDS = "rounds"  # the lane of the spans that contain those of "compute"
-ORDER = (FAULTS, "compute", "host", "to host", "to device", "network")  # of the lanes, from the top
+ORDER = (FAULTS, "compute", "host", "to host", "to device", NETWORK)  # of the lanes, from the top
 _LANES = TypeAdapter(list[dict[str, list[tuple[str, Finite, Finite]]]], config=ConfigDict(defer_build=True))
 CLOSE = 1e-9  # seconds: spans that overlap by less count as one after the other
 
@@ -60,36 +61,51 @@ def write_spooled(directory: Path, workers: int, split: bool) -> None:
 
 def write_trace(path: Path, workers: Sequence[Lanes]) -> None:
     """Write the trace: a process per worker, a thread per track. Events are written one by one, to save memory."""
+    arrows = Arrows(workers)
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=4) as file:
         file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
         file.write(json.dumps({"ph": "M", "name": "paceline", "pid": 0, "args": {"workers": len(workers)}}))
         for worker, lanes in enumerate(workers):
             file.write(f',\n{{"ph":"M","name":"process_name","pid":{worker},"args":{{"name":"worker {worker}"}}}}')
-            rounds = lanes.get(ROUNDS, ())
+            rounds, numbers = lanes.get(ROUNDS, ()), RoundNumbers(worker, lanes.get(NUMBERS, ()))
+            arrows.begin()
             tracks = 0
             for lane in sorted(lanes, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER)):
-                if lane != ROUNDS:
+                if lane not in (ROUNDS, NUMBERS):
                     events = placed(lanes[lane], rounds if lane == "compute" else (), lane == "compute")
-                    tracks += _write_lane(file.write, worker, tracks, lane, events)
+                    follow = arrows if lane == NETWORK else None
+                    tracks += _write_lane(file.write, worker, tracks, lane, events, numbers, follow)
+            file.write(numbers.rest())
         file.write("\n]}\n")
 
 
 def _write_lane(
-    write: Callable[[str], object], worker: int, first: int, lane: str, events: Iterable[tuple[int, str, Span]]
+    write: Callable[[str], object],
+    worker: int,
+    first: int,
+    lane: str,
+    events: Iterable[tuple[int, str, Span]],
+    numbers: RoundNumbers,
+    arrows: Arrows | None,
 ) -> int:
     """Write a lane's events on the threads from `first` on; returns how many threads it used."""
     labels: list[str] = []
-    for track, kind, (name, start, stop) in events:
+    for place, (track, kind, span) in enumerate(events):
+        name, start, stop = span
         while len(labels) <= track:
             thread = first + len(labels)
             labels.append(f'"pid":{worker},"tid":{thread}')
             write(f',\n{{"ph":"M","name":"thread_name",{labels[-1]},"args":{{"name":{json.dumps(lane)}}}}}')
             write(f',\n{{"ph":"M","name":"thread_sort_index",{labels[-1]},"args":{{"sort_index":{thread}}}}}')
         # The format counts in microseconds. repr keeps all bits of the clock.
+        arguments, counters = numbers.of(span, place) if kind == "round" else ("", "")
         write(
             f',\n{{"ph":"X","name":{json.dumps(name)},"cat":"{kind}",{labels[track]},"ts":{start * 1e6!r},'
-            f'"dur":{(stop - start) * 1e6!r}}}'
+            f'"dur":{(stop - start) * 1e6!r}{arguments}}}{counters}'
         )
+        if arrows is not None:
+            for event in arrows.events(worker, labels[track], span):
+                write(event)
     return len(labels)
 
 
