@@ -281,8 +281,7 @@ class SimulatedParts:
         recorder = self._recorder
         recorder.recoveries.append(entry)
         if entry.how != "shrink":
-            name, start, stop = entry.span(noticed)
-            self._spans(0, LANE, Spans([name], [start], [stop]))
+            self._spans(0, LANE, Spans.of(entry.span(noticed)))
         if recorder.directory is not None:
             part = self._whole.part(entry.from_round) | {"recovery": entry.noted()}
             told = [*handover.lines(entry.lost if entry.how == "shrink" else None)]

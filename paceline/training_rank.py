@@ -141,7 +141,7 @@ class _RankTraining:
             self.spool = spool = open_spool(self.training.directory, self.rank)
             self.tracking.trace_rank(spool.take, self.rank)
             if self.recovery is not None:
-                spool.take(0, LANE, Spans(*([each] for each in self.recovery.span(-self.recovery.seconds))))
+                spool.take(0, LANE, Spans.of(self.recovery.span(-self.recovery.seconds)))
         self.tracking.begin(self.job.plan, state)
         first, directory = self.rank == 0, self.training.directory
         shown = progress(f"train {self.training.title}", self.job.plan.budget, quiet or not first, self.options.bar)

@@ -25,6 +25,12 @@ class Spans(Sequence[Span]):
         self.names = list(names)  # or what an interpreter makes names of
         self.starts, self.stops = array("d", starts), array("d", stops)
 
+    @classmethod
+    def of(cls, span: Span) -> Spans:
+        """One span."""
+        name, start, stop = span
+        return cls([name], [start], [stop])
+
     def add(self, name: Any, start: float, stop: float) -> None:
         """Keep a span."""
         self.names.append(name)

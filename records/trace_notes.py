@@ -105,15 +105,16 @@ class Arrows:
         if last[k] < 0 or stop - start < SHORTEST:
             return
         column, bit = divmod(k, 8)
+        # The number comes last: what is before it compresses well, as it repeats the span's event.
         head = f'"name":"came last","cat":"exchange",{label},"ts"'
         if last[k] == worker:
             for other in np.flatnonzero(waited[:, column] & (128 >> bit)).tolist():
-                yield f',\n{{"ph":"s","id":{first + k * self._workers + other},{head}:{start * 1e6!r}}}'
+                yield f',\n{{"ph":"s",{head}:{start * 1e6!r},"id":{first + k * self._workers + other}}}'
         elif waited[worker, column] & (128 >> bit):
             middle = (start + (stop - start) / 2) * 1e6
             if stop - start > WHOLE:
                 middle = round(middle)
-            yield f',\n{{"ph":"f","bp":"e","id":{first + k * self._workers + worker},{head}:{middle!r}}}'
+            yield f',\n{{"ph":"f","bp":"e",{head}:{middle!r},"id":{first + k * self._workers + worker}}}'
 
 
 def _waits(spans: Iterable[Span]) -> dict[str, bytearray]:
