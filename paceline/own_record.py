@@ -38,7 +38,7 @@ class OwnRecord:
         on_first(comm, self._begin)
         if directory is not None and job.scenario.report.trace:
             self._spool = open_spool(directory, self._rank)
-            self.tracking.trace_rank(self._spool.take, self._rank)
+            self.tracking.trace_rank(self._spool, self._rank)
 
     def _begin(self) -> None:
         self._job.warn()

@@ -36,10 +36,17 @@ class TracedRounds:
     take: Hooks.spans of the run.
     lane: a worker's number in the trace, from its number in the part that runs.
     memory: bytes that a worker holds.
+    flush: writes down what `take` got.
     """
 
-    def __init__(self, take: TakeSpans, lane: Callable[[int], int], memory: Callable[[int], float]) -> None:
-        self._take, self._lane, self._memory = take, lane, memory
+    def __init__(
+        self,
+        take: TakeSpans,
+        lane: Callable[[int], int],
+        memory: Callable[[int], float],
+        flush: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._take, self._lane, self._memory, self._flush = take, lane, memory, flush
         self._tracers: dict[int, Tracer] = {}
         self._texts: dict[tuple[int, int], str] = {}  # of the newest round, by the round and H
 
@@ -67,3 +74,4 @@ class TracedRounds:
         """Hand on all that was noted."""
         for tracer in self._tracers.values():
             tracer.close()
+        self._flush()

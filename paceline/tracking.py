@@ -19,7 +19,7 @@ from .config.sections import described
 from .program.callbacks import Callback, Callbacks, RoundRecord, RunStart
 from .program.errors import ScenarioError
 from .records.recorder import Recorder
-from .records.spool import TakeSpans
+from .records.spool import Spool
 from .runtime.resident import resident
 from .traced_rounds import PlannedRounds, TracedRounds
 
@@ -84,12 +84,12 @@ class Tracking:
         """Hooks.round; None where neither a callback nor a trace wants to know."""
         return self._passed if self._recorder.callbacks.by_round or self.traced is not None else None
 
-    def trace_rank(self, take: TakeSpans, rank: int) -> None:
+    def trace_rank(self, spool: Spool, rank: int) -> None:
         """Trace the rounds of one rank of a real run, with the memory that it holds. rank: its number in the trace."""
-        self.traced = TracedRounds(take, lambda worker: rank, lambda worker: resident())
+        self.traced = TracedRounds(spool.take, lambda worker: rank, lambda worker: resident(), spool.flush)
 
     def close(self) -> None:
-        """The run is over: the trace gets the rest."""
+        """The run, or a part of it, is over: the trace gets the rest."""
         if self.traced is not None:
             self.traced.close()
 

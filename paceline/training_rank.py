@@ -139,7 +139,7 @@ class _RankTraining:
             self.job.warn()  # new warnings, found when the worker was built
         if self.job.scenario.report.trace:
             self.spool = spool = open_spool(self.training.directory, self.rank)
-            self.tracking.trace_rank(spool.take, self.rank)
+            self.tracking.trace_rank(spool, self.rank)
             if self.recovery is not None:
                 spool.take(0, LANE, Spans.of(self.recovery.span(-self.recovery.seconds)))
         self.tracking.begin(self.job.plan, state)
@@ -197,9 +197,7 @@ class _RankTraining:
         self.looks.begin(trained(self.job, worker, run, self.recorder, self.members))
         outcome = run.finish(run.drive(program))
         self.finished = self.job.plan.finished(outcome.result)
-        if self.spool is not None:
-            self.tracking.close()
-            self.spool.flush()  # before rank 0 reads it
+        self.tracking.close()  # before rank 0 reads the spools
         with ulfm.noticing(self.comm):
             digests = gather_texts(self.comm, worker.digest())
             memory = gather_texts(
