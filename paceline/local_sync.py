@@ -148,6 +148,8 @@ class LocalSync:
         self._tracking.begin(self._plan, state)
         self._pieces = Pieces(train(self._worker, self._plan, state), self._worker.turn)
         self._rate.tell(self._plan.progress(state), True)
+        if self._record is not None:
+            self._record.look(self._plan, state, self._worker, self._run)
         self._run.drive(self._pieces.next())
         self._set_lr()
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LOOK = 0.25  # seconds between two looks
 WRITTEN = 2  # looks: after so many the file is written
+ENDLESS = 1e12  # a budget of so many epochs, steps or rounds: of a loop of one's own that says no end
 
 
 @dataclass(eq=False)
@@ -47,7 +48,8 @@ class Looked:
         """Fields of a Now."""
         state, plan = self.state, self.plan
         found: dict[str, Any] = {"round": state.round, "step": state.step, "samples": state.samples, "H": state.H}
-        found |= {"progress": plan.progress(state), "budget": plan.budget.amount, "unit": plan.budget.unit}
+        budget = plan.budget.amount if plan.budget.amount < ENDLESS else 0.0
+        found |= {"progress": plan.progress(state), "budget": budget, "unit": plan.budget.unit}
         round = plan.known_round(state)
         if round is not None:
             done, of = self._done(round)
@@ -130,9 +132,9 @@ class Looking:
     def _left(self, progress: float, budget: float) -> float | None:
         """Seconds until the end, if the rest goes on as this part has gone."""
         began, first = self._began
-        if progress <= first:
+        if not first < progress < budget < ENDLESS:
             return None
-        return max(0.0, (budget - progress) / (progress - first) * (monotonic() - began))
+        return (budget - progress) / (progress - first) * (monotonic() - began)
 
 
 @contextmanager
@@ -152,8 +154,10 @@ def simulated(job: Job, workers: Sequence[Worker], recorder: Recorder) -> Looked
     return Looked(job.plan, job.reached, workers, lambda: {"seconds": recorder.seconds}, {"engine": "simulated"})
 
 
-def trained(job: Job, worker: Worker, run: RankRun, recorder: Recorder, members: Sequence[int]) -> Looked:
-    """A part of a training, on its first rank."""
+def trained(
+    plan: Plan, state: State, worker: Worker, run: RankRun, recorder: Recorder, members: Sequence[int]
+) -> Looked:
+    """A part of a training, on its first rank. state: the program moves it on. members: see Now.workers."""
 
     def told() -> dict[str, Any]:
         now = perf_counter()
@@ -161,4 +165,4 @@ def trained(job: Job, worker: Worker, run: RankRun, recorder: Recorder, members:
         waits = {} if what is None else {"waiting": what, "waits": max(0.0, seconds)}
         return {"seconds": recorder.earlier + run.clock(now), "idle": idle(run)} | waits
 
-    return Looked(job.plan, job.reached, [worker], told, {"engine": "mpi", "workers": tuple(members)})
+    return Looked(plan, state, [worker], told, {"engine": "mpi", "workers": tuple(members)})

@@ -6,9 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .algorithms.plan import Plan
+from .algorithms.rounds import State
+from .algorithms.worker import Worker
 from .job import Job
+from .looking import Looking, trained
 from .program.errors import one_line
 from .program.outcome import Hooks, Outcome, ignored
 from .records import lock
@@ -23,6 +27,9 @@ from .runtime.watch import Watch
 from .terminal import say
 from .tracking import Tracking, callbacks_of
 
+if TYPE_CHECKING:
+    from .runtime.engine import RankRun
+
 
 class OwnRecord:
     """What one rank records. directory: None where nothing is written."""
@@ -33,6 +40,7 @@ class OwnRecord:
         told = callbacks_of(job.scenario, directory, callbacks) if self._rank == 0 else None
         self.recorder = Recorder(directory if self._rank == 0 else None, tell=say, callbacks=told)
         self.tracking = Tracking(self.recorder, job.scenario, virtual=False)
+        self._looks = Looking(directory if self._rank == 0 else None)
         self._held = ExitStack()  # rank 0's lock of the directory
         self._spool: Spool | None = None
         on_first(comm, self._begin)
@@ -56,6 +64,10 @@ class OwnRecord:
         take = self._spool.take if self._spool is not None else None
         return Hooks(self.recorder.log, ignored, stop, take, round=self.tracking.hook)
 
+    def look(self, plan: Plan, state: State, worker: Worker, run: RankRun) -> None:
+        """Tell those who watch where the run is. plan: it may have no end. state: the program moves it on."""
+        self._looks.begin(trained(plan, state, worker, run, self.recorder, range(self._job.workers)))
+
     def watch(self) -> Watch | None:
         """Notices stalls; None where nothing can stall, or where there is no directory for the signs of life."""
         spec, size = self._job.scenario.deadline, self._job.workers
@@ -75,6 +87,7 @@ class OwnRecord:
 
     def abandon(self) -> None:
         """The loop has failed: the run that this one was to replace comes back."""
+        self._looks.end(RuntimeError("the loop has failed"))
         if self._rank == 0 and self.directory is not None:
             put_back(self.directory)
         self._held.close()
@@ -103,5 +116,6 @@ class OwnRecord:
             self._write(job)
             epochs, extra = job.plan.epochs(outcomes[0].result), extra | job.by_class(outcomes)
         self.recorder.finish("mpi", outcomes, epochs, extra)
+        self._looks.end(None)
         self._held.close()
         check_replicas(digests, self.directory)

@@ -194,7 +194,7 @@ class _RankTraining:
     def _part(self, run: RankRun, state: State, worker: Any) -> _Ended:
         """Run the part's program; what is known of all ranks at its end."""
         program = self.job.programs([worker], state)[0]
-        self.looks.begin(trained(self.job, worker, run, self.recorder, self.members))
+        self.looks.begin(trained(self.job.plan, self.job.reached, worker, run, self.recorder, self.members))
         outcome = run.finish(run.drive(program))
         self.finished = self.job.plan.finished(outcome.result)
         self.tracking.close()  # before rank 0 reads the spools

@@ -40,7 +40,7 @@ class Now(BaseModel):
     H: Natural = 0  # nominal steps of the present round, or of the last one between two rounds
     done: Natural = 0  # steps of the present round that are done
     progress: Number = 0.0  # in the budget's unit
-    budget: Number = 0.0
+    budget: Number = 0.0  # 0: the run says no end
     unit: str = ""
     seconds: Number = 0.0  # of training, by the run's clock; virtual ones in a simulation
     left: Number | None = None  # seconds until the end, by the clock on the wall; None: not known yet

@@ -13,7 +13,7 @@ import yaml
 import paceline
 from kit.cli import MOMENTUM, scenario
 from kit.paths import TESTS
-from paceline.records.directory import SIGNS
+from paceline.records.directory import NOW, SIGNS
 from paceline.runtime.job_folders import job_folders
 from paceline.runtime.mpirun import command, environment, find_mpirun
 
@@ -83,7 +83,7 @@ def test_a_loop_has_the_numbers_of_its_scenario(tmp_path: Path) -> None:
         own, simulated = paceline.load(tmp_path / "own" / name), paceline.simulate(tmp_path / f"{name}.yaml")
         found = paceline.compare(simulated, own)
         assert found.same, f"{name}: {found.difference}"
-        assert not (tmp_path / "own" / name / SIGNS).exists()
+        assert not any((tmp_path / "own" / name / left).exists() for left in (SIGNS, NOW))
         assert own.summary["syncs"]["parameters"] == own.summary["rounds"]
     for name, rounds in ENDING.items():
         own = paceline.load(tmp_path / "own" / name)
