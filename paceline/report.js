@@ -31,7 +31,8 @@
   }
 
   // Timelines.
-  const FEW = 4000; // bars in view that are drawn one by one
+  const FEW = 4000; // bars in view that are drawn one by one,
+  const WIDE = 3; // if there are so many pixels for each
   const CELLS = 8000; // where there are more: slices times rows
   const timelines = [];
 
@@ -108,11 +109,18 @@
       }
     }
 
+    /** Show a round, or the nearest one that there is. */
+    show(round) {
+      const place = Math.min(Math.max(1, round), this.rounds.length) - 1;
+      if (place >= 0) this.zoom(place ? this.rounds[place - 1] : 0, this.rounds[place], true);
+    }
+
     draw() {
       const [start, stop] = this.window;
       const areas = this.said.legends.map(() => ({ x: [], y: [] }));
       const seen = this.rows.map((row) => this.within(row, start, stop));
-      const few = seen.reduce((sum, [from, to]) => sum + to - from, 0) <= FEW;
+      const counts = seen.map(([from, to]) => to - from);
+      const few = counts.reduce((sum, count) => sum + count, 0) <= FEW && Math.max(...counts) * WIDE <= this.drawing.clientWidth;
       this.slice = few ? 0 : (stop - start) / Math.max(60, Math.min(700, Math.floor(CELLS / this.rows.length)));
       this.rows.forEach((row, number) => {
         if (few) this.bars(row, seen[number], areas);
@@ -244,8 +252,7 @@
         const label = element("label", "round ");
         const input = element("input", "", { type: "number", min: 1, max: this.rounds.length });
         input.addEventListener("change", () => {
-          const round = Math.min(Math.max(1, Math.round(input.value)), this.rounds.length) - 1;
-          this.zoom(round ? this.rounds[round - 1] : 0, this.rounds[round]);
+          for (const each of this.together?.checked ? timelines : [this]) each.show(Math.round(input.value));
         });
         label.append(input);
         bar.append(label);

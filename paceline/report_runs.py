@@ -169,14 +169,15 @@ def _relative(left: float, right: float) -> float | None:
 
 def _where_it_comes_from(predicted: Run, measured: Run) -> Table:
     """By worker, how much more of each kind was predicted than measured."""
-    pairs = zip(seconds_by_kind(predicted), seconds_by_kind(measured), strict=True)
+    pairs = list(zip(seconds_by_kind(predicted), seconds_by_kind(measured), strict=True))
+    kinds = [kind for kind in KINDS if any(said[kind] or found[kind] for said, found in pairs)]
+    whole = predicted.summary["seconds"] - measured.summary["seconds"]
     rows: list[list[Cell | str]] = []
     for worker, (said, found) in enumerate(pairs):
-        parts = [said[kind] - found[kind] for kind in KINDS]
-        whole = predicted.summary["seconds"] - measured.summary["seconds"]
+        parts = [said[kind] - found[kind] for kind in kinds]
         rows.append([str(worker), *(Cell(f"{part:+.4g}", part) for part in (*parts, whole))])
     caption = "predicted less measured, in seconds: where the difference is"
-    return Table(["worker", *KINDS, "whole"], rows[:WORKERS], caption)
+    return Table(["worker", *kinds, "whole"], rows[:WORKERS], caption)
 
 
 def _time(runs: Sequence[Run]) -> Section:
