@@ -21,7 +21,7 @@ def on_ranks(function: Callable[..., Any], ranks: int, *arguments: Any, star: St
     with tempfile.TemporaryDirectory() as folder:
         task, answer = Path(folder, "task"), Path(folder, "answer")
         task.write_bytes(pickle.dumps((function, arguments)))
-        status = launch([str(task), str(answer)], ranks, program=["-m", "benchmarks.ranks"], rounds=False, star=star)
+        status = launch([str(task), str(answer)], ranks, program=["-m", "benchmarks.ranks"], rounds=False, on=star)
         if status:
             raise RuntimeError(f"{function.__module__}.{function.__name__} on {ranks} ranks: status {status}")
         return pickle.loads(answer.read_bytes())

@@ -82,6 +82,19 @@ def train(
     out: Out = None,
     force: Force = False,
     debug: Debug = False,
+    hosts: Annotated[
+        str | None, Option(metavar="a:4,b:4", help="The hosts to train on, and how many ranks each takes.")
+    ] = None,
+    hostfile: Annotated[
+        Path | None, Option(metavar="FILE", help="The same in a file: a line for each host, like `a slots=4` or `a:4`.")
+    ] = None,
+    passed: Annotated[
+        list[str],
+        Option("-x", metavar="NAME", help="An environment variable for ranks on other hosts. May be repeated."),
+    ] = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Show scenario, placement, command, time and memory; start nothing.")
+    ] = False,
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no result.")] = False,
     bar: Annotated[bool, Option("--bar", hidden=True)] = False,
     restart: Annotated[str | None, Option("--restart", hidden=True)] = None,
@@ -94,6 +107,7 @@ def train(
     stop = Stop() if inside else None  # before the imports below, which take seconds
     from ..config.scenario import recovery_settings, train_settings
     from ..launching import launch
+    from ..placement import Where
     from ..restart import Restart
     from ..training import TrainOptions
 
@@ -104,7 +118,9 @@ def train(
     if restart is not None and inside:
         options = replace(options, restart=Restart.read(restart))
     if stop is None:
-        raise Exit(launch(found, options, ranks, quiet))
+        raise Exit(launch(found, options, ranks, quiet, Where(hosts, hostfile, tuple(passed)), dry_run))
+    if dry_run:
+        raise ScenarioError("--dry-run starts no ranks; leave out mpirun or srun")
     from ..training_rank import train_ranks
 
     train_ranks(found, options, quiet, stop)

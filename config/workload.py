@@ -76,7 +76,8 @@ class Workload(Section):
     augment: Augmentation | None = None
     threads: int = Field(default=1, ge=1, le=4096)  # per worker
     loaders: int = Field(default=0, ge=0, le=64)  # threads that load batches ahead in `train`; they change no number
-    init: Path | None = None  # a file with the initial weights, in place of random ones; relative to the scenario
+    # A file with the initial weights, in place of random ones; relative to the scenario. Or by host, with a default.
+    init: Path | dict[str, Path] | None = None
     # Of the initial parameters; of the order and choice of examples and their augmentation. By default both are the
     # scenario's seed. Dropout and the cluster's noise always use the scenario's.
     model_seed: Seed | None = None

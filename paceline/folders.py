@@ -11,7 +11,11 @@ from typing import Any
 
 from .config.recorded import RecordedFolder
 from .config.scenario import Scenario
+from .program.errors import ScenarioError
 from .program.import_paths import named
+from .runtime.hosts import own_names
+
+DEFAULT = "default"  # the entry of hosts that have none of their own
 
 
 def folders_of(scenario: Scenario, folder: Path) -> tuple[Path, ...]:
@@ -54,3 +58,21 @@ def _names_code(document: Any) -> bool:
 def find(path: Path, folders: Iterable[Path]) -> Path:
     """A path of a scenario in the first of its folders that has it; unchanged where no folder has it."""
     return next((found for folder in folders if (found := folder / path).exists()), path)
+
+
+def of_this_host(path: Any, key: str, own: bool = False) -> Any:
+    """A path of a scenario that may be given by host: {HOST: path, default: path}. Anything else is unchanged.
+
+    key: the scenario's. own: the path goes to a user's function, which may take a mapping for something else: it is by
+        host if it has a default. Elsewhere, {train: FILE, test: FILE} alone is not by host.
+
+    ScenarioError where this host has no entry and there is no default.
+    """
+    if not isinstance(path, dict) or set(path) == {"train", "test"} or (own and DEFAULT not in path):
+        return path
+    for name in (*own_names(), DEFAULT):
+        if name in path:
+            return path[name]
+    raise ScenarioError(
+        f"{key}: has no path for host {own_names()[0]}, only for {', '.join(map(str, path))}; add one, or default: PATH"
+    )

@@ -190,7 +190,7 @@ class Job:
         """The entry in the run's history for the part that begins now; see records/history.py."""
         now = environment(self.scenario.workload.threads)
         folder = next(path for path in (*self.problem.folders, Path()) if path.is_dir())
-        return history.part(from_round, now, folder, self.scenario.record.host)
+        return history.part(from_round, now, folder, self.scenario.record.host, compact(self.problem.hosts))
 
 
 def _class_names(classes: Iterable[tuple[str, float, int]]) -> dict[tuple[str, float, int], str]:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .config import bundled
 from .config.scenario import train_settings
-from .emulated_network import star_for
+from .crew import Crew
+from .placement import NOWHERE, Start, Where, ground_for
 from .program.errors import PacelineError, ScenarioError
 from .records import checkpoints, live, progress
-from .records.directory import SCENARIO, SUMMARY
 from .records.recoveries import Recovery, numbers, recoveries_in
 from .records.replacing import put_back
 from .recovering import how_to_go_on
@@ -27,13 +27,12 @@ from .run import Run
 from .terminal import say
 from .tracking import callback_settings
 from .training import Training, TrainOptions, again, check, trainings
+from .written import Files, Written
 
 if TYPE_CHECKING:
     from .runtime.launcher import End
-    from .runtime.star import Star
 
 NEVER = "it was lost before its first step, and would not get there again"
-_Stamp = tuple[int, int] | None  # of a file
 
 
 def train(
@@ -47,8 +46,9 @@ def train(
     force: bool = False,
     ranks: int | None = None,
     callbacks: Sequence[Any] = (),
+    hosts: str | None = None,
 ) -> Run:
-    """Train a scenario for real on this machine, under an mpirun that this starts. Returns the finished Run.
+    """Train a scenario for real, under an mpirun that this starts. Returns the finished Run.
 
     scenario: a file, or the name of one that comes with Paceline.
     settings: overrides such as "budget.epochs=5".
@@ -58,6 +58,7 @@ def train(
     emulate_network: join the ranks by the described star, laid on this machine; by default likewise.
     force: replace a run that is already in `out`. ranks: how many MPI ranks to start; by default one per worker.
     callbacks: in addition to the scenario's, as a scenario writes them, since rank 0 makes them.
+    hosts: where the ranks run, like "a:4,b:4"; by default on this machine, or on the hosts of the Slurm job.
 
     Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
     """
@@ -65,15 +66,24 @@ def train(
     directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / scenario.stem
     every = [*settings, *train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)]
     options = TrainOptions((*every, *callback_settings(scenario, every, callbacks)), directory, force)
-    if (status := launch([scenario], options, ranks, quiet=True)) != 0:
+    if (status := launch([scenario], options, ranks, quiet=True, where=Where(hosts))) != 0:
         raise RuntimeError(f"training {scenario} ended with status {status}")
     return Run.load(directory)
 
 
-def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, quiet: bool = False) -> int:
+def launch(
+    scenarios: Sequence[Path],
+    options: TrainOptions,
+    ranks: int | None,
+    quiet: bool = False,
+    where: Where = NOWHERE,
+    dry: bool = False,
+) -> int:
     """Start one mpirun for all scenarios and wait for it. Returns its exit status.
 
     After a lost worker it is started again, as often as the scenario's `recovery` allows.
+
+    dry: print what would be started, and start nothing.
     """
     found = trainings(scenarios, options)
     jobs = check(found, options)
@@ -84,7 +94,13 @@ def launch(scenarios: Sequence[Path], options: TrainOptions, ranks: int | None, 
             f"{training.title}: {max(sizes)} workers but -n {ranks}; write -n {max(sizes)} or leave it out"
         )
     sharded = [job.plan.strategy.placement.sharded for job in jobs]
-    return _Launch(scenarios, options, found, sharded, ranks, quiet).run()
+    launched = _Launch(scenarios, options, found, sharded, ranks, quiet, where)
+    if not dry:
+        return launched.run()
+    from .dry_run import show
+
+    show(found, jobs, launched.start())
+    return 0
 
 
 class _Launch:
@@ -98,14 +114,15 @@ class _Launch:
         sharded: Sequence[bool],
         ranks: int | None,
         quiet: bool,
+        where: Where,
     ) -> None:
         self.scenarios, self.options, self.found, self.sharded = scenarios, options, found, sharded
-        self.ranks, self.quiet = ranks, quiet
-        self.before = [_Files(training) for training in found]
+        self.ranks, self.quiet, self.where = ranks, quiet, where
+        self.before = [Files(training) for training in found]
         self.restart: Restart | None = None
         self.restarts = 0
         self.crew = Crew(0)
-        self.star: Star | None = None
+        self.nodes: Sequence[Hashable] = ()  # the node of each rank that was started
 
     def run(self) -> int:
         """Start the ranks until they have done all; the exit status."""
@@ -145,6 +162,14 @@ class _Launch:
         """Start the ranks once."""
         from .runtime.launcher import run_job
 
+        start = self.start()
+        self.nodes = start.ground.nodes
+        for training in self.found[self.restart.training if self.restart is not None else 0 :]:
+            progress.forget(training.directory)
+        return run_job(start.arguments, len(start.ground.nodes), start.threads, on=start.ground, shrink=start.shrink)
+
+    def start(self) -> Start:
+        """How the ranks are started next."""
         left, options, ranks = self.found, self.options, self.ranks
         if (restart := self.restart) is not None:
             left, ranks = again(self.found, restart), None  # there may be fewer workers now
@@ -153,12 +178,10 @@ class _Launch:
                 options = replace(options, without=())
         arguments = ["train", *map(str, self.scenarios), *_flags(options), *(["--quiet"] if self.quiet else [])]
         threads = max(training.scenario.workload.threads for training in left)
-        self.star = star_for([(training.title, training.scenario) for training in left], ranks)
-        sizes = [training.scenario.cluster.size for training in left]
-        for training in left:
-            progress.forget(training.directory)
+        members = restart.members if restart is not None else None
+        ground = ground_for(self.where, self.found[-len(left) :], left, ranks, members)
         shrink = any(training.scenario.recovery.shrink for training in left)
-        return run_job(arguments, ranks or max(sizes), threads, star=self.star, shrink=shrink)
+        return Start(arguments, ground, threads, shrink)
 
     def _start_again(self, end: End) -> str | None:
         """Make the next job ready, and say so in a line. Else why the run ends here, if a restart was asked for."""
@@ -172,7 +195,7 @@ class _Launch:
         gone = list[int]()
         if self.crew.failed(end, came is not None):
             if self.restart is not None and number == len(self.found) - 1:  # it has been there before
-                gone = self.crew.on_host(end.ranks, self.star)
+                gone = self.crew.on_host(end.ranks, self.nodes)
             if not gone:
                 return NEVER if spec.max_restarts else ""
         rule = spec.model_copy(update={"shrink": False})  # the remaining ranks have not gone on by themselves
@@ -256,7 +279,7 @@ class _Launch:
             return []
         return recoveries_in(history_of(self.found[number].directory)[self.before[number].parts :])
 
-    def _now(self, number: int) -> _Written:
+    def _now(self, number: int) -> Written:
         return self.before[number].written()
 
     def _saved(self, number: int) -> bool:
@@ -287,9 +310,9 @@ class _Launch:
     def _whole(self, number: int) -> str:
         """What is whole, and the commands that go on. number: of the training that was interrupted."""
         said = [f"{self.found[done].title} is finished" for done in range(number)]
-        begun, left = self._now(number).begun, number + 1
+        begun, left, directory = self._now(number).begun, number + 1, self.found[number].directory
         if self._saved(number):
-            said.append(checkpoints.go_on(self.found[number].directory, round=self._round(number)))
+            said.append(checkpoints.go_on(directory, *self.where.flags(), round=self._round(number)))
         else:
             said.append("no checkpoint was saved" if begun else "nothing was written")
             left = number
@@ -305,86 +328,11 @@ class _Launch:
         if options.out is not None and len(scenarios) == 1:
             options = replace(options, out=self.found[first].directory)
         more = [] if self.ranks is None else ["-n", str(self.ranks)]
-        return shlex.join(["paceline", "train", *map(str, scenarios), *more, *_flags(options)])
-
-
-class Crew:
-    """The workers of one training, by their numbers when the command began."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self.now = list(range(workers))  # the worker of each rank
-        self.gone: set[int] = set()  # those that are left out
-        self._unstarted: tuple[int, ...] | None = None  # the ranks that have failed before the first step, just before
-
-    def failed(self, end: End, stepped: bool) -> bool:
-        """Whether the ranks of a job were lost before their first step, and would be lost there again.
-
-        A crash would come again; anything else may be an accident, unless it happens twice.
-        """
-        before, self._unstarted = self._unstarted, None if stepped else end.ranks
-        return not stepped and (end.again or before == end.ranks)
-
-    def numbers(self, ranks: Sequence[int]) -> list[int]:
-        """The workers of some ranks. More ranks may have been started than there are workers."""
-        return [self.now[rank] for rank in ranks if rank < len(self.now)]
-
-    def on_host(self, ranks: Sequence[int], star: Star | None) -> list[int]:
-        """The ranks on the hosts of some ranks."""
-        if star is None:
-            return [rank for rank in ranks if rank < len(self.now)]
-        nodes = {star.nodes[rank] for rank in ranks}
-        return [rank for rank, node in enumerate(star.nodes) if node in nodes]
-
-    def go_on(self, recoveries: Sequence[Recovery]) -> list[int]:
-        """The next job's workers. Returns those to leave out, by their numbers in the scenario that it goes on with.
-
-        recoveries: what the run's record tells since the command began; its scenario has the workers after them.
-        """
-        there = numbers(self.workers, recoveries)
-        self.now = [worker for worker in there if worker not in self.gone]
-        return [place for place, worker in enumerate(there) if worker in self.gone]
-
-
-class _Written(NamedTuple):
-    """What this command has written into a run's directory."""
-
-    begun: bool  # the run's scenario
-    saved: bool  # a checkpoint
-    finished: bool  # the results
-
-
-class _Files:
-    """The files of a directory before this command has begun; an earlier run may have left some."""
-
-    def __init__(self, training: Training) -> None:
-        self._directory = training.directory
-        self._before = self._stamps()
-        self.parts = len(history_of(training.directory)) if training.resumes else 0  # of the run that goes on
-
-    def written(self) -> _Written:
-        """What is there now and was not there before, or was another file."""
-        now = self._stamps()
-        begun, saved, finished = (new is not None and new != old for new, old in zip(now, self._before, strict=True))
-        return _Written(begun, saved, finished)
-
-    def _stamps(self) -> tuple[_Stamp, _Stamp, _Stamp]:
-        saved = checkpoints.newest(self._directory)
-        meta = None if saved is None else _stamp(saved / checkpoints.META)
-        return _stamp(self._directory / SCENARIO), meta, _stamp(self._directory / SUMMARY)
+        return shlex.join(["paceline", "train", *map(str, scenarios), *more, *self.where.flags(), *_flags(options)])
 
 
 def _named(workers: Sequence[int]) -> str:
     return ", ".join(f"worker {worker}" for worker in workers)
-
-
-def _stamp(path: Path) -> _Stamp:
-    """What tells a file from another one of this name; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _flags(options: TrainOptions) -> list[str]:

@@ -20,7 +20,7 @@ from .config.metrics import named_metrics
 from .config.profile import model_key
 from .config.recorded import RecordedFile
 from .config.scenario import Scenario
-from .folders import find, folders_of
+from .folders import find, folders_of, of_this_host
 from .program.errors import ScenarioError
 from .program.import_paths import named
 
@@ -47,6 +47,7 @@ class LearningProblem:
     notes: list[str] = field(default_factory=list)  # warnings for readers of the results, found when workers are built
     counted: Mapping[str, MeasuredCost] = field(default_factory=dict)  # what the profile knows of users' models
     began_with: RecordedFile | None = None  # the file with the initial weights, known when workers are built
+    hosts: tuple[str, ...] = ()  # the host of each worker's rank, in a real run
 
     @cached_property
     def shape(self) -> DataShape:
@@ -189,7 +190,7 @@ class LearningProblem:
 
     def check_initial(self) -> None:
         """ScenarioError where the file with the initial weights is missing."""
-        path = self.scenario.workload.init
+        path = self._init
         if path is not None and not find(path, self.folders).is_file():
             raise ScenarioError(f"workload.init: {path}: no such file; its path is relative to the scenario")
 
@@ -209,7 +210,7 @@ class LearningProblem:
         from . import weights_file
         from .learning.weights import Weights
 
-        path, kept = self.scenario.workload.init, self.scenario.recorded
+        path, kept = self._init, self.scenario.recorded
         if resumed:
             self.began_with = kept.init if kept else None
         if resumed or path is None:
@@ -277,7 +278,10 @@ class LearningProblem:
         return [device.torch_device != "cpu" for device in self.timing.devices] if self.timing else []
 
     def device(self, index: int) -> str:
-        """The torch device of a worker in this process. The workers of a node take its GPUs in turn."""
+        """The torch device of a worker in this process. The workers of a host take its GPUs in turn.
+
+        Where hosts are not known, the scenario's nodes count.
+        """
         assert self.timing
         if not self._staged[index]:
             return "cpu"
@@ -287,7 +291,7 @@ class LearningProblem:
             raise ScenarioError(
                 "cluster: torch_device is cuda, but torch finds no CUDA device here; write torch_device: cpu"
             )
-        nodes = self.timing.nodes
+        nodes: Sequence[str | int] = self.hosts or self.timing.nodes
         before = sum(self._staged[other] and nodes[other] == nodes[index] for other in range(index))
         return f"cuda:{before % torch.cuda.device_count()}"
 
@@ -300,15 +304,25 @@ class LearningProblem:
     def _data(self) -> tuple[str, dict[str, Any]]:
         """The data's name and arguments, with paths that can be opened from the working folder."""
         name, args = self.scenario.workload.data.name, self.scenario.workload.data.args
-        if ":" not in name and "path" in args:
-            args["path"] = self._found(args["path"])
-        return (str(find(Path(name), self.folders)) if name.endswith(".npz") else name), args
+        own = ":" in name
+        if "path" in args:
+            args["path"] = of_this_host(args["path"], "workload.data.path", own)
+            args["path"] = args["path"] if own else self._found(args["path"])
+        if name.endswith(".npz"):
+            name = args.pop("path", str(find(Path(name), self.folders)))
+        return name, args
 
     def _found(self, path: Any) -> Any:
         """A path, or several by name, that can be opened from the working folder."""
         if isinstance(path, dict):
             return {name: self._found(each) for name, each in path.items()}
         return str(find(Path(path), self.folders)) if isinstance(path, str) else path
+
+    @property
+    def _init(self) -> Path | None:
+        """The file with the initial weights, as the scenario names it for this host."""
+        path = of_this_host(self.scenario.workload.init, "workload.init")
+        return None if path is None else Path(path)
 
 
 def _named(key: str, action: Callable[[], T]) -> T:

@@ -44,7 +44,7 @@ def profile(scenario: Path, out: Path, ranks: int | None, settings: Iterable[str
     arguments = ["profile", str(scenario), f"--out={out}"]
     arguments += [f"--set={setting}" for setting in settings]
     star, threads = star_for([(scenario.stem, described)], ranks), described.workload.threads
-    status = launch(arguments, ranks or described.cluster.size, threads, rounds=False, star=star)
+    status = launch(arguments, ranks or described.cluster.size, threads, rounds=False, on=star)
     if status:
         raise SystemExit(status)
 

@@ -98,6 +98,7 @@ class Survivors:
         round, newest = self._rounds()
         state, arrays = self.kept.at(round)
         following.problem.began_with = job.problem.began_with
+        following.problem.hosts = tuple(job.problem.hosts[worker] for worker in self._left)
         handover = Handover(Division.of(job.plan), following.plan, [*self._left])
         rank = self.comm.Get_rank()
         worker = make_worker(following, rank, resumed=True)

@@ -15,7 +15,6 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from .algorithms.rounds import State
-from .emulated_network import check_star
 from .handover import Division
 from .job import Job, resolve
 from .looking import looking, trained
@@ -23,6 +22,7 @@ from .memory_check import goes_on, measured
 from .program.errors import ScenarioError, WorkerLost, one_line
 from .program.outcome import Hooks, Outcome, Spans
 from .progress import progress
+from .rank_checks import check_ranks, know_hosts
 from .real_faults import rank_faults
 from .records import checkpoints, lock, struck
 from .records.directory import CHECKPOINTS
@@ -56,31 +56,14 @@ def train_ranks(scenarios: Sequence[Path], options: TrainOptions, quiet: bool, s
 
         comm = MPI.COMM_WORLD
         for training in trainings(scenarios, options):
-            check_star(training.scenario)
             job = resolve(training.scenario, training.path.parent)
-            if comm.Get_size() < job.workers <= MPI.COMM_WORLD.Get_size():  # the launcher may start them again
-                raise WorkerLost(
-                    f"a worker is lost: {training.title} has {job.workers} workers, and {comm.Get_size()} are left"
-                )
-            if comm.Get_size() < job.workers:
-                raise ScenarioError(
-                    f"{training.title}: {job.workers} workers but {comm.Get_size()} ranks; "
-                    f"start mpirun with -np {job.workers}"
-                )
+            check_ranks(comm, MPI.COMM_WORLD.Get_size(), training, job)
             recovery = job.scenario.recovery
-            if recovery.respawn and not by_launcher():
-                raise ScenarioError(
-                    f"{training.title}: recovery.respawn: start it without mpirun, or --set recovery.respawn=false"
-                )
-            if recovery.shrink and not ulfm.survives():
-                raise ScenarioError(
-                    f"{training.title}: recovery.shrink: these ranks end with the first one that is lost; "
-                    "start them with mpirun --with-ft ulfm (Open MPI), or let `paceline train` start them"
-                )
             taking_part = comm.Get_rank() < job.workers
             group = comm.Split(0 if taking_part else 1, comm.Get_rank())
             if comm.Get_rank() == 0:
                 job.warn()
+            know_hosts(group, training.directory, job)
             waits = taking_part and _RankTraining(group, training, job, options, stop).train(quiet)
             comm = ulfm.remaining(comm)
             if recovery.respawn and not ulfm.agreed(comm, not waits):

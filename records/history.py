@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,8 +16,13 @@ from typing import Any
 from ..program.errors import one_line
 
 
-def part(from_round: int, environment: Mapping[str, Any], folder: Path, host: bool) -> dict[str, Any]:
-    """The entry for a part that begins now. folder: where the scenario lies. host: whether to name the machine."""
+def part(
+    from_round: int, environment: Mapping[str, Any], folder: Path, host: bool, hosts: Sequence[Any] = ()
+) -> dict[str, Any]:
+    """The entry for a part that begins now.
+
+    folder: where the scenario lies. host: whether to name machines. hosts: the host of each worker, of a real run.
+    """
     return {
         "from_round": from_round,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -25,6 +30,7 @@ def part(from_round: int, environment: Mapping[str, Any], folder: Path, host: bo
         "environment": dict(environment),
         **({"git": git} if (git := commit(folder)) else {}),
         **({"host": platform.node()} if host else {}),
+        **({"hosts": list(hosts)} if host and hosts else {}),
     }
 
 

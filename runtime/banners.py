@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import IO, TextIO
 
+from .job_signs import Signs
+
 RULE = re.compile(rb"(-{60,}|={60,})\s*$")
 ABORT = re.compile(
     rb"MPI_ABORT was invoked|calling\s+\"abort\"|BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES"
@@ -21,9 +23,13 @@ ABORT_LINE = re.compile(
     rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting"
     rb"|YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your app"
     rb"|^\[[^]]+\] \*\*\* (An error occurred in|reported by process|on a |on comm|Unknown err|MPI_ERR|   and MPI will)"
+    rb"|plm:ssh: Warning: setpgid|^\[warn\] Epoll "
+    rb"|^\[mpiexec@[^\]]+\] (ui_cmd_cb|control_cb|HYDT_dmxu_poll|HYD_pmci_wait|main) "
+    rb"|^\[proxy:\d+@[^\]]+\] HYD"
     rb"|^NBC_Progress: an error"  # Open MPI's, of an exchange that the loss of a rank has cut off
     rb"|Please see the FAQ page for debugging|^Fatal error in \w+: .*error stack|^(internal_|MPI|copy_)\w*\(\d+\)\.*: "
 )
+FATAL = re.compile(rb"^\[[^]]+\] \*\*\* An error occurred in Socket closed")
 SAID = re.compile(rb"paceline: (?!warning)|Traceback \(most recent call last\)")
 FAILED = re.compile(rb"paceline: rank (?P<rank>\d+) failed")  # with an error that is not one of Paceline's own
 LOST = re.compile(rb"paceline: (?P<what>(a worker|workers? [\d, ]+) (is|are) lost|worker \d+ failed)")
@@ -34,6 +40,14 @@ LONGEST = 20  # lines of a block of mpirun's; a longer one is a table that the p
 # What keeps an mpirun from starting, and what to do about it.
 NO_START = (
     (
+        re.compile(rb"could not access\s+an executable:\s+Executable: (?P<what>\S+)\s+Node: (?P<host>\S+)"),
+        "{what} cannot be run on host {host}; Paceline and its Python must be at the same place on every host",
+    ),
+    (
+        re.compile(rb"^\[proxy:\d+@(?P<host>\S+)\] .*execvp error on file (?P<what>\S+)"),
+        "{what} cannot be run on host {host}; Paceline and its Python must be at the same place on every host",
+    ),
+    (
         re.compile(rb"no available\s+interfaces were found"),
         "no network interface is up, and ranks find one another by one: ip link set lo up",
     ),
@@ -41,6 +55,19 @@ NO_START = (
         re.compile(rb"mkdir was unable to create the desired directory:\s+Directory:\s+(?P<what>\S+)"),
         "the folder {what} cannot be made; set TMPDIR to a folder that can be written",
     ),
+)
+# Which host is lost, or cannot be reached. MPICH's own lines tell of no host; those of ssh, which come before, do.
+HOST = (
+    re.compile(rb"^ssh: connect to host (?P<host>\S+) port \d+: (?P<why>.+?)\s*$"),
+    re.compile(rb"^ssh: Could not resolve hostname (?P<host>[^:\s]+): (?P<why>.+?)\s*$"),
+    re.compile(rb"^(?:[^@\s]+@)?(?P<host>[^@:\s]+): (?P<why>Permission denied \(.+\))"),
+    re.compile(rb"^Connection to (?P<host>\S+) (?P<why>closed by remote host)"),
+    re.compile(rb"^(?P<host>)(?P<why>Host key verification failed)"),
+    re.compile(rb"A daemon failed to report back.*Remote host:\s+(?P<host>\S+)(?P<why>)", re.DOTALL),
+    re.compile(
+        rb"lost communication with a remote daemon.*Remote daemon:[^\n]*on node (?P<host>\S+)(?P<why>)", re.DOTALL
+    ),
+    re.compile(rb"^\[mpiexec@[^\]]+\] (?:ui_cmd_cb .*Launch proxy failed|control_cb .*closed)(?P<host>)(?P<why>)"),
 )
 # How a rank ended if it had no time to say so itself.
 KILLED = (
@@ -75,6 +102,8 @@ class Relay:
         self.went_on = False  # whether others have gone on without a lost rank, so that mpirun tells of an earlier loss
         self.ended = ""  # how a rank ended, if mpirun says so
         self.no_start = ""  # why no rank could be started, if mpirun says so
+        self.hosts = dict[str, str]()  # those that are lost or cannot be reached, and why, if ssh says that
+        self.signs = Signs()
 
     def copy(self, stream: IO[bytes], into: TextIO) -> None:
         """Copy until the stream ends."""
@@ -111,6 +140,8 @@ class Relay:
 
     def _heard(self, line: bytes) -> bool:
         """Whether the line need not be shown; what it says is noted."""
+        if self.signs.note(line):
+            return True
         self.said |= bool(SAID.match(line))
         self.goes_on |= GOES_ON in line
         if failed := FAILED.match(line):
@@ -120,14 +151,35 @@ class Relay:
             self.lost, self.went_on = "" if goes_on else lost["what"].decode(), self.went_on or goes_on
         elif missing := MISSING.match(line):
             self.lost = f"{' and '.join(re.findall(r'worker [0-9]+', missing['who'].decode()))} gave no answer"
+        if FATAL.search(line):
+            self.signs.fatal = True
+            self.lost = self.lost or "a rank was lost, and its connections have closed"
         self.ended = self.ended or _line(KILLED[1:], line)
-        return bool(ABORT_LINE.search(line))
+        self.no_start = self.no_start or _line(NO_START[1:2], line)
+        return self._no_host(line) or bool(ABORT_LINE.search(line))
 
     def _known(self, block: bytes) -> bool:
         """Whether the block need not be shown; what it says is then kept as a line."""
         self.no_start = self.no_start or _line(NO_START, block)
         self.ended = self.ended or _line(ENDED, block)
-        return any((ABORT.search(block), _line(NO_START, block), _line(ENDED, block)))
+        return any((self._no_host(block), ABORT.search(block), _line(NO_START, block), _line(ENDED, block)))
+
+    def _no_host(self, text: bytes) -> bool:
+        """Whether a line or a block tells of a host that is lost or cannot be reached, which is then noted."""
+        found = next(filter(None, (pattern.search(text) for pattern in HOST)), None)
+        if found:
+            host, why = found["host"].decode(errors="replace"), found["why"].decode(errors="replace")
+            self.hosts[host] = self.hosts.get(host) or why
+        return found is not None
+
+    @property
+    def host(self) -> str:
+        """What happened to hosts, in words; empty where nothing did."""
+        names = [name for name in self.hosts if name] or ["a host"] * bool(self.hosts)
+        why = "; ".join(filter(None, self.hosts.values()))
+        named = ", ".join(name if name == "a host" else f"host {name}" for name in names)
+        verb = "is lost or cannot" if len(names) == 1 else "are lost or cannot"
+        return f"{named} {verb} be reached{f' ({why})' if why else ''}" if names else ""
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:

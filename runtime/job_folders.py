@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..program.errors import PacelineError
-from . import job_signs
 from .ranks import MpiKind
 
 PREFIX = "paceline-{}-"  # of a folder's name, with the MPI's kind
@@ -37,11 +36,13 @@ class JobFolders:
 
 
 @contextmanager
-def job_folders(kind: MpiKind) -> Iterator[JobFolders]:
+def job_folders(kind: MpiKind, here: bool = True) -> Iterator[JobFolders]:
     """Make a job's folders, which are removed afterwards, and remove those of jobs that were killed.
 
     By default, Open MPI takes ompi.PID in the folder for temporary files. An mpirun that is killed leaves it there, and
     a later one that happens to get the same process number does not start.
+
+    here: all ranks run on this host. On other hosts Open MPI takes what it takes by default.
 
     PacelineError where there is no folder for temporary files.
     """
@@ -51,8 +52,8 @@ def job_folders(kind: MpiKind) -> Iterator[JobFolders]:
     except OSError as error:
         raise PacelineError(f"the ranks' temporary files have no place: {error}; set TMPDIR") from error
     temporary = made[0][0]
-    variables = {"PRTE_MCA_prte_tmpdir_base": str(temporary), job_signs.FOLDER: str(temporary)}
-    if kind == "openmpi" and BACKING not in os.environ:
+    variables = {"PRTE_MCA_prte_local_tmpdir_base": str(temporary)}
+    if kind == "openmpi" and here and BACKING not in os.environ:
         with suppress(OSError):  # then Open MPI uses what it uses by default
             made.append(_made(kind, SHARED))
             variables[BACKING] = str(made[1][0])

@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,9 +32,9 @@ from ..program.errors import FaultStruck, PacelineError, ScenarioError
 from . import job_signs, ulfm
 from .banners import Relay
 from .job_folders import JobFolders, job_folders
-from .mpirun import Mpirun, command, environment, find_mpirun
+from .job_signs import TOLD
+from .mpirun import Ground, Here, Mpirun, find_mpirun, own_variables, settings
 from .ranks import LAUNCHED, MpiKind, keep_to_own_cores, place, strangers
-from .star import ON_STAR, Star
 from .tracebacks import EXPECTED, OPTION, TRACEBACK, exit_status, of_users_code, told
 
 # What asks a rank to finish the round: SIGUSR1 comes through any mpirun, the others from a scheduler or a user.
@@ -57,7 +58,7 @@ class End:
     status: int  # the exit status of the command
     lost: str = ""  # which rank was lost, in words; empty where none was, and where the user has to mend something
     ranks: tuple[int, ...] = ()  # the lost ranks, as far as they are known
-    again: bool = False  # whether the ranks' code has failed, which does so at the same place each time
+    again: bool = False  # whether what happened before the first step would happen there each time
     stopped: bool = False  # whether a signal asked for the end
     said: bool = False  # whether a rank has said why
     goes_on: bool = False  # whether one has said how to go on
@@ -79,7 +80,7 @@ def run_job(
     kind: MpiKind | None = None,
     program: Sequence[str] = PROGRAM,
     rounds: bool = True,
-    star: Star | None = None,
+    on: Ground | None = None,
     shrink: bool = False,
     say: Callable[[str], None] = _print,
 ) -> End:
@@ -91,31 +92,30 @@ def run_job(
     kind: use this MPI only.
     program: what to run instead of `-m paceline`, as arguments of this Python.
     rounds: whether the ranks finish a round when asked to stop; if not, the first signal kills.
-    star: lay this star, and start the ranks on its nodes.
+    on: where the ranks run: on a star that is laid for them, or on several hosts; None: on this machine.
     shrink: the other ranks go on when one is lost (Open MPI's ULFM).
     say: prints a line for the user.
 
-    ScenarioError where there is no mpirun or where the star cannot be laid, PacelineError where the mpirun could not
+    ScenarioError where there is no mpirun or no place for the ranks, PacelineError where the mpirun could not
     start the ranks.
     """
-    _check_here(star)
-    mpirun, relay = find_mpirun("openmpi" if star is not None or shrink else kind), Relay()
-    flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
-    job = [sys.executable, *program, *argv, *flags]
-    line = command(mpirun, job, ranks, shrink) if star is None else star.command(mpirun, job, shrink)
-    settings = environment(mpirun, ranks, threads) | {LAUNCHED: "1"} | ({} if star is None else {ON_STAR: "1"})
-    with job_folders(mpirun.kind) as folders:
-        process = _start(mpirun, line, settings, folders)
+    on = on or Here(ranks)
+    _check_tasks()
+    on.check()
+    relay = Relay()
+    mpirun, line, set_here = start_line(argv, threads, on, kind, program, shrink)
+    with job_folders(mpirun.kind, on.here) as folders:
+        process = _start(mpirun, line, own_variables() | set_here, folders, heard=not on.here)
         copies = [(process.stderr, sys.stderr), (process.stdout, sys.stdout)]
         relays = [threading.Thread(target=relay.copy, args=each, daemon=True) for each in copies if each[0] is not None]
         for thread in relays:
             thread.start()
         with _passing_signals_on(process, mpirun.kind, rounds, say) as got:
             try:
-                if shrink and not job_signs.all_begin(process, ranks, folders.temporary):
+                if shrink and not job_signs.all_begin(process, ranks, relay.signs):
                     relay.ended = relay.ended or "a rank was lost before the ranks had found one another"
                     _end(process, mpirun.kind)
-                status = job_signs.exit_status(process, folders.temporary) if shrink else process.wait()
+                status = job_signs.exit_status(process, relay.signs, shrink)
             finally:
                 _end(process, mpirun.kind)
                 for thread in relays:
@@ -129,18 +129,35 @@ def run_job(
         return End(128 + got[-1], stopped=True)
     if relay.no_start:
         raise PacelineError(f"{mpirun.path} could not start the ranks: {relay.no_start}")
+    if relay.hosts and not relay.said:
+        gone = tuple(rank for rank, node in enumerate(on.nodes) if node in relay.hosts)
+        return End(status, relay.host, gone, again=True, stopped=bool(got))
     return _told(status, relay, mpirun.path, bool(got))
 
 
-def _check_here(star: Star | None) -> None:
-    """ScenarioError where no ranks can be started here, or not on the star."""
+def start_line(
+    argv: Sequence[str],
+    threads: int,
+    on: Ground,
+    kind: MpiKind | None = None,
+    program: Sequence[str] = PROGRAM,
+    shrink: bool = False,
+) -> tuple[Mpirun, list[str], dict[str, str]]:
+    """(the mpirun, the command line that starts a job, the environment variables that are set for it); see run_job."""
+    mpirun = find_mpirun("openmpi" if shrink else on.kind or kind)
+    flags = [OPTION] if TRACEBACK.get() and program is PROGRAM else []
+    most = len(on.nodes) if on.here else max(Counter(on.nodes).values())
+    set_here = settings(mpirun, most, threads, on.here) | {LAUNCHED: "1", **on.marks, **({TOLD: "1"} if shrink else {})}
+    return mpirun, on.command(mpirun, [sys.executable, *program, *argv, *flags], shrink, set_here), set_here
+
+
+def _check_tasks() -> None:
+    """ScenarioError where this process is one of several that would each start the ranks."""
     if strangers() > 1:
         raise ScenarioError(
             f"srun started {strangers()} tasks that do not know of each other; write srun --mpi=pmix, or start one "
             "task, which starts the ranks itself"
         )
-    if star is not None and (reason := star.obstacle()):
-        raise ScenarioError(f"--emulate-network: {reason}")
 
 
 def _told(status: int, relay: Relay, mpirun: str, stopped: bool) -> End:
@@ -186,14 +203,15 @@ def _passing_signals_on(
 
 
 def _start(
-    mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str], folders: JobFolders
+    mpirun: Mpirun, line: Sequence[str], environment: Mapping[str, str], folders: JobFolders, heard: bool
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         line,
         env={**environment, **folders.variables},
         pass_fds=folders.locks,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE if mpirun.kind == "mpich" else None,  # where it says how a rank has ended
+        # Where MPICH's says how a rank has ended, and any how a host has.
+        stdout=subprocess.PIPE if heard or mpirun.kind == "mpich" else None,
         stderr=subprocess.PIPE,
         start_new_session=True,
         preexec_fn=lambda: die_with_parent(KILLERS[mpirun.kind]),
@@ -294,6 +312,7 @@ def abort_on_error() -> Iterator[None]:
         return
     die_with_parent(signal.SIGKILL)  # the parent is this node's part of mpirun
     keep_to_own_cores()
+    job_signs.starts()
     rank, size = world()
     job_signs.begun()
     try:

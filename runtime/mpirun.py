@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ..program.errors import ScenarioError
-from .ranks import CORES, JOB_VARIABLES, MpiKind
+from .ranks import CORES, JOB_VARIABLES, MpiKind, cores
 
 # Open MPI's parameters that are set unless the user's environment sets them.
 TUNED = {
@@ -38,6 +39,61 @@ class Mpirun:
     path: str
     kind: MpiKind  # the MPI that it belongs to
     environment: Mapping[str, str] = field(default_factory=dict)  # what its processes need
+
+
+class Ground(Protocol):
+    """Where ranks run: on this machine, on several hosts, or on a star that is laid for them."""
+
+    @property
+    def nodes(self) -> Sequence[Hashable]:
+        """The node of each rank: what is lost together."""
+
+    @property
+    def kind(self) -> MpiKind | None:
+        """The MPI that it needs; None: any."""
+
+    @property
+    def here(self) -> bool:
+        """Whether all ranks are processes of this machine."""
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """The environment variables that tell the ranks of it."""
+
+    def check(self) -> None:
+        """ScenarioError where no ranks can be started there."""
+
+    def command(
+        self, mpirun: Mpirun, program: Sequence[str], shrink: bool = False, set_here: Iterable[str] = ()
+    ) -> list[str]:
+        """The command line that runs `program` in one process per rank.
+
+        shrink: the others go on when one is lost. set_here: the environment variables that Paceline sets.
+        """
+
+
+@dataclass(frozen=True)
+class Here:
+    """All ranks run on this machine."""
+
+    ranks: int
+    kind: MpiKind | None = None
+    here: bool = True
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def nodes(self) -> Sequence[int]:
+        """Each rank for itself: one may be lost alone."""
+        return range(self.ranks)
+
+    def check(self) -> None:
+        """Nothing is needed."""
+
+    def command(
+        self, mpirun: Mpirun, program: Sequence[str], shrink: bool = False, set_here: Iterable[str] = ()
+    ) -> list[str]:
+        """See Ground."""
+        return command(mpirun, program, self.ranks, shrink)
 
 
 def find_mpirun(kind: MpiKind | None = None) -> Mpirun:
@@ -104,36 +160,41 @@ def tolerance(mpirun: Mpirun) -> list[str]:
     return ["--with-ft", "ulfm"]
 
 
-def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
+def environment(mpirun: Mpirun, ranks: int, threads: int, here: bool = True) -> dict[str, str]:
     """The environment for an mpirun: this process's, with what the MPI and the number of threads need.
 
-    threads: processor threads per rank.
+    ranks: of this machine; of several hosts, the most that one of them has. threads: of the processor, per rank.
+    here: all ranks start on this machine, even if a batch system's variables name others.
     """
-    settings = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    settings |= {"PYTHONUNBUFFERED": "1", **mpirun.environment}
-    cores = sorted(os.sched_getaffinity(0))
-    if 1 < ranks * threads <= len(cores):
-        settings[CORES] = ",".join(map(str, cores))
+    return own_variables() | settings(mpirun, ranks, threads, here)
+
+
+def own_variables() -> dict[str, str]:
+    """This process's environment, without what would make an mpirun a rank of a job that runs already."""
+    return {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
+
+
+def settings(mpirun: Mpirun, ranks: int, threads: int, here: bool = True) -> dict[str, str]:
+    """What `environment` sets."""
+    found = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", CORES)}
+    found |= {"PYTHONUNBUFFERED": "1", **mpirun.environment}
     root = _package_root()
     if root is not None:
-        settings["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        found["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     if mpirun.kind == "openmpi":
-        settings |= {
+        found |= {
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            # The ranks start on this machine, even if a batch system's variables name others.
-            "PRTE_MCA_ras": "^slurm,pbs",
-            "PRTE_MCA_plm": "^slurm",
+            **({"PRTE_MCA_ras": "^slurm,pbs", "PRTE_MCA_plm": "^slurm"} if here else {}),
             "HOME": _home(),
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
             **{name: os.environ.get(name, value) for name, value in TUNED.items()},
         }
-        if ranks * threads > len(cores):
-            settings["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes
-    else:
-        settings["HYDRA_LAUNCHER"] = "fork"  # on this machine, as above
-    ours = {name: value for name, value in os.environ.items() if name not in JOB_VARIABLES}
-    return {**ours, **settings}
+        if ranks * threads > cores():
+            found["OMPI_MCA_mpi_yield_when_idle"] = "1"  # a waiting rank leaves its core to one that computes
+    elif here:
+        found["HYDRA_LAUNCHER"] = "fork"
+    return found
 
 
 def _home() -> str:

@@ -8,23 +8,40 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 MpiKind = Literal["openmpi", "mpich"]
-# For each launcher: the MPI to which its ranks belong, and the variables for a rank's number, for something that the
-# launcher always sets with it, for the number of ranks, and for the rank among those of its machine.
-_LAUNCHERS: tuple[tuple[MpiKind, str, str, str, str], ...] = (
-    # Open MPI's mpirun
-    ("openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+
+
+class _Launcher(NamedTuple):
+    """What a launcher sets for its ranks: names of variables."""
+
+    kind: MpiKind  # the MPI to which its ranks belong
+    rank: str
+    companion: str  # something that it always sets with the rank's number
+    size: str  # the number of ranks
+    local: str  # the rank among those of its host
+    beside: str  # the number of ranks of its host
+
+
+_LAUNCHERS = (
+    _Launcher(  # Open MPI's mpirun
+        "openmpi",
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
     # srun --mpi=pmix, PRRTE
-    ("openmpi", "PMIX_RANK", "PMIX_NAMESPACE", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    _Launcher("openmpi", "PMIX_RANK", "PMIX_NAMESPACE", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""),
     # the mpirun of MPICH and Intel, srun --mpi=pmi2, Flux
-    ("mpich", "PMI_RANK", "PMI_SIZE", "PMI_SIZE", "MPI_LOCALRANKID"),
+    _Launcher("mpich", "PMI_RANK", "PMI_SIZE", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 )
 # The variables that tell an MPI library or an mpirun that it belongs to a running job.
-CORES = "PACELINE_CORES"  # the cores that the ranks of an mpirun share out
+CORES = "PACELINE_CORES"  # each rank's threads, where an mpirun's ranks share out their host's cores
 LAUNCHED = "PACELINE_LAUNCHED"  # set for the ranks of an mpirun that Paceline has started
-JOB_VARIABLES = (*(name for row in _LAUNCHERS for name in row[1:3]), "PMI_FD", "PMI_PORT", "PMI_ID")
+JOB_VARIABLES = (*(name for each in _LAUNCHERS for name in (each.rank, each.companion)), "PMI_FD", "PMI_PORT", "PMI_ID")
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,7 @@ class RankPlace:
     size: int | None  # how many ranks there are; None where the launcher does not say
     local: int  # the rank among those of this machine; `rank` where the launcher does not say
     kind: MpiKind  # the MPI of its launcher
+    beside: int | None = None  # how many ranks its host has; None where the launcher does not say
 
 
 def cores() -> int:
@@ -44,12 +62,12 @@ def cores() -> int:
 
 def place() -> RankPlace | None:
     """The place that a launcher gave this process; None where it is not a rank."""
-    for kind, rank, companion, size, local in _LAUNCHERS:
-        number, ranks, here = _number(rank), _number(size), _number(local)
+    for each in _LAUNCHERS:
+        number, ranks, local = _number(each.rank), _number(each.size), _number(each.local)
         # A shell under `srun --pty` is a rank of one; a command typed into it is not meant to be one.
         typed = "SLURM_PTY_PORT" in os.environ and ranks in (None, 1)
-        if number is not None and companion in os.environ and not typed:
-            return RankPlace(number, ranks, number if here is None else here, kind)
+        if number is not None and each.companion in os.environ and not typed:
+            return RankPlace(number, ranks, number if local is None else local, each.kind, _number(each.beside))
     return None
 
 
@@ -59,17 +77,18 @@ def by_launcher() -> bool:
 
 
 def keep_to_own_cores() -> None:
-    """Let this rank use its part of the cores in CORES alone, which the launcher sets where every rank can have some.
+    """Let this rank use its part of its host's cores alone, if CORES is set and there is a core for each thread.
 
     Why: a rank that waits for messages looks for them without pause, and a rank that its exchange has just awakened may
     be put on that very core. It then waits until the scheduler notices, 4 ms later: FSDP between a fast worker and a
     slow one took 1.5 times as long.
     """
-    cores, here = os.environ.get(CORES, ""), place()
-    if cores and here and here.size:
-        usable = [int(core) for core in cores.split(",")]
-        first, stop = (len(usable) * place // here.size for place in (here.rank, here.rank + 1))
-        os.sched_setaffinity(0, usable[first:stop])
+    threads, here = _number(CORES), place()
+    if threads and here and here.beside and hasattr(os, "sched_getaffinity"):
+        usable, ranks = sorted(os.sched_getaffinity(0)), here.beside
+        if 1 < ranks * threads <= len(usable):
+            first, stop = (len(usable) * place // ranks for place in (here.local, here.local + 1))
+            os.sched_setaffinity(0, usable[first:stop])
 
 
 def strangers() -> int:

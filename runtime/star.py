@@ -1,6 +1,6 @@
 """A star of nodes on one machine: network namespaces around a switch, each node's port shaped to a rate.
 
-    launch(arguments, 4, star=Star(nodes=(0, 1, 2, 3), rates=(125e6,) * 4))
+    launch(arguments, 4, on=Star(nodes=(0, 1, 2, 3), rates=(125e6,) * 4))
 
 It needs Linux, root, iproute2 (`ip`, `tc`), util-linux (`unshare`) and Open MPI. What a node sends is shaped, and what
 it receives is shaped by the ports of the others, so both directions run at the same time. No latency is added.
@@ -20,12 +20,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 
 from ..program.errors import ScenarioError
 from .mpirun import Mpirun, find_mpirun, tolerance
+from .ranks import MpiKind
 
 NETWORK = IPv4Network("10.9.0.0/16")  # of the namespaces, which nothing else sees
 ON_STAR = "PACELINE_STAR"  # the environment variable by which ranks know that they are on one
@@ -51,6 +52,14 @@ class Star:
     nodes: tuple[int, ...]  # the node of each rank; nodes are numbered from 0
     rates: tuple[float, ...]  # bytes/s that each node's port sends
     congestion: str | None = "reno"  # TCP's congestion control; None: the host's
+    kind: MpiKind | None = "openmpi"
+    here: bool = True
+    marks: Mapping[str, str] = field(default_factory=lambda: {ON_STAR: "1"}, compare=False)
+
+    def check(self) -> None:
+        """ScenarioError where this star cannot be laid here."""
+        if reason := self.obstacle():
+            raise ScenarioError(f"--emulate-network: {reason}")
 
     def obstacle(self) -> str | None:
         """Why this star cannot be laid here, if so. It is laid once to find out."""
@@ -67,10 +76,12 @@ class Star:
         said = tried.stderr.strip().splitlines() or [f"status {tried.returncode}"]
         return f"namespaces cannot be made and shaped here ({said[-1]})" if tried.returncode else None
 
-    def command(self, mpirun: Mpirun, program: Sequence[str], shrink: bool = False) -> list[str]:
+    def command(
+        self, mpirun: Mpirun, program: Sequence[str], shrink: bool = False, set_here: Iterable[str] = ()
+    ) -> list[str]:
         """The command line that lays the star and runs `program` in one process per rank, each on its node.
 
-        shrink: the others go on when one is lost.
+        shrink: the others go on when one is lost. The ranks have this process's whole environment.
         """
         line = [mpirun.path, "--bind-to", "none", *(tolerance(mpirun) if shrink else [])]
         # The first two let ranks of other namespaces reach mpirun; the others choose TCP over the shaped ports.

@@ -12,14 +12,13 @@ import pytest
 from kit.cli import MLP, call, scenario
 from paceline.algorithms.rounds import State
 from paceline.config import yaml
-from paceline.launching import Crew
+from paceline.crew import Crew
 from paceline.program.errors import PacelineError
 from paceline.records import checkpoints, progress
 from paceline.records.recoveries import How, Recovery, numbers
 from paceline.restart import Restart
 from paceline.runtime import launcher
 from paceline.runtime.launcher import End
-from paceline.runtime.star import Star
 
 KILLED = End(137, "rank 1 was ended by signal 9", (1,))
 OTHER = End(137, "rank 0 was ended by signal 9", (0,))
@@ -54,7 +53,7 @@ class Played:
     def __init__(self, *jobs: tuple[Callable[[], object] | None, End]) -> None:
         self.jobs, self.told, self.ranks = list(jobs), list[list[str]](), list[int]()
 
-    def __call__(self, arguments: list[str], ranks: int, threads: int, star: object, shrink: bool) -> End:
+    def __call__(self, arguments: list[str], ranks: int, threads: int, on: object, shrink: bool) -> End:
         self.told.append(arguments)
         self.ranks.append(ranks)
         does, end = self.jobs.pop(0)
@@ -279,10 +278,10 @@ def goes_on_without(worker: int, how: How = "restart") -> None:
 
 
 def test_the_workers_of_a_node_are_gone_together():
-    crew, star = Crew(5), Star((0, 0, 1, 2, 2), (1e9,) * 3)
-    assert crew.on_host((1,), star) == [0, 1]
-    assert crew.on_host((4, 2), star) == [2, 3, 4]
-    assert crew.on_host((4,), None) == [4]
+    crew, nodes = Crew(5), ("a", "a", "b", "c", "c", "c")  # and a rank without a worker
+    assert crew.on_host((1,), nodes) == [0, 1]
+    assert crew.on_host((4, 2), nodes) == [2, 3, 4]
+    assert crew.on_host((4, 7), range(5)) == [4]
     crew.gone |= {0, 1}
     assert crew.go_on(()) == [0, 1]
     assert crew.numbers((0, 2, 7)) == [2, 4]

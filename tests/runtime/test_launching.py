@@ -208,7 +208,11 @@ def test_an_mpirun_that_cannot_start_ranks(lines, words, tmp_path, monkeypatch, 
 def test_an_mpirun_has_a_folder_of_its_own(tmp_path, monkeypatch):
     """In the shared one, a killed mpirun's files keep a later one of the same process number from starting."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    fake(tmp_path, monkeypatch, f"touch $PRTE_MCA_prte_tmpdir_base/left; find {tmp_path} -name left > {tmp_path}/found")
+    fake(
+        tmp_path,
+        monkeypatch,
+        f"touch $PRTE_MCA_prte_local_tmpdir_base/left; find {tmp_path} -name left > {tmp_path}/found",
+    )
     assert launcher.launch([], 2) == launcher.launch([], 2) == 0
     (left,) = (tmp_path / "found").read_text().splitlines()
     assert Path(left).parent.parent == tmp_path

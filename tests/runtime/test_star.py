@@ -157,7 +157,7 @@ def test_hosts_of_a_star_are_told_apart_and_measured(tmp_path):
     code = (
         f"from paceline.runtime.launcher import *; from paceline.runtime.star import Star; launch([{str(tmp_path)!r}], "
     )
-    code += f"3, program=[{str(tmp_path / 'program.py')!r}], star=Star((0, 1, 0), (2e6, 4e6)))"
+    code += f"3, program=[{str(tmp_path / 'program.py')!r}], on=Star((0, 1, 0), (2e6, 4e6)))"
     launcher = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         _until(lambda: (tmp_path / "pairs").exists() or launcher.poll() is not None)
