@@ -27,6 +27,15 @@ Shrink = Annotated[
     bool | None, Option("--shrink/--no-shrink", help="Go on without a lost worker, from the last sync (Open MPI).")
 ]
 
+Hosts = Annotated[str | None, Option(metavar="a:4,b:4", help="The hosts to train on, and how many ranks each takes.")]
+Hostfile = Annotated[
+    Path | None, Option(metavar="FILE", help="The same in a file: a line for each host, like `a slots=4` or `a:4`.")
+]
+Passed = Annotated[
+    list[str], Option("-x", metavar="NAME", help="An environment variable for ranks on other hosts. May be repeated.")
+]
+DryRun = Annotated[bool, Option("--dry-run", help="Show scenario, placement, command, time and memory; start nothing.")]
+
 
 @app.command()
 def simulate(
@@ -82,19 +91,10 @@ def train(
     out: Out = None,
     force: Force = False,
     debug: Debug = False,
-    hosts: Annotated[
-        str | None, Option(metavar="a:4,b:4", help="The hosts to train on, and how many ranks each takes.")
-    ] = None,
-    hostfile: Annotated[
-        Path | None, Option(metavar="FILE", help="The same in a file: a line for each host, like `a slots=4` or `a:4`.")
-    ] = None,
-    passed: Annotated[
-        list[str],
-        Option("-x", metavar="NAME", help="An environment variable for ranks on other hosts. May be repeated."),
-    ] = [],  # noqa: B006
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Show scenario, placement, command, time and memory; start nothing.")
-    ] = False,
+    hosts: Hosts = None,
+    hostfile: Hostfile = None,
+    passed: Passed = [],  # noqa: B006
+    dry_run: DryRun = False,
     quiet: Annotated[bool, Option("--quiet", help="Show no progress and no result.")] = False,
     bar: Annotated[bool, Option("--bar", hidden=True)] = False,
     restart: Annotated[str | None, Option("--restart", hidden=True)] = None,

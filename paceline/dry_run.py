@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from .config import yaml
 from .config.sections import described
+from .config.units import told_bytes, told_seconds
 from .job import Job
 from .placement import Start
 from .printing import plain_table, right
@@ -21,6 +22,7 @@ from .terminal import console
 from .training import Training
 
 MOST = 64  # ranks that are listed
+ON_DEVICE = ("device", "activations", "fresh")  # of the predicted memory, where the device has its own
 
 
 def show(found: Sequence[Training], jobs: Sequence[Job], start: Start) -> None:
@@ -42,21 +44,29 @@ def show(found: Sequence[Training], jobs: Sequence[Job], start: Start) -> None:
 
 def _show_placement(training: Training, job: Job, start: Start) -> None:
     """A line for each rank: its host, worker, device, threads, batch and memory."""
-    memory = job.memory(job.problem.phantoms(job.plan).works)
+    memory = job.memory(job.problem.phantoms(job.plan).works)["memory_predicted"]
     nodes = list(start.ground.nodes)
     on_this = own_names()[1]
     where = [str(node) for node in nodes] if not start.ground.here else [on_this] * len(nodes)
-    table = plain_table(*map(right, ("rank", "worker")), "host", "device", *map(right, ("threads", "batch", "memory")))
+    table = plain_table(
+        *map(right, ("rank", "worker")),
+        "host",
+        "device",
+        *map(right, ("threads", "batch", "device memory", "host memory")),
+    )
     taken: Counter[str] = Counter()
     print(f"# {training.title}: the ranks")
     for worker, device in enumerate(job.timing.devices[:MOST]):
         host, kind = where[worker], device.torch_device
+        on_device = 0.0
         if kind != "cpu":
             taken[host] += 1
             kind = f"{kind}:{taken[host] - 1}"
-        nbytes = sum(values[worker] for values in memory.values())
+            on_device = sum(memory[name][worker] for name in ON_DEVICE)
+        nbytes = sum(values[worker] for values in memory.values()) - on_device
         batch = job.plan.shares.batches[worker]
-        table.add_row(*map(str, (worker, worker, host, kind, start.threads, batch, f"{nbytes / 1e6:.1f} MB")))
+        needs = told_bytes(on_device) if on_device else "", told_bytes(nbytes)
+        table.add_row(*map(str, (worker, worker, host, kind, start.threads, batch, *needs)))
     console(width=120).print(table)
     if job.workers > MOST:
         print(f"... {job.workers} in all")
@@ -69,10 +79,9 @@ def _show_prediction(training: Training, job: Job) -> None:
     try:
         recorder = Recorder(None)
         summary = run_simulation(job, recorder, SimulateOptions(timing_only=True)).summary
-        evaluation = summary.get("evaluation_seconds", 0.0)
-        print(f"training: {summary['seconds']:.3f} s, {summary['rounds']} rounds, {summary['steps']} steps")
-        print(f"evaluation: {evaluation:.3f} s")
-        print(f"sent: {max(summary['bytes_per_worker']) / 1e6:.3f} MB per worker")
+        print(f"training: {told_seconds(summary['seconds'])}, {summary['rounds']} rounds, {summary['steps']} steps")
+        print(f"evaluation: {told_seconds(summary['evaluation_seconds'])}")
+        print(f"sent: {told_bytes(max(summary['bytes_per_worker']))} per worker")
     except PacelineError as error:
         print(f"not predicted: {error}")
     if training.resumes:

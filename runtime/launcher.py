@@ -92,7 +92,7 @@ def run_job(
     kind: use this MPI only.
     program: what to run instead of `-m paceline`, as arguments of this Python.
     rounds: whether the ranks finish a round when asked to stop; if not, the first signal kills.
-    on: where the ranks run: on a star that is laid for them, or on several hosts; None: on this machine.
+    on: where the ranks run, a star that is laid for them or several hosts; None: this machine.
     shrink: the other ranks go on when one is lost (Open MPI's ULFM).
     say: prints a line for the user.
 
@@ -102,8 +102,8 @@ def run_job(
     on = on or Here(ranks)
     _check_tasks()
     on.check()
-    relay = Relay()
     mpirun, line, set_here = start_line(argv, threads, on, kind, program, shrink)
+    relay = Relay()
     with job_folders(mpirun.kind, on.here) as folders:
         process = _start(mpirun, line, own_variables() | set_here, folders, heard=not on.here)
         copies = [(process.stderr, sys.stderr), (process.stdout, sys.stdout)]
@@ -127,12 +127,7 @@ def run_job(
     if got and (not rounds or len(got) > 1 or status in (signal.SIGUSR1, 128 + signal.SIGUSR1)):
         say("paceline: stopped")
         return End(128 + got[-1], stopped=True)
-    if relay.no_start:
-        raise PacelineError(f"{mpirun.path} could not start the ranks: {relay.no_start}")
-    if relay.hosts and not relay.said:
-        gone = tuple(rank for rank, node in enumerate(on.nodes) if node in relay.hosts)
-        return End(status, relay.host, gone, again=True, stopped=bool(got))
-    return _told(status, relay, mpirun.path, bool(got))
+    return _told(status, relay, mpirun.path, bool(got), on)
 
 
 def start_line(
@@ -160,8 +155,13 @@ def _check_tasks() -> None:
         )
 
 
-def _told(status: int, relay: Relay, mpirun: str, stopped: bool) -> End:
-    """How a job has ended, by its status and what was said."""
+def _told(status: int, relay: Relay, mpirun: str, stopped: bool, on: Ground) -> End:
+    """How a job has ended, by its status and what was said. PacelineError where the ranks could not be started."""
+    if relay.no_start:
+        raise PacelineError(f"{mpirun} could not start the ranks: {relay.no_start}")
+    if relay.hosts and not relay.said:
+        gone = tuple(rank for rank, node in enumerate(on.nodes) if node in relay.hosts)
+        return End(status, relay.host, gone, again=True, stopped=stopped)
     lost = (relay.lost or relay.ended) if relay.went_on else (relay.ended or relay.lost)
     if not relay.said:
         lost = lost or f"{mpirun} ended with status {status}, and no rank said why"
