@@ -77,7 +77,8 @@ class Tracking:
             document = described(self._scenario)
             document.pop("recorded", None)
             name = callbacks.run if directory is None else directory.absolute().name
-            callbacks.start(RunStart(name, document, directory, self._virtual, state.round, state.step))
+            place = state.round, state.step, self._seconds
+            callbacks.start(RunStart(name, document, directory, self._virtual, *place))
 
     @property
     def hook(self) -> Callable[[int, float, int, float, Mapping[str, float]], None] | None:

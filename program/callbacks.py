@@ -24,6 +24,7 @@ class RunStart(NamedTuple):
     virtual: bool  # whether seconds are virtual ones, of a simulation
     round: int  # rounds that are done already; what was told of later ones is void
     step: int  # nominal steps that are done already
+    seconds: float  # what the run's clock shows now
 
 
 class RoundRecord(NamedTuple):

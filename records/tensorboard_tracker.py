@@ -48,7 +48,7 @@ class TensorBoardTracker(Callback):
         if begins:
             folder = self._spec.folder
             where = (start.directory or Path()) / EVENTS if folder is None else Path(folder) / start.name
-            self._zero = 0.0 if start.virtual else time.time()
+            self._zero = 0.0 if start.virtual else time.time() - start.seconds
             self._writer = EventFileWriter(str(where))
             self._describe(start)
         if start.round or not begins:  # TensorBoard then forgets what it was told of later steps

@@ -141,3 +141,22 @@ def test_wandb_itself_offline(tmp_path):
     data = log.read_bytes()
     for words in (b"report/accuracy", b"round/samples_per_second", b"local_sgd"):
         assert words in data, words
+
+
+def test_a_real_run_that_goes_on_keeps_its_zero(tmp_path, monkeypatch):
+    """Events lie at the start of the run plus its clock, also in a process that begins later."""
+    from paceline.config.callbacks import TensorBoardSpec
+    from paceline.program.callbacks import RunStart
+    from paceline.records import tensorboard_tracker
+
+    clock = types.SimpleNamespace(time=lambda: 1000.0)
+    monkeypatch.setattr(tensorboard_tracker, "time", clock)
+    for begun, round, earlier in ((1000.0, 0, 0.0), (1040.0, 2, 40.0)):
+        clock.time = lambda begun=begun: begun
+        tracker = tensorboard_tracker.TensorBoardTracker(TensorBoardSpec(name="tensorboard"), "", tmp_path)
+        tracker.on_start(RunStart("run", {"seed": 1}, tmp_path, False, round, 3 * round, earlier))
+        for step in (1, 2, 3):
+            tracker.on_report({"step": 3 * (round + step), "seconds": earlier + step, "train_loss": 1.0})
+        tracker.on_end({})
+    shown = [(e.wall_time, e.step) for e in events(tmp_path / "tensorboard").Scalars("report/train_loss")]
+    assert shown == [(1001.0, 3), (1002.0, 6), (1041.0, 9), (1042.0, 12), (1043.0, 15)]
