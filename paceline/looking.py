@@ -41,8 +41,9 @@ class Looked:
     workers: Sequence[Worker]  # of this process, if they compute
     clock: Callable[[], dict[str, Any]]  # fields of a Now: seconds, and in a real run idle, waiting, waits
     fixed: dict[str, Any] = field(default_factory=dict)  # fields that stay: engine, workers
-    _full: int = field(default=0, init=False)  # see _done
-    _round: int = field(default=-1, init=False)
+    _round: int = field(default=-1, init=False)  # the number of rounds before the one that was looked at last
+    _steps: list[int] = field(default_factory=list, init=False)  # of each worker in it
+    _stale: list[int] = field(default_factory=list, init=False)  # see _done
 
     def now(self) -> dict[str, Any]:
         """Fields of a Now."""
@@ -62,16 +63,18 @@ class Looked:
     def _done(self, round: Round) -> tuple[int, int]:
         """(steps that these workers have taken in a round, steps that they take in it).
 
-        A worker keeps the losses of the last round until its first step of the next one. So they count only once there
-        were fewer of them than at the round's beginning.
+        A worker keeps the losses of the last round until its first step of the next one. So in a new round those of a
+        worker that are as many as its steps of the round before do not count, until there is another number of them.
         """
-        done = sum(len(worker.step_losses) for worker in self.workers)
+        lengths = [len(worker.step_losses) for worker in self.workers]
+        steps = [round.steps[worker.index] for worker in self.workers]
         if round.start.rounds != self._round:
-            self._round, self._full = round.start.rounds, done
-        if done < self._full:
-            self._full = 0
-        of = sum(round.steps[worker.index] for worker in self.workers)
-        return (0 if self._full else min(done, of)), of
+            before = self._steps or lengths
+            self._stale = [n if n == last else -1 for n, last in zip(lengths, before, strict=True)]
+            self._round, self._steps = round.start.rounds, steps
+        self._stale = [old if n == old else -1 for n, old in zip(lengths, self._stale, strict=True)]
+        done = (0 if n == old else min(n, most) for n, old, most in zip(lengths, self._stale, steps, strict=True))
+        return sum(done), sum(steps)
 
 
 class Looking:

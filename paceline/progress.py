@@ -195,8 +195,9 @@ def bar_column() -> BarColumn:
 
 def _percent() -> ProgressColumn:
     from rich.progress import TextColumn
+    from rich.table import Column
 
-    return TextColumn("{task.percentage:>3.0f}%", markup=False)
+    return TextColumn("{task.percentage:>3.0f}%", markup=False, table_column=Column(no_wrap=True))
 
 
 @contextmanager
@@ -204,17 +205,20 @@ def _drawn(
     title: str, total: float | None, columns: list[ProgressColumn], style: str = "none", period: float = 30.0
 ) -> Iterator[Callable[..., None]]:
     """Around a bar with these columns and a text behind it: the function that updates it. period: see working()."""
-    from rich.progress import Progress, TextColumn
+    from rich.progress import Progress, ProgressColumn, Task, TextColumn
     from rich.table import Column
+    from rich.text import Text
+
+    class Fitting(ProgressColumn):
+        """The text. What does not fit into the terminal is cut, so that a bar is always one line."""
+
+        def render(self, task: Task) -> Text:
+            return Text(task.fields["text"], style, no_wrap=True, overflow="ellipsis")
 
     name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
-    # What does not fit into the terminal is cut, so that a bar is always one line.
-    text = TextColumn(
-        "{task.fields[text]}", style=style, markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")
-    )
     # A rank is told that the command which started it has a terminal; it cannot see that by itself.
     shown = Progress(
-        name, bar_column(), *columns, text, console=console(force_terminal=True), speed_estimate_period=period
+        name, bar_column(), *columns, Fitting(), console=console(force_terminal=True), speed_estimate_period=period
     )
     with shown:
         task = shown.add_task(title, total=total, text="")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from rich.console import Console
 import paceline
 from kit.cli import MLP, call, scenario
 from paceline.algorithms.plan import Plan
-from paceline.algorithms.rounds import State
+from paceline.algorithms.rounds import Interval, State
 from paceline.analysis.following import SILENT, Follower, runs_in
 from paceline.config.scenario import load
 from paceline.job import resolve
@@ -174,10 +175,11 @@ def test_it_moves_within_a_round(path):
     state.after(round, 0.1)
     second = plan.next_round(state)
     assert (part.now()["done"], part.now()["step"]) == (0, 4), "the losses are still those of the round before"
-    for worker in workers:
-        worker.step_losses.clear()
-    workers[0].step_losses += [0.1, 0.1, 0.1]
-    assert (part.now()["done"], part.now()["round"]) == (2, 1)
+    workers[0].step_losses[:] = [0.1, 0.1, 0.1]
+    assert (part.now()["done"], part.now()["round"]) == (2, 1), "worker 1 has not begun"
+    workers[0].step_losses += [0.1]
+    workers[1].step_losses[:] = [0.1]
+    assert part.now()["done"] == 3, "five of the six steps"
     assert second.start.steps == 4
 
 
@@ -247,3 +249,17 @@ def test_virtual_time_is_called_so():
         where(Now(engine="simulated", round=2, step=8, H=4, seconds=7200.0))
         == "round 2, H 4, 8 steps, 2 h of virtual time"
     )
+
+
+def test_a_bar_is_one_line_and_keeps_its_title(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "72")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("train a_title", Interval(10.0, "rounds"), quiet=False, bar=True) as shown:
+        shown.now(
+            Now(engine="mpi", round=3, step=12345, H=4, done=2, progress=3.5, seconds=90.0, samples=10**7, left=99.0)
+        )
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out).split("\r")[-1].strip("\n")
+    assert last.startswith("train a_title ━")
+    assert " 35% 111 k samples/s" in last
+    assert last.rstrip().endswith("…")
+    assert "\n" not in last

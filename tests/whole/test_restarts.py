@@ -85,7 +85,7 @@ def check(folder: Path, lost: list[int], workers: int = 3) -> None:
     assert name.startswith("restart")
     assert (stop, stop - start) == (pytest.approx(0.0), pytest.approx(entry["seconds"]))
     left = {path.name for path in (folder / "run").iterdir()}
-    assert left.isdisjoint({".lock", ".progress", ".alive", ".spans"})
+    assert left.isdisjoint({".lock", ".progress", ".now", ".alive", ".spans"})
     assert load(folder / "run").summary["finished"]
 
 
