@@ -95,6 +95,7 @@ LIMIT = Line("#CC0000", "dashed")  # what there is at most
 NEUTRAL = "#999999"  # what needs no meaning: a line that joins points
 
 _METHODS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499", "#999933", "#44AA99", "#882255", "#DDCC77")
+METHODS = len(_METHODS)  # colours of them
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 _MARKS = ("o", "s", "^", "D", "v", "x")
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ..program.errors import ScenarioError, brief, nearest
+from .colours import METHODS, method
 
 if TYPE_CHECKING:
+    from cycler import Cycler
     from matplotlib.artist import Artist
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
@@ -119,6 +121,13 @@ class Paper:
 
 
 SCREEN = Paper()
+
+
+def cycle() -> Cycler:
+    """The methods' colours for `plt.rcParams["axes.prop_cycle"]`, so that figures of one's own have them too."""
+    from cycler import cycler
+
+    return cycler(color=[method(place).colour for place in range(METHODS)])
 
 
 def drawn(function: Callable[P, Figure]) -> Callable[P, Figure]:

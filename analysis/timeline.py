@@ -34,6 +34,7 @@ _ORDER = (
 )
 MOST = 400  # spans of a row that are drawn one by one
 SLICES = 200  # of a row that has more
+WIDE = 100  # a span that takes a larger share of the time than 1 of these has a white edge, which tells steps apart
 THIN = 0.8  # points: the least width of a span
 _UNITS = ((2.0, "ms", 1e3), (300.0, "s", 1.0), (7200.0, "min", 1 / 60), (np.inf, "h", 1 / 3600))
 
@@ -166,14 +167,18 @@ class _Drawing:
         return sliced
 
     def _bars(self, place: int, bars: dict[str, list[tuple[float, float]]]) -> None:
-        """A bar for each span. Its edge has its own colour, so that it is seen however thin it is."""
+        """A bar for each span. A thin one and an exchange have edges of their own colour, so that they are seen."""
+        least = (self.window.stop - self.window.start) / WIDE
         for told, found in bars.items():
             area = self.seen[told]
-            ranges = [(start * self.scale, (stop - start) * self.scale) for start, stop in found]
-            # Exchanges come last, over the edges of what is next to them.
-            front = 3 if area.colour in _EXCHANGES else 2
+            exchange = area.colour in _EXCHANGES
             self.ax.broken_barh(
-                ranges, (place - 0.4, 0.8), facecolors=area.colour, edgecolors=area.colour, linewidth=THIN, zorder=front
+                [(start * self.scale, (stop - start) * self.scale) for start, stop in found],
+                (place - 0.4, 0.8),
+                facecolors=area.colour,
+                edgecolors=[area.colour if exchange or stop - start < least else "white" for start, stop in found],
+                linewidth=[THIN if exchange or stop - start < least else 0.4 for start, stop in found],
+                zorder=3 if exchange else 2,  # over the edges of what is next to it
             )
 
     def _shares(self, place: int, bars: dict[str, list[tuple[float, float]]]) -> None:

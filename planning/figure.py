@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from ..analysis.plan_figures import Allocated, Network, Point
 
-MOST = 16  # ways in the figure of what the network takes
-
 
 def save_figures(answer: Answer, folder: Path, paper: Paper) -> list[Path]:
     """Draw the figures into the folder. Returns the files. ScenarioError where they cannot be written."""
@@ -69,9 +67,9 @@ def network(row: Row) -> Network:
 
 
 def _few(ways: Sequence[Network]) -> list[Network]:
-    """The ways without those of the same name and shares; of many, as many as there is place for, evenly."""
-    told = list(dict.fromkeys(ways))
-    return told if len(told) <= MOST else [told[number * len(told) // MOST] for number in range(MOST)]
+    """One way of each name, the first: of ways that differ in workers, batches or wire alone."""
+    first = {way.name: way for way in reversed(ways)}
+    return [way for way in ways if way is first[way.name]]
 
 
 def _point(row: Row) -> Point:

@@ -18,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the files in tests/whole/golden from the code as it is; say in the commit why they change",
     )
+    parser.addoption(
+        "--rewrite-notebooks",
+        action="store_true",
+        help="store the outputs of the notebooks that run, instead of comparing them",
+    )
 
 
 @pytest.fixture

@@ -4,15 +4,22 @@ A figure could show the wrong scenario. So a cell added at the end prints number
 times must be equal; for accuracies, which other processors round differently, only bounds are checked.
 """
 
+import base64
+import copy
+import io
 import json
 import math
 
+import matplotlib
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
+from kit.notebooks import SMALL, differences, execute, rewrite
 from kit.paths import ROOT
 from paceline.config.profile import load_profile, save_profile
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LINES = "[[float(y) for y in line.get_ydata()] for line in {ax}.lines]"
@@ -94,6 +101,23 @@ EXACT = {
         ],
     },
 }
+EXACT |= {
+    "07_relatives": {
+        "[found['rounds'] for found in clocks.values()]": [225, 29, 127, 29, 29],
+        "[found['seconds'] for found in clocks.values()]": [0.815, 0.317, 0.566, 0.321, 0.321],
+        "[run.summary['seconds'] for run in unequal.values()]": [2.70, 0.93, 0.95],
+        "[path[-1] for path in paths.values()]": [0.58, -0.03],
+        "paceline.compare(simulate('DiLoCo', *SMALL), real).same": True,
+    },
+    "08_planning": {
+        "[found.frame['seconds_per_epoch'].iloc[0] for found in answers.values()]": [783.5, 738.0, 998.6],
+        "[found.frame['method'].iloc[0] for found in answers.values()]": ["local_sgd", "hdp", "local_sgd"],
+        "[found.rows[0].batches['rtx-a6000'] > found.rows[0].batches.get('rtx2080ti', 0) for found in answers.values()]"
+        "": [True] * 3,
+        "[paceline.compare(simulated, real).same, real.summary['engine']]": [True, "mpi"],
+        "len(figures['communication'].axes[0].get_yticklabels()) > 5": True,
+    },
+}
 BOUNDS = {  # (least, most)
     "01_first_simulation": {"[run.summary['accuracy'] for run in (local, sync)]": (0.95, 1.0)},
     "02_heterogeneity": {
@@ -113,20 +137,59 @@ BOUNDS = {  # (least, most)
         "[runs['DiLoCo, H = 20'].summary['perplexity']]": (10, 16),
         "[runs['QSR'].summary['seconds'] / runs['every step'].summary['seconds']]": (0.31, 0.32),
     },
+    "07_relatives": {
+        "[run.accuracy for run in runs if run.label != 'DiLoCo']": (0.95, 1.0),
+        "[seconds_to(runs[0], 0.95) / seconds_to(runs[1], 0.95)]": (2, 6),
+        "[run.accuracy for run in unequal.values()]": (0.95, 1.0),
+        "[real.summary['seconds']]": (1e-9, math.inf),
+    },
+    "08_planning": {"[real.summary['seconds']]": (1e-9, math.inf)},
     "04_data_parallel": {"[float(h) for h in hours.loc['LSDP'] / hours.loc['DDP (flat)']]": (0.5, 0.7)},
 }
 
 
 MEASURES = "05_predicted_and_measured"  # the notebook that profiles and trains, which takes a minute or two
-LONG = (MEASURES, "06_language")  # which trains a language model three times
+# 06 trains a language model three times, 07 five methods, 08 plans for four labs.
+LONG = (MEASURES, "06_language", "07_relatives", "08_planning")
 
 
 @pytest.mark.parametrize(
     "path", [pytest.param(p, id=p.stem, marks=pytest.mark.long if p.stem in LONG else ()) for p in NOTEBOOKS]
 )
 @pytest.mark.filterwarnings("default")  # the kernel's own machinery warns now and then
-def test_notebook(path):
-    check(path, nbformat.read(path, as_version=4))
+def test_notebook(path, request):
+    """Its numbers are as they should be, and its stored outputs are those of this run."""
+    stored, notebook = (nbformat.read(path, as_version=4) for _ in range(2))
+    check(path, notebook)
+    notebook.cells.pop()
+    if request.config.getoption("--rewrite-notebooks"):
+        rewrite(notebook, path)
+    else:
+        assert not differences(stored, notebook)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_stored_and_small(path):
+    assert path.stat().st_size < SMALL
+    notebook = nbformat.read(path, as_version=4)
+    shown = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    assert len(shown) >= 4
+    assert any("image/png" in output.get("data", {}) for cell in shown for output in cell.outputs)
+    assert str(ROOT) not in path.read_text()
+    assert "/tmp/" not in path.read_text()
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_quick_parts_of_long_notebooks_show_what_is_stored():
+    """In one kernel, to save time: what is predicted, of notebooks that also train."""
+    parts = nbformat.v4.new_notebook()
+    for path in NOTEBOOKS:
+        cells = nbformat.read(path, as_version=4).cells
+        parts.cells += [cell for cell in cells if "quick" in cell.metadata.get("tags", ())]
+    assert sum(bool(cell.outputs) for cell in parts.cells) >= 2
+    stored = copy.deepcopy(parts)
+    execute(parts, ROOT / "notebooks")
+    assert not differences(stored, parts)
 
 
 @pytest.mark.filterwarnings("default")
@@ -142,11 +205,53 @@ def test_the_notebook_that_measures_with_few_epochs_and_a_given_profile(tmp_path
     check(path, notebook)
 
 
+@pytest.mark.parametrize(
+    ("tag", "text", "equal"),
+    [
+        ("", "seconds  0.815", True),
+        ("", "seconds  0.816", False),
+        ("trained", "seconds  0.83", True),
+        ("trained", "seconds  0.9", False),
+        ("measured", "seconds  12.25", True),
+        ("measured", "minutes  0.815", False),
+        ("measured", "seconds  1 2", False),
+    ],
+)
+def test_a_stored_output_that_is_not_the_runs_is_noticed(tag, text, equal):
+    stored, found = (nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x")]) for _ in range(2))
+    for notebook, shown in ((stored, "seconds  0.815"), (found, text)):
+        (cell,) = notebook.cells
+        cell.metadata["tags"] = [tag]
+        cell.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": shown})]
+    assert bool(differences(stored, found)) != equal
+    found.cells[0].outputs = []
+    assert differences(stored, found)
+
+
+def test_a_stored_figure_that_is_not_the_runs_is_noticed():
+    notebooks = []
+    for high in (1.0, 1.0, 1.3):
+        figure, ax = plt.subplots()
+        ax.plot([0, 1], [0, high], linewidth=2)
+        ax.set(ylim=(0, 2))
+        file = io.BytesIO()
+        figure.savefig(file)
+        plt.close(figure)
+        cell = nbformat.v4.new_code_cell("x")
+        cell.outputs = [
+            nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(file.getvalue()).decode()})
+        ]
+        notebooks.append(nbformat.v4.new_notebook(cells=[cell]))
+    assert not differences(*notebooks[:2])
+    assert differences(*notebooks[1:])
+
+
 def check(path, notebook):
-    exact, bounds = EXACT[path.stem], BOUNDS[path.stem]
+    """Run a notebook, and compare the numbers of a cell that is added at its end."""
+    exact, bounds = EXACT[path.stem], BOUNDS.get(path.stem, {})
     code = f"import json\nprint(json.dumps([{', '.join([*exact, *bounds])}]))"
     notebook.cells.append(nbformat.v4.new_code_cell(code))
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    execute(notebook, path.parent)
     found = json.loads("".join(output.text for output in notebook.cells[-1].outputs if output.get("name") == "stdout"))
     for (what, expected), values in zip(exact.items(), found, strict=False):
         _close(values, expected, what)
