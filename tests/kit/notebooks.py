@@ -84,7 +84,7 @@ def _cell(old: Any, new: Any, kind: str) -> list[str]:
 
 def _texts(output: Any) -> list[str]:
     data = output.get("data", {"text/plain": output.get("text", "")})
-    return [_HERE.sub("", "".join(text)) for kind, text in data.items() if kind.startswith("text/")]
+    return [_HERE.sub("", "".join(text)) for kind, text in sorted(data.items()) if kind.startswith("text/")]
 
 
 def _text(old: str, new: str, kind: str) -> list[str]:
