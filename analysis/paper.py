@@ -123,7 +123,7 @@ class Paper:
 SCREEN = Paper()
 
 
-def cycle() -> Cycler:
+def cycle() -> Cycler[str, str]:
     """The methods' colours for `plt.rcParams["axes.prop_cycle"]`, so that figures of one's own have them too."""
     from cycler import cycler
 

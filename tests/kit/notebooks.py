@@ -45,16 +45,16 @@ def rewrite(notebook: Any, path: Path) -> None:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = _smaller(output.data["image/png"])
+            if "data" in output:
+                output["metadata"] = {}
+            if "execution_count" in output:
+                output["execution_count"] = None
         if cell.cell_type == "code":
-            for number, output in enumerate(cell.outputs):
-                cell.outputs[number] = nbformat.from_dict({**output, "metadata": {}} if "data" in output else output)
-                if "execution_count" in output:
-                    cell.outputs[number].execution_count = None
             cell.execution_count = None
-    notebook.metadata = nbformat.from_dict(
-        {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
-    )
-    nbformat.write(notebook, path)
+    for name in [name for name in notebook.metadata if name not in ("kernelspec", "language_info")]:
+        del notebook.metadata[name]
+    notebook.metadata["language_info"] = {"name": "python"}
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
 
 
 def differences(stored: Any, found: Any) -> list[str]:
