@@ -26,7 +26,6 @@ PAGES = ["README.md", "CONTRIBUTING.md", "examples/README.md", *(f"docs/{path.na
 NOT_RUN = {
     "model = paceline.load(": "it takes a trained run; tests/face/test_export.py does the same",
     'sync = paceline.LocalSync(model, optimizer, "biased': "a part of a user's loop; examples/own_loop.py is run",
-    "import paceline\nfrom paceline.analysis.figures": "it takes two runs; tests/analysis/test_figures.py draws some",
     "for _ in range(rounds):": "a method's core, to be read; the tutorial's programs are run",
 }
 
