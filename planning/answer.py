@@ -108,6 +108,7 @@ def _record(row: Row) -> dict[str, Any]:
         "H": row.steps,
         "steps_between_syncs": way.steps,
         "batches": row.batches,
+        "micro_batch": way.division.micro,
         "placement": way.placement,
         "wire": way.options.wire,
         "prefetch": way.options.prefetch,

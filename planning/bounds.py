@@ -81,7 +81,7 @@ class Bounds:
         collective: CollectiveAlgorithm,
     ) -> float:
         """Seconds for a sample, at the least."""
-        lab = self.lab
+        lab = self.lab.cut(division.micro)
         computing, early, moving = self._computing(team, division, synchronous, H, place)
         number, batch, _ = division.kinds[0]
         works = lab.works(team, number, batch, place, synchronous)
@@ -101,7 +101,7 @@ class Bounds:
         key = (division, synchronous, H, type(place), place.prefetch, place.unit_bytes)  # whatever it sends, and how
         if key in self._computings:
             return self._computings[key]
-        lab = self.lab
+        lab = self.lab.cut(division.micro)
         computing = early = moving = 0.0
         for number, batch, pace in division.kinds:
             step = lab.step(team, number, batch, place, synchronous)
@@ -184,7 +184,9 @@ class Bounds:
             if not self._tried(space, team, method, name):
                 continue
             found = placements(lab, name, synchronous, space)
-            for d, division in enumerate(divisions(lab, team, method.placed(name), space)) if found else ():
+            for d, division in (
+                enumerate(divisions(lab, team, method.placed(name), space, method.synchronous)) if found else ()
+            ):
                 for (h, H), (u, place) in product(enumerate(method.steps), enumerate(found)):
                     where = (team.place, m, p, d, h, u)
                     make = partial(self._ways, space, team, division, method, H, name, place, where)

@@ -88,6 +88,8 @@ class Row:
         way, told = self.way, [f"batches {by_class(self.batches)}"]
         if way.steps > 1:
             told.insert(0, f"steps {self.steps_told}")
+        if way.division.micro is not None:
+            told.append(f"{way.division.micro} at a time")
         told += [f"{name} {value}" for name, value in way.method.arguments.items()]
         told += [name for name in (way.placement, way.options.wire) if name not in ("replicated", "fp32")]
         if self.left_out:
@@ -126,7 +128,12 @@ class Judge:
         """
         for root in sorted(self.roots, key=lambda root: root.node.place):
             divided = root.team is way.team and root.division.shares == way.division.shares
-            if divided and root.method.alike(way.method) and root.H == way.H:
+            if (
+                divided
+                and root.division.micro == way.division.micro
+                and root.method.alike(way.method)
+                and root.H == way.H
+            ):
                 for node in root.node.children() if root.node.bound <= most else ():
                     other = node.candidate
                     if other is not None and node.bound <= most and (self.values.seconds(other) or inf) <= most:
@@ -166,7 +173,9 @@ class Judge:
 
     def _plain(self, root: Root) -> bool:
         """Equal batches, as many samples as the scenario has, gradients exchanged in every step."""
-        return root.method.synchronous and root.division.split == "even" and root.division.batch <= self.lab.batch
+        division = root.division
+        whole = division.split == "even" and division.micro is None and division.batch <= self.lab.batch
+        return root.method.synchronous and whole
 
     def row(self, way: Way, roles: Sequence[str]) -> Row:
         """The way's row. ScenarioError where it cannot be had."""
@@ -225,7 +234,8 @@ class Judge:
     def _full(self, way: Way, number: int, batch: int) -> bool:
         device = way.team.devices[number]
         known = device.memory is not None or device.max_batch is not None
-        return known and batch >= self.lab.cap(way.team, number, way.method.placed(way.placement))
+        lab = self.lab.cut(way.division.micro)
+        return known and batch >= lab.cap(way.team, number, way.method.placed(way.placement))
 
     def worth(self) -> dict[str, float]:
         """By class, by how much the fastest way without it takes longer than the fastest way with it, as a share.

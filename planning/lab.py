@@ -6,6 +6,7 @@ candidate's simulated time.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,7 @@ EXCHANGING, LOCAL = Strategy(), Strategy(aggregation=Parameters())  # gradients 
 LARGEST = 100_000  # workers; with so many a plan takes minutes
 MOST_CLASSES = 4  # of which every subset may be left out; of more, only the slowest ones together
 MOST = 1 << 16  # samples in a batch of one worker
+PARTS = 16  # in which a step is computed at the most, where its samples do not fit at once
 UNKNOWN = 4  # times the scenario's batch: the most that is tried where nothing says what a device holds
 
 
@@ -95,6 +97,8 @@ class Lab:
     folder: Path
     most: int | None = None  # samples of all workers in a step, where there is a limit
     known: LearningProblem | None = None  # a problem whose data and model's cost are used where they fit
+    _largest: int = field(default=MOST, init=False)  # samples of one worker in a step
+    _cut: dict[int, Lab] = field(default_factory=dict, init=False)  # by micro-batch
     _caps: dict[tuple[object, ...], int] = field(default_factory=dict, init=False)
     _works: dict[tuple[object, ...], Works] = field(default_factory=dict, init=False)
     _steps: dict[tuple[object, ...], StepCost] = field(default_factory=dict, init=False)
@@ -215,8 +219,21 @@ class Lab:
             elif device.memory is None:
                 self._caps[key] = max(UNKNOWN * self.batch, self.most or 0)
             else:
-                self._caps[key] = holds(self.problem, strategy, team.timing)(device, MOST) or 0
+                self._caps[key] = holds(self.problem, strategy, team.timing)(device, self._largest) or 0
         return self._caps[key]
+
+    def cut(self, micro: int | None) -> Lab:
+        """The same machines where steps are computed so many samples at a time; None: as the scenario says."""
+        if micro is None:
+            return self
+        if micro not in self._cut:
+            lab = self._cut[micro] = copy.copy(self)
+            workload = self.scenario.workload.model_copy(update={"micro_batch": micro})
+            lab.problem = LearningProblem(self.scenario.model_copy(update={"workload": workload}), self.folder)
+            lab.problem.take_over(self.problem)
+            lab.problem.counted, lab.problem.timing = self.problem.counted, self.problem.timing
+            lab._caps, lab._works, lab._steps, lab._largest = {}, {}, {}, PARTS * micro
+        return self._cut[micro]
 
     def capacity(self, team: Team, strategy: Strategy) -> Capacity:
         """What devices are predicted to hold, as a scenario's own split is told: None where it is not known."""

@@ -82,7 +82,12 @@ def _of_classes(row: Row) -> tuple[Lines, ...]:
         used = size - row.left_out.get(name, 0)
         count = f"{used} {name}" if used == size else f"{used} of {size} {name}"
         if used:
-            told = (str(row.batches[name]), row.told_steps(row.steps[name]), f"{row.idle[name]:.0%}")
+            batch, micro = row.batches[name], row.way.division.micro
+            told = (
+                f"{batch} by {micro}" if micro and batch > micro else f"{batch}",
+                row.told_steps(row.steps[name]),
+                f"{row.idle[name]:.0%}",
+            )
             lines.append((count, *told, gib(row.memory[name], 3)))
         else:
             lines.append((count, "", "", "", ""))

@@ -67,6 +67,7 @@ class Division:
     batch: int  # the scenario's batch for one worker
     shares: Shares
     kinds: tuple[tuple[int, int, float], ...]  # (class, batch, pace), each that there is
+    micro: int | None = None  # samples that are computed at a time; None: as the scenario says
 
     @property
     def total(self) -> int | None:
@@ -147,7 +148,7 @@ class Way:
     @cached_property
     def key(self) -> tuple[Hashable, ...]:
         """What distinguishes it from other ways, in whatever space it is found; its collective comes last."""
-        return self.team.place, repr(self.strategy), self.division.batch, self.collective
+        return self.team.place, repr(self.strategy), self.division.batch, self.division.micro, self.collective
 
     @property
     def strategy(self) -> dict[str, Any]:
@@ -179,12 +180,18 @@ class Way:
         document["strategy"] = self.strategy
         document["workload"].pop("total_batch", None)
         document["workload"]["batch"] = self.division.batch
+        if self.division.micro is not None:
+            document["workload"]["micro_batch"] = self.division.micro
         if self.collective != self.team.timing.network.collective:
             assign(document, "cluster.network.collective", self.collective, "collective")
 
 
-def divisions(lab: Lab, team: Team, strategy: Strategy, space: Space) -> Iterator[Division]:
-    """How the work may be divided among a team. Each is given once. strategy: its aggregation and placement count."""
+def divisions(lab: Lab, team: Team, strategy: Strategy, space: Space, cut: bool = True) -> Iterator[Division]:
+    """How the work may be divided among a team. Each is given once.
+
+    strategy: its aggregation and placement count.
+    cut: whether samples that do not fit all at once are tried in micro-batches as well.
+    """
     caps = {c: lab.cap(team, c, strategy) for c in team.devices}
     if not all(caps.values()):
         return
@@ -197,6 +204,28 @@ def divisions(lab: Lab, team: Team, strategy: Strategy, space: Space) -> Iterato
             if what not in known:
                 known.add(what)
                 yield made
+        if cut and total > room:
+            yield from _in_parts(lab, team, total, caps, strategy)
+
+
+def _in_parts(lab: Lab, team: Team, total: int, caps: dict[int, int], strategy: Strategy) -> Iterator[Division]:
+    """Of batches that do not fit as a whole: those that do where they are computed in parts, each of which fits all.
+
+    A part is a power of two, so that few are looked at.
+    """
+    micro, n = 1 << (min(caps.values()).bit_length() - 1), team.size
+    inside = lab.cut(micro)
+    larger = {c: inside.cap(team, c, strategy) for c in team.devices}
+    if larger == caps or not all(larger.values()):
+        return
+    room = sum(map(larger.__getitem__, team.by_class))
+    holds, synchronous = inside.capacity(team, strategy), not strategy.aggregation.local
+    for made in _of_total(inside, team, min(total, room), larger, holds, synchronous):
+        batches = made.shares.batches
+        # Where parameters are sharded, all workers have as many parts, since each gathers them from all.
+        enough = not strategy.placement.sharded or min(batches) >= -(-max(batches) // micro)
+        if max(batches) > micro and enough and sum(batches) > n:
+            yield dataclasses.replace(made, micro=micro)
 
 
 def totals(lab: Lab, team: Team, caps: dict[int, int], space: Space) -> list[int]:

@@ -147,3 +147,26 @@ def test_what_is_bounded_by_more_than_a_known_time_is_not_simulated() -> None:
 
     search([Node(1.5, 1, (1,), slow), Node(0.5, 1, (0,), quick)], value)
     assert asked == [quick]
+
+
+def test_batches_that_do_not_fit_are_computed_in_parts() -> None:
+    """On a slow network a step has all of its samples, a few at a time, where the devices hold no more at once."""
+    document = cluster(0)
+    worker = {"device": "small", "count": 2, "speed": "5000 samples/s", "memory": "2 MB"}
+    document["cluster"] |= {"workers": [worker], "network": {"bandwidth": "10 Mbit/s", "latency": "1 ms"}}
+    document["workload"] = {**document["workload"], "batch": 512}
+    document["workload"].pop("micro_batch", None)
+    space = Space(steps=(2,), wires=("fp32",), prefetch=(1,), unit_bytes=(1 << 18,))
+    roots, bounds, values = prepared(document, space)
+    agrees(document, space)
+    ways = [way for root in roots for way in leaves(root.node) if way.division.micro is not None]
+    assert {way.placement for way in ways} >= {"replicated", "offloaded", "sharded"}
+    for way in ways:
+        least = bounds.of(way.team, way.division, way.method, way.H, way.options, way.collective)
+        seconds = values.seconds(way)
+        assert seconds is not None
+        assert least <= seconds * (1 + ADDING)
+        job = values.job(way, 2)
+        assert not job.tight  # it is predicted to fit
+        assert max(job.problem.recipe.micro_batch or 0, 1) == way.division.micro < max(way.division.shares.batches)
+    assert max(sum(way.division.shares.batches) for way in ways) == 1024
