@@ -40,7 +40,7 @@ check: .venv/developing
 
 # The site: open site/index.html. A link that leads nowhere is an error. No network is needed to build or to read it.
 docs: .venv/documenting
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Wheel and source archive in dist/, and what a user has who installs the wheel: run far from this folder, in an
 # environment of its own.
