@@ -82,8 +82,8 @@ class OuterOptimizer(Aggregation):
 
 @dataclass(frozen=True)
 class SlowMo(OuterOptimizer):
-    """Slow momentum around the mean of the parameters: every round u <- beta u + (x_prev - x_avg) / lr, then
-    x <- x_prev - alpha lr u, with the learning rate of the round's last step.
+    """Slow momentum around the mean of the parameters: every round `u <- beta u + (x_prev - x_avg) / lr`, then
+    `x <- x_prev - alpha lr u`, with the learning rate of the round's last step.
 
     Wang et al., "SlowMo: improving communication-efficient distributed SGD with slow momentum", ICLR 2020,
     arXiv 1910.00643. alpha 1, beta 0 is plain parameter averaging. In the paper all of a round's steps have the same
@@ -112,7 +112,7 @@ class SlowMo(OuterOptimizer):
 
 @dataclass(frozen=True)
 class OuterSGD(OuterOptimizer):
-    """SGD on the mean pseudo-gradient x_prev - mean(x): DiLoCo's outer step with lr 0.7 and Nesterov momentum 0.9.
+    """SGD on the mean pseudo-gradient `x_prev - mean(x)`: DiLoCo's outer step with lr 0.7 and Nesterov momentum 0.9.
 
     Douillard et al., "DiLoCo: distributed low-communication training of language models", arXiv 2311.08105. lr 1 and
     momentum 0 is plain parameter averaging. The inner optimizer's state stays local.
@@ -135,7 +135,7 @@ class OuterSGD(OuterOptimizer):
 
 @dataclass(frozen=True)
 class FedNova(Aggregation):
-    """Normalised averaging: x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i, with tau = sum_i p_i a_i.
+    """Normalised averaging: `x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i`, with `tau = sum_i p_i a_i`.
 
     Wang et al., "Tackling the objective inconsistency problem in heterogeneous federated optimization", NeurIPS 2020,
     arXiv 2007.07481: the unbiased counterpart of equal weights with unequal steps. p_i: the workers' shares of the

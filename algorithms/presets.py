@@ -26,7 +26,7 @@ StepsOrAuto = int | Literal["auto"]
 
 
 def sync_sgd(wire: Wire = "fp32") -> Strategy:
-    """Synchronous data-parallel SGD (PyTorch's DDP): x <- x - lr * sum_r (b_r / sum b) g_r in every step.
+    """Synchronous data-parallel SGD (PyTorch's DDP): `x <- x - lr * sum_r (b_r / sum b) g_r` in every step.
 
     Li et al., "PyTorch Distributed", VLDB 2020, arXiv 2006.15704.
     """
@@ -36,8 +36,8 @@ def sync_sgd(wire: Wire = "fp32") -> Strategy:
 def fsdp(wire: Wire = "fp32") -> Strategy:
     """Fully sharded data parallel: synchronous SGD whose workers keep 1/n of parameters, gradients and optimizer state.
 
-    Zhao et al., "PyTorch FSDP", VLDB 2023, arXiv 2304.11277. On the wire 3 (n-1)/n P elements a step at most, where
-    synchronous SGD sends 2 (n-1)/n P.
+    Zhao et al., "PyTorch FSDP", VLDB 2023, arXiv 2304.11277. On the wire `3 (n-1)/n P` elements a step at most, where
+    synchronous SGD sends `2 (n-1)/n P`.
     """
     return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Sharded(wire=wire))
 
@@ -53,13 +53,13 @@ def fsdp_offload(wire: Wire = "fp32") -> Strategy:
 def lsdp(wire: Wire = "fp32") -> Strategy:
     """Local sharded data parallel: each worker keeps everything in host memory and a few units on its device.
 
-    Mirzaei et al., Parallel Computing 2025, 103164. Over the host link 3 P elements a step, on the wire 2 (n-1)/n P.
+    Mirzaei et al., Parallel Computing 2025, 103164. Over the host link 3 P elements a step, on the wire `2 (n-1)/n P`.
     """
     return Strategy(Even(), Every(), Shuffled(), Gradients("samples"), Offloaded(wire=wire))
 
 
 def hdp(mode: Mode = "fixed_total", total: int | None = None, max: Most = None) -> Strategy:
-    """Synchronous SGD whose batches follow speed: min max_r t_r(b_r) with sum b = total, 1 <= b_r <= max_r.
+    """Synchronous SGD whose batches follow speed: `min max_r t_r(b_r)` with `sum b = total`, `1 <= b_r <= max_r`.
 
     Mirzaei et al., Parallel Computing 2025, 103164: HDP, its gradients weighted by samples. There a sampler gives each
     worker a slice of every epoch (sampling: sliced), and unweighted gradients are an option (aggregation: {gradients:
@@ -77,7 +77,7 @@ def lshdp(mode: Mode = "fixed_total", total: int | None = None, max: Most = None
 
 
 def local_sgd(H: StepsOrAuto = "auto", weights: Weights = "equal") -> Strategy:
-    """Local SGD: worker r takes H_r = max(1, floor(H * pace_r + 1/2)) steps, then x <- mean_r x_r.
+    """Local SGD: worker r takes `H_r = max(1, floor(H * pace_r + 1/2))` steps, then `x <- mean_r x_r`.
 
     Stich, "Local SGD converges fast and communicates little", ICLR 2019, arXiv 1805.09767. Paces follow the
     workers' speeds, and H = auto gives the slowest one step.
@@ -111,7 +111,7 @@ def qsr(
     init_h: int | None = None,
     weights: Weights = "equal",
 ) -> Strategy:
-    """Local SGD or AdamW with H = max(h_base, floor((alpha / lr)^power)); in the lr's warm-up, init_h (h_base) steps.
+    """Local SGD or AdamW with `H = max(h_base, floor((alpha / lr)^power))`; in the lr's warm-up, init_h (h_base) steps.
 
     Gu et al., ICLR 2024, arXiv 2310.14423. init_t: where init_h ends, if not with the warm-up.
     """
@@ -119,7 +119,7 @@ def qsr(
 
 
 def slowmo(H: int = 48, beta: float = 0.5, alpha: float = 1.0, weights: Weights = "equal") -> Strategy:
-    """Local SGD with slow momentum: u <- beta u + (x_prev - x_avg) / lr; x <- x_prev - alpha lr u.
+    """Local SGD with slow momentum: `u <- beta u + (x_prev - x_avg) / lr`; `x <- x_prev - alpha lr u`.
 
     Wang et al., ICLR 2020, arXiv 1910.00643; defaults from there.
     """
@@ -127,7 +127,7 @@ def slowmo(H: int = 48, beta: float = 0.5, alpha: float = 1.0, weights: Weights 
 
 
 def diloco(H: int = 500, lr: float = 0.7, momentum: float = 0.9, weights: Weights = "equal") -> Strategy:
-    """H local steps (AdamW there), then SGD with Nesterov momentum on the mean of x_prev - x_local.
+    """H local steps (AdamW there), then SGD with Nesterov momentum on the mean of `x_prev - x_local`.
 
     Douillard et al., arXiv 2311.08105. The inner optimizer's state is neither reset nor averaged.
     """
@@ -135,7 +135,7 @@ def diloco(H: int = 500, lr: float = 0.7, momentum: float = 0.9, weights: Weight
 
 
 def fednova(H: StepsOrAuto = "auto", weights: Weights = "samples") -> Strategy:
-    """Unequal steps without their bias: x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i, tau = sum_i p_i a_i.
+    """Unequal steps without their bias: `x <- x_0 - tau sum_i p_i (x_0 - x_i) / a_i`, `tau = sum_i p_i a_i`.
 
     Wang et al., NeurIPS 2020, arXiv 2007.07481.
     """

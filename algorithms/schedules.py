@@ -52,7 +52,7 @@ class Every(Schedule):
 
 @dataclass(frozen=True)
 class Fixed(Schedule):
-    """Sync after H steps; "auto" is round(fastest speed / slowest speed), so by_steps gives the slowest one step."""
+    """Sync after H steps; "auto" is `round(fastest speed / slowest speed)`, so by_steps gives the slowest one step."""
 
     H: int | Literal["auto"] = "auto"
 
@@ -78,7 +78,7 @@ class Fixed(Schedule):
 
 @dataclass(frozen=True)
 class Qsr(Schedule):
-    """The quadratic synchronization rule: H = max(h_base, floor((alpha / lr)^power)), lr at the round's first step.
+    """The quadratic synchronization rule: `H = max(h_base, floor((alpha / lr)^power))`, lr at the round's first step.
 
     Gu et al., "A quadratic synchronization rule for distributed deep learning", ICLR 2024, arXiv 2310.14423; power 3 is
     their cubic rule. As in their released code, H is init_h (h_base by default) while the learning rate warms up, since

@@ -138,7 +138,7 @@ class BySteps(Split):
     """Equal round time: steps in proportion to speed, the same batch for all workers (Biased Local SGD's division).
 
     With round: floor these are the dynamic local updates (DyLU) of Liu et al., arXiv 2401.09135: worker w of speed v_w
-    takes H_w = max(1, floor(H v_w / v_max)) steps, so it never takes longer than the fastest, unless one step does.
+    takes `H_w = max(1, floor(H v_w / v_max))` steps, so it never takes longer than the fastest, unless one step does.
     """
 
     round: Rounding = "nearest"  # how H v_w / v_max becomes a whole number of steps
