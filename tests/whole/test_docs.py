@@ -195,6 +195,11 @@ def test_commands_and_their_options_exist(page):
                 assert (ROOT / word).exists(), f"{page}: {line}"
 
 
+def test_the_readme_names_every_command():
+    named = {re.split(r"\s+", line)[1] for line in spelled("README.md")}
+    assert {name for name, command in COMMANDS.items() if not command.hidden} - named <= {"schema"}
+
+
 def test_readme_shows_the_quickstart():
     (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert shown == (ROOT / "scenarios" / "quickstart.yaml").read_text()
