@@ -38,7 +38,8 @@ check: .venv/developing
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The site: open site/index.html. A link that leads nowhere is an error. No network is needed to build or to read it.
+# The site: open site/index.html, or search it by `python -m http.server -d site`. A link that leads nowhere is an error.
+# No network is needed to build or to read it. (mkdocs counts the warnings that it shows: --quiet would not be strict.)
 docs: .venv/documenting
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
@@ -51,8 +52,8 @@ package: .venv/developing
 	dist/env/bin/python -m pip install --quiet --constraint constraints.txt torch==2.13.0 dist/*.whl
 	mkdir dist/empty
 	cd dist/empty && ../env/bin/paceline --version
-	cd dist/empty && ../env/bin/python -c "import pathlib, paceline as p; \
-	    p.simulate(pathlib.Path(p.__file__).parent / 'scenarios/quickstart.yaml', timing_only=True); print(p.__file__)"
+	cd dist/empty && ../env/bin/paceline scenarios
+	cd dist/empty && ../env/bin/paceline simulate quickstart --timing-only
 
 # Takes less than an hour on a machine that does nothing else, and fills docs/performance.md.
 bench: .venv/developing
