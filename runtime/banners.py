@@ -23,7 +23,7 @@ ABORT_LINE = re.compile(
     rb"Abort\(\d+\) on node |application called MPI_Abort|pmix_ifinit: |ptl_tool: problems getting"
     rb"|YOUR APPLICATION TERMINATED WITH THE EXIT STRING|This typically refers to a problem with your app"
     rb"|^\[[^]]+\] \*\*\* (An error occurred in|reported by process|on a |on comm|Unknown err|MPI_ERR|   and MPI will)"
-    rb"|plm:ssh: Warning: setpgid|^\[warn\] Epoll "
+    rb"|plm:ssh: Warning: setpgid|UNSUPPORTED DAEMON ERROR STATE|^\[warn\] Epoll "
     rb"|^\[mpiexec@[^\]]+\] (ui_cmd_cb|control_cb|HYDT_dmxu_poll|HYD_pmci_wait|main) "
     rb"|^\[proxy:\d+@[^\]]+\] HYD"
     rb"|^NBC_Progress: an error"  # Open MPI's, of an exchange that the loss of a rank has cut off
@@ -84,6 +84,8 @@ ENDED = (
         "rank {rank} ended with status {what} and did not say why",
     ),
 )
+# Open MPI's mpirun now and then, with --with-ft ulfm on several hosts. Another start may do.
+DAEMON = ((re.compile(rb"UNSUPPORTED DAEMON ERROR STATE"), "mpirun lost its connection to a host"),)
 WHY = {
     "7": ", perhaps because /dev/shm is full",
     "9": ", perhaps because memory ran out",
@@ -154,7 +156,7 @@ class Relay:
         if FATAL.search(line):
             self.signs.fatal = True
             self.lost = self.lost or "a rank was lost, and its connections have closed"
-        self.ended = self.ended or _line(KILLED[1:], line)
+        self.ended = self.ended or _line(KILLED[1:], line) or _line(DAEMON, line)
         self.no_start = self.no_start or _line(NO_START[1:2], line)
         return self._no_host(line) or bool(ABORT_LINE.search(line))
 

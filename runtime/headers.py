@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..program.effects import Array
-from ..program.errors import ProtocolError
+from ..program.errors import ProtocolError, WorkerLost, are_lost
+from .ulfm import soon_lost
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -73,7 +74,7 @@ class Headers:
     def finish(self) -> bool:
         """Wait for all headers and payloads. True if any header differs from last time's.
 
-        ProtocolError where a member takes part in something else.
+        ProtocolError where a member takes part in something else, WorkerLost where one is lost.
         """
         return self._compare(self._await())
 
@@ -112,6 +113,10 @@ class Headers:
         if others:
             names = ", ".join(f"worker {w}" for w in others)
             me = self.members.workers[self.members.rank]
+            # Where a rank is lost in the middle of an exchange over TCP, Open MPI 5.0.11 may end it here without an
+            # error, and without all headers.
+            if lost := soon_lost(self.members.comm):
+                raise WorkerLost(f"{are_lost(lost)}: {self.what} has ended without {names}", lost)
             raise ProtocolError(
                 f"worker {me} takes part in {self.what}, but {names} in something else; run with debug to see in what"
             )

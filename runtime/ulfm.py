@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from ..program.errors import WorkerLost, are_lost
 
+NEWS = 2.0  # seconds in which the news of a loss comes
 ENABLED = "OMPI_MCA_mpi_ft_enable"  # mpirun sets it for ranks that it starts with ULFM
 
 
@@ -91,6 +93,20 @@ def agreed(comm: Any, fine: bool) -> bool:
         with suppress(MPI.Exception):  # a loss that not all knew of: all get this error, and try again
             comm.Ack_failed()
             return bool(comm.Agree(int(fine)))
+
+
+def soon_lost(comm: Any) -> tuple[int, ...]:
+    """The lost ranks of `comm`, where the others go on. The news of a loss that has just been may take a moment."""
+    from mpi4py import MPI
+
+    until = time.monotonic() + NEWS
+    while survives() and time.monotonic() < until:
+        with suppress(MPI.Exception):
+            comm.Iprobe()  # MPI looks for news only when it is called
+        if lost := known_lost(comm):
+            return lost
+        time.sleep(0.01)
+    return ()
 
 
 def without_lost(comm: Any) -> tuple[Any, tuple[int, ...]]:
