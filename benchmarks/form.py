@@ -16,7 +16,8 @@ from paceline.records.environment import environment
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-OTHERS = {"published", "validation", "kills"}  # files in RESULTS of other forms, of `paceline validate` and of kills/
+# Files in RESULTS of other forms: of `paceline validate`, of kills/ and of plan_real.py.
+OTHERS = {"published", "validation", "kills", "plan_real"}
 
 Measure = Literal["speed", "time", "memory", "accuracy", "exponent"]
 # speed: the baseline's cost / the way's, how many times as fast it is. accuracy: the way's / the baseline's. time,

@@ -326,12 +326,13 @@ class Timing:
         ]
 
     def slowness(self, batch: int) -> tuple[float, ...]:
-        """How many times slower than the fastest each worker is: what `--emulate` reproduces.
+        """How many times slower than this machine each worker is: what `--emulate` reproduces.
 
-        It is the ratio of the slowdowns where the scenario gives some, else the ratio of the speeds.
+        It is the slowdowns where the scenario gives some, as a multiple of the least one where that is below 1. Else it
+        is how many times slower than the fastest worker each is.
         """
         slowdowns = [device.slowdown for device in self.devices]
-        if max(slowdowns) > min(slowdowns):
-            return tuple(slowdown / min(slowdowns) for slowdown in slowdowns)
+        if any(slowdown != 1 for slowdown in slowdowns):
+            return tuple(slowdown / min(1, *slowdowns) for slowdown in slowdowns)
         speeds = self.speeds(batch)
         return tuple(max(speeds) / speed for speed in speeds)

@@ -111,13 +111,16 @@ def measure(bench: Bench, batch: int) -> RankTimes:
     paces, balanced = _divided(bench.comm, curve, batch)
     every = max(LOCAL_STEPS, math.ceil(SLOWEST / min(paces)))
     strategies = trials(len(job.problem.cost.units), job.workers, every)
-    tried = {name: run_trial(bench, each, _even(job, batch), every).seconds for name, each in strategies.items()}
+    # Only a round of local steps is longer where workers are unequal: in the others the slowest takes all steps.
+    rounds = {name: every if name == "local" else LOCAL_STEPS for name in strategies}
+    tried = {name: run_trial(bench, each, _even(job, batch), rounds[name]).seconds for name, each in strategies.items()}
     wanted = list(_wanted(job, list(strategies), sizes, batch, paces, balanced))
     part = 4 if bench.phantom else 1  # only messages are measured, and computations are waited for
     lengths = [tried[name] * max(shares.batches) / batch for name, shares, _, _ in wanted]
-    for _ in range(max(1, min(REPEATS, int(LONGEST / part / sum(every * length for length in lengths))))):
+    least = sum(rounds[name] * length for (name, *_), length in zip(wanted, lengths, strict=True))  # seconds
+    for _ in range(max(1, min(REPEATS, int(LONGEST / part / least)))):
         for (name, shares, change, label), length in zip(wanted, lengths, strict=True):
-            steps = steps_for(SECONDS / part / len(wanted) / REPEATS, length, every)
+            steps = steps_for(SECONDS / part / len(wanted) / REPEATS, length, rounds[name])
             measured = run_trial(bench, strategies[name], shares, steps, change)
             found.add(label or name, measured)
             if not label and shares.batches == (batch,) * job.workers and name in ("local", "flat"):

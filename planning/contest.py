@@ -33,7 +33,7 @@ from .runs import EVALUATIONS, Waiting, evaluated
 
 SECONDS = 600.0  # seconds of this machine
 WAYS = 16  # of a front, that are trained: of a longer one, so many of it, as far apart as they can be
-FINISHED = 3  # of the first ones, and all baselines, each are trained to the target
+FINISHED = 5  # of the first ones, and all baselines, each are trained to the target
 FINALISTS, SEEDS = 2, 3  # the first ones, which are trained with so many seeds
 
 Show = Callable[[str, int, int], None]  # of progress.working

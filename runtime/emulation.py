@@ -1,5 +1,8 @@
 """Emulated and described computing times: sleeping accurately, without using the processor.
 
+An emulated worker has a machine of its own. So what a computation took is counted in the processor's seconds: those in
+which another rank or program had the core are none of its own, and are made up for by a shorter sleep.
+
 A sleep ends about 60 us late by default. Two remedies: the kernel is asked for precise timers, which brings it to about
 5 us; and if one sleep was late, the next one is that much shorter, so that the mean is exact.
 """
@@ -19,21 +22,27 @@ SHORTEST = 20e-6  # seconds; a shorter sleep is added to the next one
 class Emulation:
     """Makes computations last longer. Each thread makes its own.
 
-    slowness: k makes a computation that took s seconds be followed by a sleep of (k - 1) s.
+    slowness: k makes a computation that took s seconds of the processor last k s in all. (torch also waits for a GPU on
+        the processor.)
     price: if given, a computation lasts price(work) seconds in all instead.
 
-    Calling it with (work, start, stop) sleeps, and returns the new stop. ValueError where slowness is below 1.
+    Call `begin` before a computation. Calling it with (work, start, stop) afterwards sleeps, and returns the new stop.
+    ValueError where slowness is below 1.
     """
 
     def __init__(self, slowness: float, price: Callable[[Work], float] | None) -> None:
         if not slowness >= 1.0:
             raise ValueError(f"slowness {slowness} is below 1: a device cannot be emulated faster than it is")
         self._slowness, self._price, self._due = slowness, price, 0.0
+        self._begun = (0.0, 0.0)  # when the computation began, by the bare clock and by the processor's
         precise_sleep()
 
+    def begin(self) -> None:
+        """A computation begins."""
+        self._begun = time.perf_counter(), time.thread_time()
+
     def __call__(self, work: Work, start: float, stop: float) -> float:
-        took = stop - start
-        self._due += self.wanted(work, took) - took
+        self._due += self.wanted(work, self.busy(start)) - (stop - start)
         if self._due < SHORTEST:
             return stop
         time.sleep(self._due)
@@ -41,9 +50,14 @@ class Emulation:
         self._due -= now - stop
         return now
 
-    def wanted(self, work: Work, took: float) -> float:
-        """Seconds that a computation is to last which took so many."""
-        return took * self._slowness if self._price is None else self._price(work)
+    def busy(self, start: float) -> float:
+        """Seconds of the processor that the computation has taken, with what came before it since `start`."""
+        begun, processor = self._begun
+        return begun - start + time.thread_time() - processor
+
+    def wanted(self, work: Work, busy: float) -> float:
+        """Seconds that a computation is to last which has taken so many of the processor."""
+        return busy * self._slowness if self._price is None else self._price(work)
 
 
 def precise_sleep() -> None:

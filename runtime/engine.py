@@ -221,6 +221,8 @@ class RankRun:
                 if kind is Compute:
                     work = effect.first or effect.work
                     for _ in range(effect.times):
+                        if emulation is not None:
+                            emulation.begin()
                         answer = effect.run()
                         stop = clock()
                         if emulation is not None:

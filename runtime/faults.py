@@ -124,7 +124,8 @@ class FaultyEmulation(Emulation):
     def __call__(self, work: Work, start: float, stop: float) -> float:
         faults = self._faults
         took = stop - start - faults.paused(start, stop)
-        self._due += faults.computing(start - faults.zero, self.wanted(work, took), work.phase) - took
+        wanted = self.wanted(work, self.busy(start))
+        self._due += faults.computing(start - faults.zero, wanted, work.phase) - took
         while self._due >= SHORTEST:
             time.sleep(self._due)
             now = time.perf_counter()

@@ -155,6 +155,8 @@ class StartedEffects:
             elif type(effect) is Compute:
                 since, work = started.start, effect.first or effect.work
                 for _ in range(effect.times):
+                    if self._emulation is not None:
+                        self._emulation.begin()
                     started.answer = effect.run()
                     if self._emulation is not None:
                         since = self._emulation(work, since, perf_counter())

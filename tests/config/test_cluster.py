@@ -344,3 +344,18 @@ def test_what_nothing_but_its_bytes_prices_is_said():
     told = timing(workers=[{"host_link": "12 GB/s", "host_memory_bandwidth": "2 GB/s", **SPEED}])
     assert told.devices[0].seconds(Work("host update", bytes=1e9)) == 0.5
     assert told.guesses() == []
+
+
+def test_emulated_workers_are_slowed_as_described_whichever_of_them_train_together():
+    """A slow worker alone is as slow as next to a fast one, and as it was profiled and is predicted."""
+
+    def slowness(*slowdowns, batches=(32, 32)):
+        steps = [{"step": ((0.0, 0.0), (float(batch), 1e-3))} for batch in batches]
+        devices = [Device("cpu", step, slowdown=k) for step, k in zip(steps, slowdowns, strict=False)]
+        return Timing(tuple(devices)).slowness(32)
+
+    assert slowness(2.0, 8.0) == (2, 8)
+    assert slowness(8.0) == (8,)
+    assert slowness(2.0, 2.0) == (2, 2)
+    assert slowness(0.5, 2.0) == (1, 4), "no worker can be faster than this machine"
+    assert slowness(1.0, 1.0, batches=(32, 8)) == (1, 4), "by their speeds where no slowdown is given"

@@ -211,10 +211,13 @@ class Clock:
     """Stands for the module time."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now, self.lost = 100.0, 0.0
 
     def perf_counter(self) -> float:
         return self.now
+
+    def thread_time(self) -> float:
+        return self.now - self.lost
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -225,6 +228,7 @@ def test_slow_faults_multiply_what_is_emulated(slowness, price, monkeypatch):
     """Only the part of a computation that lies in a window is slow, and a pause is not made longer."""
     clock, events = Clock(), [{"name": "slowdown", "worker": 0, "factor": 4, "start": "1 s", "end": "9 s"}]
     monkeypatch.setattr("paceline.runtime.faults.time", clock)
+    monkeypatch.setattr("paceline.runtime.emulation.time", clock)
     faults = RankFaults(remaining(read_faults(events), ()), 0)
     faults.zero = 100.0
     pauses = list[tuple[float, float]]()
@@ -233,11 +237,14 @@ def test_slow_faults_multiply_what_is_emulated(slowness, price, monkeypatch):
     )
     emulated, step = FaultyEmulation(slowness, price, faults), Work("step")
     # From 0 s on: a second at full speed, then a quarter of the speed.
+    emulated.begin()
     clock.now += 1.0
     wanted = slowness if price is None else 2.0
     assert emulated(step, 100.0, clock.now) == pytest.approx(100 + 1 + 4 * (wanted - 1))
     # From 3 s on: a second, half of which is a pause.
-    clock.now, pauses[:] = 104.0, [(103.25, 103.75)]
+    clock.now = 103.0
+    emulated.begin()
+    clock.now, clock.lost, pauses[:] = 104.0, 0.5, [(103.25, 103.75)]
     wanted = 0.5 * slowness if price is None else 2.0
     slow = 4 * wanted if wanted <= 1.5 else 6 + (wanted - 1.5)
     assert emulated(step, 103.0, clock.now) == pytest.approx(103 + 0.5 + slow)
