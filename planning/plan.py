@@ -150,10 +150,8 @@ class _Planner:
         """The way to take, the rest of the front as far as it takes no longer than `most`, the baselines."""
         front = self.found.front
         roles: dict[Way, list[str]] = {self._recommended(most, plain): ["recommended"]}
-        for each, seconds in reversed([*zip(front.candidates, front.seconds, strict=True)]):
-            if seconds <= most:
-                roles.setdefault(each, []).append("front")
-        for name, each in baselines.items():
+        pairs = reversed([*zip(front.candidates, front.seconds, strict=True)])
+        for name, each in [*(("front", way) for way, seconds in pairs if seconds <= most), *baselines.items()]:
             same = next((known for known in roles if known.key == each.key), each)
             roles.setdefault(same, []).append(name)
         return self._told(roles)
