@@ -37,14 +37,15 @@ from .form import RESULTS, ROOT, commit, machine, rounded
 FILE, PAGE = RESULTS / "plan_real.json", ROOT / "docs" / "fidelity.md"
 BEGIN = begin_of("python -m benchmarks.plan_real")
 FOLDER, RUNS = ROOT / "scenarios" / "planning", ROOT / "runs" / "plan_real"
-TARGETS = {
-    "2-equal-vit-memory": "accuracy 0.93",
-    "2-unequal-vit-memory": "accuracy 0.93",
-    "2-unequal-mlp-star": "accuracy 0.96",
-    "3-unequal-vit-star": "accuracy 0.93",
-    "4-unequal-mlp-memory": "accuracy 0.96",
-    "4-unequal-mlp-star": "accuracy 0.96",
-}
+CLUSTERS = (
+    "2-equal-memory",
+    "2-unequal-memory",
+    "2-unequal-star",
+    "3-unequal-star",
+    "4-unequal-memory",
+    "4-unequal-star",
+)
+TARGET = Target.read("accuracy 0.9")
 FIRST = 5  # of a plan, that are trained
 TURNS = 3
 SLOW = 3.0  # times the quickest way's seconds: a way that takes longer is trained in the first turn alone
@@ -121,29 +122,29 @@ def planned(name: str, folder: Path) -> list[dict[str, Any]]:
     profile.unlink(missing_ok=True)
     command("profile", str(scenario), f"--out={profile}")
     given = f"--set=cluster.profile={json.dumps(str(profile))}"
-    command("plan", str(scenario), given, f"--for={TARGETS[name]}", f"--out={folder}", f"--json={answer}", "--quiet")
+    command("plan", str(scenario), given, f"--for={TARGET}", f"--out={folder}", f"--json={answer}", "--quiet")
     rows = json.loads(answer.read_text())["rows"]
     return [row for n, row in enumerate(rows) if n < FIRST or not {*row["roles"].split(", ")} <= {"", "front"}]
 
 
-def train(row: Mapping[str, Any], target: Target, folder: Path) -> float:
+def train(row: Mapping[str, Any], folder: Path) -> float:
     """Train a way for real to the target; the seconds to it."""
     path = folder / "way.yaml"
     path.write_text(yaml.dump(row["scenario"]))
     budget = f"--set=budget.epochs={row['epochs_trained'] * (1 + 1e-9)!r}"
     command("train", str(path), budget, f"--out={folder / 'run'}", "--quiet", "--force")
     for line in Run.load(folder / "run").lines:
-        if target.reached(line.get(target.field)):
-            found, expected = (line["epoch"], line[target.field]), (row["epochs_trained"], row["best_value"])
+        if TARGET.reached(line.get(TARGET.field)):
+            found, expected = (line["epoch"], line[TARGET.field]), (row["epochs_trained"], row["best_value"])
             if abs(found[0] - expected[0]) > 1e-6 or found[1] != expected[1]:
                 raise RuntimeError(f"{name_of(row)}: (epochs, value) {found} in the real run, {expected} in the plan")
             return float(line["seconds"])
-    raise RuntimeError(f"{name_of(row)}: the real run did not reach {target}, which the plan says that it does")
+    raise RuntimeError(f"{name_of(row)}: the real run did not reach {TARGET}, which the plan says that it does")
 
 
 def on_cluster(name: str, turns: int) -> Cluster:
     """Profile, plan and train on one cluster."""
-    where, folder, target = machine(), RUNS / name, Target.read(TARGETS[name])
+    where, folder = machine(), RUNS / name
     rows = planned(name, folder)
     reached = [row for row in rows if row["seconds_to_target"] is not None]
     taken: list[list[float]] = [[] for _ in reached]
@@ -151,7 +152,7 @@ def on_cluster(name: str, turns: int) -> Cluster:
         least = min((min(each) for each in taken if each), default=0.0)
         chosen = [n for n, each in enumerate(taken) if not each or each[0] <= SLOW * least]
         for n in reversed(chosen) if turn % 2 else chosen:
-            taken[n].append(rounded(train(reached[n], target, folder)))
+            taken[n].append(rounded(train(reached[n], folder)))
             print(f"  {name_of(reached[n])}: {reached[n]['seconds_to_target']:.4g} s, {taken[n][-1]:.4g} s", flush=True)
     ways = [
         Way(
@@ -164,7 +165,7 @@ def on_cluster(name: str, turns: int) -> Cluster:
         for row, seconds in zip(reached, taken, strict=True)
     ]
     return Cluster(
-        target=str(target),
+        target=str(TARGET),
         date=date.today(),
         commit=commit(),
         machine=where,
@@ -174,15 +175,15 @@ def on_cluster(name: str, turns: int) -> Cluster:
 
 
 def load(path: Path) -> dict[str, Cluster]:
-    """The clusters of a results file, in the order of TARGETS."""
+    """The clusters of a results file, in the order of CLUSTERS."""
     kept = json.loads(path.read_text()) if path.exists() else {}
-    return {name: Cluster.model_validate(kept[name]) for name in TARGETS if name in kept}
+    return {name: Cluster.model_validate(kept[name]) for name in CLUSTERS if name in kept}
 
 
 def keep(name: str, found: Cluster, path: Path) -> None:
     """Put a cluster into a results file."""
     kept = load(path) | {name: found}
-    document = {name: kept[name].model_dump(mode="json") for name in TARGETS if name in kept}
+    document = {name: kept[name].model_dump(mode="json") for name in CLUSTERS if name in kept}
     path.write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -231,14 +232,14 @@ def content(clusters: Mapping[str, Cluster]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plan_real", description="Does a plan hold for real?")
-    parser.add_argument("clusters", nargs="*", metavar="CLUSTER", help=", ".join(TARGETS))
+    parser.add_argument("clusters", nargs="*", metavar="CLUSTER", help=", ".join(CLUSTERS))
     parser.add_argument("--turns", type=int, default=TURNS, help="real runs of each way")
     parser.add_argument("--out", type=Path, default=FILE, help="the results file; with another one no page is written")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.clusters if name not in TARGETS]
+    unknown = [name for name in options.clusters if name not in CLUSTERS]
     if unknown:
-        parser.error(f"no cluster {unknown[0]!r}; write {', '.join(TARGETS)}")
-    for name in options.clusters or TARGETS:
+        parser.error(f"no cluster {unknown[0]!r}; write {', '.join(CLUSTERS)}")
+    for name in options.clusters or CLUSTERS:
         print(name, flush=True)
         found = on_cluster(name, options.turns)
         keep(name, found, options.out)
