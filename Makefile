@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-long bench soak validate check docs package install clean
+.PHONY: demo test test-long bench soak plan-real validate check docs package install clean
 
 install: .venv/installed
 
@@ -62,6 +62,10 @@ bench: .venv/developing
 # What is lost when processes are killed? The other parts take 25 minutes (python -m benchmarks.kills), this one 30.
 soak: .venv/developing
 	$(BIN)/python -m benchmarks.kills soak
+
+# Is the way that a plan recommends really the first one to the target? Takes 25 minutes on six emulated clusters.
+plan-real: .venv/developing
+	$(BIN)/python -m benchmarks.plan_real
 
 # How wrong is the predicted clock? Takes up to two hours on a machine that does nothing else, and goes on if it is
 # stopped. runs/validation gets tables and a figure, and docs/fidelity.md the tables.
