@@ -197,13 +197,8 @@ class RankRun:
         return WorkerLost(f"{are_lost(lost)}: {what}", lost)
 
     def _drive(self, program: Program[T]) -> T:
-        send, other, collective, clock, emulation = (
-            program.send,
-            self.other,
-            self.collective,
-            perf_counter,
-            self.emulation,
-        )
+        send, other, collective = program.send, self.other, self.collective
+        clock, emulation = perf_counter, self.emulation
         tracer = self.tracer
         device = tracer.lane("compute") if tracer is not None else Spans()
         host = tracer.lane("host") if tracer is not None else Spans()
