@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ..config import yaml
 from ..program.errors import ScenarioError
@@ -23,6 +23,7 @@ from ..records.directory import METRICS, NOW, SCENARIO, SIGNS, SUMMARY
 from ..records.live import Now, read_now
 from ..records.recorder import is_evaluated
 from ..records.recoveries import Recovery, recoveries_in
+from ..records.signs import Sign, path_of, read
 
 # "none": there is no directory yet, or nothing in it tells of a run that goes on. "lost": its process has ended without
 # a word. "silent": no sign of life for SILENT seconds. "stalled": it waits for other workers for so long.
@@ -30,16 +31,6 @@ State = Literal["none", "running", "silent", "stalled", "restarting", "finished"
 OVER = frozenset({"finished", "stopped", "failed", "lost"})
 SILENT = 10.0  # seconds
 TAIL = 1 << 16  # bytes at the end of metrics.jsonl in which the newest reports are looked for
-
-
-class Sign(NamedTuple):
-    """A rank's sign of life; see runtime/watch.py."""
-
-    rank: int
-    waiting: str | None
-    seconds: float  # for how long it waits or computes
-    idle: float | None
-    age: float  # seconds since it was written, as long as one has looked
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ class Seen:
     summary: Mapping[str, Any] | None = None  # of a run with results
     last: Mapping[str, Any] = field(default_factory=dict)  # the newest report line
     tested: Mapping[str, Any] = field(default_factory=dict)  # the newest one with an evaluation
-    signs: Sequence[Sign] = ()
+    signs: Mapping[int, Sign] = field(default_factory=dict)  # rank -> its sign of life
     recoveries: Sequence[Recovery] = ()
     checkpoint: tuple[str, float] | None = None  # the newest one's name, and its age in seconds
 
@@ -124,13 +115,10 @@ class Follower:
             return None
         return found if isinstance(found, dict) else None
 
-    def _signs(self) -> list[Sign]:
-        found = []
-        for path in sorted((self.directory / SIGNS).glob("*"), key=lambda path: (len(path.name), path.name)):
-            with suppress(OSError, ValueError, TypeError):
-                _, _, waiting, seconds, *idle = json.loads(path.read_text())
-                found.append(Sign(int(path.name), waiting, float(seconds), (idle or [None])[0], self._age(path)))
-        return found
+    def _signs(self) -> dict[int, Sign]:
+        ranks = sorted(int(path.name) for path in (self.directory / SIGNS).glob("*") if path.name.isdecimal())
+        paths = {rank: path_of(self.directory, rank) for rank in ranks}
+        return {rank: sign._replace(age=self._age(path)) for rank, path in paths.items() if (sign := read(path))}
 
     def _recovered(self) -> list[Recovery]:
         """From the run's history, which is read again only when it has changed."""

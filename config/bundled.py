@@ -1,6 +1,6 @@
 """Files that come with Paceline, found by name: scenarios, lists of sweeps, profiles.
 
-Rule: a file of the user's own comes first, so a name never hides one.
+Rule: a file of the user's own comes first, so a name never hides one. A folder of that name hides nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def find(path: Path | str, kind: Kind = "scenarios") -> Path:
     The folder may be left out of a name. ScenarioError for a name without an ending that nothing has.
     """
     path = Path(path)
-    if os.path.exists(path):
+    if os.path.exists(path) and not path.is_dir():
         return path
     known, name, noun = names(kind), path.as_posix(), kind.removesuffix("s")
     found = [each for each in known if name in (each, each.rpartition("/")[2])]
@@ -38,16 +38,11 @@ def find(path: Path | str, kind: Kind = "scenarios") -> Path:
         return _folder(kind) / f"{found[0]}.yaml"
     if path.stem in known:
         raise ScenarioError(f"{path}: no such file; write {path.stem} for the {noun} that comes with Paceline")
-    if not path.suffix:
+    if not path.suffix and not path.is_dir():
         hint = nearest(name, [*known, *(each.rpartition("/")[2] for each in known)])
         listed = " (`paceline scenarios` lists them)" if kind == "scenarios" else ""
         raise ScenarioError(f"{path}: no such file, and no {noun} of this name comes with Paceline{listed}{hint}")
     return path
-
-
-def find_profile(path: Path | str) -> Path:
-    """`find` for a profile."""
-    return find(path, "profiles")
 
 
 def told() -> Iterator[tuple[str, str]]:

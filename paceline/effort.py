@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .config.machines import Cluster
+from .config.units import told_seconds
 from .program.errors import ScenarioError
 
 # Seconds from which something is refused, and from which it is said: an estimate may be three times too low.
@@ -90,10 +91,10 @@ def _field(path: str, name: str = "") -> int:
 
 
 def duration(seconds: float) -> str:
-    """A time in words."""
+    """A time for people, in days and years where it takes so long."""
     if seconds == math.inf:
         return "for ever"
-    for size, unit in ((365.25 * DAY, "years"), (DAY, "days"), (3600.0, "hours"), (60.0, "minutes")):
+    for size, unit in ((365.25 * DAY, "years"), (DAY, "days")):
         if seconds >= size:
-            return f"{seconds / size:.2g} {unit}" if seconds / size < 100 else f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.2g} seconds"
+            return f"{seconds / size:.2g} {unit}"
+    return told_seconds(seconds, 2)

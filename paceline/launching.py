@@ -32,6 +32,7 @@ from .written import Files, Written
 if TYPE_CHECKING:
     from .runtime.launcher import End
 
+KILLED = (130, 143)  # the exit statuses of a training that SIGINT or SIGTERM has ended at once
 NEVER = "it was lost before its first step, and would not get there again"
 
 
@@ -60,13 +61,17 @@ def train(
     callbacks: in addition to the scenario's, as a scenario writes them, since rank 0 makes them.
     hosts: where the ranks run, like "a:4,b:4"; by default on this machine, or on the hosts of the Slurm job.
 
-    Raises ScenarioError, and RuntimeError where a rank fails. Its traceback is on standard error.
+    Raises ScenarioError, RuntimeError where a rank fails, whose traceback is on standard error, and KeyboardInterrupt
+    where a second signal has ended it at once. After a first one it ends with its round, and the Run is not finished.
     """
     scenario = bundled.find(scenario)
     directory = Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="paceline-")) / scenario.stem
     every = [*settings, *train_settings(emulate=emulate, phantom=phantom, emulate_network=emulate_network)]
     options = TrainOptions((*every, *callback_settings(scenario, every, callbacks)), directory, force)
-    if (status := launch([scenario], options, ranks, quiet=True, where=Where(hosts))) != 0:
+    status = launch([scenario], options, ranks, quiet=True, where=Where(hosts))
+    if status in KILLED:
+        raise KeyboardInterrupt
+    if status:
         raise RuntimeError(f"training {scenario} ended with status {status}")
     return Run.load(directory)
 

@@ -10,7 +10,7 @@ Rule: a run that ended well is kept, so the same command goes on where it was st
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,7 +82,8 @@ class RunAllOptions:
 def run_all(scenario: Path, out: Path, options: RunAllOptions) -> pd.DataFrame:
     """Run every mode with every choice of batches; returns a row per run, and writes them to `out`/table.csv.
 
-    A run that fails has a row with its error. ScenarioError where the scenario is wrong, or where all runs fail.
+    A run that fails has a row with its error. ScenarioError where the scenario is wrong, or where all runs fail;
+    KeyboardInterrupt where a training was stopped.
     """
     import pandas as pd
 
@@ -118,23 +119,13 @@ def command(scenario: Path, out: Path, options: RunAllOptions) -> None:
 
 def _settings(scenario: Path, options: RunAllOptions) -> list[str]:
     """Overrides for all runs. Without max_batch, since every mode has largest batches of its own."""
-    base = [*options.settings, f"budget={{epochs: {options.epochs!r}}}"]
-    document = read(scenario, base)
-    cluster = document.get("cluster") or {}
-    for place, groups in _groups(cluster):
-        base += [f"{place}.{i}.max_batch=null" for i, group in enumerate(groups) if group.get("max_batch")]
-    found = [*base, "strategy={preset: hdp, sampling: sliced}"]  # as in the released code
-    load(scenario, found)
-    return found
-
-
-def _groups(cluster: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(key, groups of workers) of a cluster, as the scenario writes it."""
-    if isinstance(workers := cluster.get("workers"), list):
-        yield "cluster.workers", [w for w in workers if isinstance(w, dict)]
-    for number, node in enumerate(cluster.get("nodes") or ()):
-        if isinstance(node, dict) and isinstance(devices := node.get("devices"), list):
-            yield f"cluster.nodes.{number}.devices", [d for d in devices if isinstance(d, dict)]
+    fixed = f"budget={{epochs: {options.epochs!r}}}", "strategy={preset: hdp, sampling: sliced}"  # as the released code
+    base = [*options.settings, *fixed]
+    cluster = load(scenario, base).cluster
+    groups = {"cluster.workers": cluster.workers or ()}
+    groups |= {f"cluster.nodes.{k}.devices": node.devices or () for k, node in enumerate(cluster.nodes or ())}
+    limited = [f"{key}.{k}" for key, found in groups.items() for k, each in enumerate(found) if each.max_batch]
+    return base + [f"{key}.max_batch=null" for key in limited]
 
 
 def _claim(out: Path, scenario: Path, options: RunAllOptions) -> None:
@@ -169,14 +160,17 @@ def _run(
 ) -> Run:
     """The finished run of a mode with a choice of batches; an earlier one, where there is one."""
     directory = out / f"{_stem(mode)}-{choice.replace(' ', '-')}"
-    if (directory / SUMMARY).exists():
-        return Run.load(directory)
+    if (directory / SUMMARY).exists() and (earlier := Run.load(directory)).summary["finished"]:
+        return earlier
     chosen, weights = CHOICES[choice]
     own = [*settings, *largest.settings, f"strategy.mode={chosen}", f"strategy.aggregation={{gradients: {weights}}}"]
     if options.total is not None and chosen != "no_restriction":  # which follows from memory alone
         own.append(f"strategy.total={options.total}")
     if options.real:
-        return train(scenario, settings=own, out=directory, force=True)
+        run = train(scenario, settings=own, out=directory, force=True)
+        if not run.summary["finished"]:
+            raise KeyboardInterrupt  # which the training has taken as a request to stop
+        return run
     return simulate(scenario, settings=own, out=directory, force=True, timing_only=not options.full)
 
 

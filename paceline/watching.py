@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from .config.metrics import metrics_in
 from .config.units import told_bytes, told_rate, told_seconds, told_whole
 from .program.errors import one_line
 from .progress import DONE, FULL, NOT_DONE, UNKNOWN, WIDTH, draws, number, pace, where
+from .records.signs import LONGEST, MISSED
 from .terminal import console
 
 PERIOD = 0.5  # seconds between two looks
 LINES = 10.0  # seconds between two lines about a run, where standard output is not a terminal
 SHARES = 8  # workers that are told one by one
-SIGN = 5.0  # seconds between two signs of life of a rank, at most; see runtime/watch.py
 STYLES: dict[State, str] = {
     "none": "bright_black",
     "running": "cyan",
@@ -176,10 +177,10 @@ def _workers(seen: Seen) -> Iterator[str]:
         return
     names = seen.now.workers if seen.now is not None else ()
     told = []
-    for sign in seen.signs[:SHARES]:
-        name = names[sign.rank] if sign.rank < len(names) else sign.rank
+    for rank, sign in islice(seen.signs.items(), SHARES):
+        name = names[rank] if rank < len(names) else rank
         idle = "" if sign.idle is None else f" idle {sign.idle:.0%}"
         waits = f" (in {sign.waiting} for {told_seconds(sign.seconds)})" if sign.waiting and sign.seconds > 1 else ""
-        silent = f" (no sign for {told_seconds(sign.age)})" if sign.age > 3 * SIGN else ""
+        silent = f" (no sign for {told_seconds(sign.age)})" if sign.age > MISSED * LONGEST else ""
         told.append(f"worker {name}{idle}{silent or waits}")
     yield ", ".join(told) + (", ..." if len(seen.signs) > SHARES else "")

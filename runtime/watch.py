@@ -8,7 +8,6 @@ ages of signs are compared by the file system's clock alone, so the hosts' clock
 from __future__ import annotations
 
 import faulthandler
-import json
 import os
 import signal
 import socket
@@ -18,16 +17,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..config.scenario import DeadlineSpec
 from ..program.effects import Collective
 from ..program.outcome import Outcome
 from ..program.texts import describe
 from ..records.directory import SIGNS, STACKS
+from ..records.signs import LONGEST, MISSED, SHORTEST, Sign, path_of, read
 
-LONGEST, SHORTEST = 5.0, 0.1  # seconds between two signs
-MISSED = 3  # signs that a rank may miss before it counts as silent
 RECENT = 16  # looks: what collectives have taken in between is what they have taken lately
 
 
@@ -57,16 +55,6 @@ def waiting(driver: Watched, now: float) -> tuple[str | None, float]:
     """In what a rank waits for the others, None while it computes; and since how many seconds it does either."""
     effect, seconds = driver.waiting, now - driver.since
     return (effect if effect is None or isinstance(effect, str) else describe(effect)), seconds
-
-
-class Sign(NamedTuple):
-    """A rank's sign of life."""
-
-    host: str
-    process: int  # its number there
-    waiting: str | None
-    seconds: float  # for how long
-    age: float = 0.0  # seconds since it was written
 
 
 class Watch:
@@ -106,8 +94,8 @@ class Watch:
         """Watch from now on."""
         with suppress(OSError):
             (self._folder / SIGNS).mkdir(exist_ok=True)
-            for left in self._path(0).parent.iterdir() if self._rank == 0 else ():
-                if left.name not in map(str, range(self._size)):  # of a rank that is lost, before the others went on
+            for left in (self._folder / SIGNS).iterdir() if self._rank == 0 else ():
+                if left.stem not in map(str, range(self._size)):  # of a rank that is lost, before the others went on
                     left.unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._run, args=(driver,), daemon=True, name="paceline watch")
         self._thread.start()
@@ -118,7 +106,7 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
         with suppress(OSError):
-            self._path(self._rank).unlink(missing_ok=True)  # it could not be written
+            path_of(self._folder, self._rank).unlink(missing_ok=True)  # it could not be written
             (self._folder / SIGNS).rmdir()  # the last rank's does it
 
     def _run(self, driver: Watched) -> None:
@@ -132,9 +120,7 @@ class Watch:
         what, seconds = waiting(driver, perf_counter())
         self._recent.append(driver.slowest)
         driver.slowest = 0.0
-        sign = self._path(self._size + self._rank)  # a name that is not another rank's: others never read half a sign
-        sign.write_text(json.dumps([self._host, os.getpid(), what, seconds, idle(driver)]))
-        sign.replace(self._path(self._rank))
+        Sign(self._host, os.getpid(), what, seconds, idle(driver)).write(self._folder, self._rank)
         late = what is not None and seconds > max(self._deadline.floor, self._deadline.factor * max(self._recent))
         stacks = self._folder / STACKS
         if (late or stacks.exists()) and not (stacks / str(self._rank)).exists():
@@ -178,16 +164,11 @@ class Watch:
 
     def _sign(self, rank: int) -> Sign | None:
         """A rank's last sign of life; None where it has written none yet, or none that can be read."""
-        path = self._path(rank)
-        try:
-            host, process, waiting, seconds, _ = json.loads(path.read_text())
-            age = self._path(self._rank).stat().st_mtime - path.stat().st_mtime
-            return Sign(host, process, waiting, seconds, age)
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def _path(self, rank: int) -> Path:
-        return self._folder / SIGNS / str(rank)
+        path, own = path_of(self._folder, rank), path_of(self._folder, self._rank)
+        found = read(path)
+        with suppress(OSError):
+            return found and found._replace(age=own.stat().st_mtime - path.stat().st_mtime)
+        return None
 
 
 def _told(who: str, sign: Sign | None, silent: float) -> str:

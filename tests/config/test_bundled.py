@@ -41,6 +41,7 @@ def test_each_says_what_it_is_in_a_sentence():
 
 def test_commands_take_names(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()
     assert call(monkeypatch, capsys, "simulate", "quickstart", "--timing-only")[0] == 0
     assert (tmp_path / "runs" / "quickstart-simulated" / "summary.json").exists()
     status, _, err = call(monkeypatch, capsys, "sweep", "quickstart", "--list", "lshdp_mods")

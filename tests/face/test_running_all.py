@@ -9,6 +9,7 @@ import yaml
 from kit.cli import call
 from paceline.program.errors import ScenarioError
 from paceline.running_all import CHOICES, MODES, RunAllOptions, run_all
+from paceline.simulating import simulate
 
 SCENARIO = {
     "workload": {
@@ -83,9 +84,12 @@ def test_the_same_command_goes_on_and_another_is_refused(path, tmp_path):
     kept = out / "ddp-equal/summary.json"
     before = kept.stat().st_mtime_ns
     (out / "ddp-no_restriction/summary.json").unlink()
+    stopped = out / "ddp-fixed_total/summary.json"
+    stopped.write_text(stopped.read_text().replace('"finished": true', '"finished": false'))
     run_all(path, out, options)
     assert kept.stat().st_mtime_ns == before
     assert (out / "ddp-no_restriction/summary.json").exists()
+    assert '"finished": true' in stopped.read_text()
     with pytest.raises(ScenarioError, match="holds runs of another scenario or with other options; write --force"):
         run_all(path, out, RunAllOptions(modes=("DDP",), epochs=2, quiet=True))
     run_all(path, out, RunAllOptions(modes=("DDP",), epochs=2, quiet=True, force=True))
@@ -107,6 +111,22 @@ def test_mistakes(path, tmp_path, monkeypatch, capsys, arguments, said):
     assert said in error
     assert len(error.splitlines()) == 1
     assert not Path(tmp_path / "all").exists() or arguments[0] == "--set"
+
+
+def test_a_stopped_training_stops_the_command(path, tmp_path, monkeypatch):
+    trained = list[str]()
+
+    def stopped(scenario, *, settings, out, force):
+        trained.append(out.name)
+        run = simulate(scenario, settings=settings, out=out, force=force, timing_only=True)
+        run.summary["finished"] = False
+        return run
+
+    monkeypatch.setattr("paceline.running_all.train", stopped)
+    monkeypatch.setattr("paceline.running_all._Largest._measured", lambda self, own: ["strategy.max=[32, 8]"])
+    with pytest.raises(KeyboardInterrupt):
+        run_all(path, tmp_path / "all", RunAllOptions(real=True, quiet=True))
+    assert trained == ["ddp-equal"]
 
 
 @pytest.mark.long
