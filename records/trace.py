@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter
@@ -31,7 +33,10 @@ from .trace_notes import NETWORK, NUMBERS, Arrows, RoundNumbers
 Lanes = Mapping[str, Iterable[Span]]
 ROUNDS = "rounds"  # the lane of the spans that contain those of "compute"
 ORDER = (FAULTS, "compute", "host", "to host", "to device", NETWORK)  # of the lanes, from the top
-_LANES = TypeAdapter(list[dict[str, list[tuple[str, Finite, Finite]]]], config=ConfigDict(defer_build=True))
+_LANES = TypeAdapter(dict[str, list[tuple[str, Finite, Finite]]], config=ConfigDict(defer_build=True))  # a worker's
+# The first line and the last one. Between them, each event has a line.
+BEGIN, END = '{"displayTimeUnit":"ms","traceEvents":[\n', "]}\n"
+BLOCK = 1 << 20  # characters that are read at once
 CLOSE = 1e-9  # seconds: spans that overlap by less count as one after the other
 
 
@@ -63,7 +68,7 @@ def write_trace(path: Path, workers: Sequence[Lanes]) -> None:
     """Write the trace: a process per worker, a thread per track. Events are written one by one, to save memory."""
     arrows = Arrows(workers)
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=4) as file:
-        file.write('{"displayTimeUnit":"ms","traceEvents":[\n')
+        file.write(BEGIN)
         file.write(json.dumps({"ph": "M", "name": "paceline", "pid": 0, "args": {"workers": len(workers)}}))
         for worker, lanes in enumerate(workers):
             file.write(f',\n{{"ph":"M","name":"process_name","pid":{worker},"args":{{"name":"worker {worker}"}}}}')
@@ -76,7 +81,7 @@ def write_trace(path: Path, workers: Sequence[Lanes]) -> None:
                     follow = arrows if lane == NETWORK else None
                     tracks += _write_lane(file.write, worker, tracks, lane, events, numbers, follow)
             file.write(numbers.rest())
-        file.write("\n]}\n")
+        file.write(f"\n{END}")
 
 
 def _write_lane(
@@ -176,26 +181,41 @@ def read_trace(path: Path) -> list[dict[str, list[Span]]]:
     ScenarioError where the file is not a trace, or is damaged.
     """
     try:
-        return _LANES.validate_python(_read(path), strict=True)
+        return _read(_events(path))
     except (OSError, EOFError, zlib.error, RecursionError, LookupError, TypeError, AttributeError, ValueError) as error:
         lines = str(error).splitlines() or [repr(error)]
         raise ScenarioError(f"{path}: is not a trace, or damaged: {lines[0][:120]}") from None
 
 
-def _read(path: Path) -> list[dict[str, list[Span]]]:
+def _events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a trace. They are never all in memory, since an event takes ten times the memory of a span."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        events = json.load(file)["traceEvents"]
-    lanes = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    workers: list[dict[str, list[Span]]] = [{} for _ in range(events[0]["args"]["workers"])]
+        if file.readline() != BEGIN:
+            raise ValueError("its first line is another one")
+        text = ""
+        while lines := file.readlines(BLOCK):
+            text = "".join(lines)
+            yield from json.loads("[" + text.removesuffix(END).rstrip(",\n") + "]")
+        if not text.endswith(END):
+            raise ValueError("its last line is missing")
+
+
+def _read(events: Iterator[dict[str, Any]]) -> list[dict[str, list[Span]]]:
+    workers: list[dict[str, list[Span]]] = [{} for _ in range(next(events)["args"]["workers"])]
+    lanes: dict[tuple[int, int], str] = {}
     for event in events:
         kind = event.get("cat", "span")
-        if event["ph"] == "X" and kind in ("span", "round"):
+        if event["name"] == "thread_name":
+            lanes[event["pid"], event["tid"]] = event["args"]["name"]
+        elif event["ph"] == "X" and kind in ("span", "round"):
             start = event["ts"] / 1e6
             lane = ROUNDS if kind == "round" else lanes[event["pid"], event["tid"]]
-            workers[event["pid"]].setdefault(lane, []).append((event["name"], start, start + event["dur"] / 1e6))
-    for found in workers:
+            span = sys.intern(event["name"]), start, start + event["dur"] / 1e6
+            workers[event["pid"]].setdefault(lane, []).append(span)
+    for number, found in enumerate(workers):
         for spans in found.values():
             spans.sort(key=lambda span: span[1])
+        workers[number] = _LANES.validate_python(found, strict=True)
     return workers
 
 
