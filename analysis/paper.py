@@ -30,6 +30,7 @@ MOST = 100.0  # inches of a side
 SCREEN_DPI, PRINT_DPI = 130, 300  # dots per inch of a PNG
 NARROW = 5.0  # inches: panels of a narrower figure are below one another
 FEW = 200  # of the largest and the smallest number: a logarithmic axis with fewer times has 2 and 5 as well
+LINEAR = 3  # of the largest and the smallest number: up to so many times apart, an axis is linear
 FITS = 0.92  # of a figure's width: what a legend may take, since texts differ a little in width from format to format
 P = ParamSpec("P")
 
@@ -159,6 +160,11 @@ def _finish(axis: Axis, paper: Paper) -> None:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < FEW * low else (1,)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value:.0e}"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def far_apart(numbers: Sequence[float]) -> bool:
+    """Whether an axis of these numbers is logarithmic: the largest is more than LINEAR times the smallest."""
+    return max(numbers) > LINEAR * min(numbers) > 0
 
 
 def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:

@@ -12,10 +12,9 @@ from matplotlib.lines import Line2D
 from . import colours
 from .bars import Bar, draw_bar, from_zero, limit_handle, patch
 from .colours import KINDS, Area
-from .paper import SCREEN, Paper, drawn, legend
+from .paper import SCREEN, Paper, drawn, far_apart, legend
 
 GIB = 2**30
-FEW = 3  # of the largest and the smallest number: fewer times apart than this, an axis is linear
 # Of the exchange: what its bytes take, and what its messages take however small they are.
 _NETWORK = {"bandwidth": KINDS["exchange"], "latency": Area("#B34A00", "/")}
 _TIME = {kind: KINDS[kind] for kind in ("computing", "exchange", "waiting")}
@@ -77,7 +76,7 @@ def front(points: Sequence[Point], *, paper: Paper = SCREEN) -> Figure:
                 point.name, (point.samples, point.seconds), (5, 5), textcoords="offset points", fontsize="small"
             )
     for axis, numbers in (("x", [p.samples for p in points]), ("y", [p.seconds for p in points])):
-        if max(numbers) > FEW * min(numbers) > 0:
+        if far_apart(numbers):
             ax.set(**{f"{axis}scale": "log"})
     ax.set(xlabel="samples of all workers between two syncs", ylabel="time of an epoch (s)")
     ax.grid(alpha=0.3)

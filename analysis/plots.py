@@ -18,6 +18,7 @@ from .bars import Bar
 from .colours import Area, Line
 from .compare import intervals
 from .curves import AXES, Curve
+from .paper import far_apart
 from .run import Run
 from .timeline_rows import Timeline
 from .titles import lines, titles
@@ -28,7 +29,6 @@ _MARKS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v":
 TITLES = {"train_loss": "training loss", "test_loss": "test loss", "lr": "learning rate", "H": "H, steps of a round"}
 LOG = ("train_loss", "test_loss", "perplexity", "mse", "mae")  # what falls by orders of magnitude
 GROUPS = 9  # colours of a table's points
-FEW = 3  # of the largest and the smallest number: fewer times apart than this, an axis is linear
 PIXELS = ((8, 52), (16, 32), (64, 16))  # of a worker's row: up to so many workers, so many
 
 
@@ -151,9 +151,12 @@ def bar_plot(names: Sequence[str], groups: Sequence[Sequence[Bar]], areas: Mappi
 
 
 def front_plot(rows: Sequence[Mapping[str, Any]]) -> Document:
-    """The ways of a plan: seconds of an epoch against samples between two syncs. rows: as `plan --json` has them."""
+    """The ways of a plan: seconds of an epoch against samples between two syncs. rows: as `plan --json` has them.
+
+    A line joins the front, and crosses are ways that are not on it, as in `plan_figures.front`.
+    """
     looks = colours.methods(str(row["method"]) for row in rows)
-    front = sorted((row for row in rows if "front" in row["roles"] or "recommended" in row["roles"]), key=_gap)
+    front = sorted(filter(_on_front, rows), key=lambda row: float(row["samples_between_syncs"]))
     data: list[Document] = [
         {
             "x": [row["samples_between_syncs"] for row in front],
@@ -177,7 +180,11 @@ def front_plot(rows: Sequence[Mapping[str, Any]]) -> Document:
                 "text": [said(f"{row['roles']}: H {row['steps_between_syncs']:g}, {row['placement']}") for row in own],
                 "name": said(method),
                 "mode": "markers",
-                "marker": {"color": look.colour, "symbol": _MARKS[look.mark], "size": 9},
+                "marker": {
+                    "color": look.colour,
+                    "symbol": [_MARKS[look.mark if _on_front(row) else "x"] for row in own],
+                    "size": 9,
+                },
             }
         )
     layout: Document = {
@@ -185,14 +192,13 @@ def front_plot(rows: Sequence[Mapping[str, Any]]) -> Document:
         "yaxis": {"title": {"text": "seconds of an epoch"}},
     }
     for axis, key in (("xaxis", "samples_between_syncs"), ("yaxis", "seconds_per_epoch")):
-        values = [row[key] for row in rows]
-        if max(values) > FEW * min(values) > 0:
+        if far_apart([row[key] for row in rows]):
             layout[axis]["type"] = "log"
     return {"data": data, "layout": layout}
 
 
-def _gap(row: Mapping[str, Any]) -> float:
-    return float(row["samples_between_syncs"])
+def _on_front(row: Mapping[str, Any]) -> bool:
+    return "front" in row["roles"].split(", ")
 
 
 def table_plot(columns: Mapping[str, Sequence[Any]], keys: Sequence[str]) -> Document:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -22,10 +21,10 @@ from . import colours
 from .colours import Area
 from .paper import SCREEN, Paper, drawn, legend
 from .run import Run
+from .timeline_rows import covered
 from .titles import titles
 from .where import seconds_by_kind
 
-Floats = npt.NDArray[np.float64]
 # The rows of a worker, from the top, and the lanes that each shows.
 _ROWS = {"computing": ("compute",), "host": ("host",), "host link": ("to host", "to device"), "network": ("network",)}
 _ORDER = (
@@ -187,7 +186,8 @@ class _Drawing:
         width = edges[1]
         bottom = np.full(SLICES, place + 0.4)  # the axis goes downwards
         for told, found in bars.items():
-            share = 0.8 * _covered(np.array(found), edges) / width
+            starts, stops = np.array(found).T
+            share = 0.8 * covered(starts, stops, edges) / width
             self.ax.bar(
                 edges[:-1] * self.scale,
                 -share,
@@ -218,17 +218,3 @@ class _Drawing:
 
 
 _EXCHANGES = {colours.of_span("network", (name, 0, 0))[1].colour for name in ("parameters", "gradients", "sync")}
-
-
-def _covered(spans: Floats, edges: Floats) -> Floats:
-    """How many seconds of each slice the spans (n x 2) fill; where they overlap, at most the slice."""
-
-    def since(times: Floats) -> Floats:
-        """For each edge, the sum of what has passed since those of the times that lie before it."""
-        ordered = np.sort(times)
-        count = np.searchsorted(ordered, edges)
-        passed: Floats = count * edges - np.concatenate([[0.0], np.cumsum(ordered)])[count]
-        return passed
-
-    filled: Floats = np.clip(np.diff(since(spans[:, 0]) - since(spans[:, 1])), 0.0, edges[1] - edges[0])
-    return filled

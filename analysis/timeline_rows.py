@@ -204,13 +204,7 @@ def _sliced(row: Bars, edges: Numbers, sliced: Numbers, kinds: Numbers, windows:
     """The row with the bars of slices in place of its spans outside the windows."""
     own = kinds[row.names]
     found = np.unique(own)
-    # Seconds of each kind up to each edge: a line that rises while there is a span of the kind.
-    shares = np.zeros((len(edges) - 1, len(found)))
-    for place, kind in enumerate(found):
-        its = own == kind
-        times = np.column_stack([row.starts[its], row.stops[its]])
-        so_far = np.concatenate([[0.0], np.cumsum(times[:, 1] - times[:, 0])])
-        shares[:, place] = np.diff(np.interp(edges, times.ravel(), np.repeat(so_far, 2)[1:-1]))
+    shares = np.column_stack([covered(row.starts[own == kind], row.stops[own == kind], edges) for kind in found])
     shares[~sliced] = 0.0
     some = shares > 1e-12
     widths, slices = np.diff(edges), np.nonzero(some)[0]
@@ -224,3 +218,13 @@ def _sliced(row: Bars, edges: Numbers, sliced: Numbers, kinds: Numbers, windows:
     names, starts, stops, filled = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(starts, kind="stable")
     return Bars(row.worker, row.kind, names[order].astype(np.uint16), starts[order], stops[order], filled[order])
+
+
+def covered(starts: Numbers, stops: Numbers, edges: Numbers) -> Numbers:
+    """How many seconds of each slice between two edges the spans fill. Where they overlap, the time counts once."""
+    _, starts, stops = _in_order(np.zeros(len(starts)), starts, stops)
+    if not len(starts):
+        return np.zeros(len(edges) - 1)
+    # Seconds up to each time: a line that rises while there is a span.
+    times, so_far = np.column_stack([starts, stops]), np.concatenate([[0.0], np.cumsum(stops - starts)])
+    return np.diff(np.interp(edges, times.ravel(), np.repeat(so_far, 2)[1:-1]))

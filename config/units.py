@@ -154,7 +154,7 @@ def read_share(text: str) -> float:
     except ValueError:
         share = math.nan
     if rest or not 0 < share <= 1:
-        raise ValueError(f"{brief(text)} is not a share; write it like 10% or 0.1")
+        raise ValueError(f"{brief(text)} is not a share above 0% and up to 100%; write it like 10% or 0.1")
     return share
 
 

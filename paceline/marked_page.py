@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .program.errors import ScenarioError
@@ -27,11 +28,19 @@ def fill_page(path: Path, begin: str, content: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that the user has named. ScenarioError where it cannot be written."""
+    """Write a file that the user has named, in a folder that is made if need be. ScenarioError where that fails."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text.encode())
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be written: {error.strerror}; name another file") from None
+
+
+def check_folder(folder: Path, named: str) -> None:
+    """ScenarioError where a folder can neither be made nor written to, before long work. named: as users named it."""
+    near = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK):
+        raise ScenarioError(f"{named}: {near} cannot be written to; name another place")
 
 
 def _text(path: Path, begin: str) -> str:

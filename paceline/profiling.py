@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from .config.profile import MeasuredPairs, Profile, add_to_profile, load_profile
 from .config.scenario import Scenario, StrategySpec, load
 from .emulated_network import check_star, star_for
 from .job import Job, resolve
+from .marked_page import check_folder
 from .measuring import measure
 from .profile_document import computed, network, portable
 from .program.errors import ScenarioError
@@ -55,9 +55,7 @@ def check_profile_path(out: Path) -> None:
         raise ScenarioError(f"--out {out}: is a folder; name a file, like {out / 'machine.yaml'}")
     if out.exists():
         load_profile(out)
-    near = next(folder for folder in out.absolute().parents if folder.exists())
-    if not near.is_dir() or not os.access(near, os.W_OK):
-        raise ScenarioError(f"--out {out}: {near} cannot be written to; name a file elsewhere")
+    check_folder(out.parent, f"--out {out}")
 
 
 def job_to_measure(scenario: Scenario, folder: Path, ranks: int) -> Job:

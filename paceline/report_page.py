@@ -127,7 +127,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
         script=scripts[1],
         hashes=[_hash(script) for script in scripts],
     )
-    return made
+    return made.encode(errors="replace").decode()  # a path may have bytes that are not text
 
 
 def _plots(parts: Sequence[Part]) -> Iterator[Plot]:

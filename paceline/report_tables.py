@@ -33,7 +33,7 @@ def plan_section(name: str, document: Mapping[str, Any]) -> Section:
     """What a plan answers. ScenarioError where the document is not as a plan writes it."""
     try:
         return Section(f"Plan: {name}", _plan(document))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ScenarioError(f"{name}: is not the answer of a plan: {error!r}; name what --json has written") from None
 
 

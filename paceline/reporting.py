@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import html
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from .program.errors import ScenarioError, one_line
 from .records.directory import REPORT, is_report
 from .records.environment import installed
 from .records.replacing import is_run
+from .records.schemas import parsed
 from .report_page import Section, need_plotly, page
 
 if TYPE_CHECKING:
@@ -73,10 +73,6 @@ def report(*sources: Any, out: str | Path | None = None, title: str = "", spans:
         f"Made by paceline {installed('paceline')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
         [*material.sections(spans)],
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ScenarioError(f"{path.parent}: cannot be made: {error.strerror}; name another file with --out") from None
     write_text(path, made)
     return Report(made, path)
 
@@ -140,7 +136,7 @@ class Material:
         if any(run.directory and each.directory == run.directory for each in self.runs):
             return
         self.given.append(run.name)
-        self.runs.append(copy.copy(run))
+        self.runs.append(copy.copy(run))  # the traces that are read for the page go with the copies
 
     def _table(self, name: str, frame: pd.DataFrame) -> None:
         self.given.append(name)
@@ -183,13 +179,15 @@ class Material:
             self._run(Run.load(path))  # or it says why it is none
 
     def _json(self, path: Path) -> None:
+        import pandas as pd
+
         from .report_tables import is_plan
 
         document = _document(path)
         if is_plan(document):
             self._plan(str(path), document)
         elif isinstance(document, list) and document and all(isinstance(row, dict) for row in document):
-            self._table(str(path), _frame(path))
+            self._table(str(path), pd.DataFrame(document))
         else:
             raise ScenarioError(f"{path}: is nothing that a report shows; {WHAT}")
 
@@ -211,17 +209,15 @@ def _plans(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _document(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ScenarioError(f"{path}: is not JSON: {one_line(str(error), 120)}; {WHAT}") from None
+        return parsed(path.read_bytes(), str(path))
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _frame(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        if path.suffix == ".csv":
-            return pd.read_csv(path)
-        return pd.DataFrame(_document(path)) if path.suffix == ".json" else pd.read_parquet(path)
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (OSError, ValueError, ImportError) as error:
         raise ScenarioError(f"{path}: is not a table: {one_line(str(error), 120)}; {WHAT}") from None

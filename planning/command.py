@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..config.scenario import apply, validate
 from ..config.units import read_seconds, read_share, read_speed
 from ..folders import folders_of
 from ..job import resolve
-from ..marked_page import write_text
+from ..marked_page import check_folder, write_text
 from ..program.errors import ScenarioError, one_line
 from .answer import Answer
 from .plan import plan
@@ -49,21 +49,18 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
 
     given: Path | dict[str, Any]
     given, settings = _asked(scenario, asked, options.settings)
-    path = refuse(options.out)
-    tolerance, sample = _share("--tolerance", options.tolerance), _share("--sample", options.sample)
-    if not 0 < sample <= 1:
-        raise ScenarioError(f"--sample {options.sample}: write a share above 0 and up to 100%")
+    path = refuse(options)
     answer = plan(
         given,
         settings=settings,
         objective=options.objective,
         keep=options.keep,
         max_batch_total=options.most,
-        tolerance=tolerance,
-        measured=None if options.measured is None else _speed(options.measured),
+        tolerance=_read("--tolerance", options.tolerance, read_share),
+        measured=None if options.measured is None else _read("--measured", options.measured, read_speed),
         deadline=inf if options.deadline is None else _seconds("--deadline", options.deadline, "8 h"),
         effort=_seconds("--effort", options.effort, "10 min"),
-        sample=sample,
+        sample=_read("--sample", options.sample, read_share),
         quiet=options.quiet,
     )
     write(answer, path)
@@ -79,22 +76,12 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
 
 
 def _seconds(option: str, text: str, example: str) -> float:
+    return _read(option, text, lambda text: read_seconds(text, example, positive=True))
+
+
+def _read(option: str, text: str, reader: Callable[[str], float]) -> float:
     try:
-        return read_seconds(text, example, positive=True)
-    except ValueError as error:
-        raise ScenarioError(f"{option}: {error}") from None
-
-
-def _speed(text: str) -> float:
-    try:
-        return read_speed(text)
-    except ValueError as error:
-        raise ScenarioError(f"--measured: {error}") from None
-
-
-def _share(option: str, text: str) -> float:
-    try:
-        return read_share(text)
+        return reader(text)
     except ValueError as error:
         raise ScenarioError(f"{option}: {error}") from None
 
@@ -121,11 +108,18 @@ def _asked(
     return scenario, [*settings, *(keys[name].format(value) for name, value in wanted.items())]
 
 
-def refuse(out: Path) -> Path:
-    """The file plan.yaml in the folder. ScenarioError where another file of that name is there."""
-    path = out / "plan.yaml"
+def refuse(options: PlanOptions) -> Path:
+    """The file plan.yaml. ScenarioError where another file of that name is there, or what is asked for has no place."""
+    path = options.out / "plan.yaml"
+    for option, named, folder in (
+        ("--out", options.out, options.out),
+        ("--json", options.json, options.json and options.json.parent),
+        ("--figures", options.figures, options.figures),
+    ):
+        if folder is not None:
+            check_folder(folder, f"{option} {named}")
     if path.exists() and not path.read_text(errors="replace").startswith(MADE):
-        raise ScenarioError(f"--out {out}: its plan.yaml is not one that a plan has made; name another folder")
+        raise ScenarioError(f"--out {options.out}: its plan.yaml is not one that a plan has made; name another folder")
     return path
 
 
@@ -137,9 +131,5 @@ def write(answer: Answer, path: Path) -> None:
             {"path": str(each), "from_run": str(each)} for each in folders_of(validate(document, "plan"), folder)
         ]
         document["recorded"] = dict(document.get("recorded") or {}) | {"folders": folders}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ScenarioError(f"--out {path.parent}: cannot be made: {error.strerror}; name another folder") from None
     told = f"{MADE}: an epoch is predicted to take {answer.rows[0].epoch:.6g} s.\n# {one_line(answer.decision, 300)}\n"
     write_text(path, told + yaml.dump(document))

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from ..config.units import told_seconds
+from .judge import told_epochs
 
 EFFORT = "--effort"  # what ended a training, where the time for it was over
 
@@ -125,7 +126,7 @@ class Learning:
         """That no way reaches the target in all of the budget, or by the deadline, with what is closest."""
         best = next(iter(self.ways.values()))
         value = best.failure or (f"{best.value:.4g}" if best.value is not None else "no report")
-        budget, more = f"{epochs:.4g} epoch{'' if epochs == 1 else 's'}", "a larger budget.epochs"
+        budget, more = told_epochs(epochs), "a larger budget.epochs"
         if deadline < inf and not best.over:
             budget, more = f"--deadline {told_seconds(deadline)}", "a longer --deadline"
         return (

@@ -56,6 +56,8 @@ class Summary(_Strict):
     seconds: Annotated[Finite, Field(ge=0)]
     idle_share: Annotated[list[Finite], Field(min_length=1)]
     bytes_per_worker: Annotated[list[Finite], Field(min_length=1)]
+    computing_seconds: list[Finite] = []
+    syncs: dict[str, Natural] = {}  # by phase
     # Earlier versions did not write these four.
     epochs: Number = None
     samples_per_second: Number = None  # of all workers
@@ -71,6 +73,7 @@ class Summary(_Strict):
     timing_only: bool = False
     memory_predicted: dict[str, list[Finite]] = {}  # by what it is, each worker's bytes
     memory_parts: dict[Literal["device", "host"], dict[str, list[Finite]]] = {}  # what these two are made of
+    memory_measured: dict[str, list[Finite]] = {}  # by what it is, each worker's bytes
 
     @model_validator(mode="after")
     def _numbers(self) -> Summary:
@@ -94,9 +97,9 @@ class CheckpointMeta(BaseModel):
 
 
 def parsed(text: str | bytes, where: str) -> Any:
-    """The document in a JSON text. `where` names it in errors (ScenarioError)."""
+    """The document in a JSON text; an integer that no float holds is infinite. `where` names it in a ScenarioError."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 300 else float(digits))
     except (ValueError, RecursionError) as error:
         raise ScenarioError(f"{where}: is not JSON: {one_line(str(error), 120) or type(error).__name__}") from None
 

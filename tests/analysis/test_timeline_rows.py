@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paceline.analysis.run import Run
-from paceline.analysis.timeline_rows import Timeline, timeline
+from paceline.analysis.timeline_rows import Timeline, covered, timeline
 
 ROUNDS = 300
 
@@ -85,6 +85,12 @@ def test_of_many_workers_those_that_faults_hit_are_shown():
     few = lanes(2)
     found = timeline(run(few, few, few, few | {"faults": [("pause", 0.1, 0.2)]}), workers=2)
     assert found.workers == [0, 3]
+
+
+def test_spans_that_overlap_count_once():
+    starts, stops = np.array([5.0, 0.0, 1.0, 8.0]), np.array([6.0, 3.0, 4.0, 8.0])
+    assert covered(starts, stops, np.array([0.0, 2.0, 5.0, 10.0])).tolist() == [2.0, 2.0, 1.0]
+    assert covered(starts[3:], stops[3:], np.array([0.0, 10.0])).tolist() == [0.0]
 
 
 def test_a_run_without_a_trace_says_so():

@@ -128,7 +128,7 @@ def test_a_batch_of_one_that_does_not_fit(tmp_path):
         (["--memory", "4 GiB", "--mode", "all"], "--mode all: write fixed_total, no_restriction, equal"),
         (["--memory", "4 GiB", "-n", "1"], "1 ranks do not measure b; start 2 or more, with -n or mpirun -np"),
         (["--memory", "4 GiB", "--out", "."], "--out .: is a folder"),
-        (["--memory", "4 GiB", "--out", "s.yaml/p.yaml"], "s.yaml cannot be written to; name a file elsewhere"),
+        (["--memory", "4 GiB", "--out", "s.yaml/p.yaml"], "s.yaml cannot be written to; name another place"),
         (["--memory", "4 GiB", "--set", "cluster.profile=s.yaml"], "s.yaml"),
         (["--memory", "4 GiB", "--set", "strategy.total=many"], "strategy: total is 'many'"),
     ],

@@ -17,6 +17,7 @@ import pytest
 
 import paceline
 from kit.cli import MLP, call, scenario
+from paceline.analysis.plots import front_plot
 from paceline.config import yaml
 
 HOSTILE = "<img src=x onerror=alert(1)> <script>alert(2)<"  # the name of a run's directory
@@ -122,6 +123,23 @@ def test_a_source_that_is_nothing_is_refused(runs, tmp_path, monkeypatch, capsys
         assert (status, err.count("\n")) == (2, 1), err
         assert reason in err
     assert not (tmp_path / "new.html").exists()
+
+
+def test_numbers_and_texts_that_no_page_can_hold_are_shown_somehow(tmp_path):
+    row = PLAN["rows"][0] | {"seconds_per_epoch": 10**400, "method": "\ud800"}
+    (tmp_path / "plan.json").write_text(json.dumps(PLAN | {"rows": [row, *PLAN["rows"]]}))
+    (tmp_path / "table.json").write_text(json.dumps([{"a": 10**400, "b": 0.5}, {"a": "\udcff", "b": 1.5}]))
+    shown = paceline.report(tmp_path / "plan.json", tmp_path / "table.json", out=tmp_path / "page.html")
+    assert shown.html == (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<td>?</td>" in shown.html
+
+
+def test_a_line_joins_the_front_alone(tmp_path):
+    """A plainer way than the front's may be recommended: it is a cross next to the line."""
+    off, on, alone = (PLAN["rows"][0] | {"roles": roles} for roles in ("recommended", "front", "sync on all, front"))
+    line, marks = front_plot([off, on | {"samples_between_syncs": 9}, alone | {"samples_between_syncs": 2}])["data"]
+    assert line["x"] == [2, 9]
+    assert marks["marker"]["symbol"] == ["x", "circle", "circle"]
 
 
 def test_without_plotly_a_line_says_how_to_install_it(runs, tmp_path, monkeypatch, capsys):

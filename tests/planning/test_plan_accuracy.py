@@ -166,8 +166,11 @@ def test_an_interrupt_gives_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> 
         (["--for", "bleu", "0.3"], "--for bleu 0.3: write throughput, or a target like"),
         (["--for", "perplexity", "20"], "the scenario does not report perplexity; it reports test_loss, accuracy"),
         (["--for", "96%", "--effort", "soon"], "--effort: "),
-        (["--for", "96%", "--sample", "0"], "--sample: '0' is not a share; write it like 10%"),
+        (["--for", "96%", "--sample", "0"], "--sample: '0' is not a share above 0% and up to 100%; write it like 10%"),
         (["--for", "96%", "--sample", "much"], "--sample: "),
+        (["--out", "lab.yaml"], "--out lab.yaml: "),
+        (["--json", "lab.yaml/plan.json"], "lab.yaml cannot be written to; name another place"),
+        (["--figures", "lab.yaml/figures"], "lab.yaml cannot be written to; name another place"),
     ],
 )
 def test_what_cannot_be_asked_for(

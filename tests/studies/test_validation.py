@@ -359,7 +359,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tiny, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
-        ([tiny, "--within", "10"], "'10' is not a share; write it like 10% or 0.1"),
+        ([tiny, "--within", "10"], "'10' is not a share above 0% and up to 100%; write it like 10% or 0.1"),
         ([tiny, "--profile", "nowhere.yaml"], "--profile nowhere.yaml: no such file"),
         ([tiny, "--page", tiny], "tiny.yaml: has no lines"),
         ([tiny, "--page", tmp_path], "cannot be read: Is a directory; name another file"),
@@ -412,4 +412,4 @@ def test_from_end_to_end(tiny, tmp_path):
             assert math.fsum(parts.values()) == pytest.approx(seconds)
     (row,) = csv.DictReader((tmp_path / "out" / "validation.csv").read_text().splitlines())
     assert float(row["measured"]) == pytest.approx((round["a"]["seconds"] + round["b"]["seconds"]) / 2)
-    assert all((tmp_path / "out" / f"validation.{suffix}").stat().st_size for suffix in ("md", "svg", "png"))
+    assert all((tmp_path / "out" / f"validation.{suffix}").stat().st_size for suffix in ("md", "csv", "png"))
