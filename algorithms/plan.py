@@ -132,7 +132,7 @@ class Plan:
         return kept[1]
 
     def known_round(self, state: State) -> Round | None:
-        """The round that begins at `state`, if it has been made: for who looks on, maybe from another thread."""
+        """The round that begins at `state`, if it has been made: for code that looks on, maybe from another thread."""
         kept = self._rounds[state.round % KEPT]
         return kept[1] if kept is not None and kept[0][:3] == state.mark() else None
 

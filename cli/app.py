@@ -47,7 +47,7 @@ class App(typer.Typer):
         except typer.TyperException as error:
             if not arguments:  # Typer has shown the help
                 return error.exit_code
-            known = arguments[0] if arguments and arguments[0] in group.commands else ""
+            known = arguments[0] if arguments[0] in group.commands else ""
             path = f"paceline {known}".rstrip()
             raise ScenarioError(f"{error.format_message().rstrip('.')}; see {path} --help") from None
         return 0

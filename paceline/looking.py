@@ -111,6 +111,8 @@ class Looking:
         if failure is None and not self.goes_on:
             self._file.remove()
         elif failure is not None:
+            self.tell = None
+            self._look(write=False)
             state = "stopped" if isinstance(failure, KeyboardInterrupt) else "failed"
             self._file.write(self._now.model_copy(update={"state": state, "why": one_line(str(failure), 500)}))
 

@@ -21,7 +21,7 @@ from .records.replacing import prepare, put_back
 from .records.spool import Spool
 from .records.trace import open_spool, write_spooled
 from .replicas import check_replicas, fingerprints
-from .runtime.launcher import end_job
+from .runtime.ending import end_job
 from .runtime.messages import gather_outcomes, gather_texts, on_first
 from .runtime.watch import Watch
 from .terminal import say
@@ -106,16 +106,13 @@ class OwnRecord:
         outcomes = gather_outcomes(self._comm, outcome)
         if self._rank > 0:
             return
-        digests = [each for each, _ in found]
-        extra = {"timing_only": False, "finished": finished} | fingerprints(digests, sharded=False)
-        epochs = 0.0
+        job, digests = ended([seconds for _, seconds in found]), [each for each, _ in found]
         if self.directory is not None:
             if self._spool is not None:
                 write_spooled(self.directory, len(outcomes), split=True)
-            job = ended([seconds for _, seconds in found])
             self._write(job)
-            epochs, extra = job.plan.epochs(outcomes[0].result), extra | job.by_class(outcomes)
-        self.recorder.finish("mpi", outcomes, epochs, extra)
+        extra = {"timing_only": False, "finished": finished} | fingerprints(digests, sharded=False)
+        self.recorder.finish("mpi", outcomes, job.plan.epochs(outcomes[0].result), extra | job.by_class(outcomes))
         self._looks.end(None)
         self._held.close()
         check_replicas(digests, self.directory)

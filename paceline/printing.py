@@ -172,14 +172,23 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
     """Print the first rows of a sweep's table: what varied and what came out."""
     varied = list(found.columns[: list(found.columns).index("seconds")])
     numbers = (right(heading) for heading, _ in NUMBERS.values())
-    table = plain_table(*(one_line(_short(name, varied), 60) for name in varied), *numbers, Column(overflow="fold"))
+    names = (Column(one_line(_short(name, varied), 60), overflow="fold") for name in varied)
+    table = plain_table(*names, *numbers, "")
+    remarks: dict[tuple[str, str], Text] = {}  # each once, since many rows may have the same one
     for _, row in found.head(SHOWN).iterrows():
         missing = row.isna()
         told: dict[str, Any] = {name: "" if missing[name] else row[name] for name in found.columns}
         shown = ["" if told["error"] or told[name] == "" else tell(told[name]) for name, (_, tell) in NUMBERS.items()]
-        remark = Text(one_line(told["error"]), "red") if told["error"] else Text(told.get("warning", ""), "yellow")
-        table.add_row(*(one_line(_cell(name, told[name]), 60) for name in varied), *shown, remark)
+        kind, style = ("error", "red") if told["error"] else ("warning", "yellow")
+        said = one_line(str(told.get(kind, "")))
+        if said:
+            remarks[kind, said] = Text.assemble((kind, style), f": {said}")
+        table.add_row(
+            *(one_line(_cell(name, told[name]), 60) for name in varied), *shown, Text(kind if said else "", style)
+        )
     console().print(table)
+    for remark in remarks.values():
+        console(width=WIDE).print(remark)
     counts = [f"{len(found)} rows"]
     for name, text in (("error", "failed"), ("warning", "with a warning")):
         count = int((found[name].fillna("") != "").sum()) if name in found else 0

@@ -44,7 +44,7 @@ def check_ranks(comm: Any, started: int, training: Training, job: Job) -> None:
 def know_hosts(comm: Any, directory: Path, job: Job) -> None:
     """Tell the job the host of each worker. ScenarioError where a host does not see what rank 0 writes for the run.
 
-    comm: of the workers' ranks, all of which call this. directory: the run's, which need not exist yet.
+    comm: of the workers' ranks, which all call this. directory: the run's, which need not exist yet.
     """
     with ulfm.noticing(comm):
         hosts = every_text(comm, socket.gethostname())

@@ -29,14 +29,13 @@ from .records.directory import SUMMARY, to_json, write_atomically
 from .records.environment import installed
 from .run import Run
 from .simulating import simulate
-from .terminal import console
+from .studies.table import row_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ASKED = "asked.json"  # what the runs in a folder are of
 TABLE = "table.csv"
-SHOWN = 4  # workers whose batches are listed on the terminal
 # Its "DDP" is one flat unit that is sent after the backward pass, and DDP+FP the same in full precision.
 MODES: dict[str, dict[str, Any]] = {
     "DDP": {"replicated": {"overlap": False, "wire": "fp16"}},
@@ -97,12 +96,12 @@ def run_all(scenario: Path, out: Path, options: RunAllOptions) -> pd.DataFrame:
             largest = _Largest(scenario, out, mode, settings, options)
             for choice in CHOICES:
                 tell(f"{mode}, {choice}", len(rows), number)
-                row: dict[str, Any] = {"mode": mode, "batches by": choice}
+                row: dict[str, Any] = {"mode": mode, "batches by": choice, "batches": ""}
                 try:
                     rows.append(row | _numbers(_run(scenario, out, mode, choice, settings, largest, options)))
                 except (PacelineError, RuntimeError) as error:
                     errors.append(error)
-                    rows.append(row | {"error": one_line(str(error))})
+                    rows.append(row | {"seconds": None, "error": one_line(str(error))})
                 write_atomically(out / TABLE, pd.DataFrame(rows).to_csv(index=False).encode())
         tell("", number, number)
     if len(errors) == number:
@@ -220,46 +219,23 @@ def _stem(mode: str) -> str:
 
 
 def _numbers(run: Run) -> dict[str, Any]:
-    """The columns of a finished run."""
-    summary = run.summary
+    """The columns of a finished run: its batches, then those of a sweep's table."""
     batches = expanded(Recorded.model_validate(run.scenario["recorded"]).batches)
-    parts = summary.get("memory_predicted") or {}
-    loss = summary.get("test_loss")
-    return {
-        "batches": " ".join(map(str, batches)),
-        "total": sum(batches),
-        "seconds": summary["seconds"],
-        "ms per step": 1e3 * summary["seconds"] / summary["steps"],
-        "samples per second": summary["samples"] / summary["seconds"],
-        "idle": sum(summary["idle_share"]) / len(summary["idle_share"]),
-        "bytes sent": max(summary["bytes_per_worker"]),
-        "memory predicted": max(parts.get("device", ()), default=None),  # bytes that last, on a device
-        "test loss": None if loss is None or loss != loss else loss,
-        **run.test_metrics,
-        "error": "",
-    }
+    parts = run.summary.get("memory_predicted") or {}
+    known = {name: value for name, value in row_of(run.summary).items() if value is not None}
+    held = max(parts.get("device", ()), default=None)  # bytes that last, on the device that holds most
+    more = {"total": sum(batches), "memory": held, "error": ""}
+    return {"batches": " ".join(map(str, batches))} | known | more
 
 
 def _show(table: pd.DataFrame, path: Path) -> None:
-    from .printing import plain_table, right
+    from .printing import show_sweep
 
-    numbers = map(right, ("total", "ms/step", "samples/s", "idle"))
-    shown = plain_table("mode", "batches by", "batches", *numbers)
-    good = table[table["error"] == ""].sort_values("samples per second", ascending=False)
+    show_sweep(table, path)
+    good = table[table["error"] == ""].sort_values("samples_per_second", ascending=False)
     first, best = good.loc[good.index.min()], good.iloc[0]
-    for _, row in table.iterrows():
-        if row["error"]:
-            shown.add_row(row["mode"], row["batches by"], row["error"])
-            continue
-        sizes = row["batches"].split()
-        told = "/".join(sizes) if len(sizes) <= SHOWN else f"{min(map(int, sizes))} to {max(map(int, sizes))}"
-        took = (f"{row['total']:.0f}", f"{row['ms per step']:.4g}", f"{row['samples per second']:.4g}")
-        shown.add_row(row["mode"], row["batches by"], told, *took, f"{row['idle']:.1%}")
-    console().print(shown)
-    times = best["samples per second"] / first["samples per second"]
+    times = best["samples_per_second"] / first["samples_per_second"]
     print(
-        one_line(
-            f"most samples/s: {best['mode']}, {best['batches by']}, {times:.3g} times {first['mode']}, "
-            f"{first['batches by']}; written to {path}"
-        )
+        f"most samples/s: {best['mode']}, {best['batches by']}, {times:.3g} times {first['mode']}, "
+        f"{first['batches by']}"
     )

@@ -36,9 +36,10 @@ from .replicas import check_replicas, fingerprints
 from .resuming import Resumption, going_on, history_of, resumption, subject
 from .run import Run
 from .runtime import ulfm
+from .runtime.ending import end_job
 from .runtime.engine import RankRun
 from .runtime.faults import RankFaults
-from .runtime.launcher import Stop, abort_on_error, end_job
+from .runtime.launcher import Stop, abort_on_error
 from .runtime.messages import gather_outcomes, gather_texts, on_first
 from .runtime.ranks import by_launcher
 from .runtime.resident import resident

@@ -37,7 +37,8 @@ from .progress import working
 from .records.directory import to_json
 from .records.environment import environment, installed
 from .records.recorder import Recorder
-from .runtime.launcher import GRACE, die_with_parent, under_mpirun
+from .runtime.ending import GRACE
+from .runtime.launcher import die_with_parent, under_mpirun
 from .scenario_plan import strategy_of
 from .simulating import SimulateOptions, run_simulation
 from .studies.judgement import judge

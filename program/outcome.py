@@ -104,8 +104,8 @@ class Hooks:
     spans: Callable[[int, str, Spans], None] | None = None
     # (worker, seconds, the Checkpoint effect): at every sync of a real run, behind the checkpoint that was due
     sync: Callable[[int, float, Any], None] | None = None
-    # (worker, seconds, round, loss, sent): so many rounds are done, before the checkpoint. loss: of the last one.
-    # sent: as in Outcome, so far.
+    # (worker, seconds, rounds done, loss, sent): a round is over; called before its checkpoint is written. loss: the
+    # round's. sent: as in Outcome, so far.
     round: Callable[[int, float, int, float, Mapping[str, float]], None] | None = None
     # (worker, entry): a fault strikes. It strikes once this has returned.
     struck: Callable[[int, dict[str, Any]], None] = ignored

@@ -1,6 +1,6 @@
 """What a run is doing now: a small file that is written now and then while it goes on, for `paceline watch`.
 
-Rule: whoever looks needs nothing but files. The file is replaced as a whole, so that nobody reads half of it, also on
+Rule: looking takes nothing but files. The file is replaced as a whole, so that half of it is never read, also on
 another host of a shared file system. A directory that cannot be written does not keep a run from going on.
 """
 

@@ -28,7 +28,7 @@ from ..program.outcome import Span
 from .directory import SPANS, TRACE
 from .schemas import Finite
 from .spool import FAULTS, Spool, TakeSpans, read_spools
-from .trace_notes import NETWORK, NUMBERS, Arrows, RoundNumbers
+from .trace_notes import NETWORK, NUMBERS, WAIT, Arrows, RoundNumbers
 
 Lanes = Mapping[str, Iterable[Span]]
 ROUNDS = "rounds"  # the lane of the spans that contain those of "compute"
@@ -236,7 +236,7 @@ class Waits:
                 met = min(float(self._latest[name][counts[name]]), stop)
                 counts[name] += 1
             if met > start:
-                yield "wait", start, met
+                yield WAIT, start, met
             yield name, max(start, met), stop
 
 
@@ -249,7 +249,7 @@ def split_waits(workers: Sequence[Lanes]) -> list[dict[str, Iterable[Span]]]:
     starts: list[dict[str, array[float]]] = []
     for lanes in workers:
         own: dict[str, array[float]] = {}
-        for name, start, _ in lanes.get("network", ()):
+        for name, start, _ in lanes.get(NETWORK, ()):
             own.setdefault(name, array("d")).append(start)
         starts.append(own)
     latest = {}
@@ -258,6 +258,5 @@ def split_waits(workers: Sequence[Lanes]) -> list[dict[str, Iterable[Span]]]:
         if len({len(column) for column in columns}) == 1:
             latest[name] = np.maximum.reduce([np.frombuffer(column) for column in columns])
     return [
-        {lane: Waits(spans, latest) if lane == "network" else spans for lane, spans in lanes.items()}
-        for lanes in workers
+        {lane: Waits(spans, latest) if lane == NETWORK else spans for lane, spans in lanes.items()} for lanes in workers
     ]

@@ -15,10 +15,8 @@ import numpy as np
 from ..program.effects import Array
 from ..program.outcome import Span
 
-NETWORK, WAIT = (
-    "network",
-    "wait",
-)  # the lane of exchanges of all workers, and what the wait for the last worker is called
+NETWORK = "network"  # the lane of the exchanges of all workers
+WAIT = "wait"  # what the wait for the last worker is called there
 # The lane with what is known of a worker's rounds, in their order. Its spans are (text, bytes sent, bytes in memory);
 # the text is the round's name, a tab and its arguments as JSON.
 NUMBERS = "numbers"

@@ -92,10 +92,10 @@ class RankRun:
         self.hooks, self.fast, self.debug = hooks, reduction == "fast", debug
         self.halt = False  # whether this worker knows that the run is to stop
         self.outcome = Outcome(0)
-        self.books: dict[str, list[Any]] = {}  # by phase: bytes sent, number of collectives
         self.left_out = 0.0  # seconds that are not training: evaluation, hooks
         self.waiting: Collective | str | None = None  # see watch.Watched
-        self.slowest = self.computing = 0.0  # seconds; see watch.Watched
+        self.slowest = 0.0  # seconds; see watch.Watched
+        self.computing = 0.0  # likewise
         self.tracer: Tracer | None = None
         self.faults: RankFaults | None = None
         self.watch: Watch | None = None
@@ -248,7 +248,6 @@ class RankRun:
     def _finish(self, result: Any) -> Outcome:
         outcome = self.outcome
         outcome.seconds, outcome.result = self.clock(perf_counter()), result
-        outcome.sent, outcome.syncs = ({phase: book[n] for phase, book in self.books.items()} for n in (0, 1))
         self._end_faults()
         if self.tracer is not None:
             outcome.lanes = self.tracer.close()
@@ -320,11 +319,9 @@ class RankRun:
 
     def count(self, phase: str, sent: float, start: float, stop: float) -> None:
         """Count one collective."""
-        book = self.books.get(phase)
-        if book is None:
-            book = self.books[phase] = [0.0, 0]
-        book[0] += sent
-        book[1] += 1
+        outcome = self.outcome
+        outcome.sent[phase] = outcome.sent.get(phase, 0.0) + sent
+        outcome.syncs[phase] = outcome.syncs.get(phase, 0) + 1
         if stop - start > self.slowest:
             self.slowest = stop - start
         if self.tracer is not None:
@@ -367,8 +364,7 @@ class RankRun:
         if self.hooks.sync is not None:  # before the checkpoint, so that a loss in it costs no round
             self.hooks.sync(self.outcome.index, self.clock(start), effect)
         if self.hooks.round is not None and effect.round is not None:
-            sent = {phase: book[0] for phase, book in self.books.items()}
-            self.hooks.round(self.outcome.index, self.clock(start), effect.round, effect.loss, sent)
+            self.hooks.round(self.outcome.index, self.clock(start), effect.round, effect.loss, self.outcome.sent)
         if effect.due or self.halt:
             self.hooks.checkpoint(self.outcome.index, self.clock(start), effect.state, effect.snapshot())
         self.waiting = None

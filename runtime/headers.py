@@ -198,11 +198,8 @@ class GroupHeaders(Headers):
         self._own = self._all[self.members.rank]
         self._specs: Any = (MPI.IN_PLACE, [self._all, width, MPI.BYTE])
         comm = self.members.comm
-        self._gather, self._begin = (
-            (self._erasing(comm.Allgather), self._erasing(comm.Iallgather))
-            if survives()
-            else (comm.Allgather, comm.Iallgather)
-        )
+        self._gather: Callable[..., Any] = self._erasing(comm.Allgather) if survives() else comm.Allgather
+        self._begin: Callable[..., Any] = self._erasing(comm.Iallgather) if survives() else comm.Iallgather
         self._request: Any = None
         self._heads = self._all[:, : HEADER.size].tobytes
         return [row[HEADER.size : HEADER.size + payload] for row in self._all]

@@ -1,4 +1,4 @@
-"""Starting ranks: how a stop reaches them, and how they end together. Which mpirun starts them: mpirun.py.
+"""Starting ranks, and how a stop reaches them. Which mpirun starts them: mpirun.py. How they end together: ending.py.
 
 Rules of this file: however a launcher ends, it leaves no process behind; a rank that fails ends the job.
 
@@ -17,20 +17,20 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ..program.errors import FaultStruck, PacelineError, ScenarioError
-from . import job_signs, ulfm
+from . import job_signs
 from .banners import Relay
+from .ending import GRACE, abort
 from .job_folders import JobFolders, job_folders
 from .job_signs import TOLD
 from .mpirun import Ground, Here, Mpirun, find_mpirun, own_variables, settings
@@ -43,7 +43,6 @@ STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 # when it is killed, its ranks end, too, since they die with their parent (`abort_on_error`).
 KILLERS: dict[MpiKind, signal.Signals] = {"openmpi": signal.SIGTERM, "mpich": signal.SIGKILL}
 CRASHES = (signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV)  # what a program does to itself
-GRACE = 5.0  # seconds that an mpirun has to end its ranks, before it is killed
 PROGRAM = ("-P", "-m", "paceline")  # -P: a module in the working folder takes no other's place
 
 
@@ -318,78 +317,16 @@ def abort_on_error() -> Iterator[None]:
     try:
         yield
     except EXPECTED as error:
-        _abort(rank, size, told(error), exit_status(error), alone=isinstance(error, FaultStruck))
+        abort(rank, size, told(error), exit_status(error), alone=isinstance(error, FaultStruck))
     except SystemExit as end:
         if of_users_code(end):  # whatever status it wanted, the work is not done
-            _abort(rank, size, told(end), 2)
+            abort(rank, size, told(end), 2)
         status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if status:
-            _abort(rank, size, "" if isinstance(end.code, int) else str(end.code), status)
+            abort(rank, size, "" if isinstance(end.code, int) else str(end.code), status)
         raise
     except KeyboardInterrupt:
-        _abort(rank, size, "paceline: stopped", 130)
+        abort(rank, size, "paceline: stopped", 130)
     except BaseException as error:
         text = "".join(traceback.format_exception(error))
-        _abort(rank, size, f"paceline: rank {rank} failed\n{text}".rstrip(), 1, alone=True)
-
-
-def _abort(rank: int, size: int, text: str, status: int, alone: bool = False) -> None:
-    """Print what happened, unless a lower rank fails at the same time, and end the job.
-
-    alone: end this rank alone where the others can go on without it.
-    """
-    from mpi4py import run
-
-    run.set_abort_status(status)  # if anything keeps the abort below from happening, exiting aborts as well
-    sys.stdout.flush()
-    said = text if text and not _lower_rank_speaks(rank, size) else ""
-    if alone and rank > 0 and ulfm.survives():
-        _say_last(said)
-        ulfm.leave()
-    end_job(said, status)
-
-
-def end_job(text: str, status: int = 1) -> None:
-    """Print a line and end the job, from any thread of this rank, whatever its program waits for."""
-    from mpi4py import MPI
-
-    _say_last(text)
-    _unlink_shared_memory()
-    job_signs.ends(status)
-    MPI.COMM_WORLD.Abort(status)
-
-
-def _say_last(text: str) -> None:
-    if text:
-        print(text, file=sys.stderr, flush=True)
-        time.sleep(0.1)  # so that the text passes through mpirun before it closes the pipes
-
-
-def _unlink_shared_memory() -> None:
-    """Remove the MPI's shared memory files that this process has mapped: MPICH's abort would leave them for good."""
-    maps = Path("/proc/self/maps")
-    lines = maps.read_text().splitlines() if maps.exists() else []
-    for path in {line.split()[-1] for line in lines if "/dev/shm/mpich_shm" in line}:
-        Path(path).unlink(missing_ok=True)
-
-
-def _lower_rank_speaks(rank: int, size: int) -> bool:
-    """Tell the higher ranks that this one fails, and look for a moment whether a lower one does, too."""
-    from mpi4py import MPI
-
-    comm, tag, nothing = MPI.COMM_WORLD, 29_999, bytearray()
-    pending = []
-    for other in range(rank + 1, size):
-        with suppress(MPI.Exception):  # it is lost
-            pending.append(comm.Isend([nothing, 0, MPI.BYTE], other, tag))
-    until = time.monotonic() + 0.5
-    while rank and time.monotonic() < until:
-        for other in range(rank):  # not any source at once: that is an error where one of them is lost
-            with suppress(MPI.Exception):
-                if comm.Iprobe(other, tag):
-                    time.sleep(GRACE)  # meanwhile the other rank's abort ends this process
-                    return True
-        time.sleep(0.01)
-    with suppress(MPI.Exception):
-        MPI.Request.Testall(pending)
-    return False
+        abort(rank, size, f"paceline: rank {rank} failed\n{text}".rstrip(), 1, alone=True)

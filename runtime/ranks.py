@@ -21,7 +21,7 @@ class _Launcher(NamedTuple):
     companion: str  # something that it always sets with the rank's number
     size: str  # the number of ranks
     local: str  # the rank among those of its host
-    beside: str  # the number of ranks of its host
+    local_size: str  # how many ranks its host has
 
 
 _LAUNCHERS = (
@@ -52,7 +52,7 @@ class RankPlace:
     size: int | None  # how many ranks there are; None where the launcher does not say
     local: int  # the rank among those of this machine; `rank` where the launcher does not say
     kind: MpiKind  # the MPI of its launcher
-    beside: int | None = None  # how many ranks its host has; None where the launcher does not say
+    local_size: int | None = None  # how many ranks its host has; None where the launcher does not say
 
 
 def cores() -> int:
@@ -67,7 +67,7 @@ def place() -> RankPlace | None:
         # A shell under `srun --pty` is a rank of one; a command typed into it is not meant to be one.
         typed = "SLURM_PTY_PORT" in os.environ and ranks in (None, 1)
         if number is not None and each.companion in os.environ and not typed:
-            return RankPlace(number, ranks, number if local is None else local, each.kind, _number(each.beside))
+            return RankPlace(number, ranks, number if local is None else local, each.kind, _number(each.local_size))
     return None
 
 
@@ -84,8 +84,8 @@ def keep_to_own_cores() -> None:
     slow one took 1.5 times as long.
     """
     threads, here = _number(CORES), place()
-    if threads and here and here.beside and hasattr(os, "sched_getaffinity"):
-        usable, ranks = sorted(os.sched_getaffinity(0)), here.beside
+    if threads and here and here.local_size and hasattr(os, "sched_getaffinity"):
+        usable, ranks = sorted(os.sched_getaffinity(0)), here.local_size
         if 1 < ranks * threads <= len(usable):
             first, stop = (len(usable) * place // ranks for place in (here.local, here.local + 1))
             os.sched_setaffinity(0, usable[first:stop])

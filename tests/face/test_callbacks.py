@@ -201,7 +201,8 @@ def test_a_loop_of_ones_own_tells_them():
         sync.step(loss)
     rounds = [timeless(value) for method, value in kept.said if method == "on_round"]
     assert [(r["round"], r["step"], r["H"]) for r in rounds] == [(1, 2, [2]), (2, 4, [2]), (3, 5, [1])]
-    assert [method for method, _ in kept.said][-1] == "on_end"
+    method, summary = kept.said[-1]
+    assert (method, summary["epochs"]) == ("on_end", 5.0), "a batch is all of these data"
 
 
 def test_explained_like_any_other(monkeypatch, capsys):

@@ -55,11 +55,11 @@ def test_a_row_for_each_mode_and_choice(path, tmp_path):
     by = table.set_index(["mode", "batches by"])
     least = min(sizes(by.loc["DDP", "no_restriction"]))
     assert by.loc[("DDP", "fixed_total"), "total"] == by.loc[("DDP", "equal"), "total"]
-    assert by.loc[("DDP", "no_restriction"), "samples per second"] == pytest.approx(5000, rel=0.01)
-    assert by.loc[("DDP", "equal"), "samples per second"] == pytest.approx(2000, rel=0.01), "it waits for the slow one"
+    assert by.loc[("DDP", "no_restriction"), "samples_per_second"] == pytest.approx(5000, rel=0.01)
+    assert by.loc[("DDP", "equal"), "samples_per_second"] == pytest.approx(2000, rel=0.01), "it waits for the slow one"
     assert least < sizes(by.loc["DDP", "equal"])[1], "the slow worker's balanced batch is below its memory's"
     stored = pd.read_csv(tmp_path / "all/table.csv", keep_default_na=False)
-    assert stored["samples per second"].tolist() == table["samples per second"].tolist()
+    assert stored["samples_per_second"].tolist() == table["samples_per_second"].tolist()
 
 
 def test_total_and_modes_by_command(path, tmp_path, monkeypatch, capsys):

@@ -42,7 +42,9 @@ class Told(Callback):
         self.keep("on_checkpoint", folder.name)
 
     def on_end(self, summary: Mapping[str, Any]) -> None:
-        self.keep("on_end", {key: plain(summary[key]) for key in ("rounds", "steps", "samples", "train_loss")})
+        self.keep(
+            "on_end", {key: plain(summary[key]) for key in ("rounds", "steps", "samples", "epochs", "train_loss")}
+        )
 
     def keep(self, method: str, value: Any) -> None:
         if method == self.fails:

@@ -376,7 +376,7 @@ def test_the_page_says_what_happens(tmp_path):
     assert done.stdout == printed, done.stderr
     line, *expected = re.search(r"```console\n\$ paceline (.*?)```", page, re.S)[1].splitlines()
     done = run_cli(*shlex.split(line), "-j", 1, cwd=tmp_path)
-    counts, *shown = [text.rstrip() for text in done.stdout.splitlines() if not re.search("[1-9] of", text)]
-    assert [counts, *shown] == expected
+    shown = [text.rstrip() for text in done.stdout.splitlines() if not re.search(r"\d of \d", text)]
+    assert shown == expected
     for name in COLUMNS:
         assert f"`{name}`" in page
