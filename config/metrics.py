@@ -23,7 +23,7 @@ _SUMMARY = """engine workers rounds steps syncs bytes_per_worker moved_per_worke
     resumed_at_round recoveries epochs samples_per_second seconds_per_epoch idle_by_class faults"""
 _TABLE = """seconds_per_step idle_min idle_mean idle_max computing run warning error base"""
 _KEYS = """seed workload cluster strategy budget report checkpoint reduction faults health train deadline recovery
-    record validation recorded"""  # that a sweep may vary, where a key's path is one word
+    record validation recorded callbacks"""  # that a sweep may vary, where a key's path is one word
 RISING, FALLING = ("accuracy", "top5", "iou"), ("test_loss", "train_loss", "perplexity", "mse", "mae")  # as one learns
 RESERVED = frozenset(" ".join((_LINE, _SUMMARY, _TABLE, _KEYS, "name")).split())
 

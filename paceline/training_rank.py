@@ -106,6 +106,7 @@ class _RankTraining:
         self.history: list[dict[str, Any]] = []  # of rank 0: an entry for each part of the run
         self.progress: Progress | None = None  # rank 0's, of a run that may restart
         self.recovery: Recovery | None = None  # from which this part of the run comes, on rank 0
+        self.passed: list[str] = []  # rank 0's: the damaged checkpoints, in lines
         self.resumed, self.whole = 0, job  # the round at which this run goes on; the job of all workers
         self.joining = False  # whether this part ends at its first sync, so that lost workers join
         self.finished = False  # whether the budget is used up
