@@ -19,7 +19,7 @@ from typing import Any, Literal
 from ..config import yaml
 from ..program.errors import ScenarioError
 from ..records import checkpoints
-from ..records.directory import METRICS, NOW, SCENARIO, SIGNS, SUMMARY
+from ..records.directory import LOCK, METRICS, NOW, SCENARIO, SIGNS, SUMMARY
 from ..records.live import Now, read_now
 from ..records.recorder import is_evaluated
 from ..records.recoveries import Recovery, recoveries_in
@@ -162,6 +162,14 @@ def runs_in(path: Path) -> list[Path]:
     if holds_run(path) or not path.is_dir():
         return [path]
     return sorted(each for each in path.iterdir() if each.is_dir() and holds_run(each)) or [path]
+
+
+def is_place(path: Path) -> bool:
+    """Whether what exists at a path is a run, a folder of runs or an empty folder, in which one may still begin."""
+    if not path.is_dir():
+        return False
+    inside = [*path.iterdir()]
+    return not inside or any(holds_run(each) or (each / LOCK).exists() for each in (path, *inside))
 
 
 def holds_run(path: Path) -> bool:

@@ -202,8 +202,8 @@ def _class_names(classes: Iterable[tuple[str, float, int]]) -> dict[tuple[str, f
     for name, alike in by_name.items():
         slow, sizes = ({each[place] for each in alike} for place in (1, 2))
         for each in alike:
-            told = [f"{name} x{each[1]:g}" if len(slow) > 1 else name]
-            found[each] = ", ".join(told + ([f"batch {each[2]}"] if len(sizes) > 1 else []))
+            told = f"{name} x{each[1]:g}" if len(slow) > 1 else name
+            found[each] = f"{told} (batch {each[2]})" if len(sizes) > 1 else told
     return found
 
 

@@ -212,7 +212,7 @@ class _Launch:
             return decision.why if spec.max_restarts else ""
         self.restarts += 1
         self.crew.gone |= {*(lost if gone else ())}
-        self.restart = self._next(number, lost, came)
+        self.restart = self._next(number, lost, came, end.lost)
         how = self._how(lost if gone else ())
         say(f"restart {self.restarts} of {spec.max_restarts}: {end.lost}; {training.title} {how}")
         return None
@@ -225,9 +225,9 @@ class _Launch:
         how = f"goes on from {saved.name}" if saved else "begins again, since no checkpoint was saved"
         return f"{how}, without {_named(gone)}" if gone else how
 
-    def _next(self, number: int, lost: Sequence[int], came: progress.Reached | None) -> Restart:
+    def _next(self, number: int, lost: Sequence[int], came: progress.Reached | None, why: str = "") -> Restart:
         """What the next ranks are told. lost: the lost workers, by their numbers when the command began."""
-        live.tell(self.found[number].directory, "restarting", _named(lost))
+        live.tell(self.found[number].directory, "restarting", why or _named(lost))
         noticed, gone = progress.now(self.found[number].directory), self.crew.go_on(self._lasting(number))
         round, at, then = 0, 0.0, noticed
         if came is not None:
@@ -310,7 +310,8 @@ class _Launch:
                 say(line)
         if line := "; ".join(filter(None, ("" if end.said else end.lost, why, whole))):
             say(line)
-        return end.status
+        nowhere = end.no_host and self.restart is None and not self._now(number).begun  # perhaps a name that is wrong
+        return 2 if nowhere and not end.stopped else end.status
 
     def _whole(self, number: int) -> str:
         """What is whole, and the commands that go on. number: of the training that was interrupted."""

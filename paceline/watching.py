@@ -14,10 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .analysis.following import Follower, Seen, State, runs_in
+from .analysis.following import Follower, Seen, State, is_place, runs_in
 from .config.metrics import metrics_in
 from .config.units import told_bytes, told_rate, told_seconds, told_whole
-from .program.errors import one_line
+from .program.errors import ScenarioError, one_line
 from .progress import DONE, FULL, NOT_DONE, UNKNOWN, WIDTH, draws, number, pace, where
 from .records.signs import LONGEST, MISSED
 from .terminal import console
@@ -53,7 +53,13 @@ class Watched:
 
 
 def watch(paths: Sequence[Path], once: bool) -> int:
-    """Show runs until all of them have ended, or once. Returns the exit status: 1 where one did not end well."""
+    """Show runs until all of them have ended, or once. Returns the exit status: 1 where one did not end well.
+
+    ScenarioError where a path has something else than runs.
+    """
+    for path in paths:
+        if path.exists() and not is_place(path):
+            raise ScenarioError(f"{path}: holds no run; name a run's directory, or a folder of runs")
     watched = Watched(paths)
     if once:
         seen = watched.look()
@@ -80,15 +86,17 @@ def _live(watched: Watched) -> int:
 
 
 def _in_lines(watched: Watched) -> int:
-    """Elsewhere: a line about a run when its state changes, and now and then."""
-    told: dict[Path, tuple[State, float]] = {}
+    """Elsewhere: a line about a run when its state changes, after a recovery, and now and then."""
+    told: dict[Path, tuple[tuple[State, int], float]] = {}
     while True:
         seen = watched.look()
         for each in seen:
-            before, when = told.get(each.directory, ("", 0.0))
-            if before != each.state or (each.state == "running" and time.monotonic() - when > LINES):
-                told[each.directory] = each.state, time.monotonic()
-                print("  ".join(filter(None, (headline(each).plain, *_facts(each)[:2]))), flush=True)
+            before, when = told.get(each.directory, (("", 0), 0.0))
+            present = each.state, len(each.recoveries)
+            if before != present or (each.state == "running" and time.monotonic() - when > LINES):
+                told[each.directory] = present, time.monotonic()
+                news = _recovered(each) if present[1] > before[1] else []
+                print("  ".join(filter(None, (headline(each).plain, *_facts(each)[:2], *news))), flush=True)
         if all(each.over for each in seen):
             return _status(seen)
         time.sleep(PERIOD)
@@ -140,13 +148,17 @@ def _facts(seen: Seen) -> list[str]:
         found.append("  ".join(filter(None, (where(seen.now), pace(seen.now)))))
     found += list(_learned(seen.last, seen.tested))
     found += list(_workers(seen))
-    if seen.recoveries:
-        told = [f"{each.how} at {told_seconds(each.at)} from round {each.from_round}" for each in seen.recoveries[-4:]]
-        found.append(f"recoveries: {len(seen.recoveries)} ({'; '.join(told)})")
+    found += _recovered(seen)
     if seen.checkpoint is not None:
         name, age = seen.checkpoint
         found.append(f"last checkpoint: {name}" + ("" if seen.over else f", {told_seconds(age)} ago"))
     return found
+
+
+def _recovered(seen: Seen) -> list[str]:
+    """How it has gone on after losses: a line, if it has."""
+    told = [f"{each.how} at {told_seconds(each.at)} from round {each.from_round}" for each in seen.recoveries[-4:]]
+    return [f"recoveries: {len(seen.recoveries)} ({'; '.join(told)})"] if told else []
 
 
 def _result(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -182,5 +194,6 @@ def _workers(seen: Seen) -> Iterator[str]:
         idle = "" if sign.idle is None else f" idle {sign.idle:.0%}"
         waits = f" (in {sign.waiting} for {told_seconds(sign.seconds)})" if sign.waiting and sign.seconds > 1 else ""
         silent = f" (no sign for {told_seconds(sign.age)})" if sign.age > MISSED * LONGEST else ""
-        told.append(f"worker {name}{idle}{silent or waits}")
-    yield ", ".join(told) + (", ..." if len(seen.signs) > SHARES else "")
+        told.append((f"worker {name}", f"{idle}{silent or waits}"))
+    if any(fact for _, fact in told):
+        yield ", ".join(map("".join, told)) + (", ..." if len(seen.signs) > SHARES else "")

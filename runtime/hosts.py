@@ -90,7 +90,8 @@ def read_hostfile(path: Path) -> list[Host]:
     try:
         lines = [line.partition("#")[0].split() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"--hostfile {path}: cannot be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not a text"
+        raise ScenarioError(f"--hostfile {path}: cannot be read: {why}") from None
     hosts = [
         _host(words[0], words[1:], f"--hostfile {path}: line {number}")
         for number, words in enumerate(lines, 1)
@@ -146,7 +147,11 @@ def _host(entry: str, words: Sequence[str], where: str) -> Host:
     name, colon, number = entry.partition(":")
     for word in words:
         key, equals, value = word.partition("=")
-        if key == "slots" and equals:
+        if not (key and equals and value):
+            raise ScenarioError(
+                f"{where}: {word!r} says nothing about host {name}; write a line for each host, like: {name} slots=4"
+            )
+        if key == "slots":
             colon, number = equals, value
     if not NAME.fullmatch(name) or (colon and not (number.isdecimal() and int(number))):
         raise ScenarioError(f"{where}: {entry!r} is not a host with a number of ranks; write NAME:RANKS, like a:4")

@@ -61,6 +61,7 @@ class End:
     stopped: bool = False  # whether a signal asked for the end
     said: bool = False  # whether a rank has said why
     goes_on: bool = False  # whether one has said how to go on
+    no_host: bool = False  # whether a host is lost or cannot be reached
 
 
 def launch(argv: Sequence[str], ranks: int, threads: int = 1, **options: Any) -> int:
@@ -160,7 +161,7 @@ def _told(status: int, relay: Relay, mpirun: str, stopped: bool, on: Ground) -> 
         raise PacelineError(f"{mpirun} could not start the ranks: {relay.no_start}")
     if relay.hosts and not relay.said:
         gone = tuple(rank for rank, node in enumerate(on.nodes) if node in relay.hosts)
-        return End(status, relay.host, gone, again=True, stopped=stopped)
+        return End(status, relay.host, gone, again=True, stopped=stopped, no_host=True)
     lost = (relay.lost or relay.ended) if relay.went_on else (relay.ended or relay.lost)
     if not relay.said:
         lost = lost or f"{mpirun} ended with status {status}, and no rank said why"

@@ -1,6 +1,7 @@
 """What a run, a comparison and a sweep tell about speed and idle shares, in files and on the terminal."""
 
 import json
+import re
 
 import pytest
 
@@ -44,6 +45,9 @@ def test_equal_names_are_told_apart(mixed):
     workers = "[{speed: 100 samples/s}, {speed: 100 samples/s, slowdown: 2}]"
     run = paceline.simulate(mixed, settings=[f"cluster={{workers: {workers}}}"], timing_only=True)
     assert [*run.summary["idle_by_class"]] == ["cpu x1", "cpu x2"]
+    faster = "cluster={workers: [{speed: 300 samples/s}, {speed: 100 samples/s}]}"
+    run = paceline.simulate(mixed, settings=[faster, "strategy={preset: hdp}"], timing_only=True)
+    assert all(re.fullmatch(r"cpu \(batch \d+\)", name) for name in run.summary["idle_by_class"])
 
 
 def test_a_sweep_tells_speed_and_short_names(mixed, tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ import paceline
 from kit.cli import MLP, call, scenario
 from paceline.algorithms.plan import Plan
 from paceline.algorithms.rounds import Interval, State
-from paceline.analysis.following import SILENT, Follower, runs_in
+from paceline.analysis.following import SILENT, Follower, is_place, runs_in
 from paceline.config.scenario import load
 from paceline.job import resolve
 from paceline.looking import Looked, Looking, looking
@@ -113,6 +113,20 @@ def test_a_folder_of_runs(tmp_path):
     (tmp_path / "notes").mkdir()
     assert runs_in(tmp_path) == sorted(made)
     assert runs_in(made[0]) == [made[0]]
+
+
+def test_what_holds_no_run_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a")
+    for path in (tmp_path, tmp_path / "notes", tmp_path / "notes" / "a.txt"):
+        status, out, err = call(monkeypatch, capsys, "watch", path)
+        assert (status, out) == (2, "")
+        assert err == f"paceline: {path}: holds no run; name a run's directory, or a folder of runs\n"
+    (tmp_path / "begins").mkdir()
+    assert is_place(tmp_path / "begins")
+    (tmp_path / "begins" / ".lock").touch()
+    assert is_place(tmp_path)
+    assert is_place(tmp_path / "begins")
 
 
 def test_it_waits_for_the_run_and_ends_with_it(path, tmp_path, capsys):

@@ -71,6 +71,9 @@ def test_a_hostfile_of_either_mpi(tmp_path):
     path = tmp_path / "hosts"
     path.write_text("# my hosts\na slots=4 max_slots=8  # the big one\n\nb:2\nc\nc\nd:1 user=me\n")
     assert read_hostfile(path) == [Host("a", 4), Host("b", 2), Host("c", 2), Host("d", 1)]
+    path.write_text("a slots=2 b\n")
+    with pytest.raises(ScenarioError, match=r"--hostfile .*hosts: line 1: 'b' says nothing about host a; write a line"):
+        read_hostfile(path)
     path.write_text("a\nb slots=many\n")
     with pytest.raises(ScenarioError, match=r"--hostfile .*hosts: line 2: 'b' is not a host"):
         read_hostfile(path)
@@ -277,6 +280,16 @@ def test_a_host_that_does_not_come_back_is_left_out(tmp_path, monkeypatch, capsy
     assert err.splitlines()[-1].endswith("s begins again, since no checkpoint was saved, without worker 0, worker 2")
 
 
+def test_a_host_that_is_not_there_is_a_mistake_of_the_command_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(yaml.dump(scenario(2, MLP, {"preset": "local_sgd"}, 4)))
+    lost = End(255, "host b is lost or cannot be reached", (1,), again=True, no_host=True)
+    monkeypatch.setattr(launcher, "run_job", lambda *_, **__: lost)
+    status, _, err = call(monkeypatch, capsys, "train", "s.yaml", "--hosts", "a,b")
+    assert (status, [*tmp_path.iterdir()]) == (2, [tmp_path / "s.yaml"])
+    assert err.startswith("paceline: host b is lost or cannot be reached; nothing was written; begin again with")
+
+
 # --- paths by host ----------------------------------------------------------------------------------------------------
 
 
@@ -416,7 +429,7 @@ def test_what_keeps_hosts_from_training_together(tmp_path):
     (tmp_path / "s.yaml").write_text(yaml.dump(document))
     script = "$PACELINE train s.yaml --hosts a,d --out run"
     done = on_namespaces(tmp_path, 2, script, 120)
-    assert (done.returncode, done.stdout) == (255, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("paceline: host d is lost or cannot be reached (")
     assert done.stderr.count("\n") == 1
     # Host a has another file system in the folder of the run.
