@@ -1,7 +1,7 @@
 """Strategies in a few words, for tables and legends: a preset's name and what differs from it, like `local_sgd H=8`.
 
 Rule: the words follow from what the strategy does. One that is composed of axes gets the name of the nearest preset, so
-equal strategies have equal names however they are written.
+it is called like the preset that does the same.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def strategy_name(section: Mapping[str, Any]) -> str:
         built = build_strategy(StrategySpec.model_validate(dict(section)))
     except (ScenarioError, ValidationError):
         return _as_written(section)
-    names = [preset] if preset in PRESETS else [name for name in PRESETS if name != "ddp"] if preset is None else []
+    names = [preset] if preset in PRESETS else []
+    if preset is None:
+        names = [name for name, kind in PRESETS.items() if name == kind.__name__]  # without second names, like ddp
     found = [near for name in names if (near := _nearest(name, built))]
     if not found:
         return _as_written(section)

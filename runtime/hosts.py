@@ -12,9 +12,10 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import ClassVar
 
 from ..program.errors import ScenarioError
 from .mpirun import Mpirun, tolerance
@@ -42,9 +43,9 @@ class Hosts:
 
     nodes: tuple[str, ...]  # the host of each rank
     passed: tuple[str, ...] = ()  # further environment variables that the ranks get
-    kind: MpiKind | None = None  # any
-    here: bool = False
-    marks: Mapping[str, str] = field(default_factory=dict, compare=False)
+    kind: ClassVar[MpiKind | None] = None
+    here: ClassVar[bool] = False
+    marks: ClassVar[Mapping[str, str]] = {}
 
     def check(self) -> None:
         """ScenarioError where a variable that is to be passed on is not set."""

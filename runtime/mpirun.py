@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ..program.errors import ScenarioError
 from .ranks import CORES, JOB_VARIABLES, MpiKind, cores
@@ -77,9 +77,9 @@ class Here:
     """All ranks run on this machine."""
 
     ranks: int
-    kind: MpiKind | None = None
-    here: bool = True
-    marks: Mapping[str, str] = field(default_factory=dict)
+    kind: ClassVar[MpiKind | None] = None
+    here: ClassVar[bool] = True
+    marks: ClassVar[Mapping[str, str]] = {}
 
     @property
     def nodes(self) -> Sequence[int]:
@@ -160,13 +160,9 @@ def tolerance(mpirun: Mpirun) -> list[str]:
     return ["--with-ft", "ulfm"]
 
 
-def environment(mpirun: Mpirun, ranks: int, threads: int, here: bool = True) -> dict[str, str]:
-    """The environment for an mpirun: this process's, with what the MPI and the number of threads need.
-
-    ranks: of this machine; of several hosts, the most that one of them has. threads: of the processor, per rank.
-    here: all ranks start on this machine, even if a batch system's variables name others.
-    """
-    return own_variables() | settings(mpirun, ranks, threads, here)
+def environment(mpirun: Mpirun, ranks: int, threads: int) -> dict[str, str]:
+    """The environment for an mpirun that starts ranks on this machine: this process's, with `settings`."""
+    return own_variables() | settings(mpirun, ranks, threads)
 
 
 def own_variables() -> dict[str, str]:
@@ -175,7 +171,11 @@ def own_variables() -> dict[str, str]:
 
 
 def settings(mpirun: Mpirun, ranks: int, threads: int, here: bool = True) -> dict[str, str]:
-    """What `environment` sets."""
+    """The environment variables that an mpirun is given for its MPI and the number of threads.
+
+    ranks: of this machine; of several hosts, the most that one of them has. threads: of the processor, per rank.
+    here: all ranks start on this machine, even if a batch system's variables name others.
+    """
     found = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", CORES)}
     found |= {"PYTHONUNBUFFERED": "1", **mpirun.environment}
     root = _package_root()

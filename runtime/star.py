@@ -21,8 +21,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import ClassVar
 
 from ..program.errors import ScenarioError
 from .mpirun import Mpirun, find_mpirun, tolerance
@@ -52,9 +53,9 @@ class Star:
     nodes: tuple[int, ...]  # the node of each rank; nodes are numbered from 0
     rates: tuple[float, ...]  # bytes/s that each node's port sends
     congestion: str | None = "reno"  # TCP's congestion control; None: the host's
-    kind: MpiKind | None = "openmpi"
-    here: bool = True
-    marks: Mapping[str, str] = field(default_factory=lambda: {ON_STAR: "1"}, compare=False)
+    kind: ClassVar[MpiKind | None] = "openmpi"
+    here: ClassVar[bool] = True
+    marks: ClassVar[Mapping[str, str]] = {ON_STAR: "1"}
 
     def check(self) -> None:
         """ScenarioError where this star cannot be laid here."""
