@@ -266,6 +266,7 @@ def timeline_plot(found: Timeline) -> tuple[Document, int]:
         # 65,535 is a bar that fills its row; there are no shares where all do
         "shares": _packed([row.shares * 65535 for row in found.rows if row.shares is not None], "<u2"),
         "rounds": _packed([found.rounds], "<f8"),
+        "start": found.start,
         "stop": found.stop,
         "marks": [*_marks(found, place)],
         "layout": layout,

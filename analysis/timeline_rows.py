@@ -68,6 +68,11 @@ class Timeline:
     slice: float = 0.0  # seconds of a slice elsewhere; 0: all spans are kept
     marks: list[Mark] = field(default_factory=list)
 
+    @property
+    def start(self) -> float:
+        """Seconds; below 0 after a restart, whose trace begins with the new ranks."""
+        return min((0.0, *(mark.start for mark in self.marks)))
+
 
 def timeline(run: Run, most: int = MOST, workers: int = WORKERS) -> Timeline:
     """The rows of a traced run: of so many workers at most, those that faults hit first, with so many bars at most.
@@ -83,10 +88,10 @@ def timeline(run: Run, most: int = MOST, workers: int = WORKERS) -> Timeline:
     shown = sorted([*dict.fromkeys([*hit, *range(len(run.lanes))])][:workers])
     names: dict[tuple[str, str], int] = {}  # (lane, name) of a span -> its place
     by_worker = [[*_rows(worker, run.lanes[worker], names)] for worker in shown]
-    merged = [_merged(rows) for rows in by_worker]
-    apart = sum(_seconds(rows) for rows in by_worker)
-    if apart - sum(_seconds([row]) for row in merged) <= _OVERLAP * apart:
-        by_worker = [[row] for row in merged]
+    merged = [[_merged(rows)] if rows else [] for rows in by_worker]  # of a lost worker there may be no spans
+    apart = sum(map(_seconds, by_worker))
+    if apart - sum(map(_seconds, merged)) <= _OVERLAP * apart:
+        by_worker = merged
     rows = [row for rows in by_worker for row in rows]
     rounds = np.array([stop for _, _, stop in run.lanes[0].get(ROUNDS, ())])
     looks = [of_span(lane, (name, 0.0, 0.0)) for lane, name in names]

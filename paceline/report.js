@@ -70,7 +70,7 @@
       this.names = decoded(said.places, Uint16Array);
       this.filled = Float32Array.from(decoded(said.shares, Uint16Array), (share) => share / 65535);
       this.rounds = decoded(said.rounds, Float64Array);
-      this.window = [0, said.stop];
+      this.window = [said.start, said.stop];
       let first = 0;
       this.rows = said.rows.map(({ row, band, count, label }) => {
         const top = row + 0.08 + (0.84 * band) / said.bands;
@@ -81,7 +81,7 @@
       this.draw();
       this.tools();
       drawing.on("plotly_relayout", (event) => {
-        if (event["xaxis.autorange"]) this.zoom(0, said.stop);
+        if (event["xaxis.autorange"]) this.zoom(said.start, said.stop);
         else if (event["xaxis.range[0]"] !== undefined) this.zoom(event["xaxis.range[0]"], event["xaxis.range[1]"]);
         else if (event["xaxis.range"]) this.zoom(...event["xaxis.range"]);
       });
@@ -99,9 +99,9 @@
 
     /** Show this window, and the same one in the others where readers want it. */
     zoom(start, stop, alone = false) {
-      const most = this.said.stop;
+      const most = this.said.stop - this.said.start;
       const length = Math.min(Math.max(stop - start, most * 1e-9), most);
-      const from = Math.min(Math.max(start, 0), most - length);
+      const from = Math.min(Math.max(start, this.said.start), this.said.stop - length);
       this.window = [from, from + length];
       this.draw();
       if (!alone && this.together?.checked) {
@@ -247,7 +247,7 @@
       button("\u2212", "zoom out", (start, stop, length) => [start - length / 2, stop + length / 2]);
       button("\u2190", "earlier", (start, stop, length) => [start - length / 2, stop - length / 2]);
       button("\u2192", "later", (start, stop, length) => [start + length / 2, stop + length / 2]);
-      button("whole run", "show the whole run", () => [0, this.said.stop]);
+      button("whole run", "show the whole run", () => [this.said.start, this.said.stop]);
       if (this.rounds.length) {
         const label = element("label", "round ");
         const input = element("input", "", { type: "number", min: 1, max: this.rounds.length });

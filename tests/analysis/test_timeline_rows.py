@@ -87,6 +87,14 @@ def test_of_many_workers_those_that_faults_hit_are_shown():
     assert found.workers == [0, 3]
 
 
+@pytest.mark.parametrize("most", [10_000, 700])
+def test_a_lost_worker_may_have_no_spans(most):
+    found = timeline(run(lanes(), {}, lanes() | {"recovery": [("restart", -9.0, 0.0)]}), most=most)
+    assert (found.workers, [row.worker for row in found.rows]) == ([0, 1, 2], [0, 2])
+    assert totals(found, 1) == pytest.approx(WANTED)
+    assert (found.start, found.stop) == (-9.0, ROUNDS), "the restart is before the trace of the new ranks"
+
+
 def test_spans_that_overlap_count_once():
     starts, stops = np.array([5.0, 0.0, 1.0, 8.0]), np.array([6.0, 3.0, 4.0, 8.0])
     assert covered(starts, stops, np.array([0.0, 2.0, 5.0, 10.0])).tolist() == [2.0, 2.0, 1.0]
