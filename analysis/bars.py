@@ -94,10 +94,14 @@ def memory_bars(runs: Sequence[Run]) -> tuple[list[list[Bar]], str]:
         if not has_memory(run):
             raise ValueError(f"{run.name}: its summary has no predicted memory; run it again")
         groups.append([bar for each in classes(run) for bar in _memory_bars(run, each)])
-    most = max(sum(bar.parts.values()) for group in groups for bar in group)
-    unit, size = ("GiB", 2**30) if most > 2**29 else ("MiB", 2**20)
-    shown = [[bar.scaled(1 / size) for bar in group] for group in groups]
+    unit, byte = memory_unit(max(sum(bar.parts.values()) for group in groups for bar in group))
+    shown = [[bar.scaled(byte) for bar in group] for group in groups]
     return shown, f"memory at the peak, predicted ({unit})"
+
+
+def memory_unit(most: float) -> tuple[str, float]:
+    """(the unit of an axis with so many bytes at most, a byte in this unit)."""
+    return ("GiB", 2**-30) if most > 2**29 else ("MiB", 2**-20)
 
 
 def has_memory(run: Run) -> bool:

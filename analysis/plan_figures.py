@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from . import colours
-from .bars import Bar, draw_bar, from_zero, limit_handle, patch
+from .bars import Bar, draw_bar, from_zero, limit_handle, memory_unit, patch
 from .colours import KINDS, Area
 from .paper import SCREEN, Paper, drawn, far_apart, legend
 
-GIB = 2**30
 # Of the exchange: what its bytes take, and what its messages take however small they are.
 _NETWORK = {"bandwidth": KINDS["exchange"], "latency": Area("#B34A00", "/")}
 _TIME = {kind: KINDS[kind] for kind in ("computing", "exchange", "waiting")}
@@ -71,20 +71,33 @@ def front(points: Sequence[Point], *, paper: Paper = SCREEN) -> Figure:
             color=line.colour,
             markersize=5,
         )
-        if point.name:
-            ax.annotate(
-                point.name, (point.samples, point.seconds), (5, 5), textcoords="offset points", fontsize="small"
-            )
     for axis, numbers in (("x", [p.samples for p in points]), ("y", [p.seconds for p in points])):
         if far_apart(numbers):
             ax.set(**{f"{axis}scale": "log"})
     ax.set(xlabel="samples of all workers between two syncs", ylabel="time of an epoch (s)")
     ax.grid(alpha=0.3)
     ax.margins(0.15)
+    _name(ax, points, paper)
     marks = [Line2D([], [], color=line.colour, marker=line.mark, linestyle="none") for line in lines.values()]
     baseline = Line2D([], [], color=colours.NEUTRAL, marker="x", linestyle="none")
     legend(figure, [*marks, baseline], [*lines, "not on the front"])
     return figure
+
+
+def _name(ax: Axes, points: Sequence[Point], paper: Paper) -> None:
+    """Write the names next to their points, towards the middle of the axis."""
+    ax.get_xlim()  # settles where the points are
+    for point in points:
+        place = point.samples, point.seconds
+        left = (ax.transScale + ax.transLimits).transform(place)[0] <= 0.5
+        ax.annotate(
+            paper.wrapped(point.name, 7, (paper.width or 7) * 0.65),
+            place,
+            (5 if left else -5, 5),
+            textcoords="offset points",
+            fontsize="small",
+            ha="left" if left else "right",
+        )
 
 
 @drawn
@@ -99,14 +112,19 @@ def allocation(devices: Sequence[Allocated], *, paper: Paper = SCREEN) -> Figure
         sharey=wide,
     )
     scale, unit = (1e3, "ms") if max(sum(each.seconds.values()) for each in devices) < 1 else (1.0, "s")
+    unit_of_memory, byte = memory_unit(max(each.memory for each in devices))
     size = {"memory": Area("#77AADD")}
     for place, each in enumerate(devices):
         draw_bar(axes[0], place, Bar("", {"batch": each.batch}, each.largest), {"batch": Area(colours.NEUTRAL)})
         draw_bar(axes[1], place, Bar("", each.seconds).scaled(scale), _TIME)
-        draw_bar(axes[2], place, Bar("", {"memory": each.memory}, each.limit).scaled(1 / GIB), size)
+        draw_bar(axes[2], place, Bar("", {"memory": each.memory}, each.limit).scaled(byte), size)
         if not each.batch:
             axes[0].annotate("left out", (0, place), (3, 0), textcoords="offset points", va="center", fontsize="small")
-    labels = ("batch of each worker (samples)", f"time between two syncs ({unit})", "memory at the peak (GiB)")
+    labels = (
+        "batch of each worker (samples)",
+        f"time between two syncs ({unit})",
+        f"memory at the peak ({unit_of_memory})",
+    )
     for ax, label in zip(axes, labels, strict=True):
         ax.set(xlabel=label, yticks=range(len(devices)), ylim=(len(devices) - 0.5, -0.5))
         from_zero(ax)
@@ -119,11 +137,13 @@ def allocation(devices: Sequence[Allocated], *, paper: Paper = SCREEN) -> Figure
 @drawn
 def communication(ways: Sequence[Network], *, paper: Paper = SCREEN) -> Figure:
     """What the network takes of each way's time, in percent. Exchanges next to computing take none."""
-    figure, ax = plt.subplots(figsize=(paper.width or 7, paper.height or 1.0 + 0.26 * len(ways)), layout="constrained")
+    names = [paper.wrapped(way.name, 7, (paper.width or 7) * 0.55) for way in ways]
+    row = max(0.26, *(0.15 * len(name.splitlines()) for name in names))
+    figure, ax = plt.subplots(figsize=(paper.width or 7, paper.height or 1.0 + row * len(ways)), layout="constrained")
     for place, way in enumerate(ways):
         draw_bar(ax, place, Bar("", {"bandwidth": way.bandwidth, "latency": way.latency}).scaled(100), _NETWORK)
-    ax.set(yticks=range(len(ways)), yticklabels=[way.name for way in ways], ylim=(len(ways) - 0.5, -0.5))
-    ax.set(xlabel="share of the time that the network takes (%)")
+    ax.set(yticks=range(len(ways)), yticklabels=names, ylim=(len(ways) - 0.5, -0.5))
+    ax.set_xlabel(paper.wrapped("share of the time that the network takes (%)", 7, (paper.width or 7) * 0.5))
     from_zero(ax)
     legend(figure, [*map(patch, _NETWORK.values())], [*_NETWORK])
     return figure

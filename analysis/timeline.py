@@ -85,7 +85,7 @@ def timeline(runs: Sequence[Run], rounds: int | None = 3, skip: int = 1, *, pape
     unit, scale = next((unit, scale) for most, unit, scale in _UNITS if longest <= most)
     seen: dict[str, Area] = {}
     for ax, run, title, found, window in zip(axes[:, 0], runs, titles(runs), rows, windows, strict=True):
-        drawing = _Drawing(ax, run, window, scale, seen)
+        drawing = _Drawing(ax, run, window, longest, scale, seen)
         sliced = drawing.draw(found)
         told = f"{title}: {_told(run, window)}{'; slices show shares' if sliced else ''}"
         ax.set_title(paper.wrapped(told, 9, 1.3), loc="left")
@@ -134,12 +134,13 @@ def _told(run: Run, window: Window) -> str:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """A run's panel. scale: of the time axis, its units in a second. seen: what the legend has so far."""
+    """A run's panel. seen: what the legend has so far."""
 
     ax: Axes
     run: Run
     window: Window
-    scale: float
+    longest: float  # seconds of the time axis, which all panels share
+    scale: float  # of this axis: its units in a second
     seen: dict[str, Area]
 
     def draw(self, rows: Sequence[tuple[int, str]]) -> bool:
@@ -167,7 +168,7 @@ class _Drawing:
 
     def _bars(self, place: int, bars: dict[str, list[tuple[float, float]]]) -> None:
         """A bar for each span. A thin one and an exchange have edges of their own colour, so that they are seen."""
-        least = (self.window.stop - self.window.start) / WIDE
+        least = self.longest / WIDE
         for told, found in bars.items():
             area = self.seen[told]
             exchange = area.colour in _EXCHANGES

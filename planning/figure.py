@@ -46,10 +46,15 @@ def allocated(row: Row) -> list[Allocated]:
     for (name, batch), device, count in zip(row.batches.items(), way.team.devices.values(), counts, strict=True):
         idle = row.idle[name] * between
         seconds = {"computing": between - idle, "exchange": min(exchange, idle), "waiting": max(0.0, idle - exchange)}
-        told = name if count == 1 else f"{count} x {name}"
-        found.append(Allocated(told, batch, device.max_batch, seconds, row.memory[name], device.memory))
+        found.append(
+            Allocated(_counted(count, name), batch, device.max_batch, seconds, row.memory[name], device.memory)
+        )
     gone = ((name, count) for name, count in row.left_out.items() if name not in row.batches)
-    return found + [Allocated(f"{count} x {name}", 0, None, {}, 0.0, None) for name, count in gone]
+    return found + [Allocated(_counted(count, name), 0, None, {}, 0.0, None) for name, count in gone]
+
+
+def _counted(count: int, name: str) -> str:
+    return name if count == 1 else f"{count} x {name}"
 
 
 def network(row: Row) -> Network:

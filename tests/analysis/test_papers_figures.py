@@ -105,6 +105,20 @@ def test_texts_lie_within_the_figure(size):
         assert figure.get_size_inches()[0] == paper.width
 
 
+@pytest.mark.parametrize("size", ["column", "page"])
+def test_the_names_of_a_plans_ways_lie_within_the_figure(size):
+    paper, name = Paper.read("png", size, None, 9), "recommended, sync on the rtx-a6000 alone, one machine"
+    points = [plan_figures.Point(10**n, 3.0 - n, 0.0, "sync_sgd", name, n != 1) for n in range(3)]
+    ways = [plan_figures.Network(f"sync_sgd ({name})", 0.3, 0.1), plan_figures.Network("hdp", 0.2, 0.1)]
+    for figure in (plan_figures.front(points, paper=paper), plan_figures.communication(ways, paper=paper)):
+        figure.canvas.draw()
+        (ax,) = figure.axes
+        for text in (*ax.texts, *ax.get_yticklabels(), ax.xaxis.label):
+            box = text.get_window_extent()
+            assert box.x0 >= -1, text.get_text()
+            assert box.x1 <= figure.bbox.width + 1, text.get_text()
+
+
 def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     simulated, measured, other = traced(), traced(engine="mpi"), traced("qsr")
     assert titles.titles([simulated, measured]) == ["simulated", "measured"]
@@ -170,6 +184,18 @@ def test_a_thin_exchange_is_drawn_with_its_own_edge():
     exchanges = [each for each in figure.axes[0].collections if tuple(each.get_facecolor()[0]) == thin]
     assert exchanges
     assert all(tuple(each.get_edgecolor()[0]) == thin and each.get_linewidth()[0] >= 0.5 for each in exchanges)
+
+
+def test_white_edges_do_not_hide_the_steps_of_a_much_shorter_run():
+    """The panels share an axis, so steps that would be wide in a figure of their own are thin next to a long run."""
+    quick, slow = traced(), traced("qsr")
+    slow.lanes = [
+        {lane: [(name, 99 * start, 99 * stop) for name, start, stop in spans] for lane, spans in lanes.items()}
+        for lanes in slow.lanes
+    ]
+    for runs, edges in (([quick], {"#ffffff"}), ([quick, slow], {colours.KINDS["computing"].colour.lower()})):
+        steps = timeline(runs, rounds=3, skip=0).axes[0].collections[0]
+        assert {matplotlib.colors.to_hex(edge) for edge in steps.get_edgecolor()} == edges
 
 
 def test_a_run_whose_cluster_has_changed_is_one_class():
