@@ -85,18 +85,19 @@ def front(points: Sequence[Point], *, paper: Paper = SCREEN) -> Figure:
 
 
 def _name(ax: Axes, points: Sequence[Point], paper: Paper) -> None:
-    """Write the names next to their points, towards the middle of the axis."""
+    """Write the names next to their points: to the right, or where that is too narrow, to the left below the front."""
     ax.get_xlim()  # settles where the points are
     for point in points:
         place = point.samples, point.seconds
-        left = (ax.transScale + ax.transLimits).transform(place)[0] <= 0.5
+        right = (ax.transScale + ax.transLimits).transform(place)[0] <= 0.6
         ax.annotate(
             paper.wrapped(point.name, 7, (paper.width or 7) * 0.65),
             place,
-            (5 if left else -5, 5),
+            (5, 5) if right else (-5, -5),
             textcoords="offset points",
             fontsize="small",
-            ha="left" if left else "right",
+            ha="left" if right else "right",
+            va="bottom" if right else "top",
         )
 
 

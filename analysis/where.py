@@ -14,11 +14,12 @@ import numpy as np
 
 from ..program.outcome import Span
 from ..records.trace import span_phase
+from ..records.trace_notes import NETWORK
+from .colours import LANES
 from .run import Run
 
 # What a moment counts as, in the order of precedence. "other" is what no span covers: Python between the effects.
 KINDS = ("computing", "host", "host link", "exchange", "waiting", "other")
-_LANES = {"compute": "computing", "host": "host", "to host": "host link", "to device": "host link"}
 _EVALUATION = "evaluate"  # is not training
 Interval = tuple[float, float]
 
@@ -36,10 +37,10 @@ def seconds_by_kind(run: Run) -> list[dict[str, float]]:
 def _of_worker(lanes: dict[str, list[Span]], seconds: float) -> dict[str, float]:
     """seconds: of the whole run, without evaluation."""
     evaluation, kinds = list[Interval](), {kind: list[Interval]() for kind in KINDS}
-    for lane, kind in _LANES.items():
-        for span in lanes.get(lane, ()):
+    for lane, kind in LANES.items():
+        for span in lanes.get(lane, ()) if lane != NETWORK else ():
             (evaluation if span_phase(span) == _EVALUATION else kinds[kind]).append(span[1:])
-    network = lanes.get("network", [])
+    network = lanes.get(NETWORK, [])
     for number, span in enumerate(network):
         waits = span[0] == "wait"
         # A wait belongs to the exchange that follows it.

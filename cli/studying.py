@@ -110,20 +110,20 @@ def plan(
 
     asked = {"model": model, "workers": workers, "link": link, "batch": batch, "epochs": epochs, "data": data}
     options = PlanOptions(
-        tuple(setting),
-        objective,
-        tuple(keep),
-        most,
-        tolerance,
-        json,
-        figures,
-        out,
-        quiet,
-        effort,
-        sample,
-        deadline,
-        paper,
-        measured,
+        settings=tuple(setting),
+        objective=objective,
+        keep=tuple(keep),
+        most=most,
+        tolerance=tolerance,
+        json=json,
+        figures=figures,
+        out=out,
+        quiet=quiet,
+        effort=effort,
+        sample=sample,
+        deadline=deadline,
+        paper=paper,
+        measured=measured,
     )
     command(scenario, asked, options)
 

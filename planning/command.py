@@ -8,7 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from ..analysis.paper import SCREEN, Paper
+from ..analysis.paper import Paper
 from ..config import yaml
 from ..config.scenario import apply, validate
 from ..config.units import read_seconds, read_share, read_speed
@@ -27,20 +27,20 @@ MADE = "# Made by `paceline plan`"
 class PlanOptions:
     """The command's options."""
 
-    settings: tuple[str, ...] = ()
-    objective: str = "throughput"
-    keep: tuple[str, ...] = ()
-    most: int | None = None  # samples of all workers in a step
-    tolerance: str = "5%"
-    json: Path | None = None
-    figures: Path | None = None  # a folder
-    out: Path = Path("runs/plan")
-    quiet: bool = False
-    effort: str = "10 min"  # of this machine, for training
-    sample: str = "100%"  # of the training examples
-    deadline: str | None = None  # for the training
-    paper: Paper = SCREEN  # how figures are drawn
-    measured: str | None = None  # samples/s of all workers as they train now
+    settings: tuple[str, ...]
+    objective: str
+    keep: tuple[str, ...]
+    most: int | None  # samples of all workers in a step
+    tolerance: str
+    json: Path | None
+    figures: Path | None  # a folder
+    out: Path  # a folder
+    quiet: bool
+    effort: str  # of this machine, for training
+    sample: str  # of the training examples
+    deadline: str | None  # for the training
+    paper: Paper  # how figures are drawn
+    measured: str | None  # samples/s of all workers as they train now
 
 
 def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOptions) -> None:
@@ -56,7 +56,9 @@ def command(scenario: Path | None, asked: Mapping[str, Any], options: PlanOption
         objective=options.objective,
         keep=options.keep,
         max_batch_total=options.most,
-        tolerance=_read("--tolerance", options.tolerance, read_share),
+        tolerance=_read(
+            "--tolerance", options.tolerance, lambda text: 0.0 if text in ("0", "0%") else read_share(text)
+        ),
         measured=None if options.measured is None else _read("--measured", options.measured, read_speed),
         deadline=inf if options.deadline is None else _seconds("--deadline", options.deadline, "8 h"),
         effort=_seconds("--effort", options.effort, "10 min"),
