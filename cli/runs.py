@@ -104,6 +104,10 @@ def train(
 
     found = scenarios or []
     inside = under_mpirun()
+    if inside and (dry_run or hosts or hostfile or passed):
+        raise ScenarioError(
+            "--dry-run, --hosts, --hostfile and -x are about ranks that Paceline starts; leave out mpirun or srun"
+        )
     stop = Stop() if inside else None  # before the imports below, which take seconds
     from ..config.scenario import recovery_settings, train_settings
     from ..launching import launch
@@ -119,8 +123,6 @@ def train(
         options = replace(options, restart=Restart.read(restart))
     if stop is None:
         raise Exit(launch(found, options, ranks, quiet, Where(hosts, hostfile, tuple(passed)), dry_run))
-    if dry_run:
-        raise ScenarioError("--dry-run starts no ranks; leave out mpirun or srun")
     from ..training_rank import train_ranks
 
     train_ranks(found, options, quiet, stop)

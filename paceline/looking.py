@@ -96,8 +96,8 @@ class Looking:
             return
         self._began = monotonic(), part.plan.progress(part.state)
         self._part = part
-        self._look(write=True)
-        if self._thread is None:
+        if self._thread is None:  # else it is the one that looks and writes
+            self._look(write=True)
             self._thread = threading.Thread(target=self._run, daemon=True, name="paceline looking")
             self._thread.start()
 

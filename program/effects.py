@@ -218,7 +218,7 @@ class Checkpoint(Effect[bool]):
     due: bool = False
     round: int | None = None  # rounds done, for traces and faults; None: the program does not count them
     step: int = 0  # nominal steps done
-    loss: float = nan  # the mean training loss of the round before, for those who look on
+    loss: float = nan  # the mean training loss of the round before, for code that looks on
 
 
 def nothing() -> None:

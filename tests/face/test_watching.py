@@ -209,8 +209,10 @@ def test_what_is_seen_is_written_and_removed(path, tmp_path):
     assert read_now(tmp_path) is None
     looks = Looking(tmp_path)
     looks.begin(part)
+    part.state.after(part.plan.next_round(part.state), 0.1)
     looks.end(ZeroDivisionError("division by zero"))
-    assert (read_now(tmp_path).state, read_now(tmp_path).why) == ("failed", "division by zero")
+    now = read_now(tmp_path)
+    assert (now.state, now.why, now.round) == ("failed", "division by zero", 1)
 
 
 def colours(completed: float | None, total: float | None) -> str:

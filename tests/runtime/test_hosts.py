@@ -330,6 +330,15 @@ def test_any_data_takes_a_path_by_host(kind, tmp_path):
         _ = LearningProblem(validate(document, "s"), tmp_path).data
 
 
+@pytest.mark.parametrize("option", ["--dry-run", "--hosts=a:1,b:1", "--hostfile=h", "-x=MINE"])
+def test_ranks_that_run_already_are_not_placed(option, monkeypatch, capsys):
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    status, _, err = call(monkeypatch, capsys, "train", "quickstart", option)
+    assert status == 2
+    assert "are about ranks that Paceline starts; leave out mpirun or srun" in err
+
+
 # --- --dry-run --------------------------------------------------------------------------------------------------------
 
 
