@@ -19,6 +19,7 @@ from .config.metrics import metrics_in
 from .config.units import told_bytes, told_rate, told_seconds, told_whole
 from .program.errors import ScenarioError, one_line
 from .progress import DONE, FULL, NOT_DONE, UNKNOWN, WIDTH, draws, number, pace, where
+from .records.live import Now
 from .records.signs import LONGEST, MISSED
 from .terminal import console
 
@@ -104,20 +105,19 @@ def _in_lines(watched: Watched) -> int:
 
 def shown(seen: Seen) -> Group:
     """A run in a few lines."""
-    rows = [headline(seen)]
+    facts, now = (Text(f"  {fact}") for fact in _facts(seen)), seen.now
+    if now is None or now.budget <= 0 or seen.over:
+        return Group(headline(seen), *facts)
+    drawn = ProgressBar(
+        *(now.budget, min(now.progress, now.budget), WIDTH),
+        style=NOT_DONE,
+        complete_style=DONE,
+        finished_style=FULL,
+        pulse_style=UNKNOWN,
+    )
     bar = Table.grid(padding=(0, 1, 0, 2))
-    if seen.now is not None and seen.now.budget > 0 and not seen.over:
-        done = min(seen.now.progress, seen.now.budget)
-        drawn = ProgressBar(
-            *(seen.now.budget, done, WIDTH),
-            style=NOT_DONE,
-            complete_style=DONE,
-            finished_style=FULL,
-            pulse_style=UNKNOWN,
-        )
-        bar.add_row(drawn, _of_budget(seen.now.progress, seen.now))
-        return Group(*rows, bar, *(Text(f"  {fact}") for fact in _facts(seen)))
-    return Group(*rows, *(Text(f"  {fact}") for fact in _facts(seen)))
+    bar.add_row(drawn, _of_budget(now))
+    return Group(headline(seen), bar, *facts)
 
 
 def headline(seen: Seen) -> Text:
@@ -133,7 +133,8 @@ def headline(seen: Seen) -> Text:
     return Text.assemble((name, "bold"), "  ", (words, STYLES[state]), why)
 
 
-def _of_budget(progress: float, now: Any) -> Text:
+def _of_budget(now: Now) -> Text:
+    progress = now.progress
     unit = now.unit if now.budget != 1 else now.unit.removesuffix("s")
     told = f"{progress:.2f}" if now.unit == "epochs" else told_whole(int(progress))
     return Text(f"{told} of {now.budget:,.10g} {unit} ({min(1.0, progress / now.budget):.0%})")
