@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,22 @@ from ..program.errors import ScenarioError
 from .app import app
 
 
+def complete_word(incomplete: str) -> Iterator[str]:
+    """For the shell: what can be explained."""
+    from ..config.explanations import explained
+
+    yield from (name for name in explained() if name.startswith(incomplete))
+
+
 @app.command()
 def explain(
     name: Annotated[
-        str | None, Argument(metavar="PRESET|KEY", help="Also a member of an axis, or package.module:Name.")
+        str | None,
+        Argument(
+            metavar="PRESET|KEY",
+            help="Also a member of an axis, or package.module:Name.",
+            autocompletion=complete_word,
+        ),
     ] = None,
     page: Annotated[
         Path | None, Option(metavar="FILE", help="Write all presets and members of axes into this Markdown page.")

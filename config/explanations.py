@@ -71,11 +71,17 @@ def explain(name: str) -> list[Explanation]:
         raise ScenarioError(f"{name} is a key of several sections; write one of {', '.join(paths)}")
     found += [_key(each, keys[each]) for each in paths[:3]]
     if not found:
-        every = [*PRESETS, *(name for members in AXES.values() for name in members), *choices, *keys]
+        every = explained()
         short = {each.rpartition(".")[2]: each for each in every}
         hint = nearest(name, every) or nearest(name, short)
         raise ScenarioError(f"{brief(name)} is not a preset, a member of an axis or a key of a scenario{hint}")
     return found
+
+
+def explained() -> list[str]:
+    """All names that are explained: presets, members of axes, named choices, and keys."""
+    members = (name for members in AXES.values() for name in members)
+    return list(dict.fromkeys([*PRESETS, *members, *schema_words.choices(), *schema_words.keys()]))
 
 
 def _own(name: str) -> Explanation:

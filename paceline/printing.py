@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -186,7 +188,8 @@ def show_sweep(found: pd.DataFrame, path: Path) -> None:
         table.add_row(
             *(one_line(_cell(name, told[name]), 60) for name in varied), *shown, Text(kind if said else "", style)
         )
-    console().print(table)
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # then a row is a line
+    console(**({"width": WIDE} if piped else {})).print(table)
     for remark in remarks.values():
         console(width=WIDE).print(remark)
     counts = [f"{len(found)} rows"]

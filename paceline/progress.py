@@ -169,7 +169,7 @@ def working(title: str, quiet: bool) -> Iterator[Callable[[str, int, int], None]
         nonlocal tenth
         before, tenth = tenth, 10 * done // total
         if tenth != before:
-            print(f"{title}: {done} of {total}  {what}", flush=True)
+            print(f"{title}: {done} of {total} {what}".rstrip(), flush=True)
 
     if quiet or not draws():
         yield (lambda what, done, total: None) if quiet else tell

@@ -100,6 +100,7 @@ def test_a_mistyped_profile_gives_one_line():
         ("paceline simulate own/", ["own/mine.yaml"]),
         ("paceline sim", ["simulate"]),
         ("paceline simulate --timing", ["--timing-only"]),
+        ("paceline explain slowm", ["slowmo"]),
     ],
 )
 def test_the_shell_completes(words, completed, tmp_path):
