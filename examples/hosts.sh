@@ -18,13 +18,16 @@ names=$(echo a b c d e f g h | cut -d ' ' -f "1-$count")
 own=/run/sshd # becomes a file system in memory, which only these processes see
 mkdir -p "$own" /run/netns ~/.ssh
 mount -t tmpfs -o mode=755 none "$own"
-mkdir "$own/ssh" "$own/netns"
+mkdir "$own/ssh" "$own/netns" "$own/tmp"
 mount --bind "$own/netns" /run/netns
 mount --bind "$own/ssh" ~/.ssh
 chmod 700 ~/.ssh
 ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519
 cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys
 printf 'StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n' > ~/.ssh/config
+
+# An mpirun names files by its process's number, which here may also be that of an earlier one, or of one outside.
+export TMPDIR="$own/tmp"
 
 echo '127.0.0.1 localhost' > "$own/hosts"
 number=0
@@ -47,7 +50,8 @@ for name in $names; do
     ip -n "$name" link set lo up
     ip -n "$name" link set eth0 up
     ip netns exec "$name" unshare --uts sh -c 'echo "$1" > /proc/sys/kernel/hostname; exec /usr/sbin/sshd -D \
-        -f /dev/null -h ~/.ssh/id_ed25519 -o StrictModes=no -o PidFile=none -o MaxStartups=100 -o LogLevel=ERROR' sh "$name" &
+        -f /dev/null -h ~/.ssh/id_ed25519 -o SetEnv=TMPDIR="$TMPDIR" -o StrictModes=no -o PidFile=none \
+        -o MaxStartups=100 -o LogLevel=ERROR' sh "$name" &
 done
 for name in $names; do
     until ip netns exec a ssh -o ConnectTimeout=1 "$name" true 2> /dev/null; do sleep 0.1; done
