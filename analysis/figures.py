@@ -19,9 +19,11 @@ __all__ = ["Paper", "figures_of", "learning_curves", "memory", "time_spent", "ti
 def figures_of(runs: Sequence[Run], paper: Paper = SCREEN, rounds: int | None = 3) -> dict[str, Figure]:
     """All figures that runs have, by the names of their files: `timeline` and `time` need a trace.
 
-    rounds: of the timeline; None: all.
+    Runs that are all timing-only have no `curves`. rounds: of the timeline; None: all.
     """
-    found = {"curves": learning_curves(runs, paper=paper)} if all(run.lines for run in runs) else {}
+    found = {}
+    if all(run.lines for run in runs) and not all(run.summary.get("timing_only") for run in runs):
+        found["curves"] = learning_curves(runs, paper=paper)
     if all(run.lanes for run in runs):
         found["timeline"] = timeline(runs, rounds, paper=paper)
         found["time"] = time_spent(runs, paper=paper)

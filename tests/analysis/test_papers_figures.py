@@ -119,6 +119,11 @@ def test_the_names_of_a_plans_ways_lie_within_the_figure(size):
             assert box.x1 <= figure.bbox.width + 1, text.get_text()
 
 
+def test_timing_only_runs_have_no_curves():
+    assert "curves" in figures_of([traced(), traced(timing_only=True)])
+    assert {*figures_of([traced(timing_only=True)])} == {"timeline", "time", "memory"}
+
+
 def test_runs_are_called_by_what_tells_them_apart(tmp_path):
     simulated, measured, other = traced(), traced(engine="mpi"), traced("qsr")
     assert titles.titles([simulated, measured]) == ["simulated", "measured"]
