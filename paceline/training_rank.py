@@ -106,7 +106,7 @@ class _RankTraining:
         self.history: list[dict[str, Any]] = []  # of rank 0: an entry for each part of the run
         self.progress: Progress | None = None  # rank 0's, of a run that may restart
         self.recovery: Recovery | None = None  # from which this part of the run comes, on rank 0
-        self.passed: list[str] = []  # rank 0's: the damaged checkpoints, in lines
+        self.passed: list[str] = []  # rank 0's: the damaged checkpoints that it passed over, in lines
         self.resumed, self.whole = 0, job  # the round at which this run goes on; the job of all workers
         self.joining = False  # whether this part ends at its first sync, so that lost workers join
         self.finished = False  # whether the budget is used up
@@ -305,14 +305,13 @@ class _RankTraining:
         """The folder's name."""
         self._hold()
         saved, damaged = checkpoints.whole(self.training.directory, self.training.round)
-        for line in damaged:
-            say(f"resumed: {line}; the run goes on from {saved.name}")
+        self.passed = [f"{line}; the run goes on from {saved.name}" for line in damaged]
         return saved.name
 
     def _go_on(self, found: Resumption) -> None:
         torn = self.recorder.resume(found.state.round, found.seconds)
         self._record(found.parts)
-        for line in filter(None, (*found.said, torn)):
+        for line in filter(None, (*self.passed, *found.said, torn)):
             say(f"resumed: {line}")
 
     def _new_run(self) -> None:
