@@ -81,7 +81,7 @@ class Follower:
             if summary is not None:
                 return ("finished" if summary.get("finished", True) else "stopped"), 0.0, ""
             begun = (directory / SCENARIO).exists() and self._age(directory / SCENARIO) > SILENT
-            return ("lost", 0.0, "there are no results, and no sign of a run") if begun else ("none", 0.0, "")
+            return ("lost", 0.0, "it has no results, and no process is running it") if begun else ("none", 0.0, "")
         if now.state != "running":
             return now.state, 0.0, now.why
         age = self._age(directory / NOW)

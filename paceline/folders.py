@@ -66,7 +66,7 @@ def of_this_host(path: Any, key: str, own: bool = False) -> Any:
     key: the scenario's. own: the path goes to a user's function, which may take a mapping for something else: it is by
         host if it has a default. Elsewhere, {train: FILE, test: FILE} alone is not by host.
 
-    ScenarioError where this host has no entry and there is no default.
+    Raises ScenarioError if the mapping names neither this host nor a default.
     """
     if not isinstance(path, dict) or set(path) == {"train", "test"} or (own and DEFAULT not in path):
         return path
